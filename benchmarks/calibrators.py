@@ -60,7 +60,7 @@ from fedlas.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
-from fedlas.calibrators._fit.newton import golden_section
+from fedlas.calibrators._fit.minimize import golden_section
 from fedlas.metrics import accuracy, negative_log_likelihood, smooth_calibration_error
 
 Array = NDArray[Any]

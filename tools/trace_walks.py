@@ -147,6 +147,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     (folder / "test.csv").write_text("\n".join(["p_a,p_b,p_c,p_d,label", *rows]))
 
     # A model with features, and the loss that reads them.
+    torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
     plain = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Identity())
     images = torch.randn(400, 8, generator=generator)

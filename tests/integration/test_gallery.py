@@ -64,6 +64,11 @@ def own_calibrator(names):
     assert names["differences"]["softened-labels"].high < 0
 
 
+def own_loss(names):
+    compared = names["result"].models["network"].comparisons["ece", "test"]
+    assert {"ce", "squeezed"} <= {compared.best, *compared.not_distinguishable}
+
+
 def month_of_drift(names):
     assert 15 < names["date"] <= 22
     assert names["monitor"].status == 3
@@ -77,6 +82,7 @@ CLAIMS = [
     language_model_logs,
     segmentation,
     own_calibrator,
+    own_loss,
     month_of_drift,
 ]
 

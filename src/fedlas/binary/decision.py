@@ -77,7 +77,7 @@ class Decision:
         events_found: Events among those.
         recall: ``events_found`` over ``events``.
         precision: ``events_found`` over ``acted``.
-        net_benefit: Of acting so, against acting on none: true positives per sample, less false alarms at their weight.
+        net_benefit: Acting so against acting on none: true positives per sample, less false alarms at their weight.
         over_all: The same against acting on every sample.
     """
 

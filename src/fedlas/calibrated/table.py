@@ -18,13 +18,14 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, reason, suggestion
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
-from fedlas.calibrated.cross_fit import CrossFit, cross_fit
-from fedlas.calibrated.methods import calibrator_of, of_classes
+from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
@@ -90,6 +91,8 @@ class TableCalibration:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
+        if isinstance(source, SampleLog):
+            columns = replace(columns, format="lm-eval")
         columns = replace(columns, covariates=_covariates(columns))
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
@@ -329,7 +332,7 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights)
+        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 

@@ -8,7 +8,6 @@ from fedlas._core.check import CalibrationWarning
 from fedlas.calibrators.affine import BiasCorrectedTemperature, VectorScaling
 from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
@@ -20,7 +19,11 @@ from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.calibrators.one_vs_rest import BetaCalibration, PlattScaling
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
-from fedlas.calibrators.temperature import DriftTemperature, TemperatureScaling
+from fedlas.calibrators.temperature import (
+    DriftTemperature,
+    EnsembleTemperatureScaling,
+    TemperatureScaling,
+)
 from fedlas.calibrators.venn_abers import VennAbers
 
 __all__ = [

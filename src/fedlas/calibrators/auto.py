@@ -55,8 +55,8 @@ class AutoCalibration(Calibrator):
         samples the mixture stays near them. Members of a weight below 0.001 are left out.
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
-        size, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond 32 classes. ``dropped``
-        names them.
+        size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
+        32 classes. ``dropped`` names them.
 
         Equal rows of logits are copies of one sample and are held out together, unless their labels show that the
         scores have few values, such as stated confidences or votes. Copies and weights say how often a sample counts,
@@ -71,11 +71,15 @@ class AutoCalibration(Calibrator):
         directions, and many rows to a random sample, so that a fit of 10,000 samples, 10 classes and 512 features
         takes seconds.
 
+        Neighboring columns of zeros and ones, of which a row has at most one 1, are groups, such as regions. Each has
+        an offset for each class and a factor of its own, which a ridge pulls to the map that all share: the fewer
+        samples a group has, the more. A row of no group, zeros in all these columns, has the common map.
+
         Choose ``temperature`` instead where one number must explain the calibration, or where the predicted class must
         stay and its order too.
 
-        Warns (:class:`CalibrationWarning`) when a member fails, when a class has no sample, when features lower the
-        held-out NLL by more than half, and when the fit changes nothing.
+        Warns (:class:`CalibrationWarning`) when a member fails, when features lower the held-out NLL by more than half,
+        and when the fit changes nothing.
 
     Example:
         >>> import torch
@@ -142,6 +146,16 @@ class AutoCalibration(Calibrator):
         dropped: tuple[str, ...] = self.map.dropped
         return dropped
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the rows that the fit used, where it did not use all of them for everything.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        notes: tuple[str, ...] = self.map.notes
+        return notes
+
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the members, their weights and the last map; return ``self``. See :meth:`Calibrator.fit`.
 
@@ -165,15 +179,15 @@ class AutoCalibration(Calibrator):
         return {**self._arguments(), "members": None}
 
     def _plain_state(self) -> dict[str, Any]:
-        numbers = numbers_of(self.map)
-        return {"members": self.map.kinds, "dropped": self.map.dropped, "numbers": numbers}
+        texts = {"dropped": list(self.map.dropped), "notes": list(self.map.notes)}
+        return {"members": self.map.kinds, **texts, "numbers": numbers_of(self.map)}
 
     def _read_state(self, state: Any) -> nn.Module:
         must(isinstance(state["members"], dict), "members must be names by name")
         kinds = {name: kind and CALIBRATORS[kind].name for name, kind in state["members"].items()}
         types = [kind and CALIBRATORS[kind].value.map_type for kind in kinds.values()]
         places = [f"members.{number}" for number in range(len(types))]
-        dropped = tuple(map(str, state["dropped"]))
+        texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
         parts = {**dict(zip(places, types, strict=True)), "share": Share}
         parts |= {"side": SideInformation, "side_share": Share}
 
@@ -182,9 +196,7 @@ class AutoCalibration(Calibrator):
                 nn.Identity() if kind is None else modules.pop(place)
                 for place, kind in zip(places, types, strict=True)
             ]
-            return CalibratedMixture(
-                kinds, members, **modules, keep_class=self.keep_class, dropped=dropped
-            )
+            return CalibratedMixture(kinds, members, **modules, keep_class=self.keep_class, **texts)
 
         return load_map(mixture, state["numbers"], self.num_classes or 0, self.num_features, parts)
 

@@ -27,15 +27,16 @@ from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
-from fedlas.calibrators._fit.prepare import (
+from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
     as_predictions,
     features_of,
     floored,
+    map_rows,
     prepared,
+    weights_of,
 )
-from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
@@ -125,6 +126,24 @@ class Calibrator(ABC):
             A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
             warnings of :meth:`fit`.
         """
+
+    def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
+        """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
+
+        Args:
+            val: All samples.
+            parts: Weights of the samples in each part ``(F, N)``; 0: not in it.
+            start: The map of all.
+        """
+        maps = []
+        for weights in parts:
+            inside = weights > 0
+            logits = val.logits[inside.to(val.logits.device)]
+            target = val.target[inside.to(val.logits.device)]
+            plain = val.weights is None
+            part = Predictions(logits, target, weights=None if plain else weights[inside])
+            maps.append(self.fit_map(part, start))
+        return maps
 
     @property
     def map(self) -> Any:
@@ -420,7 +439,7 @@ C = TypeVar("C", bound=Calibrator)
 def fit_with_notes(
     calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
 ) -> tuple[C, tuple[str, ...]]:
-    """Fit the calibrator on ``val``; return it with the texts of its warnings.
+    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
 
     One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
     """
@@ -432,4 +451,4 @@ def fit_with_notes(
             notes = (
                 "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
             )
-    return calibrator, (*notes, *texts)
+    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))

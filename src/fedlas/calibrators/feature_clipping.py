@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_finite, check_kinds, describe
 from fedlas.calibrators._fit.doubts import at_bound, less_accurate, when, with_doubts
-from fedlas.calibrators._fit.newton import golden_section
+from fedlas.calibrators._fit.minimize import golden_section
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature

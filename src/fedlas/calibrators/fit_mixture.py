@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.cross_fit import CrossFit, label_log_probs
 from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import (
     canonical_order,
@@ -16,15 +15,15 @@ from fedlas.calibrators._fit.folds import (
     stratified_folds,
     worth,
 )
-from fedlas.calibrators._fit.mixture import mixture_weights
+from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
-from fedlas.calibrators.mixture import CalibratedMixture, Share
-from fedlas.calibrators.side_information import Samples, affordable, fit_side_information
+from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, CrossFit, Share, label_log_probs
+from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -123,11 +122,31 @@ def fitted_mixture(
         side_share,
         keep_class=keep_class,
         dropped=(*dropped, *failed),
+        notes=_notes(split, [name for name in names if name in _DEAR], side),
     )
     return with_doubts(mixture, doubt, note)
 
 
 _DEAR = frozenset({"isotonic", "spline", "matrix"})
+
+
+def _plan(split: CrossFit, features: Tensor) -> Plan:
+    val = split.val
+    parts = len(split.held_out) + 1
+    return affordable(val.num_samples, val.num_classes, features.shape[1], parts)
+
+
+def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tuple[str, ...]:
+    """Return what was fitted on a sample of the rows, as sentences."""
+    rows = {" and ".join(dear): int(split.thinned.sum()) if dear else 0}
+    if side is not None and split.val.features is not None:
+        rows[FEATURES] = _plan(split, split.val.features).rows
+    total = split.val.num_samples
+    return tuple(
+        f"{name} of auto: fitted on a random sample of {count:,} of {total:,} rows."
+        for name, count in rows.items()
+        if 0 < count < total
+    )
 
 
 def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
@@ -164,7 +183,8 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     weights = weights_of(val)
     samples = worth(number, weights)
     weights = weights * (samples / weights.sum())
-    val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
+    if val.weights is not None or bool((weights != 1).any()):
+        val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
 
     # Distinct rows are counted: where scores have few values, one fold holds them all and says little.
     rows = equal_rows(val.logits) if val.features is None else number
@@ -226,7 +246,7 @@ def _with_features(
     """Return the regressions on features, the weights of members and regressions, and what to warn about."""
     val = split.val
     parts = len(split.held_out)
-    plan = affordable(val.num_samples, val.num_classes, features.shape[1], parts + 1)
+    plan = _plan(split, features)
     rows = _evenly(split.order, plan.rows).sort().values
     weights = weights_of(val)[rows]
     inside = [

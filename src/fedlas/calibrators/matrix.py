@@ -13,7 +13,6 @@ from torch import Tensor
 from fedlas._core.check import check_count, check_number
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators._fit.held_out import NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
@@ -22,7 +21,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     SoftmaxRegression,
 )
 from fedlas.calibrators._fit.state import fitted, must
-from fedlas.calibrators.affine import AffineCalibrator, Fit, Start
+from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, Fit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax

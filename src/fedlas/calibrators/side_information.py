@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.folds import canonical_order
-from fedlas.calibrators._fit.quasi_newton import minimize_all
-from fedlas.calibrators._fit.residual import ResidualProblem
+from fedlas.calibrators._fit.minimize import minimize_all
 from fedlas.calibrators._fit.side_maps import (
+    NORM,
     Gate,
     KernelBasis,
     LinearBasis,
     Offsets,
+    ResidualProblem,
     ResidualStack,
     SideInformation,
     gaussian,
@@ -26,8 +27,6 @@ from fedlas.calibrators._fit.state import scalar
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""
-_NORM = 30.0
-"""Mean squared norm of the features in every basis, so that one path of ridges suits all."""
 _SHRINKAGE = 0.05
 """Share of the mean variance that whitening adds to each direction."""
 _LANDMARKS = 150
@@ -131,13 +130,14 @@ def fit_side_information(
     directions = linear(samples.features)
     if not directions.shape[1]:
         return None
-    offsets, factors = fitted_offsets(samples, directions, temperature)
+    numbers = directions[:, : linear.split]
+    offsets, factors = fitted_offsets(samples, numbers, directions[:, linear.split :], temperature)
     log_probs = offsets[0].scaled(samples.logits)
-    kernel = kernel_basis(samples, directions) if plan.kernel else None
+    kernel = kernel_basis(samples, numbers) if plan.kernel and linear.split else None
 
     # All ridges, offsets and parts of a basis at once.
     stacks: dict[str, list[ResidualStack]] = {}
-    for basis, inputs, ridges in _bases(directions, kernel, weights, plan):
+    for basis, inputs, ridges in _bases(directions, linear.split, kernel, weights, plan):
         problem = ResidualProblem(
             inputs,
             weights @ inputs.square() / weights.sum(),
@@ -155,7 +155,7 @@ def fit_side_information(
             ResidualStack(factor=a, weight=u, bias=c, offset=offset)
             for a, u, c in zip(*parts, strict=True)
         ]
-    gate = fitted_gate(directions, weights)
+    gate = fitted_gate(directions, linear.split, weights)
     return [
         SideInformation(
             linear, each, gate, kernel, **{name: stack[part] for name, stack in stacks.items()}
@@ -165,36 +165,65 @@ def fit_side_information(
 
 
 def _bases(
-    directions: Tensor, kernel: KernelBasis | None, weights: Tensor, plan: Plan
+    directions: Tensor, split: int, kernel: KernelBasis | None, weights: Tensor, plan: Plan
 ) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
     """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``."""
-    spread = weights @ directions.square() / weights.sum()
-    one = torch.ones_like(spread)
+    one = torch.ones(directions.shape[1], dtype=torch.float64, device="cpu")
+    spread = weights @ directions[:, :split].square() / weights.sum()
     penalty = spread + _SHRINKAGE * spread.mean()
-    white = penalty * (spread / penalty).sum() / _NORM
+    # The ridge of groups is one, so that small ones shrink more.
+    white = torch.cat([penalty * (spread / penalty).sum() / NORM, one[split:]])
     plain = [ridge * one for ridge in plan.ridges if plan.plain]
     yield "linear", directions, [*plain, *(ridge * white for ridge in plan.ridges)]
     if kernel is not None:
-        inputs = kernel(directions)
+        inputs = kernel(directions[:, :split])
         one = torch.ones(inputs.shape[1], dtype=torch.float64, device="cpu")
         yield "kernel", inputs, [ridge * one for ridge in plan.ridges]
 
 
+def group_columns(features: Tensor) -> Tensor:
+    """Return which columns ``(D,)`` are indicators of groups: neighbors, of which a row has at most one.
+
+    Example:
+        >>> group_columns(torch.tensor([[0.5, 1, 0, 1], [2.0, 0, 1, 1], [0.1, 0, 0, 0]])).tolist()
+        [False, True, True, False]
+    """
+    is_flag = ((features == 0) | (features == 1)).all(dim=0)
+    chosen = torch.zeros_like(is_flag)
+    block: list[int] = []
+    taken = torch.zeros_like(features[:, 0])
+    for column in [*is_flag.nonzero().flatten().tolist(), -1]:
+        together = block and column == block[-1] + 1
+        if not together or bool((taken + features[:, column] > 1).any()):
+            chosen[block] = len(block) > 1
+            block = []
+            taken = torch.zeros_like(taken)
+        block.append(column)
+        taken = taken + features[:, column]
+    return chosen
+
+
 def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
-    """Return uncorrelated directions of the features, of mean squared norm 30."""
+    """Return uncorrelated directions of the features, of mean squared norm 30, and indicators of groups of that norm.
+
+    A row of no group that the fit saw has zeros there, and so the map that all groups share. The ridge pulls each group
+    to it: the more, the fewer samples it has.
+    """
     total = weights.sum()
-    mean = weights @ features / total
+    groups = group_columns(features)
+    mean = torch.where(groups, 0.0, weights @ features / total)
     deviation = (weights @ (features - mean).square() / total).sqrt()
-    varies = deviation > 1e-7 * mean.abs()
+    varies = (deviation > 1e-7 * mean.abs()) & ~groups
     scale = torch.where(varies, deviation, 1.0)
     if bool(varies.any()):
         middle = deviation[varies].median()
         if float(deviation[varies].max()) <= _UNITS * float(middle):
-            scale = torch.full_like(scale, float(deviation[varies].square().mean().sqrt()))
+            common = float(deviation[varies].square().mean().sqrt())
+            scale = torch.where(groups, 1.0, torch.full_like(scale, common))
     turn = varies.double().diag()[:, varies]
-    unrotated = LinearBasis(
-        mean=mean, scale=scale, rotation=turn, center=torch.zeros_like(mean[varies])
-    )
+    count = groups.sum()
+    zero = torch.zeros_like(mean[varies])
+    unrotated = LinearBasis(mean=mean, scale=scale, rotation=turn, center=zero, groups=0 * count)
 
     # Principal directions, of a part of the rows where they are many.
     part = slice(None, None, max(1, len(features) // _COVARIANCE_ROWS))
@@ -203,9 +232,16 @@ def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
     center = share @ rows
     rows = (rows - center) * share.sqrt().unsqueeze(1)
     variance, rotation = _principal(rows, rank)
-    factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
+    factor = (NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
     rotation = turn @ rotation * factor
-    return LinearBasis(mean=mean, scale=scale, rotation=rotation, center=turn @ center @ rotation)
+    flags = groups.double().diag()[:, groups] * NORM**0.5
+    return LinearBasis(
+        mean=mean,
+        scale=scale,
+        rotation=torch.cat([rotation, flags], dim=1),
+        center=torch.cat([turn @ center @ rotation, torch.zeros_like(flags[0])]),
+        groups=count,
+    )
 
 
 def _principal(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -237,30 +273,34 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     share = weights / weights.sum()
     center = share @ raw
     variance, turn = _principal((raw - center) * share.sqrt().unsqueeze(1), count)
-    factor = (_NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
+    factor = (NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
     turn = turn * factor
     rotation = rotation @ turn
     return KernelBasis(landmarks=landmarks, width=width, rotation=rotation, center=center @ turn)
 
 
 def fitted_offsets(
-    samples: Samples, directions: Tensor, temperature: float
+    samples: Samples, directions: Tensor, groups: Tensor, temperature: float
 ) -> tuple[list[Offsets], Tensor]:
     """Return the offsets fitted on each part, and their factors ``(F, 2, N)``."""
     log_probs = (samples.logits / temperature).log_softmax(dim=1)
-    signs = sample_signs(log_probs, directions)
+    signs = sample_signs(log_probs, directions, groups)
     weights = samples.parts[0]
     share = weights / weights.sum()
     mean = share @ signs
     deviation = (share @ (signs - mean).square()).sqrt()
     deviation = torch.where(deviation > 1e-9 * (mean.abs() + 1), deviation, 1.0)
+    # Indicators stay 0 and 1, so that a row of no group has the temperature that all share.
+    common = signs.shape[1] - groups.shape[1]
+    mean[common:] = 0.0
+    deviation[common:] = 1.0
     shared = {
         "temperature": scalar(temperature),
         "mean": mean,
         "deviation": deviation,
     }
     start = Offsets(coefficients=0 * mean, **shared)
-    standard = start.standard(log_probs, directions)
+    standard = start.standard(log_probs, directions, groups)
     center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
     variance = (log_probs.exp() * (log_probs - center).square()).sum(dim=1)
     curvature = (samples.parts * variance) @ standard.square() + _COEFFICIENT_RIDGE
@@ -285,18 +325,16 @@ def fitted_offsets(
     return offsets, torch.stack([torch.ones_like(factors), factors], dim=1)
 
 
-def fitted_gate(directions: Tensor, weights: Tensor) -> Gate:
-    """Return the gate that lets nearly all validation samples pass."""
+def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:
+    """Return the gate that lets nearly all validation samples pass, and rows of any group."""
     total = weights.sum()
     spread = weights @ directions.square() / total
-    measured = torch.arange(len(spread), device="cpu") < max(
-        1.0, float(total) / _SAMPLES_A_DIRECTION
-    )
-    precision = torch.where(
-        measured, 1 / (spread + _SHRINKAGE * spread.mean()).clamp(min=1e-300), 0.0
-    )
+    most = min(split, max(1.0, float(total) / _SAMPLES_A_DIRECTION))
+    measured = torch.arange(len(spread), device="cpu") < most
+    typical = spread[:split].mean() if split else spread.mean()
+    precision = torch.where(measured, 1 / (spread + _SHRINKAGE * typical).clamp(min=1e-300), 0.0)
     distance = directions.square() @ precision
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total
-    edge = ordered[(share < _INSIDE).sum()]
+    edge = ordered[(share < _INSIDE).sum()].clamp(min=1e-12)
     return Gate(precision=precision, edge=edge, trust=scalar(_TRUST))

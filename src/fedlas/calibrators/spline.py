@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.rowwise import blocks, double_rows, weights_of
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -98,25 +98,37 @@ class SplineCalibration(Calibrator):
         self.num_knots = check_count("num_knots", num_knots)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> BrokenLines:
-        """Return the curves of ``val``; ``start`` gives the knots."""
+        """Return the curves of ``val``."""
         weights = weights_of(val)
-        near = start if isinstance(start, BrokenLines) else None
-        knots = near.knots if near is not None else self._knots(val, weights)
+        knots = self._knots(val, weights)
+        numbers, converged = self._numbers(val, weights, knots)
+        return with_doubts(BrokenLines(knots=knots, numbers=numbers), unconverged(converged))
+
+    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+        """Return curves of parts of the samples at once, with the knots of all."""
+        return [
+            BrokenLines(knots=start.knots, numbers=each)
+            for block in blocks(parts, val.logits)
+            for each in self._numbers(val, block, start.knots, start.numbers)[0]
+        ]
+
+    def _numbers(
+        self, val: Predictions, weights: Tensor, knots: Tensor, start: Tensor | None = None
+    ) -> tuple[Tensor, bool]:
         ridge = torch.tensor(
             [_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu"
         )
         same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
         shape = BrokenLines(knots=knots, numbers=same.expand(val.num_classes, -1))
-        numbers, converged = fit_one_vs_rest(
+        return fit_one_vs_rest(
             val.logits,
             val.target,
             shape.features,
             weights,
             hold=ridge,
             anchor=same,
-            start=None if near is None else near.numbers,
+            start=start,
         )
-        return with_doubts(BrokenLines(knots=knots, numbers=numbers), unconverged(converged))
 
     def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
         """Return quantiles of each class's log-odds ``(C, K)``."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
 from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
-from fedlas.calibrators._fit.rowwise import total_nll, weights_of
+from fedlas.calibrators._fit.rowwise import blocks, total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.state import must, scalar
-from fedlas.calibrators._fit.temperature_search import (
-    BestTemperature,
-    nearby_temperature,
-    nll_temperature,
-)
+from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
@@ -124,12 +120,11 @@ class StructuredScaling(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> StructuredMap:
         """Return the map of ``val``."""
-        if isinstance(start, StructuredMap):
-            near = start.temperature.item()
-            value = near if start.is_held else nearby_temperature(val, near)
-            return self._regressed(val, BestTemperature(value), start)
         best = nll_temperature(val)
-        new = self._regressed(val, best)
+        weights = weights_of(val).unsqueeze(0)
+        form = self.form or chosen_form(float(weights.sum()), val.num_classes)
+        (new,) = self._regressed(val, weights, [best.value], form)
+        new.is_held = best.doubt is not None
         worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
         return with_doubts(
@@ -139,37 +134,54 @@ class StructuredScaling(Calibrator):
             when(worse, f"the validation NLL is not below what it was. {advice}"),
         )
 
-    def _regressed(
-        self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None
-    ) -> StructuredMap:
-        """Return the map of ``val``; for a part of the samples it starts from all samples' map ``near``."""
-        weights = weights_of(val)
-        classes = val.num_classes
-        total = float(weights.sum())
-        form = self.form or chosen_form(total, classes)
-        identity = torch.ones(classes, dtype=torch.float64, device="cpu")
-        new = StructuredMap(
-            identity if form == "vector" else identity.diag(),
-            0 * identity,
-            scalar(best.value),
-            scalar(round(total)),
-            best.doubt is not None,
-        )
-        if classes > 1:
-            regression = SoftmaxRegression(
-                new.inputs(val.logits.cpu().double()),
-                val.target,
-                weights,
-                Penalties((classes * (classes - 1)) ** 2 / total, classes * classes / total),
-                diagonal=form == "vector",
-                scale=1.0,
-                diagonal_penalty=classes / total,
+    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+        """Return maps of parts of the samples at once, by searches from the map of all."""
+        form: Form = "matrix" if start.weight.ndim == 2 else "vector"
+        return [
+            each
+            for block in blocks(parts, val.logits)
+            for each in self._regressed(
+                val, block, temperatures_of_parts(val, block, start), form, start
             )
-            affine = regression.solve() if near is None else regression.solve(near, tolerance=1e-3)
-            new.weight = affine.weight
-            new.bias = affine.bias
-            new.converged = affine.converged
-        return new
+        ]
+
+    def _regressed(
+        self,
+        val: Predictions,
+        parts: Tensor,
+        temperatures: list[float],
+        form: Form,
+        near: AffineMap | None = None,
+    ) -> list[StructuredMap]:
+        """Return the map of each part of ``val``, whose weights are ``(F, N)``."""
+        classes = val.num_classes
+        totals = parts.sum(dim=1)
+        identity = torch.ones(classes, dtype=torch.float64, device="cpu")
+        weight = identity if form == "vector" else identity.diag()
+        double = torch.tensor(temperatures, dtype=torch.float64, device="cpu")
+        maps = [
+            StructuredMap(weight, 0 * identity, temperature.clone(), total)
+            for temperature, total in zip(double, totals.round(), strict=True)
+        ]
+        if classes == 1:
+            return maps
+        rows = val.logits.cpu().double()
+        off_diagonal = (classes * (classes - 1)) ** 2 / totals
+        regression = SoftmaxRegression(
+            torch.stack([each.inputs(rows) for each in maps]),
+            val.target,
+            parts,
+            Penalties(off_diagonal, classes * classes / totals),
+            diagonal=form == "vector",
+            scale=1.0,
+            diagonal_penalty=classes / totals,
+        )
+        affine = regression.solve(near, tolerance=1e-8 if near is None else 1e-3)
+        for number, each in enumerate(maps):
+            each.weight = affine.weight[number]
+            each.bias = affine.bias[number]
+            each.converged = affine.converged
+        return maps
 
 
 def chosen_form(samples: float, classes: int) -> Form:

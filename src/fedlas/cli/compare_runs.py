@@ -65,7 +65,8 @@ def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Pa
     """
     result = bench_result(folders, calibrators)
     show_blocks(result.blocks())
-    say(*(f"comparison: {path}" for path in result.write(out)[:1]))
+    page, table, *_ = result.write(out)
+    say(f"comparison: {page}", f"            {table}")
 
 
 def _compare_runs(args: argparse.Namespace) -> int:

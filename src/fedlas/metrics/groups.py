@@ -153,11 +153,7 @@ def calibration_by_group(
 
 
 def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
-    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``.
-
-    Raises:
-        InputError: If there is not one group for each sample, or groups are floats or cannot be sorted.
-    """
+    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
         groups = groups.detach().cpu()

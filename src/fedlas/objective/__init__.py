@@ -3,9 +3,7 @@
 In: a model, a criterion, batches. Out: a loss to train on, or ``Predictions``.
 """
 
-from fedlas.objective.objective import Objective
-from fedlas.objective.param_groups import param_groups
-from fedlas.objective.perturbed import drifted_predictions
-from fedlas.objective.predict import predict
+from fedlas.objective.objective import Objective, param_groups
+from fedlas.objective.predict import drifted_predictions, predict
 
 __all__ = ["Objective", "drifted_predictions", "param_groups", "predict"]

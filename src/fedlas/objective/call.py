@@ -1,8 +1,9 @@
-"""How a model is called: which arguments it takes, and where its logits are."""
+"""How a model is called on the batches of any loader: inputs, labels, arguments, and where its logits are."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
+from fedlas.predictions.arguments import several_labels
 
 
 @contextmanager
@@ -185,4 +187,180 @@ def class_logits(output: object) -> Tensor:
         torch.cat([torch.zeros_like(logits), logits], dim=1)
         if logits.ndim > 1 and logits.shape[1] == 1
         else logits
+    )
+
+
+LABELS = ("labels", "label", "target")
+"""Keys under which a mapping may hold the labels."""
+
+
+Key = int | str
+"""Position or name of a part of a batch."""
+
+
+def read_batch(batch: Any, label: Key | None = None) -> tuple[Any, Any]:
+    """Return inputs and labels of a batch; labels are None if it holds none.
+
+    Args:
+        batch: A tensor, the inputs alone. Or a mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
+            the others are the inputs. Or a tuple or list: of one, the inputs alone; else the first holds the inputs,
+            the second the labels, and whatever follows is ignored.
+        label: Key or position of the labels, where the rule does not find them. All other entries are then inputs.
+
+    Raises:
+        InputError: If the batch is something else, or does not hold the labels where ``label`` says.
+
+    Example:
+        >>> read_batch((torch.zeros(2, 4), torch.tensor([0, 1]), torch.arange(2)))[1]
+        tensor([0, 1])
+        >>> inputs, labels = read_batch({"pixel_values": torch.zeros(2, 4), "labels": torch.tensor([0, 1])})
+        >>> list(inputs), labels
+        (['pixel_values'], tensor([0, 1]))
+    """
+    inputs, labels, _ = split_batch(batch, label, {})
+    return inputs, labels
+
+
+def split_batch(
+    batch: Any, label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return inputs, labels and other parts of a batch, by name; arguments as :func:`read_batch`.
+
+    Args:
+        batch: The batch.
+        label: Key or position of the labels, or None.
+        others: Keys or positions of further parts, by name; they are no inputs.
+
+    Raises:
+        InputError: If the batch does not hold them, or is no batch.
+    """
+    if isinstance(batch, Mapping):
+        return _of_mapping(batch, label, others)
+    if isinstance(batch, tuple | list) and batch:
+        return _of_sequence(batch, label, others)
+    if isinstance(batch, Tensor) and label is None and not others:
+        return batch, None, {}
+    places = [*([] if label is None else [label]), *others.values()]
+    raise InputError(
+        f"a batch must hold {', '.join(map(repr, places))}"
+        if places
+        else "a batch must be inputs, (inputs, target) or a mapping",
+        describe(batch),
+        "Write a collate_fn that returns one of these.",
+    )
+
+
+def _of_mapping(
+    batch: Mapping[str, Any], label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
+    missing = [key for key in (*keys, *others.values()) if key not in batch]
+    if len(keys) > 1 or missing:
+        expected = (
+            f"a batch must hold {missing[0]!r}"
+            if missing
+            else "a batch must hold labels under one key"
+        )
+        got = f"a mapping with {', '.join(map(repr, batch))}"
+        raise InputError(expected, got, "Name the key of the labels, e.g. label='labels'.")
+    inputs = {
+        key: value for key, value in batch.items() if key not in keys and key not in others.values()
+    }
+    return (
+        inputs,
+        batch[keys[0]] if keys else None,
+        {name: batch[str(key)] for name, key in others.items()},
+    )
+
+
+def _of_sequence(
+    batch: Any, label: Key | None, others: Mapping[str, Key]
+) -> tuple[Any, Any, dict[str, Any]]:
+    asked = others if label is None else {"label": label, **others}
+    for name, key in asked.items():
+        if not isinstance(key, int) or not -len(batch) <= key < len(batch):
+            fix = f"Name a position from 0 to {len(batch) - 1}."
+            what = "labels" if name == "label" else name
+            raise InputError(
+                f"{name} must be the position of the {what} in a batch", repr(key), fix
+            )
+    places = {name: int(key) % len(batch) for name, key in asked.items()}
+    parts = {name: batch[place] for name, place in places.items() if name != "label"}
+    if label is None:
+        return batch[0], batch[1] if len(batch) > 1 else None, parts
+    inputs = [part for place, part in enumerate(batch) if place not in places.values()]
+    return inputs[0] if len(inputs) == 1 else inputs, batch[places["label"]], parts
+
+
+def moved(value: Any, device: str | torch.device) -> Any:
+    """Return the same value with all its tensors on ``device``, also those in mappings, tuples and lists."""
+    if callable(getattr(value, "to", None)):  # a tensor, a BatchEncoding or a PackedSequence
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: moved(entry, device) for key, entry in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(moved(entry, device) for entry in value)
+    return value
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in a value, inside of mappings, tuples and lists too."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(entry)
+
+
+def checked_labels(labels: Any, logits: Tensor) -> Tensor:
+    """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
+
+    Of two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
+
+    Raises:
+        InputError: If they are not one whole number for each row or position of the logits ``(N, C, ...)``.
+    """
+    shape = (logits.shape[0], *logits.shape[2:])
+    if isinstance(labels, Tensor):
+        labels = as_integers(labels, shape)
+    if not isinstance(labels, Tensor):
+        try:
+            labels = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            labels = [labels]
+    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if isinstance(labels, Tensor) and labels.shape == shape and labels.dtype in kinds:
+        return labels.cpu().long()
+    got = labels[0] if isinstance(labels, list) else labels
+    expected = f"the labels of a batch of {shape[0]} must be integers {shape}"
+    raise InputError(expected, describe(got), _label_fix(got, logits))
+
+
+def _label_fix(labels: Any, logits: Tensor) -> str:
+    """Return what to do about labels that do not fit the logits."""
+    if isinstance(labels, Tensor) and labels.shape == logits.shape:
+        return several_labels(labels)
+    if isinstance(labels, Tensor) and logits.ndim > 2 and labels.shape == logits.shape[:-1]:
+        return "Wrap the model in a module that puts the classes second: logits.movedim(-1, 1)."
+    return (
+        "The second element of a batch, or the entry 'labels', holds them: pass several inputs as ((a, b), target), "
+        "inputs without labels as (inputs,), or say where labels are, e.g. label=2."
+    )
+
+
+def as_labels(labels: Any) -> Tensor | None:
+    """Return labels as a tensor, None if they are none."""
+    try:
+        return None if labels is None else torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return float labels 0.0 and 1.0, with an axis of one class perhaps, as integers of ``shape``; others as given."""
+    fits = labels.is_floating_point() and labels.numel() == math.prod(shape)
+    return (
+        labels.reshape(shape).long()
+        if fits and bool(((labels == 0) | (labels == 1)).all())
+        else labels
     )

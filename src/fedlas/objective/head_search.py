@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
-from fedlas.features.read import HeadInput, NoFeatures, Output, Reader
-from fedlas.features.run import head_of_run
+from fedlas.features.read import HeadInput, NoFeatures, Output, Reader, head_of_run
 from fedlas.objective.call import class_logits, logits_of
 
 _NO_HEAD = "no module's output is the logits"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
-from fedlas.objective.call import unwrapped
-from fedlas.objective.ensemble import Ensemble
+from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.extras import require
+from fedlas.objective.call import class_logits, unwrapped
 from fedlas.objective.objective import Objective
-from fedlas.objective.onnx_model import OnnxModel
+from fedlas.predictions.probabilities import logarithm
+
+__all__ = ["Ensemble", "OnnxModel"]
 
 
 def network_of(model: Any) -> nn.Module:
@@ -40,3 +46,157 @@ def network_of(model: Any) -> nn.Module:
     if isinstance(model, type):
         fix = f"Pass an instance, {model.__name__}(...), not the class."
     raise InputError("the model must be an nn.Module", describe(model), fix)
+
+
+class Ensemble(nn.Module):
+    """Models of the same classes as one module, whose logits are the logarithm of the mean of their probabilities.
+
+    ``fedlas.predict`` and ``fedlas.calibrate`` make one of a list of models.
+
+    Args:
+        members: Classifiers with logits ``(N, C)`` or ``(N, C, d1, ...)`` that take the same inputs. All are run on the
+            device of the inputs.
+
+    Raises:
+        InputError: If there is none, one is no module, or one occurs twice; when called, if their logits differ in
+            shape.
+
+    Example:
+        >>> ensemble = Ensemble([nn.Identity(), nn.Flatten()])
+        >>> ensemble(torch.tensor([[0.0, 1.0]])).softmax(1)
+        tensor([[0.2689, 0.7311]])
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        wrong = [member for member in members if not isinstance(member, nn.Module)]
+        if wrong or not members:
+            fix = "Pass trained models, [m1, m2, m3]."
+            raise InputError("members must be nn.Modules", describe(wrong[0] if wrong else []), fix)
+        if len({id(member) for member in members}) < len(members):
+            fix = "Pass each model once; a pruned list weighs them alike."
+            raise InputError("members must be different models", "one of them twice", fix)
+        self.members = nn.ModuleList(members)
+
+    @property
+    def called_as(self) -> nn.Module:
+        """The member whose arguments the ensemble takes."""
+        return self.members[0]
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        """Return ``log mean_k softmax(z_k)``, of the shape and dtype of a member's logits."""
+        parts = [class_logits(member(*inputs, **options)) for member in self.members]
+        try:
+            log_probs = torch.stack([part.log_softmax(dim=1) for part in parts])
+        except RuntimeError as error:  # an exporter knows no sizes to compare
+            got = ", ".join(str(tuple(part.shape)) for part in parts)
+            fix = "Check their classes."
+            raise InputError("members must return logits of one shape", got, fix) from error
+        return log_probs.logsumexp(dim=0) - math.log(len(parts))
+
+
+_PROBABILITIES = ("probs", "probabilities", "output_probability")
+"""Names of outputs that hold probabilities: those of ``fedlas export``, of skl2onnx, and of zipmaps."""
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxModel(nn.Module):
+    """An ONNX model as a module that returns logits; ``fedlas.predict("model.onnx", loader)`` makes one.
+
+    Args:
+        model: The file, or an ``onnxruntime.InferenceSession``.
+        output: Name of the output with the logits. None: ``logits``; or the logarithm of ``probs`` or
+            ``probabilities``; or else the only output of two or more axes.
+
+    Raises:
+        InputError: If onnxruntime does not load it, or no such output is there.
+        MissingExtraError: If onnxruntime is not installed.
+
+    Note:
+        It runs where the session does, for a file on the processor, and no gradient flows through it. Inputs are given
+        the dtype of the file's.
+    """
+
+    def __init__(self, model: Any, output: str | None = None) -> None:
+        super().__init__()
+        self._session = model if hasattr(model, "get_outputs") else _session(model)
+        self._inputs = {each.name: each.type for each in self._session.get_inputs()}
+        self._output = _output(self._session, output)
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return logits ``(N, C, ...)`` of inputs in the order of the file, or by name.
+
+        Raises:
+            InputError: For other inputs.
+        """
+        names = list(self._inputs)
+        values = dict(zip(names, inputs, strict=False)) | named
+        if len(inputs) + len(named) != len(names) or set(values) != set(names):
+            got = ", ".join(named) or f"{len(inputs)} inputs"
+            fix = "Pass several inputs as one tuple, ((a, b), target), or by these names."
+            raise InputError(f"inputs must be those of the file, {', '.join(names)}", got, fix)
+        arrays = {name: _array(values[name], kind) for name, kind in self._inputs.items()}
+        try:
+            result = self._session.run([self._output], arrays)[0]
+        except Exception as error:  # whatever an operator refuses
+            reason = " ".join(str(error).split())[:300]
+            fix = "Pass batches as the model was exported with."
+            raise InputError("onnxruntime must run the batch", reason, fix) from error
+        if not isinstance(result, np.ndarray):
+            fix = "Convert it without a zipmap: options={'zipmap': False}."
+            raise InputError(f"output {self._output!r} must be an array", describe(result), fix)
+        tensor = torch.from_numpy(result)
+        return logarithm(tensor) if self._output in _PROBABILITIES else tensor
+
+
+def _session(path: Any) -> Any:
+    """Return a session of a file on the processor."""
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        fix = "Pass the path of an .onnx file, or an onnxruntime.InferenceSession."
+        raise InputError("the file must exist", describe(path), fix)
+    runtime = require("onnxruntime", extra="export")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        # Without a second attempt, of which onnxruntime tells standard output.
+        session = runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        for each in (*session.get_inputs(), *session.get_outputs()):
+            each.name  # noqa: B018 (one that is no text raises)
+    except Exception as error:  # of any kind of damage
+        reason = " ".join(str(error).split())[:200]
+        fix = "Pass a file that torch.onnx.export or fedlas.deploy.export wrote."
+        raise InputError("onnxruntime must load the file", f"{path} ({reason})", fix) from error
+    return session
+
+
+def _output(session: Any, name: str | None) -> str:
+    """Return the name of the output to read."""
+    outputs = session.get_outputs()
+    names = [each.name for each in outputs]
+    if name is not None:
+        if name not in names:
+            raise InputError("output must be one of the file", repr(name), suggestion(name, names))
+        return name
+    for usual in ("logits", *_PROBABILITIES):
+        if usual in names:
+            return usual
+    scores = [each.name for each in outputs if each.shape is not None and len(each.shape) > 1]
+    if len(scores) == 1:
+        return str(scores[0])
+    fix = "Name the one with the logits: fedlas.objective.OnnxModel(path, output=...)."
+    raise InputError("one output must be the logits", ", ".join(names), fix)
+
+
+def _array(value: Any, kind: str) -> Any:
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    return array.astype(_DTYPES[kind], copy=False) if kind in _DTYPES else array

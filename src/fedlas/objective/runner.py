@@ -13,8 +13,18 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_logits, describe
 from fedlas.features.read import NoFeatures, Reader
-from fedlas.objective.batches import LABELS, Key, as_labels, checked_labels, moved, split_batch
-from fedlas.objective.call import Arguments, class_logits, evaluating, logits_of
+from fedlas.objective.call import (
+    LABELS,
+    Arguments,
+    Key,
+    as_labels,
+    checked_labels,
+    class_logits,
+    evaluating,
+    logits_of,
+    moved,
+    split_batch,
+)
 from fedlas.objective.head_search import HeadSearch
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.multi_label import UNKNOWN
@@ -226,8 +236,7 @@ def _on_cpu(part: Tensor) -> Tensor:
 def collected_labels(runner: Runner) -> MultiLabel:
     """Return all predictions of independent labels."""
     parts = list(runner)
-    names = [name for name in ("logits", "target", "features", "clusters") if name in parts[0]]
-    columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in names}
+    columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in parts[0]}
     return MultiLabel(**columns)
 
 

@@ -58,12 +58,7 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
 
 
 class NullReplicates:
-    """Statistics of several tests, observed and under calibration, gathered by name.
-
-    Attributes:
-        observed: The statistics; the larger, the more they speak against calibration.
-        replicates: The same of replicates ``(R,)``.
-    """
+    """Statistics of several tests, observed and under calibration, gathered by name."""
 
     def __init__(self) -> None:
         self.observed: dict[str, float] = {}
@@ -72,10 +67,8 @@ class NullReplicates:
     def add(
         self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False
     ) -> None:
-        """Add a test; one of two sides is taken by its distance from the mean under calibration.
-
-        A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
-        """
+        """Add a test; one of two sides is taken by its distance from the mean under calibration."""
+        # A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
         finite = np.isfinite(observed) and bool(np.isfinite(replicates).all())
         if not finite or float(np.ptp(replicates)) == 0.0:
             return

@@ -106,7 +106,7 @@ def optimism(
         if clusters is None
         else np.unique(np.asarray(clusters), return_inverse=True)[1]
     )
-    if len(units) != len(labels):
+    if units.shape != labels.shape:
         raise InputError(
             f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
         )

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, EnsembleTemperatureScaling, TemperatureScaling
-from fedlas.calibrators import ensemble_temperature as module
-from fedlas.calibrators.ensemble_temperature import MAX_UNIFORM, Mixture
+from fedlas.calibrators import temperature as module
+from fedlas.calibrators.temperature import MAX_UNIFORM, Mixture
 from fedlas.metrics import negative_log_likelihood
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fedlas.calibrators._fit.newton import golden_section
+from fedlas.calibrators._fit.minimize import golden_section
 
 
 @pytest.mark.parametrize("at", [-1.0, 0.3, 2.0])

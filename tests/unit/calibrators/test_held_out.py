@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fedlas.calibrators._fit.held_out import HeldOutLoss, nll
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
+from fedlas.calibrators.affine import HeldOutLoss, nll
 
 ONE = Penalties(freedom=1.0)
 

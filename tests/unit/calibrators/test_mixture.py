@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas.calibrators._fit.mixture import mixture_weights
+from fedlas.calibrators._fit.minimize import mixture_weights
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 4))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 
 
 class Function:
@@ -19,7 +19,7 @@ class Function:
             value = self.function(variable)
             (gradient,) = torch.autograd.grad(value, variable)
         self.values.append(float(value))
-        return float(value), gradient
+        return value.detach(), gradient
 
     def curvature(self, direction):
         with torch.enable_grad():
@@ -45,7 +45,7 @@ def test_a_quadratic_function():
     assert found.converged
     assert found.gradient_norm <= 1e-8
     torch.testing.assert_close(found.point, solution, rtol=1e-6, atol=1e-7)
-    assert found.value == pytest.approx(problem.function(solution).item(), abs=1e-12)
+    assert float(found.value) == pytest.approx(problem.function(solution).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("start", [-30.0, -3.0, 0.4, 3.0, 30.0])

@@ -48,11 +48,11 @@ def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
     point, direction = (torch.randn(6, generator=random, dtype=torch.float64) for _ in range(2))
     got, gradient = problem.evaluate(point)
     wanted, product = torch.autograd.functional.hvp(value, point, direction)
-    assert got == pytest.approx(float(wanted), rel=1e-12)
+    assert float(got) == pytest.approx(float(wanted), rel=1e-12)
     torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point))
     torch.testing.assert_close(problem.curvature(direction), product)
     torch.testing.assert_close(problem.precondition(product), direction)
-    assert float(problem.objectives(point).sum()) == pytest.approx(got)
+    assert float(problem.objectives(point).sum()) == pytest.approx(float(got))
     # The same scores from the features as they came.
     parameters = problem.to_parameters(point)
     scores = (features(logits)[:, classes] * parameters[:, :2]).sum(2) + parameters[:, 2]

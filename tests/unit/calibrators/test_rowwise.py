@@ -3,7 +3,7 @@ import torch
 
 from fedlas import calibrators
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.rowwise import column_moments, double_rows, map_rows
+from fedlas.calibrators._fit.rowwise import double_rows, map_rows, row_moments
 
 
 @pytest.fixture(params=[1, 7, 2**18])
@@ -34,19 +34,20 @@ def test_a_map_of_rows():
 @pytest.mark.usefixtures("_chunk")
 def test_moments():
     logits = torch.randn(50, 3) * 5 + 1000
-    mean, deviation = column_moments(logits, lambda rows: rows)
+    mean, deviation = row_moments(logits, torch.ones(50).double())
     torch.testing.assert_close(mean, logits.double().mean(dim=0))
     torch.testing.assert_close(deviation, logits.double().std(dim=0, correction=0))
-    stacked, _ = column_moments(logits, lambda rows: torch.stack([rows, rows**2], dim=2))
-    torch.testing.assert_close(stacked[:, 1], (logits.double() ** 2).mean(dim=0))
+    weights = torch.stack([torch.ones(50), torch.arange(50) % 2]).double()
+    squares, _ = row_moments(logits, weights, lambda rows: rows**2)
+    torch.testing.assert_close(squares[0], (logits.double() ** 2).mean(dim=0))
+    torch.testing.assert_close(squares[1], (logits[1::2].double() ** 2).mean(dim=0))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
 def test_a_constant_column_has_deviation_one(value):
     # 997 equal numbers and their mean differ in the last digit.
-    _, deviation = column_moments(
-        torch.full((997, 2), value, dtype=torch.float64), lambda rows: rows
-    )
+    rows = torch.full((997, 2), value, dtype=torch.float64)
+    _, deviation = row_moments(rows, torch.ones(997).double())
     assert deviation.tolist() == [1.0, 1.0]
 
 

@@ -12,8 +12,10 @@ from fedlas.calibrators import (
     Calibrator,
     MultiLabelCalibration,
     TemperatureScaling,
+    fit_mixture,
 )
-from fedlas.calibrators.side_information import Plan, affordable
+from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.side_information import Plan, affordable, group_columns
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
 
@@ -284,3 +286,69 @@ def test_the_layer_exports(fitted, tmp_path):
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"logits": parts[0].numpy(), "features": parts[1].numpy()})
     torch.testing.assert_close(torch.from_numpy(found).softmax(1), wanted, rtol=0, atol=1e-5)
+
+
+def grouped(samples, *, seed, effects, group=None):
+    """Logits that are too sure, and of which each group needs other offsets and another factor."""
+    random = torch.Generator().manual_seed(seed)
+    share = 0.7 ** torch.arange(len(effects)).double()
+    groups = torch.multinomial(share, samples, replacement=True, generator=random)
+    groups = groups if group is None else torch.full_like(groups, group)
+    logits = 2 * torch.randn(samples, 3, generator=random, dtype=torch.float64)
+    right = (logits + effects[groups]) * (1 + effects[groups, :1].abs())
+    target = torch.multinomial(right.softmax(1), 1, generator=random)[:, 0]
+    flags = torch.nn.functional.one_hot(groups, len(effects)).double()
+    return Predictions(2 * logits, target, features=flags)
+
+
+EFFECTS = torch.randn(8, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_groups_have_maps_of_their_own_and_new_ones_the_common_map():
+    effects = torch.cat([EFFECTS, torch.zeros(1, 3).double()])
+    val = grouped(800, seed=0, effects=EFFECTS)
+    calibrator = AutoCalibration().fit(val)
+    alone = AutoCalibration(features=False).fit(val)
+    test = grouped(4000, seed=1, effects=EFFECTS)
+    assert nll(calibrator, test) < nll(alone, test) - 0.05
+    # Nothing is known of a group without a sample: within 2 % of the map without groups.
+    new = grouped(4000, seed=2, effects=effects, group=8)
+    new = Predictions(new.logits, new.target, features=torch.zeros(4000, 8).double())
+    assert nll(calibrator, new) < 1.02 * nll(alone, new)
+
+
+def test_small_groups_are_pulled_to_the_common_map():
+    """Two groups need offsets of opposite signs; one of few samples needs that of the first, and gets less of it."""
+    effects = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, -2.0], [0.0, 0.0, 2.0]]).double()
+    parts = [
+        grouped(count, seed=count, effects=effects, group=group)
+        for group, count in enumerate((300, 301, 8))
+    ]
+    names = ("logits", "target", "features")
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    calibrator = AutoCalibration().fit(Predictions(**columns))
+    flags = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
+    test = Predictions(torch.zeros(4, 3).double(), features=flags)
+    large, _, small, common = calibrator.transform(test).probs[:, 2].tolist()
+    assert common < small < large
+    assert small - common < 0.8 * (large - common)
+
+
+def test_flags_that_overlap_are_no_groups():
+    flags = torch.tensor([[1.0, 1.0, 0.3], [0.0, 1.0, 0.2]])
+    assert not bool(group_columns(flags).any())
+    apart = torch.tensor([[1.0, 0.0, 0.3, 1.0, 0.0], [0.0, 1.0, 0.2, 0.0, 0.0]])
+    assert group_columns(apart).tolist() == [True, True, False, True, True]
+
+
+def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
+    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 900)
+    val = drawn(400)
+    calibrator, notes = fit_with_notes(AutoCalibration(), val)
+    assert any("on a random sample of 300 of 400 rows" in note for note in notes)
+    loaded = Calibrator.load(calibrator.save(tmp_path / "a.json"))
+    assert loaded.notes == calibrator.notes == notes[-1:]
+    plan = Plan(rows=200)
+    monkeypatch.setattr(fit_mixture, "affordable", lambda *_: plan)
+    notes = AutoCalibration().fit(val).notes
+    assert notes[-1] == "features of auto: fitted on a random sample of 200 of 400 rows."

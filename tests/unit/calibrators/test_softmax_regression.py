@@ -4,7 +4,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators._fit import rowwise
-from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOM,
@@ -90,7 +90,7 @@ def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monk
     direction = torch.randn(len(point), generator=random, dtype=torch.float64)
     got, gradient = problem.evaluate(point)
     wanted, product = torch.autograd.functional.hvp(value, point, direction)
-    assert got == pytest.approx(float(wanted), rel=1e-12)
+    assert float(got) == pytest.approx(float(wanted), rel=1e-12)
     torch.testing.assert_close(
         gradient, torch.autograd.functional.jacobian(value, point), rtol=1e-9, atol=1e-11
     )

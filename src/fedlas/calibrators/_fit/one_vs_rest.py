@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from fedlas.calibrators._fit.newton import minimize
-from fedlas.calibrators._fit.rowwise import column_moments, double_rows
+from fedlas.calibrators._fit.minimize import minimize
+from fedlas.calibrators._fit.rowwise import double_rows, row_moments
 from fedlas.calibrators._fit.state import must
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
@@ -78,15 +78,6 @@ def separated_classes(val: Predictions) -> list[int]:
     )
 
 
-def smallest_probability(samples: float, classes: int) -> float:
-    """Return the floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
-
-    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
-    sample, spread over all classes, would add.
-    """
-    return 1 / (classes * (samples + 1))
-
-
 def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
     """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
     return probs.clamp(min=floor).log()
@@ -142,7 +133,7 @@ class OneVsRestLogistic:
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
-        weights: ``(N,)``; None: 1 each.
+        weights: ``(N,)``; None: 1 each; or of several problems ``(..., N)``.
         features: From float64 logits ``(n, C)`` to ``(n, C, F)``.
         classes: Numbers of the classes to fit ``(K,)``.
         positive: Label of the samples of each class ``(K,)``: 1, or a little less.
@@ -168,109 +159,97 @@ class OneVsRestLogistic:
     ) -> None:
         self._logits = logits
         self._target = target.cpu()
-        self._features = features
+        self._features = lambda rows: features(rows)[:, classes]
         self._classes = classes
         self._positive = positive
         self._negative = negative
-        self._weights = (
-            torch.ones(len(logits), dtype=torch.float64, device="cpu")
-            if weights is None
-            else weights
-        )
-        self._samples = float(self._weights.sum())
-        self._mean, self._deviation = column_moments(
-            logits, lambda rows: features(rows)[:, classes], self._weights
-        )
+        one = torch.ones(len(logits), dtype=torch.float64, device="cpu")
+        self._weights = one if weights is None else weights
+        self._samples = self._weights.sum(dim=-1)[..., None, None]
+        shape = (len(classes), len(free))
+        moments = row_moments(logits, self._weights, lambda rows: self._features(rows).flatten(1))
+        self._mean, self._deviation = (each.unflatten(-1, shape) for each in moments)
         self._free = free.double()
         self._shape = (len(classes), len(free) + 1)
-        self._hold = (
-            torch.full((self._shape[1],), HOLD, dtype=torch.float64, device="cpu")
-            if hold is None
-            else hold
-        )
-        self._anchor = torch.zeros(self._shape, dtype=torch.float64, device="cpu")
-        if anchor is not None:
-            self._anchor = self.to_standard(anchor.expand(self._shape)).view(self._shape)
+        zeros = torch.zeros(self._shape, dtype=torch.float64, device="cpu")
+        self._hold = zeros[0] + HOLD if hold is None else hold
+        self.start = self.to_standard(zeros if anchor is None else anchor.expand(self._shape))
         self._hessian = self._factor = torch.empty(0)  # until the first evaluation
         self._kept: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
-    @property
-    def start(self) -> Tensor:
-        """The anchor: all parameters 0, if nothing else was chosen."""
-        return self._anchor.flatten()
-
     def to_parameters(self, point: Tensor) -> Tensor:
-        """Return factors and offset of the unscaled features, ``(K, F + 1)``, from those of the standardized ones."""
-        standard = point.view(self._shape)
-        factors = standard[:, :-1] * self._free / self._deviation
-        offset = standard[:, -1:] - (factors * self._mean).sum(dim=1, keepdim=True)
-        return torch.cat([factors, offset], dim=1)
+        """Return factors and offset of the unscaled features, ``(..., K, F + 1)``, from those of the standardized."""
+        standard = point.unflatten(-1, self._shape)
+        factors = standard[..., :-1] * self._free / self._deviation
+        offset = standard[..., -1:] - (factors * self._mean).sum(dim=-1, keepdim=True)
+        return torch.cat([factors, offset], dim=-1)
 
     def to_standard(self, parameters: Tensor) -> Tensor:
         """Return the point of factors and offset of the unscaled features ``(K, F + 1)``."""
-        factors = parameters[:, :-1]
-        offset = parameters[:, -1:] + (factors * self._mean).sum(dim=1, keepdim=True)
-        return torch.cat([factors * self._deviation, offset], dim=1).flatten()
+        factors = parameters[..., :-1]
+        offset = parameters[..., -1:] + (factors * self._mean).sum(dim=-1, keepdim=True)
+        return torch.cat([factors * self._deviation, offset], dim=-1).flatten(-2)
 
     def objectives(self, point: Tensor) -> Tensor:
         """Return the contribution of each class to the value at ``point``, ``(K,)``."""
         parameters = point.view(self._shape)
         # A factor fixed at 0 is that far from its anchor, whatever its place in the point holds.
         free = parameters * torch.cat([self._free, self._free.new_ones(1)])
-        total = 0.5 * (self._hold * (free - self._anchor).square()).sum(dim=1)
+        away = free - self.start.view(self._shape)
+        total = 0.5 * (self._hold * away.square()).sum(dim=1)
         for design, label, weights in self._rows():
             scores = (design * parameters).sum(dim=2)
-            total += weights @ (softplus(scores) - label * scores)
-        return total / self._samples
+            total += (weights * (softplus(scores) - label * scores)).sum(dim=0)
+        return total / self._samples.flatten()
 
-    def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient."""
-        parameters = point.view(self._shape)
-        samples = self._samples
-        value = 0.0
+        parameters = point.unflatten(-1, self._shape)
+        value = torch.zeros(point.shape[:-1], dtype=torch.float64, device="cpu")
         slope = torch.zeros_like(parameters)
-        hessian = parameters.new_zeros(*self._shape, self._shape[1])
+        hessian = parameters.new_zeros(*parameters.shape, self._shape[1])
         for design, label, weights in self._rows():
-            scores = (design * parameters).sum(dim=2)
+            scores = (design * parameters.unsqueeze(-3)).sum(dim=-1)
             # softplus does not overflow for large scores, and keeps the digits of small losses.
-            value += float(weights @ (softplus(scores) - label * scores).sum(dim=1))
+            value += (weights * (softplus(scores) - label * scores)).sum(dim=(-2, -1))
             probs = scores.sigmoid()
-            slope += ((probs - label).mul(weights.unsqueeze(1)).unsqueeze(2) * design).sum(dim=0)
-            weighted = (probs * (1 - probs) * weights.unsqueeze(1)).unsqueeze(2) * design
+            slope += (((probs - label) * weights).unsqueeze(-1) * design).sum(dim=-3)
+            weighted = (probs * (1 - probs) * weights).unsqueeze(-1) * design
             # A product of matrices for each class: all at once would take an array (n, K, F + 1, F + 1).
-            hessian += torch.bmm(weighted.permute(1, 2, 0), design.transpose(0, 1))
-        ridge = self._hold / samples
-        away = parameters - self._anchor
-        self._hessian = hessian / samples + ridge.diag()
+            hessian += weighted.movedim(-3, -1) @ design.movedim(-3, -2)
+        ridge = self._hold / self._samples
+        away = (point - self.start).unflatten(-1, self._shape)
+        self._hessian = hessian / self._samples.unsqueeze(-1) + ridge.diag_embed()
         self._factor = torch.linalg.cholesky(self._hessian)
-        value = value / samples + 0.5 * float((ridge * away.square()).sum())
-        return value, (slope / samples + ridge * away).flatten()
+        value = value / self._samples[..., 0, 0] + 0.5 * (ridge * away.square()).sum(dim=(-2, -1))
+        return value, (slope / self._samples + ridge * away).flatten(-2)
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
-        return (self._hessian @ direction.view(*self._shape, 1)).flatten()
+        return (self._hessian @ direction.unflatten(-1, (*self._shape, 1))).flatten(-3)
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return the inverse Hessian times ``vector``; the Hessian has a small block for each class."""
-        return torch.cholesky_solve(vector.view(*self._shape, 1), self._factor).flatten()
+        blocks = vector.unflatten(-1, (*self._shape, 1))
+        return torch.cholesky_solve(blocks, self._factor).flatten(-3)
 
     def _rows(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        """Return standardized features and ones ``(n, C, F + 1)``, labels ``(n, C)`` and weights ``(n,)``."""
-        if self._logits.shape[0] * self._shape[0] * self._shape[1] > _KEPT:
+        """Return standardized features and ones ``(..., n, C, F + 1)``, labels ``(n, C)``, weights ``(..., n, 1)``."""
+        if self._weights.numel() * self._shape[0] * self._shape[1] > _KEPT:
             return self._computed()
         self._kept = self._kept or list(self._computed())
         return self._kept
 
     def _computed(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        mean = self._mean.unsqueeze(-3)
+        deviation = self._deviation.unsqueeze(-3)
         for part, rows in double_rows(self._logits):
-            standard = (
-                (self._features(rows)[:, self._classes] - self._mean) / self._deviation * self._free
-            )
+            standard = (self._features(rows) - mean) / deviation * self._free
             of_class = self._target[part].unsqueeze(1) == self._classes
             yield (
-                torch.cat([standard, torch.ones_like(standard[..., :1])], dim=2),
+                torch.cat([standard, torch.ones_like(standard[..., :1])], dim=-1),
                 torch.where(of_class, self._positive, self._negative),
-                self._weights[part],
+                self._weights[..., part, None],
             )
 
 
@@ -292,7 +271,7 @@ def fit_one_vs_rest(
         logits: ``(N, C)``.
         target: ``(N,)``.
         features: From float64 logits ``(n, C)`` to ``(n, C, F)``.
-        weights: ``(N,)``; None: 1 each.
+        weights: ``(N,)``; None: 1 each; or ``(M, N)`` of several fits.
         labels: Label of the samples of each class, and of the others, both ``(C,)``; None: 1 and 0.
         nonnegative: Whether factors below 0 are excluded. The minimum under that constraint is the lowest of the minima
             with some factors fixed at 0 that satisfy it, since the problem is convex; for two features there are three.
@@ -301,7 +280,7 @@ def fit_one_vs_rest(
         start: Parameters ``(C, F + 1)`` of a fit to more samples, to start from; the fit then ends at fewer digits.
 
     Returns:
-        Float64 ``(C, F + 1)``, and a bool.
+        Float64 ``(C, F + 1)``, or of each fit, and a bool.
     """
     classes = torch.arange(logits.shape[1], device="cpu")
     one = torch.ones(len(classes), dtype=torch.float64, device="cpu")
@@ -324,12 +303,14 @@ def fit_one_vs_rest(
         first = problem.start if start is None else problem.to_standard(start[which])
         minimum = minimize(problem, first, tolerance=1e-8 if start is None else 1e-3)
         values = problem.objectives(minimum.point) if nonnegative else minimum.point
-        return problem.to_parameters(minimum.point), values, minimum.converged
+        return problem.to_parameters(minimum.point), values, bool(minimum.converged.all())
 
     # The first fit has no constraint: classes that satisfy it anyway need no other.
     parameters, _, converged = fit(classes, (True,) * count)
+    if not nonnegative:
+        return parameters, converged
     violating = classes[(parameters[:, :-1] < 0).any(dim=1)]
-    if not nonnegative or len(violating) == 0:
+    if len(violating) == 0:
         return parameters, converged
 
     # Constrained minimum of the violating classes: the best of the fits with some factors fixed at 0.

@@ -1,37 +1,205 @@
-"""The fitted maps of side information: bases of features, offsets, residual regressions, and the gate."""
+"""Side information in a fitted mixture: bases of features, offsets, residual regressions, the gate, and their fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.residual import Regressions
-from fedlas.calibrators._fit.state import Numbers
+from fedlas.calibrators._fit.minimize import minimize_all
+from fedlas.calibrators._fit.state import Numbers, must
+
+_CHUNK = 2**21
+"""Scores of a chunk of rows: 16 MiB."""
+_NEAR = 1e-2
+"""Nats by which the penalized likelihood of all samples may miss its maximum."""
+_FLOOR = 1e-3
+"""Least spread ``p (1 - p)`` of a class in the metric of the search."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regressions:
+    """Some regressions ``softmax(e^a o + x U + c)``, one after the other.
+
+    Attributes:
+        factor: ``a (B,)``.
+        weight: ``U (B, R, C)``.
+        bias: ``c (B, C)``.
+    """
+
+    factor: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, inputs: Tensor, offsets: Tensor) -> Tensor:
+        """Return scores ``(n, B, C)`` of inputs ``x (n, R)`` and offsets ``o (n, B, C)``."""
+        problems, rank, classes = self.weight.shape
+        product = inputs @ self.weight.transpose(0, 1).reshape(rank, problems * classes)
+        scaled = self.factor.exp().unsqueeze(1) * offsets
+        return product.view(-1, problems, classes) + self.bias + scaled
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualProblem:
+    """The penalized likelihood of regressions that share their inputs: a problem for each ridge, offset and part.
+
+    Each minimizes ``sum_i w_i -log p_i[y_i] + 1/2 sum_rk ridge_r U_rk^2 + bias_ridge/2 |c|^2 + a^2/2``, from 0.
+
+    Attributes:
+        inputs: ``x (N, R)``: centered and uncorrelated columns, float64.
+        spread: Variance of each column ``(R,)``.
+        log_probs: ``(N, C)``.
+        factors: ``(F, K, N)``; offset k of part f is ``o = factors[f, k] log_probs``.
+        target: ``(N,)``.
+        weights: ``w (F, N)``: of the samples of each part.
+        ridges: ``(L, R)``.
+        bias_ridge: Above 0.
+    """
+
+    inputs: Tensor
+    spread: Tensor
+    log_probs: Tensor
+    factors: Tensor
+    target: Tensor
+    weights: Tensor
+    ridges: Tensor
+    bias_ridge: float
+
+    def solve(self) -> Regressions:
+        """Return the regressions at their minima; problem ``(f K + k) L + l`` is part f, offset k and ridge l."""
+        which = self.problems()
+        part, offset, ridge = which
+        classes = self.log_probs.shape[1]
+        rank = self.inputs.shape[1]
+        start = torch.zeros(
+            len(part), 1 + classes + rank * classes, dtype=torch.float64, device="cpu"
+        )
+        curvature = self._curvature(part, offset, ridge)
+        point = minimize_all(
+            lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR
+        )
+        return self._split(point)
+
+    def problems(self) -> Tensor:
+        """Return numbers of part, offset and ridge of each problem ``(3, B)``."""
+        count = len(self.weights), self.factors.shape[1], len(self.ridges)
+        ranges = [torch.arange(each, device="cpu") for each in count]
+        return torch.stack([grid.flatten() for grid in torch.meshgrid(*ranges, indexing="ij")])
+
+    def chunks(self, problems: int) -> Iterator[slice]:
+        """Yield slices of the rows of which the scores of all problems fit the cache."""
+        rows = max(1, _CHUNK // max(1, problems * self.log_probs.shape[1]))
+        for first in range(0, len(self.target), rows):
+            yield slice(first, first + rows)
+
+    def _split(self, point: Tensor) -> Regressions:
+        classes = self.log_probs.shape[1]
+        weight = point[:, 1 + classes :].view(len(point), -1, classes)
+        return Regressions(point[:, 0], weight, point[:, 1 : 1 + classes])
+
+    def _evaluate(self, which: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+        part, offset, ridge = which
+        fits = self._split(point)
+        ridges = self.ridges[ridge].unsqueeze(2)
+
+        # The penalties.
+        slope_u = ridges * fits.weight
+        slope_c = self.bias_ridge * fits.bias
+        slope_a = fits.factor.clone()
+        value = (
+            (fits.weight * slope_u).sum(dim=(1, 2))
+            + (fits.bias * slope_c).sum(dim=1)
+            + fits.factor.square()
+        )
+        value /= 2
+
+        # The likelihood.
+        for rows in self.chunks(len(point)):
+            inputs = self.inputs[rows]
+            offsets = self._offsets(rows, part, offset)
+            weights = self.weights[part, rows].T
+            target = self.target[rows]
+            log_probs = fits.scores(inputs, offsets).log_softmax(dim=2)
+            index = target.view(-1, 1, 1).expand(-1, len(point), 1)
+            value -= (log_probs.gather(2, index).squeeze(2) * weights).sum(dim=0)
+            error = log_probs.exp_().scatter_add_(
+                2, index, -torch.ones_like(index, dtype=torch.float64)
+            )
+            error *= weights.unsqueeze(2)
+            product = inputs.T @ error.view(len(error), -1)
+            slope_u += product.view(len(product), *fits.bias.shape).transpose(0, 1)
+            slope_c += error.sum(dim=0)
+            slope_a += fits.factor.exp() * (error * offsets).sum(dim=(0, 2))
+        return value, torch.cat([slope_a.unsqueeze(1), slope_c, slope_u.flatten(1)], dim=1)
+
+    def _offsets(self, rows: slice, part: Tensor, offset: Tensor) -> Tensor:
+        """Return the offsets of problems ``(n, b, C)``."""
+        return self.log_probs[rows].unsqueeze(1) * self.factors[part, offset, rows].T.unsqueeze(2)
+
+    def _curvature(self, part: Tensor, offset: Tensor, ridge: Tensor) -> Tensor:
+        """Return a rough diagonal of the Hessian at 0, as if inputs and probabilities were independent."""
+        # The parts hardly differ in this: the first one, of all samples, stands for them.
+        first = torch.arange(self.factors.shape[1], device="cpu")
+        spread_c = torch.zeros(
+            len(first), self.log_probs.shape[1], dtype=torch.float64, device="cpu"
+        )
+        spread_a = torch.zeros(len(first), dtype=torch.float64, device="cpu")
+        for rows in self.chunks(len(first)):
+            offsets = self._offsets(rows, 0 * first, first)
+            weights = self.weights[0, rows]
+            probs = offsets.softmax(dim=2)
+            spread_c += torch.tensordot(weights, probs * (1 - probs), dims=1)
+            mean = (probs * offsets).sum(dim=2, keepdim=True)
+            spread_a += weights @ (probs * (offsets - mean).square()).sum(dim=2)
+        total = self.weights.sum(dim=1)
+        share = (total / total[0])[part].unsqueeze(1)
+        spread_c = spread_c.clamp(min=_FLOOR * float(total[0]))[offset] * share
+        weight = spread_c.unsqueeze(1) * self.spread.unsqueeze(1) + self.ridges[ridge].unsqueeze(2)
+        factor = spread_a[offset].unsqueeze(1) * share + 1
+        return torch.cat([factor, spread_c + self.bias_ridge, weight.flatten(1)], dim=1)
+
 
 _CLIP = 8.0
 """Standardized features are clipped here."""
 _TOP = 5
 """Largest log-probabilities that the adaptive temperature depends on."""
 _LEAST_LOG = -20.0
+NORM = 30.0
+"""Mean squared norm of the features in every basis, so that one path of ridges suits all."""
+_ONE_GROUP = NORM**-0.5
+"""An indicator of a group is 1 times this number's inverse in its direction."""
 
 
 class LinearBasis(Numbers):
-    """Standardized, clipped features in uncorrelated directions, the widest first.
+    """Standardized, clipped features in uncorrelated directions, the widest first; then indicators of groups.
 
     Attributes:
         mean: ``(D,)``.
         scale: Unit of each column ``(D,)``.
         rotation: ``(D, R)``.
         center: Mean after the rotation ``(R,)``.
+        groups: How many of the directions are indicators of groups, 0 in a row of none ``()``.
     """
 
-    shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R"}
+    shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R", "groups": ""}
     mean: Tensor
     scale: Tensor
     rotation: Tensor
     center: Tensor
+
+    groups: Tensor
+
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        self.split = len(self.center) - int(self.groups)
+
+    def check(self, classes: int) -> None:
+        """Refuse more groups than directions too."""
+        super().check(classes)
+        must(0 <= self.split <= len(self.center), "groups must be directions")
 
     def forward(self, features: Tensor) -> Tensor:
         """Return directions ``(n, R)`` of features ``(n, D)``."""
@@ -57,7 +225,7 @@ class KernelBasis(Numbers):
     center: Tensor
 
     def forward(self, directions: Tensor) -> Tensor:
-        """Return kernel features ``(n, Q)`` of directions ``(n, R)``."""
+        """Return kernel features ``(n, Q)`` of directions ``(n, R)``, whatever the group."""
         return gaussian(directions, self.landmarks, self.width) @ self.rotation - self.center
 
 
@@ -76,7 +244,7 @@ class Offsets(Numbers):
     """Log-probabilities at one temperature, and at a temperature that depends on the sample.
 
     The second is ``z / T e^(b s)``, where ``s`` are the largest log-probabilities, their entropy and the logarithm of
-    the features' norm, standardized and clipped.
+    the features' norm, standardized and clipped, and the indicators of groups.
 
     Attributes:
         temperature: ``T ()``.
@@ -95,24 +263,25 @@ class Offsets(Numbers):
         """Return log-probabilities at the one temperature ``(n, C)``."""
         return (rows / self.temperature).log_softmax(dim=1)
 
-    def standard(self, log_probs: Tensor, directions: Tensor) -> Tensor:
-        """Return ``s (n, S)`` of log-probabilities at the one temperature and of features' directions."""
-        return ((sample_signs(log_probs, directions) - self.mean) / self.deviation).clamp(-4.0, 4.0)
+    def standard(self, log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+        """Return ``s (n, S)`` of log-probabilities at the one temperature, directions and indicators."""
+        signs = sample_signs(log_probs, directions, groups)
+        return ((signs - self.mean) / self.deviation).clamp(-4.0, 4.0)
 
-    def forward(self, rows: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, directions: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities at the one temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``."""
         log_probs = self.scaled(rows)
-        factor = (self.standard(log_probs, directions) * self.coefficients).sum(dim=1).exp()
+        factor = (self.standard(log_probs, directions, groups) * self.coefficients).sum(dim=1).exp()
         return log_probs, torch.stack([torch.ones_like(factor), factor], dim=1)
 
 
-def sample_signs(log_probs: Tensor, directions: Tensor) -> Tensor:
-    """Return the largest log-probabilities, the entropy and the log of the features' norm ``(n, S)``."""
+def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+    """Return the largest log-probabilities, the entropy, the log of the features' norm, and groups ``(n, S)``."""
     held = log_probs.clamp(min=_LEAST_LOG)
     top = held.topk(min(_TOP, held.shape[1]), dim=1).values
     entropy = -(held.exp() * held).sum(dim=1, keepdim=True)
     norm = (directions.square().sum(dim=1, keepdim=True) + 1e-12).log() / 2
-    return torch.cat([top, entropy, norm], dim=1)
+    return torch.cat([top, entropy, norm, groups * _ONE_GROUP], dim=1)
 
 
 class Gate(Numbers):
@@ -216,12 +385,13 @@ class SideInformation(nn.Module):
     def forward(self, rows: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities ``(n, K, C)`` of logits and features ``(n, D)``, and the gate ``(n, 1)``."""
         directions = self.linear(features)
-        log_probs, factors = self.offsets(rows, directions)
+        numbers = directions[:, : self.linear.split]
+        log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :])
         parts = []
         if self.linear_stack is not None:
             parts.append(self.linear_stack(directions, log_probs, factors))
         if self.kernel_stack is not None and self.kernel is not None:
-            parts.append(self.kernel_stack(self.kernel(directions), log_probs, factors))
+            parts.append(self.kernel_stack(self.kernel(numbers), log_probs, factors))
         return torch.cat(parts, dim=1), self.gate(directions)
 
     def only(self, chosen: list[int]) -> SideInformation:

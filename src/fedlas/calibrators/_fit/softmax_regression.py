@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators._fit.newton import minimize
-from fedlas.calibrators._fit.rowwise import Columns, column_moments
+from fedlas.calibrators._fit.minimize import minimize
+from fedlas.calibrators._fit.rowwise import columns_of, row_moments
 from fedlas.calibrators._fit.state import must
 
 HOLD = 0.01
@@ -66,15 +66,6 @@ class DiagonalMap(AffineMap):
         must(self.weight.ndim == 1, "weight must be a diagonal")
 
 
-def apply_weight(weight: Tensor, columns: Tensor) -> Tensor:
-    """Return ``W x`` of each column ``x`` of ``(C, n)``, or of one ``x (C,)``; ``W`` is a matrix or its diagonal."""
-    return (
-        weight @ columns
-        if weight.ndim == 2
-        else weight.reshape(-1, *[1] * (columns.ndim - 1)) * columns
-    )
-
-
 @dataclass(frozen=True)
 class Penalties:
     """ODIR: ``off_diagonal / (C (C - 1)) * sum_{i != j} W_ij^2 + intercept / C * sum_j b_j^2``, its lambda and mu.
@@ -82,8 +73,8 @@ class Penalties:
     ``freedom`` is how far the diagonal may differ from temperature scaling, see :class:`SoftmaxRegression`.
     """
 
-    off_diagonal: float = 0.0
-    intercept: float = 0.0
+    off_diagonal: float | Tensor = 0.0
+    intercept: float | Tensor = 0.0
     freedom: float = FREEDOM
 
 
@@ -108,10 +99,11 @@ class SoftmaxRegression:
       first part alone would allow factors that are far off.
 
     Args:
-        inputs: ``x (N, C)``.
+        inputs: ``x (N, C)``; or ``(F, N, C)``, several regressions at once, each with its own inputs and weights.
         target: ``(N,)``.
-        weights: ``(N,)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
-        penalties: ODIR, and the freedom of the hold; none and the usual freedom by default.
+        weights: ``(N,)`` or ``(F, N)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
+        penalties: ODIR, and the freedom of the hold; none and the usual freedom by default. Of several regressions,
+            numbers are tensors ``(F,)``.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
         width: See above; None: ``scale``.
@@ -133,59 +125,71 @@ class SoftmaxRegression:
         diagonal: bool,
         scale: float,
         width: float | None = None,
-        diagonal_penalty: float | None = None,
+        diagonal_penalty: float | Tensor | None = None,
     ) -> None:
-        self._inputs = inputs.cpu()
+        inputs = inputs.cpu()
         self._target = target.cpu()
-        self._weights = (
-            torch.ones(len(inputs), dtype=torch.float64, device="cpu")
-            if weights is None
-            else weights
-        )
-        self._probs: list[Tensor] = []
-        self._small = diagonal and inputs.shape[1] <= _SMALL
-        mean, self._deviation = column_moments(self._inputs, lambda rows: rows, self._weights)
-        self._samples = float(self._weights.sum())
-        self._mean = mean
-        self._columns = Columns(self._inputs, lambda columns: columns.sub_(mean.unsqueeze(1)))
-        ones = torch.ones_like(mean)
-        self._anchor = scale * (ones if diagonal else torch.diag(ones))
+        ones = torch.ones(inputs.shape[:-1], dtype=torch.float64, device="cpu")
+        self._weights = ones if weights is None else weights
+        self._samples = self._weights.sum(dim=-1)[..., None, None]
+        mean, deviation = row_moments(inputs, self._weights)
+        # A point is W and c: two rows, or W with c as its last column.
+        self._diagonal = diagonal
+        self._axis = -2 if diagonal else -1
+        one = torch.ones_like(mean)
+        self._to_bias = torch.stack([-mean, one], -2) if diagonal else _row(-mean)
+        self._spread = HOLD * (deviation.square().unsqueeze(-2))
+        eye = one if diagonal else torch.eye(inputs.shape[-1], dtype=torch.float64, device="cpu")
+        self._eye = eye.unsqueeze(-2) if diagonal else eye
+        anchor = torch.stack([one, mean], -2) if diagonal else _beside(eye, mean)
+        self.start = (scale * anchor).flatten(-2)
+        self._shape = anchor.shape[-2:]
+        column = mean.unsqueeze(-1)
+        self._columns = columns_of(inputs, lambda columns: columns.sub_(column))
+        self._small = diagonal and inputs.shape[-1] <= _SMALL
         self._width = scale if width is None else width
         self._diagonal_penalty = diagonal_penalty
+        self._probs: list[Tensor] = []
         self._point = torch.empty(0, device="cpu")  # until the first evaluation
         self._solution: tuple[AffineMap | None, Tensor] = None, self._point
         self.penalize(penalties)
 
     def penalize(self, penalties: Penalties) -> None:
         """Change the penalties."""
-        classes = len(self._mean)
-        self._intercept = 2 * penalties.intercept / classes
-        self._hold = (HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2) / self._samples
+        classes = self._shape[-2] if self._axis == -1 else self._shape[-1]
+        samples = self._samples
+        hold = HOLD + 1 / (INTERCEPTS * penalties.freedom) ** 2
         deviations = penalties.freedom * self._width
-        close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
+        # Not its square, which may overflow.
+        close = 1 / deviations / deviations / samples
         if self._diagonal_penalty is not None:
-            self._hold, close = HOLD / self._samples, 2 * self._diagonal_penalty
-        self._weight_penalty = HOLD / self._samples * self._deviation.square() + close
-        if self._anchor.ndim == 2:
-            off_diagonal = 2 * penalties.off_diagonal / max(1, classes * (classes - 1))
-            eye = torch.diag(torch.ones_like(self._mean))
-            self._weight_penalty = self._weight_penalty + (off_diagonal - close) * (1 - eye)
-
-    @property
-    def start(self) -> Tensor:
-        """The point of the map ``x -> scale x``."""
-        return torch.cat([self._anchor.flatten(), apply_weight(self._anchor, self._mean)])
+            hold = HOLD
+            close = _number(2 * self._diagonal_penalty)
+        off_diagonal = _number(2 * penalties.off_diagonal / max(1, classes * (classes - 1)))
+        on_weight = self._spread / samples + torch.where(self._eye == 1, close, off_diagonal)
+        on_intercept = (hold / samples).expand_as(on_weight[..., :1, :])
+        self._penalty = (
+            torch.cat([on_weight, on_intercept], -2)
+            if self._diagonal
+            else _beside(on_weight, on_intercept.squeeze(-2))
+        )
+        self._intercept = _number(2 * penalties.intercept / classes)
 
     def to_map(self, point: Tensor, *, converged: bool) -> AffineMap:
-        """Return the map at a point."""
-        weight, centered = self._split(point)
-        return AffineMap(weight, centered - apply_weight(weight, self._mean), converged)
+        """Return the map at a point; of several regressions, its numbers have their dimension in front."""
+        both = point.unflatten(-1, self._shape)
+        weight = both[..., 0, :] if self._diagonal else both[..., :-1]
+        return AffineMap(weight, (both * self._to_bias).sum(dim=self._axis), converged)
 
     def to_point(self, fitted: AffineMap) -> Tensor:
-        """Return the point of a map."""
-        return torch.cat(
-            [fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)]
-        )
+        """Return the point of a map; one map is that of all regressions."""
+        mean = -self._to_bias[..., 0, :] if self._diagonal else -self._to_bias[..., 0, :-1]
+        if self._diagonal:
+            centered = fitted.bias + fitted.weight * mean
+            return torch.cat([fitted.weight.expand_as(centered), centered], -1)
+        centered = fitted.bias + (fitted.weight @ mean.unsqueeze(-1)).squeeze(-1)
+        weight = fitted.weight.expand(*centered.shape, centered.shape[-1])
+        return _beside(weight, centered).flatten(-2)
 
     def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
         """Return the map at the minimum.
@@ -199,135 +203,123 @@ class SoftmaxRegression:
         if start is not None and start is self._solution[0]:
             first = self._solution[1]
         minimum = minimize(self, first, tolerance=tolerance)
-        self._solution = self.to_map(minimum.point, converged=minimum.converged), minimum.point
-        return self._solution[0]
+        affine = self.to_map(minimum.point, converged=bool(minimum.converged.all()))
+        self._solution = affine, minimum.point
+        return affine
 
-    def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient; where it was evaluated last, other penalties take no pass over the samples."""
         if not torch.equal(point, self._point):
-            self._point, self._sums = point, self._summed(point)
-        value, slope, slope_c, curve, curve_c = self._sums
-        weight, centered = self._split(point)
+            self._point = point
+            self._sums = self._summed(point.unflatten(-1, self._shape))
+        value, slope, curve = self._sums
+        samples = self._samples
+        diagonal = curve / samples + self._penalty + self._intercept * self._to_bias.square()
+        self.diagonal = diagonal.flatten(-2)
         if self._small:
-            bias_of = torch.cat([-self._mean.diag(), torch.ones_like(centered).diag()], dim=1)
-            ridge = torch.cat([self._weight_penalty, torch.full_like(centered, self._hold)])
-            self._curvature = (
-                self._hessian / self._samples + ridge.diag() + self._intercept * bias_of.T @ bias_of
-            )
+            both = self._to_bias.diag_embed().movedim(-3, -2).flatten(-2)
+            ridge = self._penalty.flatten(-2).diag_embed()
+            self._curvature = self._hessian / samples + ridge + self._intercept * both.mT @ both
             self._factor = torch.linalg.cholesky(self._curvature)
-        one = torch.ones_like(curve_c)
-        self.diagonal = self._with_penalties(
-            curve, curve_c, one, one, self._mean.square(), one, sign=1.0
-        )
-        away = weight - self._anchor
-        away_c = centered - apply_weight(self._anchor, self._mean)
-        bias = centered - apply_weight(weight, self._mean)
-        value = value / self._samples + 0.5 * float(
-            (self._weight_penalty * away.square()).sum()
-            + self._hold * away_c.square().sum()
-            + self._intercept * bias.square().sum()
-        )
-        return value, self._with_penalties(
-            slope, slope_c, away, away_c, self._mean, bias, sign=-1.0
-        )
+        away = (point - self.start).unflatten(-1, self._shape)
+        pull = self._pull(away)
+        value = value / samples[..., 0, 0] + (away * pull).sum(dim=(-2, -1)) / 2
+        return value, (slope / samples + pull).flatten(-2)
 
-    def _summed(self, point: Tensor) -> tuple[float, Tensor, Tensor, Tensor, Tensor]:
+    def _pull(self, direction: Tensor) -> Tensor:
+        """Return the Hessian of the penalties times ``direction``; the mean enters through ``b = c - W m``."""
+        bias = (direction * self._to_bias).sum(dim=self._axis, keepdim=True)
+        return self._penalty * direction + self._intercept * bias * self._to_bias
+
+    def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
-        weight, centered = self._split(point)
-        value = 0.0
-        slope = torch.zeros_like(weight)
-        curve = torch.zeros_like(weight)
-        slope_c = torch.zeros_like(centered)
-        curve_c = torch.zeros_like(centered)
+        value = torch.zeros(both.shape[:-2], dtype=torch.float64, device="cpu")
+        slope = torch.zeros_like(both)
+        curve = torch.zeros_like(both)
+        hessian = torch.zeros((), dtype=torch.float64, device="cpu")
         self._probs.clear()
-        self._hessian = torch.zeros(
-            2 * len(self._mean) if self._small else 0, dtype=torch.float64, device="cpu"
-        ).diag()
         for part, columns in self._columns:
-            log_probs = apply_weight(weight, columns).add_(centered.unsqueeze(1)).log_softmax(dim=0)
-            index = self._target[part].unsqueeze(0)
-            weights = self._weights[part]
-            value -= float(log_probs.gather(0, index).squeeze(0) @ weights)
+            log_probs = self._scores(both, columns).log_softmax(dim=-2)
+            index = self._target[part].expand(*columns.shape[:-2], 1, -1)
+            weights = self._weights[..., None, part]
+            value -= (log_probs.gather(-2, index) * weights).sum(dim=(-2, -1))
             probs = log_probs.exp_()
             self._probs.append(probs)
-            error = probs.scatter_add(0, index, probs.new_full(index.shape, -1.0)).mul_(weights)
-            slope += _outer(error, columns, weight)
-            slope_c += error.sum(dim=1)
+            error = probs.scatter_add(-2, index, probs.new_full(index.shape, -1.0)).mul_(weights)
+            slope += self._product(error, columns)
             if self._small:
-                self._hessian += _diagonal_hessian(probs, columns, weights)
+                hessian = hessian + _diagonal_hessian(probs, columns, weights)
             else:
                 spread = (probs * (1 - probs)).mul_(weights)
-                curve += _outer(spread, columns.square(), weight)
-                curve_c += spread.sum(dim=1)
+                curve += self._product(spread, columns, square=True)
         if self._small:
-            curve, curve_c = self._hessian.diagonal().chunk(2)
-        return value, slope, slope_c, curve, curve_c
+            self._hessian = hessian
+            curve = hessian.diagonal(dim1=-2, dim2=-1).unflatten(-1, self._shape)
+        return value, slope, curve
+
+    def _scores(self, both: Tensor, columns: Tensor) -> Tensor:
+        """Return ``W x + c`` of each column ``x`` of ``(..., C, n)``; it may be written to."""
+        if self._diagonal:
+            return (both[..., 0, :, None] * columns).add_(both[..., 1, :, None])
+        return (both[..., :-1] @ columns).add_(both[..., -1:])
+
+    def _product(self, error: Tensor, columns: Tensor, *, square: bool = False) -> Tensor:
+        """Return ``sum_n error[:, n] x[:, n]^T``, or its diagonal, and ``sum_n error[:, n]``; or with ``x^2``."""
+        total = error.sum(dim=-1)
+        columns = columns.square() if square else columns
+        if self._diagonal:
+            return torch.stack([(error * columns).sum(dim=-1), total], -2)
+        return torch.cat([error @ columns.mT, total.unsqueeze(-1)], -1)
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
         if self._small:
-            return self._curvature @ direction
-        weight, centered = self._split(direction)
-        product = torch.zeros_like(weight)
-        product_c = torch.zeros_like(centered)
+            return (self._curvature @ direction.unsqueeze(-1)).squeeze(-1)
+        both = direction.unflatten(-1, self._shape)
+        product = torch.zeros_like(both)
         for (part, columns), probs in zip(self._columns, self._probs, strict=True):
-            change = apply_weight(weight, columns).add_(centered.unsqueeze(1))
+            change = self._scores(both, columns)
             # These two lines multiply by diag(p) - p p^T without the (C, C) matrix of each sample.
-            change -= (probs * change).sum(dim=0)
+            change -= (probs * change).sum(dim=-2, keepdim=True)
             change *= probs
-            change *= self._weights[part]
-            product += _outer(change, columns, weight)
-            product_c += change.sum(dim=1)
-        bias = centered - apply_weight(weight, self._mean)
-        return self._with_penalties(
-            product, product_c, weight, centered, self._mean, bias, sign=-1.0
-        )
+            change *= self._weights[..., None, part]
+            product += self._product(change, columns)
+        return (product / self._samples + self._pull(both)).flatten(-2)
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by the diagonal of the Hessian, or by the Hessian itself if it is small."""
         if self._small:
-            return torch.cholesky_solve(vector.unsqueeze(1), self._factor).squeeze(1)
+            return torch.cholesky_solve(vector.unsqueeze(-1), self._factor).squeeze(-1)
         return vector / self.diagonal
 
-    def _split(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self._anchor.numel()
-        return point[:weights].view_as(self._anchor), point[weights:]
 
-    def _with_penalties(
-        self,
-        weight: Tensor,
-        centered: Tensor,
-        away: Tensor,
-        away_c: Tensor,
-        mean: Tensor,
-        bias: Tensor,
-        *,
-        sign: float,
-    ) -> Tensor:
-        """Return sums over samples as means, plus the penalties; the mean enters through ``b = c - W m``."""
-        weight = weight / self._samples + self._weight_penalty * away
-        centered = centered / self._samples + self._hold * away_c
-        if self._intercept:
-            weight = weight + sign * self._intercept * _outer(
-                bias.unsqueeze(1), mean.unsqueeze(1), weight
-            )
-            centered = centered + self._intercept * bias
-        return torch.cat([weight.flatten(), centered])
+def _number(value: float | Tensor) -> Tensor:
+    """Return one number, or one a regression, as ``(1, 1)`` or ``(F, 1, 1)``."""
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")[..., None, None]
+
+
+def _row(vector: Tensor) -> Tensor:
+    """Return ``(..., C)`` and a one as ``(..., 1, C + 1)``."""
+    return torch.nn.functional.pad(vector, (0, 1), value=1.0).unsqueeze(-2)
+
+
+def _beside(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return ``(..., C, C + 1)``: the matrix ``(..., C, C)``, and the vector ``(..., C)`` as its last column."""
+    matrix = matrix.expand(*vector.shape, vector.shape[-1])
+    return torch.cat([matrix, vector.unsqueeze(-1)], -1)
 
 
 def _diagonal_hessian(probs: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
-    """Return the Hessian ``(2C, 2C)`` of the negative log-likelihood in a diagonal weight and in the intercepts."""
-    moments = torch.cat([probs * columns, probs])
+    """Return the Hessian ``(..., 2C, 2C)`` of the negative log-likelihood in diagonal weight and intercepts."""
+    scaled = probs * columns
+    moments = torch.cat([scaled, probs], dim=-2)
     square, product, plain = (
-        (each @ weights).diag() for each in (moments[: len(probs)] * columns, *moments.chunk(2))
+        (each * weights).sum(dim=-1).diag_embed() for each in (scaled * columns, scaled, probs)
     )
-    alone = torch.cat([torch.cat([square, product]), torch.cat([product, plain])], dim=1)
-    return alone - (moments * weights) @ moments.T
-
-
-def _outer(x: Tensor, y: Tensor, like: Tensor) -> Tensor:
-    """Return ``sum_n x[:, n] y[:, n]^T``, or its diagonal if ``like`` is one."""
-    return (x * y).sum(dim=1) if like.ndim == 1 else x @ y.T
+    alone = torch.cat(
+        [torch.cat([square, product], dim=-1), torch.cat([product, plain], dim=-1)], dim=-2
+    )
+    return alone - (moments * weights) @ moments.mT
 
 
 def bias_corrected_temperature(
@@ -367,7 +359,7 @@ def bias_corrected_temperature(
     problem = _OneFactor(regression, logits.shape[1])
     start = torch.cat([regression.start[:1], regression.start[logits.shape[1] :]])
     minimum = minimize(problem, start)
-    return regression.to_map(problem.expand(minimum.point), converged=minimum.converged)
+    return regression.to_map(problem.expand(minimum.point), converged=bool(minimum.converged))
 
 
 class _OneFactor:
@@ -385,7 +377,7 @@ class _OneFactor:
         """Return the transpose of :meth:`expand`."""
         return torch.cat([vector[: self._classes].sum().unsqueeze(0), vector[self._classes :]])
 
-    def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient."""
         value, gradient = self._regression.evaluate(self.expand(point))
         return value, self._summed(gradient)

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.doubts import CHECK, at_bound
-from fedlas.calibrators._fit.rowwise import Columns, weights_of
+from fedlas.calibrators._fit.rowwise import columns_of, double_rows, weights_of
 from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
@@ -68,25 +70,48 @@ def nll_temperature(val: Predictions) -> BestTemperature:
 
         With 300 and more samples this changed no fit of these; the prior changes each.
     """
-    nll = _ScaledNLL(val)
-    if nll.spread == 0:
-        return BestTemperature(1.0)
-    scale, doubt = _best_scale(nll)
-    value = nll.temperature(scale)
-    return BestTemperature(value, doubt and doubt.format(value), nll.spread)
+    if val not in _BEST:
+        nll = _ScaledNLL(val)
+        scale, doubt = _best_scale(nll) if nll.spread else (0.0, None)
+        value = nll.temperature(scale) if nll.spread else 1.0
+        _BEST[val] = BestTemperature(value, doubt and doubt.format(value), nll.spread or 1.0)
+    return _BEST[val]
 
 
-def nearby_temperature(val: Predictions, near: float) -> float:
-    """Return a part's temperature by two Newton steps from that of all samples, at most twofold."""
-    nll = _ScaledNLL(val)
-    if not nll.spread:
-        return near
-    scale = start = nll.spread / near
+_BEST: WeakKeyDictionary[Predictions, BestTemperature] = WeakKeyDictionary()
+"""Of predictions that are in use: several members of a mixture start from the same search."""
+
+
+@torch.no_grad()
+def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> list[float]:
+    """Return temperatures of parts by two Newton steps from that of all samples, at most twofold.
+
+    Args:
+        val: All samples.
+        parts: Weights of the samples in each part ``(F, N)``.
+        start: The map of all; a ``temperature`` that ``is_held`` stays.
+    """
+    near = float(start.temperature)
+    if start.is_held:
+        return [near] * len(parts)
+    limits = torch.finfo(val.logits.dtype)
+    target = val.target.cpu()
+    scale = torch.full((len(parts), 1, 1), 1 / near, dtype=torch.float64, device="cpu")
     for _ in range(2):
-        point = nll.at(scale)
-        step = point.slope / point.curvature if point.curvature > 0 else 0.0
-        scale = min(max(scale - step, start / 2), 2 * start)
-    return nll.temperature(scale)
+        slope = torch.zeros_like(scale)
+        curvature = torch.zeros_like(scale)
+        for part, rows in double_rows(val.logits):
+            columns = rows.T - rows.T.amax(dim=0)
+            weights = parts[:, None, part]
+            probs = (columns * scale).softmax(dim=1)
+            mean = (probs * columns).sum(dim=1, keepdim=True)
+            label = columns.gather(0, target[part].unsqueeze(0))
+            slope += (weights * (mean - label)).sum(dim=2, keepdim=True)
+            spread = ((columns - mean).square_() * probs).sum(dim=1, keepdim=True)
+            curvature += (weights * spread).sum(dim=2, keepdim=True)
+        step = torch.where(curvature > 0, slope / curvature, 0.0)
+        scale = (scale - step).clamp(min=0.5 / near, max=2 / near)
+    return (1 / scale).clamp(min=limits.tiny, max=limits.max).flatten().tolist()
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
@@ -142,13 +167,13 @@ class _ScaledNLL:
         self._weights = weights_of(val)
         self._total = float(self._weights.sum())
         self._last = math.nan, _Point(math.nan, math.nan)
-        centered = Columns(val.logits, lambda columns: columns.sub_(columns.mean(dim=0)))
+        centered = columns_of(val.logits, lambda columns: columns.sub_(columns.mean(dim=0)))
         square = sum(
             float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered
         )
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.
-        self._columns = Columns(
+        self._columns = columns_of(
             val.logits, lambda columns: columns.sub_(columns.amax(dim=0)).div_(self.spread)
         )
 

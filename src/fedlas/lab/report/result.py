@@ -31,7 +31,7 @@ from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
-from fedlas.present.page import themed_svg, write_picture
+from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.table import (
     Block,
     Cell,
@@ -102,6 +102,10 @@ class BenchResult:
         last = [Column("mean rank")] if ranks else []
         title = f"{about.head}, {self.name}"
         return Table((Column("method", words=True), *heads, *last), tuple(rows), title)
+
+    def tables(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[Table]:
+        """Return the table of one data set or model; of several one for each metric."""
+        return [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
 
     def ranks(self, metric: str = "nll") -> RankComparison:
         """Return the mean ranks of the methods over data sets or models, with their tests.
@@ -175,7 +179,9 @@ class BenchResult:
             rows.append([" - ".join(pair), f"{lower} of {len(gaps)}", size, short_p(tests[-1])])
         rows = [[*row, short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
         heads = ("A - B", "A lower in", "mean difference", "Wilcoxon", "Holm")
-        return table_of(heads, rows, title=f"{about.title} {about.unit}".strip() + f", {self.name}")
+        title = f"{about.title} {about.unit}".strip() + f", {self.name}"
+        few = ["With fewer than 6 data sets Wilcoxon's test cannot find any difference."]
+        return table_of(heads, rows, title=title, notes=few * (len(self.models) < _FEW))
 
     def blocks(
         self, metrics: Sequence[str] = METRICS_SHOWN, *, details: bool = False
@@ -192,7 +198,7 @@ class BenchResult:
             ]
         spread = details or len(self.models) < 4
         tables = [self.table(metric, spread=spread) for metric in metrics]
-        return [*self.sentences(metrics), *tables, Note(self.caption()), *self.missing()]
+        return [*self.sentences(metrics), *tables, Note(self.caption(*tables)), *self.missing()]
 
     def missing(self) -> list[str]:
         """Return sentences on runs without numbers, and why."""
@@ -200,11 +206,14 @@ class BenchResult:
         several = len(notes) > 1
         return [f"{name}: {each}" if several else each for name in notes for each in notes[name]]
 
-    def caption(self) -> str:
-        """Return the sentences below a table in print: what the numbers are, over what, and by which test."""
+    def caption(self, *tables: Table) -> str:
+        """Return the sentences below tables in print: what the numbers are, over what, and by which test."""
         models = list(self.models.values())
-        sizes = {f"{m.samples:,}" for m in models if m.samples}
-        count = f" ({', '.join(sorted(sizes))} samples)" * (0 < len(sizes) < 4)
+        sizes = sorted({m.samples for m in models if m.samples})
+        count = (
+            f" ({' to '.join(f'{size:,}' for size in sizes[:1] + sizes[1:][-1:])} samples)"
+            * bool(sizes)
+        )
         n = min(len(model.summary.common_seeds) for model in models)
         others = len(self.methods) - 1
         parts = [f"Test set{count}. {spread_note(models[0])}"]
@@ -216,7 +225,7 @@ class BenchResult:
                 f"In each column the best mean is compared with the others by a two-sided {TEST} over {n} seeds, "
                 f"p ≤ {ALPHA:g} after Holm's correction for {plural}."
             )
-        if any(noise.floor for model in models for noise in model.all_noise):
+        if any(cell.extra for table in tables for row in table.rows for cell in row):
             parts.append(
                 "In brackets: the ECE that a calibrated model has by chance; ~: within noise of it."
             )
@@ -224,10 +233,13 @@ class BenchResult:
 
     def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return LaTeX: one table of one data set; of several a table for each metric. It needs ``booktabs``."""
-        tables = [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
         return "\n\n".join(
-            latex(table, caption=f"{table.title}. {self.caption()}", label=f"{self.name}-{number}")
-            for number, table in enumerate(tables, start=1)
+            latex(
+                table,
+                caption=f"{table.title}. {self.caption(table)}",
+                label=f"{self.name}-{number}",
+            )
+            for number, table in enumerate(self.tables(metrics), start=1)
         )
 
     def to_frame(self) -> Any:
@@ -260,13 +272,35 @@ class BenchResult:
         shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
         return seed_values(values, floors=shown, label=about.head)
 
+    def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
+        """Return a page with sentences, tables and figures; one file that needs nothing else."""
+        tables = self.tables(metrics)
+        return render(
+            "comparison.html.j2",
+            room="fedlas.lab.report",
+            title=f"Comparison of methods: {self.name}",
+            made=made_by(),
+            sentences=self.sentences(metrics),
+            missing=self.missing(),
+            tables=tables,
+            caption=self.caption(*tables),
+            pictures=[
+                (title, figure(self.figure(m), title))
+                for m in metrics
+                for title in [
+                    f"{'Mean ranks' if len(self.models) > 1 else 'Methods'} by {column(m).title}"
+                ]
+            ],
+        )
+
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
-        """Write ``comparison.tex``, and a figure for each metric as PDF and SVG; return their paths.
+        """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
 
         Raises:
             InputError: If the folder cannot be written to.
         """
-        written = [write_text(folder / "comparison.tex", self.to_latex(metrics) + "\n")]
+        texts = {"html": self.html(metrics), "tex": self.to_latex(metrics) + "\n"}
+        written = [write_text(folder / f"comparison.{kind}", text) for kind, text in texts.items()]
         for metric in metrics:
             picture = self.figure(metric).figure
             paths = (folder / f"comparison-{metric}.{kind}" for kind in ("pdf", "svg"))
@@ -299,7 +333,7 @@ def bench_result(
     Args:
         folders: Folders of benches; by name, or they have the names of their folders.
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
-        name: Name of the whole; empty for the recipe, or the number of benches.
+        name: Name of the whole; empty for the recipe, or the number of data sets.
         named: Whether the names of the methods name the calibrator.
         replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
 
@@ -315,7 +349,9 @@ def bench_result(
         summary = at_stages(summary, calibrators, named=named)
         models[key] = report_model(summary)
     several = (
-        f"{len(models)} benches" if len(models) > 1 else next(iter(models.values())).summary.recipe
+        f"{len(models)} data sets"
+        if len(models) > 1
+        else next(iter(models.values())).summary.recipe
     )
     result = BenchResult(name or several, models)
     if not result.methods:

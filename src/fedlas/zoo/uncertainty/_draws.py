@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas.objective.batches import tensors_in
-from fedlas.objective.call import Arguments, class_logits
+from fedlas.objective.call import Arguments, class_logits, tensors_in
 
 
 def mean_over_draws(model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:

@@ -1,0 +1,329 @@
+"""Minimizers: Newton's method, limited-memory BFGS, golden section, and expectation maximization of weights.
+
+Newton's steps solve ``H d = -g`` by conjugate gradients, which needs products with the Hessian ``H`` and never the
+matrix itself, and are halved until the value falls enough.
+
+Note:
+    ``torch.optim.LBFGS`` takes fewer passes to a rough answer, but ignores curvature below an absolute threshold. On a
+    mean over samples it therefore slows down before the gradient is small: for matrix scaling of 200 samples and 4
+    classes it took 3,366 passes to a gradient of 1e-7, this 56 to 1e-11. A fit that ends at the minimum depends neither
+    on its start nor on the order of the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_MOST_STEPS = 100
+_MOST_PRODUCTS = 1000
+_MOST_HALVINGS = 60
+# Share of the linear prediction by which a step must lower the value (Armijo's rule).
+_ENOUGH = 1e-4
+_ROUNDING = 1e-15
+_SHRINK = (5**0.5 - 1) / 2
+
+
+class ConvexProblem(Protocol):
+    """A convex function of a vector, or several, with the curvature where it was last evaluated.
+
+    Points have the shape ``(..., P)``, values ``(...)``.
+    """
+
+    def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
+
+    def curvature(self, direction: Tensor) -> Tensor:
+        """Return the Hessian times ``direction``."""
+
+    def precondition(self, vector: Tensor) -> Tensor:
+        """Return a rough inverse of the Hessian times ``vector``; it must be symmetric and positive definite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """Where the search ended.
+
+    Attributes:
+        point: The vectors ``(..., P)``.
+        value: The functions there ``(...)``.
+        gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``. Half its square is
+            about the distance of the value from the minimum, in any units of the parameters.
+        converged: Whether that norm is within the tolerance ``(...)``.
+    """
+
+    point: Tensor
+    value: Tensor
+    gradient_norm: Tensor
+    converged: Tensor
+
+
+@torch.no_grad()
+def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
+    """Return the minimum of a convex problem, or of several at once: each takes the steps that it would take alone.
+
+    Args:
+        problem: Twice differentiable, with a positive definite Hessian.
+        start: Float64 vectors to start from ``(..., P)``.
+        tolerance: Gradient norm to reach, in the metric of the preconditioner.
+
+    Returns:
+        The last points; deterministic.
+    """
+    point = start
+    value, gradient = problem.evaluate(point)
+    rough = problem.precondition(gradient)
+    norm = (gradient * rough).sum(dim=-1).sqrt()
+    stuck = torch.zeros_like(norm, dtype=torch.bool)
+    for _ in range(_MOST_STEPS):
+        going = ~stuck & (norm > tolerance)
+        if not going.any():
+            break
+        direction = _direction(problem, gradient, rough, norm, going)
+        slope = (gradient * direction).sum(dim=-1)
+        size = going.double()
+        for _ in range(_MOST_HALVINGS):
+            new_point = point + size.unsqueeze(-1) * direction
+            new_value, new_gradient = problem.evaluate(new_point)
+            # Near the minimum the value changes by less than its rounding; the full step is accepted there.
+            highest = value + _ENOUGH * size * slope + _ROUNDING * value.abs()
+            high = going & ~(new_value <= highest)
+            if not high.any():
+                break
+            size = torch.where(high, size / 2, size)
+        new_rough = problem.precondition(new_gradient)
+        new_norm = (new_gradient * new_rough).sum(dim=-1).sqrt()
+        # Rounding prevents any further progress where neither the value nor the gradient falls.
+        stuck = stuck | high | (going & (new_value >= value) & (new_norm >= norm))
+        moved = going & ~stuck
+        wide = moved.unsqueeze(-1)
+        point = torch.where(wide, new_point, point)
+        gradient = torch.where(wide, new_gradient, gradient)
+        rough = torch.where(wide, new_rough, rough)
+        value = torch.where(moved, new_value, value)
+        norm = torch.where(moved, new_norm, norm)
+    return Minimum(point, value, norm, norm <= tolerance)
+
+
+def _direction(
+    problem: ConvexProblem, gradient: Tensor, rough: Tensor, norm: Tensor, going: Tensor
+) -> Tensor:
+    """Return a descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
+    # Preconditioned conjugate gradients.
+    direction = torch.zeros_like(gradient)
+    residual = -gradient
+    search = -rough
+    size = norm.square()
+    # The accuracy of the step grows as the gradient falls, which keeps the convergence faster than linear.
+    goal = (norm.sqrt().clamp(max=0.1) * norm).square()
+    for _ in range(_MOST_PRODUCTS):
+        product = problem.curvature(search)
+        step = torch.where(going, size / (search * product).sum(dim=-1), 0.0).unsqueeze(-1)
+        direction = direction + step * search
+        residual = residual - step * product
+        rough = problem.precondition(residual)
+        following = (residual * rough).sum(dim=-1)
+        going = going & (following > goal)
+        if not going.any():
+            break
+        search = rough + torch.where(going, following / size, 0.0).unsqueeze(-1) * search
+        size = following
+    return direction
+
+
+def golden_section(
+    function: Callable[[float], float], low: float, high: float, tolerance: float
+) -> float:
+    """Return where ``function`` is lowest in ``[low, high]``, if it falls and then rises there.
+
+    Args:
+        function: Evaluated once at each point.
+        low: Lower end.
+        high: Upper end.
+        tolerance: Width of the last bracket, of which the middle is returned.
+    """
+    values: dict[float, float] = {}
+    lower = high - _SHRINK * (high - low)
+    upper = low + _SHRINK * (high - low)
+    while high - low > tolerance:
+        for point in (lower, upper):
+            if point not in values:
+                values[point] = function(point)
+        if values[lower] <= values[upper]:
+            high = upper
+            upper = lower
+            lower = high - _SHRINK * (high - low)
+        else:
+            low = lower
+            lower = upper
+            upper = low + _SHRINK * (high - low)
+    return (low + high) / 2
+
+
+_MOST_ROUNDS = 60
+_MEMORY = 8
+_FEW_HALVINGS = 20
+
+Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Values ``(b,)`` and gradients ``(b, P)`` of the problems with these numbers ``(b,)`` at these points ``(b, P)``."""
+
+
+@torch.no_grad()
+def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance: float) -> Tensor:
+    """Return the minimum of each problem ``(B, P)``, of those that are solved already no further pass is taken.
+
+    Args:
+        evaluate: Called with the problems that are not solved yet.
+        start: ``(B, P)`` float64.
+        curvature: A rough diagonal of each Hessian ``(B, P)``, above 0: the metric of the search.
+        tolerance: A problem is solved where half the squared gradient in that metric, about its distance from the
+            minimum, is at most this.
+    """
+    result = start.clone()
+    left = torch.arange(len(start), device="cpu")
+    point = start
+    value, slope = evaluate(left, point)
+    stuck = torch.zeros_like(left, dtype=torch.bool)
+    past: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(_MOST_ROUNDS):
+        # Problems that are solved, or where rounding prevents progress, leave.
+        going = ~stuck & (0.5 * (slope.square() / curvature[left]).sum(dim=1) > tolerance)
+        if not bool(going.all()):
+            result[left] = point
+            left = left[going]
+            point = point[going]
+            value = value[going]
+            slope = slope[going]
+            past = [(step[going], change[going], product[going]) for step, change, product in past]
+        if not len(left):
+            return result
+
+        # A step along the quasi-Newton direction, halved where the value does not fall enough.
+        direction = _two_loops(slope, curvature[left], past)
+        expected = (slope * direction).sum(dim=1)
+        size = torch.ones_like(value)
+        new_point = point + direction
+        new_value, new_slope = evaluate(left, new_point)
+        for _ in range(_FEW_HALVINGS):
+            high = ~(new_value <= value + _ENOUGH * size * expected)
+            if not bool(high.any()):
+                break
+            size[high] /= 2
+            new_point[high] = point[high] + size[high].unsqueeze(1) * direction[high]
+            new_value[high], new_slope[high] = evaluate(left[high], new_point[high])
+        stuck = ~(new_value <= value)
+        new_point[stuck], new_value[stuck], new_slope[stuck] = (
+            point[stuck],
+            value[stuck],
+            slope[stuck],
+        )
+        step = new_point - point
+        change = new_slope - slope
+        past = [*past[1 - _MEMORY :], (step, change, (step * change).sum(dim=1))]
+        point = new_point
+        value = new_value
+        slope = new_slope
+    result[left] = point
+    return result
+
+
+def _two_loops(
+    slope: Tensor, curvature: Tensor, past: list[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
+    """Return minus the inverse Hessian times the gradient, by the two loops of Nocedal 1980."""
+    direction = -slope
+    factors = []
+    for step, change, product in reversed(past):
+        # A step without curvature says nothing.
+        factor = torch.where(product > 0, (step * direction).sum(dim=1) / product, 0.0)
+        direction = direction - factor.unsqueeze(1) * change
+        factors.append(factor)
+    direction = direction / curvature
+    if past:
+        step, change, product = past[-1]
+        size = product / (change.square() / curvature).sum(dim=1)
+        direction = direction * torch.where(product > 0, size, 1.0).unsqueeze(1)
+    for (step, change, product), factor in zip(past, reversed(factors), strict=True):
+        other = torch.where(product > 0, (change * direction).sum(dim=1) / product, 0.0)
+        direction = direction + (factor - other).unsqueeze(1) * step
+    return direction
+
+
+_GAP = 0.01
+_FEW = 32
+_MOST_WEIGHTINGS = 50
+_SHORTEST = 1e-3
+
+
+@torch.no_grad()
+def mixture_weights(
+    parts: Tensor,
+    counts: Tensor,
+    prior: Tensor | None = None,
+    *,
+    start: Tensor | None = None,
+    most_steps: int = 10_000,
+) -> tuple[Tensor, bool]:
+    """Return the weights ``w`` that maximize ``sum_i counts_i log sum_k w_k parts_ik + sum_k prior_k log w_k``.
+
+    A step multiplies ``w_k`` by ``d_k = (sum_i counts_i parts_ik / sum_j w_j parts_ij + prior_k / w_k) / n``, where
+    ``n`` is the sum of counts and prior. The objective is concave, so its distance from the maximum is at most
+    ``n (max_k d_k - 1)``, and the search stops when this bound is 0.01 nats: that is a seventh of a standard error.
+    With few parts and no start Newton's method goes ahead; where a weight goes to 0, these steps alone are thousands.
+
+    Args:
+        parts: What each part gives the sample ``(N, K)`` float64, at least 0, and above 0 in one part.
+        counts: Weight of each sample ``(N,)``.
+        prior: Samples that count for one part alone ``(K,)``; None: 0.
+        start: First weights ``(K,)``, above 0; None: equal ones.
+        most_steps: Steps after which the search stops anyway.
+
+    Returns:
+        Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
+    """
+    prior = (
+        torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
+    )
+    weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
+    total = float(counts.sum() + prior.sum())
+    if start is None and len(prior) <= _FEW:
+        weights = _newton(parts, counts, prior, weights, total)
+    for _ in range(most_steps):
+        share = (weights * ((counts / (parts @ weights)) @ parts) + prior) / total
+        growth = float((share / weights.clamp(min=torch.finfo(torch.float64).tiny)).max())
+        weights = share / share.sum()
+        if (growth - 1) * total <= _GAP:
+            return weights, True
+    return weights, False
+
+
+def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float) -> Tensor:
+    """Return weights near the maximum: of the objective less ``n sum_k w_k``, which needs no constraint on their sum.
+
+    A barrier worth a quarter of the gap keeps them above 0.
+    """
+    barrier = prior + _GAP / 4 / len(prior)
+
+    def loss(weights: Tensor) -> float:
+        return total * float(weights.sum()) - float(
+            counts @ (parts @ weights).log() + barrier @ weights.log()
+        )
+
+    value = loss(weights)
+    for _ in range(_MOST_WEIGHTINGS):
+        ratio = parts / (parts @ weights).unsqueeze(1)
+        weighted = ratio * counts.unsqueeze(1)
+        slope = total - weighted.sum(dim=0) - barrier / weights
+        step = torch.linalg.solve(weighted.T @ ratio + (barrier / weights**2).diag(), slope)
+        size = min(1.0, 0.9 / max(float((step / weights).max()), 0.9))
+        while (lower := loss(weights - size * step)) > value and size > _SHORTEST:
+            size /= 2
+        if not value - lower > _GAP / 100:
+            break
+        weights = weights - size * step
+        value = lower
+    return weights / weights.sum()
