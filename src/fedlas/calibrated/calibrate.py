@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
-from fedlas.calibrated.methods import calibrator_of, of_classes
-from fedlas.calibrated.model import CalibratedModel
+from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
 from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrated.table_files import calibrate_table, is_table
 from fedlas.calibrators import Calibrator, MultiLabelCalibration

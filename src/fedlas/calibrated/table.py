@@ -18,8 +18,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, reason, suggestion
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
-from fedlas.calibrated.cross_fit import CrossFit, cross_fit
-from fedlas.calibrated.methods import calibrator_of, of_classes
+from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
