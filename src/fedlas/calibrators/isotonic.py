@@ -16,9 +16,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     floored_log,
     padded_columns,
     padded_edges,
-    smallest_probability,
 )
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.rowwise import smallest_probability, weights_of
 from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions

@@ -17,8 +17,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     padded_columns,
     padded_edges,
 )
-from fedlas.calibrators._fit.prepare import as_predictions, floored
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.rowwise import as_predictions, floored, weights_of
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel

@@ -78,15 +78,6 @@ def separated_classes(val: Predictions) -> list[int]:
     )
 
 
-def smallest_probability(samples: float, classes: int) -> float:
-    """Return the floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
-
-    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
-    sample, spread over all classes, would add.
-    """
-    return 1 / (classes * (samples + 1))
-
-
 def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
     """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
     return probs.clamp(min=floor).log()
