@@ -279,8 +279,8 @@ class GroupsResampled(Replicates):
         """Sums over the blocks that were drawn."""
         sums = class_blocks(self.rows)
         number = len(sums.probs)
-        drawn = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
-        times = drawn.astype(np.float64)
+        block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
+        times = block_counts.astype(np.float64)
         return self._class_table(
             times @ sums.probs, times @ sums.labels, lambda: times @ sums.counts
         )
