@@ -46,9 +46,9 @@ def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> 
 
 
 def run_notebooks(app: Any) -> None:
-    """Run the notebooks that a build made; ``-D run_notebooks=NAME*`` runs fewer."""
+    """Run the notebooks that a build made; ``-D notebooks=NAME*`` runs fewer."""
     pages = Path(app.srcdir, "docs", "gallery")
-    for path in sorted(pages.glob(f"{app.config.run_notebooks}.ipynb")):
+    for path in sorted(pages.glob(f"{app.config.notebooks}.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         if any(cell.get("outputs") for cell in notebook.cells):
             continue
