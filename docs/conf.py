@@ -127,6 +127,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery.begin"),
     "download_all_examples": False,
     "show_signature": False,
+    "capture_repr": (),
     "write_computation_times": False,
     "min_reported_time": 1e9,
 }
