@@ -635,7 +635,6 @@ INSTANCES = {
     "source": lambda _: importlib.import_module("fedlas.lab.data").load_dataset("synthetic"),
     "outputs file": outputs_file,
     "card file": card_file,
-    "Metric": lambda _: metrics.METRICS["ece"],
     "CalibratedModel": lambda d: fedlas.CalibratedModel(network(), fitted(d)),
     "CalibrationCard": lambda d: fedlas.card(d.predictions(60), d.predictions(60), replicates=0),
     "Evaluation": lambda d: fedlas.report(d.predictions(60), replicates=20),

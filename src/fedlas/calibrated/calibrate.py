@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
-from fedlas.calibrated.methods import calibrator_of, of_classes
-from fedlas.calibrated.model import CalibratedModel
+from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
 from fedlas.calibrated.table import TableCalibration
-from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrated.table_files import calibrate_table, is_table
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
+from fedlas.predictions.columns import columns_named
 
 __all__ = ["calibrate"]
 
@@ -115,7 +115,7 @@ def calibrate(
         if weights is not None:
             columns["weights"] = weights
         chosen = method if isinstance(method, str) else of_classes(method)
-        return calibrate_table(model, chosen, table_columns(columns))
+        return calibrate_table(model, chosen, columns_named(columns))
     network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model

@@ -96,7 +96,8 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
         on=run_held_out(folder),
         num_bins=run.num_bins,
         replicates=replicates,
-        name=heading or run.name,
+        name=run.name,
+        title=heading,
     )
     show_blocks(evaluation.blocks(details=details), details=details)
     say(f"report: {write_text(run.writable(folder / PAGE), evaluation.html())}")

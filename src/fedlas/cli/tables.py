@@ -62,7 +62,12 @@ def _calibrate(args: argparse.Namespace) -> int:
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
     say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, args.files[0])}")
+    next_line = apply_line(out, args.files[0])
+    if calibration.columns.format == "lm-eval":  # its columns are made of the fields of a log
+        next_line = (
+            f"fedlas apply {shlex.quote(str(out))} FILE, a table with {calibration.scores[0]}"
+        )
+    say(f"calibration: {out}", f"next: {next_line}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -287,6 +287,20 @@ class NumberColumns:
     parts: tuple[str, ...]
     label_probs: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
+
+
+def columns_named(names: Mapping[str, Any]) -> Columns:
+    """Return the columns that keyword arguments name.
+
+    Raises:
+        InputError: For an unknown one, or as :class:`Columns`.
+    """
+    known = [each.name for each in fields(Columns)]
+    for name in names:
+        if name not in known:
+            expected = "arguments of a table must be fields of fedlas.predictions.Columns"
+            raise InputError(expected, repr(name), suggestion(name, known))
+    return Columns(**names)
 
 
 def option_of(name: str) -> str:

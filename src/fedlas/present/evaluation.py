@@ -208,15 +208,14 @@ class Evaluation:
         names = list(self.measured[RAW])
         glossary = [(row.title, row.about) for row in ROWS.values()] if self.positive else []
         if self._compares:
-            notes = tuple(filter(None, [self._signs]))
+            notes = tuple(
+                filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
+            )
             short = replace(self._ranking("Main metrics"), notes=notes)
             whole = self._ranking("All metrics", metrics=names)
-        elif self.positive:
-            short = self._event_table("Main measures", details=False)
-            whole = self._event_table("All measures", details=True)
         else:
-            short = self._short("Main metrics")
-            whole = self.whole("All metrics")
+            short = self._main("Main numbers")
+            whole = self.whole("All numbers")
         diagrams = self.diagrams()
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
@@ -240,7 +239,6 @@ class Evaluation:
             diagrams=[] if beside else diagrams,
             event=self.event if self.positive else "",
             decisions=decision_tables(self.decisions) if self.decisions else [],
-            level=f"{100 * self.confidence_level:g}",
         )
 
     def diagrams(self) -> list[Any]:
@@ -299,12 +297,12 @@ class Evaluation:
             table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
             blocks += [
                 table if details else replace(table, notes=()),
-                *filter(None, [self._signs]),
+                *filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]),
                 SELECTION,
             ]
         elif self.positive:
             if details or not self.groups:
-                blocks += with_meaning(self._event_table(self.title, details=details))
+                blocks += with_meaning(event_table(self._events, title=self.title, details=details))
         elif details:
             blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
@@ -340,12 +338,13 @@ class Evaluation:
                 events[stage]["spiegelhalter_z"] = Estimate(z, nan, nan, p=p, test="Spiegelhalter")
         return events
 
-    def _event_table(self, title: str, *, details: bool) -> Table:
-        return event_table(self._events, title=title, details=details)
-
     def _main(self, title: str) -> Table:
         """Return the table of the main numbers: of the event, or of the predicted class."""
-        return self._event_table(title, details=False) if self.positive else self._short(title)
+        return (
+            event_table(self._events, title=title, details=False)
+            if self.positive
+            else self._short(title)
+        )
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
@@ -364,10 +363,6 @@ class Evaluation:
         error = values["ece"] if ici is None else ici.value
         return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
 
-    @property
-    def _signs(self) -> str:
-        return signs(self.measured, self._of_all_classes, self.estimates)
-
     def _ranking(self, title: str, **options: Any) -> Table:
         return ranking_table(
             self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
@@ -383,7 +378,7 @@ class Evaluation:
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""
         if self.positive:
-            return self._event_table(title, details=True)
+            return event_table(self._events, title=title, details=True)
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[Table]:

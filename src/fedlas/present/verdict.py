@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators._fit.prepare import as_predictions
+from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.metric_tables import noise_in
