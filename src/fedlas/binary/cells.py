@@ -137,10 +137,10 @@ class CellDraws:
             cells = (
                 np.concatenate([self._positives, self._counts - self._positives]) / data.num_samples
             )
-            drawn = self._random.multinomial(
+            draws = self._random.multinomial(
                 data.num_samples, cells / cells.sum(), size=self._replicates
             )
-            yes, no = np.split(drawn.astype(np.float64), 2, axis=1)
+            yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
         times = list(self._blocks(self._times))
         counts = np.concatenate([self._sums(each) for each in times])
@@ -182,8 +182,8 @@ class CellDraws:
         return (times if data.clusters is None else times[:, data.clusters]) * data.counts
 
     def _labels(self, size: int) -> Floats:
-        drawn = self._random.random((size, self._data.num_samples)) < self._data.probability
-        return drawn * self._data.counts
+        draws = self._random.random((size, self._data.num_samples)) < self._data.probability
+        return draws * self._data.counts
 
     def _signs(self, size: int) -> Floats:
         clusters = np.asarray(self._data.clusters)

@@ -117,9 +117,9 @@ def precision_estimate(
     counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
     observed = sums_of(cell, data.counts)[None], sums_of(cell, data.counts * data.outcome)[None]
     moved = value - float(_precision(*observed)[0])
-    drawn = _precision(counts, positives)
+    replicate_values = _precision(counts, positives)
     ends = interval_from(
-        value, drawn + moved, confidence_level=confidence_level, method="percentile"
+        value, replicate_values + moved, confidence_level=confidence_level, method="percentile"
     )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)

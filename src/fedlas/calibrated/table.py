@@ -280,16 +280,20 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
 
 
-_DROPS = re.compile(r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or ")
+_OF_THE_FIT = re.compile(
+    r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or |pass percent=True, or "
+    r"| Pass normalize=True[^.]*\."
+)
+"""Advice that a table to apply a calibration to cannot follow: its rows stay, and are read as those of the fit."""
 
 
 def live_samples(reader: TableReader) -> Iterator[Samples]:
-    """Yield the samples of some rows at a time; errors advise to drop none, since every row stays."""
+    """Yield the samples of some rows at a time; errors advise what can be done to the table."""
     try:
         yield from reader.samples()
     except InputError as error:
         expected, got, fix = error.parts
-        fix = _DROPS.sub("", fix)
+        fix = _OF_THE_FIT.sub("", fix).replace("name them by logits=", "fit and apply one kind")
         error.parts = (expected, got, fix[:1].upper() + fix[1:])
         raise
 

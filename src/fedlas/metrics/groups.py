@@ -184,6 +184,14 @@ def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], 
     return names.tolist(), number
 
 
+def check_two_a_group(names: Any, samples: int) -> None:
+    """Raise an InputError for groups of fewer than two samples on average."""
+    if len(names) > max(2, samples // 2):
+        got = f"{len(names):,} groups of {samples:,} samples"
+        fix = "Cut measurements into ranges; a name of every sample is no group."
+        raise InputError("groups must hold two samples on average", got, fix)
+
+
 def group_labels(groups: Any) -> NDArray[Any]:
     """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
     texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)

@@ -142,8 +142,8 @@ def values_in(
     of_rows = [entry for entry in entries if entry not in of_groups]
     row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
     passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
-    asked = by_class or bool(extra)
-    passes = [(draw, some, here) for draw, some, here in passes if some or (asked and here)]
+    has_more = by_class or bool(extra)
+    passes = [(draw, some, here) for draw, some, here in passes if some or (has_more and here)]
     parts: dict[str, list[Floats]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):

@@ -256,12 +256,14 @@ def estimated(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
     )
     rows = rows_for(predictions, num_bins)
-    asked = entries_of(metrics)
-    moved = {e.name: each for e in asked if (each := influence_of(e, rows.predictions)) is not None}
-    entries = [entry for entry in asked if entry.name not in moved]
+    records = entries_of(metrics)
+    moved = {
+        e.name: each for e in records if (each := influence_of(e, rows.predictions)) is not None
+    }
+    entries = [entry for entry in records if entry.name not in moved]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, asked, num_bins)
+        values = values_of(predictions, records, num_bins)
 
     # What most need is computed in one pass.
     means = [metric.quantity for metric in entries if metric.quantity is not None]
@@ -304,7 +306,7 @@ def estimated(
             confidence_level=confidence_level,
         )
         estimates_by_name[name] = Estimate(values[name], *ends, confidence_level=confidence_level)
-    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
+    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in records}
     table = EstimateTable(
         estimates_by_name, _null(rows, tested, values, floors) if tested else None
     )

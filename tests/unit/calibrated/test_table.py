@@ -403,6 +403,9 @@ def test_several_files_are_one_table_in_order(calibration, tmp_path):
     with pytest.raises(InputError, match="match files"):
         apply(calibration, str(tmp_path / "z*.csv"), out=tmp_path / "no.csv")
     assert not (tmp_path / "no.csv").exists()
+    parts[1].write_text("id,p_no,p_yes\n1,0.5,0.5\n2,0.2,0.9\n")
+    with pytest.raises(InputError, match=r"got 1\.1 in row 2 of b\.csv"):
+        apply(calibration, *parts, out=tmp_path / "no.csv")
 
 
 REFUSED = {
@@ -433,7 +436,7 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(
     (tmp_path / "out.csv").write_text("what was there")
     with pytest.raises(InputError, match=match) as caught:
         apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
-    assert "missing" not in caught.value.parts[2]  # every row stays
+    assert "=" not in caught.value.parts[2]  # there is no argument to pass
     assert (tmp_path / "out.csv").read_text() == "what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.csv", "out.csv"]
 
