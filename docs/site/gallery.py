@@ -37,6 +37,9 @@ def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> 
         panels = ", ".join(ax.get_title() or ax.get_ylabel() for ax in axes)
         files.append(Path(path).with_suffix(".svg"))
         drawn = themed_svg(axes[0], f"{example} {panels}").replace("#000000", "var(--ink)")
+        drawn = drawn.replace(
+            "<style>svg{", "<style>svg{fill:var(--ink);", 1
+        )  # what has no fill is black
         files[-1].write_text(drawn, encoding="utf-8")
     plt.close("all")
     return str(figure_rst(files, settings["src_dir"], f"Figure of: {example}"))
