@@ -267,7 +267,9 @@ class CalibratedModel(nn.Module):
         elif isinstance(self._reader, NoFeatures):
             self._reader = self._new_reader()
         self.calibrator = copy.deepcopy(calibrator)
-        self.calibration = layer.to(device_of(self.model))
+        device = device_of(self.model)
+        # A fit is made on the CPU.
+        self.calibration = layer if device.type == "cpu" else layer.to(device)
 
     def _new_reader(self) -> Reader:
         if self.feature_function is not None:

@@ -49,7 +49,8 @@ class Curves(Numbers):
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
-        must((self.size > 0).all(), "each class must have points")
+        fits = (self.size > 0).all() and self.size.sum() == len(self.at) == len(self.value)
+        must(fits, "each class must have points")
         # Columns of one length: a point below all probabilities first, and the last one over and over.
         at = padded_columns(self.at, self.size, torch.inf)
         heights = padded_columns(self.value, self.size)
