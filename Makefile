@@ -55,9 +55,8 @@ format: $(VENV)/.dev   ## put the code into the project's format
 api: $(BIN)/python     ## write the public names and signatures to tests/api.txt, which a test compares
 	$(BIN)/python tests/api.py
 
-tables: $(VENV)/.test  ## fill the tables in docs/ from the registries, and make the notebooks of its pages
+tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
 	$(BIN)/python docs/tables.py
-	$(BIN)/python docs/notebooks.py
 
 results: $(VENV)/.bench   ## write the leaderboard, tables and figures of results/ from its packed runs
 	$(BIN)/python docs/results.py
@@ -79,7 +78,7 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
 docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors
-	rm -rf site
+	rm -rf site docs/gallery examples/gallery/runs
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . site
 	@echo "open site/index.html"
 

@@ -68,7 +68,7 @@ class Steps:
 
     @property
     def quartiles(self) -> list[float]:
-        """Of the seconds, without those of the first two rounds."""
+        """Quartiles of the seconds, without those of the first two rounds."""
         return statistics.quantiles(self.seconds[2:], n=4)
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/side_extra.py curve|losses|few|shift|group|labels|trained --cache FOLDER [--seeds 0 1]
     python benchmarks/side_extra.py images --cache FOLDER --real FOLDER --fashion FOLDER [--cifar FOLDER]
+    python benchmarks/side_extra.py networks --cache FOLDER --log networks.jsonl --runs RUN [RUN ...]
 
 ``--real`` is as in ``published_network.py``; ``--fashion`` holds the files of Debian's ``dataset-fashion-mnist``;
 ``--cifar`` is the folder of ``cifar10.npz``, for corrupted images.
@@ -40,6 +41,7 @@ from side_information import (
 from torch import Tensor, nn
 
 from fedlas.lab.data.shift import Corruption
+from fedlas.lab.runs.folder import RunFolder
 
 Array = NDArray[Any]
 LARGE = ("diamonds", "storms", "rodents", "crashes", "happiness", "lending")
@@ -338,6 +340,24 @@ def run_images(args: argparse.Namespace, log: Log) -> None:
                 )
 
 
+def run_networks(args: argparse.Namespace, log: Log) -> None:
+    """Networks that fedlas trained: predictions of their run folders, which hold the head's input."""
+    for folder in map(RunFolder, args.runs):
+        parts = [folder.predictions(part) for part in ("val", "test")]
+        arrays = [
+            np.asarray(each.double() if each.is_floating_point() else each)
+            for part in parts
+            for each in (part.logits, part.features, part.target)
+        ]
+        config = folder.config
+        order = np.random.default_rng(config["seed"]).permutation(len(arrays[0]))
+        case = Case(*(each[order] for each in arrays[:3]), *arrays[3:])
+        name = f"{config['data']['name'].upper().replace('CIFAR', 'CIFAR-')}, trained here"
+        for count in (500, 5000):
+            about = {"part": f"images {count}", "data": name, "model": "network"}
+            both(log, {**about, "seed": config["seed"]}, first(case, count))
+
+
 def main() -> None:
     """Run what the first argument names."""
     parser = argparse.ArgumentParser(
@@ -350,6 +370,7 @@ def main() -> None:
         "few": run_few,
         "labels": run_labels,
         "images": run_images,
+        "networks": run_networks,
     } | rows
     parser.add_argument("what", choices=parts)
     parser.add_argument("--cache", type=Path, required=True)
@@ -359,6 +380,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path)
     parser.add_argument("--fashion", type=Path)
     parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--runs", type=Path, nargs="+", default=[])
     parser.add_argument("--log", default="extra.jsonl")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """Tables and figure of ``side_information.py``.
 
 python benchmarks/side_report.py pack FOLDER results/side-information    # the scores that the page needs, as CSV
+python benchmarks/side_report.py add LOG results/side-information        # further scores, such as those of networks
 python benchmarks/side_report.py page results/side-information           # tables of the README, and its figure
 """
 
@@ -90,6 +91,16 @@ def pack(cache: Path, folder: Path) -> None:
     write(folder / "extra.csv", averaged(extra, "part", "data", "model", "calibrator"))
     commits = {(row["commit"], row.get("library", row["commit"])) for row in main + extra}
     print("benchmark and library at", commits)
+
+
+def add(log: Path, folder: Path) -> None:
+    """Add the lines of a log to extra.csv, in place of rows of the same kind."""
+    names = ("part", "data", "model", "calibrator")
+    path = folder / "extra.csv"
+    rows = {tuple(row[name] for name in names): row for row in read(path)}
+    for row in averaged(lines(log), *names):
+        rows[tuple(row[name] for name in names)] = row
+    write(path, rows.values())
 
 
 # Reading.
@@ -229,9 +240,7 @@ def reach(values: Means, seeds: list[dict[str, str]]) -> str:
         f"{list(each.values()).count(-1)} lower, {list(each.values()).count(1)} higher"
         for each in tests
     ]
-    about = (
-        f"Of {len(sets)} data sets, t-tests over seeds with Holm's correction confirm {notes[0]}"
-    )
+    about = f"T-tests over seeds with Holm's correction confirm, out of {len(sets)} data sets, {notes[0]}"
     rows = table(["", "auto, side", "goal", "met"], cells)
     return f"{rows}\n\n{about}; cautiously {notes[1]}. Wilcoxon's p: {p:.1g}."
 
@@ -569,5 +578,7 @@ def page(folder: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "pack":
         pack(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1] == "add":
+        add(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         page(Path(sys.argv[2]))

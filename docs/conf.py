@@ -15,6 +15,7 @@ import fedlas
 sys.path.insert(0, str(Path(__file__).parent / "site"))
 from command_line import command_line
 from figures import FIGURES, draw
+from gallery import arrange, run_notebooks
 
 ROOT = Path(__file__).parents[1]
 LINKS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
@@ -24,32 +25,46 @@ project = "fedlas"
 release = version = fedlas.__version__
 html_title = f"fedlas {release}"
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "results/**.md", "[A-Z]*.md"]
-exclude_patterns = ["README.md"]  # its first screen is the first page
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "sphinx_copybutton"]
+include_patterns = ["docs/**.md", "docs/gallery/**.rst", "results/**.md", "[A-Z]*.md"]
+exclude_patterns = [
+    "README.md",
+    "docs/gallery/sg_*",
+    "docs/gallery/GALLERY_HEADER.rst",
+]  # its first screen is the first page
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
 
 NAVIGATION = {
     "docs/index": (
         "Repair <any-model>",
         "Measure <reliability-diagram>",
         "Train <which-loss>",
+        "gallery/index",
         "/results/README",
         "reference/index",
         "troubleshooting",
         "Develop </CONTRIBUTING>",
     ),
-    "docs/any-model": ("tables", "language-models", "production"),
-    "docs/reliability-diagram": ("predictions", "binary"),
+    "docs/any-model": ("calibrators", "tables", "language-models", "production"),
+    "docs/reliability-diagram": ("predictions", "binary", "metrics", "uncertainty"),
     "docs/which-loss": (
-        "start",
+        "losses",
         "method",
-        "methods",
         "integrations",
         "recipes",
         "scale",
+        "tuning",
+        "trackers",
         "own-loss",
-        "own-calibrator",
+        "bench-paper",
     ),
+    "docs/method": ("references",),
+    "docs/own-loss": ("own-calibrator",),
     "results/README": (
         "LEADERBOARD",
         "cifar100-45000/README",
@@ -99,10 +114,23 @@ NAVIGATION = {
         "models",
         "integrations",
     ),
-    "CONTRIBUTING": ("docs/architecture", "CHANGELOG"),
-    "docs/architecture": ("/RELEASING", "/SECURITY", "/CODE_OF_CONDUCT"),
+    "CONTRIBUTING": ("docs/architecture",),
+    "docs/architecture": ("/CHANGELOG", "/RELEASING", "/SECURITY", "/CODE_OF_CONDUCT"),
 }
 """Pages below a page; the first are the bar at the top, those below them the margin at the left."""
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples/gallery",
+    "gallery_dirs": "docs/gallery",
+    "filename_pattern": r"\.py$",
+    "image_scrapers": ("gallery.scrape",),
+    "reset_modules": ("matplotlib", "gallery.begin"),
+    "download_all_examples": False,
+    "show_signature": False,
+    "capture_repr": (),
+    "write_computation_times": False,
+    "min_reported_time": 1e9,
+}
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
@@ -146,8 +174,9 @@ html_theme_options = {
 }
 html_sidebars = {
     "docs/*": ["search-button-field", "sidebar-nav-bs"],
+    "docs/gallery/*": ["search-button-field"],
     "results/**": ["search-button-field", "sidebar-nav-bs"],
-    "[A-Z]*": ["search-button-field", "sidebar-nav-bs"],
+    "[A-Z]*": ["search-button-field"],
     "docs/reference/*": ["search-button-field"],
 }
 EXAMPLE = r"""<details class="example" id="\3"><summary>\1 (examples/\3.py)</summary>
@@ -197,5 +226,8 @@ def describe_data(package: str) -> None:
 
 def setup(app: Any) -> None:
     """Connect the steps that are this site's own."""
+    app.add_config_value("notebooks", "*", "")
     app.connect("builder-inited", draw_figures)
+    app.connect("builder-inited", run_notebooks, priority=900)
+    app.connect("doctree-read", arrange)
     app.connect("source-read", complete)

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
-from fedlas.lab.report.bench_tables import results_table
+from fedlas.lab.report.bench_tables import published_numbers, results_table
 from fedlas.lab.report.compare import Difference, method_differences
 from fedlas.lab.report.model import ReportModel, report_model
 from fedlas.lab.runs.collect import collect
@@ -29,6 +29,7 @@ from fedlas.plots.theme import dress, legend_outside, name_axis
 from fedlas.present.page import axes, themed_svg
 from fedlas.present.table import DASH, Table, column, csv_text, markdown, table_of
 from fedlas.stats import holm, mean_interval, paired_t_test
+from fedlas.stats.estimates import is_calibration_error
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
 BOARD = {
@@ -179,6 +180,39 @@ def _calibrated(study: str) -> Table:
         "after auto",
     ]
     return table_of([*heads, "accuracy % after auto"], rows)
+
+
+def _levels(studies: Mapping[str, str], metric: str) -> Table:
+    """Every published figure of our methods with ResNet-50, a column a source, and ours."""
+    published = [
+        row for row in published_numbers() if row[metric] and not row["model"].endswith("101")
+    ]
+    sources = {
+        source: source.split()[0]
+        for source in dict.fromkeys(row["source"] for row in published)
+        if "log" not in source
+    }
+    rows = []
+    for data, study in studies.items():
+        model = model_of(study)
+        for method in model.summary.methods:
+            theirs = [
+                next(
+                    (
+                        row[metric]
+                        for row in published
+                        if (row["source"], row["data"], row["method"]) == (source, data, method)
+                    ),
+                    DASH,
+                )
+                for source in sources
+            ]
+            noise = model.noise(method, column(metric))
+            floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
+            if set(theirs) != {DASH}:
+                rows.append([data, method, *theirs, _mean(model, method, metric) + floor])
+    here = "here" + " (floor)" * is_calibration_error(metric)
+    return table_of(["data", "method", *sources.values(), here], rows, text=(0, 1))
 
 
 def _corrupted(study: str) -> Table:
@@ -605,8 +639,8 @@ def _network(name: str) -> str:
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
-    "setting": _settings, "calibrated": _calibrated, "published": _published, "corrupted": _corrupted,
-    "detected": _detected, "repaired": _repaired,
+    "setting": _settings, "calibrated": _calibrated, "published": _published, "levels": _levels,
+    "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def change(mine: list[float], other: list[float]) -> float:
 
 
 def p_value(mine: list[float], other: list[float], *, extra: float = 0.0) -> float:
-    """Of a paired t-test over seeds; ``extra`` is added to 1/J in its variance (Nadeau and Bengio 2003)."""
+    """The p-value of a paired t-test over seeds; ``extra`` is added to 1/J in its variance (Nadeau and Bengio 2003)."""
     gaps = [a - b for a, b in zip(mine, other, strict=True)]
     if stdev(gaps) == 0:
         return 1.0

@@ -15,7 +15,7 @@ WIDTH, EPOCHS = 96, 40
 CHECKPOINTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40)
 """Epochs after which the network is kept, to choose from."""
 RATE, DECAY = 3e-3, 0.01
-"""Of AdamW; the rate falls to 0 along half a cosine."""
+"""Learning rate and weight decay of AdamW; the rate falls to 0 along half a cosine."""
 EMA_STEPS = 0.05
 """Horizon of the average of weights, as a share of all steps."""
 
@@ -24,9 +24,9 @@ class Net(nn.Module):
     """Two hidden layers for each of S seeds.
 
     Args:
-        sizes: Of input, hidden layers and output.
+        sizes: Units of input, hidden layers and output.
         seeds: S.
-        generator: Of the first weights.
+        generator: For the first weights.
     """
 
     def __init__(self, sizes: Sequence[int], seeds: int, generator: torch.Generator) -> None:
@@ -192,5 +192,5 @@ class EachSeed(Method):
         return torch.stack(losses).sum()
 
     def parameters(self) -> list[nn.Parameter]:
-        """Of all gates."""
+        """The parameters of all gates."""
         return [parameter for criterion in self.criteria for parameter in criterion.parameters()]

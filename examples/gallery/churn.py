@@ -3,7 +3,7 @@ Which customers will leave?
 ===========================
 
 Three percent do. The forest was fitted with classes of equal weight, so its probabilities are several times too high.
-A calibration fitted on 5,000 labelled customers makes them match what happens.
+A calibration fitted on 5,000 labeled customers makes them match what happens.
 """
 
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ def table(rows):
 
 
 # %%
-# Fit on labelled rows, apply to any others; two columns are added.
+# Fit on labeled rows, apply to any others; two columns are added.
 
 calibration = fedlas.calibrate(table(slice(5000, 10_000)), probs="p_*", target="leaves")
 after = calibration.apply(table(slice(10_000, 20_000)))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import fedlas
-from fedlas.calibrators import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators import CALIBRATORS, Calibrator
 
 
 class Softened(nn.Module):
@@ -27,7 +27,7 @@ class Softened(nn.Module):
 
 
 @CALIBRATORS.register("softened-labels")
-class Softening(MappedCalibrator):
+class Softening(Calibrator):
     """Moves predictions toward the shares of the classes."""
 
     map_type = Softened

@@ -32,8 +32,8 @@ def sentences(package):
 
 def batch(texts):
     """Return texts as the model takes them; a word's number is its hash."""
-    words = [[crc32(word.encode()) % 4999 + 1 for word in text.lower().split()[:16]] for text, _ in texts]
-    input_ids = torch.tensor([row + [0] * (16 - len(row)) for row in words])
+    numbers = [[crc32(word.encode()) % 4999 + 1 for word in text.lower().split()[:16]] for text, _ in texts]
+    input_ids = torch.tensor([row + [0] * (16 - len(row)) for row in numbers])
     labels = torch.tensor([label for _, label in texts])
     return {"input_ids": input_ids, "attention_mask": (input_ids > 0).long(), "labels": labels}
 

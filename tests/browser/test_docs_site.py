@@ -13,7 +13,9 @@ pytestmark = pytest.mark.system
 PAGES = (
     "docs/index.html",
     "docs/method.html",
-    "docs/methods.html",
+    "docs/calibrators.html",
+    "docs/gallery/index.html",
+    "docs/gallery/churn.html",
     "docs/troubleshooting.html",
     "docs/reliability-diagram.html",
     "docs/reference/command-line.html",

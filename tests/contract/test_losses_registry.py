@@ -254,7 +254,7 @@ def test_autocast_changes_nothing(name):
 
 @pytest.mark.parametrize("target", ["hard", "soft"])
 def test_gradients(name, target):
-    """Of first and second order; with create_graph a loss may compute the first in another way: it is the same."""
+    """First and second order; with create_graph a loss may compute the first in another way: it is the same."""
     criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0]).double().eval()
     given = inputs(criterion, 4, dtype=torch.float64)  # on which no penalty stops a gradient
     if target == "soft":

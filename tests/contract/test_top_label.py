@@ -1,4 +1,4 @@
-"""Every metric that the top label decides gives the same of it to the last bit; all others say what they lack."""
+"""Every metric that the top label decides gives the same of it; all others say what they lack."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.metric import lacks
 from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
@@ -20,8 +21,8 @@ from fedlas.stats import (
 
 NEEDS_ALL = r"needs the probabilities of all classes; got a TopLabel.*Pass Predictions"
 ONE = TopLabel([0.5], [True])
-ENOUGH = [entry.name for entry in METRICS.entries() if not entry.lacks(ONE)]
-OTHERS = [entry.name for entry in METRICS.entries() if entry.lacks(ONE)]
+ENOUGH = [entry.name for entry in METRICS.entries() if not lacks(entry, ONE)]
+OTHERS = [entry.name for entry in METRICS.entries() if lacks(entry, ONE)]
 
 
 def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):

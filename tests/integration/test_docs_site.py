@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 
 from fedlas.cli.main import _parsers
@@ -164,6 +165,20 @@ def test_figures_are_described_and_each_is_shown(site):
     drawn = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
     assert drawn <= seen
     assert len(drawn) >= 10
+
+
+def test_an_example_shows_its_picture_first_and_can_be_taken_along(site):
+    for path in (ROOT / "examples" / "gallery").glob("*.py"):
+        article = site[f"docs/gallery/{path.stem}.html"].article
+        assert article.index("<h1") < article.index("<img") < article.index("<pre")
+        assert {f"{path.stem}.py", f"{path.stem}.ipynb"} <= {
+            link.split("/")[-1] for link in site[f"docs/gallery/{path.stem}.html"].links
+        }
+    cells = nbformat.read(ROOT / "docs" / "gallery" / "month_of_drift.ipynb", as_version=4).cells
+    kinds = [
+        kind for cell in cells for out in cell.get("outputs", ()) for kind in out.get("data", ())
+    ]
+    assert "image/png" in kinds
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -5,8 +5,11 @@ import json
 import os
 import zipfile
 
+import numpy as np
 import pytest
+import torch
 
+import fedlas
 from fedlas import CalibratedModel
 from fedlas._core.check import InputError
 from fedlas.calibrated.file import is_calibrated
@@ -79,3 +82,45 @@ def test_an_idx_file_is_read_as_far_as_its_header_says(claimed, tmp_path):
             file.write(head + bytes(2**27 if name == "train-images" else 8))
     with pytest.raises(InputError, match=r"must be the published IDX file"):
         load_mnist(str(tmp_path))
+
+
+def mutated(content, seed):
+    """A few bits flipped, bytes taken out or put in, or the end cut off."""
+    random = np.random.default_rng(seed)
+    changed = bytearray(content)
+    place = int(random.integers(len(changed)))
+    kind = seed % 4
+    if kind == 0:
+        for at in random.integers(len(changed), size=3):
+            changed[at] ^= 1 << int(random.integers(8))
+    elif kind == 1:
+        del changed[place:]
+    elif kind == 2:
+        del changed[place : place + 4]
+    else:
+        changed[place:place] = random.bytes(4)
+    return bytes(changed)
+
+
+def test_a_damaged_onnx_file_is_refused_in_silence(tmp_path, capfd):
+    helper = pytest.importorskip("onnx.helper")
+    pytest.importorskip("onnxruntime")
+    ends = [helper.make_tensor_value_info(name, 1, ["n", 3]) for name in ("scores", "logits")]
+    node = helper.make_node("Mul", ["scores", "scale"], ["logits"])
+    scale = helper.make_tensor("scale", 1, [3], [1.0, 2.0, 3.0])
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [scale])
+    version = [helper.make_opsetid("", 18)]
+    whole = helper.make_model(graph, opset_imports=version, ir_version=10).SerializeToString()
+    path = tmp_path / "m.onnx"
+    refused = 0
+    for content in (
+        whole.replace(b"scores", b"sc\xffres"),
+        *(mutated(whole, s) for s in range(60)),
+    ):
+        path.write_bytes(content)
+        try:
+            fedlas.predict(path, [(torch.eye(3), torch.arange(3))])
+        except InputError:
+            refused += 1
+    assert refused > 30
+    assert capfd.readouterr() == ("", "")

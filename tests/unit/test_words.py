@@ -21,7 +21,14 @@ DOCUMENTS = (
     ".github/**/*.md",
     ".github/**/*.yml",
 )
-SOURCE = ("src/fedlas/**/*.py", "src/fedlas/**/*.j2", "docs/architecture.md", "docs/**/*.py")
+SOURCE = (
+    "src/fedlas/**/*.py",
+    "src/fedlas/**/*.j2",
+    "docs/architecture.md",
+    "docs/*.py",
+    "docs/site/*.py",
+    "examples/gallery/*.py",
+)
 
 PHRASES = [  # pattern, what to write instead, a sentence that is refused
     (r"\btold (from|apart)\b", "distinguishable from", "FedLAS is not told from its base."),

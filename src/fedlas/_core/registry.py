@@ -136,10 +136,16 @@ class Registry(Generic[T]):
                 raise InputError(f"options must be those of the {self.kind} {name}", repr(key), fix)
         return {**defaults, **chosen}
 
+    def get(self, name: object) -> Entry[T] | None:
+        """Return what is registered under a name; None if nothing is."""
+        if not isinstance(name, str):
+            return None
+        key = name.lower() if self._ignores_case else name
+        return self._entries.get(key) or self._all().get(key)
+
     def __getitem__(self, name: str) -> Entry[T]:
         entry = self._entries.get(name) if isinstance(name, str) else None
-        if entry is None and name in self:
-            entry = self._entries[name.lower()]
+        entry = entry or self.get(name)
         if entry is None:
             fix = suggestion(str(name), self._all())
             raise InputError(f"the name must be a registered {self.kind}", repr(name), fix)
@@ -149,10 +155,7 @@ class Registry(Generic[T]):
         return iter(self._all())
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        key = name.lower() if self._ignores_case else name
-        return key in self._entries or key in self._all()
+        return self.get(name) is not None
 
     def __len__(self) -> int:
         return len(self._all())

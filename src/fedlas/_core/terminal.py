@@ -57,6 +57,7 @@ class Stream:
         # rich asks for these again and again
         self.encoding = getattr(stream, "encoding", None)
         self.isatty = getattr(stream, "isatty", bool)
+        self.rich_proxied_file = self
 
     def write(self, text: str) -> int:
         """Write ``text``."""

@@ -16,21 +16,7 @@ _QUANTILES = {"e50": 0.5, "e90": 0.9, "emax": 1.0}
 
 
 class Loess:
-    """Local parabolas over cells of equal, or nearly equal, probabilities: a linear function of the cells' sums.
-
-    Args:
-        data: The samples.
-        span: Share of the samples that each parabola sees.
-        most: Largest number of cells; neighboring probabilities are put together if there are more distinct ones.
-        places: Where the parabolas are fitted; None chooses.
-
-    Attributes:
-        cell: Cell of each sample ``(N,)``.
-        means: Mean probability of each cell ``(M,)``, ascending.
-        counts: Samples of each ``(M,)``, by their weights.
-        positives: Positives of each ``(M,)``.
-        places: Where the parabolas are fitted ``(G,)``, ascending.
-    """
+    """Local parabolas over cells of equal, or nearly equal, probabilities: a linear function of the cells' sums."""
 
     def __init__(
         self, data: Positive, span: float, *, most: int, places: Floats | None = None
@@ -128,17 +114,10 @@ Random = np.random.Generator
 
 
 class CellDraws:
-    """Sums over cells of replicates of samples.
+    """Sums over cells of replicates of samples."""
 
-    Independent samples that count once are drawn cell by cell. With weights or clusters rows are drawn, whole clusters
-    at a time.
-
-    Args:
-        data: The samples.
-        cell: Cell of each sample ``(N,)``, from 0 on.
-        replicates: ``R``.
-        random: Source of random numbers.
-    """
+    # Independent samples that count once are drawn cell by cell. With weights or clusters rows are drawn, whole
+    # clusters at a time.
 
     def __init__(self, data: Positive, cell: Integers, replicates: int, random: Random) -> None:
         self._data = data
@@ -158,10 +137,10 @@ class CellDraws:
             cells = (
                 np.concatenate([self._positives, self._counts - self._positives]) / data.num_samples
             )
-            drawn = self._random.multinomial(
+            draws = self._random.multinomial(
                 data.num_samples, cells / cells.sum(), size=self._replicates
             )
-            yes, no = np.split(drawn.astype(np.float64), 2, axis=1)
+            yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
         times = list(self._blocks(self._times))
         counts = np.concatenate([self._sums(each) for each in times])
@@ -170,11 +149,10 @@ class CellDraws:
         return counts * scale, positives * scale
 
     def redrawn(self) -> Floats:
-        """Return the positives of the cells ``(R, M)`` if the probabilities are right.
-
-        With clusters, whose outcomes may depend on each other in any way, the gaps between outcome and probability of
-        a whole cluster keep or change their sign (wild bootstrap): their mean is then 0, as that of a calibrated model.
-        """
+        """Return the positives of the cells ``(R, M)`` if the probabilities are right."""
+        # With clusters, whose outcomes may depend on each other in any way, the gaps between outcome and probability of
+        # a whole cluster keep or change their sign (wild bootstrap): their mean is then 0, as that of a calibrated
+        # model.
         data = self._data
         size = (self._replicates, len(self._counts))
         if data.is_plain:
@@ -204,8 +182,8 @@ class CellDraws:
         return (times if data.clusters is None else times[:, data.clusters]) * data.counts
 
     def _labels(self, size: int) -> Floats:
-        drawn = self._random.random((size, self._data.num_samples)) < self._data.probability
-        return drawn * self._data.counts
+        draws = self._random.random((size, self._data.num_samples)) < self._data.probability
+        return draws * self._data.counts
 
     def _signs(self, size: int) -> Floats:
         clusters = np.asarray(self._data.clusters)

@@ -34,12 +34,12 @@ class Rule:
     precision: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        if len(given) != 1:
-            got = ", ".join(given) or "none"
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        if len(chosen) != 1:
+            got = ", ".join(chosen) or "none"
             fix = "Pass one; call again for another."
             raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
-        ((name, value),) = given.items()
+        ((name, value),) = chosen.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
         check_number(f"{name}=", value, low=0.0, high=high, low_open=True)
 
@@ -77,7 +77,7 @@ class Decision:
         events_found: Events among those.
         recall: ``events_found`` over ``events``.
         precision: ``events_found`` over ``acted``.
-        net_benefit: Of acting so, against acting on none: true positives per sample, less false alarms at their weight.
+        net_benefit: Acting so against acting on none: true positives per sample, less false alarms at their weight.
         over_all: The same against acting on every sample.
     """
 
@@ -141,13 +141,13 @@ def choose_threshold(
     # A threshold is a probability of the samples: all that have as much or more are acted on.
     probability = data.probability[order]
     first = np.searchsorted(probability, np.unique(probability), side="left")
-    found = totals.positives[first]
-    acted = found + totals.others[first]
+    hits = totals.positives[first]
+    acted = hits + totals.others[first]
     if rule.name == "recall":
-        fits = np.flatnonzero(found >= rule.value * totals.positives[0] * (1.0 - 1e-12))
+        fits = np.flatnonzero(hits >= rule.value * totals.positives[0] * (1.0 - 1e-12))
         place = fits[-1] if len(fits) and totals.positives[0] > 0 else None
     elif rule.name == "precision":
-        fits = np.flatnonzero(found >= rule.value * acted * (1.0 - 1e-12))
+        fits = np.flatnonzero(hits >= rule.value * acted * (1.0 - 1e-12))
         place = fits[0] if len(fits) else None
     else:
         fits = np.flatnonzero(acted / data.num_samples <= rule.value / num_samples * (1.0 + 1e-12))

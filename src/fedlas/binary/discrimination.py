@@ -83,7 +83,7 @@ def average_precision(
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class that is the event; None: class 1 of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
-        replicates: Of the bootstrap, at least 39 for level 0.95; 0 computes no interval.
+        replicates: Replicates of the bootstrap, at least 39 for level 0.95; 0 computes no interval.
         seed: The same seed draws the same samples.
 
     Returns:
@@ -117,9 +117,9 @@ def precision_estimate(
     counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
     observed = sums_of(cell, data.counts)[None], sums_of(cell, data.counts * data.outcome)[None]
     moved = value - float(_precision(*observed)[0])
-    drawn = _precision(counts, positives)
+    replicate_values = _precision(counts, positives)
     ends = interval_from(
-        value, drawn + moved, confidence_level=confidence_level, method="percentile"
+        value, replicate_values + moved, confidence_level=confidence_level, method="percentile"
     )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)
@@ -127,10 +127,8 @@ def precision_estimate(
 
 
 def _cells(data: Positive) -> Integers:
-    """Return the cell of each sample ``(N,)``: those between the scores of two events have that of the lower one.
-
-    Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
-    """
+    """Return the cell of each sample ``(N,)``: those between the scores of two events have that of the lower one."""
+    # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
     edges = np.unique(data.log_odds[data.outcome > 0])
     if len(edges) > _MOST_EVENTS:
         edges = edges[np.linspace(0, len(edges) - 1, _MOST_EVENTS).astype(np.int64)]

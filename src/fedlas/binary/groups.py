@@ -12,7 +12,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.binary.positive import Positive, counted, positive_class
 from fedlas.binary.recalibration import events_test, logistic_recalibration, wald_estimate
-from fedlas.metrics.groups import group_numbers
+from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
@@ -97,25 +97,24 @@ def group_measures(
     names, number = group_numbers(predictions, groups)
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]
-    if len(names) > max(2, len(number) // 2):
-        got = f"{len(names):,} groups of {len(number):,} samples"
-        fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError("groups must hold two samples on average", got, fix)
+    check_two_a_group(names, len(number))
     samples = counted(predictions)
-    found = {}
+    measures = {}
     for place in np.unique(number):
         rows = np.flatnonzero(number == place)
         part = samples.rows(torch.from_numpy(rows))
-        found[names[place]] = _measured(part, positive, confidence_level)
-    corrected = holm([each.ratio.p or 0.0 for each in found.values()])
-    found = {
-        name: replace(each, p=p) for (name, each), p in zip(found.items(), corrected, strict=True)
+        measures[names[place]] = _measured(part, positive, confidence_level)
+    corrected = holm([each.ratio.p or 0.0 for each in measures.values()])
+    measures = {
+        name: replace(each, p=p)
+        for (name, each), p in zip(measures.items(), corrected, strict=True)
     }
-    found = _pooled(_pooled(found, "slope", confidence_level), "shift", confidence_level)
+    measures = _pooled(_pooled(measures, "slope", confidence_level), "shift", confidence_level)
     order = sorted(
-        found, key=lambda name: (found[name].ratio.p or 0.0, -abs(found[name].ratio.value - 1.0))
+        measures,
+        key=lambda name: (measures[name].ratio.p or 0.0, -abs(measures[name].ratio.value - 1.0)),
     )
-    return ResultTable({name: found[name] for name in order})
+    return ResultTable({name: measures[name] for name in order})
 
 
 def _measured(part: Predictions, positive: int | None, confidence_level: float) -> GroupMeasures:
@@ -155,21 +154,23 @@ def _ratio(
 
 
 def _pooled(
-    found: dict[Any, GroupMeasures], name: str, confidence_level: float
+    measures: dict[Any, GroupMeasures], name: str, confidence_level: float
 ) -> dict[Any, GroupMeasures]:
     """Return the groups with ``pooled_NAME``."""
-    own = {group: each for group, m in found.items() if (each := getattr(m, name)) is not None}
-    if len(own) < 2:
-        return found
+    numbers = {
+        group: each for group, m in measures.items() if (each := getattr(m, name)) is not None
+    }
+    if len(numbers) < 2:
+        return measures
     z = z_score(confidence_level)
-    errors = np.array([(each.high - each.low) / (2.0 * z) for each in own.values()])
-    pooled = partial_pooling(np.array([each.value for each in own.values()]), errors)
+    errors = np.array([(each.high - each.low) / (2.0 * z) for each in numbers.values()])
+    pooled = partial_pooling(np.array([each.value for each in numbers.values()]), errors)
     for group, value, error in zip(
-        own, pooled.values.tolist(), pooled.errors.tolist(), strict=True
+        numbers, pooled.values.tolist(), pooled.errors.tolist(), strict=True
     ):
         estimate = Estimate(
             value, value - z * error, value + z * error, confidence_level=confidence_level
         )
         change: dict[str, Any] = {f"pooled_{name}": estimate}
-        found = {**found, group: replace(found[group], **change)}
-    return found
+        measures = {**measures, group: replace(measures[group], **change)}
+    return measures

@@ -69,7 +69,7 @@ def integrated_calibration(
         positive: The class to set against the rest; None: class 1 of two.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95; 0 computes neither, and the
+        replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95; 0 computes neither, and the
             ends of the intervals are NaN.
         seed: The same seed draws the same samples and labels.
 
@@ -186,11 +186,9 @@ def curve_and_tests(
 
 
 def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
-    """Return what each cell's gap counts in the score tests of a shift and of a slope, and in Spiegelhalter's z.
-
-    The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds less
-    their mean, which the variances of the outcomes weight.
-    """
+    """Return what each cell's gap counts in the score tests of a shift and of a slope, and in Spiegelhalter's z."""
+    # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
+    # less their mean, which the variances of the outcomes weight.
     log_odds = sums_of(cells.cell, data.counts * data.log_odds) / cells.counts
     spread = cells.counts * cells.means * (1.0 - cells.means)
     terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}

@@ -120,12 +120,7 @@ def net_benefit(
 
 
 class Totals:
-    """Sums over the samples from each rank of the probability on.
-
-    Args:
-        data: The samples.
-        order: Samples by ascending probability ``(N,)``.
-    """
+    """Sums over the samples from each rank of the probability on."""
 
     def __init__(self, data: Positive, order: Integers) -> None:
         self._data = data
@@ -140,13 +135,7 @@ class Totals:
     def mean(
         self, first: Integers, weight: Floats, *, below: bool = False
     ) -> tuple[Floats, Floats]:
-        """Return the mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error.
-
-        Args:
-            first: Rank of the first sample that is acted on, at each threshold ``(T,)``.
-            weight: What a needless action costs at each threshold ``(T,)``.
-            below: Whether to take the samples below instead, with the sign turned.
-        """
+        """Return the mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error."""
 
         def sums(totals: Floats) -> Floats:
             return totals[0] - totals[first] if below else totals[first]

@@ -26,20 +26,17 @@ _ELEMENTS = 2**18
 
 @dataclass(frozen=True, eq=False)
 class Positive:
-    """One class against the rest; rows of weight 0 are left out.
+    """One class against the rest; rows of weight 0 are left out."""
 
-    Attributes:
-        log_odds: ``log p / (1 - p)`` of the class ``(N,)`` float64.
-        probability: ``p (N,)`` float64.
-        outcome: 1 where it was the class, else 0 ``(N,)`` float64.
-        weights: ``(N,)`` float64 that average 1; None if every sample counts once.
-        clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all samples are independent.
-    """
-
+    # `log p / (1 - p)` of the class `(N,)` float64.
     log_odds: Floats
+    # `p (N,)` float64.
     probability: Floats
+    # 1 where it was the class, else 0 `(N,)` float64.
     outcome: Floats
+    # `(N,)` float64 that average 1; None if every sample counts once.
     weights: Floats | None = None
+    # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
     clusters: Integers | None = None
 
     @property
@@ -62,11 +59,9 @@ class Positive:
         return float(np.average(values, weights=self.weights))
 
     def variance_of_sum(self, terms: Floats) -> Floats:
-        """Return the covariance ``(k, k)`` of the weighted sum of ``terms (N, k)``, whose means are 0.
-
-        Samples of one cluster may depend on each other in any way. With ``K`` clusters the sum of squares of their
-        sums is multiplied by ``K / (K - 1)``, as for a variance.
-        """
+        """Return the covariance ``(k, k)`` of the weighted sum of ``terms (N, k)``, whose means are 0."""
+        # Samples of one cluster may depend on each other in any way. With `K` clusters the sum of squares of their sums
+        # is multiplied by `K / (K - 1)`, as for a variance.
         sums = terms * self.counts[:, None]
         if self.clusters is None:
             return np.asarray(sums.T @ sums)
@@ -82,17 +77,7 @@ class Positive:
 def positive_class(
     predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
 ) -> Positive:
-    """Return the class ``positive`` against the rest; None: class 1 of two.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: In ``[0, C)``; None if there are two classes.
-        both_outcomes: Whether samples of the class and of the rest are needed.
-
-    Raises:
-        InputError: If ``predictions`` are something else or have one class, if ``positive`` is no
-            class, or is None where there are not two, or if an outcome is missing that is needed.
-    """
+    """Return the class ``positive`` against the rest; None: class 1 of two."""
     predictions = check_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (positive is None and classes != 2):
@@ -178,7 +163,7 @@ def positive_bins(
         positive: The class to set against the rest; None: class 1 of two.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
-        confidence_level: Of the interval of each frequency, in ``(0, 1)``.
+        confidence_level: Level of the interval of each frequency, in ``(0, 1)``.
 
     Returns:
         The bins, those without samples included.

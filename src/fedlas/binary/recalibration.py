@@ -31,8 +31,8 @@ class LogisticRecalibration:
         in_the_large: The intercept if the slope is fixed at 1: by how much the log-odds are too low on the whole.
         observed_to_expected: Number of positives over the sum of their probabilities. 1 if calibrated; above 1 the
             model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
-        p_value: Of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom; with
-            weights or clusters of Wald's.
+        p_value: P-value of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom;
+            with weights or clusters of Wald's.
     """
 
     slope: Interval
@@ -220,7 +220,7 @@ def spline_curve(
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class to set against the rest; None: class 1 of two.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
-        confidence_level: Of the pointwise interval, in ``(0, 1)``.
+        confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 
     Raises:
         InputError: If a threshold separates the outcomes, an option is out of range, or as all functions here, for

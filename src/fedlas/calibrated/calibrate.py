@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
-from fedlas.calibrated.methods import calibrator_of, of_classes
-from fedlas.calibrated.model import CalibratedModel
+from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
 from fedlas.calibrated.table import TableCalibration
-from fedlas.calibrated.table_files import calibrate_table, is_table, table_columns
+from fedlas.calibrated.table_files import calibrate_table, is_table
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
+from fedlas.predictions.columns import columns_named
 
 __all__ = ["calibrate"]
 
@@ -115,7 +115,7 @@ def calibrate(
         if weights is not None:
             columns["weights"] = weights
         chosen = method if isinstance(method, str) else of_classes(method)
-        return calibrate_table(model, chosen, table_columns(columns))
+        return calibrate_table(model, chosen, columns_named(columns))
     network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model
@@ -124,9 +124,6 @@ def calibrate(
         )
     calibrator = calibrator_of(method)
     several = isinstance(calibrator, MultiLabelCalibration)
-    if several and weights is not None:
-        fix = "Leave weights out, or repeat samples."
-        raise InputError("several labels a sample must have no weights", repr(weights), fix)
     reader = _reader(calibrator, features, head)
     runner = Runner(
         network,
@@ -159,7 +156,7 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
     """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
-        calibrator.fit(labels.logits, labels.target, labels.features)
+        calibrator.fit(labels.logits, labels.target, labels.features, labels.weights)
         return lambda: _labels_in_sample(calibrator, labels)
     val, total = collected(runner, most=MOST_LOGITS)
     calibrator.fit(val)

@@ -11,11 +11,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.files import checked_path, parse_json
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import calibration_of, read_file, write_file
-from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration
 from fedlas.features import find_head
 from fedlas.features.head import part_of
 from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
@@ -267,7 +267,9 @@ class CalibratedModel(nn.Module):
         elif isinstance(self._reader, NoFeatures):
             self._reader = self._new_reader()
         self.calibrator = copy.deepcopy(calibrator)
-        self.calibration = layer.to(device_of(self.model))
+        device = device_of(self.model)
+        # A fit is made on the CPU.
+        self.calibration = layer if device.type == "cpu" else layer.to(device)
 
     def _new_reader(self) -> Reader:
         if self.feature_function is not None:
@@ -314,3 +316,40 @@ def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any])
             "; ".join(wrong[:3]) + more,
             "Build the architecture that was saved, with the same options.",
         )
+
+
+def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
+    """Return an unfitted calibrator: the one of that name, or a copy of the one that is passed.
+
+    Raises:
+        InputError: For an unknown name, or a calibrator that is fitted on other data than held-out samples.
+    """
+    if isinstance(method, Calibrator | MultiLabelCalibration):
+        return copy.deepcopy(method)
+    if isinstance(method, type):
+        fix = f"Pass {method.__name__}()."
+        raise InputError(
+            "method must be a name or a calibrator", f"the class {method.__name__}", fix
+        )
+    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    part = entry.metadata.get("part", "val")
+    if part != "val":
+        raise InputError(
+            "the method must be one that is fitted on the loader's own data",
+            f"{entry.name}, which is fitted on data under growing noise",
+            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
+            "fedlas.CalibratedModel(model, calibrator).",
+        )
+    return entry.value()
+
+
+def of_classes(calibrator: Calibrator | MultiLabelCalibration) -> Calibrator:
+    """Return a calibrator of classes.
+
+    Raises:
+        InputError: For one of several labels a sample.
+    """
+    if isinstance(calibrator, Calibrator):
+        return calibrator
+    fix = "Calibrate the model in PyTorch, or one label at a time."
+    raise InputError("the calibration must be of classes", "one of several labels a sample", fix)

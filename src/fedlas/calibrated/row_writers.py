@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.json_rows import json_row
+from fedlas.predictions.lines import json_row
 from fedlas.predictions.parquet import Parquet
 from fedlas.predictions.sources import Archive, Joined, open_archive
 from fedlas.predictions.tables import JsonLines

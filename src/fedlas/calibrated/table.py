@@ -18,13 +18,14 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, reason, suggestion
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
-from fedlas.calibrated.cross_fit import CrossFit, cross_fit
-from fedlas.calibrated.methods import calibrator_of, of_classes
+from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
@@ -90,6 +91,8 @@ class TableCalibration:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
+        if isinstance(source, SampleLog):
+            columns = replace(columns, format="lm-eval")
         columns = replace(columns, covariates=_covariates(columns))
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
@@ -277,16 +280,20 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
 
 
-_DROPS = re.compile(r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or ")
+_OF_THE_FIT = re.compile(
+    r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or |pass percent=True, or "
+    r"| Pass normalize=True[^.]*\."
+)
+"""Advice that a table to apply a calibration to cannot follow: its rows stay, and are read as those of the fit."""
 
 
 def live_samples(reader: TableReader) -> Iterator[Samples]:
-    """Yield the samples of some rows at a time; errors advise to drop none, since every row stays."""
+    """Yield the samples of some rows at a time; errors advise what can be done to the table."""
     try:
         yield from reader.samples()
     except InputError as error:
         expected, got, fix = error.parts
-        fix = _DROPS.sub("", fix)
+        fix = _OF_THE_FIT.sub("", fix).replace("name them by logits=", "fit and apply one kind")
         error.parts = (expected, got, fix[:1].upper() + fix[1:])
         raise
 
@@ -329,7 +336,7 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights)
+        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from torch import nn
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError
 from fedlas._core.files import no_device, write_atomically
 from fedlas.calibrated.row_writers import row_writer
 from fedlas.calibrated.table import (
@@ -150,20 +150,6 @@ def is_table(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)
     return hasattr(value, "columns") and not isinstance(value, nn.Module)
-
-
-def table_columns(names: Mapping[str, Any]) -> Columns:
-    """Return the columns that keyword arguments name.
-
-    Raises:
-        InputError: For an unknown one, or as :class:`~fedlas.predictions.Columns`.
-    """
-    known = [each.name for each in fields(Columns)]
-    for name in names:
-        if name not in known:
-            expected = "arguments of a table must be fields of fedlas.predictions.Columns"
-            raise InputError(expected, repr(name), suggestion(name, known))
-    return Columns(**names)
 
 
 def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:

@@ -27,15 +27,16 @@ from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
-from fedlas.calibrators._fit.prepare import (
+from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
     as_predictions,
     features_of,
     floored,
+    map_rows,
     prepared,
+    weights_of,
 )
-from fedlas.calibrators._fit.rowwise import map_rows, weights_of
 from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel

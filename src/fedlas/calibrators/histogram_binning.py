@@ -15,8 +15,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     edges_below,
     floored_log,
     padded_edges,
-    smallest_probability,
 )
+from fedlas.calibrators._fit.rowwise import smallest_probability
 from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import equal_width_edges

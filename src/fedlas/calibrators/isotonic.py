@@ -16,9 +16,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     floored_log,
     padded_columns,
     padded_edges,
-    smallest_probability,
 )
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.rowwise import smallest_probability, weights_of
 from fedlas.calibrators._fit.state import Numbers, must, scalar
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -50,7 +49,8 @@ class Curves(Numbers):
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
-        must((self.size > 0).all(), "each class must have points")
+        fits = (self.size > 0).all() and self.size.sum() == len(self.at) == len(self.value)
+        must(fits, "each class must have points")
         # Columns of one length: a point below all probabilities first, and the last one over and over.
         at = padded_columns(self.at, self.size, torch.inf)
         heights = padded_columns(self.value, self.size)

@@ -22,8 +22,7 @@ from fedlas._core.check import (
 )
 from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, with_doubts
 from fedlas.calibrators._fit.minimize import mixture_weights
-from fedlas.calibrators._fit.prepare import counted, floored
-from fedlas.calibrators._fit.rowwise import double_rows, weights_of
+from fedlas.calibrators._fit.rowwise import counted, double_rows, floored, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.state import must
 from fedlas.calibrators.affine import temperature_start

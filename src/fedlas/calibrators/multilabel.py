@@ -117,13 +117,20 @@ class MultiLabelCalibration:
     def __repr__(self) -> str:
         return f"{_OWNER}({self.calibrator!r}{', shared=True' * self.shared})"
 
-    def fit(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Self:
+    def fit(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        features: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Self:
         """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
 
         Args:
             logits: ``(N, L)``.
             target: ``(N, L)``.
             features: Side information ``(N, D)`` of calibrators that use it.
+            weights: Weight of each sample ``(N,)``; None: all count alike.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
@@ -139,7 +146,7 @@ class MultiLabelCalibration:
         if not right or not bool(((target == 0) | (target == 1) | (target == UNKNOWN)).all()):
             expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
             raise InputError(expected, describe(target), "Pass a column a label.")
-        val = MultiLabel(logits, target, features=features)
+        val = MultiLabel(logits, target, features=features, weights=weights)
         if self.shared:
             each = [copy.deepcopy(self.calibrator).fit(val.pooled())] * logits.shape[1]
         else:

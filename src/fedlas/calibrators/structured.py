@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice
 from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
 from fedlas.calibrators._fit.rowwise import blocks, total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.state import must, scalar
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -123,7 +123,7 @@ class StructuredScaling(Calibrator):
         best = nll_temperature(val)
         weights = weights_of(val).unsqueeze(0)
         form = self.form or chosen_form(float(weights.sum()), val.num_classes)
-        (new,) = self._regressed(val, weights, [best.value], form)
+        (new,) = self._regressed(val, weights, scalar(best.value).unsqueeze(0), form)
         new.is_held = best.doubt is not None
         worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
@@ -149,7 +149,7 @@ class StructuredScaling(Calibrator):
         self,
         val: Predictions,
         parts: Tensor,
-        temperatures: list[float],
+        temperatures: Tensor,
         form: Form,
         near: AffineMap | None = None,
     ) -> list[StructuredMap]:
@@ -158,10 +158,9 @@ class StructuredScaling(Calibrator):
         totals = parts.sum(dim=1)
         identity = torch.ones(classes, dtype=torch.float64, device="cpu")
         weight = identity if form == "vector" else identity.diag()
-        double = torch.tensor(temperatures, dtype=torch.float64, device="cpu")
         maps = [
             StructuredMap(weight, 0 * identity, temperature.clone(), total)
-            for temperature, total in zip(double, totals.round(), strict=True)
+            for temperature, total in zip(temperatures, totals.round(), strict=True)
         ]
         if classes == 1:
             return maps

@@ -157,7 +157,7 @@ class TemperatureScaling(SingleTemperature):
         """Return maps of parts of the samples, by two steps from the map of all."""
         if self.objective == "ece":
             return super().fit_parts(val, parts, start)
-        return [Divided.at(each) for each in temperatures_of_parts(val, parts, start)]
+        return [Divided(each) for each in temperatures_of_parts(val, parts, start)]
 
 
 def ece_temperature(val: Predictions, num_bins: int = 15) -> float:

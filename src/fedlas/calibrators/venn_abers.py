@@ -17,8 +17,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     padded_columns,
     padded_edges,
 )
-from fedlas.calibrators._fit.prepare import as_predictions, floored
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.rowwise import as_predictions, floored, weights_of
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
@@ -55,8 +54,10 @@ class VennCurves(Numbers):
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
-        must((self.size > 0).all(), "each class must have places")
         steps = self.size + 1
+        counts = int(self.size.sum()), int(steps.sum()), int(steps.sum())
+        fits = counts == (len(self.at), len(self.low), len(self.high))
+        must(fits and bool((self.size > 0).all()), "each class must have places")
         edges = padded_columns(self.at, self.size, torch.inf)
         # A number that equals an edge has the upper p0 and the lower p1.
         below = padded_edges(torch.nextafter(edges, torch.zeros_like(edges)))

@@ -196,15 +196,14 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     Raises:
         InputError: If they contradict each other.
     """
-    values: dict[str, Any] = {
-        each.name: getattr(args, each.name, each.default) for each in fields(Columns)
-    }
+    values: dict[str, Any] = {each.name: getattr(args, each.name, None) for each in fields(Columns)}
     # An option that is given once holds a list; given again, each time one name.
     values = {
-        name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()
+        name: v[0] if isinstance(v, list) and len(v) == 1 else v
+        for name, v in values.items()
+        if v not in (None, False, "number")
     }
-    columns = Columns(**values)
-    return None if columns == Columns() else columns
+    return Columns(**values) if values else None
 
 
 def column_options(columns: Columns | None) -> str:

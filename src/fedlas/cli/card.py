@@ -10,7 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
-from fedlas.calibrated.methods import of_classes
+from fedlas.calibrated.model import of_classes
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_card_options,

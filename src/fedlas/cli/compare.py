@@ -20,8 +20,9 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_directed, check_gate, not_worse, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
+from fedlas.present.positive_class import is_event
+from fedlas.present.ranking import better_in, differences_of_models
 from fedlas.present.table import show_blocks
-from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import check_replicates
 from fedlas.stats.two_models import compare
 
@@ -31,8 +32,13 @@ def add_compare(add: AddSubcommand) -> None:
     parser = add(_compare, "FILE FILE")
     text = "predictions of two models on the same samples"
     option(parser, "files", "FILE", text, nargs=2, type=Path)
-    metrics = "metrics (default: accuracy, nll, brier, ece)"
+    metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, classwise_ece)"
     option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
+    flag(
+        parser,
+        "--top-label",
+        "compare two classes by the predicted one (default: by the probability of the second)",
+    )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
     add_num_bins(parser)
@@ -78,7 +84,15 @@ def _compare(args: argparse.Namespace) -> int:
     a, b = (table.predictions for table in tables)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
-    compared = compare(a, b, metrics, num_bins=args.num_bins, replicates=args.replicates)
+    compared = compare(
+        a,
+        b,
+        metrics,
+        num_bins=args.num_bins,
+        replicates=args.replicates,
+        top_label=args.top_label,
+    )
+    event = "classwise_ece" in compared and is_event(a) and not args.top_label
     if args.json:
         content = {
             name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
@@ -86,10 +100,11 @@ def _compare(args: argparse.Namespace) -> int:
         say(*json.dumps(content, indent=2).split("\n"))
     names = [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
     table = differences_of_models(
-        compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples"
+        compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples", event=event
     )
     if not args.json:
-        show_blocks([*better_in(compared, (names[0], names[1])), table], as_markdown=args.markdown)
+        sentences = better_in(compared, (names[0], names[1]), event=event)
+        show_blocks([*sentences, table], as_markdown=args.markdown)
     checks = [
         not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse
     ]

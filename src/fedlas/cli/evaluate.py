@@ -185,9 +185,9 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
                 "--title and --period are for the page", "no --report", "Add it, or leave them out."
             )
         return
+    check_page("--report", args.report)
     if args.report.resolve() in [
         path.resolve() for path in (args.file, args.on) if path is not None
     ]:
         fix = "It would replace predictions."
         raise InputError("--report must be another file", args.report, fix)
-    check_page("--report", args.report)

@@ -20,8 +20,9 @@ from fedlas.calibrators import Calibrator, MultiLabelCalibration, TemperatureSca
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
 from fedlas.deploy.calibration import check_method
 from fedlas.deploy.card import check_card_place
-from fedlas.deploy.export import TOLERANCE, Exported
+from fedlas.deploy.export import TOLERANCE
 from fedlas.deploy.export import export as export_model_file
+from fedlas.deploy.exported import Exported
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.predictions.cells import few
 from fedlas.present.page import require_page_packages

@@ -45,8 +45,8 @@ SUBCOMMANDS = {
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
     "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
-    "calibrate": Subcommand("Fit a calibration of a table of scores.", "calibrate"),
-    "apply": Subcommand("Add calibrated scores to a table.", "apply"),
+    "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
+    "apply": Subcommand("Add calibrated scores to a table.", "tables"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),

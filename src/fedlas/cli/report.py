@@ -34,12 +34,19 @@ def add_report(add: AddSubcommand) -> None:
         choices=("markdown", "latex"),
     )
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
+    option(
+        parser, "--title", "TEXT", "title of the page (default: it names recipe or run)", default=""
+    )
     add_replicates(parser)
 
 
 def _report(args: argparse.Namespace) -> int:
     return report_folder(
-        args.folder, replicates=args.replicates, details=args.details, language=args.format
+        args.folder,
+        replicates=args.replicates,
+        details=args.details,
+        language=args.format,
+        heading=args.title,
     )
 
 
@@ -55,6 +62,7 @@ def report_folder(
     replicates: int = REPLICATES,
     details: bool = False,
     language: str | None = None,
+    heading: str = "",
 ) -> int:
     """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
 
@@ -67,8 +75,8 @@ def report_folder(
         if language is not None:
             fix = "In Python: fedlas.report(predictions).to_latex()."
             raise InputError("--format is for the folder of a bench", f"the run {folder}", fix)
-        return _report_run(folder, replicates=replicates, details=details)
-    written = write_report(folder, replicates=replicates)
+        return _report_run(folder, heading, replicates=replicates, details=details)
+    written = write_report(folder, replicates=replicates, heading=heading)
     if language is not None:
         table = short_bench_table(written.model, aurc=True)
         say(*(latex(table) if language == "latex" else markdown(table)).split("\n"))
@@ -80,7 +88,7 @@ def report_folder(
     return 0
 
 
-def _report_run(folder: Path, *, replicates: int, details: bool) -> int:
+def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -> int:
     """Report a single run: its test predictions, before and after a temperature."""
     run = RunFolder(folder)
     evaluation = fedlas.report(
@@ -89,6 +97,7 @@ def _report_run(folder: Path, *, replicates: int, details: bool) -> int:
         num_bins=run.num_bins,
         replicates=replicates,
         name=run.name,
+        title=heading,
     )
     show_blocks(evaluation.blocks(details=details), details=details)
     say(f"report: {write_text(run.writable(folder / PAGE), evaluation.html())}")

@@ -5,7 +5,8 @@ an alarm or none. :func:`fedlas.card` makes a card.
 """
 
 from fedlas.deploy.card import Card
-from fedlas.deploy.export import Exported, export
+from fedlas.deploy.export import export
+from fedlas.deploy.exported import Exported
 from fedlas.deploy.monitor.look import Monitor
 
 __all__ = ["Card", "Exported", "Monitor", "export"]

@@ -39,6 +39,11 @@ class Calibration:
         return NONE if self.calibrator is None else str(self.calibrator.plain()["calibrator"])
 
     @property
+    def is_fitted_on_validation(self) -> bool:
+        """Whether the validation samples on which thresholds are chosen are those of its fit."""
+        return self.calibrator is not None and self.fitted_on == FITTED_ON
+
+    @property
     def temperature(self) -> float | None:
         """The temperature; None for another method than temperature scaling."""
         return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,56 +24,25 @@ from fedlas._core.files import checked_path, write_atomically
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration
-from fedlas.deploy.formats import (
-    FORMATS,
-    OUTPUTS,
-    Deployed,
-    FreeAxes,
-    Probs,
-    called,
+from fedlas.deploy.exported import (
+    BATCH,
+    Exported,
+    Samples,
+    check_export,
     described_input,
+    general_facts,
+    read_back,
 )
-from fedlas.deploy.sklearn_onnx import write_sklearn
-from fedlas.deploy.table_module import TableModule
-from fedlas.predictions import Predictions
+from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
+from fedlas.deploy.sklearn_onnx import export_sklearn
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.probabilities import FLOOR
 
 TOLERANCE = 1e-5
 """Most that a probability may differ from the model's own."""
 PIXELS = "images"
 """Name of the input of a run's model."""
-_BATCH = 64  # samples that are compared at once
-
-Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
-"""Batches of inputs by name, and the probabilities that they must give."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file, and how well it agrees with its model.
-
-    Attributes:
-        path: The file.
-        form: One of :data:`~fedlas.deploy.formats.FORMATS`.
-        size: Bytes.
-        inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
-        example: Four lines of Python that load and call it.
-        difference: Largest absolute difference of a probability.
-        samples: How many samples were compared: all.
-    """
-
-    path: Path
-    form: str
-    size: int
-    inputs: tuple[dict[str, Any], ...]
-    example: tuple[str, ...]
-    difference: float
-    samples: int
-
-    def plain(self) -> dict[str, Any]:
-        """Return the fields that a card holds."""
-        about = {"difference": self.difference, "samples": self.samples}
-        return {"file": self.path.name, "format": self.form, **about}
 
 
 def export_model(
@@ -179,7 +147,7 @@ def export(
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
             raise InputError("a scikit-learn model goes out as onnx", form, "Leave form out.")
-        return _export_sklearn(model, checked_path(path), inputs, dict(about or {}), tolerance)
+        return export_sklearn(model, checked_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
         fix = "Pass what fedlas.calibrate(model, val_loader) returns."
         raise InputError(
@@ -193,9 +161,9 @@ def export(
     deployed = Deployed(model, names=list(tensors) if by_name else None).eval()
     number = len(next(iter(tensors.values())))
 
-    starts = range(0, number, _BATCH)
+    starts = range(0, number, BATCH)
     parts = [
-        {name: value[start : start + _BATCH] for name, value in tensors.items()} for start in starts
+        {name: value[start : start + BATCH] for name, value in tensors.items()} for start in starts
     ]
     if axes:  # another size of each free axis, so that the file cannot have fixed it
         parts.append(_stretched(parts[0], axes))
@@ -308,7 +276,7 @@ def _export(
         described_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
     )
     few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
-    about = {**about, "inputs": list(inputs), **_general()}
+    about = {**about, "inputs": list(inputs), **general_facts()}
     try:
         content = FORMATS[form].write(deployed, few, axes or {}, about)
     except (InputError, MissingExtraError):
@@ -326,7 +294,7 @@ def _export(
             probs: NDArray[np.floating[Any]] = deployed(*batch.values())[1].double().numpy()
         return probs
 
-    difference, compared = check_export(_read(form, content), reference, samples, tolerance)
+    difference, compared = check_export(read_back(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     return Exported(
         out,
@@ -339,121 +307,66 @@ def _export(
     )
 
 
-def _export_sklearn(
-    model: Any,
-    out: Path,
-    X: Any,  # noqa: N803
-    about: dict[str, Any],
-    tolerance: float,
-) -> Exported:
-    """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
-    try:
-        rows = np.asarray(X, dtype=np.float64)
-    except (TypeError, ValueError):
-        rows = np.empty(0)
-    if rows.ndim != 2 or not len(rows):
-        raise InputError(
-            "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples."
-        )
-    try:
-        return _sklearn_file(
-            model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance
-        )
-    except (
-        InputError
-    ) as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
-        try:
-            return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
-        except InputError:
-            raise error from None
+_ROWS = 256
+"""Rows that a file is compared on."""
 
 
-def _sklearn_file(
-    model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
-) -> Exported:
-    inputs = (described_input("X", rows, {}, {}),)
-    facts = {
-        **about,
-        "calibration": Calibration(model.calibrator_).plain(),
-        "inputs": list(inputs),
-        **_general(),
-    }
-
-    def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
-        probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
-        return probs
-
-    content = write_sklearn(model, rows.numpy(), facts)
-    samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(_BATCH)))
-    difference, compared = check_export(_read("onnx", content), reference, samples, tolerance)
-    write_atomically(out, lambda file: file.write(content))
-    example = tuple(FORMATS["onnx"].example(out, {"X": rows}))
-    return Exported(out, "onnx", len(content), inputs, example, difference, compared)
-
-
-def _read(form: str, content: bytes) -> Probs:
-    try:
-        return FORMATS[form].read(content)
-    except MissingExtraError:
-        raise
-    except Exception as error:  # of any runtime
-        got = f"{type(error).__name__}: {str(error)[:300]}"
-        fix = "Try another format."
-        raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
-
-
-def _general() -> dict[str, Any]:
-    return {"format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
-
-
-def check_export(
-    probs: Probs,
-    reference: Callable[[Mapping[str, Tensor]], NDArray[Any]],
-    samples: Samples,
-    tolerance: float,
-) -> tuple[float, int]:
-    """Compare what a file gives with the model's own calibrated probabilities, on every sample.
-
-    Returns:
-        The largest absolute difference, and the number of samples.
+class TableModule(nn.Module):
+    """From the scores of a table, and its covariates, to calibrated logits and probabilities.
 
     Args:
-        probs: Probabilities that the file gives.
-        reference: Probabilities of the model itself here, which show whether the conversion causes a difference.
-        samples: Batches of inputs, and the probabilities that they must give.
-        tolerance: Most that a probability may differ.
+        calibration: The calibration.
 
-    Raises:
-        InputError: If one differs by more.
+    State:
+        In float64, the precision of a CSV.
     """
-    largest = 0.0
-    at = 0
-    done = 0
-    here = 0.0
-    for number, (inputs, expected) in enumerate(samples):
-        exported = called(probs, inputs)
-        if number == 0:  # another size of batch, so that the file cannot have fixed it
-            exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
-        # NaN must count as a difference, and compares as none.
-        apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
-        worst = (
-            int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
-        )
-        # Too far: is it the conversion, or does the model on this machine differ from the run as well?
-        if not apart[worst] <= max(largest, tolerance):
-            here = max(here, float(np.abs(reference(inputs) - expected).max()))
-        if not apart[worst] <= largest:
-            largest = float(apart[worst])
-            at = done + worst
-        done += len(exported)
-    if not largest <= tolerance:
-        why = (
-            f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
-            "or in another precision. Export it where it was trained, or measure it again here"
-            if here > tolerance
-            else "The model gives these probabilities, so the conversion is at fault. Try another format, or a "
-            "calibrator without steps, such as temperature"
-        )
-        expected_text = f"probabilities must equal the model's within {tolerance:g}"
-        raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
-    return largest, done
+
+    def __init__(self, calibration: TableCalibration) -> None:
+        super().__init__()
+        self.layer = calibration.calibrator.module()
+        self.kind = calibration.columns.kind
+        self.single = len(calibration.scores) == 1 and not calibration.in_lists
+        self.calibration = calibration
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)`` and covariates ``(N, D)``.
+
+        Where one column holds the second of two classes, or the confidence of a top label, there are two classes.
+        """
+        scores = inputs[0]
+        if self.kind == "logits":
+            logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
+        else:
+            probs = torch.cat([1.0 - scores, scores], dim=1) if self.single else scores
+            logits = probs.clamp(min=FLOOR).log()
+        calibrated = self.layer(logits, *inputs[1:])
+        return calibrated, calibrated.softmax(dim=1)
+
+    def example(self) -> dict[str, Tensor]:
+        """Return scores of every size, and covariates, to compare a file with the calibration."""
+        random = torch.Generator().manual_seed(0)
+        classes = 2 if self.single else int(self.calibration.calibrator.num_classes or 2)
+        spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
+        logits = spread * torch.randn(_ROWS, classes, generator=random, dtype=torch.float64)
+        scores = logits if self.kind == "logits" else logits.softmax(1)
+        inputs = {"scores": scores[:, 1:] if self.single else scores}
+        if self.calibration.covariates is not None:
+            width = len(self.calibration.covariates.names)
+            inputs["covariates"] = torch.randn(_ROWS, width, generator=random, dtype=torch.float64)
+        return inputs
+
+    def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the probabilities that the calibrator itself gives."""
+        scores = inputs["scores"]
+        features = inputs.get("covariates")
+        transform = self.calibration.calibrator.transform
+        if self.kind == "confidence":
+            unknown = torch.zeros(len(scores), dtype=torch.bool)
+            after = transform(TopLabel(scores[:, 0], unknown)).confidence
+            return torch.stack([1.0 - after, after], dim=1)
+        if self.kind == "logits":
+            both = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
+            return transform(Predictions(both, features=features)).probs
+        return transform(
+            Predictions.from_probs(scores[:, 0] if self.single else scores, features=features)
+        ).probs

@@ -270,38 +270,3 @@ def _errors_only() -> Iterator[None]:
 
 quiet = Shared(_errors_only)
 """Silences the exporters' notices to their own developers."""
-
-
-def called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """Return what the file gives; one that fails on a batch has fixed a size."""
-    try:
-        return np.asarray(
-            probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64
-        )
-    except Exception as error:  # of any runtime
-        size = len(next(iter(inputs.values())))
-        got = (
-            f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
-        )
-        fix = "Try another format, or take the sizes in the model's forward from its inputs."
-        raise InputError("what was written must take batches of any size", got, fix) from error
-
-
-def described_input(
-    name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """Return the name, dtype, shape and range of one input."""
-    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
-    shape = [
-        "batch",
-        *(
-            f"{name}_{i}" if i in axes.get(name, ()) else n
-            for i, n in enumerate(value.shape[1:], 1)
-        ),
-    ]
-    return {
-        "name": name,
-        "dtype": str(value.dtype).removeprefix("torch."),
-        "shape": shape,
-        "range": [low, high],
-    }

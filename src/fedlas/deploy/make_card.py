@@ -31,7 +31,12 @@ BINS = 100
 STAGES = ("as predicted", "calibrated")
 METHOD = (
     "Learn then Test (Angelopoulos et al. 2021): fixed-sequence tests with exact binomial p-values over a fixed grid "
-    "of thresholds, from ten starts; each row holds with {level:.0%} over the draw of the validation part."
+    "of thresholds, from ten starts; {promise}"
+)
+HOLDS = "each row holds with {level:.0%} over the draw of the validation part."
+APPROXIMATE = (
+    "the calibrator was fitted on the same validation part, so the risk need not hold with {level:.0%}: the test "
+    "part is the check."
 )
 
 _FEW_CLASSES = 10
@@ -101,11 +106,15 @@ def make_card(
             torch.bincount(each.cpu(), minlength=num_classes).tolist()
             for each in (test.predicted, test.target)
         )
+    promise = APPROXIMATE if calibration.is_fitted_on_validation else HOLDS
     content: dict[str, Any] = {
         "format": FORMAT,
         "made": {"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
         "model": {"classes": None, **model, "num_classes": num_classes},
-        "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
+        "calibration": {
+            **calibration.plain(),
+            "fitted on": None if calibration.calibrator is None else calibration.fitted_on,
+        },
         # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
         "live": "raw" if exported is None and calibration.calibrator is not None else "calibrated",
         "data": {
@@ -124,7 +133,7 @@ def make_card(
             "replicates": replicates,
         },
         "selective": {
-            "method": METHOD.format(level=LEVEL),
+            "method": METHOD.format(promise=promise.format(level=LEVEL)),
             "level": LEVEL,
             "thresholds": [
                 reject_option(val, test, risk=risk, confidence_level=LEVEL).plain()

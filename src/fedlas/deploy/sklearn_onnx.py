@@ -1,18 +1,29 @@
-"""A calibrated classifier of scikit-learn in ONNX: ``skl2onnx`` converts its estimator, the calibrator follows it."""
+"""A calibrated classifier of scikit-learn in ONNX: a converter takes its estimator or trees, the calibrator follows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas.deploy.boosters_onnx import ML_OPSET, booster_graph, booster_of
-from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
+from fedlas._core.files import write_atomically
+from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.exported import (
+    BATCH,
+    Exported,
+    check_export,
+    described_input,
+    general_facts,
+    read_back,
+)
+from fedlas.deploy.formats import FORMATS, OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
 
 
 class _Behind(nn.Module):
@@ -155,7 +166,10 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 def _refused(last: Any, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:160]
     got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
-    fix = "Save the model by skops or pickle instead, or choose another estimator."
+    fix = (
+        "Save the model by skops or pickle instead, or choose another estimator, such as "
+        "GradientBoostingClassifier or LightGBM."
+    )
     return InputError("skl2onnx must convert the estimator", got, fix)
 
 
@@ -195,3 +209,123 @@ def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> 
     kind = source.type.tensor_type.elem_type
     graph.output.append(helper.make_tensor_value_info(name, kind, [None, width]))
     return name
+
+
+def export_sklearn(
+    model: Any,
+    out: Path,
+    X: Any,  # noqa: N803
+    about: dict[str, Any],
+    tolerance: float,
+) -> Exported:
+    """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
+    try:
+        rows = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2 or not len(rows):
+        raise InputError(
+            "inputs must be numbers (N, D)", describe(X), "Pass the features of some samples."
+        )
+    try:
+        return _sklearn_file(
+            model, out, torch.from_numpy(rows.astype(np.float32)), about, tolerance
+        )
+    except (
+        InputError
+    ) as error:  # float32 is what trees compare in, and too coarse where probabilities underflow
+        try:
+            return _sklearn_file(model, out, torch.from_numpy(rows), about, tolerance)
+        except InputError:
+            raise error from None
+
+
+def _sklearn_file(
+    model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
+) -> Exported:
+    inputs = (described_input("X", rows, {}, {}),)
+    facts = {
+        **about,
+        "calibration": Calibration(model.calibrator_).plain(),
+        "inputs": list(inputs),
+        **general_facts(),
+    }
+
+    def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
+        probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
+        return probs
+
+    content = write_sklearn(model, rows.numpy(), facts)
+    samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(BATCH)))
+    difference, compared = check_export(read_back("onnx", content), reference, samples, tolerance)
+    write_atomically(out, lambda file: file.write(content))
+    example = tuple(FORMATS["onnx"].example(out, {"X": rows}))
+    return Exported(out, "onnx", len(content), inputs, example, difference, compared)
+
+
+_AROUND = {"Identity", "Cast", "Mul", "ZipMap"}
+"""Nodes that converters put around the trees, and that change the form of their results alone."""
+ML_OPSET = 3
+"""Version of the operators for trees and other classical models."""
+
+
+def booster_of(estimator: Any) -> str | None:
+    """Return the package of a gradient-boosting classifier; None of any other estimator."""
+    package = type(estimator).__module__.partition(".")[0]
+    return package if package in ("lightgbm", "xgboost", "catboost") else None
+
+
+def booster_graph(estimator: Any, *, raw_scores: bool, opset: int) -> Any:
+    """Return an ONNX model from ``X (N, D)`` of any float dtype to ``scores (N, C)``.
+
+    Args:
+        estimator: A fitted classifier of one of the packages.
+        raw_scores: Whether scores are the sums of the trees, else probabilities.
+        opset: Version of the operators.
+
+    Raises:
+        InputError: If the package's converter does not take it, or makes more than trees of it.
+        MissingExtraError: If onnxmltools is not installed.
+    """
+    helper = require("onnx.helper", extra="export")
+    proto = _trees_of(estimator)
+    trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
+    others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
+    if len(trees) != 1 or others:
+        got = f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}"
+        fix = "Train it with trees alone, and a classification objective."
+        raise InputError("a booster must become one node of trees", got, fix)
+    (node,) = trees
+    for attribute in node.attribute:
+        if attribute.name == "post_transform" and raw_scores:
+            attribute.s = b"NONE"
+    node.input[0] = "numbers"
+    node.output[1] = "scores"
+    single = 1
+    double = 11  # TensorProto.FLOAT and DOUBLE; the layer behind takes what X has
+    cast = helper.make_node("Cast", ["X"], ["numbers"], to=single)
+    kind = helper.make_tensor_value_info("X", double, [None, int(estimator.n_features_in_)])
+    scores = helper.make_tensor_value_info("scores", single, [None, None])
+    graph = helper.make_graph([cast, node], "booster", [kind], [scores])
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def _trees_of(estimator: Any) -> Any:
+    """Return what the package's own converter, or that of onnxmltools, makes of the classifier."""
+    package = booster_of(estimator)
+    try:
+        if package == "catboost":
+            return require("catboost.utils", extra="boosters").convert_to_onnx_object(estimator)
+        tools = require("onnxmltools", extra="boosters")
+        types = require("onnxmltools.convert.common.data_types", extra="boosters")
+        initial = [("X", types.FloatTensorType([None, int(estimator.n_features_in_)]))]
+        convert = tools.convert_lightgbm if package == "lightgbm" else tools.convert_xgboost
+        return convert(estimator, initial_types=initial)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a converter meets in an estimator
+        reason = " ".join(str(error).split())[:160]
+        got = f"{type(estimator).__name__} ({type(error).__name__}: {reason})"
+        fix = f"Save the model by {package} itself or by pickle."
+        raise InputError(f"the converter for {package} must take it", got, fix) from error

@@ -4,11 +4,12 @@ In: scores, directions and strengths of a FedLAS loss, and ``Predictions`` of th
 intervals; a ``GateMonitor`` that adds a record and alarms to each epoch's log.
 """
 
-from fedlas.diagnose.association import Associations, associations
 from fedlas.diagnose.gate import GateReport, gate_report
 from fedlas.diagnose.indicator import (
+    Associations,
     FailureCases,
     IndicatorReport,
+    associations,
     binned_scores,
     failure_cases,
     indicator_numbers,

@@ -16,7 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations._criterion import add_parameters, keywords_for, refuse_mixing
+from fedlas.integrations.drop_in import add_parameters, keywords_for, refuse_mixing
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective.call import logits_of

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.extras import require
-from fedlas.integrations._criterion import add_parameters
-from fedlas.integrations.drop_in import DropInLoss
+from fedlas.integrations.drop_in import DropInLoss, add_parameters
 from fedlas.objective import Objective
 
 require("timm.task", extra="timm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -48,7 +48,17 @@ class _Sums(Metric):
             raise
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
-        """Do nothing: the state is integers for every precision of the model."""
+        """Do nothing: the state is float64 for every precision of the model."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **options: Any) -> Self:
+        """Move the state to the device of the model, and keep its type; on the CPU if the device has no float64."""
+
+        def move(state: Tensor) -> Tensor:
+            device = fn(torch.empty(0, device=state.device)).device
+            return state.to("cpu" if device.type == "mps" else device)
+
+        super()._apply(move, *args, **options)
         return self
 
     def _take(self, *batch: Any, **extra: Any) -> None:
@@ -83,8 +93,8 @@ class CalibrationMetrics(_Sums):
         MissingExtraError: On import, if torchmetrics is not installed.
 
     State:
-        int64 sums, which torchmetrics adds over ranks: the result equals that of one process with all samples, bit for
-        bit. ``reset()`` clears them.
+        float64 sums, which torchmetrics adds over ranks: the result equals that of one process with all samples,
+        within 1e-12. ``reset()`` clears them.
 
     Note:
         ``update`` takes logits, not probabilities; it never guesses from the values which of the two it has. Sums are

@@ -50,10 +50,8 @@ def refinement_part(table: ClassTable) -> Floats:
 
 
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
-    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample.
-
-    The last ``n_cb`` is the effective number of samples, from the sums of their squared weights ``squares``.
-    """
+    """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
+    # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
     effective = table.count() ** 2 / nonzero(squares)
     bias = _variance(table) / nonzero(effective - 1.0, least=1e-9)
     return float(bias.sum() / table.num_samples)

@@ -32,22 +32,10 @@ Scheme = Literal["equal-width", "equal-mass"]
 def equal_mass_bins(
     confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
 ) -> tuple[Tensor, BinTable]:
-    """Return edges and sums of bins of as equal counts as ties allow.
-
-    The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that falls
-    among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences are
-    never separated by their order in the file.
-
-    Args:
-        confidence: ``(N,)`` in any order, at least 0.
-        outcome: ``(N,)`` bool.
-        num_bins: ``B``; may exceed ``N``: the surplus bins are empty.
-        weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
-
-    Returns:
-        Edges ``(B + 1,)`` float64, from 0 to 1, an inner one being the highest confidence of the bin below it; and sums
-        over the bins.
-    """
+    """Return edges and sums of bins of as equal counts as ties allow."""
+    # The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that
+    # falls among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences
+    # are never separated by their order in the file.
     values, right, share = sorted_samples(confidence, outcome, weights)
     places = equal_mass_places(values, share, num_bins)
     ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
@@ -63,10 +51,9 @@ def equal_mass_bins(
 
 
 class EqualMass(Statistic):
-    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory.
+    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory."""
 
-    ``weights (N,)`` average 1 over those above 0; None if every sample counts once.
-    """
+    # `weights (N,)` average 1 over those above 0; None if every sample counts once.
 
     takes_weights = True
     top_label = True

@@ -20,19 +20,9 @@ from fedlas.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class ClassTable:
-    """Sums over every class and bin of its probability: arrays ``(..., C * B)`` float64, the bins of a class together.
+    """Sums over every class and bin of its probability: arrays ``(..., C * B)``, the bins of a class together."""
 
-    A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
-
-    Attributes:
-        probs: Sum of the probabilities of the class that are in the bin.
-        labels: How many of these samples have the class as label.
-        count: How many there are, computed when asked for.
-        num_samples: ``N``, of all bins of a class together.
-        num_classes: ``C``.
-
-    With weights all of these are weighted sums, and ``num_samples`` is the sum of the weights.
-    """
+    # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
     probs: Floats
     labels: Floats
@@ -53,15 +43,10 @@ def errors_by_class(table: ClassTable) -> Floats:
 
 
 class ClasswiseSums(Sums):
-    """Statistic: for each class and bin, sums over the samples whose probability of the class is in the bin.
+    """Statistic: for each class and bin, sums over the samples whose probability of the class is in the bin."""
 
-    A row of probabilities adds up to 1, so fewer than ``num_bins`` of its entries are beyond the first bin. Only those
-    are sorted into bins; the first bin is what they leave of the column's sum.
-
-    Attributes:
-        shape: ``(C, B)``.
-        num_labels: Samples of weight above 0 with the label ``(C,)`` float64.
-    """
+    # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
+    # are sorted into bins; the first bin is what they leave of the column's sum.
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.shape = (predictions.num_classes, num_bins)

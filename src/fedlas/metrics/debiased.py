@@ -11,11 +11,9 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> Floats:
-    """Return ``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two.
-
-    With weights, the last ``n_b`` is the effective number of samples: ``accuracy_b * (1 - accuracy_b) / (n_b - 1)``
-    then is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.
-    """
+    """Return ``1 / N * sum_b n_b (gap_b**2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
+    # With weights, the last `n_b` is the effective number of samples: `accuracy_b * (1 - accuracy_b) / (n_b - 1)` then
+    # is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.
     effective = bins.effective_count
     # Bins of fewer than two samples have no variance: the 2 avoids a division by 0 until they are left out below.
     enough = effective > 1.0 + _ONE

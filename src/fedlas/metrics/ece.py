@@ -33,7 +33,7 @@ class Bins:
             add up to the number of samples of a weight above 0.
         confidence: Mean confidence ``(B,)``, NaN where the bin is empty.
         accuracy: Share of correct predictions ``(B,)``, NaN where the bin is empty.
-        effective_count: Of how many equally weighted samples ``accuracy`` would be as sure ``(B,)``; ``count`` itself
+        effective_count: Equally weighted samples that would make ``accuracy`` as sure ``(B,)``; ``count`` itself
             without weights.
     """
 
@@ -51,22 +51,19 @@ class Bins:
 
 @dataclass(frozen=True, eq=False)
 class BinTable:
-    """Sums over bins of confidence, of which calibration errors are made: arrays ``(..., B)`` float64.
+    """Sums over bins of confidence, of which calibration errors are made: arrays ``(..., B)`` float64."""
 
-    A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
+    # A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
 
-    Attributes:
-        count: Samples of each bin, 0 if it is empty.
-        gaps: Sum of ``confidence - outcome``: positive where the confidence is too high.
-        outcome: Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
-        num_samples: ``N``, of all bins together.
-        squares: Sum of the squared weights of each bin, where all others are weighted sums.
-    """
-
+    # Samples of each bin, 0 if it is empty.
     count: Floats
+    # Sum of `confidence - outcome`: positive where the confidence is too high.
     gaps: Floats
+    # Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
     outcome: Floats
+    # `N`, of all bins together.
     num_samples: float
+    # Sum of the squared weights of each bin, where all others are weighted sums.
     squares: Floats
 
     @property
@@ -139,12 +136,9 @@ class EqualWidth(BinSums):
 
 
 def width_bin(values: Tensor, num_bins: int) -> Tensor:
-    """Return the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 belongs to the first.
-
-    Note:
-        A value up to :data:`~fedlas.metrics.ranking.ROUNDING` times its type's precision above an edge lies on it: the
-        softmax of ``log 0.6`` may be the float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
-    """
+    """Return the bin ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 belongs to the first."""
+    # A value up to `ROUNDING` times its type's precision above an edge lies on it: the softmax of `log 0.6` may be the
+    # float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
     below = 1.0 + num_bins * ROUNDING * torch.finfo(values.dtype).eps
     return torch.mul(values, float(num_bins)).sub_(below).ceil_().clamp_(0, num_bins - 1).long()
 

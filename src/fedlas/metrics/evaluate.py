@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.metric import METRICS, Metric
+from fedlas.metrics.metric import METRICS, Metric, called, lacks, new_statistic, value_of
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
 from fedlas.predictions import TopLabel
@@ -61,33 +61,25 @@ def evaluate(
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
-    return [each for each in METRICS.entries() if each.default and not each.lacks(predictions)]
+    return [each for each in METRICS.entries() if each.default and not lacks(each, predictions)]
 
 
 def entries_of(metrics: Iterable[str]) -> list[Metric]:
-    """Return the records of metrics by name, each once.
-
-    Raises:
-        InputError: For an unknown name; the message names the nearest one.
-    """
+    """Return the records of metrics by name, each once."""
     return list({METRICS[name].name: METRICS[name] for name in metrics}.values())
 
 
 def values_of(
     predictions: AnyPredictions, metrics: Sequence[Metric], num_bins: int
 ) -> dict[str, float]:
-    """Return ``metrics`` by name, from one pass; each equals what its own function returns.
-
-    Raises:
-        InputError: If one of them needs the probabilities of all classes, and only the top label is known.
-    """
+    """Return ``metrics`` by name, from one pass; each equals what its own function returns."""
     statistics: dict[object, Statistic] = {}
     for metric in metrics:
-        if isinstance(predictions, TopLabel) and metric.lacks(predictions):
+        if isinstance(predictions, TopLabel) and lacks(metric, predictions):
             raise needs_all_classes(f"{metric.name!r}")
         source = metric.quantity or metric.statistic
         if source not in statistics:
-            statistic = metric.new_statistic(predictions, num_bins)
+            statistic = new_statistic(metric, predictions, num_bins)
             takes_weights = metric.weighted if statistic is None else statistic.takes_weights
             check_takes_weights(predictions, takes_weights=takes_weights)
             if statistic is not None:
@@ -97,7 +89,7 @@ def values_of(
     for metric in metrics:
         source = metric.quantity or metric.statistic
         if source is None:
-            values[metric.name] = metric.called(predictions, num_bins)
+            values[metric.name] = called(metric, predictions, num_bins)
         else:
-            values[metric.name] = metric.of(statistics[source])
+            values[metric.name] = value_of(metric, statistics[source])
     return values

@@ -27,11 +27,9 @@ _OCTAVES = 24
 
 
 def confidence_cell(confidence: Tensor) -> Tensor:
-    """Return the cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with it.
-
-    Cells are ``[a, a + 2**-14)`` up to ``1 - 2**-7``. Beyond, ``1 - confidence`` is resolved to seven bits after the
-    leading one, down to ``2**-24``, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
-    """
+    """Return the cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with it."""
+    # Cells are `[a, a + 2**-14)` up to `1 - 2**-7`. Beyond, `1 - confidence` is resolved to seven bits after the
+    # leading one, down to `2**-24`, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
     even = (confidence * 2.0**WIDTH_BITS).long()
     # The bits of a positive float32 ascend with it.
     key = (1 - confidence).clamp(min=0).float().view(torch.int32) >> _KEY_BITS
@@ -50,11 +48,9 @@ def num_cells(bits: int) -> int:
 
 
 def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
-    """Return the cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with it.
-
-    Every octave of ``p`` below 1/2, and of ``1 - p`` above, has ``2**bits`` cells, down to ``2**-24``; the first cell
-    is what is below that and the last one what is closer to 1.
-    """
+    """Return the cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with it."""
+    # Every octave of `p` below 1/2, and of `1 - p` above, has `2**bits` cells, down to `2**-24`; the first cell is what
+    # is below that and the last one what is closer to 1.
     probs = probs.float()
     # The bits of a positive float32 ascend with it: the exponent's, then as many of the mantissa's as are asked for.
     key = torch.minimum(probs, 1 - probs).clamp(min=0).view(torch.int32) >> (23 - bits)
@@ -64,11 +60,9 @@ def probability_cell(probs: Tensor, *, bits: int) -> Tensor:
 
 
 def class_probs(logits: Tensor) -> Tensor:
-    """Return the softmax in float64 on the CPU; up to some ten thousand classes, a row does not depend on the others.
-
-    The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
-    rows, between which no bin may be cut, would not be equal any more.
-    """
+    """Return the softmax in float64 on the CPU; up to ten thousand classes, a row does not depend on the others."""
+    # The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
+    # rows, between which no bin may be cut, would not be equal any more.
     below = logits.cpu().double() - logits.amax(dim=1, keepdim=True).cpu().double()
     return (below - below.logsumexp(dim=1, keepdim=True)).exp_()
 

@@ -153,11 +153,7 @@ def calibration_by_group(
 
 
 def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
-    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``.
-
-    Raises:
-        InputError: If there is not one group for each sample, or groups are floats or cannot be sorted.
-    """
+    """Return the sorted names of the groups, and the number of each sample's group ``(N,)``."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
         groups = groups.detach().cpu()
@@ -186,6 +182,14 @@ def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], 
         fix = "Pass all groups as integers, or all as strings."
         raise InputError("groups must have an order", str(error), fix) from error
     return names.tolist(), number
+
+
+def check_two_a_group(names: Any, samples: int) -> None:
+    """Raise an InputError for groups of fewer than two samples on average."""
+    if len(names) > max(2, samples // 2):
+        got = f"{len(names):,} groups of {samples:,} samples"
+        fix = "Cut measurements into ranges; a name of every sample is no group."
+        raise InputError("groups must hold two samples on average", got, fix)
 
 
 def group_labels(groups: Any) -> NDArray[Any]:

@@ -48,10 +48,10 @@ def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
         A fraction in ``[0, 1]``, at least ``|mean confidence - accuracy|``.
 
     Note:
-        Equal confidences enter together, so the order of samples does not matter. Of the predicted class; the paper
-        also has it for the r-th most probable one. Errors of opposite sign at different confidences cancel in part,
-        those of one sign do not: for an everywhere overconfident model it is the confidence gap. Keeps the
-        confidences: ``O(N)`` memory. Streaming looks only between the cells of a fine grid.
+        Equal confidences enter together, so the order of samples does not matter. This is the error of the predicted
+        class; the paper also has it for the r-th most probable one. Errors of opposite sign at different confidences
+        cancel in part, those of one sign do not: for an everywhere overconfident model it is the confidence gap. Keeps
+        the confidences: ``O(N)`` memory. Streaming looks only between the cells of a fine grid.
 
     Example:
         >>> ks_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
@@ -79,35 +79,41 @@ class Metric(Entry[Callable[..., float]]):
     unbiased: bool = False
     influence: Callable[[Any], Floats | None] | None = None
 
-    def lacks(self, predictions: AnyPredictions) -> bool:
-        """Return whether ``predictions`` do not hold what it needs: the other classes, or an optional array."""
-        if isinstance(predictions, TopLabel):
-            return not (self.top_label or (self.statistic is not None and self.statistic.top_label))
-        return any(getattr(predictions, name) is None for name in self.needs)
 
-    def new_statistic(self, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
-        """Return what it is computed from, empty; None if it is called."""
-        if self.quantity is not None:
-            return RowMean(self.quantity, self.between)
-        return None if self.statistic is None else self.statistic(predictions, num_bins)
+def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
+    """Return whether ``predictions`` do not hold what a metric needs: the other classes, or an optional array."""
+    if isinstance(predictions, TopLabel):
+        kind = metric.statistic
+        return not (metric.top_label or (kind is not None and kind.top_label))
+    return any(getattr(predictions, name) is None for name in metric.needs)
 
-    def new_sums(self, predictions: AnyPredictions, num_bins: int) -> Sums | None:
-        """Return the same made of sums, which can be added up; None if there is no such."""
-        kind = self.statistic
-        if kind is not None and kind.streaming is not None:
-            return kind.streaming(predictions, num_bins)
-        statistic = self.new_statistic(predictions, num_bins)
-        return statistic if isinstance(statistic, Sums) else None
 
-    def of(self, statistic: Statistic) -> float:
-        """Return the metric of a filled statistic."""
-        table = statistic.table()
-        return float(table if self.formula is None else self.formula(table))
+def new_statistic(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Statistic | None:
+    """Return what a metric is computed from, empty; None if it is called."""
+    if metric.quantity is not None:
+        return RowMean(metric.quantity, metric.between)
+    return None if metric.statistic is None else metric.statistic(predictions, num_bins)
 
-    def called(self, predictions: AnyPredictions, num_bins: int) -> float:
-        """Return what the function gives, with ``num_bins`` if it takes it."""
-        takes_bins = "num_bins" in inspect.signature(self.value).parameters
-        return float(self.value(predictions, **({"num_bins": num_bins} if takes_bins else {})))
+
+def new_sums(metric: Metric, predictions: AnyPredictions, num_bins: int) -> Sums | None:
+    """Return the same made of sums, which can be added up; None if there is no such."""
+    kind = metric.statistic
+    if kind is not None and kind.streaming is not None:
+        return kind.streaming(predictions, num_bins)
+    statistic = new_statistic(metric, predictions, num_bins)
+    return statistic if isinstance(statistic, Sums) else None
+
+
+def value_of(metric: Metric, statistic: Statistic) -> float:
+    """Return a metric of its filled statistic."""
+    table = statistic.table()
+    return float(table if metric.formula is None else metric.formula(table))
+
+
+def called(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
+    """Return what a metric's function gives, with ``num_bins`` if it takes it."""
+    takes_bins = "num_bins" in inspect.signature(metric.value).parameters
+    return float(metric.value(predictions, **({"num_bins": num_bins} if takes_bins else {})))
 
 
 class MetricRegistry(Registry[Callable[..., float]]):
@@ -122,12 +128,11 @@ class MetricRegistry(Registry[Callable[..., float]]):
         # Sorting is stable: metrics of others keep the order of their registration.
         self._entries = {each.name: each for each in sorted(self.entries(), key=_order)}
 
-    def __getitem__(self, name: str) -> Metric:
-        return cast(Metric, super().__getitem__(name))
+    if TYPE_CHECKING:
 
-    def entries(self) -> list[Metric]:  # type: ignore[override]  # narrower
-        """Return all metrics, in the order of their columns."""
-        return cast("list[Metric]", super().entries())
+        def get(self, name: object) -> Metric | None: ...  # noqa: D102
+        def __getitem__(self, name: str) -> Metric: ...
+        def entries(self) -> list[Metric]: ...  # type: ignore[override]  # noqa: D102
 
 
 def _order(metric: Metric) -> float:

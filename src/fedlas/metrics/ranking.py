@@ -20,11 +20,10 @@ double precision. A softmax adds its terms in the order of the classes, so that 
 
 
 class Runs(Protocol):
-    """Groups of samples of equal confidence, by ascending confidence: arrays ``(..., G)`` float64.
+    """Groups of samples of equal confidence, by ascending confidence: arrays ``(..., G)`` float64."""
 
-    A leading axis counts replicates of the samples, in which a group can be empty. With weights, which average 1 over
-    the samples, numbers of samples are sums of weights.
-    """
+    # A leading axis counts replicates of the samples, in which a group can be empty. With weights, which average 1 over
+    # the samples, numbers of samples are sums of weights.
 
     @property
     def num_bins(self) -> int:
@@ -49,20 +48,17 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """:class:`Runs` that are cells of a grid, which hold samples of nearly equal confidence; all ``(G,)``.
+    """:class:`Runs` that are cells of a grid, which hold samples of nearly equal confidence; all ``(G,)``."""
 
-    Attributes:
-        right: Samples of each run that are correct.
-        wrong: Samples that are not; no run is empty.
-        right_confidence: Sum of the confidences of those that are correct.
-        wrong_confidence: Sum of the confidences of the others.
-        num_bins: ``B`` of formulas with bins.
-    """
-
+    # Samples of each run that are correct.
     right: Floats
+    # Samples that are not; no run is empty.
     wrong: Floats
+    # Sum of the confidences of those that are correct.
     right_confidence: Floats
+    # Sum of the confidences of the others.
     wrong_confidence: Floats
+    # `B` of formulas with bins.
     num_bins: int = 15
 
     @property
@@ -81,10 +77,8 @@ class Ranking:
         return self.right_confidence + self.wrong_confidence - self.right
 
     def equal_mass_error(self) -> float:
-        """Bound how far :func:`equal_mass_error` is from that of the single samples in the runs.
-
-        Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
-        """
+        """Bound how far :func:`equal_mass_error` is from that of the single samples in the runs."""
+        # Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         ranks = equal_mass_ranks(self.num_samples, self.num_bins)
         run = np.searchsorted(np.cumsum(self.count), ranks, side="right")
         gaps = np.maximum(self.wrong_confidence, self.right - self.right_confidence)
@@ -92,14 +86,7 @@ class Ranking:
 
 
 class SampleRuns:
-    """:class:`Runs` of single samples, summed when asked for; equal ones are chains, see :func:`starts_of_ties`.
-
-    Args:
-        confidence: ``(N,)`` on the CPU.
-        correct: ``(N,)`` bool.
-        weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
-        num_bins: ``B`` of formulas with bins.
-    """
+    """:class:`Runs` of single samples, summed when asked for; equal ones are chains, see :func:`starts_of_ties`."""
 
     def __init__(
         self, confidence: Tensor, correct: Tensor, weights: Tensor | None, num_bins: int
@@ -134,13 +121,7 @@ class SampleRuns:
 def sorted_samples(
     confidence: Tensor, correct: Tensor, weights: Tensor | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_], Floats | None]:
-    """Return confidences, outcomes and weights by ascending confidence, wrong before right; without weights of 0.
-
-    Args:
-        confidence: ``(N,)`` on the CPU, at least 0.
-        correct: ``(N,)`` bool.
-        weights: ``(N,)``, or None.
-    """
+    """Return confidences, outcomes and weights by ascending confidence, wrong before right; without weights of 0."""
     values = confidence.numpy()
     outcomes = correct.numpy()
     if weights is not None:
@@ -156,11 +137,9 @@ def sorted_samples(
 
 
 def starts_of_ties(ordered: NDArray[Any]) -> Integers:
-    """Return where runs of values begin that are equal, but for :data:`ROUNDING`, in ``ordered (N,)`` ascending.
-
-    A run is a chain of neighbors closer than the tolerance, if its ends are as close too. Where values crowd, chains
-    are longer; there only equal values are a run.
-    """
+    """Return where runs of values begin that are equal, but for :data:`ROUNDING`, in ``ordered (N,)`` ascending."""
+    # A run is a chain of neighbors closer than the tolerance, if its ends are as close too. Where values crowd, chains
+    # are longer; there only equal values are a run.
     tolerance = ROUNDING * float(np.finfo(ordered.dtype).eps)
     steps = np.diff(ordered)
     apart = np.concatenate(([True], steps > tolerance))
@@ -173,15 +152,8 @@ def starts_of_ties(ordered: NDArray[Any]) -> Integers:
 
 
 def equal_mass_places(ordered: NDArray[Any], weights: Floats | None, num_bins: int) -> Integers:
-    """Return where to cut sorted samples into bins of as equal counts as ties allow ``(cuts,)``.
-
-    A cut that falls within a run of :func:`starts_of_ties` moves to its nearer end, the upper one if both are as near.
-
-    Args:
-        ordered: Confidences ``(N,)``, ascending.
-        weights: ``(N,)``, averaging 1; None if every sample counts once.
-        num_bins: ``B``; may exceed ``N``.
-    """
+    """Return where to cut sorted samples into bins of as equal counts as ties allow ``(cuts,)``."""
+    # A cut that falls within a run of `starts_of_ties` moves to its nearer end, the upper one if both are as near.
     ends = np.append(starts_of_ties(ordered)[1:], len(ordered))
     upto = ends.astype(np.float64) if weights is None else np.cumsum(weights)[ends - 1]
     runs = runs_below_cuts(upto[None], len(ordered), num_bins)[0]
@@ -196,10 +168,8 @@ def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
 
 
 def equal_mass_error(runs: Runs) -> Floats:
-    """Return ``sum_b |gap_b| / N`` over bins of as equal counts as whole runs allow ``(...,)``.
-
-    A cut that falls within a run moves to its nearer end, the upper one if both are as near.
-    """
+    """Return ``sum_b |gap_b| / N`` over bins of as equal counts as whole runs allow ``(...,)``."""
+    # A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     gaps = sums_between(equal_mass_cuts(runs), runs.gaps)
     return np.abs(gaps).sum(axis=-1) / runs.num_samples
 
@@ -211,10 +181,8 @@ def equal_mass_cuts(runs: Runs) -> Integers:
 
 
 def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
-    """Return how many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``.
-
-    Samples may have weights that average 1.
-    """
+    """Return how many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``."""
+    # Samples may have weights that average 1.
     ranks = equal_mass_ranks(num_samples, num_bins)
     # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
     offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)

@@ -45,7 +45,7 @@ def auroc(predictions: Predictions) -> float:
     """Area under the ROC curve: probability that an event scores above a sample without one, ties by half.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. Of two classes class 1 is the event; of more classes it is
+        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes class 1 is the event; with more it is
             the mean over each class that occurs against the rest.
 
     Returns:
@@ -79,7 +79,7 @@ def average_precision(predictions: Predictions) -> float:
     """Average precision: mean over events of the precision among all samples that score at least as high.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. Of two classes class 1 is the event; of more classes it is
+        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes class 1 is the event; with more it is
             the mean over each class that occurs against the rest.
 
     Returns:
@@ -128,15 +128,11 @@ def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
 def area_and_influence(
     scores: Floats, happened: NDArray[np.bool_], weights: Floats
 ) -> tuple[float, Floats]:
-    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``.
-
-    For an event that is the share of the others that score below it less the area, over the number of events; for the
-    others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its ``n / (n - 1)``.
-
-    Source:
-        DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves", Biometrics 44
-        (1988); Sun and Xu 2014 for the computation from ranks.
-    """
+    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``."""
+    # For an event that is the share of the others that score below it less the area, over the number of events; for the
+    # others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its `n / (n - 1)`.
+    # Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves",
+    # Biometrics 44 (1988); Sun and Xu 2014 for the computation from ranks.
     events = _Ranked(scores[happened], weights[happened])
     others = _Ranked(scores[~happened], weights[~happened])
     above = others.share_below(scores[happened])
@@ -178,12 +174,7 @@ def mean_precision(scores: Floats, happened: NDArray[np.bool_], weights: Floats)
 
 
 def pairs_in_order(low: Floats, high: Floats) -> Floats:
-    """Return pairs of which the sample of ``low`` has the smaller score, and half of those with equal ones ``(R,)``.
-
-    Args:
-        low: Samples at each distinct score, ascending, of ``R`` replicates ``(R, G)``.
-        high: The other kind of samples ``(R, G)``.
-    """
+    """Return pairs of which the sample of ``low`` has the smaller score, and half of those with equal ones ``(R,)``."""
     return np.asarray((high * (low.cumsum(axis=1) - 0.5 * low)).sum(axis=1))
 
 

@@ -29,7 +29,8 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
     """Share of samples whose predicted class is the label.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Of equal logits the first is predicted.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; of equal logits the first is
+            predicted.
 
     Returns:
         A fraction in ``[0, 1]``.
@@ -54,7 +55,7 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
     """Share of samples whose label has one of the ``k`` highest logits.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. Of equal logits the first counts as higher.
+        predictions: Logits ``(N, C)`` and target ``(N,)``. Among equal logits the first counts as higher.
         k: How many classes may be named. With fewer than ``k`` classes all of them are named, ``k = min(k, C)``, and
             the result is 1.
 

@@ -132,8 +132,9 @@ class Chunk:
     @cached_property
     def log_total(self) -> Tensor:
         """``log sum_k exp(logit_k - highest logit)`` ``(n,)`` float64."""
-        highest = self.logits.amax(dim=1, keepdim=True)
-        totals = [_exp(part - top).sum(dim=1) for part, top in _parts(self.logits, highest)]
+        highest = logarithm(self._highest) if self._are_probs else self._highest
+        parts = _parts(self.logits, highest.unsqueeze(1))
+        totals = [_exp(part.sub_(top)).sum(dim=1) for part, top in parts]
         return torch.cat(totals).log_().cpu()
 
     @cached_property
@@ -166,12 +167,12 @@ class Chunk:
 
 
 def _parts(matrix: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows of ``matrix (n, C)`` in float64, and those of ``beside`` as they are."""
+    """Yield copies of some rows of ``matrix (n, C)`` in float64, and those of ``beside`` as they are."""
     if matrix.device.type == "mps":  # it has no float64
         matrix, beside = matrix.cpu(), beside.cpu()
     rows = max(1, _DOUBLES // matrix.shape[1]) if matrix.device.type == "cpu" else len(matrix)
     for part, other in zip(matrix.split(rows), beside.split(rows), strict=True):
-        yield part.double(), other
+        yield part.to(torch.float64, copy=True), other
 
 
 def _exp(values: Tensor) -> Tensor:

@@ -13,20 +13,10 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def area_of(count: Floats, wrong: Floats) -> Floats:
-    """Return the area under the risk-coverage curve, in expectation over the order of equal confidences.
-
-    After all groups before it, with ``K`` samples and ``E`` errors, the next ``j`` of a group of ``n`` samples and
-    ``e`` errors have ``j e / n`` errors in expectation. So the risks of the group add up to ``sum_{j=1}^n
-    (E + j e / n) / (K + j) = e + (E - K e / n) (H(K + n) - H(K))`` with the harmonic numbers ``H``.
-
-    Args:
-        count: Samples of each group ``(..., G)`` float64, by descending confidence; an empty group adds nothing. With
-            weights, which average 1, sums of weights: the digamma function continues the harmonic numbers.
-        wrong: Wrong ones among them ``(..., G)``.
-
-    Returns:
-        ``(...,)``.
-    """
+    """Return the area under the risk-coverage curve, in expectation over the order of equal confidences."""
+    # After all groups before it, with `K` samples and `E` errors, the next `j` of a group of `n` samples and `e` errors
+    # have `j e / n` errors in expectation. So the risks of the group add up to `sum_{j=1}^n (E + j e / n) / (K + j) = e
+    # + (E - K e / n) (H(K + n) - H(K))` with the harmonic numbers `H`.
     before = np.cumsum(count, axis=-1) - count
     errors = np.cumsum(wrong, axis=-1) - wrong
     first, last = (
@@ -44,11 +34,9 @@ def area(runs: Runs) -> Floats:
 
 
 def generalized_area(runs: Runs) -> Floats:
-    """Return the area under the share of all samples that are accepted and wrong, over coverage; ties by half.
-
-    With the error rate ``r``, half of ``r**2`` are the pairs of two wrong samples. Of a wrong and a right one, those
-    count in which the wrong one is the more confident.
-    """
+    """Return the area under the share of all samples that are accepted and wrong, over coverage; ties by half."""
+    # With the error rate `r`, half of `r**2` are the pairs of two wrong samples. Of a wrong and a right one, those
+    # count in which the wrong one is the more confident.
     right = runs.count - runs.wrong
     below = np.cumsum(right, axis=-1) - 0.5 * right
     wrong = runs.wrong.sum(axis=-1)

@@ -31,27 +31,22 @@ _NOTHING = 800.0
 
 @dataclass(frozen=True, eq=False)
 class Spectra:
-    """Cosine transforms of gaps along the confidence axis, and how the scale is sought; a row for each replicate.
+    """Cosine transforms of gaps along the confidence axis, and how the scale is sought; a row for each replicate."""
 
-    Attributes:
-        values: ``2 / N * sum_i gap_i * cos(pi * k * position_i)`` for the lowest frequencies ``k`` ``(R, K)``. Smoothed
-            on a scale of ``s``, a function has next to nothing left beyond frequency ``2 / s``.
-        guess: Scale at which the search begins.
-        precision: Of the scale.
-        fewest: Nodes that integrate at least.
-    """
-
+    # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the lowest frequencies `k` `(R, K)`. Smoothed on a scale of
+    # `s`, a function has next to nothing left beyond frequency `2 / s`.
     values: Floats | NDArray[np.complex128]
+    # Scale at which the search begins.
     guess: float = 0.0
+    # Of the scale.
     precision: float = _PRECISION
+    # Nodes that integrate at least.
     fewest: int = STEPS
 
 
 def gaps_on_nodes(runs: Ranking) -> Floats:
-    """Return the gaps divided between the nodes around their positions ``(STEPS + 1,)``: size and center stay.
-
-    Those of right and of wrong predictions of a cell are at their own mean confidence.
-    """
+    """Return the gaps divided between the nodes around their positions ``(STEPS + 1,)``: size and center stay."""
+    # Those of right and of wrong predictions of a cell are at their own mean confidence.
     count = np.concatenate([runs.wrong, runs.right])
     confidence = np.concatenate([runs.wrong_confidence, runs.right_confidence])
     right = np.concatenate([np.zeros_like(runs.wrong), runs.right])
@@ -65,26 +60,20 @@ def gaps_on_nodes(runs: Ranking) -> Floats:
 
 
 def spectrum(nodes: Floats) -> NDArray[np.complex128]:
-    """Return the cosine transform of gaps on the nodes ``(STEPS + 1,)``.
-
-    It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
-    """
+    """Return the cosine transform of gaps on the nodes ``(STEPS + 1,)``."""
+    # It is the Fourier transform of the gaps and their mirror image, whose ends are not repeated.
     mirrored = np.concatenate((nodes, nodes[-2:0:-1]))
     mirrored[[0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
     return np.fft.rfft(mirrored)
 
 
 class SmoothedGaps:
-    """For each row, ``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian.
+    """For each row, ``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian."""
 
-    Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the gaps are
-    put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes' own diffusion
-    stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the integral.
-
-    Args:
-        spectra: ``(R, K)`` as in :class:`Spectra`.
-        fewest: As there.
-    """
+    # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the gaps
+    # are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes' own
+    # diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the
+    # integral.
 
     def __init__(self, spectra: NDArray[Any], *, fewest: int = STEPS) -> None:
         self._spectra = spectra
@@ -117,17 +106,9 @@ def fixed_scales(
     guess: float = 0.0,
     precision: float = _PRECISION,
 ) -> Floats:
-    """Return the ``scale`` of each row that equals its integral there ``(R,)``.
-
-    The difference ``integral - scale`` falls at least as fast as the scale rises, so it has one zero, and its value at
-    any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
-
-    Args:
-        integrals: ``(scales, rows) -> integrals``, never rising with the scale.
-        total: What the integral never falls below ``(R,)``: the absolute sum of the gaps.
-        guess: Where the search begins; what is below ``total`` is raised to it.
-        precision: Of the scale: where the difference is that small, the zero is that near.
-    """
+    """Return the ``scale`` of each row that equals its integral there ``(R,)``."""
+    # The difference `integral - scale` falls at least as fast as the scale rises, so it has one zero, and its value at
+    # any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
     every = np.arange(len(total))
     # The integral never rises, so the zero lies between any scale and the integral there: two evaluations bracket it.
     one = np.maximum(guess, total)
@@ -193,11 +174,9 @@ def _published(predictions: AnyPredictions) -> float:
 
 
 def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """Average smoothed |gap| over smoothed density, at points of ``[0, 1]``.
-
-    The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
-    node counts half.
-    """
+    """Average smoothed |gap| over smoothed density, at points of ``[0, 1]``."""
+    # The Gaussian is cut off at a distance of 1/2. Ends are reflected about their nodes, so that what is put on an end
+    # node counts half.
     steps = max(1000, round(10 / scale))
     place = confidence * steps
     node = np.minimum(np.floor(place).astype(np.int64), steps - 1)

@@ -30,7 +30,7 @@ from fedlas.metrics.groups import (
     RowsInGroups,
     class_table,
 )
-from fedlas.metrics.metric import METRICS, Metric
+from fedlas.metrics.metric import METRICS, Metric, new_sums, value_of
 from fedlas.metrics.sums import Sums, check_takes_weights
 from fedlas.predictions import Predictions
 
@@ -98,9 +98,9 @@ class StreamingMetrics(Accumulator):
         self._sources: dict[str, Sums] = {}
         by_source: dict[object, Sums] = {}
         for metric in entries:
-            statistic = metric.new_sums(empty, self.num_bins)
+            statistic = new_sums(metric, empty, self.num_bins)
             if statistic is None:
-                able = [each.name for each in METRICS.entries() if each.new_sums(empty, 1)]
+                able = [each.name for each in METRICS.entries() if new_sums(each, empty, 1)]
                 expected = "metrics must be such as sums are enough for"
                 raise InputError(expected, repr(metric.name), suggestion("", able))
             if weighted and not statistic.takes_weights:
@@ -130,8 +130,8 @@ class StreamingMetrics(Accumulator):
             logits: ``(N, C)``, finite, on any device.
             target: Labels ``(N,)``.
             label_probs: Label distributions ``(N, C)``, for metrics that need them.
-            weights: Of the samples ``(N,)``, if and only if it was made with ``weighted=True``; on the same scale in
-                all batches.
+            weights: Weights of the samples ``(N,)``, if and only if it was made with ``weighted=True``; on the same
+                scale in all batches.
 
         Raises:
             InputError: As :class:`~fedlas.Predictions`, for another number of classes, without ``label_probs`` that a
@@ -208,7 +208,7 @@ class StreamingMetrics(Accumulator):
         """
         self._check_samples()
         self._take_pending()
-        return {name: self._entries[name].of(each) for name, each in self._sources.items()}
+        return {name: value_of(self._entries[name], each) for name, each in self._sources.items()}
 
     def error_bounds(self) -> dict[str, float]:
         """Return how far each number of :meth:`compute` can be from the metric's own function; mostly 0."""
@@ -228,7 +228,7 @@ class StreamingMetrics(Accumulator):
 def _default_entries() -> list[Metric]:
     """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
     empty = template(1)
-    return [each for each in default_metrics(empty) if not each.needs and each.new_sums(empty, 1)]
+    return [each for each in default_metrics(empty) if not each.needs and new_sums(each, empty, 1)]
 
 
 def template(num_classes: int, *, weighted: bool = False) -> Predictions:

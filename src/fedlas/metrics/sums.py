@@ -92,15 +92,7 @@ class Sums(Statistic):
 
 
 class CellSums:
-    """Sums over cells, the first of them of the weights.
-
-    Args:
-        size: Number of cells.
-        names: What the further sums are of.
-
-    Attributes:
-        values: ``(1 + len(names), size)`` float64 on the CPU. Adding those of two objects adds their sums.
-    """
+    """Sums over cells, the first of them of the weights."""
 
     def __init__(self, size: int, *names: str) -> None:
         self.values = torch.zeros(1 + len(names), size, dtype=torch.float64, device="cpu")
@@ -124,12 +116,7 @@ class CellSums:
 
 
 class RowMean(Sums):
-    """Statistic: the weighted mean over all samples of a quantity of each row.
-
-    Args:
-        quantity: From a chunk to ``(n,)``.
-        between: Least and largest value of the quantity, outside of which a stored sum is refused.
-    """
+    """Statistic: the weighted mean over all samples of a quantity of each row."""
 
     def __init__(self, quantity: Quantity, between: Range = ANY) -> None:
         self.quantity = quantity
@@ -186,11 +173,7 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
 
 
 def refuse_weights(predictions: Any) -> None:
-    """Refuse a published variant, which knows of no weights, for ``predictions`` that have some.
-
-    Raises:
-        InputError: If their weights are not None.
-    """
+    """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
     if getattr(predictions, "weights", None) is not None:
         fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
         raise InputError(
@@ -199,11 +182,7 @@ def refuse_weights(predictions: Any) -> None:
 
 
 def check_takes_weights(predictions: Any, *, takes_weights: bool) -> None:
-    """Refuse weighted predictions for a metric that would ignore the weights.
-
-    Raises:
-        InputError: If ``predictions`` have weights and the metric does not take them.
-    """
+    """Refuse weighted predictions for a metric that would ignore the weights."""
     weights = getattr(predictions, "weights", None)
     if weights is not None and not takes_weights:
         raise InputError(

@@ -12,11 +12,7 @@ from fedlas.predictions import Predictions
 
 
 def label_probs_of(rows: Predictions | Chunk) -> Tensor:
-    """Return the label distributions ``(n, C)`` of a chunk or of predictions.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """Return the label distributions ``(n, C)`` of a chunk or of predictions."""
     if rows.label_probs is not None:
         return rows.label_probs
     raise InputError(

@@ -4,7 +4,6 @@ In: a model, a criterion, batches. Out: a loss to train on, or ``Predictions``.
 """
 
 from fedlas.objective.objective import Objective, param_groups
-from fedlas.objective.perturbed import drifted_predictions
-from fedlas.objective.predict import predict
+from fedlas.objective.predict import drifted_predictions, predict
 
 __all__ = ["Objective", "drifted_predictions", "param_groups", "predict"]

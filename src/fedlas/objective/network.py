@@ -166,11 +166,17 @@ def _session(path: Any) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Without a second attempt, of which onnxruntime tells standard output.
+        session = runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        for each in (*session.get_inputs(), *session.get_outputs()):
+            each.name  # noqa: B018 (one that is no text raises)
     except Exception as error:  # of any kind of damage
         reason = " ".join(str(error).split())[:200]
         fix = "Pass a file that torch.onnx.export or fedlas.deploy.export wrote."
         raise InputError("onnxruntime must load the file", f"{path} ({reason})", fix) from error
+    return session
 
 
 def _output(session: Any, name: str | None) -> str:

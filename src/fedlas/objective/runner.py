@@ -236,8 +236,7 @@ def _on_cpu(part: Tensor) -> Tensor:
 def collected_labels(runner: Runner) -> MultiLabel:
     """Return all predictions of independent labels."""
     parts = list(runner)
-    names = [name for name in ("logits", "target", "features", "clusters") if name in parts[0]]
-    columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in names}
+    columns: dict[str, Any] = {name: torch.cat([rows[name] for rows in parts]) for name in parts[0]}
     return MultiLabel(**columns)
 
 

@@ -13,6 +13,9 @@ from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, canvas, caption, legend
 from fedlas.predictions import Predictions
 
+_COLORS = (2, 1, 4)
+"""Blue, orange and green: the first two differ for color-blind readers, too."""
+
 
 @check_kinds
 def decision_curve(
@@ -74,7 +77,7 @@ def decision_curve(
         )
     axes, palette = canvas(theme, ax, size=(4.6, 3.4))
     for number, (name, curve) in enumerate(curves.items()):
-        style = {**palette.line(number), "color": palette.line(2 + number)["color"]}
+        style = {**palette.line(number), "color": palette.line(_COLORS[number % 3])["color"]}
         axes.plot(curve.threshold, unit * curve.model, linewidth=1.8, label=name, zorder=3, **style)
         if len(curves) == 1:
             low = unit * curve.low

@@ -84,7 +84,12 @@ def roc_curves(
         legend_below(axes, palette)
     elif legend:
         draw_legend(
-            axes, palette, size=8.5, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6
+            axes,
+            palette,
+            share=8.5 / 9,
+            loc="center left",
+            bbox_to_anchor=(1.02, 0.5),
+            handlelength=2.6,
         )
     return axes
 

@@ -205,9 +205,12 @@ def canvas(
 
 
 def _own_axes(theme: Theme, size: tuple[float, float]) -> Any:
-    """Return an Axes on a new figure: of pyplot where that is in use, so that ``plt.show()`` shows it."""
+    """Return an Axes on a new figure: of pyplot where that has windows, so that ``plt.show()`` shows it."""
     pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None:
+    backends = require("matplotlib.backends", extra="plots")
+    windows = backends.backend_registry.list_builtin(backends.BackendFilter.INTERACTIVE)
+    # without windows a figure of pyplot would only stay in memory
+    if pyplot is None or pyplot.get_backend().lower() not in windows:
         return new_axes(theme, size=size)
     figure = pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
     return figure.subplots()

@@ -81,8 +81,8 @@ class Arrow(TableSource):
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         return TableChunk(
             np.arange(self._rows, self._rows + table.num_rows) + 1,
-            {name: self._column(_whole(table.column(name)), name) for name in numbers},
-            {name: _plain_values(_whole(table.column(name))) for name in others},
+            {name: self._column(table.column(name), name) for name in numbers},
+            {name: _plain_values(table.column(name)) for name in others},
             self.label,
         )
 
@@ -115,8 +115,8 @@ class Arrow(TableSource):
         shape = [len(values)]
         if hasattr(values, "value_lengths"):
             lengths = np.from_dlpack(values.value_lengths().fill_null(0))
-            shape.append(int(lengths.max()))
-            for row in np.flatnonzero(lengths != lengths.max())[:1]:
+            shape.append(max(1, int(lengths.max())))
+            for row in np.flatnonzero(lengths != shape[1])[:1]:
                 expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
                 got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
                 raise InputError(expected, got, "Write one number for each class.")
@@ -139,9 +139,9 @@ class Arrow(TableSource):
         return array.reshape(shape)
 
 
-def _whole(column: Any) -> Any:
-    """Return a column as one array."""
-    return column.combine_chunks() if hasattr(column, "combine_chunks") else column
+def as_batch(table: Any) -> Any:
+    """Return a table as one record batch."""
+    return table.combine_chunks().to_batches()[0]
 
 
 def _plain_values(column: Any) -> list[Any]:
@@ -149,8 +149,8 @@ def _plain_values(column: Any) -> list[Any]:
     types = pyarrow_module().types
     texts = column.dictionary if types.is_dictionary(column.type) else column
     if types.is_string(texts.type) or types.is_large_string(texts.type):
-        lengths = pyarrow_module(".compute").binary_length(texts)
-        longest = pyarrow_module(".compute").max(lengths).as_py() or 0
+        compute = pyarrow_module(".compute")
+        longest = compute.max(compute.binary_length(texts)).as_py() or 0
         if longest > _LONGEST:
             fix = "Leave out columns of long text, or look for a quote that is never closed."
             got = f"{longest:,} bytes in a cell"

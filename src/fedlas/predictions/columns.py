@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -214,39 +214,19 @@ class Columns:
         Raises:
             InputError: If one does not exist, or is named as a score or a label too.
         """
-        patterns = _words(self.covariates, names)
-        if not patterns:
-            return ()
-        scores = _words(getattr(self, self.kind or "logits"), names) + _words(
-            self.label_probs, names
-        )
+        scores = _words(getattr(self, self.kind or "logits"), names)
+        patterns = scores + _words(self.label_probs, names)
         others = {self.target, self.correct, self.predicted, self.weights}
         used = {
             name
             for name in names
-            if name in others or any(fnmatchcase(name, each) for each in scores)
+            if name in others or any(fnmatchcase(name, each) for each in patterns)
         }
-        columns: list[str] = []
-        for pattern in patterns:
-            if pattern in names or not set(pattern) & set("*?["):
-                _check_exists(pattern, names, "covariates=", where)
-                if pattern in used:
-                    fix = "Leave it out of covariates=."
-                    raise InputError(
-                        "covariates must be other columns than scores and labels",
-                        repr(pattern),
-                        fix,
-                    )
-                columns.append(pattern)
-            elif matches := [
-                name for name in names if fnmatchcase(name, pattern) and name not in used
-            ]:
-                columns += matches
-            else:
-                got = f"none of {few(names)} in {where}"
-                raise InputError(
-                    f"covariates={pattern!r} must match a column", got, "Name the columns."
-                )
+        covariates = _words(self.covariates, names)
+        columns, _ = _find(covariates, names, used, "covariates=", where, fewest=1)
+        for name in used.intersection(columns):
+            expected = "covariates must be other columns than scores and labels"
+            raise InputError(expected, repr(name), "Leave it out of covariates=.")
         return tuple(dict.fromkeys(columns))
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
@@ -309,6 +289,20 @@ class NumberColumns:
     numbers: tuple[int, ...] = ()
 
 
+def columns_named(names: Mapping[str, Any]) -> Columns:
+    """Return the columns that keyword arguments name.
+
+    Raises:
+        InputError: For an unknown one, or as :class:`Columns`.
+    """
+    known = [each.name for each in fields(Columns)]
+    for name in names:
+        if name not in known:
+            expected = "arguments of a table must be fields of fedlas.predictions.Columns"
+            raise InputError(expected, repr(name), suggestion(name, known))
+    return Columns(**names)
+
+
 def option_of(name: str) -> str:
     """Return how messages name a field of :class:`Columns`; the command line makes ``--name`` of it."""
     return f"{name}="
@@ -334,7 +328,12 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
 
 
 def _find(
-    patterns: Sequence[str], names: Sequence[str], used: Container[str], option: str, where: str
+    patterns: Sequence[str],
+    names: Sequence[str],
+    used: Container[str],
+    option: str,
+    where: str,
+    fewest: int = 2,
 ) -> tuple[list[str], list[str]]:
     """Return the columns that ``patterns`` name, and their names as classes; wildcards leave out ``used`` columns."""
     columns: list[str] = []
@@ -346,12 +345,15 @@ def _find(
         else:
             matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
             matches = [name for name in matches if not _INDEX.fullmatch(name)]
-            if len(matches) < 2:
+            if len(matches) < fewest:
                 got = f"{len(matches)} of {few(names)} in {where}"
-                fix = "Name the columns; a single one is the positive class of two."
-                raise InputError(f"{option}{pattern!r} must match at least two columns", got, fix)
+                fix = "Name the columns"
+                fix += "; a single one is the positive class of two." if fewest > 1 else "."
+                count = "at least two columns" if fewest > 1 else "a column"
+                raise InputError(f"{option}{pattern!r} must match {count}", got, fix)
             matched = _matched(pattern, matches)
-            _check_order(matched, pattern, where)
+            if fewest > 1:  # classes
+                _check_order(matched, pattern, where)
         columns += matches
         parts += matched
     return columns, parts

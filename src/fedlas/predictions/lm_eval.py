@@ -15,8 +15,8 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.json_rows import at_path, json_rows
 from fedlas.predictions.language import Answers
+from fedlas.predictions.lines import at_path, json_rows
 from fedlas.predictions.sources import Frame
 from fedlas.predictions.stated import LABEL, stated_confidence
 

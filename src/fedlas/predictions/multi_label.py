@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
-from fedlas.predictions.arguments import check_clusters, check_features, detached
+from fedlas._core.files import checked_path, write_atomically
+from fedlas.predictions.arguments import check_clusters, check_features, check_weights, detached
 from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.sources import open_archive
 
 UNKNOWN = -100
 """Target of a label that is not known."""
@@ -29,6 +33,7 @@ class MultiLabel:
         target: 1 where a label is present, 0 where it is absent, -100 where that is unknown ``(N, L)``.
         names: Names of the labels; None numbers them from 0.
         features: Optional input of the classifier head ``(N, D)``.
+        weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`. Without, each sample is
             one where labels are pooled, since labels of one sample are not independent.
 
@@ -46,6 +51,7 @@ class MultiLabel:
     names: Sequence[str] | None = None
     features: Any = None
     clusters: Any = None
+    weights: Any = None
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -70,6 +76,8 @@ class MultiLabel:
             values["features"] = check_features(detached("features", self.features), len(logits))
         if self.clusters is not None:
             values["clusters"] = check_clusters(self.clusters, len(logits))
+        if self.weights is not None:
+            values["weights"] = check_weights(detached("weights", self.weights), len(logits))
 
     def __repr__(self) -> str:
         return f"MultiLabel({self.num_samples} samples, {self.num_labels} labels)"
@@ -116,7 +124,36 @@ class MultiLabel:
 
     def with_logits(self, logits: Tensor) -> MultiLabel:
         """Return the same samples with other logits, e.g. after calibration."""
-        return MultiLabel(logits, self.target, self.names, self.features, self.clusters)
+        return replace(self, logits=logits)
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path`` (``.npz``) atomically, with an array for each attribute, and return it.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        arrays: dict[str, Any] = {
+            name: np.asarray(value) for name, value in vars(self).items() if value is not None
+        }
+        return write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> MultiLabel:
+        """Read a file of :meth:`save`; a file from a stranger cannot run code.
+
+        Raises:
+            InputError: If the file is missing or damaged, or has no arrays ``logits`` and ``target``.
+        """
+        with open_archive(checked_path(path)) as archive:
+            if "logits" not in archive or "target" not in archive:
+                expected = "the file must hold arrays 'logits' and 'target'"
+                got = f"{path} with {sorted(archive.names)}"
+                raise InputError(expected, got, "Save it with MultiLabel.save.")
+            names = [field.name for field in fields(cls) if field.name in archive]
+            arrays: dict[str, Any] = {name: archive[name] for name in names}
+        if "names" in arrays:
+            arrays["names"] = arrays["names"].tolist()
+        return cls(**arrays)
 
     def _rows(self, columns: slice, what: str) -> Predictions:
         logits = self.logits[:, columns]
@@ -132,4 +169,5 @@ class MultiLabel:
             target[known],
             features=None if self.features is None else self.features[samples],
             clusters=samples if self.clusters is None else self.clusters[samples],
+            weights=None if self.weights is None else self.weights[samples],
         )

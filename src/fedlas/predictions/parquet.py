@@ -18,6 +18,8 @@ from fedlas.predictions import sources
 from fedlas.predictions.arrow import Arrow, pyarrow_module
 
 _FREE = 2**26
+_MOST_TEXT = 2**28
+_TEXTS = ("string", "large_string")
 _MOST_RATIO = 1000
 """Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
@@ -41,15 +43,34 @@ class Parquet(Arrow):
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         names = dict.fromkeys([*numbers, *others])
         texts = [name for name in names if self._is_text(name)]
-        columns = self.names if self.keeps_all else list(names)
+        columns = list(names)
+        if self.keeps_all:
+            columns = self.names
+            texts = [name for name in columns if str(self.schema.field(name).type) in _TEXTS]
         check_expansion(self.path, columns)
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
         with pyarrow_module(".parquet").ParquetFile(
-            self.path, read_dictionary=[] if self.keeps_all else texts, pre_buffer=False, **LIMITS
+            self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
             for batch in file.iter_batches(batch_size=sources.ROWS, columns=columns):
-                yield batch, batch
+                yield batch, self._written_out(batch, texts) if self.keeps_all else batch
+
+    def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:
+        """Return rows with the types of the file, unless texts that stand in many rows take too much memory."""
+        compute = pyarrow_module(".compute")
+        for name in texts:
+            column = batch.column(name)
+            size = compute.sum(
+                compute.binary_length(column.dictionary).take(column.indices)
+            ).as_py()
+            if (size or 0) > _MOST_TEXT:
+                expected = (
+                    f"texts of {len(batch):,} rows must be shorter than {_MOST_TEXT:,} bytes in all"
+                )
+                got = f"{size:,} in column {name!r} of {self.label}"
+                raise InputError(expected, got, "Leave out columns of long text.")
+        return batch.cast(self.schema)
 
     def _is_text(self, name: str) -> bool:
         """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""

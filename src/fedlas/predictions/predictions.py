@@ -27,7 +27,7 @@ from fedlas.predictions.arguments import (
     detached,
     no_labels,
 )
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.sources import Frame, open_archive
@@ -285,7 +285,7 @@ class Predictions:
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
             tensor([ True, False])
         """
-        named = Columns(**columns)
+        named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
             fix = "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...)."
             raise InputError("probs or logits must name columns", named.kind or "none", fix)

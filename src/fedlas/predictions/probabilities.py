@@ -50,7 +50,7 @@ class Probabilities:
         self, *, normalize: bool, fixes: Mapping[str, str], precision: float = 0.0, file: str = ""
     ) -> None:
         self.normalize = normalize
-        self._of = f" of {file}" if file else ""
+        self.file = file
         self._precision = max(SUM_TOLERANCE, precision)
         self._fixes = fixes
         self._rows = self._divided = 0
@@ -72,7 +72,8 @@ class Probabilities:
         far = (sums <= 0) if self.normalize else (sums < 1.0 - below) | (sums > 1.0 + above)
         if bool(far.any()):
             row = int(far.nonzero()[0])
-            got = f"{float(sums[row]):.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
+            place = f"{where(row)} of {self.file}" if self.file else where(row)
+            got = f"{float(sums[row]):.6g} in {place} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
                 raise InputError("a row must have a positive number", got, "Remove the row.")
             fix = "Name the columns of all classes, and no other; for independent classes there is no softmax."

@@ -13,7 +13,7 @@ from typing import Any
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns, option_of
+from fedlas.predictions.columns import Columns, columns_named, option_of
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
@@ -134,7 +134,7 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    return _read(path, Columns(**names) if names else columns, labels=labels)
+    return _read(path, columns_named(names) if names else columns, labels=labels)
 
 
 def _read(

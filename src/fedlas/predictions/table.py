@@ -353,5 +353,6 @@ class TableReader:
         check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
     ) -> Tensor:
         """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
+        check.file = chunk.file
         checked = check.both if values.shape[1] == 1 else check.checked
         return checked(values, chunk.where, chunk.column_of(names))

@@ -15,9 +15,9 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file, parse_json
 from fedlas.predictions import lines
-from fedlas.predictions.arrow import Arrow, pyarrow_module
+from fedlas.predictions.arrow import Arrow, as_batch, pyarrow_module
 from fedlas.predictions.cells import TableChunk
-from fedlas.predictions.json_rows import at_path, json_row, numbers_at
+from fedlas.predictions.lines import at_path, json_row, numbers_at
 from fedlas.predictions.parquet import Parquet
 from fedlas.predictions.sources import Archive, TableSource
 
@@ -104,7 +104,8 @@ class Delimited(Arrow):
                 rows = rows[1:]
             if len(rows):
                 table = self.parsed(content, types)
-                yield table, lines.check_count(rows, table, self._rows, self.label)
+                rows = lines.check_count(rows, table, self._rows, self.label)
+                yield as_batch(table), rows
 
     def parsed(self, content: Any, types: dict[str, str]) -> Any:
         """Return the columns of ``types`` in the bytes of some rows."""
@@ -165,8 +166,9 @@ class JsonLines(Arrow):
         first = self._first_values(names) if is_plain else {}
         for content, rows in lines.row_blocks(self.path):
             if is_plain:
-                table = self._parsed(content, first, others)
-                rows = lines.check_count(rows, table, self._rows, self.label)
+                parsed = self._parsed(content, first, others)
+                rows = lines.check_count(rows, parsed, self._rows, self.label)
+                table = as_batch(parsed)
             else:
                 table = [row.as_py().decode() for row in rows]
             yield table, rows

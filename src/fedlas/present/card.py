@@ -21,14 +21,20 @@ from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.present.decision import decision_words, rules_of, rules_table
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.metric_tables import classes_of, legend_of
+from fedlas.present.groups import acceptance, thresholds_table
+from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics
 from fedlas.present.page import render
-from fedlas.present.positive_class import is_event, plain_measures
+from fedlas.present.positive_class import (
+    decision_words,
+    is_event,
+    plain_measures,
+    rules_of,
+    rules_table,
+)
 from fedlas.present.report import measured_stages
 from fedlas.present.stages import DEFAULT, check_options, is_same
-from fedlas.present.table import DASH, Block, Note, Table, html_table, table_of, text_of
+from fedlas.present.table import Block, Note, Table, html_table, text_of
 from fedlas.present.verdict import effect
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
@@ -70,7 +76,7 @@ class CalibrationCard:
             # Several are told by the table.
             more = [decision_words(each, evaluation.event) for each in chosen if len(chosen) == 1]
             return [*sentences, *more]
-        return [*sentences, _acceptance(self.content["selective"])]
+        return [*sentences, acceptance(self.content["selective"])]
 
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
@@ -287,25 +293,7 @@ def card_of(
     rules: Sequence[Rule] = (),
     exported: Mapping[str, Any] | None = None,
 ) -> CalibrationCard:
-    """Measure both stages of the test predictions, and make the card of them.
-
-    Args:
-        val: As in :func:`card`.
-        test: As there.
-        calibration: Fitted on ``val``, or on other data.
-        model: Facts about the model, see :func:`~fedlas.deploy.make_card.make_card`, as are the next one and the last.
-        data: Facts about its data.
-        risks: As in :func:`card`.
-        replicates: As there.
-        num_bins: As there.
-        title: As there.
-        top_label: As there.
-        rules: Of two classes, what decides from which probability of the event to act.
-        exported: The exported file that the card belongs to.
-
-    Raises:
-        InputError: If a number is out of range, predictions have weights, or rules are not for these predictions.
-    """
+    """Measure both stages of the test predictions, and make the card of them; see :func:`card` and ``make_card``."""
     stages = stages_of(test, calibration)
     is_binary = is_event(test) and not top_label
     if rules and not is_binary:
@@ -346,58 +334,12 @@ def card_of(
         data=data,
         num_bins=num_bins,
         risks=risks,
-        metrics=evaluation.plain_metrics(),
+        metrics=plain_metrics(evaluation.measured, evaluation.estimates),
         replicates=replicates,
         exported=exported,
         event=event,
     )
     return CalibrationCard(content, evaluation)
-
-
-def thresholds_table(content: Mapping[str, Any]) -> Table:
-    """Return the threshold for each risk, and its risk and coverage on test."""
-    heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
-             "At most %")  # fmt: skip
-    rows = []
-    needed = []
-    for row in content["selective"]["thresholds"]:
-        risk = f"{100 * row['risk']:g}"
-        if row["threshold"] is None:
-            rows.append([risk, "none", *[DASH] * 5])
-            needed.append(f"{risk} % needs {row['needed']:,}")
-            continue
-        val = row["val"]
-        test = row["test"]
-        share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
-        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']:,} of {val['accepted']:,}"]
-        on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
-        accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
-        rows.append([risk, accept, *on_val, *on_test])
-    few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
-    notes = [few] if needed else []
-    return table_of(heads, rows, title="What may be accepted", notes=notes)
-
-
-def _is_all(row: Mapping[str, Any]) -> bool:
-    return bool(row["val"]["coverage"] == 1 == row["test"]["coverage"])
-
-
-def _acceptance(selective: Mapping[str, Any]) -> str:
-    """Return one sentence: from which confidence to accept predictions, at the lowest risk that there is."""
-    rows = selective["thresholds"]
-    row = next((each for each in rows if each["threshold"] is not None), None)
-    if row is None:
-        risk = max((each["risk"] for each in rows), default=0.0)
-        return f"No confidence keeps the risk at {100 * risk:g} %: have every prediction checked."
-    test = row["test"]
-    wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
-    which = (
-        "all predictions"
-        if _is_all(row)
-        else f"predictions with a confidence of at least {row['threshold']:.4f}"
-    )
-    accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"
-    return f"For a risk of {100 * row['risk']:g} %, accept {which}: {accepted}."
 
 
 def _width(width: Mapping[str, Any]) -> str:

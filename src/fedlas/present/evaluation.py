@@ -17,13 +17,6 @@ from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
-from fedlas.present.decision import (
-    Decisions,
-    curve_picture,
-    decision_tables,
-    decision_words,
-    plain_decisions,
-)
 from fedlas.present.groups import (
     MOST,
     event_groups_table,
@@ -40,6 +33,7 @@ from fedlas.present.metric_tables import (
     Measured,
     ZTests,
     metrics_table,
+    plain_metrics,
     short_table,
     size_of,
     with_meaning,
@@ -47,8 +41,13 @@ from fedlas.present.metric_tables import (
 from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
     ROWS,
+    Decisions,
+    curve_picture,
+    decision_tables,
+    decision_words,
     event_frame,
     event_table,
+    plain_decisions,
     plain_measures,
     positive_diagrams,
 )
@@ -178,10 +177,7 @@ class Evaluation:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         if self.estimates:
-            content["intervals"] = {
-                stage: {name: each.plain() for name, each in by_name.items()}
-                for stage, by_name in self.estimates.items()
-            }
+            content["intervals"] = plain_measures(self.estimates)
         if self.z:
             content["spiegelhalter"] = {stage: test._asdict() for stage, test in self.z.items()}
         joint = {
@@ -212,15 +208,14 @@ class Evaluation:
         names = list(self.measured[RAW])
         glossary = [(row.title, row.about) for row in ROWS.values()] if self.positive else []
         if self._compares:
-            notes = tuple(filter(None, [self._signs]))
+            notes = tuple(
+                filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
+            )
             short = replace(self._ranking("Main metrics"), notes=notes)
             whole = self._ranking("All metrics", metrics=names)
-        elif self.positive:
-            short = self._event_table("Main measures", details=False)
-            whole = self._event_table("All measures", details=True)
         else:
-            short = self._short("Main metrics")
-            whole = self.whole("All metrics")
+            short = self._main("Main numbers")
+            whole = self.whole("All numbers")
         diagrams = self.diagrams()
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
@@ -244,7 +239,6 @@ class Evaluation:
             diagrams=[] if beside else diagrams,
             event=self.event if self.positive else "",
             decisions=decision_tables(self.decisions) if self.decisions else [],
-            level=f"{100 * self.confidence_level:g}",
         )
 
     def diagrams(self) -> list[Any]:
@@ -255,18 +249,6 @@ class Evaluation:
             diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()
         ]
 
-    def plain_metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the metrics of each stage for JSON: an estimate where there is one, else the value."""
-        return {
-            stage: {
-                name: self.estimates[stage][name].plain()
-                if name in self.estimates.get(stage, {})
-                else {"value": value}
-                for name, value in values.items()
-            }
-            for stage, values in self.measured.items()
-        }
-
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
 
@@ -276,34 +258,18 @@ class Evaluation:
             MissingExtraError: If pandas is not installed.
         """
         rows = event_frame(self._events)
-        for stage, values in self.measured.items():
-            for name, value in values.items():
-                if name in self._events.get(stage, {}):
-                    continue
-                each = self.estimates.get(stage, {}).get(name)
-                rows.append(
-                    (
-                        stage,
-                        name,
-                        value,
-                        *((each.low, each.high, each.floor, each.p) if each else [None] * 4),
-                    )
-                )
+        columns = ["value", "low", "high", "floor", "p"]
+        for stage, values in plain_metrics(self.measured, self.estimates).items():
+            rows += [
+                (stage, name, *map(entry.get, columns))
+                for name, entry in values.items()
+                if name not in self._events.get(stage, {})
+            ]
             if stage in self.z and not self.positive:
-                rows.append(
-                    (
-                        stage,
-                        "spiegelhalter_z",
-                        self.z[stage].z,
-                        None,
-                        None,
-                        0.0,
-                        self.z[stage].p_value,
-                    )
-                )
-        return require("pandas", extra="tables").DataFrame(
-            rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
-        )
+                z, p = self.z[stage]
+                rows.append((stage, "spiegelhalter_z", z, None, None, 0.0, p))
+        frame = require("pandas", extra="tables").DataFrame
+        return frame(rows, columns=["stage", "metric", *columns])
 
     def to_latex(self) -> str:
         """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""
@@ -331,12 +297,12 @@ class Evaluation:
             table = self._ranking(self.title, **({"metrics": COMPARED} if details else {}))
             blocks += [
                 table if details else replace(table, notes=()),
-                *filter(None, [self._signs]),
+                *filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]),
                 SELECTION,
             ]
         elif self.positive:
             if details or not self.groups:
-                blocks += with_meaning(self._event_table(self.title, details=details))
+                blocks += with_meaning(event_table(self._events, title=self.title, details=details))
         elif details:
             blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
@@ -372,12 +338,13 @@ class Evaluation:
                 events[stage]["spiegelhalter_z"] = Estimate(z, nan, nan, p=p, test="Spiegelhalter")
         return events
 
-    def _event_table(self, title: str, *, details: bool) -> Table:
-        return event_table(self._events, title=title, details=details)
-
     def _main(self, title: str) -> Table:
         """Return the table of the main numbers: of the event, or of the predicted class."""
-        return self._event_table(title, details=False) if self.positive else self._short(title)
+        return (
+            event_table(self._events, title=title, details=False)
+            if self.positive
+            else self._short(title)
+        )
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
@@ -396,10 +363,6 @@ class Evaluation:
         error = values["ece"] if ici is None else ici.value
         return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
 
-    @property
-    def _signs(self) -> str:
-        return signs(self.measured, self._of_all_classes, self.estimates)
-
     def _ranking(self, title: str, **options: Any) -> Table:
         return ranking_table(
             self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
@@ -415,7 +378,7 @@ class Evaluation:
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""
         if self.positive:
-            return self._event_table(title, details=True)
+            return event_table(self._events, title=title, details=True)
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Groups of samples: a row each, and the worst calibrated one in a sentence, of an event or of the predicted class."""
+"""Parts of the samples: groups, with the worst calibrated one in a sentence, and those that a threshold accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fedlas.binary import GroupMeasures
 from fedlas.present.metric_tables import noise_in
 from fedlas.present.positive_class import interval_text
-from fedlas.present.table import DASH, Cell, Column, Table, column
+from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import p_said, p_text
@@ -242,3 +242,49 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
         ),
         Cell(_p(group, tested).removeprefix("p ").removeprefix("= "), number=group.p),
     )
+
+
+def thresholds_table(content: Mapping[str, Any]) -> Table:
+    """Return the threshold for each risk, and its risk and coverage on test."""
+    heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
+             "At most %")  # fmt: skip
+    rows = []
+    needed = []
+    for row in content["selective"]["thresholds"]:
+        risk = f"{100 * row['risk']:g}"
+        if row["threshold"] is None:
+            rows.append([risk, "none", *[DASH] * 5])
+            needed.append(f"{risk} % needs {row['needed']:,}")
+            continue
+        val = row["val"]
+        test = row["test"]
+        share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
+        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']:,} of {val['accepted']:,}"]
+        on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
+        accept = "accept all" if _is_all(row) else f"{row['threshold']:.4f}"
+        rows.append([risk, accept, *on_val, *on_test])
+    few = f"None: no confidence keeps the risk that low. Even without a mistake {', '.join(needed)} accepted samples."
+    notes = [few] if needed else []
+    return table_of(heads, rows, title="What may be accepted", notes=notes)
+
+
+def _is_all(row: Mapping[str, Any]) -> bool:
+    return bool(row["val"]["coverage"] == 1 == row["test"]["coverage"])
+
+
+def acceptance(selective: Mapping[str, Any]) -> str:
+    """Return one sentence: from which confidence to accept predictions, at the lowest risk that there is."""
+    rows = selective["thresholds"]
+    row = next((each for each in rows if each["threshold"] is not None), None)
+    if row is None:
+        risk = max((each["risk"] for each in rows), default=0.0)
+        return f"No confidence keeps the risk at {100 * risk:g} %: have every prediction checked."
+    test = row["test"]
+    wrong = "" if test["risk"] is None else f", {100 * test['risk']:.2f} % of them wrong"
+    which = (
+        "all predictions"
+        if _is_all(row)
+        else f"predictions with a confidence of at least {row['threshold']:.4f}"
+    )
+    accepted = f"{100 * test['coverage']:.1f} % of the test part{wrong}"
+    return f"For a risk of {100 * row['risk']:g} %, accept {which}: {accepted}."

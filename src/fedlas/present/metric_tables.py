@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
@@ -327,3 +328,16 @@ def size_of(predictions: AnyPredictions) -> str:
 def classes_of(predictions: AnyPredictions) -> int:
     """Return the number of classes; 0 where only the top label is known."""
     return predictions.num_classes if isinstance(predictions, Predictions) else 0
+
+
+def plain_metrics(measured: Measured, estimates: Estimates) -> dict[str, dict[str, Any]]:
+    """Return the metrics of each stage for JSON: an estimate where there is one, else the value."""
+    return {
+        stage: {
+            name: estimates[stage][name].plain()
+            if name in estimates.get(stage, {})
+            else {"value": value}
+            for name, value in values.items()
+        }
+        for stage, values in measured.items()
+    }

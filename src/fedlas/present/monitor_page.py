@@ -85,13 +85,7 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
 
 
 def monitor_page(monitor: Monitor, *, title: str = "", period: str = "") -> str:
-    """Return the page as HTML, which needs no other file.
-
-    Args:
-        monitor: The monitor.
-        title: Its title; empty is that of the card.
-        period: When the live samples were collected.
-    """
+    """Return the page as HTML, which needs no other file; ``period`` is that of the live samples."""
     content = monitor.content
     stream = monitor._stream
     watched = [watch for watch in stream.watches.values() if watch.test.samples]

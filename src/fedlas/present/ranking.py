@@ -1,13 +1,16 @@
-"""All calibrators of a test set compared: ranked by NLL, with what each does to the predicted class."""
+"""Comparisons on the same samples: all calibrators, ranked by NLL, and two models, who is better in what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fedlas._core.text import listed
 from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.table import Cell, Column, Table, column
+from fedlas.present.table import Cell, Column, Table, column, table_of
+from fedlas.stats.noise_floor import p_said
+from fedlas.stats.two_models import ModelDifference
 
 RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
@@ -115,3 +118,74 @@ def lead(measured: Measured, estimates: Estimates) -> str:
     tested = [noise_in(by_name, column("ece")) for by_name in estimates.values() if by_name]
     within = sum(noise.calibrated for noise in tested)
     return f"{text} ECE within noise: {within} of {len(tested)}." if tested else text
+
+
+CAPTION = (
+    "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
+    "test, else bootstrap), Holm-corrected. Two models, not two methods, which only seeds can compare."
+)
+
+
+_EVENT_CAPTION = "Brier: of both classes, twice that of the event."
+
+
+def better_in(
+    compared: Mapping[str, ModelDifference], names: tuple[str, str], *, event: bool = False
+) -> list[str]:
+    """Return sentences: which model is better in what, and where they are not distinguishable.
+
+    Args:
+        compared: From :func:`fedlas.compare`.
+        names: Names of the two models.
+        event: Whether the event of two classes is the subject.
+    """
+    lines = []
+    for side, first, second in (("a", *names), ("b", *reversed(names))):
+        parts = [_by(each, event) for each in compared.values() if each.better == side]
+        if parts:
+            lines.append(f"{first} is better than {second} in {listed(parts)}.")
+    same = [_about(name, event).title for name, each in compared.items() if each.better is None]
+    if same and lines:
+        lines.append(f"Not distinguishable: {listed(same)}.")
+    elif same:
+        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {listed(same)}.")
+    return lines
+
+
+def differences_of_models(
+    compared: Mapping[str, ModelDifference], *, title: str, event: bool = False
+) -> Table:
+    """Return a row for each metric; the arguments are those of :func:`better_in`, and a title."""
+    rows = []
+    for each in compared.values():
+        about = _about(each.metric, event)
+        interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
+        values = (
+            about.format(each.a),
+            about.format(each.b),
+            _signed(about, each.difference),
+            interval,
+        )
+        rows.append(
+            [about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")]
+        )
+    heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
+    return table_of(heads, rows, title=title, notes=[CAPTION, *[_EVENT_CAPTION] * event])
+
+
+def _about(metric: str, event: bool) -> Column:
+    """Return how to show a metric; the classwise ECE of two classes is that of the event."""
+    about = column(metric)
+    is_of_event = event and metric == "classwise_ece"
+    return replace(about, title="ECE of the event") if is_of_event else about
+
+
+def _by(each: ModelDifference, event: bool) -> str:
+    about = _about(each.metric, event)
+    unit = " points" if about.unit else ""
+    return f"{about.title} by {about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
+
+
+def _signed(about: Column, value: float) -> str:
+    text = about.format(abs(value))
+    return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"

@@ -18,10 +18,9 @@ from fedlas.predictions.predictions import (
     check_predictions,
     plain_predictions,
 )
-from fedlas.present.decision import rules_of
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.metric_tables import COMPARED
-from fedlas.present.positive_class import is_event, measures_by_stage
+from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
     ALL,
     DEFAULT,
@@ -183,16 +182,7 @@ def measured_stages(
     confidence_level: float,
     replicates: int,
 ) -> dict[str, Any]:
-    """Return metrics, estimates, tests and measures of the event, by the names of their fields of an evaluation.
-
-    Args:
-        stages: Predictions by stage.
-        names: Metrics that get an interval; None: all.
-        event: Whether the event of two classes is the subject.
-        num_bins: Bins of the calibration errors.
-        confidence_level: Level of the intervals.
-        replicates: Of intervals and tests.
-    """
+    """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names

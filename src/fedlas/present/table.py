@@ -133,9 +133,9 @@ class Table:
 
 def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
     """Return how to show ``metric``; one that is not registered has its name and no direction."""
-    if metric not in METRICS:
+    entry = METRICS.get(metric)
+    if entry is None:
         return Column(metric, metric=metric, places=places, shown=shown)
-    entry = METRICS[metric]
     unit = "%" if entry.percent else ""
     arrow = ARROWS[entry.higher_is_better]
     about = plain_summary(entry.summary)
@@ -179,7 +179,8 @@ def cell_of(value: Any) -> Cell:
 
 def is_detail(metric: str) -> bool:
     """Return whether ``metric`` is registered as a detail of the main metrics."""
-    return metric in METRICS and METRICS[metric].detail
+    entry = METRICS.get(metric)
+    return entry is not None and entry.detail
 
 
 def plain_summary(summary: str) -> str:
@@ -250,10 +251,13 @@ def markdown(table: Table) -> str:
 
 def html_table(table: Table) -> str:
     """Return a plain HTML table, for notebooks; every text is escaped."""
+
+    def shown(cell: Cell) -> str:
+        return escape(printable(f"{cell.text} {cell.symbol} {cell.extra}".rstrip(" ")))
+
     head = "".join(f"<th>{escape(printable(c.head))}</th>" for c in table.columns)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(printable(cell.text))} {cell.symbol}</td>' for cell in row)}</tr>"
-        for row in table.rows
+        f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     title = f"<p><b>{escape(printable(table.title))}</b></p>" if table.title else ""
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

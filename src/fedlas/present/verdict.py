@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators._fit.prepare import as_predictions
+from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.metric_tables import noise_in
@@ -157,7 +157,8 @@ def _of_top_label(
     if judged.is_clear and direction:
         text = f"{direction.capitalize()}: {claim}."
     elif judged.is_clear:
-        text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
+        by = f" by {_few(judged.rejected)}" if judged.rejected else ""
+        text = f"Miscalibrated{by}: {claim}."
     else:
         ece = noise_in(estimates, column("ece"))
         floor = (

@@ -60,26 +60,7 @@ def bootstrap_interval(
             samples.
 
     Note:
-        How often an interval of level 0.95 holds the truth, from 500 test sets of 2,000 samples whose distribution is
-        known; 10 classes, models from 10 % too soft to 50 % too sharp (``benchmarks/stats.py --coverage 500``):
-
-        - NLL, Brier score: 0.93 to 0.95 with any method; accuracy: at least 0.95, whatever the truth and ``N``;
-        - ECE, adaptive ECE of a calibrated model: percentile 0.00, basic 0.43 to 0.53, ``"auto"`` 0.95 to 0.96;
-        - the same of a clearly miscalibrated one, 50 % too sharp: percentile 0.95, basic 0.93 to 0.94, ``"auto"`` 0.94
-          to 0.95;
-        - the same in between: percentile 0.00 to 0.88, basic 0.84 to 0.91, ``"auto"`` 0.96 to 0.99.
-
-        Of the others, from 200 test sets each of models 5, 15 and 50 % too sharp: KS 0.97, 0.94, 0.95; smooth ECE 0.97,
-        0.93, 0.95; O-ECE 0.97, 0.95, 0.95; RMSCE 0.99, 0.99, 0.98; classwise ECE 0.98, 0.99, 1.00; ACE 0.96, 0.99,
-        1.00; MCE 0.99; U-ECE and Brier calibration 1.00. More than 0.95 is the price of a lower end that is too low:
-        classwise ECE, ACE and Brier calibration are sums over many nearly empty bins, so the floor is most of their
-        value and their intervals are wide (of models 15 % too sharp the reflected interval of classwise ECE held the
-        truth in 0.46 of the cases, and at 5 % that of KS in 0.63). With many classes the bootstrap cannot see the
-        chance in bins of one sample, and the lower end takes off at least what :mod:`fedlas.stats.cell_bias` finds.
-
-        With 500 down to half a sample a class (10, 100 and 1,000 classes, 500 to 5,000 samples, models 50 % too sharp,
-        49 to 500 test sets each, ``benchmarks/interval_coverage.py``): classwise ECE 0.97 to 1.00, Brier calibration
-        0.97 to 1.00, ACE 0.96 to 1.00.
+        ``results/coverage.md`` has how often intervals hold the truth, by method, and where the bootstrap fails.
 
         A calibration error is biased upward, and its replicates are so twice: they resample the labels' chance that
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
@@ -89,15 +70,11 @@ def bootstrap_interval(
 
         An unbiased estimator has replicates that are biased all the same, for that reason: they estimate the square of
         a gap with chance in it. The debiased square's are moved back about its value. There is too much chance in them
-        near calibration, so that its intervals are wider than they need be there: of 400 test sets of 1,000 samples all
-        hold a true gap of 0 or 0.03, and 0.97 one of 0.12 (percentile 0.92 to 0.94, basic 0.63 to 0.90).
+        near calibration, so that its intervals are wider than they need be there.
 
         With weights, rows are drawn with theirs, and each replicate is normalized by its own sum: so the interval is
         for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_samples`
-        says, and takes the weights as known. Rows of weight 0 are left out first. Of 300 test sets each of 1,000
-        samples that were worth 360 to 610, with 5 classes and models up to 50 % too sharp, the interval held the truth
-        in 0.93 to 0.96 (accuracy), 0.93 to 0.95 (NLL), 0.93 to 0.94 (Brier score), 0.94 to 0.98 (ECE) and 0.92 to 0.99
-        (classwise ECE, ``benchmarks/weights.py``).
+        says, and takes the weights as known. Rows of weight 0 are left out first.
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
         if it is a mean over samples (``quantity=`` of its record); any other is called on one resampled
@@ -240,15 +217,7 @@ def error_interval(
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
 ) -> Interval:
-    """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
-
-    Args:
-        value: From the sample itself.
-        samples: Its bootstrap replicates ``(R,)``.
-        floors: Its values for a calibrated model ``(R,)``; None if the lower end is 0 anyhow.
-        confidence_level: In ``(0, 1)``.
-        bias: Least that is chance, and most, see :func:`~fedlas.stats.cell_bias.cell_bias`.
-    """
+    """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects."""
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
     interval = floor_interval(

@@ -19,14 +19,10 @@ FEW_CLASSES = 10
 
 
 class ClassCells:
-    """Sums by cell. A cell is a class and a bin of its probability, ``class * num_bins + bin``.
+    """Sums by cell. A cell is a class and a bin of its probability, ``class * num_bins + bin``."""
 
-    A row of probabilities adds up to 1, so fewer than ``num_bins`` of its entries are beyond the first bin. Only those
-    are put into cells one by one; the first bin is what they leave of the class.
-
-    Args:
-        rows: The rows and the number of bins.
-    """
+    # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
+    # are put into cells one by one; the first bin is what they leave of the class.
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -59,14 +55,7 @@ class ClassCells:
     def drawn_labels(
         self, place: Integers, row: Integers, label: Integers, replicates: int
     ) -> Floats:
-        """Return the same for drawn labels, every row counted once, times its weight.
-
-        Args:
-            place: Where another class than the predicted one was drawn, as :meth:`Rows.draw_others` has it.
-            row: Row of each.
-            label: Class of each.
-            replicates: ``R``.
-        """
+        """Return the same for drawn labels, every row counted once, times its weight."""
         # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
         weights = self._rows.weights
@@ -90,18 +79,9 @@ class ClassCells:
 
 
 class ClassBlocks:
-    """Statistic: the same sums of blocks of rows that were put together at random.
+    """Statistic: the same sums of blocks of rows that were put together at random."""
 
-    Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
-
-    Args:
-        rows: The rows and the number of bins.
-
-    Attributes:
-        counts: Number of rows in each cell of each block ``(M, cells)``.
-        labels: Number of labels.
-        drawn: Number of labels that were drawn from the probabilities, once for each row; of few classes alone.
-    """
+    # Where there are many rows, a replicate draws blocks in place of rows: sums of blocks vary as sums of rows do.
 
     def __init__(self, rows: Rows) -> None:
         self._classes = rows.num_classes

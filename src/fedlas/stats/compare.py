@@ -113,11 +113,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
 
 def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
-    """Return ``a`` and ``b`` as pairs ``(n, 2)``, if they are as many finite values each.
-
-    Raises:
-        InputError: If the lengths differ, there are no values, or one is not finite.
-    """
+    """Return ``a`` and ``b`` as pairs ``(n, 2)``, if they are as many finite values each."""
     first, second = (
         check_values(name, each, "Drop that seed from both methods.")
         for name, each in (("a", a), ("b", b))
@@ -134,11 +130,7 @@ def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
 def check_values(
     name: str, values: Sequence[float], advice: str, *, missing: bool = False
 ) -> Floats:
-    """Return ``values (n,)`` if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN.
-
-    Raises:
-        InputError: If one of them is not.
-    """
+    """Return ``values (n,)`` if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN."""
     numbers = as_numbers(values)
     if (
         numbers.ndim != 1
@@ -404,10 +396,8 @@ def mean_interval(
 
 
 def _differences(a: Sequence[float], b: Sequence[float]) -> Floats:
-    """Return ``a - b (n,)``; sizes that differ by rounding alone become equal, so that ties are ties.
-
-    Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
-    """
+    """Return ``a - b (n,)``; sizes that differ by rounding alone become equal, so that ties are ties."""
+    # Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
     pairs = check_pairs(a, b)
     differences = pairs[:, 0] - pairs[:, 1]
     noise = ROUNDING * float(np.abs(pairs).max())

@@ -56,11 +56,7 @@ def random_state(purpose: DrawPurpose, seed: int) -> np.random.RandomState:
 
 
 def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
-    """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers.
-
-    Raises:
-        InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
-    """
+    """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers."""
     predictions = check_measurable(predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
@@ -73,12 +69,8 @@ def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
 
 
 def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
-
-    Clusters are drawn whole.
-
-    There are ``replicates`` rows in all.
-    """
+    """Yield blocks of bootstrap draws ``(R, N)``: how often each row, the same for one or more sets of rows."""
+    # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
     clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
@@ -99,10 +91,8 @@ def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]
 
 
 def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
-    """Yield blocks of replicates in which the model is calibrated, ``replicates`` in all.
-
-    Labels are drawn from its probabilities; with clusters their gaps are turned, see :class:`Turned`.
-    """
+    """Yield blocks of replicates in which the model is calibrated, ``replicates`` in all."""
+    # Labels are drawn from its probabilities; with clusters their gaps are turned, see `Turned`.
     for uniforms in _uniforms(DrawPurpose.NOISE_FLOOR, [rows], replicates, seed):
         if rows.clusters is None:
             yield Redrawn(rows, uniforms)
@@ -146,28 +136,14 @@ def values_in(
     extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Floats]:
-    """Return values of several metrics over one set of replicates, of which each block is drawn once for all of them.
-
-    Args:
-        purpose: ``BOOTSTRAP`` draws rows, ``NOISE_FLOOR`` labels.
-        rows: What is drawn from.
-        entries: The metrics.
-        replicates: ``R``.
-        seed: Of the random numbers.
-        by_class: Whether to compute the errors of each class ``(R, C)``, too; their name is :data:`BY_CLASS`.
-        extra: Further statistics of a block, by name.
-        advance: Called after each block with its share of the work; all calls add up to 1.
-
-    Returns:
-        ``(R,)`` by name.
-    """
+    """Return values of several metrics over one set of replicates, each block of which is drawn once for all."""
     means = purpose is DrawPurpose.BOOTSTRAP
     of_groups = [entry for entry in entries if rows.are_many and knows_groups(entry, means=means)]
     of_rows = [entry for entry in entries if entry not in of_groups]
     row_draws, group_draws = (resampled, groups_resampled) if means else (redrawn, groups_redrawn)
     passes = [(row_draws, of_rows, not rows.are_many), (group_draws, of_groups, rows.are_many)]
-    asked = by_class or bool(extra)
-    passes = [(draw, some, here) for draw, some, here in passes if some or (asked and here)]
+    has_more = by_class or bool(extra)
+    passes = [(draw, some, here) for draw, some, here in passes if some or (has_more and here)]
     parts: dict[str, list[Floats]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
@@ -191,10 +167,8 @@ def values_in_both(
     extra: Mapping[str, Callable[[Replicates], Floats]] = NOTHING,
     **options: Any,
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return :func:`values_in` of ``entries`` over resampled rows; of ``tested`` and ``extra`` over resampled labels.
-
-    The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
-    """
+    """Return :func:`values_in` of ``entries`` over drawn rows, and of ``tested`` and ``extra`` over drawn labels."""
+    # The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
 
     def floors() -> dict[str, Floats]:
         return values_in(DrawPurpose.NOISE_FLOOR, rows, tested, extra=extra, **options)

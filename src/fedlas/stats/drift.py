@@ -107,18 +107,7 @@ class MeanDrift:
         return self.active.mean(axis=(1, 2))
 
     def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
-        """Bet on some samples, in order.
-
-        Args:
-            values: The statistics of each sample ``(n, S)``.
-            has: Whether the sample has the statistic ``(n, S)``. Whether it does must not depend on the value.
-
-        Returns:
-            Index of the first sample after which there was an alarm; None if there was none.
-
-        Raises:
-            InputError: If a value is outside its range, or the shapes differ. Nothing has changed then.
-        """
+        """Bet on some samples, in order."""
         self._check(values, has)
         active = self.active.reshape(-1).copy()
         alarm = None

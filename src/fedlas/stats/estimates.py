@@ -12,7 +12,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.metric import Metric
+from fedlas.metrics.metric import Metric, lacks
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -147,7 +147,7 @@ def estimates(
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. From 8,192 samples or 4
+        replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95. From 8,192 samples or 4
             million probabilities on, they draw groups of rows, see :mod:`fedlas.stats.replicates`; with sample weights
             always rows.
         seed: The same seed draws the same samples and labels.
@@ -203,7 +203,7 @@ def class_estimates(
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
         confidence_level: Confidence level in ``(0, 1)``.
-        replicates: Of the bootstrap and of the floor, at least 39 for level 0.95.
+        replicates: Replicates of bootstrap and floor, at least 39 for level 0.95.
         seed: The same seed draws the same samples and labels.
 
     Returns:
@@ -251,29 +251,19 @@ def estimated(
     values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> tuple[EstimateTable, dict[int, Estimate]]:
-    """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws.
-
-    Args:
-        predictions: As there, and so are the others.
-        metrics: Registry names.
-        num_bins: As there.
-        confidence_level: As there.
-        replicates: As there.
-        by_class: Whether to estimate the errors of each class, too.
-        seed: As there.
-        values: The metrics, if they have been computed.
-        advance: Called with the share of the work that has been done since the last call; all calls add up to 1.
-    """
+    """Compute :func:`estimates` of ``metrics`` and :func:`class_estimates` from the same draws."""
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
     )
     rows = rows_for(predictions, num_bins)
-    asked = entries_of(metrics)
-    moved = {e.name: each for e in asked if (each := influence_of(e, rows.predictions)) is not None}
-    entries = [entry for entry in asked if entry.name not in moved]
+    records = entries_of(metrics)
+    moved = {
+        e.name: each for e in records if (each := influence_of(e, rows.predictions)) is not None
+    }
+    entries = [entry for entry in records if entry.name not in moved]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, asked, num_bins)
+        values = values_of(predictions, records, num_bins)
 
     # What most need is computed in one pass.
     means = [metric.quantity for metric in entries if metric.quantity is not None]
@@ -316,7 +306,7 @@ def estimated(
             confidence_level=confidence_level,
         )
         estimates_by_name[name] = Estimate(values[name], *ends, confidence_level=confidence_level)
-    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in asked}
+    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in records}
     table = EstimateTable(
         estimates_by_name, _null(rows, tested, values, floors) if tested else None
     )
@@ -396,11 +386,7 @@ def share_estimate(value: float, error: float, confidence_level: float) -> Estim
 
 
 def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL) -> None:
-    """Check a number of replicates before anything long begins.
-
-    Raises:
-        InputError: If it is neither 0 nor enough for an interval of this level, or the level is out of range.
-    """
+    """Check a number of replicates before anything long begins."""
     check_level(confidence_level)
     if replicates and replicates < (least := fewest_replicates(confidence_level)):
         expected = (
@@ -416,11 +402,11 @@ def is_calibration_error(metric: str) -> bool:
         >>> [name for name in ("accuracy", "ece", "classwise_ece", "debiased_ece2") if is_calibration_error(name)]
         ['ece', 'classwise_ece', 'debiased_ece2']
     """
-    if metric not in METRICS:
-        return False
-    return is_error(METRICS[metric]) or METRICS[metric].higher_is_better is None
+    entry = METRICS.get(metric)
+    return entry is not None and (is_error(entry) or entry.higher_is_better is None)
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Return those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    return [name for name in metrics if name in METRICS and not METRICS[name].lacks(predictions)]
+    entries = zip(metrics, map(METRICS.get, metrics), strict=True)
+    return [name for name, each in entries if each is not None and not lacks(each, predictions)]

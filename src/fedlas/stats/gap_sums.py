@@ -18,22 +18,19 @@ from fedlas.stats.rows import Floats
 
 @dataclass(frozen=True)
 class GapSums:
-    """Sufficient sums of confidences ``c`` and right predictions ``r`` (0 or 1), for all samples and for each cell.
+    """Sufficient sums of confidences ``c`` and right predictions ``r`` (0 or 1), for all samples and for each cell."""
 
-    Attributes:
-        edges: Ends of the cells ``(K + 1,)``, from 0 to 1. A cell includes its lower end.
-        count: Number of samples ``(K + 1,)``: of all, then of each cell. The sums below have the same shape.
-        right: Sum of ``r``.
-        confidence: Sum of ``c``.
-        squares: Sum of ``c ** 2``.
-        products: Sum of ``c * r``.
-    """
-
+    # Ends of the cells `(K + 1,)`, from 0 to 1. A cell includes its lower end.
     edges: Floats
+    # Number of samples `(K + 1,)`: of all, then of each cell. The sums below have the same shape.
     count: Floats
+    # Sum of `r`.
     right: Floats
+    # Sum of `c`.
     confidence: Floats
+    # Sum of `c ** 2`.
     squares: Floats
+    # Sum of `c * r`.
     products: Floats
 
     @classmethod
@@ -70,11 +67,7 @@ class GapSums:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> GapSums:
-        """Return sums from what :meth:`plain` returned.
-
-        Raises:
-            InputError: If ``content`` is something else.
-        """
+        """Return sums from what :meth:`plain` returned."""
         try:
             sums = {name: read_array(content, name) for name in cls.__dataclass_fields__}
             edges = check_edges(sums["edges"])
@@ -125,12 +118,10 @@ class GapSums:
         return [name for name, fine in possible.items() if not fine]
 
     def bounds(self, *, confidence_level: float) -> tuple[Floats, Floats]:
-        """Return simultaneous intervals of the mean of ``r - c`` for all samples and in each cell.
-
-        Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval of
-        ``r - c``, and the exact interval of ``r`` less that of ``c``, see :meth:`confidence_bounds`. The second is the
-        narrower one in a narrow cell, and with few samples.
-        """
+        """Return simultaneous intervals of the mean of ``r - c`` for all samples and in each cell."""
+        # Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval
+        # of `r - c`, and the exact interval of `r` less that of `c`, see `confidence_bounds`. The second is the
+        # narrower one in a narrow cell, and with few samples.
         # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
         miss = (1 - check_level(confidence_level)) / len(self.count)
         low, high = (np.empty(len(self.count)) for _ in range(2))
@@ -157,11 +148,9 @@ class GapSums:
         return low, high
 
     def confidence_bounds(self, *, confidence_level: float) -> tuple[float, float]:
-        """Return the interval of the mean confidence of all samples, which holds for any confidences.
-
-        It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
-        and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
-        """
+        """Return the interval of the mean confidence of all samples, which holds for any confidences."""
+        # It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
+        # and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
         return self._confidence_bounds(0, 1 - check_level(confidence_level))
 
     def _confidence_bounds(self, k: int, miss: float) -> tuple[float, float]:
@@ -179,12 +168,7 @@ class GapSums:
 
 
 def read_array(content: Mapping[str, Any], name: str) -> Floats:
-    """Return an entry of a file as an array.
-
-    Raises:
-        KeyError: If there is no such entry.
-        ValueError: If it is not an array of finite numbers.
-    """
+    """Return an entry of a file as an array."""
     numbers = np.asarray(content[name])
     if numbers.dtype.kind not in "iuf" or not numbers.ndim or not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite numbers")
@@ -192,12 +176,7 @@ def read_array(content: Mapping[str, Any], name: str) -> Floats:
 
 
 def read_counts(content: Mapping[str, Any], name: str) -> Floats:
-    """Return an entry of a file as an array ``(n,)`` of whole numbers from 0.
-
-    Raises:
-        KeyError: If there is no such entry.
-        ValueError: If it is anything else.
-    """
+    """Return an entry of a file as an array ``(n,)`` of whole numbers from 0."""
     counts = read_array(content, name)
     if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
         raise ValueError(f"{name} must be whole numbers from 0")
@@ -205,11 +184,7 @@ def read_counts(content: Mapping[str, Any], name: str) -> Floats:
 
 
 def check_edges(edges: Floats) -> Floats:
-    """Return ``edges (K + 1,)`` if they ascend from 0 to 1.
-
-    Raises:
-        ValueError: Otherwise.
-    """
+    """Return ``edges (K + 1,)`` if they ascend from 0 to 1."""
     if (
         edges.ndim != 1
         or len(edges) < 2
@@ -242,10 +217,8 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
 
 
 def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
-    """Return the ends of the interval of an expected value in ``[0, 1]``, each missed with probability ``miss``.
-
-    Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
-    """
+    """Return the ends of the interval of an expected value in ``[0, 1]``, each missed with probability ``miss``."""
+    # Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
 
     def divergence(other: float) -> float:
         parts = ((mean, other), (1 - mean, 1 - other))

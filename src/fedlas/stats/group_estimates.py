@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import check_count
 from fedlas.metrics import calibration_by_group
-from fedlas.metrics.groups import group_labels
+from fedlas.metrics.groups import check_two_a_group, group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
@@ -90,10 +90,7 @@ def group_estimates(
     clusters = predictions.clusters
     counted = np.arange(predictions.num_samples) if weights is None else np.flatnonzero(weights > 0)
     names, number = np.unique(group_labels(groups)[counted], return_inverse=True)
-    if len(names) > max(2, len(number) // 2):
-        got = f"{len(names):,} groups of {len(number):,} samples"
-        fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError("groups must hold two samples on average", got, fix)
+    check_two_a_group(names, len(number))
     num_replicates = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
     options: dict[str, Any] = {
         "num_bins": num_bins,

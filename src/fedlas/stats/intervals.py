@@ -60,20 +60,12 @@ class Interval:
 def interval_from(
     value: float, replicates: Floats, *, confidence_level: float, method: str
 ) -> Interval:
-    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give.
-
-    With ``k = floor((R + 1) * (1 - l) / 2)`` for level ``l``, the percentile interval goes from the ``k``-th lowest to
-    the ``k``-th highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value -
-    low)``. So it moves away from a bias where the percentile interval follows it. The centered one moves these ends by
-    the bias, so that the replicates lie about the value: ``(low - bias, high - bias)``. ``"auto"`` is the basic
-    interval where the bias exceeds a quarter of a standard error, else the percentile interval.
-
-    Args:
-        value: From the sample itself.
-        replicates: At least :func:`fewest_replicates`.
-        confidence_level: In ``(0, 1)``.
-        method: One of :data:`METHODS`.
-    """
+    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give."""
+    # With `k = floor((R + 1) * (1 - l) / 2)` for level `l`, the percentile interval goes from the `k`-th lowest to the
+    # `k`-th highest replicate. The basic one reflects these ends about the value: `(2 * value - high, 2 * value -
+    # low)`. So it moves away from a bias where the percentile interval follows it. The centered one moves these ends by
+    # the bias, so that the replicates lie about the value: `(low - bias, high - bias)`. `"auto"` is the basic interval
+    # where the bias exceeds a quarter of a standard error, else the percentile interval.
     ordered = np.sort(replicates)
     rank = _tail_rank(len(ordered), confidence_level)
     low = float(ordered[rank - 1])
@@ -98,25 +90,16 @@ def floor_interval(
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
 ) -> Interval:
-    """Return the interval of a calibration error, of whose bias only the bounds are known.
-
-    A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
-    where all gaps are larger than chance, by nothing. So the upper end takes no bias off, ``value + (high - mean)``
-    with the percentile interval's ``high`` and the replicates' ``mean``. The lower end takes off ``b``, which is the
-    bias at the error that then remains: ``value - b - (high - mean)``, where the bias falls on a straight line from
-    ``floor`` at an error of 0 to the replicates' bias at an error of ``value``. The curve is below that line where bins
-    hold many samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of
-    one sample, and the labels of an over-confident model vary more than its own probabilities do. So ``b`` is at least
-    the ``bias`` from :func:`fedlas.stats.cell_bias.cell_bias`.
-    The upper end takes off the least that is chance, which is above 0 for sums of squares alone.
-
-    Args:
-        value: From the sample itself.
-        replicates: At least :func:`fewest_replicates`.
-        floor: Mean of the metric if the model were calibrated; 0 gives the lower end with the replicates' bias alone.
-        confidence_level: In ``(0, 1)``.
-        bias: Least that the upper end takes off, and least that the lower end does.
-    """
+    """Return the interval of a calibration error, of whose bias only the bounds are known."""
+    # A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
+    # where all gaps are larger than chance, by nothing. So the upper end takes no bias off, `value + (high - mean)`
+    # with the percentile interval's `high` and the replicates' `mean`. The lower end takes off `b`, which is the bias
+    # at the error that then remains: `value - b - (high - mean)`, where the bias falls on a straight line from `floor`
+    # at an error of 0 to the replicates' bias at an error of `value`. The curve is below that line where bins hold many
+    # samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of one
+    # sample, and the labels of an over-confident model vary more than its own probabilities do. So `b` is at least the
+    # `bias` from `cell_bias`. The upper end takes off the least that is chance, which is above 0 for sums of squares
+    # alone.
     percentile = interval_from(
         value, replicates, confidence_level=confidence_level, method="percentile"
     )
@@ -132,11 +115,7 @@ def floor_interval(
 
 
 def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, method: str) -> None:
-    """Check the options that every bootstrap has.
-
-    Raises:
-        InputError: If one is out of range, or if there are too few replicates for the level.
-    """
+    """Check the options that every bootstrap has."""
     check_level(confidence_level)
     check_count("replicates", replicates)
     check_count("seed", seed, low=0)
@@ -150,11 +129,7 @@ def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, meth
 
 
 def check_level(confidence_level: float, *, name: str = "confidence_level") -> float:
-    """Return ``confidence_level`` if it is in ``(0, 1)``.
-
-    Raises:
-        InputError: Otherwise.
-    """
+    """Return ``confidence_level`` if it is in ``(0, 1)``."""
     number = check_number(name, confidence_level, low=0.0, high=1.0, low_open=True)
     if number == 1.0:
         raise InputError(f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
@@ -178,11 +153,8 @@ def z_score(confidence_level: float) -> float:
 
 
 def student_score(confidence_level: float, degrees: float) -> float:
-    """Return how many standard errors Student's interval of this level reaches to each side.
-
-    Source:
-        The expansion of Abramowitz and Stegun 26.7.5, within 1e-3 from 4 degrees of freedom on.
-    """
+    """Return how many standard errors Student's interval of this level reaches to each side."""
+    # Source: The expansion of Abramowitz and Stegun 26.7.5, within 1e-3 from 4 degrees of freedom on.
     z = z_score(confidence_level)
     first = (z**3 + z) / 4.0
     second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
@@ -226,21 +198,10 @@ def area_interval(
     clusters: Integers | None = None,
     confidence_level: float,
 ) -> Bounds:
-    """Return the ends of the interval of an area under ROC curves: Student's, on the scale of log-odds.
-
-    Args:
-        area: The area, in ``[0, 1]``.
-        error: Its standard error, DeLong's.
-        influence: How much each sample moves it ``(N,)``.
-        target: Outcome of each sample ``(N,)``.
-        clusters: Cluster of each sample ``(N,)``; None: each is alone.
-        confidence_level: In ``(0, 1)``.
-
-    Note:
-        With few events the area is skewed and its error uncertain: ``z`` errors to both sides hold the area in 88 %
-        of test sets with 11 events (``results/coverage.md``). An area of 0 or 1 has no error; its other end is the one
-        that as many samples as the rarest outcome has would show in so few test sets.
-    """
+    """Return the ends of the interval of an area under ROC curves: Student's, on the scale of log-odds."""
+    # With few events the area is skewed and its error uncertain: `z` errors to both sides hold the area in 88 % of test
+    # sets with 11 events (`results/coverage.md`). An area of 0 or 1 has no error; its other end is the one that as many
+    # samples as the rarest outcome has would show in so few test sets.
     count = np.unique(target, return_counts=True)[1]
     if area in (0.0, 1.0) or error == 0.0:
         end = (0.5 - confidence_level / 2.0) ** (1.0 / int(count.min()))

@@ -45,12 +45,16 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
         Westfall and Young, "Resampling-Based Multiple Testing" (1993), section 2.5.
     """
     statistics = as_numbers(observed)
-    drawn = as_numbers(replicates)
-    if drawn.ndim != 2 or statistics.shape != drawn.shape[1:] or not drawn.size:
+    null_statistics = as_numbers(replicates)
+    if (
+        null_statistics.ndim != 2
+        or statistics.shape != null_statistics.shape[1:]
+        or not null_statistics.size
+    ):
         got = f"{describe(observed)} and {describe(replicates)}"
         fix = "Pass the statistics of the same tests in one order."
         raise InputError("observed must be (K,) and replicates (R, K)", got, fix)
-    rows = np.round(np.vstack([statistics, drawn]), _DIGITS)
+    rows = np.round(np.vstack([statistics, null_statistics]), _DIGITS)
     ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
     ranks.sort(axis=1)
     least = ranks[:, 0] * (len(rows) + 1) + ranks[:, min(1, ranks.shape[1] - 1)]
@@ -58,12 +62,7 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
 
 
 class NullReplicates:
-    """Statistics of several tests, observed and under calibration, gathered by name.
-
-    Attributes:
-        observed: The statistics; the larger, the more they speak against calibration.
-        replicates: The same of replicates ``(R,)``.
-    """
+    """Statistics of several tests, observed and under calibration, gathered by name."""
 
     def __init__(self) -> None:
         self.observed: dict[str, float] = {}
@@ -72,10 +71,8 @@ class NullReplicates:
     def add(
         self, name: str, observed: float, replicates: Floats, *, two_sided: bool = False
     ) -> None:
-        """Add a test; one of two sides is taken by its distance from the mean under calibration.
-
-        A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
-        """
+        """Add a test; one of two sides is taken by its distance from the mean under calibration."""
+        # A statistic that is not finite, or that no replicate moves, tests nothing and is left out.
         finite = np.isfinite(observed) and bool(np.isfinite(replicates).all())
         if not finite or float(np.ptp(replicates)) == 0.0:
             return

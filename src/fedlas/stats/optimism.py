@@ -14,9 +14,7 @@ from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats
-
-COMPARED = ("auroc", "nll", "brier", "classwise_ece")
-"""Metrics of two classes where nothing else is asked for; of more classes accuracy and ECE join NLL and Brier score."""
+from fedlas.stats.two_models import COMPARED, COMPARED_EVENTS
 
 
 @dataclass(frozen=True)
@@ -106,20 +104,20 @@ def optimism(
         if clusters is None
         else np.unique(np.asarray(clusters), return_inverse=True)[1]
     )
-    if len(units) != len(labels):
+    if units.shape != labels.shape:
         raise InputError(
             f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
         )
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1
-    usual = COMPARED if classes == 2 else ("accuracy", "nll", "brier", "ece")
+    usual = COMPARED_EVENTS if classes == 2 else COMPARED
     entries = entries_of(usual if metrics is None else metrics)
     apparent = values_of(_predicted(fit(X, labels), X, labels), entries, 15)
 
     # Refits: their metrics on their own samples, and on all.
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
-    own: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    inside_values: dict[str, list[float]] = {entry.name: [] for entry in entries}
     gains: dict[str, list[float]] = {entry.name: [] for entry in entries}
     for _ in range(replicates):
         rows = _drawn(members, labels, classes, random)
@@ -128,13 +126,16 @@ def optimism(
         inside = values_of(_predicted(model, part, labels[rows]), entries, 15)
         outside = values_of(_predicted(model, X, labels), entries, 15)
         for name, value in inside.items():
-            own[name].append(value)
+            inside_values[name].append(value)
             gains[name].append(value - outside[name])
     table: ResultTable[str, Optimism] = ResultTable()
     for name, value in apparent.items():
         gain = float(np.mean(gains[name]))
         ends = interval_from(
-            value, np.array(own[name]), confidence_level=confidence_level, method="centered"
+            value,
+            np.array(inside_values[name]),
+            confidence_level=confidence_level,
+            method="centered",
         )
         table[name] = Optimism(
             value, gain, value - gain, ends.low - gain, ends.high - gain, replicates

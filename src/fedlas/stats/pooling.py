@@ -52,18 +52,23 @@ def partial_pooling(values: Floats, errors: Floats) -> PartialPooling:
         Paule and Mandel, "Consensus values and weighting factors", Journal of Research of the NBS 87 (1982); Morris,
         "Parametric empirical Bayes inference", JASA 78 (1983), for the pooled values and their errors.
     """
-    own = as_numbers(values)
+    estimates = as_numbers(values)
     error = as_numbers(errors)
-    fits = own.ndim == 1 and own.shape == error.shape and len(own) and bool(np.isfinite(own).all())
+    fits = (
+        estimates.ndim == 1
+        and estimates.shape == error.shape
+        and len(estimates)
+        and bool(np.isfinite(estimates).all())
+    )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
         got = f"{describe(values)} and {describe(errors)}"
         fix = "Leave out groups without a standard error."
         raise InputError("values and errors must be (G,), finite, errors above 0", got, fix)
-    spread = _spread(own, error)
+    spread = _spread(estimates, error)
     weights = 1.0 / (error**2 + spread**2)
-    mean = float(weights @ own / weights.sum())
+    mean = float(weights @ estimates / weights.sum())
     share = spread**2 * weights  # how much of a group's own estimate stays
-    pooled = share * own + (1.0 - share) * mean
+    pooled = share * estimates + (1.0 - share) * mean
     variance = share * error**2 + (1.0 - share) ** 2 / float(weights.sum())
     return PartialPooling(pooled, np.sqrt(variance), mean, spread)
 

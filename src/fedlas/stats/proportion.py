@@ -46,11 +46,9 @@ def clopper_pearson(
 
 
 def _lowest_share(successes: int, samples: int, alpha: float) -> float:
-    """Return the share at which ``successes`` or more have the probability ``alpha``.
-
-    Found by bisection. Up to that share the terms fall from ``successes`` on, and are nothing after forty and twelve
-    standard deviations more.
-    """
+    """Return the share at which ``successes`` or more have the probability ``alpha``."""
+    # Found by bisection. Up to that share the terms fall from `successes` on, and are nothing after forty and twelve
+    # standard deviations more.
     if not successes:
         return 0.0
     more = np.arange(
@@ -75,16 +73,8 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
 
 
 def wilson(share: Any, samples: Any, *, confidence_level: float) -> tuple[Any, Any]:
-    """Compute an approximate confidence interval of a proportion, or of each of several.
-
-    Args:
-        share: In ``[0, 1]``; a number or an array.
-        samples: At least 1; an effective number need not be whole.
-        confidence_level: In (0, 1).
-
-    Source:
-        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-    """
+    """Compute an approximate confidence interval of a proportion, or of each of several."""
+    # Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
     center = share + z**2 / (2 * samples)
@@ -102,22 +92,12 @@ def weighted_share(
     *,
     confidence_level: float,
 ) -> tuple[float, float]:
-    """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number.
-
-    That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
-    ``(sum w)**2 / sum w**2``: the variance alone says nothing where all samples are right.
-
-    Args:
-        hits: Whether each sample counts ``(N,)`` bool.
-        weights: ``(N,)``, above 0.
-        clusters: Number of each sample's cluster ``(N,)``; None if all are independent. The variance is then that of
-            sums over clusters, and there are at most as many effective samples as clusters are worth.
-        confidence_level: In (0, 1).
-
-    Source:
-        Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
-        from survey data", Survey Methodology 24 (1998), for the effective number, there with Clopper's interval.
-    """
+    """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number."""
+    # That number is `share * (1 - share) / variance` with the variance of the weighted share, but at most `(sum w)**2 /
+    # sum w**2`: the variance alone says nothing where all samples are right.
+    # Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
+    # estimated from survey data", Survey Methodology 24 (1998), for the effective number, there with Clopper's
+    # interval.
     shares = weights / weights.sum()
     share = min(1.0, float(shares[hits].sum()))
     terms = shares * (hits - share)
@@ -141,17 +121,9 @@ def weighted_share(
 def paired_shares(
     a: NDArray[Any], b: NDArray[Any], *, confidence_level: float
 ) -> tuple[float, float]:
-    """Compute a confidence interval of the difference of two shares of the same samples.
-
-    Args:
-        a: Whether each sample counts in the first share ``(N,)`` bool.
-        b: In the second.
-        confidence_level: In (0, 1).
-
-    Source:
-        Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data",
-        Statistics in Medicine 17 (1998), method 10.
-    """
+    """Compute a confidence interval of the difference of two shares of the same samples."""
+    # Source: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
+    # data", Statistics in Medicine 17 (1998), method 10.
     first = float(a.mean())
     second = float(b.mean())
     (first_low, first_high), (second_low, second_high) = (

@@ -31,20 +31,14 @@ T = TypeVar("T")
 
 
 class Replicates(ABC):
-    """A block of ``R`` replicates of the same rows. Arrays in which all replicates agree may have one row, not ``R``.
+    """A block of ``R`` replicates of the same rows; arrays in which all of them agree may have one row."""
 
-    Attributes:
-        rows: What was drawn from.
-        groups: The columns of the arrays below, by ascending confidence.
-        size: ``R``.
-        counts: How much each group counts ``(R or 1, G)``; adds up to ``N``. That is how often its rows occur or, if
-            rows have weights, so many times their weights, scaled.
-        right: The same for rows whose predicted class is the label ``(R, G)``.
-        squares: Sum of the squared weights of every occurrence of a row ``(R or 1, G)``.
-    """
-
+    # How much each group counts `(R or 1, G)`; adds up to `N`. That is how often its rows occur or, if rows have
+    # weights, so many times their weights, scaled.
     counts: Floats
+    # The same for rows whose predicted class is the label `(R, G)`.
     right: Floats
+    # Sum of the squared weights of every occurrence of a row `(R or 1, G)`.
     squares: Floats
 
     def __init__(self, rows: Rows, groups: Groups, size: int) -> None:
@@ -93,12 +87,7 @@ class Replicates(ABC):
 
 
 class RowReplicates(Replicates):
-    """Replicates of single rows: every row once, unless they are drawn.
-
-    Args:
-        rows: The rows with their own labels.
-        size: ``R``.
-    """
+    """Replicates of single rows: every row once, unless they are drawn."""
 
     def __init__(self, rows: Rows, size: int) -> None:
         super().__init__(rows, rows.singles, size)
@@ -120,12 +109,12 @@ class RowReplicates(Replicates):
 
     @cached_property
     def squares(self) -> Floats:  # type: ignore[override]
-        """Of every row once ``(1, N)``."""
+        """Squared weights of every row once ``(1, N)``."""
         return self.counts**2
 
     @property
     def class_table(self) -> ClassTable:
-        """Of the labels of the replicates; probabilities and rows are those of every row once."""
+        """Sums with the labels of the replicates; probabilities and rows are those of every row once."""
         cells = self.rows.table(ClassCells)
         probs = self.rows.table(_probs_once)
         labels = self._class_labels(cells, probs)
@@ -137,12 +126,7 @@ class RowReplicates(Replicates):
 
 
 class Resampled(RowReplicates):
-    """Rows drawn with replacement.
-
-    Args:
-        rows: What was drawn from.
-        times: How often each row was drawn ``(R, N)``, every row of it adding up to ``N`` unless clusters were drawn.
-    """
+    """Rows drawn with replacement."""
 
     def __init__(self, rows: Rows, times: Floats) -> None:
         super().__init__(rows, len(times))
@@ -167,14 +151,14 @@ class Resampled(RowReplicates):
 
     @cached_property
     def squares(self) -> Floats:  # type: ignore[override]
-        """Of every draw."""
+        """Squared weights of every draw."""
         if not self.rows.are_weighted:
             return self.counts
         return (self.weights * self._of_rows).take(self.rows.order, axis=1)
 
     @property
     def expected_right(self) -> Floats:
-        """Of the rows' own label probabilities."""
+        """Sum of the rows' own label probabilities."""
         return self.counts * self.rows.expected_right(self.groups)
 
     def mean(self, quantity: Quantity) -> Floats:
@@ -185,7 +169,7 @@ class Resampled(RowReplicates):
 
     @property
     def class_table(self) -> ClassTable:
-        """Of the drawn rows."""
+        """Sums over the drawn rows."""
         cells = self.rows.table(ClassCells)
         weights = self.weights
         return self._class_table(
@@ -200,14 +184,9 @@ class Resampled(RowReplicates):
 
 
 class Turned(RowReplicates):
-    """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap).
+    """Gaps between probability and label that keep or change their sign, all of a cluster together (wild bootstrap)."""
 
-    Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
-
-    Args:
-        rows: The rows with their own labels.
-        signs: 1 or -1 for each row ``(R, N)``, in the order of the rows, the same within a cluster.
-    """
+    # Their mean is then 0, as that of a calibrated model, while rows of one cluster depend on each other as they do.
 
     def __init__(self, rows: Rows, signs: Floats) -> None:
         super().__init__(rows, len(signs))
@@ -225,23 +204,14 @@ class Turned(RowReplicates):
         return probs - (cells.probs(signed) - cells.labels(signed))
 
     def predictions(self) -> Iterator[AnyPredictions]:
-        """Refuse: a metric that is called on predictions needs labels.
-
-        Raises:
-            InputError: Always.
-        """
+        """Refuse: a metric that is called on predictions needs labels."""
         expected = "a metric with a noise floor under clusters must be computed from sums"
         fix = "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None)."
         raise InputError(expected, "a function of predictions", fix)
 
 
 class Redrawn(RowReplicates):
-    """Labels drawn from the model's own probabilities, so that in these replicates it is perfectly calibrated.
-
-    Args:
-        rows: The rows, whose own labels play no part.
-        uniforms: Random numbers ``(R, N)`` in ``[0, 1)``: below the confidence, the label is the predicted class.
-    """
+    """Labels drawn from the model's own probabilities, so that in these replicates it is perfectly calibrated."""
 
     def __init__(self, rows: Rows, uniforms: Floats) -> None:
         super().__init__(rows, len(uniforms))
@@ -278,15 +248,7 @@ def _probs_once(rows: Rows) -> Floats:
 
 
 class GroupsResampled(Replicates):
-    """Rows drawn with replacement, of which one knows the group alone.
-
-    Args:
-        rows: What was drawn from.
-        counts: Rows of each group that were drawn ``(R, G)``.
-        right: Right ones among them.
-        blocks: Draws blocks of :class:`~fedlas.stats.class_cells.ClassBlocks`.
-        normal: Standard normal numbers ``(R,)``, which move the means of quantities of each row.
-    """
+    """Rows drawn with replacement, of which one knows the group alone."""
 
     def __init__(
         self,
@@ -302,10 +264,19 @@ class GroupsResampled(Replicates):
         self._blocks = blocks
         self._normal = normal
 
-    @property
+    @cached_property
     def expected_right(self) -> Floats:
-        """Of the rows' own label probabilities."""
-        return self.counts * self.rows.expected_right(self.groups)
+        """Of the rows' own label probabilities, which differ within a group."""
+        # Seeded by each replicate's own draw: no other number changes where this one is asked for.
+        number = len(self.groups.count)
+        noise = np.stack(
+            [
+                np.random.default_rng(seed).standard_normal(number)
+                for seed in self._normal.view(np.uint64).tolist()
+            ]
+        )
+        spread = np.sqrt(self.counts) * self.rows.expected_spread(self.groups)
+        return self.counts * self.rows.expected_right(self.groups) + spread * noise
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
@@ -314,24 +285,18 @@ class GroupsResampled(Replicates):
 
     @cached_property
     def class_table(self) -> ClassTable:
-        """Of the blocks that were drawn."""
+        """Sums over the blocks that were drawn."""
         sums = class_blocks(self.rows)
         number = len(sums.probs)
-        drawn = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
-        times = drawn.astype(np.float64)
+        block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
+        times = block_counts.astype(np.float64)
         return self._class_table(
             times @ sums.probs, times @ sums.labels, lambda: times @ sums.counts
         )
 
 
 class GroupsRedrawn(Replicates):
-    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree.
-
-    Args:
-        rows: The rows, whose own labels play no part.
-        right: Right predictions of each group ``(R, G)``.
-        random: Draws the labels of classes.
-    """
+    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree."""
 
     def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
         super().__init__(rows, rows.groups, len(right))

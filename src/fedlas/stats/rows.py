@@ -33,22 +33,19 @@ GROUPS = 2**10
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Samples by ascending confidence: every row alone, or neighbors together. All arrays are ``(G,)`` but the starts.
+    """Samples by ascending confidence, every row alone or neighbors together; arrays ``(G,)`` but the starts."""
 
-    Attributes:
-        confidence: Mean confidence of each group.
-        count: Number of rows.
-        right: Number of rows whose predicted class is the label.
-        first: First sorted row.
-        width_starts: First group of each bin of equal width that is not empty.
-        tie_starts: First group of each run of equal confidences.
-    """
-
+    # Mean confidence of each group.
     confidence: Floats
+    # Number of rows.
     count: Floats
+    # Number of rows whose predicted class is the label.
     right: Floats
+    # First sorted row.
     first: Integers
+    # First group of each bin of equal width that is not empty.
     width_starts: Integers
+    # First group of each run of equal confidences.
     tie_starts: Integers
 
 
@@ -73,13 +70,7 @@ class _Column:
 
 
 class Rows:
-    """Rows of ``predictions`` for resampling and for drawing labels; everything is computed when first asked for.
-
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``: then class 0 is the predicted one of each
-            row, and class 1 stands for all others; no weight is 0.
-        num_bins: Bins of the metrics that have any.
-    """
+    """Rows of ``predictions`` for resampling and for drawing labels; everything is computed when first asked for."""
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.predictions = predictions
@@ -220,6 +211,12 @@ class Rows:
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
+    def expected_spread(self, groups: Groups) -> Floats:
+        """Return the standard deviation of these label probabilities within each group ``(G,)``."""
+        outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
+        gaps = outcome - np.repeat(self.expected_right(groups), groups.count.astype(np.int64))
+        return np.sqrt(np.add.reduceat(gaps**2, groups.first) / np.maximum(groups.count - 1, 1))
+
     def table(self, make: Callable[[Rows], T]) -> T:
         """Return ``make(self)``, remembered: what one metric needs of the rows beyond what is here."""
         if make not in self._tables:
@@ -228,11 +225,9 @@ class Rows:
 
     @cached_property
     def _cumulative(self) -> Floats:
-        """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 change places.
-
-        The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
-        a class that has nothing.
-        """
+        """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 change places."""
+        # The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
+        # a class that has nothing.
         rest = self.probs.astype(np.float64)
         rest[np.arange(len(rest)), self.predicted] = rest[:, 0]
         rest[:, 0] = 0.0
@@ -246,11 +241,7 @@ class Rows:
         return rest
 
     def draw(self, uniforms: Floats) -> Integers:
-        """Return labels ``(R, N)`` drawn from the probabilities: the predicted class where ``uniforms < confidence``.
-
-        Args:
-            uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
-        """
+        """Return labels ``(R, N)`` drawn from the probabilities: the predicted one where ``uniforms < confidence``."""
         if isinstance(self.predictions, TopLabel):
             return (uniforms >= self.confidence).astype(np.int64)
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
@@ -259,11 +250,7 @@ class Rows:
         return labels
 
     def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
-        """Return where :meth:`draw` has another label than predicted: places ``(E,)`` in the flat array, row, label.
-
-        Args:
-            uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
-        """
+        """Return where :meth:`draw` has another label than predicted: places ``(E,)`` in the flat array, row, label."""
         # By row, so that all replicates read a row's probabilities while they are in the cache.
         row, replicate = np.nonzero((uniforms >= self.confidence).T)
         label = _first_above(uniforms[replicate, row], self._cumulative, row)

@@ -53,10 +53,8 @@ class RiskThreshold:
 
 
 def threshold_grid(num_classes: int) -> NDArray[np.float64]:
-    """Return descending confidences from nearly 1 to ``1 / C``, where all is accepted; even in log-odds.
-
-    It looks at no data, which the tests need.
-    """
+    """Return descending confidences from nearly 1 to ``1 / C``, where all is accepted; even in log-odds."""
+    # It looks at no data, which the tests need.
     bottom = -math.log(num_classes - 1) if num_classes > 1 else -_TOP
     grid = 1 / (1 + np.exp(-np.linspace(_TOP, bottom, GRID)))
     # It is set exactly, since the exponential may round to a number above the confidence of a uniform prediction.

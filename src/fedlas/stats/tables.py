@@ -151,20 +151,16 @@ class SortedClasses:
 
 
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
-    """Return each class's rows by ascending probability and these probabilities, both ``(C, N)``.
-
-    In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
-    """
+    """Return each class's rows by ascending probability and these probabilities, both ``(C, N)``."""
+    # In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     probs = class_probs(rows.all_classes.logits).T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")
     return order, np.take_along_axis(probs, order, axis=1)
 
 
 def _spectra(block: Replicates) -> Spectra:
-    """Return cosine transforms of gaps of groups of rows; the scale's search begins at the value of the rows.
-
-    A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
-    """
+    """Return cosine transforms of gaps of groups of rows; the scale's search begins at the value of the rows."""
+    # A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
     rows = block.rows
     gaps = block.gaps
     if gaps.shape[1] > len(rows.groups.count):

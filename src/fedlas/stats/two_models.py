@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, values_of
-from fedlas.metrics.metric import Metric
+from fedlas.metrics.metric import Metric, lacks
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
@@ -52,7 +52,7 @@ class PairedBootstrap:
         metric: Registry name.
         a: The metric of the first model.
         b: The metric of the second.
-        interval: Of the difference ``a - b``.
+        interval: Interval of the difference ``a - b``.
         p_value: Two-sided, of no difference, in ``(0, 1]``.
     """
 
@@ -89,7 +89,7 @@ def paired_bootstrap(
         seed: The same seed draws the same samples.
         num_bins: Bins of the metrics that have any.
         method: ``"percentile"``, ``"basic"`` or ``"auto"``, which is the basic interval where the bootstrap finds a
-            bias of the difference of more than a quarter of a standard error, else the percentile interval. Of shares
+            bias of the difference of more than a quarter of a standard error, else the percentile interval. For shares
             of samples, such as accuracy, it is Newcombe's interval with every method; with weights it is not.
 
     Returns:
@@ -102,12 +102,9 @@ def paired_bootstrap(
         Two models, not two methods: whether another training would give the same order only seeds can tell. With more
         than two models correct the p-values with :func:`~fedlas.stats.holm`.
 
-        How often an interval of level 0.95 holds the true difference, from 400 pairs each of 500 and of 2,000 samples
-        (``benchmarks/stats.py``): of accuracy, NLL and Brier score 0.93 to 0.97 (and 4 to 6 of 100 p-values of equally
-        good models are up to 0.05); of ECE and adaptive ECE of equally good models 0.87 to 0.96. Their p-values are on
-        the safe side: at most 4 of 100 are up to 0.05. **The difference of a calibrated model from another comes out
-        too small**, because chance adds more to the smaller of two calibration errors: with 0.000 against 0.046, the
-        interval holds it 5 to 6 times in 10. See :func:`~fedlas.stats.noise_floor` of each model beside it.
+        ``results/coverage.md`` has how often intervals hold the true difference. **The difference of a calibrated model
+        from another comes out too small**, because chance adds more to the smaller of two calibration errors. See
+        :func:`~fedlas.stats.noise_floor` of each model beside it.
 
     Example:
         >>> import torch
@@ -218,11 +215,7 @@ def _scores(rows: Rows) -> NDArray[Any]:
 
 
 def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
-    """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels.
-
-    Raises:
-        InputError: If their numbers of samples, their weights or their targets differ.
-    """
+    """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels."""
     got = (
         "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
     )
@@ -288,6 +281,7 @@ def compare(
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
+    top_label: bool = False,
 ) -> ResultTable[str, ModelDifference]:
     """Compare two models on the same samples, metric by metric, with paired tests.
 
@@ -295,11 +289,12 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes for AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
+            classes AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the paired bootstrap, at least 39 for level 0.95.
+        replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
+        top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
         Difference by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame.
@@ -309,7 +304,7 @@ def compare(
             needs all classes, options out of range, or fewer than 2 samples.
 
     Note:
-        Two models, not two methods: whether another training would give the same order only seeds can tell. Of two
+        Two models, not two methods: whether another training would give the same order only seeds can tell. For two
         calibration errors the difference comes out too small where one model is calibrated, see
         :func:`~fedlas.stats.paired_bootstrap`.
 
@@ -329,8 +324,9 @@ def compare(
     a, b = both
     check_same_samples(a, b)
     if metrics is None:
-        names = COMPARED_EVENTS if all(map(_of_event, both)) else COMPARED
-        metrics = [name for name in names if not any(METRICS[name].lacks(each) for each in both)]
+        event = not top_label and all(map(_of_event, both))
+        names = COMPARED_EVENTS if event else COMPARED
+        metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
     entries = entries_of(metrics)
     pairs = paired_bootstraps(
         a,

@@ -52,14 +52,14 @@ class GroupedNLL:
         slope_s = torch.zeros_like(scale)
         for part, rows in double_rows(self._logits):
             index = self._target[part].unsqueeze(1)
-            own = rows.gather(1, index)
+            label_logit = rows.gather(1, index)
             likelihood = []
             gain = []
             for factor in scale:
                 log_probs = (factor * rows).log_softmax(dim=1)
                 likelihood.append(log_probs.gather(1, index))
                 # The slope along a group's scale is the label's logit less the expected one.
-                gain.append(own - (log_probs.exp() * rows).sum(dim=1, keepdim=True))
+                gain.append(label_logit - (log_probs.exp() * rows).sum(dim=1, keepdim=True))
             features = self._features[part].double()
             groups = (features @ weight.T).log_softmax(dim=1)
             joint = groups + torch.cat(likelihood, dim=1)
@@ -111,8 +111,8 @@ class Partitions(Numbers):
         """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
         mean = torch.full_like(rows, -torch.inf)
         for weight, temperature in zip(self.weight, self.temperature, strict=True):
-            own = temperature[(features @ weight.T).argmax(dim=1)].unsqueeze(1)
-            mean = torch.logaddexp(mean, (rows / own).log_softmax(dim=1))
+            scale = temperature[(features @ weight.T).argmax(dim=1)].unsqueeze(1)
+            mean = torch.logaddexp(mean, (rows / scale).log_softmax(dim=1))
         return mean
 
     def check(self, classes: int) -> None:
@@ -262,8 +262,8 @@ class SemanticGrouping(Calibrator):
         for number in range(self.num_groups):
             members = (group == number).nonzero().squeeze(1)
             if len(members) >= _LEAST:
-                own = nll_temperature(Predictions(logits[members], target[members]))
-                temperatures[number] = own.value if own.doubt is None else overall
+                search = nll_temperature(Predictions(logits[members], target[members]))
+                temperatures[number] = search.value if search.doubt is None else overall
         return temperatures
 
 

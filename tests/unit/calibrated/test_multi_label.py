@@ -137,12 +137,48 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
             lambda: fedlas.predict(net(), [torch.zeros(2, 4)], multi_label=True),
             "got one without labels",
         ),
-        (
-            lambda: fedlas.calibrate(net(), batches(), MultiLabelCalibration(), weights=2),
-            "several labels a sample must have no weights",
-        ),
+        (lambda: MultiLabel(LOGITS, TARGET, weights=[1.0, -1.0]), "weights"),
     ],
 )
 def test_named_where_people_meet_them(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_weights_are_repeated_samples():
+    counts = torch.arange(600) % 3
+    several = fedlas.predict(net(), batches(), multi_label=True)
+    weighted = MultiLabel(several.logits, several.target, weights=counts)
+    rows = torch.arange(600).repeat_interleave(counts)
+    repeated = MultiLabel(several.logits[rows], several.target[rows])
+    for ours, theirs in (
+        (weighted.pooled(), repeated.pooled()),
+        (weighted.label(1), repeated.label(1)),
+    ):
+        fits = [TemperatureScaling().fit(each).temperature for each in (ours, theirs)]
+        assert fits[0] == pytest.approx(fits[1], rel=1e-6)
+    loader = [(*batch, part) for batch, part in zip(batches(), counts.split(250), strict=True)]
+    method = MultiLabelCalibration(TemperatureScaling())
+    calibrated = fedlas.calibrate(net(), loader, method, weights=2)
+    found = calibrated.calibrator.calibrators[1].temperature
+    assert found == pytest.approx(TemperatureScaling().fit(repeated.label(1)).temperature, rel=1e-6)
+
+
+def test_saved_as_npz(tmp_path):
+    several = fedlas.predict(net(), batches(), multi_label=True, features=True)
+    labels = MultiLabel(
+        several.logits,
+        several.target,
+        names=("cat", "dog", "bird"),
+        features=several.features,
+        clusters=torch.arange(600) // 2,
+        weights=torch.arange(600) % 3,
+    )
+    loaded = MultiLabel.load(labels.save(tmp_path / "labels.npz"))
+    assert loaded.names == labels.names
+    for name in ("logits", "target", "features", "clusters", "weights"):
+        assert torch.equal(getattr(loaded, name), getattr(labels, name))
+    Predictions(torch.zeros(2, 3)).save(tmp_path / "classes.npz")
+    for path in (tmp_path / "classes.npz", tmp_path / "none.npz"):
+        with pytest.raises(InputError, match="must"):
+            MultiLabel.load(path)

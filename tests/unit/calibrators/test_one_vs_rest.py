@@ -9,8 +9,8 @@ from fedlas.calibrators._fit.one_vs_rest import (
     floored_log,
     log_odds,
     separated_classes,
-    smallest_probability,
 )
+from fedlas.calibrators._fit.rowwise import smallest_probability
 
 
 def test_logarithms_of_p_and_of_the_rest():

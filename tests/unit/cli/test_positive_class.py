@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedlas import Predictions, binary
+from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.present.positive_class import measures_by_stage
 from unit.cli.test_commands import evaluate_file
@@ -172,3 +173,23 @@ def test_a_decision_is_chosen_on_val_and_counted_on_test(file, predictions, tmp_
         match=r"--budget needs held-out predictions; got no --on\. Pass --on",
     ):
         evaluate_file(file, budget=10)
+
+
+def test_two_models_of_an_event_are_compared_by_its_probability(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = torch.Generator().manual_seed(0)
+    log_odds = torch.randn(2000, generator=random) - 2
+    happened = torch.bernoulli(log_odds.sigmoid(), generator=random).long()
+    for name, factor in (("good", 1.0), ("sharp", 2.0)):
+        logits = torch.stack([torch.zeros(2000), factor * log_odds], dim=1)
+        Predictions(logits, happened).save(f"{name}.npz")
+    words = ["compare", "good.npz", "sharp.npz", "--replicates", "99"]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "good.npz is better than sharp.npz in NLL" in said
+    assert "ECE of the event" in said
+    assert "twice that of the event" in said
+    assert main([*words, "--top-label"]) == 0
+    said = capsys.readouterr().out
+    assert "Accuracy" in said
+    assert "of the event" not in said

@@ -89,6 +89,20 @@ def test_thresholds_are_counted_on_both_parts(folder, content):
     assert rows[0.005]["threshold"] is None or rows[0.005]["threshold"] > rows[0.1]["threshold"]
 
 
+def test_no_level_is_promised_after_a_calibrator_of_the_same_samples(folder, content):
+    assert "the risk need not hold with 95%" in content["selective"]["method"]
+    assert any("the calibration as well as the thresholds" in each for each in content["limits"])
+    val, test = predictions(0, 400), predictions(1, 400)
+    plain = {"model": {}, "data": {"name": "d"}, "risks": [0.1]}
+    for calibration in (
+        fit_calibration("none", val),
+        replace(fit_calibration("temperature", val), fitted_on="another part"),
+    ):
+        card = make_card(val, test, calibration, **plain)
+        assert "each row holds with 95%" in card["selective"]["method"]
+        assert any("samples chose the thresholds" in each for each in card["limits"])
+
+
 def test_a_card_comes_back_for_the_monitor(folder, content):
     card = Card.read(folder / "card.json")
     test = calibrated(folder, "test")

@@ -144,7 +144,7 @@ def test_nonsense(run_folder, tmp_path):
     for options, message in (
         ({"format": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
-        ({"calibrate": "drift-temperature"}, "--calibrate"),
+        ({"calibrate": "drift-temperature"}, "the calibrator must be one of"),
         ({"inputs": tmp_path / "net.npz"}, "--inputs are for FILE"),
     ):
         with pytest.raises(InputError, match=message):

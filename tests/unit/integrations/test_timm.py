@@ -6,6 +6,8 @@ import fedlas
 from fedlas.losses import FedLAS
 
 timm = pytest.importorskip("timm")
+from timm.loss import LabelSmoothingCrossEntropy  # noqa: E402
+
 from fedlas.integrations.timm import CriterionTask  # noqa: E402
 
 
@@ -93,7 +95,7 @@ def test_soft_targets_as_of_mixup_and_timms_own_losses():
     images, target = batch()
     soft = nn.functional.one_hot(target, 3).float() * 0.8 + 0.2 / 3
     assert made()(images, soft)["loss"].isfinite()
-    task = made(timm.loss.LabelSmoothingCrossEntropy(0.1))
+    task = made(LabelSmoothingCrossEntropy(0.1))
     assert task(images, target)["loss"].isfinite()
     assert task.get_task_state() == {}
     task.load_task_state(None)

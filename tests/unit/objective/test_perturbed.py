@@ -10,7 +10,7 @@ from fedlas._core.check import InputError
 from fedlas.calibrators import DriftTemperature, TemperatureScaling
 from fedlas.metrics import expected_calibration_error, negative_log_likelihood
 from fedlas.objective import drifted_predictions, predict
-from fedlas.objective.perturbed import MOST_NOISE, _Channels, _noise_for, _noisy
+from fedlas.objective.predict import MOST_NOISE, _Channels, _noise_for, _noisy
 
 
 def data(samples=1500, seed=0, classes=5):

@@ -124,3 +124,21 @@ def test_the_curve_of_a_rare_event_ends_where_its_probabilities_do():
     assert axes.get_xlim()[1] < 0.2
     assert axes.get_ylabel() == "net benefit per 1,000"
     assert 0.01 in [line.get_xdata()[0] for line in axes.lines]
+
+
+@pytest.mark.parametrize("scale", ["zoom", "logit", "auto"])
+def test_diagrams_before_and_after_share_their_axes(scale):
+    both = [predictions(sharp=sharp) for sharp in (1.5, 0.4)]
+    options = {"scale": scale, "axes_for": both, "replicates": 0}
+    before, after = (positive_reliability_diagram(each, **options) for each in both)
+    for name in ("xlim", "ylim", "xscale"):
+        assert getattr(before, f"get_{name}")() == getattr(after, f"get_{name}")()
+
+
+def test_the_smoother_is_drawn_and_named():
+    p = predictions()
+    curve = binary.spline_curve(p)
+    axes = positive_reliability_diagram(p, replicates=0, smoother="spline")
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency)
+    assert axes.get_ylabel() == "frequency of the event (spline)"
+    assert positive_reliability_diagram(p, replicates=0).get_ylabel().endswith("(loess)")

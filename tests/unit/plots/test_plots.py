@@ -3,8 +3,10 @@
 import gc
 import io
 import weakref
+from dataclasses import replace
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,15 @@ from matplotlib.figure import Figure
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, reliability_bins
-from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram, training_curves
+from fedlas.plots import (
+    DARK,
+    LIGHT,
+    PAPER,
+    new_axes,
+    paper_axes,
+    reliability_diagram,
+    training_curves,
+)
 from fedlas.plots.theme import entitle, legend_height
 from fedlas.predictions import Predictions
 
@@ -225,3 +235,48 @@ def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
     assert legend.y0 >= 0
     assert 0 <= legend.x0 < legend.x1 <= whole.x1
     assert 0 <= up.y0 < up.y1 <= whole.y1
+
+
+def test_with_windows_a_figure_is_of_pyplot(monkeypatch):
+    monkeypatch.setattr(plt, "get_backend", lambda: "TkAgg")
+    before = plt.get_fignums()
+    figure = reliability_diagram(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])).figure
+    assert plt.get_fignums() == [*before, figure.number]
+    plt.close(figure)
+
+
+def test_a_figure_for_a_paper_has_the_width_and_font_of_its_column():
+    p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
+    serif = replace(PAPER, font="serif", size=7.0)
+    ax = reliability_diagram(p, ax=paper_axes("single"), theme=serif, title="a")
+    assert ax.figure.get_figwidth() == 3.35
+    texts = [ax.yaxis.label, ax.texts[0], *ax.get_yticklabels()]
+    texts += ax.child_axes[0].get_legend().get_texts()
+    assert {text.get_fontfamily()[0] for text in texts} == {"serif"}
+    assert ax.yaxis.label.get_fontsize() == 7.0
+    with pytest.raises(InputError, match="single, double"):
+        paper_axes("triple")
+
+
+def _seen(color, matrix):
+    """Lab of a color as someone sees it who lacks a kind of cones (Machado, Oliveira and Fernandes 2009)."""
+    linear = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    rgb = np.clip(matrix @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt((to_xyz @ rgb) / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK, PAPER], ids=["light", "dark", "paper"])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    ],
+    ids=["protanopia", "deuteranopia"],
+)  # fmt: skip
+def test_two_directions_and_two_models_differ_without_red_or_green(theme, matrix):
+    for one, other in ((theme.over, theme.under), (theme.lines[2], theme.lines[1])):
+        assert np.linalg.norm(_seen(one, matrix) - _seen(other, matrix)) > 20

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedlas import Predictions, TopLabel
+from fedlas.calibrated import TableCalibration
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions import p_true, read_predictions, stated_confidence, token_confidence
@@ -187,6 +188,11 @@ def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     assert read_predictions(files, groups="subject").groups == ("law",) * 80
     assert main(["evaluate", *files, "--replicates", "0"]) == 0
     assert "mmlu_law" in capsys.readouterr().out
+    assert main(["calibrate", files[0], "--out", str(tmp_path / "cal.json")]) == 0
+    assert "a table with logits" in capsys.readouterr().out
+    live = {"logits": random.normal(size=(9, 4 if "arc" in files[0] else 3))}
+    fitted = TableCalibration.load(tmp_path / "cal.json")
+    assert fitted.apply(live)["calibrated_logits"].shape == live["logits"].shape
     with pytest.raises(InputError, match="must match files"):
         read_predictions(tmp_path / "none_*.jsonl")
     (tmp_path / "t.csv").write_text("a\n1\n")

@@ -228,6 +228,14 @@ def test_refusals_name_row_and_column(header, rows, columns, message, tmp_path):
         read_predictions(tmp_path / "t.csv", Columns(**columns, target="y"))
 
 
+def test_a_misspelled_argument_is_named():
+    """It was a TypeError of another class."""
+    frame = {"a": [0.5], "b": [0.5], "y": [0]}
+    for call in (read_predictions, Predictions.from_frame, fedlas.calibrate):
+        with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
+            call(frame, probs="a,b", target="y", clases="u,v")
+
+
 def test_more_refusals(tmp_path):
     logits, target = scores()
     path = write_csv(tmp_path / "a.csv", logits, target)

@@ -63,6 +63,10 @@ class Unchanged(nn.Module):
         return rows
 
 
+class Doubtful(Unchanged):
+    doubts = ("look at it.",)
+
+
 def part_of(entry):
     return entry.metadata.get("part", "val")
 
@@ -75,7 +79,7 @@ def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):
     add(
         registry,
         "lacking",
-        _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
+        fit_map=lambda self, *_: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")),
     )
     outcome = calibrated(ALL, test, HeldOut(val))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
@@ -99,7 +103,7 @@ def test_if_none_can_run_the_first_reason_is_the_error(val):
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_reason(val, test, registry):
-    add(registry, "broken", _fit=lambda self, val: 1 / 0)
+    add(registry, "broken", fit_map=lambda self, *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         calibrated(ALL, test, HeldOut(val))
 
@@ -115,12 +119,12 @@ def test_warnings_become_notes(val, test, registry):
     add(
         registry,
         "doubtful",
-        _fit=lambda self, val: setattr(self, "_map", Unchanged()) or "look at it.",
+        fit_map=lambda self, *_: Doubtful(),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
         outcome = calibrated("doubtful", test, HeldOut(val))
-    assert outcome.notes == ["Doubtful: look at it."]
+    assert outcome.notes[0].startswith("Doubtful: look at it.")
 
 
 def table_of(measured, stages, width=80):

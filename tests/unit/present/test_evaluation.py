@@ -3,8 +3,10 @@
 import contextlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
+from fedlas.present.page import check_page, write_page
 from fedlas.present.report import report
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
@@ -156,7 +159,8 @@ def test_the_joint_p_alone_decides_the_headline(made):
     assert found.is_clear == (table.joint_p <= 0.05)
     if found.is_clear:
         assert re.match("Over-confident|Under-confident|Miscalibrated", found.text)
-    assert f"joint p {'≤' if table.joint_p == 1e-3 else '='} " in found.text
+    assert "by :" not in found.text
+    assert f"joint p {'≤' if table.joint_p < 1.001e-3 else '='} " in found.text
 
 
 def test_without_tests_nothing_is_claimed():
@@ -301,3 +305,34 @@ def test_wrong_types_give_an_error_or_a_result(value):
     for call in calls:
         with contextlib.suppress(InputError):
             repr(call())
+
+
+def test_a_page_bears_its_title_date_and_period():
+    page = report(drawn(), replicates=0, title="Sales <b>", period="May 2026").html()
+    assert "<h1>Sales &lt;b&gt;</h1>" in page
+    assert re.search(r"Made on \d{4}-\d\d-\d\d by fedlas \S+; samples of May 2026\.", page)
+    assert page.index("It claims") < page.index("<table")
+
+
+def test_without_a_browser_a_pdf_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(InputError, match=r"needs Chromium.*Write x\.html, open it and print"):
+        check_page("--report", Path("x.pdf"))
+    with pytest.raises(InputError, match=r"must end in \.html or \.pdf; got x\.txt"):
+        check_page("--report", Path("x.txt"))
+
+
+@pytest.mark.system
+def test_a_browser_prints_the_page(tmp_path):
+    if not any(map(shutil.which, ("chromium", "google-chrome", "chrome"))):
+        pytest.skip("no browser")
+    path = write_page(tmp_path / "x.pdf", report(drawn(), replicates=0).html())
+    assert path.read_bytes()[:5] == b"%PDF-"
+    script = tmp_path / "broken"
+    script.write_text("#!/bin/sh\necho no display >&2\n")
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda _name: str(script))
+        with pytest.raises(InputError, match=r"no display.*print the page"):
+            write_page(tmp_path / "y.pdf", "<p>")
+    assert not (tmp_path / "y.pdf").exists()

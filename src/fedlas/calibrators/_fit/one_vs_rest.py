@@ -11,7 +11,6 @@ from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import double_rows, row_moments
-from fedlas.calibrators._fit.state import must
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
 
@@ -78,15 +77,6 @@ def separated_classes(val: Predictions) -> list[int]:
     )
 
 
-def smallest_probability(samples: float, classes: int) -> float:
-    """Return the floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
-
-    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
-    sample, spread over all classes, would add.
-    """
-    return 1 / (classes * (samples + 1))
-
-
 def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
     """Return finite logits ``log max(probs, floor)`` of one-vs-rest probabilities; their softmax is the shares."""
     return probs.clamp(min=floor).log()
@@ -94,7 +84,6 @@ def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
 
 def padded_columns(numbers: Tensor, size: Tensor, rest: float | None = None) -> Tensor:
     """Return the numbers of each class as a column, filled up with ``rest`` or the last number."""
-    must(size.sum() == len(numbers), "each number must have a class")
     parts = numbers.split(size.tolist())
     most = int(size.max())
     columns = []

@@ -196,7 +196,7 @@ class SoftmaxRegression:
 
         Args:
             start: Start of the search; a nearby solution saves time and does not change the result.
-            tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
+            tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.minimize.minimize`.
         """
         first = self.start if start is None else self.to_point(start)
         # there the sums over the samples are known
@@ -222,14 +222,10 @@ class SoftmaxRegression:
             self._curvature = self._hessian / samples + ridge + self._intercept * both.mT @ both
             self._factor = torch.linalg.cholesky(self._curvature)
         away = (point - self.start).unflatten(-1, self._shape)
-        pull = self._pull(away)
+        bias = (away * self._to_bias).sum(dim=self._axis, keepdim=True)
+        pull = self._penalty * away + self._intercept * bias * self._to_bias
         value = value / samples[..., 0, 0] + (away * pull).sum(dim=(-2, -1)) / 2
         return value, (slope / samples + pull).flatten(-2)
-
-    def _pull(self, direction: Tensor) -> Tensor:
-        """Return the Hessian of the penalties times ``direction``; the mean enters through ``b = c - W m``."""
-        bias = (direction * self._to_bias).sum(dim=self._axis, keepdim=True)
-        return self._penalty * direction + self._intercept * bias * self._to_bias
 
     def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
@@ -284,7 +280,10 @@ class SoftmaxRegression:
             change *= probs
             change *= self._weights[..., None, part]
             product += self._product(change, columns)
-        return (product / self._samples + self._pull(both)).flatten(-2)
+        # The mean enters the penalties through b = c - W m.
+        bias = (both * self._to_bias).sum(dim=self._axis, keepdim=True)
+        pull = self._penalty * both + self._intercept * bias * self._to_bias
+        return (product / self._samples + pull).flatten(-2)
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by the diagonal of the Hessian, or by the Hessian itself if it is small."""

@@ -83,8 +83,8 @@ _BEST: WeakKeyDictionary[Predictions, BestTemperature] = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> list[float]:
-    """Return temperatures of parts by two Newton steps from that of all samples, at most twofold.
+def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> Tensor:
+    """Return temperatures of parts ``(F,)`` by two Newton steps from that of all samples, at most twofold.
 
     Args:
         val: All samples.
@@ -93,7 +93,7 @@ def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> list[f
     """
     near = float(start.temperature)
     if start.is_held:
-        return [near] * len(parts)
+        return torch.full_like(parts[:, 0], near)
     limits = torch.finfo(val.logits.dtype)
     target = val.target.cpu()
     scale = torch.full((len(parts), 1, 1), 1 / near, dtype=torch.float64, device="cpu")
@@ -111,7 +111,7 @@ def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> list[f
             curvature += (weights * spread).sum(dim=2, keepdim=True)
         step = torch.where(curvature > 0, slope / curvature, 0.0)
         scale = (scale - step).clamp(min=0.5 / near, max=2 / near)
-    return (1 / scale).clamp(min=limits.tiny, max=limits.max).flatten().tolist()
+    return (1 / scale).clamp(min=limits.tiny, max=limits.max).flatten()
 
 
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:

@@ -17,7 +17,7 @@ from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.diagnose import RunGroup, Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
 from fedlas.plots.theme import legend_height
-from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
 from fedlas.stats.intervals import Interval
 
@@ -68,6 +68,7 @@ def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str
         sections=sections,
         courses=courses,
         several=len(sections) > 1,
+        made=made_by(),
     )
 
 

@@ -14,7 +14,7 @@ from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, Chosen, RunResult
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
-from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
 from fedlas.present.table import Cell, Column, Table, csv_text, plain_summary, table_of
 from fedlas.stats import ALPHA, Estimate
 from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
@@ -234,25 +234,13 @@ def table_csv(summary: OodSummary) -> str:
     for run in summary.runs:
         for (data, score, stage), metrics in run.detected.items():
             ends = [
-                end
+                getattr(metrics[name], end)
                 for name in DETECTION
-                for i in [metrics[name]]
-                for end in (i.value, i.low, i.high)
+                for end in ("value", "low", "high")
             ]
             temperature = None if stage == BEFORE else run.temperature
-            rows.append(
-                [
-                    run.folder.name,
-                    run.loss,
-                    run.seed,
-                    run.data,
-                    data,
-                    score,
-                    stage,
-                    temperature,
-                    *ends,
-                ]
-            )
+            first = (run.folder.name, run.loss, run.seed, run.data, data, score, stage, temperature)
+            rows.append([*first, *ends])
     return csv_text(
         table_of(
             [*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows
@@ -273,6 +261,7 @@ def page(summary: OodSummary, command: str) -> str:
         room="fedlas.lab.report",
         title=summary.title,
         command=command,
+        made=made_by(),
         verdicts=[*verdicts(summary), SELECTION],
         statement=statement(summary),
         sections=sections(summary),

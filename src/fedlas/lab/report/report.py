@@ -41,7 +41,7 @@ from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
-from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
+from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, made_by, render
 from fedlas.present.table import (
     bullets,
     code_block,
@@ -68,15 +68,16 @@ class Report:
     model: ReportModel
 
 
-def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
+def write_report(folder: str | Path, *, replicates: int = REPLICATES, heading: str = "") -> Report:
     """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` there.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
-    bytes.
+    bytes, but for the date of the page.
 
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
+        heading: Title of the page; empty for one that names the recipe.
 
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
@@ -86,7 +87,7 @@ def write_report(folder: str | Path, *, replicates: int = REPLICATES) -> Report:
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),
-        "report.html": html_report(model),
+        "report.html": html_report(model, heading=heading),
         RESULTS: csv_text(results_table(summary)),
     }
     markdown, html, results = (
@@ -128,8 +129,8 @@ def markdown_report(model: ReportModel) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html_report(model: ReportModel) -> str:
-    """Return ``report.html``; everything that comes from the runs is escaped."""
+def html_report(model: ReportModel, *, heading: str = "") -> str:
+    """Return ``report.html``; everything that comes from the runs is escaped. An empty heading names the recipe."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
     first = model.tables[0][1]
@@ -137,7 +138,8 @@ def html_report(model: ReportModel) -> str:
         "report.html.j2",
         room="fedlas.lab.report",
         summary=summary,
-        title=title(summary),
+        title=heading or title(summary),
+        made=made_by(),
         statement=what_was_run(summary),
         commands=summary.commands,
         answers=answers(model),

@@ -16,7 +16,7 @@ from fedlas._core.files import write_text
 from fedlas._core.text import printable
 from fedlas.lab.report.after_calibrators import RAW, at_stages
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
-from fedlas.lab.report.compare import measured_metric, pair_of, short_p
+from fedlas.lab.report.compare import measured_metric, pair_of, short_p, signed
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
 from fedlas.lab.report.verdict import (
     TEST,
@@ -31,7 +31,7 @@ from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
-from fedlas.present.page import themed_svg, write_picture
+from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.table import (
     Block,
     Cell,
@@ -42,16 +42,19 @@ from fedlas.present.table import (
     html_table,
     latex,
     table_of,
+    text_of,
 )
 from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
 from fedlas.stats.estimates import REPLICATES
 
 METRICS_SHOWN = ("nll", "ece")
+_FEWEST = 3
+"""Data sets from which ranks are tested."""
 _FEW = 6
 """Data sets from which Wilcoxon's test can have a p-value of 0.05."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BenchResult:
     """The outcome of a bench, or of several: of each data set or model a report model with the same methods.
 
@@ -61,6 +64,7 @@ class BenchResult:
         name: Name of the whole.
         models: Report model of each data set or model, by name. A method is a loss, or a loss and the calibrator after
             it, such as ``ce@temperature``.
+        kind: What they are: data sets, or models.
 
     Example:
         >>> from fedlas.lab import bench
@@ -70,6 +74,7 @@ class BenchResult:
 
     name: str
     models: Mapping[str, ReportModel]
+    kind: str = "data sets"
 
     @property
     def methods(self) -> list[str]:
@@ -102,6 +107,10 @@ class BenchResult:
         last = [Column("mean rank")] if ranks else []
         title = f"{about.head}, {self.name}"
         return Table((Column("method", words=True), *heads, *last), tuple(rows), title)
+
+    def tables(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[Table]:
+        """Return the table of one data set or model; of several one for each metric."""
+        return [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
 
     def ranks(self, metric: str = "nll") -> RankComparison:
         """Return the mean ranks of the methods over data sets or models, with their tests.
@@ -137,6 +146,9 @@ class BenchResult:
         ranks = self.ranks(metric)
         n = ranks.n
         order = ", ".join(f"{method} {rank:.2f}" for method, rank in ranks.ranks.items())
+        mean = f"Mean rank by {column(metric).title} over {n} {self.kind}: {order}."
+        if n < _FEWEST:
+            return [f"{mean} Fewer than {_FEWEST} are not tested."]
         known = (
             "differ beyond chance" if ranks.friedman_p <= ALPHA else "do not differ beyond chance"
         )
@@ -146,11 +158,10 @@ class BenchResult:
             for (a, b), p in zip(pairs, ranks.p_values.values(), strict=True)
             if p <= ALPHA
         ]
-        few = f" With fewer than {_FEW} data sets it cannot find any." * (n < _FEW)
+        few = f" With fewer than {_FEW} {self.kind} it cannot find any." * (n < _FEW)
         return [
-            f"Mean rank by {column(metric).title} over {n} data sets: {order}. They {known} "
-            f"(Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's test from "
-            f"{ranks.critical_difference:.2f} on.".replace("= <", "<"),
+            f"{mean} They {known} (Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's "
+            f"test from {ranks.critical_difference:.2f} on.".replace("= <", "<"),
             f"Wilcoxon, Holm over {len(pairs)} pairs: {listed(better, 4) if better else 'no pair differs'}.{few}",
         ]
 
@@ -170,12 +181,13 @@ class BenchResult:
             gaps = [x - y for x, y in zip(a, b, strict=True)]
             tests.append(wilcoxon_test(a, b).p_value or 0.0)
             lower = sum(gap < 0 for gap in gaps)
-            mean = fmean(gaps)
-            size = f"{'-' if mean < 0 else '+'}{about.format(abs(mean))}"
+            size = signed(about, fmean(gaps))
             rows.append([" - ".join(pair), f"{lower} of {len(gaps)}", size, short_p(tests[-1])])
         rows = [[*row, short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
         heads = ("A - B", "A lower in", "mean difference", "Wilcoxon", "Holm")
-        return table_of(heads, rows, title=f"{about.title} {about.unit}".strip() + f", {self.name}")
+        title = f"{about.title} {about.unit}".strip() + f", {self.name}"
+        few = ["With fewer than 6 data sets Wilcoxon's test cannot find any difference."]
+        return table_of(heads, rows, title=title, notes=few * (len(self.models) < _FEW))
 
     def blocks(
         self, metrics: Sequence[str] = METRICS_SHOWN, *, details: bool = False
@@ -192,7 +204,7 @@ class BenchResult:
             ]
         spread = details or len(self.models) < 4
         tables = [self.table(metric, spread=spread) for metric in metrics]
-        return [*self.sentences(metrics), *tables, Note(self.caption()), *self.missing()]
+        return [*self.sentences(metrics), *tables, Note(self.caption(*tables)), *self.missing()]
 
     def missing(self) -> list[str]:
         """Return sentences on runs without numbers, and why."""
@@ -200,11 +212,14 @@ class BenchResult:
         several = len(notes) > 1
         return [f"{name}: {each}" if several else each for name in notes for each in notes[name]]
 
-    def caption(self) -> str:
-        """Return the sentences below a table in print: what the numbers are, over what, and by which test."""
+    def caption(self, *tables: Table) -> str:
+        """Return the sentences below tables in print: what the numbers are, over what, and by which test."""
         models = list(self.models.values())
-        sizes = {f"{m.samples:,}" for m in models if m.samples}
-        count = f" ({', '.join(sorted(sizes))} samples)" * (0 < len(sizes) < 4)
+        sizes = sorted({m.samples for m in models if m.samples})
+        count = (
+            f" ({' to '.join(f'{size:,}' for size in sizes[:1] + sizes[1:][-1:])} samples)"
+            * bool(sizes)
+        )
         n = min(len(model.summary.common_seeds) for model in models)
         others = len(self.methods) - 1
         parts = [f"Test set{count}. {spread_note(models[0])}"]
@@ -216,7 +231,7 @@ class BenchResult:
                 f"In each column the best mean is compared with the others by a two-sided {TEST} over {n} seeds, "
                 f"p ≤ {ALPHA:g} after Holm's correction for {plural}."
             )
-        if any(noise.floor for model in models for noise in model.all_noise):
+        if any(cell.extra for table in tables for row in table.rows for cell in row):
             parts.append(
                 "In brackets: the ECE that a calibrated model has by chance; ~: within noise of it."
             )
@@ -224,10 +239,13 @@ class BenchResult:
 
     def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return LaTeX: one table of one data set; of several a table for each metric. It needs ``booktabs``."""
-        tables = [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
         return "\n\n".join(
-            latex(table, caption=f"{table.title}. {self.caption()}", label=f"{self.name}-{number}")
-            for number, table in enumerate(tables, start=1)
+            latex(
+                table,
+                caption=f"{table.title}. {self.caption(table)}",
+                label=f"{self.name}-{number}",
+            )
+            for number, table in enumerate(self.tables(metrics), start=1)
         )
 
     def to_frame(self) -> Any:
@@ -260,18 +278,43 @@ class BenchResult:
         shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
         return seed_values(values, floors=shown, label=about.head)
 
+    def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
+        """Return a page with sentences, tables and figures; one file that needs nothing else."""
+        tables = self.tables(metrics)
+        return render(
+            "comparison.html.j2",
+            room="fedlas.lab.report",
+            title=f"Comparison of methods: {self.name}",
+            made=made_by(),
+            sentences=self.sentences(metrics),
+            missing=self.missing(),
+            tables=tables,
+            caption=self.caption(*tables),
+            pictures=[
+                (title, figure(self.figure(m), title))
+                for m in metrics
+                for title in [
+                    f"{'Mean ranks' if len(self.models) > 1 else 'Methods'} by {column(m).title}"
+                ]
+            ],
+        )
+
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
-        """Write ``comparison.tex``, and a figure for each metric as PDF and SVG; return their paths.
+        """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
 
         Raises:
             InputError: If the folder cannot be written to.
         """
-        written = [write_text(folder / "comparison.tex", self.to_latex(metrics) + "\n")]
+        texts = {"html": self.html(metrics), "tex": self.to_latex(metrics) + "\n"}
+        written = [write_text(folder / f"comparison.{kind}", text) for kind, text in texts.items()]
         for metric in metrics:
             picture = self.figure(metric).figure
             paths = (folder / f"comparison-{metric}.{kind}" for kind in ("pdf", "svg"))
             written += [write_picture(picture, path) for path in paths]
         return written
+
+    def __repr__(self) -> str:
+        return text_of(self.blocks())
 
     def _repr_html_(self) -> str:
         parts = [
@@ -292,6 +335,7 @@ def bench_result(
     *,
     name: str = "",
     named: bool = True,
+    kind: str = "data sets",
     replicates: int = REPLICATES,
 ) -> BenchResult:
     """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
@@ -299,8 +343,9 @@ def bench_result(
     Args:
         folders: Folders of benches; by name, or they have the names of their folders.
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
-        name: Name of the whole; empty for the recipe, or the number of benches.
+        name: Name of the whole; empty for the recipe, or the number of data sets.
         named: Whether the names of the methods name the calibrator.
+        kind: What the folders are: data sets, or models.
         replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
 
     Raises:
@@ -315,9 +360,9 @@ def bench_result(
         summary = at_stages(summary, calibrators, named=named)
         models[key] = report_model(summary)
     several = (
-        f"{len(models)} benches" if len(models) > 1 else next(iter(models.values())).summary.recipe
+        f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )
-    result = BenchResult(name or several, models)
+    result = BenchResult(name or several, models, kind)
     if not result.methods:
         got = "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items())
         raise InputError("the benches must have a method in common", got, "Run the same losses.")

@@ -14,7 +14,8 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.export import Exported, export_model
+from fedlas.deploy.export import export_model
+from fedlas.deploy.exported import Exported
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.data import as_tested

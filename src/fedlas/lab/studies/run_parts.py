@@ -12,7 +12,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.lab.runs.bench_folder import is_run, run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.objective.perturbed import drifted_predictions
+from fedlas.objective.predict import drifted_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions

@@ -261,11 +261,10 @@ def check_bank(features: Tensor, train: Predictions) -> Tensor:
 
 
 class _Gaussians:
-    """Gaussians fitted to the features of training samples: one a class with a shared covariance, and one of all.
+    """Gaussians fitted to the features of training samples: one a class with a shared covariance, and one of all."""
 
-    pytorch-ood inverts the covariances in float32 with a ridge. Where classes are compact, rounding then moves AUROC in
-    the fourth digit whenever the order of the samples changes, and the ridge outweighs their variance.
-    """
+    # In float64 without a ridge: in float32 with one, as in pytorch-ood, rounding moves AUROC in the fourth digit
+    # whenever the order of the samples changes, and where classes are compact the ridge outweighs their variance.
 
     def __init__(self, features: Tensor, train: Predictions) -> None:
         bank = check_bank(features, train)

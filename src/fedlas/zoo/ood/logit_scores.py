@@ -214,13 +214,7 @@ def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
-    """Return the float64 scores ``(N,)`` of ``logits (N, C)``, checked and computed in blocks.
-
-    Args:
-        logits: Finite logits.
-        score: Scores ``(n,)`` of rows ``(n, C)``, all of which are 0 or more where float32 may underflow.
-        double: Whether all rows are scored in float64; else those alone whose score in float32 is below 1e-30.
-    """
+    """Return the float64 scores ``(N,)`` of ``logits (N, C)``, computed in blocks; in float64 if below 1e-30."""
     logits = _checked(logits)
     check_finite("logits", logits)
     scores = []

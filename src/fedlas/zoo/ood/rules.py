@@ -111,7 +111,7 @@ def rule_shift(
         trees: As in :func:`rules_score`.
         leaf: As there.
         permutations: Random divisions of batch and held-out samples, at least 19; p is at least ``1 / (1 + number)``.
-        seed: Of the division of ``train`` and of the permutations.
+        seed: For the division of ``train`` and the permutations.
 
     Raises:
         InputError: As :func:`rules_score`, or if an option is out of range.
@@ -206,18 +206,18 @@ class Rules:
 
     def shift(
         self,
-        known: Tensor,
+        reference: Tensor,
         batch: Tensor,
         *,
         statistic: Statistic = "distance",
         permutations: int = 999,
         seed: int = 0,
     ) -> RuleShift:
-        """Return how ``batch (M, D)`` differs from ``known (K, D)``; see :func:`rule_shift` for the options."""
+        """Return how ``batch (M, D)`` differs from ``reference (K, D)``; see :func:`rule_shift` for the options."""
         check_choice("statistic", statistic, get_args(Statistic))
         check_count("permutations", permutations, low=19)
         # Both statistics are symmetric, so it is the smaller set that is counted.
-        smaller, larger = sorted((self.hits(batch), self.hits(known)), key=len)
+        smaller, larger = sorted((self.hits(batch), self.hits(reference)), key=len)
         hits = np.concatenate([smaller, larger])
         size = len(smaller)
         total = self.counts(hits)

@@ -1,4 +1,4 @@
-"""Standardized features of predictions: what a network on saved features takes as its inputs."""
+"""Networks on saved features: their inputs, standardized, and the sizes of their layers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
+
+
+class FeatureHead:
+    """A small network on features with one hidden layer or none."""
+
+    hidden: int
+    _inputs: Standardized | None = None
+
+    def _sizes(self, train: Predictions, features: Tensor) -> list[int]:
+        """Return the number of units from the inputs to the logits."""
+        hidden = [self.hidden] if self.hidden else []
+        return [features.shape[1], *hidden, train.logits.shape[1]]
+
+    def _fitted(self) -> Standardized:
+        """Return what standardizes features; an InputError before the fit."""
+        if self._inputs is None:
+            raise InputError(
+                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
+            )
+        return self._inputs
 
 
 class Standardized:

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import check_choice, check_count, check_kinds, check_number
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._inputs import Standardized
+from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
 
 __all__ = ["Covariance", "MatrixGaussian", "MatrixGaussianLinear"]
 
@@ -114,7 +114,7 @@ def _factor(log_diagonal: Tensor, below: Tensor | None) -> Tensor:
     return diagonal if below is None else diagonal + below.tril(-1)
 
 
-class MatrixGaussian:
+class MatrixGaussian(FeatureHead):
     """A small network on features whose layers have matrix-Gaussian weights, trained by the evidence lower bound.
 
     Args:
@@ -165,8 +165,7 @@ class MatrixGaussian:
         self.kl_weight = check_number("kl_weight", kl_weight, low=0)
         self.samples = check_count("samples", samples)
         self.seed = check_count("seed", seed, low=0)
-        self._model: nn.Sequential | None = None
-        self._inputs: Standardized | None = None
+        self._model = nn.Sequential()
         self.kl = math.nan
         """KL divergence of the posterior from the prior in nats, after :meth:`fit`."""
 
@@ -187,9 +186,8 @@ class MatrixGaussian:
         features = inputs(train).float()
         target = train.target.cpu()
         generator = torch.Generator().manual_seed(self.seed)
-        sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
         model = nn.Sequential()
-        for size, out in pairwise(sizes):
+        for size, out in pairwise(self._sizes(train, features)):
             if len(model):
                 model.append(nn.ReLU())
             model.append(MatrixGaussianLinear(size, out, self.covariance, generator=generator))
@@ -206,11 +204,9 @@ class MatrixGaussian:
                     loss.backward()
                     optimizer.step()
                     schedule.step()
-        self._model, self._inputs, self.kl = (
-            model.eval().requires_grad_(False),
-            inputs,
-            float(_kl(model)),
-        )
+        self._model = model.eval().requires_grad_(False)
+        self._inputs = inputs
+        self.kl = float(_kl(model))
         return self
 
     @property
@@ -220,7 +216,8 @@ class MatrixGaussian:
         Raises:
             InputError: Before :meth:`fit`.
         """
-        return sum(layer.num_parameters for layer in _layers(self._fitted()[0]))
+        self._fitted()
+        return sum(layer.num_parameters for layer in _layers(self._model))
 
     def predict(self, predictions: Predictions) -> Predictions:
         """Return the same samples with the log of the mean probabilities over draws of the weights as logits.
@@ -231,25 +228,17 @@ class MatrixGaussian:
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        model, inputs = self._fitted()
-        features = inputs(predictions).float()
+        features = self._fitted()(predictions).float()
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.full(predictions.logits.shape, -math.inf)
         for _ in range(self.samples):
-            for layer in _layers(model):
+            for layer in _layers(self._model):
                 layer.draw(generator)
             # Summed in the logarithm, where tiny probabilities keep their digits.
-            total = torch.logaddexp(total, model(features).log_softmax(dim=1))
-        for layer in _layers(model):
+            total = torch.logaddexp(total, self._model(features).log_softmax(dim=1))
+        for layer in _layers(self._model):
             layer.draw(None)
         return predictions.with_logits((total - math.log(self.samples)).to(predictions.logits))
-
-    def _fitted(self) -> tuple[nn.Sequential, Standardized]:
-        if self._model is None or self._inputs is None:
-            raise InputError(
-                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
-            )
-        return self._model, self._inputs
 
 
 def _layers(model: nn.Sequential) -> list[MatrixGaussianLinear]:

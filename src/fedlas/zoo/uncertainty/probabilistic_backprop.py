@@ -16,9 +16,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_kinds
+from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._inputs import Standardized
+from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
 from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
 
 __all__ = ["Prior", "ProbabilisticBackprop"]
@@ -42,7 +42,7 @@ class PriorLayer(Layer):
     rate: Tensor
 
 
-class ProbabilisticBackprop:
+class ProbabilisticBackprop(FeatureHead):
     """A small network on features whose weights are independent Gaussians, trained by probabilistic backpropagation.
 
     Means and variances go forward through linear layers and ReLUs to Gaussian logits. The logarithm of the probability
@@ -87,7 +87,6 @@ class ProbabilisticBackprop:
         self.precision: Gamma = (_PRIOR, _PRIOR)
         """Shape and rate of the Gamma posterior of the weights' precision, after :meth:`fit`."""
         self._layers: list[PriorLayer] = []
-        self._inputs: Standardized | None = None
 
     @check_kinds
     def fit(
@@ -106,8 +105,8 @@ class ProbabilisticBackprop:
         generator = torch.Generator().manual_seed(self.seed)
         features = inputs(train)
         target = train.target.cpu().tolist()
-        sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
-        layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
+        sizes = self._sizes(train, features)
+        layers = [_new_layer(size, out, generator) for size, out in pairwise(sizes)]
         precision = (_PRIOR, _PRIOR)
         for _ in progress(range(self.passes)):
             for index in torch.randperm(len(features), generator=generator).tolist():
@@ -133,11 +132,7 @@ class ProbabilisticBackprop:
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        if self._inputs is None:
-            raise InputError(
-                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
-            )
-        return forward(self._layers, self._inputs(predictions))[-1]
+        return forward(self._layers, self._fitted()(predictions))[-1]
 
     def predict(self, predictions: Predictions) -> Predictions:
         """Return the same samples with the log of the probabilities under the posterior as logits.
@@ -203,14 +198,14 @@ def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...
     """Update one weight: mean, variance, its factor (precision, shape, rate), and the precision's posterior."""
     mean, var, prior, more_shape, more_rate = row
     # Both without this factor. It is skipped where that is no distribution, as usual in expectation propagation.
-    left = 1 / var - prior
+    rest = 1 / var - prior
     shape = precision[0] - more_shape
     rate = precision[1] - more_rate
-    if left <= 0 or shape <= 1 or rate <= 0:
+    if rest <= 0 or shape <= 1 or rate <= 0:
         return row, precision
-    mean = mean / var / left
+    mean = mean / var / rest
     # The precision is integrated out with a Gaussian of the same variance; that makes the new factor Gaussian too.
-    z, z_1, z_2 = (_log_normal(mean, 1 / left + rate / (shape - 1 + more)) for more in (0, 1, 2))
+    z, z_1, z_2 = (_log_normal(mean, 1 / rest + rate / (shape - 1 + more)) for more in (0, 1, 2))
     try:
         new_shape, new_rate = gamma_update(z, z_1, z_2, shape, rate)
     except (
@@ -221,8 +216,8 @@ def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...
     if new_shape <= 1 or new_rate <= 0:
         return row, precision
     prior = (shape - 1) / rate
-    var = 1 / (left + prior)
-    return (var * left * mean, var, prior, new_shape - shape, new_rate - rate), (
+    var = 1 / (rest + prior)
+    return (var * rest * mean, var, prior, new_shape - shape, new_rate - rate), (
         new_shape,
         new_rate,
     )

@@ -170,7 +170,7 @@ def test_latex_compiles(benches, capsys):
     assert r"\textbf{" in text
     assert "two-sided paired t-test over 5 seeds" in text
     assert "for 3 comparisons" in text
-    assert r"\label{tab:2-benches-1}" in text
+    assert r"\label{tab:2-data-sets-1}" in text
     assert main(["compare-runs", folders[0], "ce:ls", *FEW, "--format", "latex"]) == 0
     check_latex(capsys.readouterr().out)
 
@@ -200,9 +200,14 @@ def check_latex(text):
 def test_files_for_print_are_written(benches, tmp_path):
     written = bench_result([benches / "a", benches / "b"], TWO, name="mine").write(tmp_path)
     assert [path.name for path in written] == [
-        "comparison.tex", "comparison-nll.pdf", "comparison-nll.svg", "comparison-ece.pdf", "comparison-ece.svg",
+        "comparison.html", "comparison.tex", "comparison-nll.pdf", "comparison-nll.svg",
+        "comparison-ece.pdf", "comparison-ece.svg",
     ]  # fmt: skip
-    check_latex(written[0].read_text())
+    check_latex(written[1].read_text())
+    page = written[0].read_text()
+    assert page.index("Mean rank by NLL") < page.index("<table")
+    assert "Made on 2" in page
+    assert "<h1>Comparison of methods: mine</h1>" in page
 
 
 def test_a_notebook_escapes_names(bench, tmp_path):
@@ -210,6 +215,7 @@ def test_a_notebook_escapes_names(bench, tmp_path):
     page = bench_result([folder, bench], ["raw"])._repr_html_()
     assert "<b>" not in page.replace("<p><b>", "")
     assert page.count("<table>") == 2
+    assert re.search(r"<td>\d+\.\d ± \d+\.\d . \(~?\d+\.\d\)</td>", page)
     assert "<svg" in page
     frame = bench_result([folder], ["raw"]).to_frame()
     assert list(frame.columns[:4]) == ["bench", "loss", "calibrator", "seed"]

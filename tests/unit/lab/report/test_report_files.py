@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import rich.console
 
+import fedlas
 from fedlas._core.check import InputError
 from fedlas.lab.report.bench_tables import long_table, short_bench_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.report import collect
+from fedlas.lab.report.report import collect, html_report
 from fedlas.lab.report.report import write_report as write_everything
+from fedlas.lab.report.verdict import answers
 from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal
@@ -73,6 +75,16 @@ def test_page_is_well_formed_and_needs_nothing_else(full_report):
     assert all(a.startswith("https://arxiv.org/") for a in outside)
     assert len(page.ids) == len(set(page.ids))
     assert not re.search(r"url\((?!#)|@import", full_report.html.read_text(encoding="utf-8"))
+
+
+def test_the_page_opens_with_its_sentence_and_says_date_and_version(full_report, tmp_path):
+    page = full_report.html.read_text(encoding="utf-8")
+    verdict = answers(full_report.model)[0]
+    header = page[page.index("<header>") : page.index("</header>")]
+    assert "<h1>Calibration benchmark: digits</h1>" in header
+    assert header.index(verdict.text) < header.index("All numbers are measured on the test set")
+    assert f"by fedlas {fedlas.__version__}." in header
+    assert "<h1>Mine &amp; yours</h1>" in html_report(full_report.model, heading="Mine & yours")
 
 
 def test_pages_rank_methods_by_aurc_too(full_report):

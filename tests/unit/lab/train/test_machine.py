@@ -96,7 +96,7 @@ def test_only_emulated_bf16_is_warned_of(processor):
 def test_text_says_what_and_why(processor):
     processor(avx512_bf16=True)
     assert precision_text("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
-    assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run, or one beside it, began)"
+    assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run began)"
     assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
     processor()
     assert (

@@ -109,7 +109,8 @@ def test_other_nonsense_is_refused(source, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1:", "could not convert"), ("a:b", "could not convert"), ("2:1", "low <= high"), ("0:1:log", "low > 0"),
+        ("1:", "could not convert"), ("a:b", "could not convert"),
+        ("2:1", "low <= high|low=2.0, high=1.0"), ("0:1:log", "low > 0|low=0.0"),
         ("0:1:lin", "unknown ending"), ("0.5:2:int", "invalid literal"), ("1,,2", "missing"), ("[1,2", "YAML"),
     ],
 )  # fmt: skip

@@ -168,7 +168,7 @@ def load_folder(
         channels: 3 for color, 1 for gray.
         max_gib: Most memory the images may take, in GiB.
         val_from_train: Whether the seed draws validation images from the training part; false uses the folder ``val``
-           , and ``val_size`` not at all.
+            in their place, and ``val_size`` not at all.
 
     Returns:
         A source with the folder names, sorted, as classes. It has no flips and no crops unless you ask for them, since

@@ -1,0 +1,155 @@
+"""``fedlas calibrate`` fits a calibrator on a table with labels; ``fedlas apply`` adds its scores to any table."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.files import read_json
+from fedlas._core.terminal import say
+from fedlas.calibrated.table import FORMAT, TableCalibration
+from fedlas.calibrated.table_files import (
+    STANDARD,
+    apply_to_files,
+    calibrate_table,
+    local_files,
+    open_tables,
+)
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_columns,
+    add_path,
+    add_samples,
+    columns_of,
+    option,
+)
+from fedlas.predictions import Columns
+from fedlas.predictions.cells import few
+from fedlas.predictions.tables import FORMATS
+
+_SUFFIX = ".calibration.json"
+
+
+def add_calibrate(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(_calibrate, "VAL [VAL ...]")
+    text = "held-out scores with labels (.csv, .jsonl, .parquet, .npz); several files or '*.csv' are one table; - reads"
+    option(parser, "files", "VAL", f"{text} standard input", nargs="+")
+    add_columns(parser)
+    add_samples(parser)
+    option(
+        parser,
+        "--method",
+        "NAME",
+        "calibrator; see 'fedlas list calibrators' (default: auto)",
+        default="auto",
+    )
+    add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    columns = columns_of(args) or Columns()
+    out = _place_of_calibration(args.files[0]) if args.out is None else args.out
+    check_place(out)
+    calibration = calibrate_table(args.files, args.method, columns)
+    calibration.save(out)
+    say(*(f"note: {note}" for note in calibration.notes), stderr=True)
+    classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
+    say(f"{calibration.rows:,} rows{classes}.", wrap=True)
+    if calibration.cross_fitted is not None:
+        say(str(calibration.cross_fitted), wrap=True)
+    say(f"{args.method}: {calibration.carries}", wrap=True)
+    next_line = apply_line(out, args.files[0])
+    if calibration.columns.format == "lm-eval":  # its columns are made of the fields of a log
+        next_line = (
+            f"fedlas apply {shlex.quote(str(out))} FILE, a table with {calibration.scores[0]}"
+        )
+    say(f"calibration: {out}", f"next: {next_line}")
+    return 0
+
+
+def apply_line(out: Path, file: str) -> str:
+    """Return the command that applies a calibration."""
+    live = f"LIVE{Path(file).suffix if file != STANDARD else '.csv'}"
+    return f"fedlas apply {shlex.quote(str(out))} {live} --out LIVE.calibrated{Path(live).suffix}"
+
+
+def _place_of_calibration(file: str) -> Path:
+    if file == STANDARD or set(file) & set("*?["):
+        fix = "Add --out cal.json."
+        raise InputError(
+            "--out must name the file to write, where VAL is no single file", "no --out", fix
+        )
+    return Path(file).with_suffix(_SUFFIX)
+
+
+def check_place(out: Path) -> None:
+    """Refuse to replace a file that is no calibration.
+
+    Raises:
+        InputError: If one is there.
+    """
+    if out.suffix.lower() != ".json":
+        raise InputError("--out must end in .json", out, "Name it cal.json.")
+    if not out.exists():
+        return
+    try:
+        is_calibration = read_json(out)["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        is_calibration = False
+    if not is_calibration:
+        fix = "Choose another --out, or move that file away."
+        raise InputError("what is there must be a calibration, to be replaced", out, fix)
+
+
+def add_apply(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(_apply, "CALIBRATION FILE [FILE ...]")
+    option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
+    text = "scores (.csv, .jsonl, .parquet, .npz), with labels or not; several files or '*.csv' are one table; - reads"
+    option(parser, "files", "FILE", f"{text} standard input", nargs="+")
+    add_path(
+        parser,
+        "--out",
+        "FILE",
+        "file to write, .csv, .jsonl, .parquet or .npz; - is standard output (default: FILE.calibrated)",
+    )
+    option(
+        parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
+    )
+
+
+def _apply(args: argparse.Namespace) -> int:
+    calibration = TableCalibration.load(args.calibration)
+    separator = args.separator or calibration.columns.separator
+    with local_files(args.files) as files:
+        out = _place_of_table(args, files)
+        to_standard = str(out) == STANDARD
+        table = open_tables(files, separator)
+        applied = apply_to_files(calibration, table, None if to_standard else out)
+    say(*(f"note: {note}" for note in applied.notes), stderr=True)
+    names = ", ".join(applied.columns[:6]) + (
+        f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
+    )
+    unit = "logits" if calibration.columns.kind == "logits" else "probabilities from 0 to 1"
+    say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
+    if not to_standard:
+        say(f"table: {out}")
+    return 0
+
+
+def _place_of_table(args: argparse.Namespace, files: Sequence[Path]) -> Path:
+    """Return the file to write, which is none that is read."""
+    if args.out is None and STANDARD not in args.files:
+        return files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+    if args.out is None or str(args.out) == STANDARD:
+        return Path(STANDARD)
+    if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
+        raise InputError("--out must be another file", args.out, "It would replace what is read.")
+    if args.out.suffix.lower() not in FORMATS:
+        fix = f"Name a file that ends in {files[0].suffix}."
+        raise InputError(f"--out must end in {', '.join(FORMATS)}", args.out, fix)
+    return Path(args.out)

@@ -1,0 +1,155 @@
+"""A file that was exported: what it takes, and how well it agrees with its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
+from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs
+
+Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
+"""Batches of inputs by name, and the probabilities that they must give."""
+BATCH = 64
+"""Samples that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, and how well it agrees with its model.
+
+    Attributes:
+        path: The file.
+        form: One of :data:`~fedlas.deploy.formats.FORMATS`.
+        size: Bytes.
+        inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
+        example: Four lines of Python that load and call it.
+        difference: Largest absolute difference of a probability.
+        samples: How many samples were compared: all.
+    """
+
+    path: Path
+    form: str
+    size: int
+    inputs: tuple[dict[str, Any], ...]
+    example: tuple[str, ...]
+    difference: float
+    samples: int
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that a card holds."""
+        about = {"difference": self.difference, "samples": self.samples}
+        return {"file": self.path.name, "format": self.form, **about}
+
+
+def called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """Return what the file gives; one that fails on a batch has fixed a size."""
+    try:
+        return np.asarray(
+            probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64
+        )
+    except Exception as error:  # of any runtime
+        size = len(next(iter(inputs.values())))
+        got = (
+            f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
+        )
+        fix = "Try another format, or take the sizes in the model's forward from its inputs."
+        raise InputError("what was written must take batches of any size", got, fix) from error
+
+
+def described_input(
+    name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """Return the name, dtype, shape and range of one input."""
+    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
+    shape = [
+        "batch",
+        *(
+            f"{name}_{i}" if i in axes.get(name, ()) else n
+            for i, n in enumerate(value.shape[1:], 1)
+        ),
+    ]
+    return {
+        "name": name,
+        "dtype": str(value.dtype).removeprefix("torch."),
+        "shape": shape,
+        "range": [low, high],
+    }
+
+
+def read_back(form: str, content: bytes) -> Probs:
+    """Return what a file computes, as its own reader loads it."""
+    try:
+        return FORMATS[form].read(content)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # of any runtime
+        got = f"{type(error).__name__}: {str(error)[:300]}"
+        fix = "Try another format."
+        raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
+
+
+def general_facts() -> dict[str, Any]:
+    """Return the facts that every file holds."""
+    return {"format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
+
+
+def check_export(
+    probs: Probs,
+    reference: Callable[[Mapping[str, Tensor]], NDArray[Any]],
+    samples: Samples,
+    tolerance: float,
+) -> tuple[float, int]:
+    """Compare what a file gives with the model's own calibrated probabilities, on every sample.
+
+    Returns:
+        The largest absolute difference, and the number of samples.
+
+    Args:
+        probs: Probabilities that the file gives.
+        reference: Probabilities of the model itself here, which show whether the conversion causes a difference.
+        samples: Batches of inputs, and the probabilities that they must give.
+        tolerance: Most that a probability may differ.
+
+    Raises:
+        InputError: If one differs by more.
+    """
+    largest = 0.0
+    at = 0
+    done = 0
+    here = 0.0
+    for number, (inputs, expected) in enumerate(samples):
+        exported = called(probs, inputs)
+        if number == 0:  # another size of batch, so that the file cannot have fixed it
+            exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
+        # NaN must count as a difference, and compares as none.
+        apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
+        worst = (
+            int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
+        )
+        # Too far: is it the conversion, or does the model on this machine differ from the run as well?
+        if not apart[worst] <= max(largest, tolerance):
+            here = max(here, float(np.abs(reference(inputs) - expected).max()))
+        if not apart[worst] <= largest:
+            largest = float(apart[worst])
+            at = done + worst
+        done += len(exported)
+    if not largest <= tolerance:
+        why = (
+            f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
+            "or in another precision. Export it where it was trained, or measure it again here"
+            if here > tolerance
+            else "The model gives these probabilities, so the conversion is at fault. Try another format, or a "
+            "calibrator without steps, such as temperature"
+        )
+        expected_text = f"probabilities must equal the model's within {tolerance:g}"
+        raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
+    return largest, done
