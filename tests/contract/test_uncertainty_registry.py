@@ -69,7 +69,7 @@ def test_every_option_is_a_keyword_with_a_plain_default(name):
 
 
 def test_a_misspelt_option_is_a_clear_error(name, bench, tmp_path):
-    with pytest.raises(InputError, match=rf"plan_method: options .*{name}.*'no_option'"):
+    with pytest.raises(InputError, match=rf"options .*{name}.*'no_option'"):
         plan_method(name, members_of(name, bench), out=tmp_path / "x", options={"no_option": 1})
 
 

@@ -43,7 +43,7 @@ def add_compare_runs(add: AddSubcommand) -> None:
         dest="format",
         action="store_const",
         const="markdown",
-        help="the same as --format markdown",
+        help="the same as --format markdown (default: --format)",
     )
     text = "also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches (default: none)"
     option(parser, "--plot", "FILE", text, nargs="+", type=Path, default=[])

@@ -95,6 +95,12 @@ class Objective(nn.Module):
                 sorted(self.needs),
                 "Call model and criterion yourself, and pass the criterion its needs.",
             )
+        if not isinstance(features, str | nn.Module):
+            raise InputError(
+                "features must be 'head', 'map', or a module of the model",
+                describe(features),
+                "Leave them out to take the head's input.",
+            )
         if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
             raise InputError(
                 "features can be chosen for a criterion that needs features and no head_weight",

@@ -44,8 +44,8 @@ def critical_difference_diagram(
         >>> from fedlas.stats import compare_ranks
         >>> nll = {"a": [0.2, 0.3, 0.4], "b": [0.3, 0.4, 0.5], "c": [0.4, 0.5, 0.3]}
         >>> ax = critical_difference_diagram(compare_ranks(nll, higher_is_better=False))
-        >>> sorted(text.get_text() for text in ax.texts)[:2]
-        ['CD 1.91', 'a 1.33']
+        >>> [text.get_text() for text in ax.texts if text.get_text().startswith("a ")]
+        ['a 1.33']
 
     Source:
         Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006), figure 1.
