@@ -141,6 +141,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
 def _bench(args: argparse.Namespace) -> int:
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
+    check_calibrators(args.calibrators)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
@@ -219,7 +220,6 @@ def bench_group(
         InputError: As :func:`bench` for one recipe; for several only before the first starts.
     """
     calibrators = options.get("calibrators", ())
-    check_calibrators(calibrators)
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
     planned = group.plan(losses=losses, seeds=seeds, out=out)
@@ -240,7 +240,8 @@ def bench_group(
         status = max(status, done)
     if failed:
         say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
-    _compare_recipes(group, out, calibrators, left_out=failed)
+    if losses or len({tuple(recipe.methods) for recipe in group.recipes}) == 1:
+        _compare_recipes(group, out, calibrators, left_out=failed)
     say(*(f"then: {command}" for command in group.then), stderr=True)
     return status
 
@@ -248,10 +249,9 @@ def bench_group(
 def _compare_recipes(
     group: Group, out: Path | None, calibrators: Sequence[str], *, left_out: Sequence[str]
 ) -> None:
-    """Print the recipes of a group side by side, if their methods are the same."""
+    """Print the recipes of a group, whose methods are the same, side by side."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
-    methods = {tuple(each.methods) for each in group.recipes}
-    if len(folders) > 1 and len(methods) == 1 and is_main_process():
+    if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
         show_comparison(folders, calibrators or ["raw"], place)

@@ -78,13 +78,13 @@ def _compare_runs(args: argparse.Namespace) -> int:
     if pairs and len(folders) == 1:
         return _differences(args, result, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
+    for path in args.plot:
+        write_picture(result.figure(metrics[0]).figure, path)
     tables = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
     if not pairs and args.format == "latex":
         say(*result.to_latex(metrics).split("\n"))
     else:
         _show(args, tables or result.blocks(metrics, details=args.details))
-    for path in args.plot:
-        write_picture(result.figure(metrics[0]).figure, path)
     return 0
 
 

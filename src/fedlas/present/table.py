@@ -251,10 +251,13 @@ def markdown(table: Table) -> str:
 
 def html_table(table: Table) -> str:
     """Return a plain HTML table, for notebooks; every text is escaped."""
+
+    def shown(cell: Cell) -> str:
+        return escape(printable(f"{cell.text} {cell.symbol} {cell.extra}".rstrip(" ")))
+
     head = "".join(f"<th>{escape(printable(c.head))}</th>" for c in table.columns)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(printable(cell.text))} {cell.symbol}</td>' for cell in row)}</tr>"
-        for row in table.rows
+        f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     title = f"<p><b>{escape(printable(table.title))}</b></p>" if table.title else ""
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -157,7 +157,8 @@ def _of_top_label(
     if judged.is_clear and direction:
         text = f"{direction.capitalize()}: {claim}."
     elif judged.is_clear:
-        text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
+        by = f" by {_few(judged.rejected)}" if judged.rejected else ""
+        text = f"Miscalibrated{by}: {claim}."
     else:
         ece = noise_in(estimates, column("ece"))
         floor = (

@@ -264,10 +264,19 @@ class GroupsResampled(Replicates):
         self._blocks = blocks
         self._normal = normal
 
-    @property
+    @cached_property
     def expected_right(self) -> Floats:
-        """Sum of the rows' own label probabilities."""
-        return self.counts * self.rows.expected_right(self.groups)
+        """Of the rows' own label probabilities, which differ within a group."""
+        # Seeded by each replicate's own draw: no other number changes where this one is asked for.
+        number = len(self.groups.count)
+        noise = np.stack(
+            [
+                np.random.default_rng(seed).standard_normal(number)
+                for seed in self._normal.view(np.uint64).tolist()
+            ]
+        )
+        spread = np.sqrt(self.counts) * self.rows.expected_spread(self.groups)
+        return self.counts * self.rows.expected_right(self.groups) + spread * noise
 
     def mean(self, quantity: Quantity) -> Floats:
         """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""

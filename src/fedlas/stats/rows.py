@@ -211,6 +211,12 @@ class Rows:
         outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
         return np.add.reduceat(outcome, groups.first) / groups.count
 
+    def expected_spread(self, groups: Groups) -> Floats:
+        """Return the standard deviation of these label probabilities within each group ``(G,)``."""
+        outcome = self.column(expected_accuracy)[self.order].astype(np.float64)
+        gaps = outcome - np.repeat(self.expected_right(groups), groups.count.astype(np.int64))
+        return np.sqrt(np.add.reduceat(gaps**2, groups.first) / np.maximum(groups.count - 1, 1))
+
     def table(self, make: Callable[[Rows], T]) -> T:
         """Return ``make(self)``, remembered: what one metric needs of the rows beyond what is here."""
         if make not in self._tables:

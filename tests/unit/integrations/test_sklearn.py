@@ -314,6 +314,7 @@ class TestSideInformation:
         frame["some"] = np.where(X[:, 6] > 1, np.nan, X[:, 6])
         return frame, NAMES[y]
 
+    @pytest.mark.filterwarnings("ignore:.*no validation probability changes")
     def test_numbers_as_they_are_and_a_column_a_value(self, table):
         frame, y = table
         model = CalibratedClassifier(self.numbers_alone(), NormTemperature(), cv="prefit").fit(

@@ -1,5 +1,7 @@
 """Estimates of several metrics: the numbers of the single functions, from one set of samples and one of labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,21 @@ def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
             assert each.floor == pytest.approx(expected.floor, rel=0.1, abs=0.001), name
             assert each.p == pytest.approx(expected.p, abs=0.1), name
     assert groups["ece"] != rows["ece"]
+
+
+def test_groups_vary_as_known_label_probabilities_do(monkeypatch):
+    """Probabilities of rows with one confidence differ, which a group's mean does not show."""
+    p = sampled(20_000, 2, 1.0)
+    random = torch.Generator().manual_seed(0)
+    known = (p.probs[:, 1] + torch.rand(20_000, generator=random).sub(0.5)).clamp(0.01, 0.99)
+    p = replace(p, label_probs=torch.stack([1 - known, known], dim=1))
+    widths = []
+    for limit in (10**6, 1000):
+        monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", limit)
+        monkeypatch.setattr("fedlas.stats.rows.MANY_PROBS", 10**9)
+        each = estimates(p, ["true_ece"], replicates=500)["true_ece"]
+        widths.append(each.high - each.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
 
 
 def test_groups_draw_the_same_whatever_the_block(monkeypatch):

@@ -89,4 +89,4 @@ def bench(
     with passing_lines() as console:
         for model in models:
             run_all([run for run in runs if run.recipe.model.name == model], console=console)
-    return bench_result(folders, calibrators, name=name)
+    return bench_result(folders, calibrators, name=name, kind="models")

@@ -11,7 +11,7 @@ from hashlib import file_digest, sha256
 from typing import Any
 
 import fedlas
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import is_file, path_inside, write_json
 from fedlas._core.terminal import steps
@@ -64,7 +64,7 @@ class _Kept:
 def check_calibrators(names: Sequence[str]) -> None:
     """Raise InputError for a name that is neither a calibrator's nor ``raw``."""
     for name in names:
-        check_choice("the calibrator", name, (RAW, *CALIBRATORS))
+        _ = name == RAW or CALIBRATORS[name]
 
 
 def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool = True) -> Summary:

@@ -160,16 +160,18 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     return replace(result, interval=interval, needed=needed)
 
 
-def _cells(difference: Difference, about: Column) -> list[str]:
-    def signed(value: float) -> str:
-        return f"{'-' if value < 0 else '+'}{about.format(abs(value))}"
+def signed(about: Column, value: float) -> str:
+    """Return a difference as text, with its sign."""
+    return f"{'-' if value < 0 else '+'}{about.format(abs(value))}"
 
-    ends = ", ".join(map(signed, difference.interval or ()))
+
+def _cells(difference: Difference, about: Column) -> list[str]:
+    ends = ", ".join(signed(about, end) for end in difference.interval or ())
     return [
         " - ".join(difference.pair),
         str(len(difference.seeds)),
         *(about.format(fmean(values)) for values in difference.values),
-        signed(difference.mean) + f" [{ends}]" * bool(ends),
+        signed(about, difference.mean) + f" [{ends}]" * bool(ends),
         short_p(difference.t),
         short_p(difference.holm),
         str(difference.needed or DASH),

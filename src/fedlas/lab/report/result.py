@@ -16,7 +16,7 @@ from fedlas._core.files import write_text
 from fedlas._core.text import printable
 from fedlas.lab.report.after_calibrators import RAW, at_stages
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
-from fedlas.lab.report.compare import measured_metric, pair_of, short_p
+from fedlas.lab.report.compare import measured_metric, pair_of, short_p, signed
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
 from fedlas.lab.report.verdict import (
     TEST,
@@ -42,16 +42,19 @@ from fedlas.present.table import (
     html_table,
     latex,
     table_of,
+    text_of,
 )
 from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
 from fedlas.stats.estimates import REPLICATES
 
 METRICS_SHOWN = ("nll", "ece")
+_FEWEST = 3
+"""Data sets from which ranks are tested."""
 _FEW = 6
 """Data sets from which Wilcoxon's test can have a p-value of 0.05."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BenchResult:
     """The outcome of a bench, or of several: of each data set or model a report model with the same methods.
 
@@ -61,6 +64,7 @@ class BenchResult:
         name: Name of the whole.
         models: Report model of each data set or model, by name. A method is a loss, or a loss and the calibrator after
             it, such as ``ce@temperature``.
+        kind: What they are: data sets, or models.
 
     Example:
         >>> from fedlas.lab import bench
@@ -70,6 +74,7 @@ class BenchResult:
 
     name: str
     models: Mapping[str, ReportModel]
+    kind: str = "data sets"
 
     @property
     def methods(self) -> list[str]:
@@ -141,6 +146,9 @@ class BenchResult:
         ranks = self.ranks(metric)
         n = ranks.n
         order = ", ".join(f"{method} {rank:.2f}" for method, rank in ranks.ranks.items())
+        mean = f"Mean rank by {column(metric).title} over {n} {self.kind}: {order}."
+        if n < _FEWEST:
+            return [f"{mean} Fewer than {_FEWEST} are not tested."]
         known = (
             "differ beyond chance" if ranks.friedman_p <= ALPHA else "do not differ beyond chance"
         )
@@ -150,11 +158,10 @@ class BenchResult:
             for (a, b), p in zip(pairs, ranks.p_values.values(), strict=True)
             if p <= ALPHA
         ]
-        few = f" With fewer than {_FEW} data sets it cannot find any." * (n < _FEW)
+        few = f" With fewer than {_FEW} {self.kind} it cannot find any." * (n < _FEW)
         return [
-            f"Mean rank by {column(metric).title} over {n} data sets: {order}. They {known} "
-            f"(Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's test from "
-            f"{ranks.critical_difference:.2f} on.".replace("= <", "<"),
+            f"{mean} They {known} (Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's "
+            f"test from {ranks.critical_difference:.2f} on.".replace("= <", "<"),
             f"Wilcoxon, Holm over {len(pairs)} pairs: {listed(better, 4) if better else 'no pair differs'}.{few}",
         ]
 
@@ -174,8 +181,7 @@ class BenchResult:
             gaps = [x - y for x, y in zip(a, b, strict=True)]
             tests.append(wilcoxon_test(a, b).p_value or 0.0)
             lower = sum(gap < 0 for gap in gaps)
-            mean = fmean(gaps)
-            size = f"{'-' if mean < 0 else '+'}{about.format(abs(mean))}"
+            size = signed(about, fmean(gaps))
             rows.append([" - ".join(pair), f"{lower} of {len(gaps)}", size, short_p(tests[-1])])
         rows = [[*row, short_p(p)] for row, p in zip(rows, holm(tests), strict=True)]
         heads = ("A - B", "A lower in", "mean difference", "Wilcoxon", "Holm")
@@ -307,6 +313,9 @@ class BenchResult:
             written += [write_picture(picture, path) for path in paths]
         return written
 
+    def __repr__(self) -> str:
+        return text_of(self.blocks())
+
     def _repr_html_(self) -> str:
         parts = [
             html_table(block)
@@ -326,6 +335,7 @@ def bench_result(
     *,
     name: str = "",
     named: bool = True,
+    kind: str = "data sets",
     replicates: int = REPLICATES,
 ) -> BenchResult:
     """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
@@ -335,6 +345,7 @@ def bench_result(
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
         name: Name of the whole; empty for the recipe, or the number of data sets.
         named: Whether the names of the methods name the calibrator.
+        kind: What the folders are: data sets, or models.
         replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
 
     Raises:
@@ -349,11 +360,9 @@ def bench_result(
         summary = at_stages(summary, calibrators, named=named)
         models[key] = report_model(summary)
     several = (
-        f"{len(models)} data sets"
-        if len(models) > 1
-        else next(iter(models.values())).summary.recipe
+        f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )
-    result = BenchResult(name or several, models)
+    result = BenchResult(name or several, models, kind)
     if not result.methods:
         got = "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items())
         raise InputError("the benches must have a method in common", got, "Run the same losses.")

@@ -215,6 +215,7 @@ def test_a_notebook_escapes_names(bench, tmp_path):
     page = bench_result([folder, bench], ["raw"])._repr_html_()
     assert "<b>" not in page.replace("<p><b>", "")
     assert page.count("<table>") == 2
+    assert re.search(r"<td>\d+\.\d ± \d+\.\d . \(~?\d+\.\d\)</td>", page)
     assert "<svg" in page
     frame = bench_result([folder], ["raw"]).to_frame()
     assert list(frame.columns[:4]) == ["bench", "loss", "calibrator", "seed"]
