@@ -127,6 +127,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery.begin"),
     "download_all_examples": False,
     "show_signature": False,
+    "capture_repr": (),
     "write_computation_times": False,
     "min_reported_time": 1e9,
 }
@@ -225,7 +226,7 @@ def describe_data(package: str) -> None:
 
 def setup(app: Any) -> None:
     """Connect the steps that are this site's own."""
-    app.add_config_value("run_notebooks", "*", "")
+    app.add_config_value("notebooks", "*", "")
     app.connect("builder-inited", draw_figures)
     app.connect("builder-inited", run_notebooks, priority=900)
     app.connect("doctree-read", arrange)

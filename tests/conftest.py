@@ -130,7 +130,7 @@ def docs_site(once):
         # one notebook is run; that scripts run is tested by test_gallery
         command += [
             "-D",
-            "run_notebooks=month*",
+            "notebooks=month*",
             "-d",
             str(folder.parent / "doctrees"),
             ".",

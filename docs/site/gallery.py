@@ -28,12 +28,15 @@ def begin(_settings: Any, _script: str) -> None:
 
 
 def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Save the open figures as files that follow the reader's theme."""
+    """Save the open figures, and one that is the last value, as files that follow the reader's theme."""
     files = []
     script = Path(variables["src_file"]).read_text(encoding="utf-8")
     example = script.strip('"\n').split("\n", 1)[0]
-    for number, path in zip(plt.get_fignums(), variables["image_path_iterator"], strict=False):
-        axes = plt.figure(number).axes
+    figures = [plt.figure(number) for number in plt.get_fignums()]
+    last = getattr(variables["example_globals"].get("___"), "figure", None)
+    figures += [last] if last and last not in figures else []
+    for drawing, path in zip(figures, variables["image_path_iterator"], strict=False):
+        axes = drawing.axes
         panels = ", ".join(ax.get_title() or ax.get_ylabel() for ax in axes)
         files.append(Path(path).with_suffix(".svg"))
         drawn = themed_svg(axes[0], f"{example} {panels}").replace("#000000", "var(--ink)")
@@ -46,9 +49,9 @@ def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> 
 
 
 def run_notebooks(app: Any) -> None:
-    """Run the notebooks that a build made; ``-D run_notebooks=NAME*`` runs fewer."""
+    """Run the notebooks that a build made; ``-D notebooks=NAME*`` runs fewer."""
     pages = Path(app.srcdir, "docs", "gallery")
-    for path in sorted(pages.glob(f"{app.config.run_notebooks}.ipynb")):
+    for path in sorted(pages.glob(f"{app.config.notebooks}.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         if any(cell.get("outputs") for cell in notebook.cells):
             continue

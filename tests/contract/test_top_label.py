@@ -1,4 +1,4 @@
-"""Every metric that the top label decides gives the same of it to the last bit; all others say what they lack."""
+"""Every metric that the top label decides gives the same of it; all others say what they lack."""
 
 from dataclasses import replace
 

@@ -26,6 +26,7 @@ import fedlas
 from fedlas import Predictions, calibrators, losses, metrics, plots
 from fedlas.binary import Rule
 from fedlas.errors import InputError, MissingExtraError
+from fedlas.stats import compare_ranks
 from fedlas.zoo import uncertainty
 from property.test_any_call import (
     CLASSES,
@@ -70,6 +71,8 @@ KNOWN = {
     "fedlas.Objective.head_in": "it takes a copy of the model",
     "fedlas.Objective.classifier_in": "likewise",
     "fedlas.lab.data.shift.Corruption.__call__(row": LOOP,
+    "fedlas.lab.bench": "a call trains; tests/unit/lab/benches/test_bench.py passes what is wrong",
+    "fedlas.lab.BenchResult": "only a bench makes it",
     "fedlas.predict(label": "the labels are the user's own",
     "fedlas.diagnose.NormMonitor.on_": LOOP,
     "fedlas.losses.adaptive_strength": PART,
@@ -325,6 +328,10 @@ NAMED = {
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
     },
     "fedlas.binary.decide": {"rule": lambda _: Rule(cost_ratio=3.0)},
+    "fedlas.stats.RankComparison": {"first": lambda _: "a", "second": lambda _: "b"},
+    "fedlas.plots.critical_difference_diagram": {
+        "comparison": lambda _: prepared("RankComparison")
+    },
     "fedlas.stats.optimism": {"fit": lambda _: ranks_by_first_column},
     "fedlas.calibrators.MultiLabelCalibration": {
         "target": lambda d: d.classes(d.samples, CLASSES, most=2)
@@ -613,6 +620,9 @@ def outputs_file(d):
 
 
 INSTANCES = {
+    "RankComparison": lambda _: compare_ranks(
+        {"a": [1.0, 2.0], "b": [2.0, 3.0]}, higher_is_better=False
+    ),
     "predictions file": lambda d: d.predictions().save(
         Path(tempfile.mkdtemp()) / "predictions.npz"
     ),

@@ -8,6 +8,16 @@ for (const table of document.querySelectorAll(".bd-article table.table")) {
   }
 }
 
+// A shadow shows on which side of a table there is more.
+for (const frame of document.querySelectorAll(".pst-scrollable-table-container")) {
+  const mark = () => {
+    frame.classList.toggle("more-left", frame.scrollLeft > 1)
+    frame.classList.toggle("more-right", frame.scrollLeft + frame.clientWidth < frame.scrollWidth - 1)
+  }
+  frame.addEventListener("scroll", mark)
+  new ResizeObserver(mark).observe(frame)
+}
+
 // Paper is white, whatever theme was chosen for the screen.
 const root = document.documentElement
 let chosen = root.dataset.theme

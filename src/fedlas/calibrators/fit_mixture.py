@@ -314,8 +314,8 @@ def _too_good(before: float, after: float) -> str | None:
     """Return a doubt if features lower the held-out NLL by more than half."""
     return when(
         after < _TOO_GOOD * before,
-        f"features lower the held-out NLL from {before:.3g} to {after:.3g}, by more than half. Check that the model "
-        "was not trained on these samples, and that the features do not hold the label.",
+        f"features lower the held-out NLL from {before:.3g} to {after:.3g}, by more than half. Check that "
+        "the features do not hold the label, or what is known only after it.",
     )
 
 

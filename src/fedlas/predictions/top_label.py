@@ -33,7 +33,7 @@ class TopLabel:
 
     Wherever only the top label matters it stands in for :class:`~fedlas.Predictions`: in :func:`~fedlas.evaluate`,
     :func:`~fedlas.estimates`, :func:`~fedlas.compare`, :func:`~fedlas.report`, calibrators, reliability diagrams and
-    tables by group. Made of the ``confidence`` and ``correct`` of predictions it gives their numbers to the last bit.
+    tables by group. Made of the ``confidence`` and ``correct`` of predictions it gives their numbers within 1e-12.
 
     Args:
         confidence: Probability of the predicted class ``(N,)``, in ``[0, 1]``; a tensor, or anything NumPy makes an

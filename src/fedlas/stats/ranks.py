@@ -38,10 +38,16 @@ class RankComparison:
     alpha: float
 
     def distinguishable(self, first: str, second: str, test: RankTest = "nemenyi") -> bool:
-        """Return whether two methods differ by Nemenyi's test, or by Wilcoxon's with Holm's correction."""
+        """Return whether two methods differ by Nemenyi's test, or by Wilcoxon's with Holm's correction.
+
+        Raises:
+            InputError: For an unknown method or test.
+        """
+        for argument, method in (("first", first), ("second", second)):
+            check_choice(argument, method, self.ranks)
         if check_choice("test", test, ("nemenyi", "wilcoxon")) == "wilcoxon":
             pair = (first, second) if (first, second) in self.p_values else (second, first)
-            return self.p_values[pair] <= self.alpha
+            return self.p_values.get(pair, 1.0) <= self.alpha
         return abs(self.ranks[first] - self.ranks[second]) >= self.critical_difference
 
     def groups(self, test: RankTest = "nemenyi") -> list[tuple[str, ...]]:

@@ -97,7 +97,7 @@ def test_how_a_run_is_divided_is_not_what_it_is():
         (run,) = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=["ce"], seeds=[0])
         return run.config()
 
-    assert not {"accumulate", "channels_last"} & config()["train"].keys()
+    assert "accumulate" not in config()["train"]
     assert config("train.accumulate=2")["train"]["accumulate"] == 2
     assert config("train.channels_last=true")["train"]["channels_last"]
 

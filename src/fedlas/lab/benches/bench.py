@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas._core.files import check_name, checked_path
 from fedlas._core.terminal import passing_lines
 from fedlas.lab.benches.run_all import run_all
@@ -20,6 +20,7 @@ from fedlas.lab.report.result import BenchResult, bench_result
 Builder = Callable[..., nn.Module]
 
 
+@check_kinds
 def bench(
     train: Any,
     val: Any,

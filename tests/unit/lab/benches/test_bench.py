@@ -153,6 +153,7 @@ def test_what_failed_is_named(tmp_path):
     [
         ({"calibrators": ["temprature"]}, "Did you mean 'temperature'"),
         ({"losses": ["cee"]}, "'cee'"),
+        ({"models": ["mlp"]}, "models must be"),
         ({"models": {}}, "models must name at least one"),
         ({"models": {"a/b": None}}, "a/b"),
         ({"models": {"mpl": None}}, "Did you mean 'mlp'"),
