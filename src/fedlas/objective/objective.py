@@ -97,9 +97,9 @@ class Objective(nn.Module):
             )
         if not isinstance(features, str | nn.Module):
             raise InputError(
-                "features must be 'head', 'map', or a module of the model",
+                "features must name a module of the model",
                 describe(features),
-                "Leave them out to take the head's input.",
+                "Pass 'head', 'map', the module, or its dotted name.",
             )
         if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
             raise InputError(
