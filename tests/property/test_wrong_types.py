@@ -519,8 +519,8 @@ FROM_USERS = {
     "TopLabel",
 }
 INTERNAL = {
-    "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default", "penalty",
-    "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
+    "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
+    "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 

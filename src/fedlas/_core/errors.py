@@ -104,7 +104,7 @@ _CARRIED = {
 def public_name() -> str | None:
     """Return the innermost public function, class or method that runs, e.g. ``"TemperatureScaling.fit"``.
 
-    Of the methods of one object that call each other it is the first that was called.
+    Where methods of one object call each other, it is the first that was called.
     """
     name, owner = None, None
     frame: FrameType | None = sys._getframe(1)

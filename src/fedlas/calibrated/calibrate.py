@@ -97,7 +97,7 @@ def calibrate(
             for that the calibrator does not use, or that are not there.
 
     Note:
-        Of more than 2^28 logits and features (1 GiB) a random sample of the rows is fitted on, at least 2^27 of
+        With more than 2^28 logits and features (1 GiB) a random sample of the rows is fitted on, at least 2^27 of
         them: the sampling error of so many is far below what a calibrator can change.
 
     Example:

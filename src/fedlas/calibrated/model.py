@@ -142,7 +142,7 @@ class CalibratedModel(nn.Module):
     def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
         """Return calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
 
-        Of independent labels, each is a sigmoid ``(N, L)``.
+        With independent labels, each is a sigmoid ``(N, L)``.
 
         Args:
             inputs: Inputs as a loader yields them: a tensor, a tuple (of positional arguments) or a mapping (of named

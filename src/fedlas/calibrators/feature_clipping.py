@@ -84,8 +84,8 @@ class Clipped(Numbers):
     """Logits after the features are clipped, divided by the temperature.
 
     Attributes:
-        weight: Of the head ``(C, D)``.
-        bias: Of the head ``(C,)``.
+        weight: Weight of the head ``(C, D)``.
+        bias: Bias of the head ``(C,)``.
         scale: Unit of misfits of the head ``()``.
         threshold: ``c ()``.
         temperature: ``()``.

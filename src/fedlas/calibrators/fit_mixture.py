@@ -216,7 +216,7 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
     """Return the weights of the members and the last map.
 
     Args:
-        log_probs: Of the members for the rows held out ``(K, n, C)``.
+        log_probs: Log-probabilities by the members for the rows held out ``(K, n, C)``.
         prior: Samples that each counts in addition.
         split: What is held out.
     """

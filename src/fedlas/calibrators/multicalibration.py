@@ -41,7 +41,7 @@ class Corrections(Numbers):
         num_groups: Number of the groups ``()``.
         num_levels: Levels of the confidence ``()``.
         cells: Group and level of each correction ``(U, 2)``.
-        shifts: Of the log-odds ``(U,)``.
+        shifts: Shifts of the log-odds ``(U,)``.
     """
 
     shapes: ClassVar = {

@@ -50,7 +50,7 @@ class Card:
     """A calibration card, as far as a :class:`Monitor` needs it.
 
     Attributes:
-        name: Of the run.
+        name: Name of the run.
         classes: Class names; none if they are not known.
         num_classes: ``C``; 0 where only the confidence of the predicted class is known.
         calibration: Calibration of the model's logits.

@@ -75,9 +75,9 @@ def make_card(
         num_bins: Bins of the calibration errors and of the reliability table.
         risks: Target shares of wrong among accepted predictions, each in (0, 1).
         metrics: The metrics of :func:`stages_of`, with what is known of them; None computes their values.
-        replicates: Of their intervals, for the record.
+        replicates: Number for their intervals, for the record.
         exported: The exported file that the card belongs to, and how it was checked.
-        event: Of two classes ``measures`` and ``joint_p`` by stage, and ``decisions``: the card is then about the
+        event: For two classes ``measures`` and ``joint_p`` by stage, and ``decisions``: the card is then about the
             probability of the event. None: about the predicted class.
 
     Raises:

@@ -72,7 +72,7 @@ def model_card(
 
     Args:
         card: What :func:`fedlas.card` returned or ``fedlas card`` wrote: its ``.json``, or the content.
-        name: Of the model; None is that of the card.
+        name: Name of the model; None is that of the card.
         dataset: Name of the test data; None is that of the card.
         task: The Hub's name of the task, such as ``"text-classification"``; None says none.
         license: The Hub's identifier of the license; None says nothing.
@@ -223,8 +223,8 @@ def push_to_hub(
         repo_id: ``"user/name"``.
         card: As for :func:`model_card`.
         private: Whether a new repository is private; None is the account's default.
-        token: Of the account; None is the one that ``hf auth login`` stored.
-        commit_message: Of the upload.
+        token: Token of the account; None is the one that ``hf auth login`` stored.
+        commit_message: Message of the upload.
         api: Does the upload; None makes one.
         **about: Options of :func:`model_card`.
 

@@ -84,7 +84,7 @@ def prediction_sets(
             Without, it is above ``coverage``, often far above.
         by_class: Conformalize each class on its own samples (Mondrian sets), with ``"lac"`` or ``"auto"``: every class
             has the coverage. One with fewer than ``coverage / (1 - coverage)`` samples is in every set.
-        seed: Of this draw, and of the scores of APS and RAPS.
+        seed: Seed of this draw, and of the scores of APS and RAPS.
 
     Raises:
         InputError: If a number is out of range, samples have weights, the numbers of classes differ, or ``val`` is too

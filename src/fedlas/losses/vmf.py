@@ -43,7 +43,7 @@ def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
         dim: Dimension D of the space, at least 1.
 
     Returns:
-        Of the shape of ``square``, in ``(0, 1 / dim]``; within 4e-7 of its own size. Differentiable twice.
+        Values in the shape of ``square``, in ``(0, 1 / dim]``; within 4e-7 of its own size. Differentiable twice.
 
     Example:
         >>> 2 * resultant_rate(torch.tensor([4.0]), dim=3)  # coth(2) - 1/2
@@ -73,7 +73,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
         dim: Dimension D of the space, at least 1.
 
     Returns:
-        Of the shape of ``square``, at least 0; within 2e-7 of the exact value, or a few units in its last place.
+        Values in the shape of ``square``, at least 0; within 2e-7 of the exact value, or a few units in its last place.
         Differentiable twice; its slope is ``resultant_rate(square) / 2``, finite at 0.
 
     Example:

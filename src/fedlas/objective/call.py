@@ -143,7 +143,7 @@ class Arguments:
 def logits_of(output: object) -> Tensor:
     """Return the logits in a model's output: itself, its ``.logits``, or its entry ``"logits"`` or ``"out"``.
 
-    Of a pair of tensors of one shape, such as an exported model's logits and probabilities, the first.
+    From a pair of tensors of one shape, such as an exported model's logits and probabilities, the first.
 
     Raises:
         InputError: If the output has no logits.
@@ -315,7 +315,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def checked_labels(labels: Any, logits: Tensor) -> Tensor:
     """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
 
-    Of two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
+    With two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
 
     Raises:
         InputError: If they are not one whole number for each row or position of the logits ``(N, C, ...)``.

@@ -56,7 +56,7 @@ def calibration_curve(
         estimator: ``"smooth"``: the gap between outcome and confidence, smoothed over confidence by a reflected
             Gaussian on the scale that equals the smooth calibration error (at least 0.005). ``"isotonic"``: the best
             curve that never falls (pool adjacent violators), which has nothing to choose; needs scipy.
-        replicates: Of the band, at least 39.
+        replicates: Number for the band, at least 39.
         seed: The same seed draws the same replicates.
 
     Raises:

@@ -34,7 +34,8 @@ def score_scatter(
         theme: Palette.
 
     Returns:
-        The Axes. Of more than 3,000 right predictions 1 in k is drawn, as the legend states; wrong ones are all drawn.
+        The Axes. If more than 3,000 predictions are right, 1 in k is drawn, as the legend states; wrong ones are all
+        drawn.
 
     Raises:
         InputError: If the three are not ``(N,)``.

@@ -68,7 +68,7 @@ def positive_reliability_diagram(
             makes it).
         title: Above the axes, left-aligned.
         theme: Palette.
-        replicates: Of the curve's interval; 0 draws none.
+        replicates: Number for the curve's interval; 0 draws none.
         scale: ``"linear"`` from 0 to 1; ``"zoom"`` from 0 to where nearly all probabilities are; ``"logit"``, which
             spreads small probabilities; ``"auto"``: zoom where nearly all are below 0.6, logit where half are below
             0.02.

@@ -187,7 +187,7 @@ def canvas(
     Args:
         theme: Name of the palette, or the palette.
         ax: The Axes of the caller, if any.
-        size: Of a new figure, in inches.
+        size: Size of a new figure, in inches.
         grid: Axis with grid lines: ``"x"``, ``"y"`` or ``"both"``.
 
     Raises:

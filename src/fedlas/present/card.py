@@ -216,8 +216,8 @@ def card(
 ) -> CalibrationCard:
     """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
 
-    Of two classes the second is an event: the card says from which probability to act, and a monitor watches that
-    probability. Of more classes, and of confidences alone, it says which predictions may be accepted.
+    With two classes the second is an event: the card says from which probability to act, and a monitor watches that
+    probability. For more classes, and for confidences alone, it says which predictions may be accepted.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
@@ -226,13 +226,13 @@ def card(
         name: Name of the model.
         data: Name of the test data.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
-        replicates: Of intervals and noise floors; 0 computes none.
+        replicates: Number for intervals and noise floors; 0 computes none.
         classes: Names of the classes, where they are known.
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
         top_label: Whether the predicted class is the subject of two classes, too.
-        cost_ratio: Of two classes, how many false alarms are as bad as a missed event: from which probability to act.
+        cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
         recall: The same for a share of the events to find; 0.5, 0.8 and 0.9 where nothing is asked for.
         precision: The same for a share of events among the alarms.

@@ -81,7 +81,7 @@ class Evaluation:
         decisions: From which probability of the event to act, by stage.
         outcome: The calibrators, and why others did not run.
         num_bins: Bins of the calibration errors.
-        replicates: Of intervals and tests.
+        replicates: Number for intervals and tests.
         confidence_level: Level of the intervals.
         notes: Sentences on the predictions and the fits.
         classes: Names of the classes; empty if they have none.

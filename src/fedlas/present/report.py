@@ -66,7 +66,7 @@ def report(
 ) -> Evaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
-    Of two classes the second is an event, and its probability is the subject; of more classes, and of confidences
+    With two classes the second is an event, and its probability is the subject; of more classes, and of confidences
     alone, the predicted class is.
 
     Args:
@@ -78,14 +78,14 @@ def report(
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
-        cost_ratio: Of two classes, how many false alarms are as bad as a missed event: from which probability to act.
+        cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
         precision: The same for a share of events among the alarms, in (0, 1].
         top_label: Whether the predicted class is the subject of two classes, too.
         num_bins: Number of bins of calibration errors, at least 1.
         confidence_level: Level of the intervals, in ``(0, 1)``.
-        replicates: Of intervals and tests, at least 39 for level 0.95; 0 makes none.
+        replicates: Number for intervals and tests, at least 39 for level 0.95; 0 makes none.
         name: Name of the predictions, for titles.
         classes: Names of the classes.
         grouped_by: Name of the groups, for titles.

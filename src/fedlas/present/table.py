@@ -153,7 +153,7 @@ def table_of(
     """Return a table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
 
     Args:
-        heads: Of the columns.
+        heads: Heads of the columns.
         rows: Values of each row.
         title: As in :class:`Table`.
         notes: As in :class:`Table`.

@@ -208,7 +208,7 @@ def effect(
         calibrator: The fitted one; None if it is not known.
         before: Test predictions as predicted.
         after: The same, calibrated.
-        replicates: Of the paired test of the NLL; 0 makes none.
+        replicates: Number for the paired test of the NLL; 0 makes none.
     """
     temperature = getattr(calibrator, "temperature", None)
     title = str(CALIBRATORS[name].metadata["title"]) if name in CALIBRATORS else name

@@ -47,7 +47,7 @@ def bootstrap_interval(
             or with weights Wilson's of an effective number of samples.
             ``"percentile"``, ``"basic"``, ``"centered"`` (see Note), or ``"auto"``: the basic interval where the
             bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
-            registered as ``unbiased`` the centered one. Of calibration errors, which are 0 for a calibrated model, the
+            registered as ``unbiased`` the centered one. For calibration errors, which are 0 for a calibrated model, the
             upper end is not moved down by any bias, the lower one by what the noise floor allows for, and it is 0
             unless :func:`~fedlas.stats.noise_floor` rejects calibration at ``1 - confidence_level``.
 

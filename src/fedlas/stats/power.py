@@ -12,7 +12,7 @@ from fedlas.stats.intervals import check_level
 
 _MOST_SEEDS = 10**5
 _NODES = 400
-"""Of the integral over the variance: more change no number of seeds in the tests' grid."""
+"""Points of the integral over the variance: more change no number of seeds in the tests' grid."""
 
 
 def seeds_needed(

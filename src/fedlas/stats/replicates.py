@@ -266,7 +266,7 @@ class GroupsResampled(Replicates):
 
     @cached_property
     def expected_right(self) -> Floats:
-        """Of the rows' own label probabilities, which differ within a group."""
+        """Return how many are expected right by the rows' own label probabilities."""
         # Seeded by each replicate's own draw: no other number changes where this one is asked for.
         number = len(self.groups.count)
         noise = np.stack(

@@ -29,7 +29,7 @@ from fedlas.stats.replicates import Replicates, Turned
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _FREQUENCIES = 2**11
-"""Of the replicates of the smooth error: enough for scales from 0.001 on."""
+"""Used for the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
 def replicate_values(metric: Metric, block: Replicates) -> Floats:

@@ -102,8 +102,8 @@ class SoftmaxRegression:
         inputs: ``x (N, C)``; or ``(F, N, C)``, several regressions at once, each with its own inputs and weights.
         target: ``(N,)``.
         weights: ``(N,)`` or ``(F, N)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
-        penalties: ODIR, and the freedom of the hold; none and the usual freedom by default. Of several regressions,
-            numbers are tensors ``(F,)``.
+        penalties: ODIR, and the freedom of the hold; none and the usual freedom by default. For several
+            regressions, numbers are tensors ``(F,)``.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
         width: See above; None: ``scale``.

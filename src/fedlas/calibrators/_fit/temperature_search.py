@@ -79,7 +79,7 @@ def nll_temperature(val: Predictions) -> BestTemperature:
 
 
 _BEST: WeakKeyDictionary[Predictions, BestTemperature] = WeakKeyDictionary()
-"""Of predictions that are in use: several members of a mixture start from the same search."""
+"""Kept for predictions that are in use: several members of a mixture start from the same search."""
 
 
 @torch.no_grad()

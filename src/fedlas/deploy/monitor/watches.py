@@ -43,7 +43,7 @@ class LiveBatch:
     """Some live samples, in the order of time.
 
     Attributes:
-        confidence: Of the predicted class ``(n,)``, in ``[0, 1]``; with a card of an event its probability.
+        confidence: Probability of the predicted class ``(n,)``, in ``[0, 1]``; with a card of an event its probability.
         correct: Whether that is the label, or the event occurred ``(n,)``; None without labels.
         predicted: Predicted class ``(n,)``; None where it is not known.
     """
@@ -87,7 +87,7 @@ class Watch:
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
     """Return the watches over predictions of the card's model, which share the false alarms equally.
 
-    Of each watch's share, one half is for the card: its intervals miss a mean with that probability. The other half is
+    One half of each watch's share is for the card: its intervals miss a mean with that probability. The other half is
     for the stream.
 
     Raises:

@@ -24,7 +24,7 @@ class Starter:
     Attributes:
         streamed: Whether images are read when needed, by the data set ``image-folder``, or once, by ``folder``.
         size: Height and width of the model's input.
-        width: Of the model.
+        width: Width of the model.
         test: Number of test images.
         val: Number of validation images.
         train: Number of training images.

@@ -279,7 +279,7 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
     """Return a note on settings of the member runs that differ from those of ``other``; None if none does.
 
     Args:
-        config: Of what was made of runs.
+        config: Settings of what was made of runs.
         other: Name of a run in the same folder.
         trained: That run's configuration.
     """
@@ -311,7 +311,8 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
 
     Args:
         bench: The bench folder.
-        replicates: Of intervals that are not there yet, as they cannot be computed from a pack; 0 computes none.
+        replicates: Number for intervals that are not there yet, as they cannot be computed from a pack; 0 computes
+            none.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
     Returns:

@@ -38,7 +38,7 @@ def with_estimates(
 
     Args:
         summary: From :func:`fedlas.lab.runs.collect.collect`.
-        replicates: Of what must be computed; 0 computes nothing and takes what is there.
+        replicates: Number for what must be computed; 0 computes nothing and takes what is there.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
     Raises:

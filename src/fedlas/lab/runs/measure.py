@@ -54,7 +54,7 @@ def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
 
     Args:
         runs: Finished runs.
-        folder: Of the run, or of all runs of a bench.
+        folder: Folder of the run, or of all runs of a bench.
     """
     names = []
     for run in runs:

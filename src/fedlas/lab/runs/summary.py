@@ -25,7 +25,8 @@ class RunEstimates:
     Attributes:
         stages: :class:`~fedlas.stats.Estimate` by stage (``"test"``, ``"test_calibrated"``), then by registry name.
         reasons: Why something is missing, as sentences.
-        classes: Of the ECE of each class's probability, by label, at stage ``"test"``; none where it is not known.
+        classes: Estimates of the ECE of each class's probability, by label, at stage ``"test"``; none where it is not
+            known.
     """
 
     stages: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
@@ -236,7 +237,7 @@ class Summary:
             method: A loss.
             metric: Name of a metric.
             stage: ``test`` or ``test_calibrated``.
-            seeds: Of which runs; None is all.
+            seeds: Seeds of the runs; None is all.
 
         Returns:
             One for each run; none unless it is known of all of them, or it would be about other runs than their mean.

@@ -56,7 +56,7 @@ def build_objective(
     Args:
         run: The run.
         splits: Its data.
-        rank: Of this process.
+        rank: Rank of this process.
         pretrained: Read the recipe's file of weights, if it names one, and fit the model's input layer, if it has one
             to be fitted; not needed where a checkpoint follows.
 

@@ -44,7 +44,7 @@ class Study:
     Attributes:
         run: As planned.
         metrics: Contents of its ``metrics.json``.
-        predictions: Of its test part.
+        predictions: Predictions of its test part.
         score: ``Z (N,)`` of each test sample.
         score_source: Source of the score, as text.
         indicator: Correlations of the score.

@@ -185,7 +185,7 @@ def restore(
         saved: From :func:`~fedlas.lab.train.checkpoint.load_checkpoint`.
         job: Its objective and hooks are put back.
         optimizer: Over the objective's parameters.
-        schedule: Of that optimizer, just built.
+        schedule: Schedule of that optimizer, just built.
         weights: The average.
 
     Raises:

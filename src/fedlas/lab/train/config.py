@@ -42,7 +42,7 @@ def refined_nll(predictions: Predictions) -> float:
     """Return the NLL after the temperature that is best for the same predictions.
 
     Args:
-        predictions: Of the validation part.
+        predictions: Predictions of the validation part.
 
     Source:
         Berta, Holzmüller, Jordan, Bach 2025, "Rethinking Early Stopping: Refine, Then Calibrate" (arXiv 2501.19195).

@@ -233,7 +233,7 @@ def matrix_gaussian(
     Args:
         runs: One finished run.
         hidden: Units of the head's hidden layer; 0 for none.
-        covariance: Of a matrix's rows and of its columns: ``diag`` as in the paper, or ``full``.
+        covariance: Covariance of a matrix's rows and of its columns: ``diag`` as in the paper, or ``full``.
         epochs: Passes over the training part.
         lr: Learning rate of Adam at the start; it falls to 0 along a cosine.
         kl_weight: Factor of the KL term; 1 is the evidence lower bound.
@@ -282,7 +282,7 @@ def probabilistic_backprop(
         runs: One finished run.
         hidden: Units of the head's hidden layer; 0 for none.
         passes: Passes over the training part.
-        prior: Of the weights: ``fixed``, or ``learned`` with the weights as in the paper.
+        prior: Prior of the weights: ``fixed``, or ``learned`` with the weights as in the paper.
 
     Returns:
         Log of the probabilities under the posterior; nothing is sampled.
