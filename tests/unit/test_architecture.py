@@ -40,7 +40,7 @@ FACADES = {"__main__", "checks", "errors"}
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 EVERYWHERE = {"torch", "numpy"} | set(sys.stdlib_module_names)
 MOST_SHARE = 0.12
-MOST_LINES = 460  # the longest today; the bound is 400, and beyond 300 a file may hold two thoughts
+MOST_LINES = 455  # the longest today; the bound is 400, and beyond 300 a file may hold two thoughts
 GAUGES = runpy.run_path(str(SOURCE.parents[1] / "tools" / "gauges.py"))
 
 
@@ -233,7 +233,7 @@ def test_packages_are_small():
 
 BOUNDS = {"library": 150_000, "laboratory": 68_000, "zoo": 14_000}  # nodes of the syntax tree
 MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 240, 42, 6  # characters a code line, tuples in 1,000
-NOT_YET = {"library": 204_000, "laboratory": 82_000, "files": 430}
+NOT_YET = {"library": 201_900, "laboratory": 81_500, "files": 400}
 """Present values that are above their bound: each only falls, and goes when it has reached the bound."""
 
 
