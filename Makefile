@@ -88,7 +88,7 @@ docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again wh
 all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fedlas import Predictions
 from fedlas.cli import main
+from fedlas.lab.report.result import bench_result
 
 PLAIN, GATED = "cross-entropy-without-label-smoothing", "fedlas"
 RECIPE = f"""
@@ -39,6 +40,7 @@ PAGES = (
     "monitor/alarm.html",
     "ood/losses/ood.html",
     "ood/scores/ood.html",
+    "compared/comparison.html",
 )
 """All of them; a test compares this list with what lies in the folder."""
 TEMPLATES = "templates.txt"
@@ -67,6 +69,7 @@ def _make_all():
 
     with patch.object(jinja2.Environment, "get_template", recorded):
         _bench()
+        bench_result({"digits": Path("digits")}, ["raw", "temperature"]).write(Path("compared"))
         _single_run()
         _evaluations()
         few = ("--replicates", "39")

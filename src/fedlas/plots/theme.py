@@ -255,7 +255,9 @@ def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> Non
 
 def name_ticks(axis: Any, places: Any, names: Sequence[str], **style: Any) -> None:
     """Put ticks with literal names on ``axis``."""
-    axis.set_ticks(places, list(map(printable, names)), parse_math=False, **style)
+    # loss@calibrator takes two lines, else the axes of long names are too narrow for their numbers
+    lines = [printable(name).replace("@", "\n@") for name in names]
+    axis.set_ticks(places, lines, parse_math=False, **style)
 
 
 def name_marks(legend: Any) -> None:
