@@ -88,7 +88,7 @@ class TextWriter:
             for name in names
         ]
 
-    def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    def write(self, _source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows, and what is added to them."""
         compute = _arrow(".compute")
         if self._is_json:  # the brace moves behind the numbers
@@ -162,15 +162,15 @@ class ArrowWriter:
         self._writer: Any = None
         self._schema: Any = None
 
-    def write(self, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write some rows, and what is added to them.
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows of a file, and what is added to them.
 
         Raises:
             InputError: If the format cannot hold them, or columns change their type.
         """
         arrow = _arrow()
         try:
-            rows = self._columns(rows)
+            rows = self._columns(source, rows)
             for name, values in zip(self.names, arrays, strict=True):
                 column = arrow.array(values if values.ndim == 1 else list(values))
                 rows = rows.append_column(name, column)
@@ -179,7 +179,7 @@ class ArrowWriter:
                 self._writer = self._stack.enter_context(self._opened())
             self._writer.write(rows.cast(self._schema))
         except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
-            got = f"{error!s:.200} in {self.table.current.label}"
+            got = f"{error!s:.200} in {source.label}"
             fix = "Write the format that is read, or leave out columns of several kinds."
             raise InputError(
                 f"rows must be such that {self.suffix} holds them", got, fix
@@ -191,9 +191,8 @@ class ArrowWriter:
         kind = "ParquetWriter" if self.suffix == ".parquet" else "CSVWriter"
         return getattr(_arrow(self.suffix), kind)(self.file, self._schema)
 
-    def _columns(self, rows: Any) -> Any:
-        """Return all columns of some rows."""
-        table = self.table.current
+    def _columns(self, table: Any, rows: Any) -> Any:
+        """Return all columns of some rows of a file."""
         if isinstance(table, Parquet):
             return rows
         content = rows.to_pylist()
@@ -233,9 +232,9 @@ class ArchiveWriter:
         self.shapes: list[tuple[int, ...]] = [(0,)] * len(files)
         self.rows = dict.fromkeys(table.tables, 0)
 
-    def write(self, _rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
-        """Write what is added to some rows."""
-        self.rows[self.table.current] += len(arrays[0])
+    def write(self, source: Any, _rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write what is added to some rows of a file."""
+        self.rows[source] += len(arrays[0])
         for number, values in enumerate(arrays):
             self.descr = values.dtype.str
             self.files[number].write(np.ascontiguousarray(values).tobytes())

@@ -128,8 +128,10 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
             if writing is not None:
                 writing.result()
             rows += len(samples.scores)
-            part = getattr(table.current, "rows", None)
-            writing = pool.submit(_chunk, calibration, samples, part, table.current.label, writer)
+            # The next chunk may be another file's before this one is written.
+            source = table.current
+            part = getattr(source, "rows", None)
+            writing = pool.submit(_chunk, calibration, samples, part, source, writer)
         if writing is None:
             got = f"none in {table.label}"
             raise InputError("there must be at least one row", got, "Check the file.")
@@ -137,8 +139,10 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
     return Applied(rows, calibration.added, reader.notes())
 
 
-def _chunk(calibration: TableCalibration, samples: Any, rows: Any, label: str, writer: Any) -> None:
-    writer.write(rows, calibrated_columns(calibration, samples, label))
+def _chunk(
+    calibration: TableCalibration, samples: Any, rows: Any, source: Any, writer: Any
+) -> None:
+    writer.write(source, rows, calibrated_columns(calibration, samples, source.label))
 
 
 def is_table(value: object) -> bool:

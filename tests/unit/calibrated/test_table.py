@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
+from fedlas.calibrated import table_files
 from fedlas.calibrated.table_files import apply_to_files, open_tables
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
@@ -231,6 +233,44 @@ def test_a_text_that_stands_in_every_row_is_not_written_out(calibration, tmp_pat
     pq.write_table(live, tmp_path / "live.parquet", compression="zstd")
     with pytest.raises(InputError, match=r"column 'more' of live\.parquet\. Leave out"):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.parquet")
+
+
+class Late:
+    """An executor that begins a task when its result is wanted, as a busy machine may."""
+
+    def __init__(self, _workers):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def submit(self, function, *args):
+        done = Future()
+        result = done.result
+
+        def run():
+            if not done.done():
+                done.set_result(function(*args))
+            return result()
+
+        done.result = run
+        return done
+
+
+def test_a_chunk_belongs_to_its_file_however_late_it_is_written(tmp_path, monkeypatch):
+    probs, target = scores(200, 3)
+    logits = np.log(probs)
+    np.savez(tmp_path / "val.npz", logits=logits, target=target)
+    calibration = fedlas.calibrate(tmp_path / "val.npz", method="temperature")
+    for name, rows in (("a", slice(0, 50)), ("b", slice(50, 52))):
+        np.savez(tmp_path / f"{name}.npz", logits=logits[rows])
+    monkeypatch.setattr(table_files, "ThreadPoolExecutor", Late)
+    apply(calibration, tmp_path / "a.npz", tmp_path / "b.npz", out=tmp_path / "both.npz")
+    with np.load(tmp_path / "both.npz") as both:
+        assert both["logits"].tolist() == logits[:52].tolist()
 
 
 def test_arrays_stay_and_one_is_added(tmp_path):
