@@ -327,7 +327,10 @@ def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None
     handle = ipython.display.display({"text/plain": ""}, raw=True, display_id=True)
-    show = lambda text: handle.update({"text/plain": text}, raw=True)  # noqa: E731
+
+    def show(text: str) -> None:
+        handle.update({"text/plain": text}, raw=True)
+
     stack.callback(show, "")
     return show
 

@@ -34,6 +34,7 @@ class TextArchive:
         self._fix = f"Restore {path.name} from where it came, or remove it."
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
+        # zipfile raises NotImplementedError for encryption and compressions that it does not know.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             got = f"{path} ({error})"
             raise InputError("the pack must be a readable zip", got, self._fix) from error

@@ -178,6 +178,7 @@ class ArrowWriter:
                 self._schema = rows.schema
                 self._writer = self._stack.enter_context(self._opened())
             self._writer.write(rows.cast(self._schema))
+        # A column whose values change their kind from row to row is a TypeError of pyarrow's.
         except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
             got = f"{error!s:.200} in {source.label}"
             fix = "Write the format that is read, or leave out columns of several kinds."

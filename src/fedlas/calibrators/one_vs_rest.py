@@ -39,7 +39,7 @@ class Sigmoids(Numbers):
     @staticmethod
     def features(rows: Tensor) -> Tensor:
         """Return the features of each class ``(n, C, F)`` of float64 logits ``(n, C)``."""
-        raise NotImplementedError
+        raise NotImplementedError  # each family has its own
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
