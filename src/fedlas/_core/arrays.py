@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,9 @@ _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
 _MOST_RATIO = 100
 """Most that a larger array may be compressed. Scores hardly shrink at all; a zip bomb shrinks a thousandfold."""
+
+_HEADERS = threading.Lock()
+"""Held while a header is parsed: ``ast.parse`` fails in two threads at once in Python 3.11 before 3.11.8."""
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")
@@ -70,7 +74,7 @@ class Arrays:
         """
         array = self.open(name)
         check_fits(math.prod(array.shape) * array.dtype.itemsize, f"array {name!r}")
-        with self._archive.open(self._info(name)) as file:
+        with _HEADERS, self._archive.open(self._info(name)) as file:
             values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         return values
 
@@ -89,7 +93,7 @@ class Arrays:
                 f"array {name!r} is compressed more than {_MOST_RATIO} times, {ratio}: save it with savez"
             )
         file = self._files.enter_context(self._archive.open(info))
-        with no_warnings:  # of headers that Python 2 wrote
+        with _HEADERS, no_warnings:  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(file)
             if version > (2, 0):  # only for names of fields
                 raise ValueError(f"array {name!r} has fields")

@@ -1,7 +1,10 @@
 """Archives from strangers: what a header claims is checked before memory is taken, whichever way a file is read."""
 
+import gc
 import io
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -139,3 +142,33 @@ def test_memory_that_is_left():
     if left is not None:
         with pytest.raises(ValueError, match="all of it takes"):
             arrays.check_fits(2**60, "all of it")
+
+
+def test_headers_are_parsed_in_one_thread_at_a_time(tmp_path, collector_that_switches_threads):
+    """Python 3.11 before 3.11.8 raises SystemError where ``ast.parse`` runs in two threads at once."""
+    np.savez(tmp_path / "a.npz", a=np.zeros((5, 3)), b=np.arange(4))
+
+    def read(_):
+        with open_arrays(tmp_path / "a.npz") as opened:
+            return [opened["a"].shape + opened["b"].shape for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [[(5, 3, 4)] * 20] * 8
+
+
+@pytest.fixture
+def collector_that_switches_threads():
+    threshold = gc.get_threshold()
+    interval = sys.getswitchinterval()
+
+    def run_python(phase, info):
+        for _ in range(50):
+            pass
+
+    gc.callbacks.append(run_python)
+    gc.set_threshold(20)
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*threshold)
+    gc.callbacks.remove(run_python)
