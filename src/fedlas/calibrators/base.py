@@ -95,6 +95,14 @@ class Calibrator(ABC):
 
     State:
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
+
+    Example:
+        >>> class Capped(Calibrator):
+        ...     def fit_map(self, val, start=None):
+        ...         return nn.Hardtanh(-2.0, 2.0)
+        >>> val = Predictions(torch.linspace(-4, 4, 400).reshape(200, 2), torch.arange(200) % 2)
+        >>> Capped().fit(val).transform(val).logits.max()
+        tensor(2.)
     """
 
     map_type: ClassVar[type[nn.Module] | None] = None
