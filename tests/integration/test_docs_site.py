@@ -199,9 +199,9 @@ def test_the_reference_has_every_public_name(site, module):
 
 def test_everything_in_the_reference_has_an_example(site):
     """Its own, or that of a function that returns it, to which a line leads."""
-    makers = loaded("makers")
-    for name, value in makers.documented().items():
-        assert ">>>" in value.__doc__ or list(makers.makers(value)), name
+    reference = loaded("reference")
+    for name, value in reference.documented().items():
+        assert ">>>" in value.__doc__ or list(reference.makers(value)), name
     assert re.search(
         r"Returned by .*#fedlas.stats.noise_floor", site["docs/reference/stats.html"].text
     )

@@ -1,4 +1,4 @@
-"""Results in the reference name the functions that return them, whose examples show the result in use."""
+"""What the reference adds to docstrings: a table of each package, examples of results, links to the source."""
 
 import importlib
 import inspect
@@ -16,15 +16,44 @@ def documented() -> dict[str, Any]:
     """Return the public classes and functions of the reference by the names under which it shows them."""
     objects: dict[str, Any] = {}
     for page in sorted(PAGES.glob("*.md")):
-        for package in re.findall(r"automodule:: (\S+)", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        directive = r"automodule:: (\S+)(?:\n +:exclude-members: (.*))?"
+        for package, elsewhere in re.findall(directive, text):
             module = importlib.import_module(package)
-            for name in module.__all__:
+            for name in sorted(set(module.__all__) - set(elsewhere.split(", "))):
                 value = getattr(module, name)
-                if (
-                    inspect.isclass(value) or inspect.isroutine(value)
-                ) and value not in objects.values():
+                if inspect.isclass(value) or inspect.isroutine(value):
                     objects[f"{package}.{name}"] = value
     return objects
+
+
+def overview(package: str) -> str:
+    """Return a Markdown table of what a package exports: names that lead further down the page, and first lines."""
+    rows = [
+        f"| {{py:obj}}`~{name}` | {plain((value.__doc__ or '').split(chr(10), 1)[0])} |"
+        for name, value in documented().items()
+        if name.rpartition(".")[0] == package
+    ]
+    return "\n".join(["| name | what it is |", "|---|---|", *rows, ""]) if len(rows) > 3 else ""
+
+
+def plain(line: str) -> str:
+    """Return the first line of a docstring as Markdown."""
+    line = re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", line).replace("``", "`")
+    return line.replace("|", r"\|")
+
+
+def source_of(info: dict[str, str], repository: str) -> str | None:
+    """Return where the source of a documented object is in the repository; None if it has no lines of its own."""
+    value = importlib.import_module(info["module"])
+    try:
+        for name in info["fullname"].split("."):
+            value = inspect.unwrap(getattr(value, name))
+        lines, first = inspect.getsourcelines(value)
+        path = Path(inspect.getfile(value)).relative_to(PAGES.parents[1])
+    except (AttributeError, TypeError, OSError, ValueError):
+        return None  # a field, or of another library
+    return f"{repository}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 def makers(result: Any) -> Iterator[str]:
