@@ -13,7 +13,8 @@ import pytest
 
 import fedlas
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import _parsers, main
+from fedlas.cli import main
+from fedlas.cli.main import _parsers
 
 VERBS = list(_parsers()[1])
 TINY = [

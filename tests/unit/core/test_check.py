@@ -10,19 +10,18 @@ import pytest
 import torch
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import (
-    LARGEST,
-    InputError,
+from fedlas._core.check import LARGEST, describe
+from fedlas.calibrators import TemperatureScaling
+from fedlas.checks import (
     check_choice,
     check_count,
     check_dense,
     check_finite,
     check_logits,
     check_number,
-    describe,
     suggestion,
 )
-from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.losses import LabelSmoothing, Loss
 from fedlas.metrics import expected_calibration_error
 from fedlas.stats import noise_floor

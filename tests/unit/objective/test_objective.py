@@ -14,7 +14,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.integrations.drop_in import DropInLoss
 from fedlas.losses import LOSSES, FedLAS, LabelSmoothing, Mixed
 
