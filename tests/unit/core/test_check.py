@@ -175,7 +175,7 @@ def test_finite():
     check_finite("target", torch.zeros(3, dtype=torch.int64))
     with pytest.raises(InputError, match=r"1 NaN or infinite of 1.*\(\)"):
         check_finite("logits", torch.tensor(float("nan")))
-    with pytest.raises(InputError, match="1 NaN or infinite of 2.*(1,)"):
+    with pytest.raises(InputError, match=r"1 NaN or infinite of 2.*\(1,\)"):
         check_finite("logits", torch.tensor([0.0, float("nan")]).to(torch.float8_e4m3fn))
 
 
