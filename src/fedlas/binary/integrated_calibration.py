@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -132,11 +133,11 @@ def curve_and_tests(
     curve = smoother.curves(counts, smoother.positives[None])
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
     null = NullReplicates()
-    curves: dict[str, Floats] = {"probability": smoother.places, "frequency": curve[0]}
+    parts: dict[str, Any] = {"probability": smoother.places, "frequency": curve[0]}
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
-        distances = {name: Estimate(values[name], math.nan, math.nan) for name in DISTANCES}
-        return IntegratedCalibration(**distances, **curves, low=unknown, high=unknown), null
+        parts |= {name: Estimate(values[name], math.nan, math.nan) for name in DISTANCES}
+        return IntegratedCalibration(**parts, low=unknown, high=unknown), null
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
     coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
@@ -168,11 +169,11 @@ def curve_and_tests(
 
     ends = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)
     low, high = np.quantile(redrawn, ends, axis=0)
-    distances = {name: estimate(name) for name in DISTANCES}
+    parts |= {name: estimate(name) for name in DISTANCES}
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))
         null.add(name, size, np.abs((labels - coarse.counts * coarse.means) @ terms))
-    return IntegratedCalibration(**distances, **curves, low=low, high=high), null
+    return IntegratedCalibration(**parts, low=low, high=high), null
 
 
 def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:

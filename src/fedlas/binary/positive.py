@@ -86,7 +86,8 @@ class Positive:
         clusters = self.clusters
         if clusters is not None:
             clusters = np.unique(clusters[rows], return_inverse=True)[1]
-        return value, *map(float, weighted_share(inside, self.counts[rows], clusters, **level))
+        low, high = weighted_share(inside, self.counts[rows], clusters, **level)
+        return value, float(low), float(high)
 
 
 def positive_class(

@@ -105,7 +105,7 @@ def add_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> 
         option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
 
 
-def rules_given(args: argparse.Namespace) -> dict[str, float]:
+def rules_given(args: argparse.Namespace) -> dict[str, Any]:
     """Return those that were given, by the name of their argument in Python."""
     return {name: value for name in _RULES if (value := getattr(args, name)) is not None}
 
