@@ -119,9 +119,7 @@ def test_other_sizes_need_image_size(divided):
 def test_the_error_on_an_oblong_image_names_it_once(divided):
     # the first of all, with which the others are compared
     write(divided / "train" / "cat" / "0.png", size=(6, 9))
-    with pytest.raises(
-        InputError, match=r"square; got .*0\.png with 9 x 6"
-    ) as error:
+    with pytest.raises(InputError, match=r"square; got .*0\.png with 9 x 6") as error:
         load(divided)
     assert str(error.value).count(".png") == 1
 
