@@ -56,33 +56,26 @@ def source_of(info: dict[str, str], repository: str) -> str | None:
     return f"{repository}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
-def makers(result: Any) -> Iterator[str]:
-    """Yield the names of functions and methods that return a class ``result`` and show it in an example."""
-    if not inspect.isclass(result):
-        return
-    returned = re.compile(rf"\b{result.__name__}\b")
+def shown_by(result: Any) -> Iterator[str]:
+    """Yield the names of functions and methods that return a class, or of its subclasses, whose example shows it."""
+    returned = re.compile(rf"\b{getattr(result, '__name__', result)}\b")
     for name, value in documented().items():
-        methods = inspect.getmembers(value, inspect.isroutine) if inspect.isclass(value) else []
-        for path, function in [
-            (name, value),
-            *((f"{name}.{method}", each) for method, each in methods),
-        ]:
+        is_class = inspect.isclass(value)
+        methods = inspect.getmembers(value, inspect.isroutine) if is_class else []
+        if is_class and inspect.isabstract(result) and result in value.__bases__:
+            yield from [name] * (">>>" in str(value.__doc__))
+        if value is result:
+            continue
+        for path, function in [(name, value), *((f"{name}.{key}", each) for key, each in methods)]:
             annotations = getattr(function, "__annotations__", {})
-            shown = ">>>" in f"{function.__doc__}{value.__doc__}"
-            if (
-                shown
-                and value is not result
-                and returned.search(str(annotations.get("return", "")))
-            ):
-                yield path
+            if returned.search(str(annotations.get("return", ""))):
+                yield from [path] * (">>>" in f"{function.__doc__}{value.__doc__}")
 
 
-def name_makers(
+def name_examples(
     _app: Any, _what: str, _name: str, value: Any, _options: Any, lines: list[str]
 ) -> None:
-    """Append to the docstring of a result without an example a line that leads to its functions."""
-    if not any(">>>" in line for line in lines):
-        names = list(makers(value))
-        if names:
-            links = ", ".join(f":py:obj:`~{name}`" for name in names)
-            lines += [f"Returned by {links}, with an example there.", ""]
+    """Append to the docstring of a class without an example a line that leads to those that show it."""
+    if inspect.isclass(value) and not any(">>>" in line for line in lines):
+        links = ", ".join(f":py:obj:`~{name}`" for name in list(shown_by(value))[:4])
+        lines += [f"For an example see {links}.", ""] if links else []

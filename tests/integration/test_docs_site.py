@@ -201,9 +201,9 @@ def test_everything_in_the_reference_has_an_example(site):
     """Its own, or that of a function that returns it, to which a line leads."""
     reference = loaded("reference")
     for name, value in reference.documented().items():
-        assert ">>>" in value.__doc__ or list(reference.makers(value)), name
+        assert ">>>" in value.__doc__ or list(reference.shown_by(value)), name
     assert re.search(
-        r"Returned by .*#fedlas.stats.noise_floor", site["docs/reference/stats.html"].text
+        r"For an example see .*#fedlas.stats.noise_floor", site["docs/reference/stats.html"].text
     )
 
 

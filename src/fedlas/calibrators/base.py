@@ -95,12 +95,6 @@ class Calibrator(ABC):
 
     State:
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
-
-    Example:
-        >>> class Capped(Calibrator):
-        ...     fit_map = lambda self, val, start=None: nn.Hardtanh(-2.0, 2.0)  # of any validation
-        >>> Capped().fit_map(None)(torch.tensor([[9.0, 0.0]]))
-        tensor([[2., 0.]])
     """
 
     map_type: ClassVar[type[nn.Module] | None] = None
