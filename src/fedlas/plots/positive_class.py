@@ -16,11 +16,12 @@ from fedlas.binary import (
     positive_bins,
     spline_curve,
 )
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.plots.reliability import number_axes
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
+    Theme,
     ThemeOption,
     canvas,
     caption,
@@ -155,9 +156,14 @@ def positive_reliability_diagram(
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
 
-    # The strip: how many samples of each outcome have which probability.
+    _draw_strip(axes, palette, shown, data)
+    return axes
+
+
+def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> None:
+    """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
+    strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = shown.edges(_STRIP_BINS)
     probability = np.clip(data.probability, edges[0], edges[-1])
     style: dict[str, Any] = {"align": "edge", "width": np.diff(edges), "linewidth": 0}
@@ -174,7 +180,6 @@ def positive_reliability_diagram(
     shown.number(strip, both=False)
     strip.set(ylim=(-most, most), yticks=[])
     caption(strip, palette, "probability (events up, others down)")
-    return axes
 
 
 @dataclass(frozen=True)

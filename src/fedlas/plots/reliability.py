@@ -9,6 +9,7 @@ import numpy as np
 from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
+from fedlas.metrics.ranking import Floats
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
 from fedlas.plots.theme import (
     REFERENCE,
@@ -111,38 +112,19 @@ def reliability_diagram(
     axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
     if estimator != "bins":
         curve = calibration_curve(predictions, estimator)
-        low, high, height = (
-            np.clip(each, *inside) for each in (curve.low, curve.high, curve.accuracy)
+        at, low, high, height = np.clip(
+            [curve.confidence, curve.low, curve.high, curve.accuracy], *inside
         )
-        place = np.clip(curve.confidence, *inside)
-        axes.fill_between(
-            place, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9
-        )
-        axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
+        axes.plot(at, height, color=palette.over, linewidth=1.8, zorder=3)
+        _shade(axes, palette, at, low, high)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
-        low, high = (np.clip(each[filled], *inside) for each in (expected.low, expected.high))
-        axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+        ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
+        _shade(axes, palette, x, *ends)
     if estimator == "bins":
-        colors = np.where(x > y, palette.over, palette.under)
-        axes.vlines(
-            x,
-            *np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside),
-            color=palette.muted,
-            linewidth=1,
-            zorder=2,
-        )
-        # Thin where there are few samples: the accuracy of a handful says little.
-        size = np.sqrt(share[filled] / share.max())
-        axes.vlines(
-            x,
-            np.minimum(x, y),
-            np.maximum(x, y),
-            color=colors,
-            linewidth=_GAP * (0.3 + 0.7 * size),
-            zorder=3,
-        )
-        axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
+        ends = np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside)
+        axes.vlines(x, *ends, color=palette.muted, linewidth=1, zorder=2)
+        _draw_gaps(axes, palette, x, y, np.sqrt(share[filled] / share.max()))
 
     # Scales and text.
     number_axes(axes, scale, float(x.min()), float(x.max()))
@@ -172,6 +154,19 @@ def reliability_diagram(
     caption(strip, palette, "confidence", "share")
     _explain(strip, palette, show=legend and estimator == "bins")
     return axes
+
+
+def _shade(axes: Any, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
+    """Fill the band between two curves."""
+    axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+
+
+def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
+    """Draw gap and point of each bin, thin where there are few samples: the accuracy of a handful says little."""
+    look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
+    width = _GAP * (0.3 + 0.7 * size)
+    axes.vlines(x, np.minimum(x, y), np.maximum(x, y), linewidth=width, zorder=3, **look)
+    axes.scatter(x, y, s=9 + 40 * size**2, linewidth=0, zorder=4, clip_on=False, **look)
 
 
 def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: bool = True) -> None:
