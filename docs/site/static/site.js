@@ -36,9 +36,15 @@ for (const half of front ? [front.cloneNode(), front.cloneNode()] : []) {
   front.after(half)
 }
 
+// The link that covers a card of the gallery hides its text: those who hear it need a name.
+for (const link of document.querySelectorAll(".sphx-glr-thumbcontainer p a")) {
+  link.setAttribute("aria-label", link.textContent)
+}
+
 // The theme's menu gives the keyboard back to its button.
-document.addEventListener("hidden.bs.dropdown", (menu) => {
-  if (document.activeElement === document.body) menu.target.focus()
+document.addEventListener("hidden.bs.dropdown", ({ target }) => {
+  const last = document.activeElement
+  if (last === document.body || target.parentElement.contains(last)) target.focus()
 })
 
 // A page that was opened from disk may not fetch the beginnings of those that a search finds.
