@@ -23,16 +23,14 @@ from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import starts_of_ties
-from fedlas.metrics.smooth import Spectra, smooth_calibration_error, smooth_error
+from fedlas.metrics.smooth import Spectra
 from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueOutcome
-from fedlas.stats.replicates import GroupsResampled, Replicates, Resampled, Turned
+from fedlas.stats.replicates import Replicates, Turned
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _FREQUENCIES = 2**11
 """Used at most for the replicates of the smooth error: enough for scales from 0.001 on."""
-_STEP = 64
-"""Frequencies are computed so many at a time."""
 
 
 def replicate_values(metric: Metric, block: Replicates) -> Floats:
@@ -184,43 +182,26 @@ class GroupSpectra(Spectra):
     # scales within a thousandth of the largest standard error of a mean gap.
     fewest = 2**6
 
-    def __init__(self, rows: Rows, gaps: Floats, guess: float) -> None:
+    def __init__(self, block: Replicates) -> None:
+        rows = block.rows
+        gaps = block.gaps
+        if gaps.shape[1] > len(rows.groups.count):
+            gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
         super().__init__(np.empty((len(gaps), 0)))
-        self.guess = guess
-        self.precision = 1e-3 / math.sqrt(rows.num_samples)
-        self._waves = rows.table(Waves)
         self._gaps = 2.0 / rows.num_samples * gaps
+        self._waves = rows.table(Waves)
+        self.precision = 1e-3 / math.sqrt(rows.num_samples)
+        # About the smooth error of a calibrated model; of another the mean gap is a better guess.
+        self.guess = 0.3 / math.cbrt(rows.num_samples)
 
     def lowest(self, count: int) -> Floats:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
-        done = self.values.shape[1]
         count = min(count, _FREQUENCIES)
+        done = self.values.shape[1]
         if count > done:
-            waves = self._waves.lowest(-(-count // _STEP) * _STEP)[done:]
-            self.values = np.concatenate([self.values, self._gaps @ waves.T], axis=1)
+            more = self._gaps @ self._waves.lowest(count)[done:].T
+            self.values = np.concatenate([self.values, more], axis=1)
         return self.values[:, :count]
-
-
-def _spectra(block: Replicates) -> Spectra:
-    """Return cosine transforms of gaps of groups of rows."""
-    rows = block.rows
-    gaps = block.gaps
-    if gaps.shape[1] > len(rows.groups.count):
-        gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
-    own_labels = isinstance(block, Resampled | GroupsResampled)
-    return GroupSpectra(rows, gaps, rows.table(_smooth_error if own_labels else _smooth_floor))
-
-
-def _smooth_error(rows: Rows) -> float:
-    return smooth_calibration_error(rows.predictions)
-
-
-def _smooth_floor(rows: Rows) -> float:
-    """Return about what the smooth error of a calibrated model is: that of a few sets of normal gaps."""
-    confidence = np.clip(rows.groups.confidence, 0.0, 1.0)
-    spread = np.sqrt(rows.groups.count * confidence * (1.0 - confidence))
-    gaps = spread * np.random.default_rng(0).standard_normal((8, len(spread)))
-    return float(np.median(smooth_error(GroupSpectra(rows, gaps, guess=0.1))))
 
 
 TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
@@ -229,6 +210,6 @@ TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
     EqualMass: Ranked,
     ClasswiseSums: _class_table,
     EveryClass: SortedClasses,
-    FineGrid: _spectra,
+    FineGrid: GroupSpectra,
 }
 """Replaces each statistic of a metric for many replicates; of all but ``EveryClass``, groups of rows are enough."""
