@@ -1,6 +1,7 @@
 """Checks and the wording of errors."""
 
 import copy
+import math
 import pickle
 import warnings
 from fractions import Fraction
@@ -13,6 +14,7 @@ from fedlas import Predictions, evaluate
 from fedlas._core.check import (
     LARGEST,
     InputError,
+    NonFiniteError,
     check_choice,
     check_count,
     check_dense,
@@ -176,6 +178,12 @@ def test_finite():
     check_finite("target", torch.zeros(3, dtype=torch.int64))
     with pytest.raises(InputError, match=r"1 NaN or infinite of 1.*\(\)"):
         check_finite("logits", torch.tensor(float("nan")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_nan_of_eight_bits(dtype):
+    with pytest.raises(NonFiniteError, match=r"1 NaN or infinite of 2, the first at \(1,\)"):
+        check_finite("logits", torch.tensor([0.0, math.nan]).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
