@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
@@ -317,7 +318,13 @@ class CriterionMixin:
     def _load_criterion(self) -> None:
         path = self._folder / CRITERION_FILE
         if path.exists():
-            self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            try:
+                self.criterion.load_state_dict(load_tensors(path))
+            except (OSError, ValueError) as error:
+                fix = "Resume from an earlier checkpoint."
+                raise InputError(
+                    f"{CRITERION_FILE} must be whole", f"{path} ({error})", fix
+                ) from error
         elif self.criterion.state_dict():
             fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
             expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
