@@ -58,11 +58,7 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 
 def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Path) -> None:
-    """Print finished benches side by side, and write the table for print and the figures.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.report.result.bench_result`.
-    """
+    """Print finished benches side by side, and write the table for print and the figures."""
     result = bench_result(folders, calibrators)
     show_blocks(result.blocks())
     page, table, *_ = result.write(out)

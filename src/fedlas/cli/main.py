@@ -7,12 +7,13 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -25,19 +26,14 @@ from fedlas._core.text import printable
 
 
 class Subcommand(NamedTuple):
-    """A subcommand of ``fedlas``.
+    """A subcommand of ``fedlas``."""
 
-    Attributes:
-        summary: A sentence for ``--help``.
-        module: Module of this package with ``add_MODULE(add)``.
-        writes: Whether its results are files or the exit status: then it works on if nothing can be printed.
-        resumes: Whether the same command continues one that was stopped.
-    """
-
-    summary: str
-    module: str
-    writes: bool = True
-    resumes: bool = False
+    summary: str  # for --help
+    module: str  # of this package, with a function add_NAME(add)
+    writes: bool = (
+        True  # results are files or the exit status: it works on if nothing can be printed
+    )
+    resumes: bool = False  # the same command continues one that was stopped
 
 
 SUBCOMMANDS = {
@@ -146,12 +142,9 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 
 def run(words: list[str]) -> int:
-    """Run a subcommand and return its exit status.
-
-    Raises:
-        InputError: What the command line prints, in the words of the subcommand.
-    """
-    parsed = _parse(words)
+    """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
+    with _without_collection():
+        parsed = _parse(words)
     try:
         return int(parsed.run(parsed))
     except InputError as error:
@@ -162,13 +155,23 @@ def run(words: list[str]) -> int:
         raise
 
 
-def in_options(text: str, subcommand: str) -> str:
-    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Import what a subcommand needs without a search for garbage, of which imports make none."""
+    # To look through all that torch consists of takes a quarter of a second. A process that has torch may have garbage.
+    collects = gc.isenabled() and "torch" not in sys.modules
+    if collects:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.freeze()
+            gc.enable()
 
-    Example:
-        >>> print(in_options("calibrate='all' needs held-out predictions; got no on=.", "evaluate"))
-        --calibrate all needs held-out predictions; got no --on.
-    """
+
+def in_options(text: str, subcommand: str) -> str:
+    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``."""
     options = _parsers([subcommand])[1][subcommand].options
 
     def worded(match: re.Match[str]) -> str:

@@ -64,11 +64,7 @@ def report_folder(
     language: str | None = None,
     heading: str = "",
 ) -> int:
-    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
-
-    Raises:
-        InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
-    """
+    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path."""
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
