@@ -7,12 +7,13 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -142,7 +143,8 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
-    parsed = _parse(words)
+    with _without_collection():
+        parsed = _parse(words)
     try:
         return int(parsed.run(parsed))
     except InputError as error:
@@ -151,6 +153,21 @@ def run(words: list[str]) -> int:
         if (error.owner or "").partition(".")[0] in _CALLED:
             error.owner = f"fedlas {words[0]}"
         raise
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Import what a subcommand needs without a search for garbage, of which imports make none."""
+    # To look through all that torch consists of takes a quarter of a second. A process that has torch may have garbage.
+    collects = gc.isenabled() and "torch" not in sys.modules
+    if collects:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.freeze()
+            gc.enable()
 
 
 def in_options(text: str, subcommand: str) -> str:
@@ -233,12 +250,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
             )
         name = option.split("=")[0]
         meant = _MEANT.get(name)
-        known = (
+        hint = (
             f"Did you mean {meant!r}?"
             if meant in chosen.options
             else suggestion(name, chosen.options)
         )
-        chosen.error(f"there is no option {option!r}. {known}")
+        chosen.error(f"there is no option {option!r}. {hint}")
     if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
@@ -286,11 +303,11 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             summary: str = summary,
         ) -> _Parser:
             usage = f"fedlas {name} {positional} [options]"
-            made = subcommands[name] = group.add_parser(
+            subparser = subcommands[name] = group.add_parser(
                 name, help=summary, description=summary, usage=usage, allow_abbrev=False
             )
-            made.set_defaults(run=run)
-            return made
+            subparser.set_defaults(run=run)
+            return subparser
 
         if name in names:
             getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(
