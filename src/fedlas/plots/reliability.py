@@ -94,7 +94,7 @@ def reliability_diagram(
     predictions = check_measurable(predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
-        value.detach().cpu().double().numpy()
+        value.double().numpy()
         for value in (bins.edges, bins.count, bins.confidence, bins.accuracy, bins.effective_count)
     )
     share = count / count.sum()
@@ -112,11 +112,10 @@ def reliability_diagram(
     axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
     if estimator != "bins":
         curve = calibration_curve(predictions, estimator)
-        at, low, high, height = np.clip(
-            [curve.confidence, curve.low, curve.high, curve.accuracy], *inside
-        )
-        axes.plot(at, height, color=palette.over, linewidth=1.8, zorder=3)
-        _shade(axes, palette, at, low, high)
+        parts = [curve.confidence, curve.accuracy, curve.low, curve.high]
+        place, height, *ends = np.clip(parts, *inside)
+        axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
+        _shade(axes, palette, place, *ends)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
         ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
@@ -127,7 +126,7 @@ def reliability_diagram(
         _draw_gaps(axes, palette, x, y, np.sqrt(share[filled] / share.max()))
 
     # Scales and text.
-    number_axes(axes, scale, float(x.min()), float(x.max()))
+    number_axes(axes, scale, x)
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
     worth = (
@@ -148,7 +147,7 @@ def reliability_diagram(
     strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
-    number_axes(strip, scale, float(x.min()), float(x.max()), both=False)
+    number_axes(strip, scale, x, "x")
     top = float(share.max())
     strip.set(ylim=(0, 1.05 * top), yticks=[0, top], yticklabels=["0", f"{top:.2g}"])
     caption(strip, palette, "confidence", "share")
@@ -156,9 +155,9 @@ def reliability_diagram(
     return axes
 
 
-def _shade(axes: Any, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
-    """Fill the band between two curves."""
-    axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+def _shade(axes: Any, palette: Theme, *curves: Floats) -> None:
+    """Fill the band over ``x`` between two curves."""
+    axes.fill_between(*curves, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
 
 
 def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
@@ -169,17 +168,18 @@ def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) ->
     axes.scatter(x, y, s=9 + 40 * size**2, linewidth=0, zorder=4, clip_on=False, **look)
 
 
-def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: bool = True) -> None:
-    """Set the scale and the ticks of both axes of a diagram, or of the horizontal one.
+def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> None:
+    """Set the scale and the ticks of both axes of a diagram, or of one.
 
     Args:
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
-        least: The lowest confidence.
-        most: The highest.
-        both: Whether the vertical axis has the same scale.
+        confidence: Those that must be seen.
+        names: Of the axes.
     """
-    for axis in ("x", "y") if both else ("x",):
+    least = np.min(confidence)
+    most = np.max(confidence)
+    for axis in names:
         if scale == "linear":
             axes.set(**{f"{axis}lim": (0, 1), f"{axis}ticks": np.linspace(0, 1, 6)})
             continue

@@ -67,12 +67,10 @@ def seed_values(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['fedlas', 'ls']
     """
-    checked = {
-        name: check_values("values", numbers, "Leave others out.", missing=True)
-        for name, numbers in values.items()
-    }
-    # without NaN
-    rows = {name: numbers[numbers == numbers].tolist() for name, numbers in checked.items()}
+    rows = {}
+    for name, numbers in values.items():
+        checked = check_values("values", numbers, "Leave others out.", missing=True)
+        rows[name] = checked[checked == checked].tolist()  # without NaN
     if not any(rows.values()):
         raise InputError(
             "values must be finite, and one name must have some", dict(values), "Leave others out."
