@@ -100,13 +100,24 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
 
 def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
     skl2onnx = require("skl2onnx", extra="skl2onnx")
+    types = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
+    histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
+    if getattr(last, "is_categorical_", None) is not None:
+        got = f"{type(last).__name__} with categorical_features"
+        fix = "Encode the categories in a pipeline before it, or train LightGBM or CatBoost."
+        raise InputError(
+            "skl2onnx must convert the estimator, whose trees it takes for trees of numbers",
+            got,
+            fix,
+        )
     try:
         with quiet:
-            proto = skl2onnx.to_onnx(
+            proto = skl2onnx.convert_sklearn(
                 estimator,
-                rows[:1],
+                initial_types=types.guess_initial_types(rows[:1], None),
                 options={id(last): options} if options else None,
                 target_opset=_VERSIONS,
+                custom_conversion_functions={histograms: _histogram_trees},
             )
     except NameError:
         raise
@@ -124,6 +135,21 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
         helper.make_opsetid(domain, version) for domain, version in versions.items()
     )
     return proto
+
+
+def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
+    """Convert the trees of a ``HistGradientBoostingClassifier``."""
+    # Where missing numbers go, skl2onnx 1.20 writes as booleans, which protobuf no longer takes for whole numbers.
+    trees = require("skl2onnx.operator_converters.random_forest", extra="skl2onnx")
+    add_node = container.add_node
+
+    def add(*place: Any, nodes_missing_value_tracks_true: Any = (), **attributes: Any) -> None:
+        whole = [int(each) for each in nodes_missing_value_tracks_true]
+        add_node(*place, nodes_missing_value_tracks_true=whole, **attributes)
+
+    container.add_node = add
+    trees.convert_sklearn_random_forest_classifier(scope, operator, container)
+    container.add_node = add_node
 
 
 def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:

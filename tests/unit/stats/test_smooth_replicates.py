@@ -7,7 +7,7 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import METRICS
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.smooth import SmoothedGaps, Spectra, fixed_scales, gaps_on_nodes, spectrum
+from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
 from fedlas.stats.draws import redrawn, resampled
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Rows
@@ -61,5 +61,5 @@ def test_a_worse_guess_finds_the_same(guess):
     rows = Rows(sampled(1.3, 0.2), 15)
     spectra = Spectra(spectrum(gaps_on_nodes(FineGrid.of(rows.predictions).table()))[None])
     total = np.abs(spectra.lowest(1)[:, 0].real) / 2
-    (scale,) = fixed_scales(SmoothedGaps(spectra), total, guess=guess)
+    (scale,) = fixed_scales(spectra.integrals, total, guess=guess)
     assert scale == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-11)
