@@ -147,8 +147,9 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
             part = getattr(source, "rows", None)
             writing = pool.submit(_chunk, calibration, samples, part, source, writer)
         if writing is None:
-            got = f"none in {table.label}"
-            raise InputError("there must be at least one row", got, "Check the file.")
+            raise InputError(
+                "there must be at least one row", f"none in {table.label}", "Check the file."
+            )
         writing.result()
     return Applied(rows, calibration.added, reader.notes())
 
@@ -170,12 +171,18 @@ def apply_to_logs(
         InputError: As :func:`apply_to_files`, or if the fit was by ranges of length, which every log has of its own.
     """
     if calibration.columns.groups == "length":
-        fix = "Fit it with --covariates length, which takes numbers of words."
-        raise InputError("groups must have names that all logs share", "ranges of length", fix)
+        raise InputError(
+            "groups must have names that all logs share",
+            "ranges of length",
+            "Fit it with --covariates length, which takes numbers of words.",
+        )
     log = SampleLog(paths, Columns(format="lm-eval", drop_missing=True))
     if CONFIDENCE in log.names:
-        fix = "Calibrate the scores once: apply it to the log as the harness wrote it."
-        raise InputError("a log must not be calibrated yet", f"{CONFIDENCE!r} in {log.label}", fix)
+        raise InputError(
+            "a log must not be calibrated yet",
+            f"{CONFIDENCE!r} in {log.label}",
+            "Calibrate the scores once: apply it to the log as the harness wrote it.",
+        )
     reader = live_reader(calibration, log)
     reader.answers = Answers()  # those that state nothing stay
     parts = [calibrated_columns(calibration, each, log.label)[0] for each in live_samples(reader)]

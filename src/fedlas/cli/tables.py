@@ -76,9 +76,10 @@ def apply_line(out: Path, file: str) -> str:
 
 def _place_of_calibration(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?["):
-        fix = "Add --out cal.json."
         raise InputError(
-            "--out must name the file to write, where VAL is no single file", "no --out", fix
+            "--out must name the file to write, where VAL is no single file",
+            "no --out",
+            "Add --out cal.json.",
         )
     return Path(file).with_suffix(_SUFFIX)
 
@@ -88,8 +89,11 @@ def check_place(out: Path) -> None:
     if out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "Name it cal.json.")
     if out.exists() and not has_format(out, FORMAT):
-        fix = "Choose another --out, or move that file away."
-        raise InputError("what is there must be a calibration, to be replaced", out, fix)
+        raise InputError(
+            "what is there must be a calibration, to be replaced",
+            out,
+            "Choose another --out, or move that file away.",
+        )
 
 
 def add_apply(add: AddSubcommand) -> None:
@@ -146,6 +150,9 @@ def _place_of_table(
     if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
         raise InputError("--out must be another file", args.out, "It would replace what is read.")
     if args.out.suffix.lower() not in suffixes:
-        fix = f"Name a file that ends in {files[0].suffix}."
-        raise InputError(f"--out must end in {', '.join(suffixes)}", args.out, fix)
+        raise InputError(
+            f"--out must end in {', '.join(suffixes)}",
+            args.out,
+            f"Name a file that ends in {files[0].suffix}.",
+        )
     return Path(args.out)

@@ -103,12 +103,10 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
     types = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
     histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
     if getattr(last, "is_categorical_", None) is not None:
-        got = f"{type(last).__name__} with categorical_features"
-        fix = "Encode the categories in a pipeline before it, or train LightGBM or CatBoost."
         raise InputError(
             "skl2onnx must convert the estimator, whose trees it takes for trees of numbers",
-            got,
-            fix,
+            f"{type(last).__name__} with categorical_features",
+            "Encode the categories in a pipeline before it, or train LightGBM or CatBoost.",
         )
     try:
         with quiet:
@@ -122,11 +120,13 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
     except NameError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        fix = (
+        raise _refused(
+            "skl2onnx must convert the estimator",
+            last,
+            error,
             "Save the model by skops or pickle instead, or choose another estimator, such as "
-            "GradientBoostingClassifier or LightGBM."
-        )
-        raise _refused("skl2onnx must convert the estimator", last, error, fix) from error
+            "GradientBoostingClassifier or LightGBM.",
+        ) from error
     # It names the versions that its nodes need at least; graphs are merged in one version.
     versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
     helper = require("onnx.helper", extra="export")
@@ -173,8 +173,7 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 
 def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
     reason = " ".join(str(error).split())[:160]
-    got = f"{type(model).__name__} ({type(error).__name__}: {reason})"
-    return InputError(expected, got, fix)
+    return InputError(expected, f"{type(model).__name__} ({type(error).__name__}: {reason})", fix)
 
 
 def _side_layer(model: Any) -> nn.Module | None:
@@ -183,9 +182,11 @@ def _side_layer(model: Any) -> nn.Module | None:
         return None
     side = model.side_columns_
     if callable(model.features) or not side.is_numeric:
-        got = "a function of yours" if callable(model.features) else "columns with categories"
-        fix = "Fit it with features=False, or encode the categories in a pipeline."
-        raise InputError("side information must come from numbers in X", got, fix)
+        raise InputError(
+            "side information must come from numbers in X",
+            "a function of yours" if callable(model.features) else "columns with categories",
+            "Fit it with features=False, or encode the categories in a pipeline.",
+        )
     layer: nn.Module = side.layer()
     return layer
 
@@ -278,9 +279,11 @@ def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
     if len(trees) != 1 or others:
-        got = f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}"
-        fix = "Train it with trees alone, and a classification objective."
-        raise InputError("a booster must become one node of trees", got, fix)
+        raise InputError(
+            "a booster must become one node of trees",
+            f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}",
+            "Train it with trees alone, and a classification objective.",
+        )
     (node,) = trees
     for attribute in node.attribute:
         if attribute.name == "post_transform" and raw_scores:
@@ -311,6 +314,9 @@ def _trees_of(estimator: Any) -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        expected = f"the converter for {package} must take it"
-        fix = f"Save the model by {package} itself or by pickle."
-        raise _refused(expected, estimator, error, fix) from error
+        raise _refused(
+            f"the converter for {package} must take it",
+            estimator,
+            error,
+            f"Save the model by {package} itself or by pickle.",
+        ) from error

@@ -21,7 +21,7 @@ from fedlas.predictions.predictions import AnyPredictions
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
 _PRECISION = 1e-12
-_NODES_TIMES_SCALE = 8.0
+_NODES_TIMES_SCALE = 16.0
 _MOST_ROUNDS = 200
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
 

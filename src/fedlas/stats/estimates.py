@@ -375,10 +375,11 @@ def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL
     """Check a number of replicates before anything long begins."""
     check_level(confidence_level)
     if replicates and replicates < (least := fewest_replicates(confidence_level)):
-        expected = (
-            f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals"
+        raise InputError(
+            f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
+            replicates,
+            "Ask for more, such as 1000, or for none with 0.",
         )
-        raise InputError(expected, replicates, "Ask for more, such as 1000, or for none with 0.")
 
 
 def is_calibration_error(metric: str) -> bool:

@@ -167,9 +167,9 @@ def _waves(rows: Rows) -> Floats:
 class GroupSpectra(Spectra):
     """Cosine transforms of gaps of groups of rows, which are at their mean confidence; computed as far as needed."""
 
-    # Fewer nodes than the metric has, and less precision, are enough: integrals are within 0.1 % of the metric's,
-    # scales within a thousandth of the largest standard error of a mean gap.
-    fewest = 2**6
+    # Fewer nodes than the metric has, and less precision, are enough.
+    precision = 1e-7
+    fewest = 2**11
 
     def __init__(self, block: Replicates) -> None:
         rows = block.rows
@@ -179,7 +179,6 @@ class GroupSpectra(Spectra):
         super().__init__(np.empty((len(gaps), 0)))
         self._gaps = 2.0 / rows.num_samples * gaps
         self._waves = rows.table(_waves)
-        self.precision = 1e-3 / math.sqrt(rows.num_samples)
         # About the smooth error of a calibrated model; of another the mean gap is a better guess.
         self.guess = 0.3 / math.cbrt(rows.num_samples)
 

@@ -223,14 +223,19 @@ def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
         if len(differ):
             got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
     if got:
-        expected = "a and b must be predictions for the same samples, in the same order"
-        raise InputError(expected, got, "Predict one test set with both models, without shuffling.")
+        raise InputError(
+            "a and b must be predictions for the same samples, in the same order",
+            got,
+            "Predict one test set with both models, without shuffling.",
+        )
     for name in ("weights", "clusters"):
         one, other = (getattr(each, name) for each in (a, b))
         if one is not other and (one is None or other is None or not torch.equal(one, other)):
-            expected = f"a and b must have the same {name}, as they are of the same samples"
-            fix = f"Pass both with {name}={name}, or none."
-            raise InputError(expected, "different ones", fix)
+            raise InputError(
+                f"a and b must have the same {name}, as they are of the same samples",
+                "different ones",
+                f"Pass both with {name}={name}, or none.",
+            )
 
 
 @dataclass(frozen=True)
