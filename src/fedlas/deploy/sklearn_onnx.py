@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, in_a_line
 from fedlas._core.extras import require
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
@@ -143,9 +143,11 @@ def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     trees = require("skl2onnx.operator_converters.random_forest", extra="skl2onnx")
     add_node = container.add_node
 
-    def add(*place: Any, nodes_missing_value_tracks_true: Any = (), **attributes: Any) -> None:
-        whole = [int(each) for each in nodes_missing_value_tracks_true]
-        add_node(*place, nodes_missing_value_tracks_true=whole, **attributes)
+    def add(*place: Any, **attributes: Any) -> None:
+        where = "nodes_missing_value_tracks_true"
+        if where in attributes:
+            attributes[where] = [int(each) for each in attributes[where]]
+        add_node(*place, **attributes)
 
     container.add_node = add
     trees.convert_sklearn_random_forest_classifier(scope, operator, container)
@@ -172,8 +174,9 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 
 
 def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
-    reason = " ".join(str(error).split())[:160]
-    return InputError(expected, f"{type(model).__name__} ({type(error).__name__}: {reason})", fix)
+    return InputError(
+        expected, f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})", fix
+    )
 
 
 def _side_layer(model: Any) -> nn.Module | None:
