@@ -113,9 +113,9 @@ def reliability_diagram(
     if estimator != "bins":
         curve = calibration_curve(predictions, estimator)
         parts = [curve.confidence, curve.accuracy, curve.low, curve.high]
-        place, height, *ends = np.clip(parts, *inside)
+        place, height, low, high = np.clip(parts, *inside)
         axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
-        _shade(axes, palette, place, *ends)
+        _shade(axes, palette, place, low, high)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
         ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
