@@ -16,7 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations.drop_in import add_parameters, keywords_for, refuse_mixing
+from fedlas.integrations import drop_in
 from fedlas.integrations.positions import valid_rows
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective.call import logits_of
@@ -94,15 +94,18 @@ class CriterionMixin:
         super().__init__(*args, **kwargs)
         trainer = self._trainer
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
-            fix = (
-                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            raise InputError(
+                "criterion must be a loss with reduction 'mean'",
+                describe(criterion),
+                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-            expected = "criterion must be a loss with reduction 'mean'"
-            raise InputError(expected, describe(criterion), fix)
-        self.needs = refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
+        self.needs = drop_in.refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
         if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
-            got = "compute_loss_func or label_smoothing_factor too"
-            raise InputError("criterion must be the only loss", got, "Leave them out.")
+            raise InputError(
+                "criterion must be the only loss",
+                "compute_loss_func or label_smoothing_factor too",
+                "Leave them out.",
+            )
         # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(trainer.args.device)
         self.pool = pool
@@ -114,8 +117,7 @@ class CriterionMixin:
             self._tap = FeatureTap(self.head)
         trainer.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
         trainer.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
-        # which a forward without labels does not name
-        trainer.label_names = trainer.label_names or ["labels"]
+        trainer.label_names = trainer.label_names or ["labels"]  # a forward without them names none
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -131,8 +133,9 @@ class CriterionMixin:
         labels = inputs.pop("labels", None)
         index = inputs.pop("index", None)
         if labels is None:
-            fix = "Return them from the data set."
-            raise InputError("each batch must have 'labels'", sorted(inputs), fix)
+            raise InputError(
+                "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
+            )
         # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(outputs)
@@ -141,7 +144,8 @@ class CriterionMixin:
         if features is not None and "features" in self.needs:
             features = self._fitting(features, logits, inputs)
         # Of samples to evaluate it is not the place in the training set.
-        extra = keywords_for(self.needs, features, self.head, index if model.training else None)
+        index = index if model.training else None
+        extra = drop_in.keywords_for(self.needs, features, self.head, index)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
@@ -162,7 +166,8 @@ class CriterionMixin:
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
-        counts = [self._normalizer(part["labels"].to(device)).float() for part in parts]
+        labels = [part["labels"].to(device) for part in parts]
+        counts = [drop_in.divisor(self.criterion, each).float() for each in labels]
         total = torch.stack(counts).sum()
         if self._trainer.args.average_tokens_across_devices:
             total = sum_across_ranks(total)
@@ -187,11 +192,11 @@ class CriterionMixin:
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
-            expected = (
-                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            raise InputError(
+                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
+                describe(features),
+                "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
             )
-            fix = "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned."
-            raise InputError(expected, describe(features), fix)
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -208,24 +213,7 @@ class CriterionMixin:
     def _none_counts(self, labels: Tensor) -> bool:
         """Return whether no label is valid, which a loss refuses; only checked on the CPU, where nothing waits."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
-        return looks and bool((labels == self._ignored).all())
-
-    @property
-    def _ignored(self) -> int:
-        return getattr(self.criterion, "ignore_index", -100)
-
-    def _normalizer(self, labels: Tensor) -> Tensor:
-        """Return the divisor of the criterion's mean; a criterion with another divisor has ``counted``."""
-        counted: Callable[[Tensor], Tensor] | None = getattr(self.criterion, "counted", None)
-        if counted is not None:
-            return counted(labels)
-        if labels.is_floating_point():
-            return torch.tensor(labels[:, 0].numel(), device=labels.device)
-        valid = labels != self._ignored
-        weight = getattr(self.criterion, "weight", None)
-        if weight is None:
-            return valid.sum()
-        return (weight.to(labels.device)[torch.where(valid, labels, 0)] * valid).sum()
+        return looks and bool((labels == drop_in.ignored_label(self.criterion)).all())
 
     # --- the gate -------------------------------------------------------------------------------------------------
 
@@ -233,7 +221,7 @@ class CriterionMixin:
         """Return the Trainer's optimizer, with the criterion's parameters in a group without weight decay."""
         returned = self._parent.create_optimizer(*args, **kwargs)
         optimizer: torch.optim.Optimizer = returned or self._trainer.optimizer
-        if add_parameters(optimizer, self.criterion) and world_size() > 1:
+        if drop_in.add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
             optimizer.register_step_pre_hook(lambda *_: self._average_gradients())
@@ -261,10 +249,13 @@ class CriterionMixin:
         output = self._parent.evaluation_loop(dataloader, description, only_loss, *args, **kwargs)
         if update is not None and learns:
             if output.predictions is None or output.label_ids is None:
-                expected = "the criterion must see the predictions of each evaluation"
-                fix = "Set batch_eval_metrics=False."
-                raise InputError(expected, "an evaluation that keeps none", fix)
-            update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
+                raise InputError(
+                    "the criterion must see the predictions of each evaluation",
+                    "an evaluation that keeps none",
+                    "Set batch_eval_metrics=False.",
+                )
+            ignored = drop_in.ignored_label(self.criterion)
+            update(Predictions(*valid_rows(output.predictions, output.label_ids, ignored)))
         return output
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
@@ -299,25 +290,25 @@ class CriterionMixin:
             self._folder, output_loading_info=True, **options
         )
         if about["missing_keys"]:
-            got = f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}"
-            fix = "Resume with the model that wrote it."
-            raise InputError("a checkpoint must hold every weight of the model", got, fix)
+            raise InputError(
+                "a checkpoint must hold every weight of the model",
+                f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
+                "Resume with the model that wrote it.",
+            )
         model.load_state_dict(translated.state_dict())
 
     def _load_criterion(self) -> None:
         path = self._folder / CRITERION_FILE
-        if path.exists():
-            try:
-                self.criterion.load_state_dict(load_tensors(path))
-            except (OSError, ValueError) as error:
-                fix = "Resume from an earlier checkpoint."
-                raise InputError(
-                    f"{CRITERION_FILE} must be whole", f"{path} ({error})", fix
-                ) from error
-        elif self.criterion.state_dict():
-            fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
-            expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
-            raise InputError(expected, f"{self._folder} without it", fix)
+        if not path.exists() and not self.criterion.state_dict():
+            return
+        try:
+            self.criterion.load_state_dict(load_tensors(path))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
+                f"{path} ({error})",
+                "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
+            ) from error
 
     @property
     def _trainer(self) -> Any:
