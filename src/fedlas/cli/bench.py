@@ -176,10 +176,16 @@ def bench(
     if not outcome.finished:
         for run, error in list(outcome.failed.items())[:1]:
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-            got = f"{len(outcome.failed)} failed, {run} first: {reason}"
-            raise InputError("a run must finish", got, f"See error.txt in the folders in {folder}.")
-        got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
-        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
+            raise InputError(
+                "a run must finish",
+                f"{len(outcome.failed)} failed, {run} first: {reason}",
+                f"See error.txt in the folders in {folder}.",
+            )
+        raise InputError(
+            "a run must be free",
+            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
     # Report what finished.
     if is_main_process():
         report_folder(folder, details=details)

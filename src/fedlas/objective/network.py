@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError, describe, in_a_line, suggestion
 from fedlas._core.extras import require
 from fedlas.objective.call import class_logits, unwrapped
 from fedlas.objective.objective import Objective
@@ -159,7 +159,7 @@ class OnnxModel(nn.Module):
         except Exception as error:  # whatever an operator refuses
             raise InputError(
                 "onnxruntime must run the batch",
-                " ".join(str(error).split())[:300],
+                in_a_line(error, 300),
                 "Pass batches as the model was exported with.",
             ) from error
         if not isinstance(result, np.ndarray):
@@ -191,10 +191,9 @@ def _session(path: Any) -> Any:
         for each in (*session.get_inputs(), *session.get_outputs()):
             each.name  # noqa: B018 (one that is no text raises)
     except Exception as error:  # of any kind of damage
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
             "onnxruntime must load the file",
-            f"{path} ({reason})",
+            f"{path} ({in_a_line(error)})",
             "Pass a file that torch.onnx.export or fedlas.deploy.export wrote.",
         ) from error
     return session
