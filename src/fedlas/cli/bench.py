@@ -47,6 +47,8 @@ def add_bench(add: AddSubcommand) -> None:
         "print every run with its steps and folder, without running it (default: run)",
     )
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
+    title = "title of the report, or of a group's comparison (default: it names the recipe)"
+    option(parser, "--title", "TEXT", title, default="")
     add_executor(parser)
 
 
@@ -145,8 +147,9 @@ def _bench(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    options = {"calibrators": args.calibrators, "executor": executor, "details": args.details}
-    return bench_group(group, **chosen, **options)
+    names = ("calibrators", "details", "title")
+    options = {name: getattr(args, name) for name in names}
+    return bench_group(group, **chosen, executor=executor, **options)
 
 
 def bench(
@@ -158,6 +161,7 @@ def bench(
     calibrators: Sequence[str] = (),
     executor: Executor | None = None,
     details: bool = False,
+    title: str = "",
 ) -> int:
     """Run a recipe with several losses and seeds, write the report, print its verdict and table.
 
@@ -185,20 +189,15 @@ def bench(
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
-    if not outcome.finished:
-        for run, error in list(outcome.failed.items())[:1]:
-            reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-            got = f"{len(outcome.failed)} failed, {run} first: {reason}"
-            raise InputError("a run must finish", got, f"See error.txt in the folders in {folder}.")
-        got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
-        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
+    outcome.check_finished(folder)
     # Report what finished.
     if is_main_process():
-        report_folder(folder, details=details)
+        report_folder(folder, details=details, heading=title, failures=outcome.failed)
         if calibrators:
-            show_comparison([folder], calibrators, folder)
+            show_comparison([folder], calibrators, folder, name=title, failures=outcome.failed)
     if outcome.failed:
-        failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
+        noted = all(RunFolder(folder / name).error_path.is_file() for name in outcome.failed)
+        failed = f"failed: {', '.join(outcome.failed)}{' (see error.txt in each)' * noted}"
         say(failed, style="bold red", wrap=True, stderr=True)
     return 1 if outcome.failed else 0
 
@@ -219,9 +218,10 @@ def bench_group(
     Raises:
         InputError: As :func:`bench` for one recipe; for several only before the first starts.
     """
-    calibrators = options.get("calibrators", ())
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
+    calibrators = options.get("calibrators", ())
+    title = options.pop("title", "")
     planned = group.plan(losses=losses, seeds=seeds, out=out)
     status = 0
     failed: list[str] = []
@@ -241,17 +241,22 @@ def bench_group(
     if failed:
         say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
     if losses or len({tuple(recipe.methods) for recipe in group.recipes}) == 1:
-        _compare_recipes(group, out, calibrators, left_out=failed)
+        _compare_recipes(group, out, calibrators, title=title, left_out=failed)
     say(*(f"then: {command}" for command in group.then), stderr=True)
     return status
 
 
 def _compare_recipes(
-    group: Group, out: Path | None, calibrators: Sequence[str], *, left_out: Sequence[str]
+    group: Group,
+    out: Path | None,
+    calibrators: Sequence[str],
+    *,
+    title: str,
+    left_out: Sequence[str],
 ) -> None:
     """Print the recipes of a group, whose methods are the same, side by side."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
     if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
-        show_comparison(folders, calibrators or ["raw"], place)
+        show_comparison(folders, calibrators or ["raw"], place, name=title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
@@ -45,6 +45,13 @@ def add_compare_runs(add: AddSubcommand) -> None:
         const="markdown",
         help="the same as --format markdown (default: --format)",
     )
+    text = (
+        "over several benches, also the probability that one method is better, by Bayesian signed ranks; differences "
+        "up to X, in units of the metric, are equivalent (0.005 of an ECE is half a point; default: none)"
+    )
+    option(parser, "--rope", "X", text, type=float)
+    title = "title of the tables (default: the recipe, or the number of data sets)"
+    option(parser, "--title", "TEXT", title, default="")
     text = "also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches (default: none)"
     option(parser, "--plot", "FILE", text, nargs="+", type=Path, default=[])
     add_replicates(parser)
@@ -57,15 +64,30 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     option(parser, "--calibrators", "NAME", text, nargs="+", default=[])
 
 
-def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Path) -> None:
-    """Print finished benches side by side, and write the table for print and the figures.
+def show_comparison(
+    folders: Sequence[Path],
+    calibrators: Sequence[str],
+    out: Path,
+    *,
+    name: str = "",
+    failures: Mapping[str, str] | None = None,
+) -> None:
+    """Print finished benches side by side, and write the page, the table for print and the figures.
+
+    Args:
+        folders: Folders of benches.
+        calibrators: Registered calibrators, or ``raw``.
+        out: Where the files go.
+        name: Title of page and tables; empty for the recipe, or the number of data sets.
+        failures: Reason of each run of the first bench that failed in this process.
 
     Raises:
         InputError: As :func:`fedlas.lab.report.result.bench_result`.
     """
-    result = bench_result(folders, calibrators)
+    reasons = {folders[0].name: failures or {}}
+    result = bench_result(folders, calibrators, name=name, failures=reasons)
     show_blocks(result.blocks())
-    page, table, *_ = result.write(out)
+    page, table, *_ = result.write(out, heading=name)
     say(f"comparison: {page}", f"            {table}")
 
 
@@ -80,11 +102,14 @@ def _compare_runs(args: argparse.Namespace) -> int:
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
-    tables = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
+    blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
     if not pairs and args.format == "latex":
         say(*result.to_latex(metrics).split("\n"))
-    else:
-        _show(args, tables or result.blocks(metrics, details=args.details))
+    elif not pairs:
+        blocks = result.blocks(metrics, details=args.details)
+    if args.rope is not None:
+        blocks += [result.bayes_table(metric, args.rope, pairs) for metric in metrics]
+    _show(args, blocks)
     return 0
 
 
@@ -94,19 +119,21 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
         show_blocks(blocks, as_markdown=args.format == "markdown", details=args.details)
     for block in blocks:
         if args.format == "latex" and isinstance(block, Table):
-            say(*latex(block, caption=f"{block.title}. {caption}").split("\n"))
+            text = f"{block.title}. {caption or ' '.join(block.notes)}"
+            say(*latex(block, caption=text).split("\n"))
 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.calibrators or list(dict.fromkeys(named)) or ["raw"]
+    about = {"replicates": args.replicates, "name": args.title}
     if args.stage == "raw":
-        return bench_result(folders, calibrators, replicates=args.replicates)
+        return bench_result(folders, calibrators, **about)
     if args.calibrators or any("@" in pair for pair in pairs):
         fix = "Leave --stage out."
         raise InputError("--stage is for methods without a calibrator", args.stage, fix)
-    return bench_result(folders, [args.stage], named=False, replicates=args.replicates)
+    return bench_result(folders, [args.stage], named=False, **about)
 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:

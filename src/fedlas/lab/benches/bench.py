@@ -40,7 +40,8 @@ def bench(
 
     Args:
         train: ``Dataset`` of ``(input, class index)``, or a pair ``(inputs, target)`` of arrays or tensors: float32 of
-            any shape, or uint8 images.
+            any shape, or uint8 images. Inputs may be the output of a tokenizer of transformers, whose fields the models
+            take by name.
         val: As ``train``; epochs and calibrators are chosen on it.
         test: As ``train``; what is reported is measured on it.
         models: Functions that build a model, by name; they may take ``num_classes``. None builds the registered model
@@ -87,7 +88,11 @@ def bench(
             train, val, test, build, name=name, model_name=model, settings=settings, losses=own
         )
         runs += plan(recipe, losses=list(losses), seeds=chosen, out=folders[model])
+    failures = {}
     with passing_lines() as console:
-        for model in models:
-            run_all([run for run in runs if run.recipe.model.name == model], console=console)
-    return bench_result(folders, calibrators, name=name, kind="models")
+        for model, place in folders.items():
+            planned = [run for run in runs if run.recipe.model.name == model]
+            outcome = run_all(planned, console=console)
+            outcome.check_finished(place)
+            failures[model] = outcome.failed
+    return bench_result(folders, calibrators, name=name, kind="models", failures=failures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
@@ -54,6 +55,18 @@ class BenchOutcome:
     failed: dict[str, str]
     busy: list[str]
     pending: list[str]
+
+    def check_finished(self, folder: Path) -> None:
+        """Raise InputError, with the reason of the first run that failed, if no run in ``folder`` finished."""
+        if self.finished:
+            return
+        for run, error in list(self.failed.items())[:1]:
+            reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
+            got = f"{len(self.failed)} failed, {run} first: {reason}"
+            fix = f"See error.txt in the folders in {folder}, where it could be written."
+            raise InputError("a run must finish", got, fix)
+        got = f"{len(self.busy)} in {folder}, all of which other processes are working on"
+        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
 
 
 def run_all(

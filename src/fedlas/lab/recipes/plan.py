@@ -13,7 +13,7 @@ import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data.base import option_names
-from fedlas.lab.models.base import builder_of
+from fedlas.lab.models.base import MODELS, builder_of
 from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
 from fedlas.lab.train.config import check_select
 from fedlas.lab.train.tracking import check_trackers
@@ -144,6 +144,10 @@ def plan(
     if objects is None or objects.model is None:
         model = builder_of(recipe.model.name)
         _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
+        takers = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
+        if recipe.data.options.get("tokenizer") is not None and recipe.model.name not in takers:
+            fix = f"Choose one of: {', '.join(takers)}; or data.encoder in place of data.tokenizer."
+            raise InputError("the model must take tokens", recipe.model.name, fix)
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from statistics import fmean, stdev
 
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.runs.folder import UnreadableError
-from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
@@ -185,6 +186,28 @@ def report_model(
         return fmean(model.values(method, "nll") or [float("inf")])
 
     return replace(model, methods=tuple(sorted(model.methods, key=nll)))
+
+
+def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
+    """Return the summary with the reasons of runs that failed, also where nothing could be written in their folders.
+
+    Args:
+        summary: The runs, as read from their folders.
+        failures: Reason of each run that failed in this process, by its name; it replaces what the folder says.
+    """
+    reasons = {each.name: each.reason for each in summary.failed} | dict(failures)
+    # The last line of a traceback names the class by its module, which says nothing to a reader.
+    plain = {
+        name: re.sub(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))", "", reasons[name])
+        for name in reasons
+    }
+    names = {run.name for run in summary.runs}
+    return replace(
+        summary,
+        failed=tuple(Problem(name, plain[name]) for name in sorted(plain) if name not in names),
+        unfinished=tuple(name for name in summary.unfinished if name not in failures),
+        unreadable=tuple(each for each in summary.unreadable if each.name not in failures),
+    )
 
 
 def mark_of(method: str, comparison: Comparison) -> Mark:

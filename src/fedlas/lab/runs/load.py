@@ -106,7 +106,8 @@ def _check_encoder(run: Run) -> None:
     Raises:
         InputError: If the data are texts, and the environment does not name their encoder.
     """
-    encoder = run.recipe.data.options.get("encoder")
+    options = run.recipe.data.options
+    encoder = options.get("encoder") or options.get("tokenizer")
     if encoder is not None and os.environ.get(ENCODER) != encoder:
         expected = (
             f"{ENCODER} must name the encoder of the run's texts, which is imported and called"
