@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fakes_data import FAKES, OPTIONS
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import DATASETS, Files, Images, Source, load_dataset, split
 
 

@@ -141,8 +141,7 @@ def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough():
 
 def test_diagrams_and_groups_are_equal():
     from fedlas.metrics import calibration_by_group, reliability_bins
-    from fedlas.plots import consistency_band
-    from fedlas.plots.risk_coverage import risk_coverage
+    from fedlas.plots import consistency_band, risk_coverage
 
     p = predictions()
     group = np.arange(300) % 3

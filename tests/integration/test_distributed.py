@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fedlas
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import LOSSES, NormConfidenceIndicator
 
 pytestmark = pytest.mark.system

@@ -11,12 +11,11 @@ import torch
 
 import fedlas
 from fedlas import CalibratedModel
-from fedlas._core.check import InputError
 from fedlas.calibrated.file import is_calibrated
-from fedlas.calibrators import Calibrator
-from fedlas.calibrators.multilabel import MultiLabelCalibration
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy import Card, Monitor
 from fedlas.deploy.monitor.state import read_state
+from fedlas.errors import InputError
 from fedlas.lab.data.sets.mnist import load_mnist
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.yaml_text import read_yaml

@@ -305,7 +305,7 @@ def check_finite(name: str, value: Tensor) -> None:
     if low >= -LARGEST and high <= LARGEST:
         return
     # From here on there is something to report, so the cost of a mask does not matter.
-    bad = ~torch.isfinite(value)
+    bad = ~torch.isfinite(wide)
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])

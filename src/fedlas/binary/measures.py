@@ -69,6 +69,7 @@ def measures(
         (True, True)
     """
     check_count("replicates", replicates, low=0)
+    check_count("seed", seed, low=0)
     data = positive_class(predictions, positive)
     outcome = data.outcome
     level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}

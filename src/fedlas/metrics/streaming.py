@@ -155,7 +155,8 @@ class StreamingMetrics(Accumulator):
         # Small batches cost more in calls than in arithmetic.
         if self.weighted or self._needs_label_probs:
             return False
-        if any(type(each) is not Tensor or each.is_nested for each in (logits, target)):
+        both = (logits, target)
+        if any(type(each) is not Tensor or each.is_nested or each.is_meta for each in both):
             return False
         form = (logits.dtype, logits.device, logits.layout)
         waiting = self._pending[0][0] if self._pending else logits

@@ -10,8 +10,8 @@ from torch import nn
 
 import fedlas
 from fedlas import CalibratedModel, Objective, Predictions, calibrate
-from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS, FeatureClipping, TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.losses import FedLAS
 from wants_features import NormTemperature
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from commands import command
 from fedlas import CalibratedModel, Predictions, deploy
-from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import main
+from fedlas.cli import main
 from fedlas.deploy.formats import FORMATS
+from fedlas.errors import InputError
 
 pytestmark = pytest.mark.system
 export_file = partial(command, "export")

@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
 
 C, RANKS = 6, 2

@@ -11,6 +11,7 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import (
     METRICS,
+    Statistic,
     StreamingClasses,
     StreamingGroups,
     StreamingMetrics,
@@ -27,7 +28,6 @@ from fedlas.metrics import (
     smooth_calibration_error,
 )
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.sums import Statistic
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""

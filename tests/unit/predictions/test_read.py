@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import fedlas
 from fedlas import Predictions, TopLabel
-from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.plots import reliability_diagram
 from fedlas.predictions import Columns, PredictionTable, Reader, open_table, read_predictions
 from fedlas.predictions.probabilities import FLOOR

@@ -6,8 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.predictions import Columns, open_table, read_predictions
 
 TWO = Columns(logits="a,b", target="y")

@@ -8,9 +8,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs

@@ -6,7 +6,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, expected_calibration_error
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
 from fedlas.stats import draws as module

@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from fedlas._core.check import InputError
-from fedlas.stats.intervals import (
-    Interval,
-    check_bootstrap,
-    fewest_replicates,
-    floor_interval,
-    interval_from,
-)
+from fedlas.errors import InputError
+from fedlas.stats import Interval
+from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
 
 
 def test_ends_are_order_statistics():

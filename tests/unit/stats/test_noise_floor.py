@@ -6,7 +6,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import noise_floor
 from fedlas.stats.noise_floor import rejects, share_at_least

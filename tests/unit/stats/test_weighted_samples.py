@@ -14,14 +14,15 @@ from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
     class_estimates,
+    effective_samples,
     estimates,
     noise_floor,
+    paired_bootstrap,
 )
 from fedlas.stats.bootstrap import plain_interval
 from fedlas.stats.draws import redrawn, resampled, rows_for
-from fedlas.stats.proportion import effective_samples, weighted_share, wilson
+from fedlas.stats.proportion import weighted_share, wilson
 from fedlas.stats.tables import replicate_values
-from fedlas.stats.two_models import paired_bootstrap
 
 ENTRIES = METRICS.entries()
 

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 import fedlas
-from fedlas._core.check import InputError
 from fedlas.cli import bench
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import base
 from fedlas.lab.benches.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas.cli import bench as room
 from fedlas.cli.bench import bench_group
+from fedlas.errors import InputError
 from fedlas.lab.benches.suite import dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

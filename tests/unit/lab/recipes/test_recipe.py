@@ -1,6 +1,6 @@
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.losses import LOSSES

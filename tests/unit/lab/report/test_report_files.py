@@ -13,7 +13,7 @@ import pytest
 import rich.console
 
 import fedlas
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table, short_bench_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect, html_report, read_report

@@ -10,9 +10,9 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from fedlas import Objective
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.diagnose import monitors
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train.checkpoint import load_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs, adapt_images, count_duplicates

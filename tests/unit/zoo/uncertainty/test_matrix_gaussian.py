@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussian, MatrixGaussianLinear
+from fedlas.zoo.uncertainty import MatrixGaussian
+from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussianLinear
 
 COVARIANCES = ["diag", "full"]
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty import ProbabilisticBackprop
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
 from fedlas.zoo.uncertainty._moments import (
     Layer,
@@ -18,12 +19,7 @@ from fedlas.zoo.uncertainty._moments import (
     log_prob,
     relu_moments,
 )
-from fedlas.zoo.uncertainty.probabilistic_backprop import (
-    PriorLayer,
-    ProbabilisticBackprop,
-    absorb,
-    gamma_update,
-)
+from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, absorb, gamma_update
 
 DRAWS = 400_000
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors.slurm import SlurmExecutor
 
 pytest.importorskip("submitit")

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.extras import require
 from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.lab.runs.begin import BusyError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
