@@ -26,24 +26,19 @@ def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[
     Raises:
         InputError: For other fields, lengths that differ, or ids that float32 does not hold.
     """
-    fix = "Return what a tokenizer of transformers does, with padding=True and truncation=True."
-    expected = f"tokens must be {', '.join(FIELDS)}, each (N, L)"
-    if not isinstance(tokens, Mapping) or FIELDS[0] not in tokens or not {*tokens} <= {*FIELDS}:
-        got = ", ".join(map(str, tokens)) if isinstance(tokens, Mapping) else describe(tokens)
-        raise InputError(expected, got, fix)
     try:
         ids = np.asarray(tokens[FIELDS[0]])
-        fields = [ids, np.asarray(tokens.get(FIELDS[1], np.ones_like(ids)))]
-        fields += [np.asarray(tokens[FIELDS[2]])] if FIELDS[2] in tokens else []
-        array = np.stack(fields, axis=1).astype(np.float32)
-    except (ValueError, TypeError) as error:  # rows of several lengths
-        raise InputError(expected, str(error), fix) from error
-    whole = all(np.issubdtype(field.dtype, np.integer) for field in fields)
-    if array.ndim != 3 or not whole or ids.min() < 0 or ids.max() >= 2**24:
-        raise InputError(expected, describe(ids), fix)
-    if count not in (None, len(array)):
-        raise InputError(f"tokens must have a row for each of {count} texts", len(array), fix)
-    return array
+        fields = {FIELDS[1]: np.ones_like(ids), **tokens}
+        array = np.stack([fields.pop(name) for name in FIELDS if name in fields], axis=1)
+        if fields or array.dtype.kind not in "iu" or not 0 <= array.min() <= array.max() < 2**24:
+            raise ValueError("other fields, or numbers that are no ids")
+        if array.ndim != 3 or count not in (None, len(array)):
+            raise ValueError(f"{describe(ids)}, for {count} texts")
+    except (KeyError, TypeError, ValueError) as error:  # rows of several lengths are a ValueError
+        got = f"{', '.join(map(str, tokens))} ({error})"
+        fix = "Return what a tokenizer of transformers does, with padding=True and truncation=True."
+        raise InputError(f"tokens must be {', '.join(FIELDS)}, each (N, L)", got, fix) from error
+    return array.astype(np.float32)
 
 
 def take_tokens(model: nn.Module) -> nn.Module:

@@ -63,8 +63,11 @@ class BenchOutcome:
         for run, error in list(self.failed.items())[:1]:
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
             got = f"{len(self.failed)} failed, {run} first: {reason}"
-            fix = f"See error.txt in the folders in {folder}, where it could be written."
-            raise InputError("a run must finish", got, fix)
+            raise InputError(
+                "a run must finish",
+                got,
+                f"See error.txt in the folders in {folder}, where it could be written.",
+            )
         got = f"{len(self.busy)} in {folder}, all of which other processes are working on"
         raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
 
@@ -119,9 +122,9 @@ def run_all(
     for run in runs:
         if run not in todo:
             # A finished run is only read, which needs no worker.
-            note(attempt(Task.of(run, run.name)), "dim")
+            note(attempt(Task.of(run)), "dim")
     if todo:
-        tasks = [replace(Task.of(run, run.name), threads=threads) for run in todo]
+        tasks = [replace(Task.of(run), threads=threads) for run in todo]
         progress = JointProgress(console, tasks)
         # Closing the generator ends the workers, also after Ctrl-C.
         with progress, closing(executor.results(tasks, progress)) as ended:

@@ -48,8 +48,11 @@ class Objects:
         registry.add(name.lower(), function)
         module = registry.build(name.lower(), options, **offered)
         if not isinstance(module, nn.Module):
-            fix = "Return a torch.nn.Module."
-            raise InputError(f"the function of {kind} {name} must build it", describe(module), fix)
+            raise InputError(
+                f"the function of {kind} {name} must build it",
+                describe(module),
+                "Return a torch.nn.Module.",
+            )
         return _TokenModel(module) if self.tokens and kind == "model" else module
 
 
@@ -147,8 +150,11 @@ def part_of(data: Any, name: str) -> Part:
     if inputs.dtype != torch.uint8:
         inputs = inputs.float()
     if target.is_floating_point() or target.is_complex():
-        fix = "Number the classes from 0."
-        raise InputError(f"labels of {name} must be whole numbers", describe(target), fix)
+        raise InputError(
+            f"labels of {name} must be whole numbers",
+            describe(target),
+            "Number the classes from 0.",
+        )
     return Images(_shaped(inputs), target.long())
 
 

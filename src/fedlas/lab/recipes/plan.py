@@ -146,8 +146,11 @@ def plan(
         _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
         takers = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
         if recipe.data.options.get("tokenizer") is not None and recipe.model.name not in takers:
-            fix = f"Choose one of: {', '.join(takers)}; or data.encoder in place of data.tokenizer."
-            raise InputError("the model must take tokens", recipe.model.name, fix)
+            raise InputError(
+                "the model must take tokens",
+                recipe.model.name,
+                f"Choose one of: {', '.join(takers)}; or data.encoder in place of data.tokenizer.",
+            )
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
@@ -242,9 +245,10 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     """
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
-        fix = "Add --set data.cross_fit=2; the models together cost one more training, with 3 two."
         raise InputError(
-            f"data.cross_fit must say how many models make the targets of {run.loss}", "none", fix
+            f"data.cross_fit must say how many models make the targets of {run.loss}",
+            "none",
+            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
         )
     return taker
 

@@ -72,8 +72,11 @@ class DataConfig:
             if (value := getattr(self, name)) is not None:
                 check_count(f"data.{name}", value, low=low)
         if check_number("data.val_size", self.val_size) <= 0:
-            expected = "data.val_size must be above 0, since epochs and temperature are never chosen on the test part"
-            raise InputError(expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
+            raise InputError(
+                "data.val_size must be above 0, since epochs and temperature are never chosen on the test part",
+                self.val_size,
+                "Hold out e.g. 0.1 of the training part.",
+            )
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError(
@@ -227,10 +230,9 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
     """Return the name of a recipe and the content of its file with overrides, for :func:`recipe_from`."""
     short, content = read_content(name)
     if is_group(content):
-        got = f"the group {name!r} of {len(content['recipes'])}"
         raise InputError(
             "the name must be that of one recipe",
-            got,
+            f"the group {name!r} of {len(content['recipes'])}",
             "Run it with fedlas bench, or name one of them.",
         )
     for override in overrides:
@@ -311,8 +313,11 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     recipe = Recipe(name=name, **ready)
     if recipe.model.tune == "head" and (recipe.model.bayesian or recipe.train.average == "swa"):
         expected = "model.tune=head takes neither model.bayesian nor train.average=swa"
-        fix = "Both change the weights before the head: leave them out, or write model.tune=full."
-        raise InputError(expected, "both" if recipe.model.bayesian else "swa", fix)
+        raise InputError(
+            expected,
+            "both" if recipe.model.bayesian else "swa",
+            "Both change the weights before the head: leave them out, or write model.tune=full.",
+        )
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
         expected = (

@@ -132,8 +132,9 @@ def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
     for method in (first, second):
         if method not in summary.methods:
             fix = suggestion(method, summary.methods)
-            got = f"{method!r} in {summary.folder}"
-            raise InputError("a method must have a finished run", got, fix)
+            raise InputError(
+                "a method must have a finished run", f"{method!r} in {summary.folder}", fix
+            )
     return first, second
 
 
@@ -144,8 +145,9 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         row for row in zip(summary.seeds, *columns, strict=True) if not any(map(math.isnan, row))
     ]
     if not both:
-        fix = "Run both with the same seeds."
-        raise InputError("a pair must have a seed in common", ":".join(pair), fix)
+        raise InputError(
+            "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+        )
     seeds, first, second = zip(*both, strict=True)
     gaps = [a - b for a, b in zip(first, second, strict=True)]
     test: PairedTest = paired_t_test(first, second)

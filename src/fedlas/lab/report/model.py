@@ -19,6 +19,8 @@ from fedlas.stats import Comparison
 
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
+_CLASS = re.compile(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))")
+"""Class of an error before its text, of which a reader needs the name at most."""
 Key = tuple[str, str]
 """Metric and stage."""
 
@@ -195,16 +197,13 @@ def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
         summary: The runs, as read from their folders.
         failures: Reason of each run that failed in this process, by its name; it replaces what the folder says.
     """
+    finished = {run.name for run in summary.runs}
     reasons = {each.name: each.reason for each in summary.failed} | dict(failures)
-    # The last line of a traceback names the class by its module, which says nothing to a reader.
-    plain = {
-        name: re.sub(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))", "", reasons[name])
-        for name in reasons
-    }
-    names = {run.name for run in summary.runs}
     return replace(
         summary,
-        failed=tuple(Problem(name, plain[name]) for name in sorted(plain) if name not in names),
+        failed=tuple(
+            Problem(name, _CLASS.sub("", reasons[name])) for name in sorted(reasons.keys() - finished)
+        ),
         unfinished=tuple(name for name in summary.unfinished if name not in failures),
         unreadable=tuple(each for each in summary.unreadable if each.name not in failures),
     )

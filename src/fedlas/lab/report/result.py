@@ -221,8 +221,11 @@ class BenchResult:
         means = self._means(metric)
         check_number("rope", rope, low=0)
         if len(self.models) < _FEWEST:
-            got = f"{len(self.models)} {self.kind}"
-            raise InputError(f"signed ranks need {_FEWEST} data sets", got, "Name more benches.")
+            raise InputError(
+                f"signed ranks need {_FEWEST} data sets",
+                f"{len(self.models)} {self.kind}",
+                "Name more benches.",
+            )
         test = require("baycomp", extra="bayes").SignedRankTest
         named = [self._pair(pair) for pair in pairs] or list(combinations(means, 2))
         sign = 1 if METRICS[self._metric(metric)].higher_is_better else -1
@@ -425,6 +428,9 @@ def bench_result(
     )
     result = BenchResult(name or several, models, kind)
     if not result.methods:
-        got = "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items())
-        raise InputError("the benches must have a method in common", got, "Run the same losses.")
+        raise InputError(
+            "the benches must have a method in common",
+            "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items()),
+            "Run the same losses.",
+        )
     return result

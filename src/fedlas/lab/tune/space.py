@@ -64,11 +64,11 @@ def distribution_of(text: str, where: str) -> Any:
             return distributions.IntDistribution(int(low), int(high), log="log" in flags)
         return distributions.FloatDistribution(float(low), float(high), log="log" in flags)
     except ValueError as error:
-        expected = "a range must have two numbers, the lower one first, and lie above 0 for :log"
-        fix = (
-            "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces)."
-        )
-        raise InputError(expected, f"{where!r} ({error})", fix) from error
+        raise InputError(
+            "a range must have two numbers, the lower one first, and lie above 0 for :log",
+            f"{where!r} ({error})",
+            "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces).",
+        ) from error
 
 
 def tuned_rows() -> list[dict[str, str]]:

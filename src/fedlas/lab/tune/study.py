@@ -171,10 +171,11 @@ def plan_tuning(
             try:
                 tuning.runs(method, params=params)
             except InputError as error:
-                expected = f"every value of {method.name}'s ranges must be accepted"
-                got = f"{params_text(params)}: {str(error).rstrip('.')}"
-                fix = "Narrow the range with --space; whole numbers are low:high:int."
-                raise InputError(expected, got, fix) from error
+                raise InputError(
+                    f"every value of {method.name}'s ranges must be accepted",
+                    f"{params_text(params)}: {str(error).rstrip('.')}",
+                    "Narrow the range with --space; whole numbers are low:high:int.",
+                ) from error
     return tuning
 
 
@@ -215,7 +216,7 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
     """
     executor = executor or LocalExecutor(workers=1)
     example = tuning.runs(tuning.methods[0])[0]
-    executor.ready(Task.of(example, ""))  # refuses to be one of several processes
+    executor.ready(Task.of(example))  # refuses to be one of several processes
     data = data_fingerprint(example)
     accelerator = new_accelerator()
     local = isinstance(executor, LocalExecutor)
@@ -253,17 +254,21 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
             for m in tuning.methods
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        got = f"{tuning.folder / STORAGE} ({error})"
-        fix = "Choose another --out."
-        raise InputError(f"{STORAGE} must be a journal of optuna", got, fix) from error
+        raise InputError(
+            f"{STORAGE} must be a journal of optuna",
+            f"{tuning.folder / STORAGE} ({error})",
+            "Choose another --out.",
+        ) from error
 
 
 def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, Any]) -> None:
     """Refuse the study of other settings; queue the preset and, where the budget covers them, all settings."""
     if changes := differences(study.user_attrs.get("config", config), config):
-        got = f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}"
-        fix = "Use the old settings to resume (--trials and --losses may grow), or another --out."
-        raise InputError("the folder must hold the same study", got, fix)
+        raise InputError(
+            "the folder must hold the same study",
+            f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}",
+            "Use the old settings to resume (--trials and --losses may grow), or another --out.",
+        )
     study.set_user_attr("config", config)
     for setting in [method.inside, *(method.grid(tuning.budget) or [])]:
         study.enqueue_trial(setting, skip_if_exists=True)
@@ -307,7 +312,7 @@ def _run_round(
     errors: dict[str, str | None] = {}
     for method, study, trial in trials:
         runs = tuning.runs(method, trial.number, trial.params if trial.number else None)
-        tasks += [replace(Task.of(run, run.name), threads=threads, report=False) for run in runs]
+        tasks += [replace(Task.of(run), threads=threads, report=False) for run in runs]
         owners |= dict.fromkeys([run.name for run in runs], (method, study, trial, runs))
     progress = JointProgress(None, tasks)
     with progress, closing(executor.results(tasks, progress)) as ended:

@@ -234,8 +234,11 @@ def _devices(
     share = max(1, int(1 / gpus_per_run + 1e-9))
     needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
-        expected = f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}"
-        raise InputError(expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
+        raise InputError(
+            f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}",
+            f"{len(gpus)} here",
+            "Lower --workers or --gpus-per-run.",
+        )
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
     return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fedlas.lab.benches.executors.local import work
 
 
 @EXECUTORS.register("slurm")
+@dataclass(kw_only=True)
 class SlurmExecutor(Executor):
     """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
 
@@ -50,34 +52,25 @@ class SlurmExecutor(Executor):
         ``.slurm/`` next to the run folders, which all machines must see at the same path.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int | None = None,
-        gpus_per_run: int = 1,
-        cpus_per_run: int = 4,
-        retries: int = 3,
-        minutes: int = 240,
-        setup: Sequence[str] = (),
-        sbatch: dict[str, Any] | None = None,
-        wait: bool = True,
-    ) -> None:
-        super().__init__(
-            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
-        )
-        if gpus_per_run != int(gpus_per_run):
-            raise InputError("gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
-        check_count("minutes", minutes)
-        if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
-            raise InputError("setup must be a list of commands", setup, "Write setup=[...].")
-        if sbatch is not None and not isinstance(sbatch, dict):
-            raise InputError(
-                "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
-            )
-        self.minutes = minutes
-        self.wait = wait
-        self.setup = list(setup)
-        self.sbatch = dict(sbatch or {})
+    gpus_per_run: float | None = 1
+    cpus_per_run: int | None = 4
+    retries: int = 3
+    minutes: int = 240
+    setup: Sequence[str] = ()
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus_per_run != int(self.gpus_per_run or 0):
+            got = self.gpus_per_run
+            raise InputError("gpus_per_run must be whole", got, "Slurm gives whole GPUs.")
+        check_count("minutes", self.minutes)
+        if isinstance(self.setup, str) or not all(isinstance(line, str) for line in self.setup):
+            raise InputError("setup must be a list of commands", self.setup, "Write setup=[...].")
+        if not isinstance(self.sbatch, dict):
+            fix = "Write sbatch={key: value}."
+            raise InputError("sbatch must map options to values", self.sbatch, fix)
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Submit the tasks and, with ``wait``, wait for them."""
@@ -124,9 +117,8 @@ class SlurmExecutor(Executor):
         try:
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
-            expected = "Slurm must be on this machine"
             raise InputError(
-                expected, "no srun", "Start it on a machine of the cluster."
+                "Slurm must be on this machine", "no srun", "Start it on a machine of the cluster."
             ) from error
         executor.update_parameters(
             nodes=1,
@@ -136,7 +128,7 @@ class SlurmExecutor(Executor):
             time=self.minutes,
             job_name=f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}",
             array_parallelism=min(len(tasks), self.workers or len(tasks)),
-            setup=self.setup or None,
+            setup=list(self.setup) or None,
             stderr_to_stdout=True,
             additional_parameters={"requeue": True, **self.sbatch},
         )

@@ -59,9 +59,11 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
     """
     for member in runs[1:]:
         if changes := differences(_settings(runs[0]), _settings(member)):
-            got = f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}"
-            fix = "Use hyper-ensemble for runs of different settings."
-            raise InputError("runs must differ in nothing but the seed", got, fix)
+            raise InputError(
+                "runs must differ in nothing but the seed",
+                f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}",
+                "Use hyper-ensemble for runs of different settings.",
+            )
     test = _test_predictions(runs)
     val = shared_predictions(runs, "val")
     return _average(test, val)
@@ -75,9 +77,10 @@ def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
     """
     predictions = shared_predictions(runs, "test")
     if predictions is None:
-        fix = "Leave data.test_size out, or train the runs with one data.split_seed."
         raise InputError(
-            "runs must be tested on the same images", "different parts of the test set", fix
+            "runs must be tested on the same images",
+            "different parts of the test set",
+            "Leave data.test_size out, or train the runs with one data.split_seed.",
         )
     return predictions
 
@@ -131,9 +134,11 @@ def hyper_ensemble(
     if selection == "all":
         return _average(test, val)
     if val is None:
-        fix = "Train them with one data.split_seed, or set selection=all."
-        expected = "a selection needs runs validated on the same images"
-        raise InputError(expected, "different validation parts", fix)
+        raise InputError(
+            "a selection needs runs validated on the same images",
+            "different validation parts",
+            "Train them with one data.split_seed, or set selection=all.",
+        )
     # The selection sees validation only, so the test part stays honest.
     counts = greedy_selection(val, size=size)
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
