@@ -211,5 +211,8 @@ def published_table(summary: Summary) -> Table | None:
         f"{key.replace('_', ' ').replace('ece', 'ECE')}{' %' * (key in _METRICS)}" for key in keys
     ]
     return table_of(
-        heads, cells, title=f"Published numbers on {rows[0]['data']}, test set", text=(0, 1, 2, 3, 7)
+        heads,
+        cells,
+        title=f"Published numbers on {rows[0]['data']}, test set",
+        text=(0, 1, 2, 3, 7),
     )

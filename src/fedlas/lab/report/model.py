@@ -57,6 +57,15 @@ class ReportModel:
         )
         return [value for seed in self.seeds[method] if not isnan(value := by_seed[seed])]
 
+    def by_seed(
+        self, about: Column, stage: str = "test"
+    ) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """Return values by seed and noise floors of the methods, in the unit of a column, for a figure."""
+        scale = 100 if about.unit else 1
+        values = {m: [scale * v for v in self.values(m, about.metric, stage)] for m in self.methods}
+        floors = {m: self.noise(m, about, stage).floor_value for m in self.methods if values[m]}
+        return values, {m: scale * floor for m, floor in floors.items() if floor is not None}
+
     def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
         """Return the interval, noise floor and calibration test over the same runs."""
         return noise_text(
@@ -202,7 +211,8 @@ def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
     return replace(
         summary,
         failed=tuple(
-            Problem(name, _CLASS.sub("", reasons[name])) for name in sorted(reasons.keys() - finished)
+            Problem(name, _CLASS.sub("", reasons[name]))
+            for name in sorted(reasons.keys() - finished)
         ),
         unfinished=tuple(name for name in summary.unfinished if name not in failures),
         unreadable=tuple(each for each in summary.unreadable if each.name not in failures),

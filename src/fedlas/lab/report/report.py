@@ -54,8 +54,6 @@ from fedlas.present.table import (
 )
 from fedlas.stats.estimates import REPLICATES
 
-__all__ = ["Report", "collect", "read_report", "write_report"]
-
 _CALIBRATORS = {"test_calibrated": "temperature scaling", AUTO: "auto"}
 
 
@@ -192,15 +190,9 @@ def _by_seed(model: ReportModel, stage: str) -> list[Any]:
     pictures = []
     when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
     for about in (column("ece"), column("nll")):
-        scale = 100 if about.unit else 1
-        values = {
-            m: [scale * value for value in model.values(m, about.metric, stage)]
-            for m in model.methods
-        }
-        floors = {m: model.noise(m, about, stage).floor_value for m in model.methods if values[m]}
-        if floors:
-            shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
-            ax = seed_values(values, floors=shown, label=f"{about.head}, {when}")
+        values, floors = model.by_seed(about, stage)
+        if any(values.values()):
+            ax = seed_values(values, floors=floors, label=f"{about.head}, {when}")
             pictures.append(
                 figure(ax, f"{about.title} {when}, one row per method with a dot for each seed")
             )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import combinations
-from math import isnan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -321,14 +320,8 @@ class BenchResult:
             return critical_difference_diagram(self.ranks(metric))
         (model,) = self.models.values()
         about = column(self._metric(metric))
-        scale = 100 if about.unit else 1
-        values = {
-            m: [scale * v for v in model.values(m, about.metric) if not isnan(v)]
-            for m in model.methods
-        }
-        floors = {m: model.noise(m, about).floor_value for m in values}
-        shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
-        return seed_values(values, floors=shown, label=about.head)
+        values, floors = model.by_seed(about)
+        return seed_values(values, floors=floors, label=about.head)
 
     def html(self, metrics: Sequence[str] = METRICS_SHOWN, *, heading: str = "") -> str:
         """Return a page with sentences, tables and figures; one file that needs nothing else."""

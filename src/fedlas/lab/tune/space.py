@@ -18,17 +18,6 @@ from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.recipes.text import parse_value
 from fedlas.losses import LOSSES
 
-__all__ = [
-    "Method",
-    "contains",
-    "distribution_of",
-    "is_recipe_key",
-    "methods_of",
-    "params_text",
-    "set_option",
-    "tuned_rows",
-]
-
 _SECTIONS = ("optimizer.", "schedule.", "model.")
 """Sections of a recipe whose keys may be tuned; other keys decide budget, data, objective or speed."""
 _TRAIN_KEYS = ("train.batch_size", "train.average_decay", "train.average_start")

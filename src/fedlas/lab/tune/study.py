@@ -30,16 +30,6 @@ from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS, evaluate
 
-__all__ = [
-    "STORAGE",
-    "Tuning",
-    "dry_run_study",
-    "load_studies",
-    "plan_tuning",
-    "run_study",
-    "with_variant",
-]
-
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
 _ROUND = 5

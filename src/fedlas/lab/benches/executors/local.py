@@ -203,10 +203,9 @@ class LocalExecutor(Executor):
                         events.lost(task, result)
                         waiting.appendleft(task)
                     else:
-                        yield failed(
-                            task.run,
-                            f"its process ended with {result}, {starts[task.run.name]} times",
-                        )
+                        times = starts[task.run.name]
+                        count = f"{times} time{'s' * (times != 1)}"
+                        yield failed(task.run, f"its process ended with {result}, {count}")
         finally:
             end([worker.process for worker in workers])
 
