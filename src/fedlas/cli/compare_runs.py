@@ -72,18 +72,7 @@ def show_comparison(
     name: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> None:
-    """Print finished benches side by side, and write the page, the table for print and the figures.
-
-    Args:
-        folders: Folders of benches.
-        calibrators: Registered calibrators, or ``raw``.
-        out: Where the files go.
-        name: Title of page and tables; empty for the recipe, or the number of data sets.
-        failures: Reason of each run of the first bench that failed in this process.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.report.result.bench_result`.
-    """
+    """Print finished benches side by side, and write the page, the table for print and the figures; ``failures`` are those of the first bench."""
     reasons = {folders[0].name: failures or {}}
     result = bench_result(folders, calibrators, name=name, failures=reasons)
     show_blocks(result.blocks())

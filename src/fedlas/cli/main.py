@@ -25,19 +25,14 @@ from fedlas._core.text import printable
 
 
 class Subcommand(NamedTuple):
-    """A subcommand of ``fedlas``.
+    """A subcommand of ``fedlas``."""
 
-    Attributes:
-        summary: A sentence for ``--help``.
-        module: Module of this package with ``add_MODULE(add)``.
-        writes: Whether its results are files or the exit status: then it works on if nothing can be printed.
-        resumes: Whether the same command continues one that was stopped.
-    """
-
-    summary: str
-    module: str
-    writes: bool = True
-    resumes: bool = False
+    summary: str  # for --help
+    module: str  # of this package, with a function add_NAME(add)
+    writes: bool = (
+        True  # results are files or the exit status: it works on if nothing can be printed
+    )
+    resumes: bool = False  # the same command continues one that was stopped
 
 
 SUBCOMMANDS = {
@@ -146,11 +141,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 
 def run(words: list[str]) -> int:
-    """Run a subcommand and return its exit status.
-
-    Raises:
-        InputError: What the command line prints, in the words of the subcommand.
-    """
+    """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
     parsed = _parse(words)
     try:
         return int(parsed.run(parsed))
@@ -163,12 +154,7 @@ def run(words: list[str]) -> int:
 
 
 def in_options(text: str, subcommand: str) -> str:
-    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
-
-    Example:
-        >>> print(in_options("calibrate='all' needs held-out predictions; got no on=.", "evaluate"))
-        --calibrate all needs held-out predictions; got no --on.
-    """
+    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``."""
     options = _parsers([subcommand])[1][subcommand].options
 
     def worded(match: re.Match[str]) -> str:

@@ -66,11 +66,7 @@ def report_folder(
     heading: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> int:
-    """Print verdict and table of a bench folder or a single run, and write its report; ``failures`` are those of runs.
-
-    Raises:
-        InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
-    """
+    """Print verdict and table of a bench folder or a single run, and write its report; ``failures`` are those of runs."""
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import read_json
 from fedlas._core.terminal import say
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
@@ -26,6 +25,7 @@ from fedlas.cli.arguments import (
     columns_of,
     option,
 )
+from fedlas.deploy.card import has_format
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
 from fedlas.predictions.tables import FORMATS
@@ -87,20 +87,10 @@ def _place_of_calibration(file: str) -> Path:
 
 
 def check_place(out: Path) -> None:
-    """Refuse to replace a file that is no calibration.
-
-    Raises:
-        InputError: If one is there.
-    """
+    """Refuse to replace a file that is no calibration."""
     if out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "Name it cal.json.")
-    if not out.exists():
-        return
-    try:
-        is_calibration = read_json(out)["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        is_calibration = False
-    if not is_calibration:
+    if out.exists() and not has_format(out, FORMAT):
         fix = "Choose another --out, or move that file away."
         raise InputError("what is there must be a calibration, to be replaced", out, fix)
 

@@ -231,10 +231,8 @@ class CutMix(Mixup):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Return which positions along one axis the box covers, bool ``(length,)``.
-
-    ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
-    """
+    """Return which positions along one axis the box covers, bool ``(length,)``."""
+    # A side of sqrt(1 - share) gives the box an area of 1 - share; around a uniform center, it is cut at the borders.
     half = (length * (1 - share).sqrt()).long() // 2
     position = torch.arange(length)
     center = torch.randint(length, ())

@@ -70,7 +70,12 @@ class _RankMixup(Loss):
     masked_classes = True
 
     def __init__(
-        self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]
+        self,
+        *,
+        alpha: float = 0.1,
+        mix_alpha: float = 2.0,
+        num_mixed: int = 3,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
         self.alpha = check_number("alpha", alpha, low=0)
@@ -82,7 +87,7 @@ class _RankMixup(Loss):
         """Return the penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Return the unchanged batch, and mixed versions of it.
+        """Return the unchanged batch, and mixed versions ``s x_i + (1 - s) x_j`` of it with their shares.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -90,8 +95,8 @@ class _RankMixup(Loss):
                 unchanged.
 
         Returns:
-            ``num_mixed`` views ``s x_i + (1 - s) x_j`` with ``s`` from Beta(mix_alpha, mix_alpha), and their shares:
-            ``max(s, 1 - s)``, or 1 where both samples are of one class.
+            ``num_mixed`` views with ``s`` from Beta(mix_alpha, mix_alpha), and their shares: ``max(s, 1 - s)``, or 1
+            where both samples are of one class.
 
         Raises:
             InputError: If the inputs are not floating, or there is not one for each target.
@@ -206,16 +211,6 @@ class RankMixupNDCG(_RankMixup):
         >>> criterion(raw, torch.tensor([0]), mixed=mixed, mixed_share=torch.tensor([[0.8, 0.7]]))
         tensor(0.1319)
     """
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mix_alpha: float = 2.0,
-        num_mixed: int = 3,
-        **options: Unpack[LossOptions],
-    ) -> None:
-        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Return the distance of each position's confidences from its shares, ``(M,)``."""

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarnin
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def _registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.add("norm-temperature", NormTemperature)
 
 

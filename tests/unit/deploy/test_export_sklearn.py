@@ -21,8 +21,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def _registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.add("norm-temperature", NormTemperature)
     pytest.importorskip("skl2onnx")
     pytest.importorskip("onnxruntime")

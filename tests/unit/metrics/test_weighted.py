@@ -265,12 +265,12 @@ class _Ignorant(Statistic):
         return 0.5
 
 
-def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
+def test_a_metric_that_ignores_weights_refuses_them(changeable):
     p, plain = CASES[0], replace(CASES[0], weights=None)
     with pytest.raises(InputError, match="no weights"):
         _Ignorant.of(p)
     assert _Ignorant.of(plain).table() == 0.5
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
+    changeable(METRICS)
     options = {
         "title": "t",
         "higher_is_better": False,

@@ -164,8 +164,8 @@ def test_paired_comparison_of_weighted_samples():
         paired_bootstrap(a, replace(b, weights=b.weights + 1))
 
 
-def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_that_knows_of_no_weights_has_no_interval_of_them(changeable):
+    changeable(METRICS)
     options = {
         "title": "t",
         "higher_is_better": False,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -130,8 +130,31 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
+class _Lazy:
+    """What parts that are read when they are needed have in common: their labels."""
+
+    target: Tensor
+    """Class of each sample, ``(N,)`` int64, on the device of the batches."""
+
+    def __len__(self) -> int:
+        return int(self.target.shape[0])
+
+    @property
+    def label_probs(self) -> None:
+        """None: true probabilities are unknown; :class:`~fedlas.lab.data.Images` may have them."""
+        return None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same part with labels, and so batches, on ``device``."""
+        return self.with_target(self.target.to(device))
+
+    def with_target(self, target: Tensor) -> Self:
+        """Return the same samples with other labels ``(N,)`` int64."""
+        return replace(self, target=target)  # type: ignore[type-var]  # every subclass is a dataclass
+
+
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(_Lazy):
     """Image files and labels of one part; the counterpart of :class:`~fedlas.lab.data.Images` for large images.
 
     Args:
@@ -176,18 +199,10 @@ class Files:
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
 
-    def __len__(self) -> int:
-        return int(self.target.shape[0])
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(channels, H, W)`` of an image after the crop."""
         return self.channels, self.view.crop, self.view.crop
-
-    @property
-    def label_probs(self) -> None:
-        """None: true probabilities of photographs are unknown; :class:`~fedlas.lab.data.Images` may have them."""
-        return None
 
     def path(self, row: int) -> Path:
         """Return the path of the image at a position."""
@@ -226,14 +241,6 @@ class Files:
             self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)]
         )
 
-    def to(self, device: torch.device | str) -> Files:
-        """Return the same part with labels, and so batches, on ``device``."""
-        return replace(self, target=self.target.to(device))
-
-    def with_target(self, target: Tensor) -> Files:
-        """Return the same files with other labels ``(N,)`` int64."""
-        return replace(self, target=target)
-
     def sizes(self) -> NDArray[np.int64]:
         """Return the size of each file in bytes, ``(N,)``: it identifies a download without reading it.
 
@@ -259,7 +266,7 @@ def shown(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
+class Items(_Lazy):
     """Samples of a torch ``Dataset`` whose items are ``(input, label)``.
 
     Args:
@@ -300,14 +307,6 @@ class Items:
             raise InputError(expected, f"labels of {describe(target)}", fix)
         return cls(dataset, torch.arange(count), target.long(), tuple(first.shape))
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def label_probs(self) -> None:
-        """None: true probabilities are unknown; :class:`~fedlas.lab.data.Images` may have them."""
-        return None
-
     def reader(self, **_: bool) -> Callable[[int], Tensor]:
         """Return the function that reads the input at a position; the data set itself augments it, or does not."""
         return lambda row: self.dataset[int(self.rows[row])][0]
@@ -321,11 +320,3 @@ class Items:
         return replace(
             self, rows=self.rows[indices.cpu()], target=self.target[indices.to(self.target.device)]
         )
-
-    def to(self, device: torch.device | str) -> Items:
-        """Return the same part with labels, and so batches, on ``device``."""
-        return replace(self, target=self.target.to(device))
-
-    def with_target(self, target: Tensor) -> Items:
-        """Return the same samples with other labels ``(N,)`` int64."""
-        return replace(self, target=target)

@@ -252,19 +252,9 @@ def prepare(
     look_for_masked: bool = True,
     num_classes: int | None = None,
 ) -> Batch:
-    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors.
-
-    Args:
-        logits: As in ``Loss.forward``.
-        target: As in ``Loss.forward``.
-        extras: The other arguments of ``Loss.forward`` that were passed, by name.
-        ignore_index: Value of hard targets that are left out.
-        weight: Class weights ``(C,)``.
-        averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
-        masked_classes: Whether logits of -inf are accepted.
-        look_for_masked: Whether to look for them with hard targets too, on a CPU.
-        num_classes: Number of classes that the loss was built for; None accepts any.
-    """
+    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors."""
+    # ``averaged``: a mean will be taken, and then nothing counts in a batch whose class weights are all 0.
+    # ``masked_classes``: logits of -inf are accepted; ``look_for_masked`` also with hard targets, on a CPU.
     # Logits and class weights.
     logits = check_logits(logits)
     rows, classes, *dense = logits.shape
@@ -351,13 +341,11 @@ def _check_device(name: str, value: Tensor, logits: Tensor) -> None:
 
 
 def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
-    """Check one of the tensors of :data:`EXTRAS` and return it.
-
-    A letter in a shape stands for any length above 0.
-    """
+    """Check one of the tensors of :data:`EXTRAS` and return it."""
     rows, classes, *dense = logits.shape
     views = _length(extras.get("mixed"), "K")
     width = _length(extras.get("features"), "D")
+    # A letter stands for any length above 0.
     shapes_by_name: dict[str, list[tuple[int | str, ...]]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],

@@ -85,7 +85,7 @@ class Remembering(Informed):
         *,
         num_classes: int,
         num_samples: int,
-        alpha: float,
+        alpha: float = 0.3,
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:

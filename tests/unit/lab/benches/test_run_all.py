@@ -40,8 +40,8 @@ class Diverging(torch.nn.Module):
 
 
 @pytest.fixture
-def losses(monkeypatch):
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def losses(changeable):
+    changeable(LOSSES)
     LOSSES.add("failing", Failing)
     LOSSES.add("diverging", Diverging)
 

@@ -44,16 +44,6 @@ def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
     assert flips.then[0] == "fedlas diagnose runs/paper/cifar10-resnet50"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

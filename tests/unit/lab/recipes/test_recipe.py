@@ -8,16 +8,6 @@ from fedlas.losses import LOSSES
 MINIMAL = "title: mine\ndata: {name: digits}\nmodel: {name: mlp, hidden: [8]}\n"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_load_and_name_known_losses(name):
     recipe = load_recipe(name)

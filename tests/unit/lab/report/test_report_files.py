@@ -329,8 +329,8 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     assert "./failed/error.txt" in page.addresses
 
 
-def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, monkeypatch):
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, changeable):
+    changeable(LOSSES)
     LOSSES.add("mine", CrossEntropy)
     write_run(tmp_path / "b" / "mine-s0", loss="mine", samples=80)
     assert "<dt>mine</dt>" in write_report(tmp_path / "b").html.read_text()
