@@ -1,4 +1,4 @@
-"""Tokens of texts as one array, and models that take them by name, as those of transformers do."""
+"""Tokens of texts as one array, which a batch can hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 
@@ -39,28 +38,3 @@ def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[
         fix = "Return what a tokenizer of transformers does, with padding=True and truncation=True."
         raise InputError(f"tokens must be {', '.join(FIELDS)}, each (N, L)", got, fix) from error
     return array.astype(np.float32)
-
-
-def take_tokens(model: nn.Module) -> nn.Module:
-    """Return the model, which from now on takes an array ``(N, K, L)`` of :func:`token_array` in place of fields.
-
-    State:
-        Adds a hook to the model that passes the fields by their names.
-    """
-    model.register_forward_pre_hook(_by_name, with_kwargs=True)
-    return model
-
-
-def _by_name(
-    model: nn.Module, inputs: tuple[Tensor], _: Any
-) -> tuple[tuple[()], dict[str, Tensor]]:
-    fields = inputs[0].long()
-    if bool((fields != inputs[0]).any()):
-        fix = "Leave out losses that mix inputs, and studies that add noise to them."
-        raise InputError("tokens must be whole numbers", "tokens that were changed", fix)
-    words = getattr(getattr(model, "config", None), "vocab_size", None)
-    if words is not None and bool((fields[:, 0] >= words).any()):
-        fix = "Use the tokenizer of the checkpoint."
-        largest = int(fields[:, 0].max())
-        raise InputError(f"ids must be below the {words:,} of the model", largest, fix)
-    return (), dict(zip(FIELDS, fields.unbind(1), strict=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
-from fedlas.cli.compare_runs import add_calibrators, show_comparison
+from fedlas.cli.compare_runs import add_calibrators
 from fedlas.cli.report import report_folder, require_report_packages
 from fedlas.lab.benches.executors import EXECUTORS, Executor
 from fedlas.lab.benches.run_all import run_all
@@ -19,7 +19,9 @@ from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
 from fedlas.lab.report.after_calibrators import check_calibrators
+from fedlas.lab.report.result import bench_result
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.present.table import show_blocks
 
 _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
@@ -182,7 +184,7 @@ def bench(
     if is_main_process():
         report_folder(folder, details=details, heading=title, failures=outcome.failed)
         if calibrators:
-            show_comparison([folder], calibrators, folder, name=title, failures=outcome.failed)
+            _show_comparison([folder], calibrators, folder, name=title, failures=outcome.failed)
     if outcome.failed:
         noted = all(RunFolder(folder / name).error_path.is_file() for name in outcome.failed)
         failed = f"failed: {', '.join(outcome.failed)}{' (see error.txt in each)' * noted}"
@@ -240,4 +242,20 @@ def _compare_recipes(
     if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
-        show_comparison(folders, calibrators or ["raw"], place, name=title)
+        _show_comparison(folders, calibrators or ["raw"], place, name=title)
+
+
+def _show_comparison(
+    folders: Sequence[Path],
+    calibrators: Sequence[str],
+    out: Path,
+    *,
+    name: str = "",
+    failures: Mapping[str, str] | None = None,
+) -> None:
+    """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
+    reasons = {folders[0].name: failures or {}}
+    result = bench_result(folders, calibrators, name=name, failures=reasons)
+    show_blocks(result.blocks())
+    page, table, *_ = result.write(out)
+    say(f"comparison: {page}", f"            {table}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
@@ -62,22 +62,6 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     """Add ``--calibrators``."""
     text = "calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
     option(parser, "--calibrators", "NAME", text, nargs="+", default=[])
-
-
-def show_comparison(
-    folders: Sequence[Path],
-    calibrators: Sequence[str],
-    out: Path,
-    *,
-    name: str = "",
-    failures: Mapping[str, str] | None = None,
-) -> None:
-    """Print finished benches side by side, and write the page, the table for print and the figures; ``failures`` are those of the first bench."""
-    reasons = {folders[0].name: failures or {}}
-    result = bench_result(folders, calibrators, name=name, failures=reasons)
-    show_blocks(result.blocks())
-    page, table, *_ = result.write(out, heading=name)
-    say(f"comparison: {page}", f"            {table}")
 
 
 def _compare_runs(args: argparse.Namespace) -> int:

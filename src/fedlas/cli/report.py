@@ -66,7 +66,7 @@ def report_folder(
     heading: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> int:
-    """Print verdict and table of a bench folder or a single run, and write its report; ``failures`` are those of runs."""
+    """Print verdict and table of a bench folder or a run, and write its report; ``failures`` are reasons by run."""
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:

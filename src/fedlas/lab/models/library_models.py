@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
-from fedlas._core.tokens import FIELDS, take_tokens
+from fedlas._core.tokens import FIELDS
 from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, check_dropout
 
 
@@ -165,3 +165,28 @@ def build_hf(
         fix = f"Set data.channels={channels} and data.crop={size} or data.image_size={size}."
         raise InputError(expected, f"{in_channels} channels, {image_size} x {image_size}", fix)
     return model
+
+
+def take_tokens(model: nn.Module) -> nn.Module:
+    """Return the model, which from now on takes an array ``(N, K, L)`` of :func:`fedlas._core.tokens.token_array` in place of fields.
+
+    State:
+        Adds a hook to the model that passes the fields by their names.
+    """
+    model.register_forward_pre_hook(_by_name, with_kwargs=True)
+    return model
+
+
+def _by_name(
+    model: nn.Module, inputs: tuple[Tensor], _: Any
+) -> tuple[tuple[()], dict[str, Tensor]]:
+    fields = inputs[0].long()
+    if bool((fields != inputs[0]).any()):
+        fix = "Leave out losses that mix inputs, and studies that add noise to them."
+        raise InputError("tokens must be whole numbers", "tokens that were changed", fix)
+    words = getattr(getattr(model, "config", None), "vocab_size", None)
+    if words is not None and bool((fields[:, 0] >= words).any()):
+        fix = "Use the tokenizer of the checkpoint."
+        largest = int(fields[:, 0].max())
+        raise InputError(f"ids must be below the {words:,} of the model", largest, fix)
+    return (), dict(zip(FIELDS, fields.unbind(1), strict=False))

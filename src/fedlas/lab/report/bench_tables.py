@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
-from fedlas.lab.report.verdict import marks_notes, missing_notes, noise_notes, spread_note
+from fedlas.lab.report.verdict import all_notes
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -108,8 +108,7 @@ def long_table(model: ReportModel) -> Table:
     word = "auto" if model.after == AUTO else "after T"
     columns = (*before.columns, *(replace(c, title=f"{c.title} {word}") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
-    notes = (spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model))
-    return Table(columns, rows, f"{model.summary.recipe}: test set", notes)
+    return Table(columns, rows, f"{model.summary.recipe}: test set", tuple(all_notes(model)))
 
 
 def runs_table(summary: Summary) -> Table:

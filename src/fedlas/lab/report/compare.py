@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas._core.check import InputError, suggestion
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
@@ -69,7 +70,7 @@ def sentence(difference: Difference, metric: str) -> str:
     first, second = difference.pair
     n = len(difference.seeds)
     if difference.holm is None:
-        return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
+        return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
     if difference.holm > LEVEL:
         needed = difference.needed
         more = "" if needed is None else f" About {needed} seeds would show one of this size."

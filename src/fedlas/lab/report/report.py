@@ -24,6 +24,7 @@ from fedlas.lab.report.bench_tables import (
 )
 from fedlas.lab.report.model import ReportModel, report_model, with_failures
 from fedlas.lab.report.verdict import (
+    all_notes,
     answers,
     marks_notes,
     missing_notes,
@@ -122,11 +123,7 @@ def markdown_report(model: ReportModel) -> str:
     ]
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
-    parts.append(
-        bullets(
-            [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
-        )
-    )
+    parts.append(bullets(all_notes(model)))
     if published := published_table(summary):
         parts += [f"## {published.title}", markdown(published)]
     runs = runs_table(summary)

@@ -25,6 +25,7 @@ from fedlas.lab.report.verdict import (
     answers,
     listed,
     missing_notes,
+    number_of,
     short_legend,
     spread_note,
 )
@@ -277,10 +278,9 @@ class BenchResult:
         if n < FEWEST_SEEDS:
             parts.append(f"Fewer than {FEWEST_SEEDS} seeds: no method is marked as best.")
         elif others:
-            plural = f"{others} comparison{'s' * (others != 1)}"
             parts.append(
                 f"In each column the best mean is compared with the others by a two-sided {TEST} over {n} seeds, "
-                f"p ≤ {ALPHA:g} after Holm's correction for {plural}."
+                f"p ≤ {ALPHA:g} after Holm's correction for {number_of(others, 'comparison')}."
             )
         if any(cell.extra for table in tables for row in table.rows for cell in row):
             parts.append(
@@ -323,13 +323,13 @@ class BenchResult:
         values, floors = model.by_seed(about)
         return seed_values(values, floors=floors, label=about.head)
 
-    def html(self, metrics: Sequence[str] = METRICS_SHOWN, *, heading: str = "") -> str:
+    def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return a page with sentences, tables and figures; one file that needs nothing else."""
         tables = self.tables(metrics)
         return render(
             "comparison.html.j2",
             room="fedlas.lab.report",
-            title=heading or f"Comparison of methods: {self.name}",
+            title=f"Comparison of methods: {self.name}",
             made=made_by(),
             sentences=self.sentences(metrics),
             missing=self.missing(),
@@ -344,20 +344,13 @@ class BenchResult:
             ],
         )
 
-    def write(
-        self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN, *, heading: str = ""
-    ) -> list[Path]:
+    def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
         """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
-
-        Args:
-            folder: Where they go.
-            metrics: Metrics to show.
-            heading: Title of the page; empty for one with the name of the result.
 
         Raises:
             InputError: If the folder cannot be written to.
         """
-        texts = {"html": self.html(metrics, heading=heading), "tex": self.to_latex(metrics) + "\n"}
+        texts = {"html": self.html(metrics), "tex": self.to_latex(metrics) + "\n"}
         written = [write_text(folder / f"comparison.{kind}", text) for kind, text in texts.items()]
         for metric in metrics:
             picture = self.figure(metric).figure

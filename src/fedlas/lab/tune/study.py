@@ -20,6 +20,7 @@ from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.begin import check_vacant, locked, settled
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder
@@ -173,13 +174,13 @@ def dry_run_study(tuning: Tuning) -> None:
     """Print what a study would do: the space, trials, runs and steps of every method."""
     seeds = len(tuning.seeds)
     epochs = tuning.recipe.train.epochs
-    counts = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds != 1)} x {epochs} epochs"
+    counts = f"{tuning.budget} trials x {number_of(seeds, 'seed')} x {epochs} epochs"
     say(f"{tuning.recipe.name}: {counts} for each method, {tuning.title}")
     for method in tuning.methods:
         runs = method.trials(tuning.budget) * seeds
         steps = forecast(tuning.runs(method)[0]).steps
         ahead = "" if steps is None else f", about {runs * steps:,} steps"
-        say(f"  {method.name}: {runs} run{'s' * (runs != 1)}{ahead}")
+        say(f"  {method.name}: {number_of(runs, 'run')}{ahead}")
         say(
             *(
                 f"    {key}: {text}, preset {method.preset[key]}"

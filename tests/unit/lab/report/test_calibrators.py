@@ -240,9 +240,7 @@ def check_latex(text):
 
 
 def test_files_for_print_are_written(benches, tmp_path):
-    written = bench_result([benches / "a", benches / "b"], TWO, name="mine").write(
-        tmp_path, heading="A page of mine"
-    )
+    written = bench_result([benches / "a", benches / "b"], TWO, name="mine").write(tmp_path)
     assert [path.name for path in written] == [
         "comparison.html", "comparison.tex", "comparison-nll.pdf", "comparison-nll.svg",
         "comparison-ece.pdf", "comparison-ece.svg",
@@ -251,7 +249,7 @@ def test_files_for_print_are_written(benches, tmp_path):
     page = written[0].read_text()
     assert page.index("Mean rank by NLL") < page.index("<table")
     assert "Made on 2" in page
-    assert "<h1>A page of mine</h1>" in page
+    assert "<h1>Comparison of methods: mine</h1>" in page
 
 
 def test_a_notebook_escapes_names(bench, tmp_path):

@@ -33,6 +33,7 @@ from fedlas.lab.benches.executors.base import (
     failed,
     finish,
 )  # fmt: skip
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.train import available_cores, limited_to
 
 _SIGNALS = [
@@ -204,8 +205,8 @@ class LocalExecutor(Executor):
                         waiting.appendleft(task)
                     else:
                         times = starts[task.run.name]
-                        count = f"{times} time{'s' * (times != 1)}"
-                        yield failed(task.run, f"its process ended with {result}, {count}")
+                        ended = f"its process ended with {result}, {number_of(times, 'time')}"
+                        yield failed(task.run, ended)
         finally:
             end([worker.process for worker in workers])
 

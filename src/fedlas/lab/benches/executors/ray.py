@@ -100,6 +100,8 @@ class RayExecutor(Executor):
         """Ray, connected. A connection made here is closed at the end."""
         # or Ray replaces the builtin print for good
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
+        # Ray starts workers with niceness 15: on a machine that is busy they never get a turn.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # a user of this package cannot act on Ray's own
         with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class SlurmExecutor(Executor):
     retries: int = 3
     minutes: int = 240
     setup: Sequence[str] = ()
-    sbatch: dict[str, Any] = field(default_factory=dict)
+    sbatch: dict[str, Any] | None = None
     wait: bool = True
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class SlurmExecutor(Executor):
         check_count("minutes", self.minutes)
         if isinstance(self.setup, str) or not all(isinstance(line, str) for line in self.setup):
             raise InputError("setup must be a list of commands", self.setup, "Write setup=[...].")
-        if not isinstance(self.sbatch, dict):
+        if not isinstance(self.sbatch, dict | None):
             fix = "Write sbatch={key: value}."
             raise InputError("sbatch must map options to values", self.sbatch, fix)
 
@@ -130,7 +130,7 @@ class SlurmExecutor(Executor):
             array_parallelism=min(len(tasks), self.workers or len(tasks)),
             setup=list(self.setup) or None,
             stderr_to_stdout=True,
-            additional_parameters={"requeue": True, **self.sbatch},
+            additional_parameters={"requeue": True, **(self.sbatch or {})},
         )
         return executor
 

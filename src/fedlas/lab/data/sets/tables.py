@@ -329,12 +329,10 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
 def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
     """Return the function that makes inputs of a column of texts."""
     if (encoder is None) == (tokenizer is None):
-        expected = "texts need one of data.encoder and data.tokenizer"
+        got = f"encoder {encoder}, tokenizer {tokenizer}"
         fix = "Write module:function, a function of yours."
-        raise InputError(expected, "neither" if encoder is None else "both", fix)
-    if tokenizer is not None:
-        return partial(_tokens, column, tokenizer)
-    return partial(_encoded, column, str(encoder))
+        raise InputError("texts need one of data.encoder and data.tokenizer", got, fix)
+    return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
 
 
 def _texts(table: Any, column: str) -> list[str]:
