@@ -25,6 +25,10 @@ class Rule:
         budget: On how many samples one can act, out of as many as are tested.
         recall: Share of the events to find, in (0, 1].
         precision: Share of events among the samples that are acted on, in (0, 1].
+
+    Example:
+        >>> Rule(recall=0.8).words
+        'find 80 % of the events'
     """
 
     cost_ratio: float | None = None
@@ -130,6 +134,13 @@ def choose_threshold(
 
     Raises:
         InputError: As all functions here, for predictions of other than two classes without ``positive``.
+
+    Example:
+        >>> import torch
+        >>> log_odds = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0])
+        >>> val = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), torch.tensor([0, 0, 1, 0, 1]))
+        >>> round(choose_threshold(val, Rule(recall=1.0), num_samples=5), 3)
+        0.269
     """
     data = positive_class(val, positive)
     if rule.name == "cost_ratio":

@@ -41,6 +41,10 @@ class Measured:
         ece: Expected calibration error, 15 bins of equal width.
         floor: Mean ECE of a perfectly calibrated model with the same confidences; None for dense outputs, whose
             positions are not independent.
+
+    Example:
+        >>> Measured(accuracy=0.918, nll=0.248, ece=0.009, floor=0.008).ece
+        0.009
     """
 
     accuracy: float

@@ -7,12 +7,13 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -142,7 +143,8 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
-    parsed = _parse(words)
+    with _without_collection():
+        parsed = _parse(words)
     try:
         return int(parsed.run(parsed))
     except InputError as error:
@@ -151,6 +153,21 @@ def run(words: list[str]) -> int:
         if (error.owner or "").partition(".")[0] in _CALLED:
             error.owner = f"fedlas {words[0]}"
         raise
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Import what a subcommand needs without a search for garbage, of which imports make none."""
+    # To look through all that torch consists of takes a quarter of a second. A process that has torch may have garbage.
+    collects = gc.isenabled() and "torch" not in sys.modules
+    if collects:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.freeze()
+            gc.enable()
 
 
 def in_options(text: str, subcommand: str) -> str:

@@ -338,6 +338,11 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
         head: The classifier head, if it cannot be found.
         pool: Selects the token whose logits are returned.
         **kwargs: Keywords of ``transformers.Trainer``.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> trainer = CriterionTrainer(model, args, criterion=FedLAS(num_classes=3))  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
     """
 
 

@@ -233,6 +233,10 @@ def push_to_hub(
 
     Raises:
         InputError: As :func:`save_pretrained`. Nothing is uploaded then.
+
+    Example:
+        >>> from fedlas.integrations.huggingface_hub import push_to_hub
+        >>> push_to_hub(calibrated, "me/my-classifier", card="card.json")  # doctest: +SKIP
     """
     hub = HfApi(token=token) if api is None else api
     with tempfile.TemporaryDirectory() as temporary:
@@ -255,6 +259,14 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
 
     Raises:
         InputError: If it holds no calibration card.
+
+    Example:
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = write_json(Path(place, CARD), card)
+        ...     download(place) == Path(place)  # a name such as "user/model" is downloaded
+        True
     """
     folder = checked_path(source)
     local = folder.is_dir()
@@ -278,6 +290,18 @@ def from_pretrained(
 
     Raises:
         InputError: If there is no calibration card or no such file, or its weights are of another architecture.
+
+    Example:
+        >>> import torch
+        >>> from fedlas import Predictions
+        >>> from fedlas.calibrators import TemperatureScaling
+        >>> val = Predictions(torch.tensor([[2.0, 0.0]] * 400), torch.arange(400) % 4 // 3)
+        >>> calibrated = CalibratedModel(nn.Linear(4, 2), TemperatureScaling().fit(val))
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     from_pretrained(save_pretrained(calibrated, place, card=card), nn.Linear(4, 2)).calibrator
+        TemperatureScaling(objective='nll', num_bins=15)  # temperature 1.82
     """
     return CalibratedModel.load(download(source, revision=revision, token=token) / WEIGHTS, model)
 

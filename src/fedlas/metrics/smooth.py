@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,26 +21,30 @@ from fedlas.predictions.predictions import AnyPredictions
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
 _PRECISION = 1e-12
-_NODES_TIMES_SCALE = 16.0
+_NODES_TIMES_SCALE = 8.0
 _MOST_ROUNDS = 200
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
-_NOTHING = 800.0
-"""``exp(-_NOTHING)`` is 0 in float64."""
 
 
-@dataclass(frozen=True, eq=False)
 class Spectra:
-    """Cosine transforms of gaps along the confidence axis, and how the scale is sought; a row for each replicate."""
+    """Cosine transforms of gaps along the confidence axis ``(R, K)``, and how the scale of each row is sought."""
 
-    # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the lowest frequencies `k` `(R, K)`. Smoothed on a scale of
-    # `s`, a function has next to nothing left beyond frequency `2 / s`.
-    values: Floats | NDArray[np.complex128]
+    # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the frequencies `k`. Smoothed on a scale of `s`, a function
+    # has next to nothing left beyond frequency `4 / s`.
+
     # Scale at which the search begins.
-    guess: float = 0.0
+    guess = 0.0
     # Of the scale.
-    precision: float = _PRECISION
+    precision = _PRECISION
     # Nodes that integrate at least.
-    fewest: int = STEPS
+    fewest = STEPS
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values = values
+
+    def lowest(self, count: int) -> NDArray[Any]:
+        """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
+        return self.values[:, :count]
 
 
 def gaps_on_nodes(runs: Ranking) -> Floats:
@@ -75,23 +78,26 @@ class SmoothedGaps:
     # diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the
     # integral.
 
-    def __init__(self, spectra: NDArray[Any], *, fewest: int = STEPS) -> None:
+    def __init__(self, spectra: Spectra) -> None:
         self._spectra = spectra
-        self._fewest = fewest
 
     def __call__(self, scales: Floats, rows: Integers) -> Floats:
         """Return the integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
-        least = np.maximum(self._fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        least = np.maximum(
+            self._spectra.fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS)
+        )
         nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
         integrals = np.empty(len(scales))
+        # `exp(-nothing)` is so far below the precision that it plays no part which rows are computed together.
+        nothing = -3.0 * math.log(self._spectra.precision)
         for count in np.unique(nodes):  # few sizes
             which = np.flatnonzero(nodes == count)
             # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
             steps = (scales[which, None] * STEPS) ** 2
             # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
-            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
-            some = min(some, self._spectra.shape[1])
-            spectra = self._spectra[rows[which], :some] * np.exp(-_DECAY[:some] * steps)
+            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), nothing)) or 1
+            spectra = self._spectra.lowest(some)[rows[which]]
+            spectra = spectra * np.exp(-_DECAY[: spectra.shape[1]] * steps)
             smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
             integrals[which] = (
                 smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
@@ -151,9 +157,8 @@ def smooth_error(source: Ranking | Spectra) -> Floats:
     if isinstance(source, Ranking):
         return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
-    total = np.abs(source.values[:, 0].real) / 2
-    smoothed = SmoothedGaps(source.values, fewest=source.fewest)
-    return fixed_scales(smoothed, total, guess=source.guess, precision=source.precision)
+    total = np.abs(source.lowest(1)[:, 0].real) / 2
+    return fixed_scales(SmoothedGaps(source), total, guess=source.guess, precision=source.precision)
 
 
 def _published(predictions: AnyPredictions) -> float:

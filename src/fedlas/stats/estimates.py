@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
@@ -86,20 +86,13 @@ class Estimate:
             InputError: If a number is missing, or is none.
         """
         optional = ("floor", "p", "least_p", "confidence_level")
-        names = [
-            each.name
-            for each in fields(cls)
-            if each.name not in optional or content.get(each.name) is not None
-        ]
-        names.remove("test") if "test" in names else None
-        numbers: dict[str, Any] = {name: check_number(name, content.get(name)) for name in names}
-        return cls(
-            **{
-                **numbers,
-                "replicates": int(numbers["replicates"]),
-                "test": str(content.get("test", "")),
-            }
-        )
+        there = [name for name in optional if content.get(name) is not None]
+        numbers: dict[str, Any] = {
+            name: check_number(name, content.get(name))
+            for name in ("value", "low", "high", "replicates", *there)
+        }
+        numbers["replicates"] = int(numbers["replicates"])
+        return cls(**numbers, test=str(content.get("test", "")))
 
 
 class EstimateTable(ResultTable[str, Estimate]):

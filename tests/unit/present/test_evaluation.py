@@ -211,7 +211,7 @@ def test_weights_keep_the_event():
 def test_confidences_alone_and_groups():
     top = TopLabel(drawn().confidence, drawn().correct)
     found = report(top, groups=["a", "b"] * 500, replicates=99)
-    assert found.text().count("Groups by group") == 1
+    assert found.text().count("Groups, ") == 1
     assert "Groups" in found.verdict[-1]
 
 

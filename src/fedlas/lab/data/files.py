@@ -167,6 +167,11 @@ class Files(_Lazy):
 
     Raises:
         InputError: If names and target differ in length, or are empty.
+
+    Example:
+        >>> part = Files.of(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
+        >>> len(part), part.shape, part.path(1).as_posix()
+        (2, (3, 224, 224), 'photos/dog/1.jpg')
     """
 
     folder: Path

@@ -168,7 +168,7 @@ def build_hf(
 
 
 def take_tokens(model: nn.Module) -> nn.Module:
-    """Return the model, which from now on takes an array ``(N, K, L)`` of :func:`fedlas._core.tokens.token_array` in place of fields.
+    """Return the model, which from now on takes an array of :func:`fedlas._core.tokens.token_array` in place of fields.
 
     State:
         Adds a hook to the model that passes the fields by their names.

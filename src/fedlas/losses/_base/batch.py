@@ -68,6 +68,11 @@ class Batch:
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
         mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), valid=None, weight=None, shape=(2,))
+        >>> batch.cross_entropy(), batch.plain
+        (tensor([1.3863, 1.3863]), True)
     """
 
     logits: Tensor
@@ -209,7 +214,13 @@ def cross_entropy(
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
-    """Reduce per-position losses ``(M,)``: masked mean or sum, or ``(N, d1, ...)`` for ``"none"``."""
+    """Reduce per-position losses ``(M,)``: masked mean or sum, or ``(N, d1, ...)`` for ``"none"``.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([True, False]), None, shape=(2,))
+        >>> reduce(torch.tensor([1.5, 9.0]), batch, "mean")  # the ignored position does not count
+        tensor(1.5000)
+    """
     if batch.valid is not None:
         values = torch.where(batch.valid, values, values.new_zeros(()))
     if reduction == "none":

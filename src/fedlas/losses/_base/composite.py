@@ -70,6 +70,14 @@ class OnBase(Loss):
 
     Attributes:
         base: The inner loss.
+
+    Example:
+        >>> import torch
+        >>> class Doubled(OnBase):
+        ...     def per_sample(self, batch):
+        ...         return 2 * self.base.per_sample(batch)
+        >>> Doubled("brier")(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(1.)
     """
 
     def __init__(

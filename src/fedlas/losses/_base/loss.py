@@ -60,6 +60,10 @@ class Mixed:
         views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
         shares: Share of each view that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
             ``mixed_share``.
+
+    Example:
+        >>> Mixed(inputs=torch.zeros(4, 1, 8, 8), target=torch.tensor([0, 1, 2, 0])).views
+        ()
     """
 
     inputs: Tensor
@@ -69,7 +73,14 @@ class Mixed:
 
 
 class LossOptions(TypedDict, total=False):
-    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``."""
+    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``.
+
+    Example:
+        >>> from fedlas.losses import LabelSmoothing
+        >>> options: LossOptions = {"reduction": "sum", "weight": [1.0, 2.0]}
+        >>> LabelSmoothing(alpha=0.1, **options).reduction
+        'sum'
+    """
 
     reduction: Reduction
     ignore_index: int
@@ -109,6 +120,15 @@ class Loss(nn.Module, ABC):
 
         Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
         on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
+
+    Example:
+        >>> class Squared(Loss):
+        ...     def per_sample(self, batch):
+        ...         return batch.cross_entropy().square()
+        >>> Squared()(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0981)
+        >>> Squared(reduction="none", ignore_index=-1)(torch.zeros(2, 2), torch.tensor([0, -1]))
+        tensor([0.4805, 0.0000])
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -251,7 +271,18 @@ class Loss(nn.Module, ABC):
 
 
 class LossWithStrength(Loss):
-    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``."""
+    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``.
+
+    Example:
+        >>> class Tempered(LossWithStrength):
+        ...     def __init__(self, alpha=0.5, **options):
+        ...         super().__init__(**options)
+        ...         self.alpha = alpha
+        ...     def with_strength(self, batch, strength):
+        ...         return strength * batch.cross_entropy()
+        >>> Tempered(alpha=0.25)(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.1733)
+    """
 
     strength = "alpha"
 
@@ -268,6 +299,14 @@ class Penalized(LossWithStrength):
     """A classification loss plus ``alpha`` times a penalty; a subclass writes ``parts``.
 
     The penalty of a position is weighted like its cross-entropy.
+
+    Example:
+        >>> class Pulled(Penalized):
+        ...     alpha = 0.1
+        ...     def parts(self, batch):
+        ...         return batch.cross_entropy(), batch.logits.square().sum(dim=1)
+        >>> Pulled()(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+        tensor(0.8931)
     """
 
     @abstractmethod

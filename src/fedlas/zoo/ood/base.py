@@ -48,7 +48,13 @@ def needs_of(entry: Entry[Score]) -> frozenset[str]:
 
 
 def options_of(entry: Entry[Score]) -> dict[str, Any]:
-    """Return the options of the score with their defaults."""
+    """Return the options of the score with their defaults.
+
+    Example:
+        >>> import fedlas.zoo.ood
+        >>> options_of(OOD_SCORES["gen"])
+        {'gamma': 0.1, 'top': 100}
+    """
     return OOD_SCORES.check_options(entry.name, offered=INPUTS)
 
 

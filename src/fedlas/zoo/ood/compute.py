@@ -25,6 +25,12 @@ class Reference:
         val: Predictions on held-out samples.
         train: Predictions with features on training samples.
         head: The linear head that maps features to logits.
+
+    Example:
+        >>> val = Predictions(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
+        >>> Reference(val=val).scaled(2.0).val.logits
+        tensor([[1.0000, 0.0000],
+                [0.0000, 1.5000]])
     """
 
     val: Predictions | None = None

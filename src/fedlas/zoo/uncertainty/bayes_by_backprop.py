@@ -40,6 +40,12 @@ class SampledWeights(nn.Module):
 
     Raises:
         InputError: If the model has no Bayesian layers, or for numbers out of range.
+
+    Example:
+        >>> from fedlas.zoo.uncertainty import to_bayesian
+        >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 3))).eval()
+        >>> SampledWeights(network, samples=5)(torch.ones(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     @check_kinds
@@ -120,6 +126,12 @@ class KLPenalty(nn.Module):
     Note:
         Every batch has the same share of the KL term; the paper's decaying shares of an epoch (section 3.4) sum to the
         same.
+
+    Example:
+        >>> from fedlas.zoo.uncertainty import to_bayesian
+        >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 3)))
+        >>> bool(KLPenalty(num_samples=1000)(network) > 0)
+        True
     """
 
     def __init__(self, num_samples: int, weight: float = 1.0) -> None:

@@ -77,6 +77,12 @@ class DropoutSamples(nn.Module):
     Note:
         Every module of torch's dropout family is switched on. Dropout that is not a module, such as that of the
         attention weights in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+        >>> DropoutSamples(model, samples=5)(torch.ones(2, 4)).exp().sum(dim=1).round(decimals=4)
+        tensor([1., 1.], grad_fn=<RoundBackward1>)
     """
 
     @check_kinds
