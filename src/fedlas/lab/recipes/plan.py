@@ -14,7 +14,7 @@ import torch
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data.base import option_names
 from fedlas.lab.models.base import MODELS, builder_of
-from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe, refuse_unknown
 from fedlas.lab.train.config import check_select
 from fedlas.lab.train.tracking import check_trackers
 from fedlas.losses import LOSSES
@@ -170,12 +170,8 @@ def plan(
 
 def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
     """Refuse an option that is not among ``options``; the nearest key of the section is suggested."""
-    for key in config.options:
-        if key not in options:
-            names = sorted(options | {field.name for field in fields(config)} - {"options"})
-            raise InputError(
-                "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names)
-            )
+    names = {field.name for field in fields(config)} - {"options"}
+    refuse_unknown(section, config.options, sorted(options | names))
 
 
 _SIZES = {"num_classes", "in_channels", "image_size"}

@@ -301,11 +301,9 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     ready["model"] = replace(typed(ModelConfig, model, "model"), bayesian=bayesian or None)
 
     if "methods" in content:
-        ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
+        ready["methods"] = [str(method) for method in listed(content["methods"], "methods")]
     if "seeds" in content:
-        ready["seeds"] = [
-            check_count("seeds", s, low=0) for s in _listed(content["seeds"], "seeds")
-        ]
+        ready["seeds"] = [check_count("seeds", s, low=0) for s in listed(content["seeds"], "seeds")]
     ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
     ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
 
@@ -342,10 +340,12 @@ def _options_by_name(
     return {str(name): dict(options or {}) for name, options in named.items()}
 
 
-def _listed(value: Any, name: str) -> list[Any]:
+def listed(value: Any, name: str) -> list[Any]:
+    """Return a list; anything else, or an empty one, is refused."""
     if isinstance(value, list) and value:
         return value
-    raise InputError(f"{name} must be a list of at least one", value, f"Write e.g. {name}: [...].")
+    fix = f"Write e.g. {name.split()[0]}: [...]."
+    raise InputError(f"{name} must be a list of at least one", value, fix)
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
