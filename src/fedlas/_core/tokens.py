@@ -34,7 +34,9 @@ def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[
         if array.ndim != 3 or count not in (None, len(array)):
             raise ValueError(f"{describe(ids)}, for {count} texts")
     except (KeyError, TypeError, ValueError) as error:  # rows of several lengths are a ValueError
-        got = f"{', '.join(map(str, tokens))} ({error})"
-        fix = "Return what a tokenizer of transformers does, with padding=True and truncation=True."
-        raise InputError(f"tokens must be {', '.join(FIELDS)}, each (N, L)", got, fix) from error
+        raise InputError(
+            f"tokens must be {', '.join(FIELDS)}, each (N, L)",
+            f"{', '.join(map(str, tokens))} ({error})",
+            "Return what a tokenizer of transformers does, with padding=True and truncation=True.",
+        ) from error
     return array.astype(np.float32)

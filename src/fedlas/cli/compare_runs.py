@@ -104,8 +104,9 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
     if args.stage == "raw":
         return bench_result(folders, calibrators, **about)
     if args.calibrators or any("@" in pair for pair in pairs):
-        fix = "Leave --stage out."
-        raise InputError("--stage is for methods without a calibrator", args.stage, fix)
+        raise InputError(
+            "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
+        )
     return bench_result(folders, [args.stage], named=False, **about)
 
 

@@ -71,8 +71,11 @@ def report_folder(
     require_report_packages()
     if RunFolder(folder).is_finished:
         if language is not None:
-            fix = "In Python: fedlas.report(predictions).to_latex()."
-            raise InputError("--format is for the folder of a bench", f"the run {folder}", fix)
+            raise InputError(
+                "--format is for the folder of a bench",
+                f"the run {folder}",
+                "In Python: fedlas.report(predictions).to_latex().",
+            )
         return _report_run(folder, heading, replicates=replicates, details=details)
     model = read_report(folder, replicates=replicates, failures=failures)
     # Shown first: on a full disk the page cannot be written.

@@ -70,14 +70,16 @@ class BenchOutcome:
             return
         for run, error in list(self.failed.items())[:1]:
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-            got = f"{len(self.failed)} failed, {run} first: {reason}"
             raise InputError(
                 "a run must finish",
-                got,
+                f"{len(self.failed)} failed, {run} first: {reason}",
                 f"See error.txt in the folders in {folder}, where it could be written.",
             )
-        got = f"{len(self.busy)} in {folder}, all of which other processes are working on"
-        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
+        raise InputError(
+            "a run must be free",
+            f"{len(self.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
 
 
 def run_all(

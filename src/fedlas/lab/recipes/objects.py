@@ -111,8 +111,11 @@ def recipe_of_objects(
     """
     content = {key: dict(value) for key, value in (settings or {}).items()}
     if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
-        expected = f"settings of the data must be among {', '.join(_CHANGES)}"
-        raise InputError(expected, wrong[0], "Divide the data before it is passed.")
+        raise InputError(
+            f"settings of the data must be among {', '.join(_CHANGES)}",
+            wrong[0],
+            "Divide the data before it is passed.",
+        )
     parts = {
         key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
     }
@@ -129,8 +132,11 @@ def recipe_of_objects(
     recipe = recipe_from(name, {"title": f"{name}, passed in Python", **content})
     for loss in losses or {}:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
-            expected = "a loss must be named with lower-case letters, digits and + . _ -"
-            raise InputError(expected, repr(loss), "Rename it: its runs get folders of that name.")
+            raise InputError(
+                "a loss must be named with lower-case letters, digits and + . _ -",
+                repr(loss),
+                "Rename it: its runs get folders of that name.",
+            )
     tokens = isinstance(train, tuple | list) and isinstance(train[0], Mapping)
     return replace(recipe, objects=Objects(source, model, losses or {}, tokens))
 

@@ -207,8 +207,11 @@ def build_loss(
     if name != run.loss and (
         run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)
     ):
-        expected = "a variant must have a new name of lower-case letters, digits and + . _ -"
-        raise InputError(expected, f"{run.loss!r} for {name!r}", f"Call it e.g. {name}-variant.")
+        raise InputError(
+            "a variant must have a new name of lower-case letters, digits and + . _ -",
+            f"{run.loss!r} for {name!r}",
+            f"Call it e.g. {name}-variant.",
+        )
     offered: dict[str, Any] = {
         "num_classes": num_classes,
         "num_samples": num_samples,
@@ -222,14 +225,18 @@ def build_loss(
     )
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
-        expected = f"features can be chosen for a loss that needs them, unlike {run.loss}"
-        raise InputError(expected, f"features={run.features!r} for {name}", "Leave it out.")
-    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-        expected = (
-            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
-            "for batches of any size"
+        raise InputError(
+            f"features can be chosen for a loss that needs them, unlike {run.loss}",
+            f"features={run.features!r} for {name}",
+            "Leave it out.",
         )
-        raise InputError(expected, repr(reduction), "Leave it out.")
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise InputError(
+            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
+            "for batches of any size",
+            repr(reduction),
+            "Leave it out.",
+        )
     return loss
 
 

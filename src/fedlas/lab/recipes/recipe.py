@@ -139,9 +139,10 @@ def typed(kind: type[T], content: Any, section: str) -> T:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):  # of the dataclass itself, which says more
             raise error.__cause__ from None
-        reason = str(error).replace("`$", f"`{section}")
         raise InputError(
-            f"{section} must hold values of the right types", reason, "Correct the value."
+            f"{section} must hold values of the right types",
+            str(error).replace("`$", f"`{section}"),
+            "Correct the value.",
         ) from error
     return instance
 
@@ -310,19 +311,17 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     # Checks that need several sections.
     recipe = Recipe(name=name, **ready)
     if recipe.model.tune == "head" and (recipe.model.bayesian or recipe.train.average == "swa"):
-        expected = "model.tune=head takes neither model.bayesian nor train.average=swa"
         raise InputError(
-            expected,
+            "model.tune=head takes neither model.bayesian nor train.average=swa",
             "both" if recipe.model.bayesian else "swa",
             "Both change the weights before the head: leave them out, or write model.tune=full.",
         )
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
-        expected = (
-            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place"
-        )
         raise InputError(
-            expected, recipe.optimizer.weight_decay, "Write --set optimizer.weight_decay=0."
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            recipe.optimizer.weight_decay,
+            "Write --set optimizer.weight_decay=0.",
         )
     return recipe
 
@@ -344,8 +343,9 @@ def listed(value: Any, name: str) -> list[Any]:
     """Return a list; anything else, or an empty one, is refused."""
     if isinstance(value, list) and value:
         return value
-    fix = f"Write e.g. {name.split()[0]}: [...]."
-    raise InputError(f"{name} must be a list of at least one", value, fix)
+    raise InputError(
+        f"{name} must be a list of at least one", value, f"Write e.g. {name.split()[0]}: [...]."
+    )
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:

@@ -91,12 +91,16 @@ def _loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
-                what = (
-                    f"more than {_MOST_LEVELS} levels"
-                    if self.levels == _MOST_LEVELS
-                    else "an alias: write it out"
+                raise yaml.composer.ComposerError(
+                    None,
+                    None,
+                    (
+                        f"more than {_MOST_LEVELS} levels"
+                        if self.levels == _MOST_LEVELS
+                        else "an alias: write it out"
+                    ),
+                    mark,
                 )
-                raise yaml.composer.ComposerError(None, None, what, mark)
             self.levels += 1
             node = super().compose_node(parent, index)
             self.levels -= 1

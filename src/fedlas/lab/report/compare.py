@@ -128,13 +128,15 @@ def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
     """
     first, _, second = pair.partition(":")
     if not first or not second or first == second:
-        fix = "Write e.g. fedlas:ls for FedLAS minus LS."
-        raise InputError("a pair must be A:B", repr(pair), fix)
+        raise InputError(
+            "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+        )
     for method in (first, second):
         if method not in summary.methods:
-            fix = suggestion(method, summary.methods)
             raise InputError(
-                "a method must have a finished run", f"{method!r} in {summary.folder}", fix
+                "a method must have a finished run",
+                f"{method!r} in {summary.folder}",
+                suggestion(method, summary.methods),
             )
     return first, second
 

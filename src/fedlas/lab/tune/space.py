@@ -206,11 +206,12 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     for spec in specs:
         if spec not in used:
             key = spec.partition("=")[0]
-            expected = (
+            raise InputError(
                 f"{key} must be an option of {' or '.join(losses)}, a key of optimizer, schedule or model, or "
-                f"{', '.join(_TRAIN_KEYS)}"
+                f"{', '.join(_TRAIN_KEYS)}",
+                repr(spec),
+                suggestion(key, names),
             )
-            raise InputError(expected, repr(spec), suggestion(key, names))
     return methods
 
 

@@ -311,17 +311,22 @@ def _run_round(
             progress.ended(result)
             reason = result.error or result.busy
             if reason is not None and not reason.startswith(DivergedError.__name__):
-                fix = "See its error.txt; the same command resumes, with fewer --workers if memory was short."
-                raise InputError("every run must finish", f"{result.name}: {reason}", fix)
+                raise InputError(
+                    "every run must finish",
+                    f"{result.name}: {reason}",
+                    "See its error.txt; the same command resumes, with fewer --workers if memory was short.",
+                )
             errors[result.name] = reason
             method, study, trial, runs = owners[result.name]
             if all(run.name in errors for run in runs):
                 error = next(filter(None, (errors[run.name] for run in runs)), None)
                 _tell(tuning, method, study, trial, runs, error)
     if len(errors) < len(tasks):
-        got = f"{len(errors)} results of {len(tasks)} runs"
-        fix = "Leave out wait=false."
-        raise InputError("the executor must wait for its runs", got, fix)
+        raise InputError(
+            "the executor must wait for its runs",
+            f"{len(errors)} results of {len(tasks)} runs",
+            "Leave out wait=false.",
+        )
 
 
 def _tell(

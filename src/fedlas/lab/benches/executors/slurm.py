@@ -63,14 +63,16 @@ class SlurmExecutor(Executor):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gpus_per_run != int(self.gpus_per_run or 0):
-            got = self.gpus_per_run
-            raise InputError("gpus_per_run must be whole", got, "Slurm gives whole GPUs.")
+            raise InputError(
+                "gpus_per_run must be whole", self.gpus_per_run, "Slurm gives whole GPUs."
+            )
         check_count("minutes", self.minutes)
         if isinstance(self.setup, str) or not all(isinstance(line, str) for line in self.setup):
             raise InputError("setup must be a list of commands", self.setup, "Write setup=[...].")
         if not isinstance(self.sbatch, dict | None):
-            fix = "Write sbatch={key: value}."
-            raise InputError("sbatch must map options to values", self.sbatch, fix)
+            raise InputError(
+                "sbatch must map options to values", self.sbatch, "Write sbatch={key: value}."
+            )
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Submit the tasks and, with ``wait``, wait for them."""

@@ -146,9 +146,11 @@ def load_hf(
     )
     chosen = [""] if splits == [""] else [train, *([] if test is None else [test])]
     if not {*chosen} <= {*splits}:
-        expected = f"the data set must have the splits {', '.join(chosen)}"
-        fix = "Name them with data.train and data.test; null for test holds out a fifth."
-        raise InputError(expected, f"{folder} with {', '.join(splits)}", fix)
+        raise InputError(
+            f"the data set must have the splits {', '.join(chosen)}",
+            f"{folder} with {', '.join(splits)}",
+            "Name them with data.train and data.test; null for test holds out a fifth.",
+        )
     tables = [_arrow_split(folder / split) for split in chosen]
     about = _info(folder / chosen[0])
     kinds = {name: each.get("_type") for name, each in about.items() if isinstance(each, dict)}
@@ -187,7 +189,6 @@ def read_table(path: Path) -> Any:
 def _arrow_split(folder: Path) -> Any:
     """Return the table of a split: its Arrow files, of streams or of files, in their order."""
     arrow: Any = require("pyarrow", extra="tables")
-    expected = "a split must be Arrow files that state.json lists"
     try:
         names = [each["filename"] for each in read_json(folder / "state.json")["_data_files"]]
         tables = []
@@ -196,8 +197,11 @@ def _arrow_split(folder: Path) -> Any:
                 tables.append(arrow.ipc.open_stream(file).read_all())
         return arrow.concat_tables(tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = "Write it with datasets.save_to_disk."
-        raise InputError(expected, f"{folder} ({error})", fix) from error
+        raise InputError(
+            "a split must be Arrow files that state.json lists",
+            f"{folder} ({error})",
+            "Write it with datasets.save_to_disk.",
+        ) from error
 
 
 def _info(folder: Path) -> dict[str, Any]:
@@ -249,8 +253,11 @@ def labels_of(
         {label for column in columns for label in column if label is not None}, key=_rank
     )
     if any(None in column for column in columns) or any(_odd(label) for label in known):
-        got = f"{name!r} with {', '.join(map(repr, known[:5]))}"
-        raise InputError(_LABELS, got, "Remove the rows, or name another column of labels.")
+        raise InputError(
+            _LABELS,
+            f"{name!r} with {', '.join(map(repr, known[:5]))}",
+            "Remove the rows, or name another column of labels.",
+        )
     number = {label: place for place, label in enumerate(known)}
     if classes is not None:
         number = {label: int(label) for label in known}
@@ -272,8 +279,11 @@ def _odd(label: object) -> bool:
 def column_of(table: Any, name: str, option: str) -> Any:
     """Return a column of a table as one ``pyarrow.Array``; ``option`` names the option that chose it."""
     if name not in table.column_names:
-        fix = suggestion(name, table.column_names)
-        raise InputError(f"data.{option} must name a column of the table", repr(name), fix)
+        raise InputError(
+            f"data.{option} must name a column of the table",
+            repr(name),
+            suggestion(name, table.column_names),
+        )
     return table.column(name).combine_chunks()
 
 
@@ -294,22 +304,29 @@ def _numbers(table: Any, name: str, missing: str, train: NDArray[np.int64]) -> N
         lists = column.to_pylist()
         lengths = {len(each) if each is not None else 0 for each in lists}
         if len(lengths) != 1:
-            expected = f"lists of column {name!r} must have one length"
-            raise InputError(expected, f"{len(lengths)} lengths", "Pad or drop them.")
+            raise InputError(
+                f"lists of column {name!r} must have one length",
+                f"{len(lengths)} lengths",
+                "Pad or drop them.",
+            )
         values = np.array(lists, dtype=np.float64)
     elif types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
         values = np.array(column.to_pylist(), dtype=np.float64)[:, None]  # None becomes NaN
     elif types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
         return _one_hot(column.to_pylist(), name)
     else:
-        expected = "features must be numbers, lists of numbers or text"
-        fix = "Convert it, or choose columns with data.features=[...]."
-        raise InputError(expected, f"column {name!r} of {kind}", fix)
+        raise InputError(
+            "features must be numbers, lists of numbers or text",
+            f"column {name!r} of {kind}",
+            "Convert it, or choose columns with data.features=[...].",
+        )
     absent = np.isnan(values)
     if absent.any() and missing == "refuse":
-        got = f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number"
-        fix = "Set data.missing=mean, remove the rows, or choose columns with data.features=[...]."
-        raise InputError("every row must have all its features", got, fix)
+        raise InputError(
+            "every row must have all its features",
+            f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number",
+            "Set data.missing=mean, remove the rows, or choose columns with data.features=[...].",
+        )
     present = np.ma.masked_array(values, absent)[train]  # the test part decides no mean
     return np.where(absent, present.mean(axis=0).filled(0.0), values)
 
@@ -319,9 +336,11 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
     texts = [value or "" for value in values]
     categories = {text: place for place, text in enumerate(sorted(set(texts)))}
     if len(categories) > _MOST_CATEGORIES:
-        expected = f"a column of text must have at most {_MOST_CATEGORIES} categories"
-        fix = "Choose columns with data.features=[...], or encode it with the data set texts."
-        raise InputError(expected, f"{len(categories):,} in {name!r}", fix)
+        raise InputError(
+            f"a column of text must have at most {_MOST_CATEGORIES} categories",
+            f"{len(categories):,} in {name!r}",
+            "Choose columns with data.features=[...], or encode it with the data set texts.",
+        )
     places = np.array([categories[text] for text in texts])
     return np.eye(len(categories))[places]
 
@@ -329,9 +348,11 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
 def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
     """Return the function that makes inputs of a column of texts."""
     if (encoder is None) == (tokenizer is None):
-        got = f"encoder {encoder}, tokenizer {tokenizer}"
-        fix = "Write module:function, a function of yours."
-        raise InputError("texts need one of data.encoder and data.tokenizer", got, fix)
+        raise InputError(
+            "texts need one of data.encoder and data.tokenizer",
+            f"encoder {encoder}, tokenizer {tokenizer}",
+            "Write module:function, a function of yours.",
+        )
     return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
 
 
@@ -350,8 +371,11 @@ def _encoded(column: str, encoder: str, table: Any, _train: NDArray[np.int64]) -
     texts = _texts(table, column)
     features = np.asarray(_function(encoder, "encoder")(texts), dtype=np.float32)
     if features.ndim != 2 or len(features) != len(texts):
-        expected = f"{encoder} must return features ({len(texts)}, D)"
-        raise InputError(expected, describe(features), "Return a row for each text.")
+        raise InputError(
+            f"{encoder} must return features ({len(texts)}, D)",
+            describe(features),
+            "Return a row for each text.",
+        )
     return features
 
 
@@ -368,9 +392,11 @@ def _function(name: str, option: str) -> Any:
             loaded = import_module(module)
         return getattr(loaded, function)
     except (ImportError, AttributeError, ValueError) as error:
-        expected = f"data.{option} must be module:function"
-        fix = "Put MODULE.py into the working folder, or install it."
-        raise InputError(expected, f"{name!r} ({error})", fix) from error
+        raise InputError(
+            f"data.{option} must be module:function",
+            f"{name!r} ({error})",
+            "Put MODULE.py into the working folder, or install it.",
+        ) from error
 
 
 def _images(
@@ -379,6 +405,9 @@ def _images(
     """Return the images of a column of encoded bytes."""
     contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
     if None in contents:
-        fix = "Embed them before saving: dataset.cast_column(..., Image(decode=True))."
-        raise InputError("images must lie in the data set", f"paths in {column!r}", fix)
+        raise InputError(
+            "images must lie in the data set",
+            f"paths in {column!r}",
+            "Embed them before saving: dataset.cast_column(..., Image(decode=True)).",
+        )
     return read_images(contents, image_size=image_size, channels=channels)
