@@ -198,7 +198,7 @@ class ArrowWriter:
             return rows
         content = rows.to_pylist()
         if isinstance(table, JsonLines):
-            objects = [json_row(line.decode(), 0, table.label) for line in content]
+            objects = [json_row(line, 0, table.label) for line in content]
             return _arrow().Table.from_pylist(objects)
         numbers = {*self.scores} - table.in_percent
         types = {name: "float64" if name in numbers else "string" for name in table.names}

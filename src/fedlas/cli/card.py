@@ -93,13 +93,15 @@ def _card(args: argparse.Namespace) -> int:
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)
-    own = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
-    if any(own.values()) and len(places) == 1:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name, value in own.items() if value)
+    for_files = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
+    if any(for_files.values()) and len(places) == 1:
+        names = ", ".join(
+            f"--{name.replace('_', '-')}" for name, value in for_files.items() if value
+        )
         fix = "Pass two files of predictions, or leave it out."
         raise InputError(f"{names}: for files", f"the run {places[0]}", fix)
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, {**options, **own})
+        card = _card_of_files(places, args.calibrate, columns, {**options, **for_files})
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

@@ -40,10 +40,10 @@ class Requirement:
             fix = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
             raise InputError("--require must be a metric, <= or >=, and a number", repr(text), fix)
         metric, sign, number, percent = match.groups()
-        known = list(names)
-        if metric not in known:
-            expected = f"--require must name a metric of these predictions, {', '.join(known)}"
-            raise InputError(expected, repr(metric), suggestion(metric, known))
+        metrics = list(names)
+        if metric not in metrics:
+            expected = f"--require must name a metric of these predictions, {', '.join(metrics)}"
+            raise InputError(expected, repr(metric), suggestion(metric, metrics))
         return cls(metric, sign, float(number) / (100 if percent else 1))
 
     def __str__(self) -> str:
@@ -105,13 +105,13 @@ def check_directed(metrics: Sequence[str]) -> None:
     """Refuse metrics that do not exist, or of which neither more nor less is better."""
     for metric in metrics:
         if metric not in METRICS or METRICS[metric].higher_is_better is None:
-            known = [
+            directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
             expected = (
-                f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}"
             )
-            raise InputError(expected, repr(metric), suggestion(metric, known))
+            raise InputError(expected, repr(metric), suggestion(metric, directed))
 
 
 def status_of(checks: Sequence[Check]) -> int:

@@ -250,12 +250,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
             )
         name = option.split("=")[0]
         meant = _MEANT.get(name)
-        known = (
+        hint = (
             f"Did you mean {meant!r}?"
             if meant in chosen.options
             else suggestion(name, chosen.options)
         )
-        chosen.error(f"there is no option {option!r}. {known}")
+        chosen.error(f"there is no option {option!r}. {hint}")
     if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
@@ -303,11 +303,11 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             summary: str = summary,
         ) -> _Parser:
             usage = f"fedlas {name} {positional} [options]"
-            made = subcommands[name] = group.add_parser(
+            subparser = subcommands[name] = group.add_parser(
                 name, help=summary, description=summary, usage=usage, allow_abbrev=False
             )
-            made.set_defaults(run=run)
-            return made
+            subparser.set_defaults(run=run)
+            return subparser
 
         if name in names:
             getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(

@@ -94,30 +94,11 @@ def model_card(
         True
     """
     content = _card_of(card)
-    texts = {
-        "name": name,
-        "dataset": dataset,
-        "task": task,
-        "license": license,
-        "file": file,
-        "repo_id": repo_id,
-    }
-    for option, text in texts.items():
-        if not isinstance(text, str | None):
-            raise InputError(
-                f"{option} must be text", describe(text), "Pass a str, or leave it out."
-            )
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
     try:
-        content["model"] = {
-            **content["model"],
-            "run": content["model"]["run"] if name is None else name,
-        }
-        content["data"] = {
-            **content["data"],
-            "name": content["data"]["name"] if dataset is None else dataset,
-        }
+        for section, key, text in (("model", "run", name), ("data", "name", dataset)):
+            content[section] = {**content[section], **({} if text is None else {key: text})}
         about = ModelCardData(
             model_name=_word(content["model"]["run"]),
             library_name=_LIBRARY,

@@ -136,10 +136,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        if weight is None or not has_fit_parameter(self.estimator, "sample_weight"):
-            options = {}
-        else:
-            options = {"sample_weight": weight}
+        takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
+        options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
         # The estimator, and the scores of samples that it has not seen.
         rows = X
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
@@ -217,8 +215,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        logits = self._calibrated(X)
-        return Predictions(logits, class_indices(y, self.classes_))
+        return Predictions(self._calibrated(X), class_indices(y, self.classes_))
 
     def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
@@ -226,9 +223,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        raw = self._scores(X)
-        target = class_indices(y, self.classes_)
-        return measured_both(Predictions(raw, target), self.predictions(X, y))
+        calibrated = self.predictions(X, y)
+        return measured_both(calibrated.with_logits(self._scores(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:
         """Return those of a classifier; sparse and pairwise input as the estimator takes them."""
@@ -245,11 +241,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if choice is None or choice is False:
             return wants and choice is None
         if not callable(choice) or not wants:
-            got = (
-                describe(choice)
-                if not callable(choice)
-                else f"a function for {type(calibrator).__name__}"
-            )
+            where = f"a function for {type(calibrator).__name__}"
+            got = where if callable(choice) else describe(choice)
             fix = "Leave features out, or choose calibrator='auto'."
             expected = "features must be None, False or a function, for a calibrator that uses them"
             raise InputError(expected, got, fix)

@@ -22,6 +22,7 @@ def squared_error(logits: Tensor, target: Tensor) -> Tensor:
     probs = F.softmax(logits, dim=1)
     if target.ndim == 2:
         return (probs - target).square().sum(dim=1)
+    # -1 is added at the target in place of subtracting one-hot rows, which would be a second tensor (N, C).
     minus_one = probs.new_full((1, 1), -1.0).expand(len(target), 1)
     return probs.scatter_add(1, target[:, None], minus_one).square().sum(dim=1)
 

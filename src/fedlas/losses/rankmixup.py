@@ -36,6 +36,7 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
     tops = mixed.amax(dim=2)
+    # The mean counts the masked ones too, as in published code: a batch with few mixtures has a small penalty.
     return (F.relu(tops - logits.amax(dim=1, keepdim=True) + margin) * (share < 1)).mean(dim=1)
 
 
@@ -57,9 +58,11 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
     """
     share, order = share.sort(dim=1, descending=True, stable=True)
     confidence = torch.cat((logits[:, None], mixed), dim=1).softmax(dim=2).amax(dim=2)
+    # A constant: built in Python, it costs no graph and follows dtype and device of the shares.
     discount = share.new_tensor([1 / math.log2(j + 3) for j in range(share.shape[1])])
     dcg = confidence[:, 0] + confidence[:, 1:].gather(1, order) @ discount
     ideal = 1 + share @ discount
+    # Both quotients are above 0, since the raw sample alone has a confidence of at least 1 / C.
     return 1 - torch.minimum(dcg / ideal, ideal / dcg)
 
 

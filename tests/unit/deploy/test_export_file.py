@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -282,3 +283,7 @@ def test_scikit_learn_goes_out_as_onnx(name, tmp_path):
         deploy.export(model, tmp_path / "net.pt2", rows, form="torch-export")
     with pytest.raises(InputError, match="numbers"):
         deploy.export(model, tmp_path / "two.onnx", "rows")
+
+
+def test_export_names_every_format():
+    assert get_args(get_type_hints(deploy.export)["form"]) == tuple(FORMATS)

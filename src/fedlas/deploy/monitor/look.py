@@ -113,9 +113,9 @@ class Monitor:
         with_labels = {0: "without labels", samples: "with labels"}.get(
             labeled, f"{labeled:,} of them with labels"
         )
-        taken = "raw, so the card's calibration is applied" if self._raw else "calibrated"
+        form = "raw, so the card's calibration is applied" if self._raw else "calibrated"
         test = f"{int(self.card.gaps.count[0]):,} test samples"
-        return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {self.card.name}, {test}."
+        return f"{samples:,} live samples, {with_labels}, taken as {form}; card of {self.card.name}, {test}."
 
     @property
     def verdict(self) -> str:

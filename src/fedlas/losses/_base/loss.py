@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
@@ -399,3 +400,17 @@ def class_weights(weight: Any) -> Tensor | None:
             "Pass one weight for each class.",
         )
     return values
+
+
+def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+    """Call ``function`` on at most ``rows`` rows of ``tensors`` at a time, and concatenate the results."""
+    # Several blocks are computed again in backward, so that one of them is in memory at a time.
+    blocks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
+    if len(blocks) == 1:
+        return function(*tensors)
+    return torch.cat(
+        [
+            checkpoint(function, *block, use_reentrant=False, preserve_rng_state=False)
+            for block in blocks
+        ]
+    )

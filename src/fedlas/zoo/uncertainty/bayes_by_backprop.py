@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, check_number
-from fedlas.zoo.uncertainty._draws import mean_over_draws
 from fedlas.zoo.uncertainty.bayesian_layers import (
     bayesian_layers,
     checked_layers,
     forget_draws,
     sampling,
 )
+from fedlas.zoo.uncertainty.mc_dropout import mean_over_draws
 
 __all__ = ["KLPenalty", "SampledWeights"]
 

@@ -7,18 +7,20 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.objective import predict
+from fedlas.objective.call import Arguments, class_logits, tensors_in
 from fedlas.objective.network import network_of
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._draws import mean_over_draws
 
 __all__ = ["DropoutSamples", "mc_dropout"]
 
@@ -130,3 +132,20 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
             "Train the run with dropout, e.g. --set model.dropout=0.2.",
         )
     return layers
+
+
+def mean_over_draws(model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
+    """Return the log of the mean probabilities ``(N, C)``, float32; torch's generators keep their state."""
+    # One entry of seeds a pass: a seed, or None to continue the random numbers of the pass before.
+    arguments = Arguments.of(model)
+    tensors = (*tensors_in(inputs), *model.parameters(), *model.buffers())
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    total: Tensor | float = -math.inf
+    with torch.random.fork_rng(list(devices)):
+        for seed in seeds:
+            if seed is not None:
+                torch.manual_seed(seed)
+            # Summed in the logarithm, where tiny probabilities keep their digits.
+            log_probs = class_logits(arguments.call(model, inputs, {})).float().log_softmax(dim=1)
+            total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
+    return torch.as_tensor(total - math.log(len(seeds)))
