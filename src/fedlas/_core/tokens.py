@@ -36,7 +36,7 @@ def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[
     except (KeyError, TypeError, ValueError) as error:  # rows of several lengths are a ValueError
         raise InputError(
             f"tokens must be {', '.join(FIELDS)}, each (N, L)",
-            f"{', '.join(map(str, tokens))} ({error})",
+            f"{', '.join(tokens) if isinstance(tokens, Mapping) else describe(tokens)} ({error})",
             "Return what a tokenizer of transformers does, with padding=True and truncation=True.",
         ) from error
     return array.astype(np.float32)

@@ -134,8 +134,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
                 f"Leave {flag} out.",
             )
         options[key] = value
-    executor: Executor = EXECUTORS.build(args.executor, options)
-    return executor
+    return EXECUTORS.build(args.executor, options)
 
 
 def _bench(args: argparse.Namespace) -> int:

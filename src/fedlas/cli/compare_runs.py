@@ -70,9 +70,11 @@ def _compare_runs(args: argparse.Namespace) -> int:
     if not folders:
         raise InputError("a folder of a bench must be named", args.names, "Name its --out first.")
     result = _result(args, folders, pairs)
+    metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
+    ropes = [] if args.rope is None else [args.rope]
+    bayes = [result.bayes_table(metric, rope, pairs) for rope in ropes for metric in metrics]
     if pairs and len(folders) == 1:
         return _differences(args, result, pairs)
-    metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
     blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
@@ -80,9 +82,7 @@ def _compare_runs(args: argparse.Namespace) -> int:
         say(*result.to_latex(metrics).split("\n"))
     elif not pairs:
         blocks = result.blocks(metrics, details=args.details)
-    if args.rope is not None:
-        blocks += [result.bayes_table(metric, args.rope, pairs) for metric in metrics]
-    _show(args, blocks)
+    _show(args, [*blocks, *bayes])
     return 0
 
 

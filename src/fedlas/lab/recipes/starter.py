@@ -66,7 +66,7 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
     text = (files("fedlas.lab.recipes") / "starter.yaml.j2").read_text(encoding="utf-8")
     counts = {part: sum(by_class.values()) for part, by_class in contents.counts.items() if part}
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
-    recipe: str = jinja.Template(text, trim_blocks=True, keep_trailing_newline=True).render(
+    return jinja.Template(text, trim_blocks=True, keep_trailing_newline=True).render(
         contents=contents,
         chosen=chosen,
         parts=parts,
@@ -74,7 +74,6 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
         quoted=_quoted,
         precision=TrainConfig().precision,
     )
-    return recipe
 
 
 def _quoted(text: str) -> str:

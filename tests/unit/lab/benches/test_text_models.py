@@ -185,6 +185,8 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
         ({"input_ids": [[1], [2], [3]]}, "for 2 texts"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, "tokens must be"),
         ({"input_ids": [1, 2]}, "tokens must be"),
+        ({"input_ids": []}, "tokens must be"),
+        (5, "tokens must be"),
     ],
 )
 def test_tokens_of_another_form(tokens, match):

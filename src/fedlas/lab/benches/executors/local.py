@@ -97,8 +97,7 @@ def launch(task: Task) -> TaskResult:
         try:
             for _ in range(task.retries + 1):
                 try:
-                    result: TaskResult = elastic_launch(config, _rank)(task, note)[0]
-                    return result
+                    return elastic_launch(config, _rank)(task, note)[0]
                 except ChildFailedError as error:
                     # The rank itself noted its error, so the error is final and another start would repeat it.
                     if note.exists():
@@ -278,8 +277,7 @@ class Worker:
         """Return the result of the task, or how the process ended. The next task then starts another process."""
         self.task = None
         try:
-            result: TaskResult = self.connection.recv()
-            return result
+            return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
             return exit_text(self.process.exitcode)
