@@ -53,6 +53,11 @@ def reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
+def in_a_line(error: Exception, most: int = 200) -> str:
+    """Return the first characters of the text of an error in one line; the name of its kind if it has no text."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def describe(value: object) -> str:
     """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
     if isinstance(value, Tensor) and value.is_nested:

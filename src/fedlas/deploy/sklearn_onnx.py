@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, in_a_line
 from fedlas._core.extras import require
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
@@ -146,8 +146,7 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 
 
 def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
-    reason = " ".join(str(error).split())[:160]
-    got = f"{type(model).__name__} ({type(error).__name__}: {reason})"
+    got = f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})"
     return InputError(expected, got, fix)
 
 

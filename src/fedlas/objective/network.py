@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError, describe, in_a_line, suggestion
 from fedlas._core.extras import require
 from fedlas.objective.call import class_logits, unwrapped
 from fedlas.objective.objective import Objective
@@ -147,9 +147,9 @@ class OnnxModel(nn.Module):
         try:
             result = self._session.run([self._output], arrays)[0]
         except Exception as error:  # whatever an operator refuses
-            reason = " ".join(str(error).split())[:300]
             fix = "Pass batches as the model was exported with."
-            raise InputError("onnxruntime must run the batch", reason, fix) from error
+            got = in_a_line(error, 300)
+            raise InputError("onnxruntime must run the batch", got, fix) from error
         if not isinstance(result, np.ndarray):
             fix = "Convert it without a zipmap: options={'zipmap': False}."
             raise InputError(f"output {self._output!r} must be an array", describe(result), fix)
@@ -173,9 +173,10 @@ def _session(path: Any) -> Any:
         for each in (*session.get_inputs(), *session.get_outputs()):
             each.name  # noqa: B018 (one that is no text raises)
     except Exception as error:  # of any kind of damage
-        reason = " ".join(str(error).split())[:200]
         fix = "Pass a file that torch.onnx.export or fedlas.deploy.export wrote."
-        raise InputError("onnxruntime must load the file", f"{path} ({reason})", fix) from error
+        raise InputError(
+            "onnxruntime must load the file", f"{path} ({in_a_line(error)})", fix
+        ) from error
     return session
 
 

@@ -61,8 +61,11 @@ class View:
         check_count("crop", self.crop)
         check_count("resize", self.resize)
         if self.resize < self.crop:
-            fix = "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop."
-            raise InputError(f"resize must be at least crop={self.crop}", self.resize, fix)
+            raise InputError(
+                f"resize must be at least crop={self.crop}",
+                self.resize,
+                "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop.",
+            )
         check_choice("train_crop", self.train_crop, get_args(TrainCrop))
         check_choice("interpolation", self.interpolation, get_args(Interpolation))
         check_number("min_area", self.min_area, low=0, high=1, low_open=True)
@@ -187,8 +190,11 @@ class Files(_Lazy):
             or self.target.dtype != torch.int64
             or not len(self.names)
         ):
-            expected = f"target must be int64 ({len(self.names)},) like the names, at least one"
-            raise InputError(expected, describe(self.target), "Pass one class index per file.")
+            raise InputError(
+                f"target must be int64 ({len(self.names)},) like the names, at least one",
+                describe(self.target),
+                "Pass one class index per file.",
+            )
 
     @classmethod
     def of(

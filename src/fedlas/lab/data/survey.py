@@ -123,9 +123,11 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         shown = "; ".join(broken[:5]) + (
             f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         )
-        expected = "every file with an image suffix must be a readable image"
-        got = f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}"
-        raise InputError(expected, got, "Repair or remove them: training refuses them, too.")
+        raise InputError(
+            "every file with an image suffix must be a readable image",
+            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
+            "Repair or remove them: training refuses them, too.",
+        )
     counts = {
         part: {name: len(listed) for name, listed in by_class.items()}
         for part, by_class in parts.items()
