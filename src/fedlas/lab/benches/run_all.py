@@ -68,7 +68,7 @@ class BenchOutcome:
         """Raise InputError, with the reason of the first run that failed, if no run in ``folder`` finished."""
         if self.finished:
             return
-        for run, error in list(self.failed.items())[:1]:
+        for run, error in self.failed.items():
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
             raise InputError(
                 "a run must finish",

@@ -162,9 +162,5 @@ def part_of(data: Any, name: str) -> Part:
             describe(target),
             "Number the classes from 0.",
         )
-    return Images(_shaped(inputs), target.long())
-
-
-def _shaped(inputs: Tensor) -> Tensor:
-    """Return one number a sample as rows of one feature."""
-    return inputs[:, None] if inputs.ndim == 1 else inputs
+    # One number a sample is a row of one feature.
+    return Images(inputs[:, None] if inputs.ndim == 1 else inputs, target.long())

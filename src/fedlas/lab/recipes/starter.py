@@ -9,7 +9,6 @@ from importlib.resources import files
 from fedlas._core.extras import require
 from fedlas.lab.data.splits import FEWEST_VALIDATION
 from fedlas.lab.data.survey import Survey
-from fedlas.lab.train.config import TrainConfig
 
 _LARGEST = 64
 """Pixels a side: larger images are made smaller, so that a first run takes minutes on a CPU."""
@@ -70,9 +69,7 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
         contents=contents,
         chosen=chosen,
         parts=parts,
-        about=f"{contents.images:,} images{f': {parts}' if parts else ''}",
         quoted=_quoted,
-        precision=TrainConfig().precision,
     )
 
 

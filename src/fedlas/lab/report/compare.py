@@ -16,9 +16,7 @@ from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import LIGHT, legend_outside
 from fedlas.present.table import DASH, Column, Table, column, table_of
-from fedlas.stats import PairedTest, holm, mean_interval, paired_t_test, seeds_needed
-
-LEVEL = 0.05
+from fedlas.stats import ALPHA, PairedTest, holm, mean_interval, paired_t_test, seeds_needed
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def sentence(difference: Difference, metric: str) -> str:
     n = len(difference.seeds)
     if difference.holm is None:
         return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
-    if difference.holm > LEVEL:
+    if difference.holm > ALPHA:
         needed = difference.needed
         more = "" if needed is None else f" About {needed} seeds would show one of this size."
         return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
@@ -161,7 +159,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     needed = None
     with suppress(InputError):  # no difference, or one that no affordable number of seeds finds
         needed = seeds_needed(result.mean, stdev(gaps))
-    interval = mean_interval(gaps, confidence_level=1 - LEVEL)
+    interval = mean_interval(gaps, confidence_level=1 - ALPHA)
     return replace(result, interval=interval, needed=needed)
 
 

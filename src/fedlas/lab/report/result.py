@@ -234,11 +234,12 @@ class BenchResult:
             scores = (sign * np.array(means[method]) for method in (a, b))
             left, *middle, right = test.probs(*scores, rope, random_state=SEED)
             rows.append([f"{a} : {b}", *(f"{p:.3f}" for p in (left, *(middle or [0.0]), right))])
-        about = column(metric)
-        title = f"{about.title}, {self.name}: probabilities"
+        title = f"{column(metric).title}, {self.name}: probabilities"
+        note = (
+            f"Bayesian signed ranks (Benavoli et al. 2017) over {len(self.models)} {self.kind}; "
+            f"differences up to {rope:g} are equivalent."
+        )
         heads = ("A : B", "A better", "equivalent", "B better")
-        note = f"Bayesian signed ranks (Benavoli et al. 2017) over {len(self.models)} {self.kind}"
-        note += f"; differences up to {rope:g} are equivalent." if rope else "; none is equivalent."
         return table_of(heads, rows, title=title, notes=[note])
 
     def blocks(

@@ -203,9 +203,8 @@ class LocalExecutor(Executor):
                         events.lost(task, result)
                         waiting.appendleft(task)
                     else:
-                        times = starts[task.run.name]
-                        ended = f"its process ended with {result}, {number_of(times, 'time')}"
-                        yield failed(task.run, ended)
+                        times = number_of(starts[task.run.name], "time")
+                        yield failed(task.run, f"its process ended with {result}, {times}")
         finally:
             end([worker.process for worker in workers])
 

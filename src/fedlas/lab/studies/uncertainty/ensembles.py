@@ -22,10 +22,6 @@ from fedlas.zoo.uncertainty.ensemble import average
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
 
-_DEEP = "deep-ensemble"
-_HYPER = "hyper-ensemble"
-_ORTHOGONAL = "orthogonal-ensemble"
-
 APART = (
     "no temperature: each run was validated on images of its own, which others were trained on; train them with "
     "--set data.split_seed=0, say"
@@ -34,7 +30,7 @@ APART = (
 
 
 @method(
-    _DEEP,
+    "deep-ensemble",
     "Deep ensemble",
     "Simple and Scalable Predictive Uncertainty Estimation",
     2017,
@@ -96,7 +92,7 @@ def _settings(member: RunFolder) -> dict[str, object]:
 
 
 @method(
-    _HYPER,
+    "hyper-ensemble",
     "Hyper-deep ensemble",
     "Hyperparameter Ensembles for Robustness",
     2020,
@@ -154,7 +150,7 @@ def hyper_ensemble(
 
 
 @method(
-    _ORTHOGONAL,
+    "orthogonal-ensemble",
     "Orthogonal ensemble",
     "Orthogonal Ensemble Networks for Biomedical Image Segmentation",
     2021,
@@ -205,7 +201,7 @@ def orthogonal_ensemble(
     parameters = 0
     for number in range(members):
         # The seed decides weights and order of a member; the split stays that of the run.
-        seed = run.seed if number == 0 else derive(run.seed, f"{_ORTHOGONAL}/{number}")
+        seed = run.seed if number == 0 else derive(run.seed, f"orthogonal-ensemble/{number}")
         member = replace(run, seed=seed, folder=folder / f"member{number}")
         objective = build_objective(member, splits, rank=accelerator.process_index)
         objective.penalty = OrthogonalityPenalty(earlier, **weights)
