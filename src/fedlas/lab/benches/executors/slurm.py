@@ -8,9 +8,11 @@ Source:
 from __future__ import annotations
 
 import shlex
+import subprocess
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,13 @@ from fedlas.lab.benches.executors.base import (
     Executor,
     Task,
     TaskResult,
+    failed,
     result_of,
 )
 from fedlas.lab.benches.executors.local import work
+
+_TURNS = 60
+"""Turns of half a second between two looks at the queue."""
 
 
 @EXECUTORS.register("slurm")
@@ -93,15 +99,28 @@ class SlurmExecutor(Executor):
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.
         pending = dict(zip(jobs, ready, strict=True))
+        absent: set[Any] = set()
         try:
-            while pending:
+            for turn in count(1):
+                # Without accounting, submitit waits for a killed job forever: it is gone if two looks do not find it.
+                gone: set[Any] = set()
+                if turn % _TURNS == 0 and (queue := queued_jobs()) is not None:
+                    now = {job for job in pending if str(job.job_id) not in queue}
+                    gone, absent = absent & now, now
                 for job, task in list(pending.items()):
                     if job.done():
                         del pending[job]
                         yield result_of(task, job.result)
+                    elif job in gone:
+                        del pending[job]
+                        reason = (
+                            f"Slurm job {job.job_id} ended without a result: killed or canceled"
+                        )
+                        yield failed(task.run, f"{reason}; its output is in {job.paths.stdout}")
                 events.idle()
-                if pending:
-                    time.sleep(0.5)
+                if not pending:
+                    return
+                time.sleep(0.5)
         finally:
             for job in pending:
                 job.cancel(check=False)
@@ -135,6 +154,15 @@ class SlurmExecutor(Executor):
             additional_parameters={"requeue": True, **(self.sbatch or {})},
         )
         return executor
+
+
+def queued_jobs() -> list[str] | None:
+    """Return the numbers of the jobs in Slurm's queue, running ones too; None if it does not say."""
+    try:
+        command = ["squeue", "--noheader", "--array", "--format=%i"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def job_folder(bench: Path) -> Path:
