@@ -13,12 +13,7 @@ from fedlas.losses._base import LOSSES, Batch, Loss
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
-    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice.
-
-    Args:
-        logits: ``(N, C)``.
-        target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``.
-    """
+    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice."""
     probs = F.softmax(logits, dim=1)
     if target.ndim == 2:
         return (probs - target).square().sum(dim=1)

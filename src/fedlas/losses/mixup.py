@@ -27,12 +27,7 @@ from fedlas.losses._base import (
 
 
 def check_mixable(inputs: Any, target: Any) -> None:
-    """Refuse what cannot be mixed sample by sample.
-
-    Raises:
-        InputError: If the inputs are no floating tensor ``(N, ...)``, or the target is neither integers ``(N, ...)``
-            nor floats ``(N, C, ...)``.
-    """
+    """Refuse what cannot be mixed sample by sample."""
     both = is_dense(inputs) and is_dense(target) and not inputs.is_meta and not target.is_meta
     if both and inputs.is_floating_point() and inputs.ndim and inputs.shape[:1] == target.shape[:1]:
         labels = not target.is_complex() and target.dtype != torch.bool

@@ -376,11 +376,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def class_weights(weight: Any) -> Tensor | None:
-    """Copy class weights ``(C,)`` in the default dtype; None stays None.
-
-    Raises:
-        InputError: If they are not one row of finite, non-negative numbers, one of them above 0.
-    """
+    """Copy class weights ``(C,)`` in the default dtype; None stays None."""
     if weight is None:
         return None
     try:

@@ -58,11 +58,7 @@ def soft_target(target: Tensor, look: bool) -> Tensor:
 
 
 def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
-    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
-
-    Raises:
-        NonFiniteError: If the loss does not support them at all, or a target is masked.
-    """
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`."""
     masked = logits == float("-inf")
     if valid is not None:
         masked &= valid[:, None]
@@ -92,10 +88,8 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
 def unless_weightless(
     target: Tensor, valid: Tensor | None, weight: Tensor, look: bool
 ) -> Tensor | None:
-    """Return the mask of positions that count: none where all of them would have a class weight of 0.
-
-    Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
-    """
+    """Return the mask of positions that count: none where all of them would have a class weight of 0."""
+    # Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
     each = target @ weight if target.ndim == 2 else weight[target]
     some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
     if look and bool(some):

@@ -42,13 +42,7 @@ channel by which they were divided."""
 
 
 def needs_of(entry: Entry[Score]) -> frozenset[str]:
-    """Return the inputs of the score, out of :data:`INPUTS`.
-
-    Example:
-        >>> import fedlas.zoo.ood
-        >>> sorted(needs_of(OOD_SCORES["kl-matching"]))
-        ['logits', 'val']
-    """
+    """Return the inputs of the score, out of :data:`INPUTS`."""
     return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
 

@@ -283,11 +283,7 @@ def _detectors() -> Any:
 
 
 def check_bank(features: Tensor, train: Predictions) -> Tensor:
-    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score.
-
-    Raises:
-        InputError: If ``train`` has none, or another number of them.
-    """
+    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score."""
     bank = check_predictions(train).features
     if bank is None:
         raise InputError(

@@ -111,11 +111,7 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Draw new weights in each forward pass inside this context, in ``eval()`` too.
-
-    Raises:
-        InputError: If the model has no Bayesian layers.
-    """
+    """Draw new weights in each forward pass inside this context, in ``eval()`` too."""
     layers = checked_layers(model)
     for layer in layers:
         layer.sampled = True
@@ -128,11 +124,7 @@ def sampling(model: nn.Module) -> Iterator[None]:
 
 
 def checked_layers(model: nn.Module) -> list[Any]:
-    """Return the layers of ``model`` whose weights are Gaussians, at least one.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the layers of ``model`` whose weights are Gaussians, at least one."""
     layers = bayesian_layers(model)
     if not layers:
         raise InputError(

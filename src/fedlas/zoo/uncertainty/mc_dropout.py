@@ -103,11 +103,7 @@ class DropoutSamples(nn.Module):
 
 @contextmanager
 def dropout_on(model: nn.Module) -> Iterator[None]:
-    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode.
-
-    Raises:
-        InputError: If the model has no dropout with a rate above 0.
-    """
+    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode."""
     modes = [(layer, layer.training) for layer in active_dropout(model)]
     for layer, _ in modes:
         layer.training = True
@@ -119,11 +115,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
 
 
 def active_dropout(model: nn.Module) -> list[nn.Module]:
-    """Return the dropout layers of ``model`` whose rate is above 0.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """Return the dropout layers of ``model`` whose rate is above 0."""
     layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
     if not layers:
         raise InputError(
