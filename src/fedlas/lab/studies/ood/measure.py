@@ -189,11 +189,8 @@ def measure_run(
                 if stage == BEFORE:
                     scores[other.label, score] = (inside, theirs)
     if not detected:
-        raise InputError(
-            "a score must be computable",
-            next(iter(not_run.values()), "none was chosen"),
-            "Choose others with --scores.",
-        )
+        reason = next(iter(not_run.values()), "none was chosen")
+        raise InputError("a score must be computable", reason, "Choose others with --scores.")
     counts = {other.label: size for other, size in zip(others, sizes[1:], strict=True)}
     notes = {other.label: other.notes for other in others}
     return RunResult(folder, temperature, sizes[0], counts, notes, detected, scores, not_run)
