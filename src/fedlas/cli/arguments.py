@@ -53,8 +53,9 @@ def check_page_options(args: argparse.Namespace, name: str) -> None:
     if place is not None:
         check_page(name, place)
     elif args.title or args.period:
-        fix = "Add it, or leave them out."
-        raise InputError("--title and --period are for the page", f"no {name}", fix)
+        raise InputError(
+            "--title and --period are for the page", f"no {name}", "Add it, or leave them out."
+        )
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:

@@ -173,13 +173,16 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.calibrate == ALL and args.require:
-        fix = "Name one calibrator."
-        raise InputError("--require is for one model", "--calibrate all", fix)
+        raise InputError("--require is for one model", "--calibrate all", "Name one calibrator.")
     if args.file.is_dir() and columns is not None:
-        fix = "Leave their options out, or name a file of predictions."
-        raise InputError("columns are for files", f"the folder {args.file}", fix)
+        raise InputError(
+            "columns are for files",
+            f"the folder {args.file}",
+            "Leave their options out, or name a file of predictions.",
+        )
     check_page_options(args, "--report")
     read = [path.resolve() for path in (args.file, args.on) if path is not None]
     if args.report is not None and args.report.resolve() in read:
-        fix = "It would replace predictions."
-        raise InputError("--report must be another file", args.report, fix)
+        raise InputError(
+            "--report must be another file", args.report, "It would replace predictions."
+        )

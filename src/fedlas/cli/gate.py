@@ -37,13 +37,19 @@ class Requirement:
         """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``."""
         match = _RULE.fullmatch(text)
         if match is None:
-            fix = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
-            raise InputError("--require must be a metric, <= or >=, and a number", repr(text), fix)
+            raise InputError(
+                "--require must be a metric, <= or >=, and a number",
+                repr(text),
+                "Write 'ece<=0.03' or 'accuracy>=90%', in quotes.",
+            )
         metric, sign, number, percent = match.groups()
         metrics = list(names)
         if metric not in metrics:
-            expected = f"--require must name a metric of these predictions, {', '.join(metrics)}"
-            raise InputError(expected, repr(metric), suggestion(metric, metrics))
+            raise InputError(
+                f"--require must name a metric of these predictions, {', '.join(metrics)}",
+                repr(metric),
+                suggestion(metric, metrics),
+            )
         return cls(metric, sign, float(number) / (100 if percent else 1))
 
     def __str__(self) -> str:
@@ -108,10 +114,11 @@ def check_directed(metrics: Sequence[str]) -> None:
             directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
-            expected = (
-                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}"
+            raise InputError(
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}",
+                repr(metric),
+                suggestion(metric, directed),
             )
-            raise InputError(expected, repr(metric), suggestion(metric, directed))
 
 
 def status_of(checks: Sequence[Check]) -> int:
@@ -174,8 +181,11 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
             f"{got} shows the result of {option}", f"no {option}", f"Add {option}, or leave it out."
         )
     if rules and args.replicates == 0:
-        fix = "Leave --replicates out: without intervals nothing shows what is chance."
-        raise InputError(f"{option} needs replicates", 0, fix)
+        raise InputError(
+            f"{option} needs replicates",
+            0,
+            "Leave --replicates out: without intervals nothing shows what is chance.",
+        )
 
 
 def show_gate(checks: Sequence[Check], args: argparse.Namespace, *, suite: str) -> int:

@@ -12,8 +12,8 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -143,8 +143,16 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
-    with _without_collection():
+    # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
+    pauses = gc.isenabled() and "torch" not in sys.modules
+    if pauses:
+        gc.disable()
+    try:
         parsed = _parse(words)
+    finally:
+        if pauses:
+            gc.freeze()
+            gc.enable()
     try:
         return int(parsed.run(parsed))
     except InputError as error:
@@ -153,21 +161,6 @@ def run(words: list[str]) -> int:
         if (error.owner or "").partition(".")[0] in _CALLED:
             error.owner = f"fedlas {words[0]}"
         raise
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Import what a subcommand needs without a search for garbage, of which imports make none."""
-    # To look through all that torch consists of takes a quarter of a second. A process that has torch may have garbage.
-    collects = gc.isenabled() and "torch" not in sys.modules
-    if collects:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.freeze()
-            gc.enable()
 
 
 def in_options(text: str, subcommand: str) -> str:

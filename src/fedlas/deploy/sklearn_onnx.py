@@ -100,22 +100,33 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
 
 def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
     skl2onnx = require("skl2onnx", extra="skl2onnx")
+    types = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
+    histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
+    if getattr(last, "is_categorical_", None) is not None:
+        raise InputError(
+            "skl2onnx must convert the estimator, whose trees it takes for trees of numbers",
+            f"{type(last).__name__} with categorical_features",
+            "Encode the categories in a pipeline before it, or train LightGBM or CatBoost.",
+        )
     try:
         with quiet:
-            proto = skl2onnx.to_onnx(
+            proto = skl2onnx.convert_sklearn(
                 estimator,
-                rows[:1],
+                initial_types=types.guess_initial_types(rows[:1], None),
                 options={id(last): options} if options else None,
                 target_opset=_VERSIONS,
+                custom_conversion_functions={histograms: _histogram_trees},
             )
     except NameError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        fix = (
+        raise _refused(
+            "skl2onnx must convert the estimator",
+            last,
+            error,
             "Save the model by skops or pickle instead, or choose another estimator, such as "
-            "GradientBoostingClassifier or LightGBM."
-        )
-        raise _refused("skl2onnx must convert the estimator", last, error, fix) from error
+            "GradientBoostingClassifier or LightGBM.",
+        ) from error
     # It names the versions that its nodes need at least; graphs are merged in one version.
     versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
     helper = require("onnx.helper", extra="export")
@@ -124,6 +135,23 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
         helper.make_opsetid(domain, version) for domain, version in versions.items()
     )
     return proto
+
+
+def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
+    """Convert the trees of a ``HistGradientBoostingClassifier``."""
+    # Where missing numbers go, skl2onnx 1.20 writes as booleans, which protobuf no longer takes for whole numbers.
+    trees = require("skl2onnx.operator_converters.random_forest", extra="skl2onnx")
+    add_node = container.add_node
+
+    def add(*place: Any, **attributes: Any) -> None:
+        where = "nodes_missing_value_tracks_true"
+        if where in attributes:
+            attributes[where] = [int(each) for each in attributes[where]]
+        add_node(*place, **attributes)
+
+    container.add_node = add
+    trees.convert_sklearn_random_forest_classifier(scope, operator, container)
+    container.add_node = add_node
 
 
 def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
@@ -146,8 +174,9 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
 
 
 def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
-    got = f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})"
-    return InputError(expected, got, fix)
+    return InputError(
+        expected, f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})", fix
+    )
 
 
 def _side_layer(model: Any) -> nn.Module | None:
@@ -156,9 +185,11 @@ def _side_layer(model: Any) -> nn.Module | None:
         return None
     side = model.side_columns_
     if callable(model.features) or not side.is_numeric:
-        got = "a function of yours" if callable(model.features) else "columns with categories"
-        fix = "Fit it with features=False, or encode the categories in a pipeline."
-        raise InputError("side information must come from numbers in X", got, fix)
+        raise InputError(
+            "side information must come from numbers in X",
+            "a function of yours" if callable(model.features) else "columns with categories",
+            "Fit it with features=False, or encode the categories in a pipeline.",
+        )
     layer: nn.Module = side.layer()
     return layer
 
@@ -251,9 +282,11 @@ def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
     if len(trees) != 1 or others:
-        got = f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}"
-        fix = "Train it with trees alone, and a classification objective."
-        raise InputError("a booster must become one node of trees", got, fix)
+        raise InputError(
+            "a booster must become one node of trees",
+            f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}",
+            "Train it with trees alone, and a classification objective.",
+        )
     (node,) = trees
     for attribute in node.attribute:
         if attribute.name == "post_transform" and raw_scores:
@@ -284,6 +317,9 @@ def _trees_of(estimator: Any) -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        expected = f"the converter for {package} must take it"
-        fix = f"Save the model by {package} itself or by pickle."
-        raise _refused(expected, estimator, error, fix) from error
+        raise _refused(
+            f"the converter for {package} must take it",
+            estimator,
+            error,
+            f"Save the model by {package} itself or by pickle.",
+        ) from error

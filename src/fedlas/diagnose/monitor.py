@@ -146,8 +146,11 @@ class GateMonitor:
             InputError: If :meth:`on_held_out` was not called since the last epoch.
         """
         if not self._parts:
-            fix = "Call on_held_out(logits, features) for each validation batch first."
-            raise InputError("an epoch must have at least one held-out batch", "none", fix)
+            raise InputError(
+                "an epoch must have at least one held-out batch",
+                "none",
+                "Call on_held_out(logits, features) for each validation batch first.",
+            )
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []
         psi8 = psi.to(torch.int8)

@@ -94,15 +94,18 @@ class CriterionMixin:
         super().__init__(*args, **kwargs)
         trainer = self._trainer
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
-            fix = (
-                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            raise InputError(
+                "criterion must be a loss with reduction 'mean'",
+                describe(criterion),
+                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-            expected = "criterion must be a loss with reduction 'mean'"
-            raise InputError(expected, describe(criterion), fix)
         self.needs = refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
         if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
-            got = "compute_loss_func or label_smoothing_factor too"
-            raise InputError("criterion must be the only loss", got, "Leave them out.")
+            raise InputError(
+                "criterion must be the only loss",
+                "compute_loss_func or label_smoothing_factor too",
+                "Leave them out.",
+            )
         # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(trainer.args.device)
         self.pool = pool
@@ -131,8 +134,9 @@ class CriterionMixin:
         labels = inputs.pop("labels", None)
         index = inputs.pop("index", None)
         if labels is None:
-            fix = "Return them from the data set."
-            raise InputError("each batch must have 'labels'", sorted(inputs), fix)
+            raise InputError(
+                "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
+            )
         # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(outputs)
@@ -187,11 +191,11 @@ class CriterionMixin:
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
-            expected = (
-                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            raise InputError(
+                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
+                describe(features),
+                "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
             )
-            fix = "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned."
-            raise InputError(expected, describe(features), fix)
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -261,9 +265,11 @@ class CriterionMixin:
         output = self._parent.evaluation_loop(dataloader, description, only_loss, *args, **kwargs)
         if update is not None and learns:
             if output.predictions is None or output.label_ids is None:
-                expected = "the criterion must see the predictions of each evaluation"
-                fix = "Set batch_eval_metrics=False."
-                raise InputError(expected, "an evaluation that keeps none", fix)
+                raise InputError(
+                    "the criterion must see the predictions of each evaluation",
+                    "an evaluation that keeps none",
+                    "Set batch_eval_metrics=False.",
+                )
             update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
         return output
 
@@ -299,9 +305,11 @@ class CriterionMixin:
             self._folder, output_loading_info=True, **options
         )
         if about["missing_keys"]:
-            got = f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}"
-            fix = "Resume with the model that wrote it."
-            raise InputError("a checkpoint must hold every weight of the model", got, fix)
+            raise InputError(
+                "a checkpoint must hold every weight of the model",
+                f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
+                "Resume with the model that wrote it.",
+            )
         model.load_state_dict(translated.state_dict())
 
     def _load_criterion(self) -> None:
@@ -310,14 +318,17 @@ class CriterionMixin:
             try:
                 self.criterion.load_state_dict(load_tensors(path))
             except (OSError, ValueError) as error:
-                fix = "Resume from an earlier checkpoint."
                 raise InputError(
-                    f"{CRITERION_FILE} must be whole", f"{path} ({error})", fix
+                    f"{CRITERION_FILE} must be whole",
+                    f"{path} ({error})",
+                    "Resume from an earlier checkpoint.",
                 ) from error
         elif self.criterion.state_dict():
-            fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
-            expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
-            raise InputError(expected, f"{self._folder} without it", fix)
+            raise InputError(
+                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
+                f"{self._folder} without it",
+                "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
+            )
 
     @property
     def _trainer(self) -> Any:

@@ -159,9 +159,10 @@ def save_pretrained(
         check_choice("an option", option, sorted(options))
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
-        fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
         raise InputError(
-            "the model must have save(path), or be an existing file", describe(model), fix
+            "the model must have save(path), or be an existing file",
+            describe(model),
+            "Pass a CalibratedModel, or a file that fedlas export wrote.",
         )
     content = _card_of(card)
     name = WEIGHTS if source is None else check_name("the model's file", source.name, "Rename it.")
@@ -173,9 +174,10 @@ def save_pretrained(
     if is_file(place / README) and _MINE not in (place / README).read_text(
         encoding="utf-8", errors="replace"
     ):
-        fix = "Choose another folder, or move that file away."
         raise InputError(
-            f"{README} must be missing, or a model card of this function", place / README, fix
+            f"{README} must be missing, or a model card of this function",
+            place / README,
+            "Choose another folder, or move that file away.",
         )
     write_json(place / CARD, content)
     if source is None:

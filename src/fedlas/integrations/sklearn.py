@@ -242,10 +242,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             return wants and choice is None
         if not callable(choice) or not wants:
             where = f"a function for {type(calibrator).__name__}"
-            got = where if callable(choice) else describe(choice)
-            fix = "Leave features out, or choose calibrator='auto'."
-            expected = "features must be None, False or a function, for a calibrator that uses them"
-            raise InputError(expected, got, fix)
+            raise InputError(
+                "features must be None, False or a function, for a calibrator that uses them",
+                where if callable(choice) else describe(choice),
+                "Leave features out, or choose calibrator='auto'.",
+            )
         return True
 
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
@@ -266,13 +267,17 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         elif isinstance(choice, Calibrator):
             calibrator = copy.deepcopy(choice)
         else:
-            fix = "Pass a name such as 'temperature', or TemperatureScaling()."
-            raise InputError("calibrator must be a name or a Calibrator", describe(choice), fix)
+            raise InputError(
+                "calibrator must be a name or a Calibrator",
+                describe(choice),
+                "Pass a name such as 'temperature', or TemperatureScaling().",
+            )
         if calibrator.needs:
             what = ", ".join(sorted(calibrator.needs))
-            fix = "Choose one that works on logits alone, e.g. 'vector'."
             raise InputError(
-                "the calibrator must need nothing but logits", f"one that needs {what}", fix
+                "the calibrator must need nothing but logits",
+                f"one that needs {what}",
+                "Choose one that works on logits alone, e.g. 'vector'.",
             )
         return calibrator
 
@@ -309,8 +314,11 @@ class CalibrationScorer:
     def __post_init__(self) -> None:
         check_count("num_bins", self.num_bins)
         if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
-            fix = f"Choose one of {', '.join(_directed())}."
-            raise InputError("metric must have a better direction", self.metric, fix)
+            raise InputError(
+                "metric must have a better direction",
+                self.metric,
+                f"Choose one of {', '.join(_directed())}.",
+            )
 
     @property
     def name(self) -> str:
@@ -368,8 +376,11 @@ def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[st
 
 def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     if not hasattr(estimator, "predict_proba"):
-        fix = "Put it into a CalibratedClassifier, which has them."
-        raise InputError("the estimator must have predict_proba", type(estimator).__name__, fix)
+        raise InputError(
+            "the estimator must have predict_proba",
+            type(estimator).__name__,
+            "Put it into a CalibratedClassifier, which has them.",
+        )
     return predictions_from(
         estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
     )
@@ -392,7 +403,9 @@ def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
         missing = np.setdiff1d(classes, np.asarray(y)[train])
         if len(missing):
             names = ", ".join(map(str, missing[:5]))
-            fix = "Use stratified folds, and at least two samples a class."
-            expected = "each training fold must have samples of every class"
-            raise InputError(expected, f"fold {number} without {names}", fix)
+            raise InputError(
+                "each training fold must have samples of every class",
+                f"fold {number} without {names}",
+                "Use stratified folds, and at least two samples a class.",
+            )
     return splits

@@ -21,7 +21,7 @@ from fedlas.predictions.predictions import AnyPredictions
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
 _PRECISION = 1e-12
-_NODES_TIMES_SCALE = 8.0
+_NODES_TIMES_SCALE = 16.0
 _MOST_ROUNDS = 200
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
 
@@ -45,6 +45,31 @@ class Spectra:
     def lowest(self, count: int) -> NDArray[Any]:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
         return self.values[:, :count]
+
+    def integrals(self, scales: Floats, rows: Integers) -> Floats:
+        """Return the integral over [0, 1] of ``|r(t)|`` of ``rows (k,)``, smoothed on ``scales (k,)``."""
+        # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the
+        # gaps are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes'
+        # own diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never
+        # raises the integral.
+        least = np.maximum(self.fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
+        integrals = np.empty(len(scales))
+        # `exp(-nothing)` is so far below the precision that it plays no part which rows are computed together.
+        nothing = -3.0 * math.log(self.precision)
+        for count in np.unique(nodes):  # few sizes
+            which = np.flatnonzero(nodes == count)
+            # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
+            steps = (scales[which, None] * STEPS) ** 2
+            # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
+            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), nothing)) or 1
+            spectra = self.lowest(some)[rows[which]]
+            spectra = spectra * np.exp(-_DECAY[: spectra.shape[1]] * steps)
+            smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
+            integrals[which] = (
+                smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+            )
+        return integrals
 
 
 def gaps_on_nodes(runs: Ranking) -> Floats:
@@ -70,41 +95,6 @@ def spectrum(nodes: Floats) -> NDArray[np.complex128]:
     return np.fft.rfft(mirrored)
 
 
-class SmoothedGaps:
-    """For each row, ``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian."""
-
-    # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the gaps
-    # are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes' own
-    # diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the
-    # integral.
-
-    def __init__(self, spectra: Spectra) -> None:
-        self._spectra = spectra
-
-    def __call__(self, scales: Floats, rows: Integers) -> Floats:
-        """Return the integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
-        least = np.maximum(
-            self._spectra.fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS)
-        )
-        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
-        integrals = np.empty(len(scales))
-        # `exp(-nothing)` is so far below the precision that it plays no part which rows are computed together.
-        nothing = -3.0 * math.log(self._spectra.precision)
-        for count in np.unique(nodes):  # few sizes
-            which = np.flatnonzero(nodes == count)
-            # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
-            steps = (scales[which, None] * STEPS) ** 2
-            # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
-            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), nothing)) or 1
-            spectra = self._spectra.lowest(some)[rows[which]]
-            spectra = spectra * np.exp(-_DECAY[: spectra.shape[1]] * steps)
-            smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
-            integrals[which] = (
-                smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
-            )
-        return integrals
-
-
 def fixed_scales(
     integrals: Callable[[Floats, Integers], Floats],
     total: Floats,
@@ -123,11 +113,8 @@ def fixed_scales(
     at_other = integrals(other, every) - other
     result = np.where(np.abs(at_one) <= precision, one, other)
     active = np.flatnonzero((np.abs(at_one) > precision) & (np.abs(at_other) > precision))
-    swap = at_one < 0
-    low = np.where(swap, other, one)
-    high = np.where(swap, one, other)
-    at_low = np.where(swap, at_other, at_one)
-    at_high = np.where(swap, at_one, at_other)
+    low, high = np.sort([one, other], axis=0)
+    at_high, at_low = np.sort([at_one, at_other], axis=0)
     last = np.zeros(len(total))  # side of the last guess: 1 if the zero was above it
     for _ in range(_MOST_ROUNDS):
         if len(active) == 0:
@@ -158,7 +145,7 @@ def smooth_error(source: Ranking | Spectra) -> Floats:
         return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
     total = np.abs(source.lowest(1)[:, 0].real) / 2
-    return fixed_scales(SmoothedGaps(source), total, guess=source.guess, precision=source.precision)
+    return fixed_scales(source.integrals, total, guess=source.guess, precision=source.precision)
 
 
 def _published(predictions: AnyPredictions) -> float:

@@ -201,9 +201,10 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
 def refuse_weights(predictions: Any) -> None:
     """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
     if getattr(predictions, "weights", None) is not None:
-        fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
         raise InputError(
-            'predictions must have no weights with variant="reference"', "weights", fix
+            'predictions must have no weights with variant="reference"',
+            "weights",
+            'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).',
         )
 
 

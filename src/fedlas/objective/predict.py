@@ -151,8 +151,11 @@ def predict(
 def _function(features: object) -> Callable[..., Any]:
     if callable(features):
         return features
-    fix = "Pass True for the head's input, or a function of the model's inputs."
-    raise InputError("features must be True, False or a function", describe(features), fix)
+    raise InputError(
+        "features must be True, False or a function",
+        describe(features),
+        "Pass True for the head's input, or a function of the model's inputs.",
+    )
 
 
 MOST_NOISE = 32.0

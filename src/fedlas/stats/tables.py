@@ -159,28 +159,17 @@ def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
     return order, np.take_along_axis(probs, order, axis=1)
 
 
-class Waves:
-    """Cosines of ascending frequencies at the confidence of each group of rows; computed when first asked for."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._positions = np.pi * rows.groups.confidence
-        self._values = np.empty((0, len(self._positions)))
-
-    def lowest(self, count: int) -> Floats:
-        """Return those of the ``count`` lowest frequencies ``(count, G)``."""
-        values = self._values
-        if count > len(values):
-            more = np.cos(np.arange(len(values), count)[:, None] * self._positions)
-            self._values = values = np.concatenate([values, more])
-        return values[:count]
+def _waves(rows: Rows) -> Floats:
+    """Return cosines of ascending frequencies at the confidence of each group ``(G, K)``."""
+    return np.cos(np.pi * rows.groups.confidence[:, None] * np.arange(_FREQUENCIES))
 
 
 class GroupSpectra(Spectra):
     """Cosine transforms of gaps of groups of rows, which are at their mean confidence; computed as far as needed."""
 
-    # Fewer nodes than the metric has, and less precision, are enough: integrals are within 0.1 % of the metric's,
-    # scales within a thousandth of the largest standard error of a mean gap.
-    fewest = 2**6
+    # Fewer nodes than the metric has, and less precision, are enough.
+    precision = 1e-7
+    fewest = 2**11
 
     def __init__(self, block: Replicates) -> None:
         rows = block.rows
@@ -189,18 +178,15 @@ class GroupSpectra(Spectra):
             gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
         super().__init__(np.empty((len(gaps), 0)))
         self._gaps = 2.0 / rows.num_samples * gaps
-        self._waves = rows.table(Waves)
-        self.precision = 1e-3 / math.sqrt(rows.num_samples)
+        self._waves = rows.table(_waves)
         # About the smooth error of a calibrated model; of another the mean gap is a better guess.
         self.guess = 0.3 / math.cbrt(rows.num_samples)
 
     def lowest(self, count: int) -> Floats:
         """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
-        count = min(count, _FREQUENCIES)
-        done = self.values.shape[1]
-        if count > done:
-            more = self._gaps @ self._waves.lowest(count)[done:].T
-            self.values = np.concatenate([self.values, more], axis=1)
+        more = self._waves[:, self.values.shape[1] : count]
+        if more.size:
+            self.values = np.concatenate([self.values, self._gaps @ more], axis=1)
         return self.values[:, :count]
 
 

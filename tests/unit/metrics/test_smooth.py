@@ -10,7 +10,6 @@ from fedlas.metrics import smooth_calibration_error
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import (
     STEPS,
-    SmoothedGaps,
     Spectra,
     fixed_scales,
     gaps_on_nodes,
@@ -47,7 +46,7 @@ def bound(predictions, scale):
 def smoothed_gap(predictions):
     """``scale -> integral``, as the metric has it."""
     nodes = gaps_on_nodes(FineGrid.of(predictions).table())
-    gaps = SmoothedGaps(Spectra(spectrum(nodes)[None]))
+    gaps = Spectra(spectrum(nodes)[None]).integrals
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 

@@ -7,7 +7,7 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import METRICS
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.smooth import SmoothedGaps, Spectra, fixed_scales, gaps_on_nodes, spectrum
+from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
 from fedlas.stats.draws import redrawn, resampled
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Rows
@@ -33,15 +33,13 @@ def test_values(sharpness, certain):
     for draw in (resampled, redrawn):
         (block,) = draw(rows, replicates=12, seed=0)
         one_by_one = [entry.value(p) for p in block.predictions()]
-        # A thousandth of the largest standard error of a mean gap, and what a kink between two nodes adds.
-        near = {"rtol": 1e-3, "atol": 1e-3 / np.sqrt(rows.num_samples)}
-        np.testing.assert_allclose(replicate_values(entry, block), one_by_one, **near)
+        np.testing.assert_allclose(replicate_values(entry, block), one_by_one, rtol=1e-5, atol=1e-7)
 
 
 def test_the_given_rows_once():
     rows = Rows(sampled(1.3, 0.2), 15)
     value = replicate_values(METRICS["smooth_ece"], Resampled(rows, np.ones((1, 400))))
-    assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), rel=2e-4)
+    assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
 
 
 def test_what_other_replicates_are_in_a_block_plays_no_part():
@@ -61,5 +59,5 @@ def test_a_worse_guess_finds_the_same(guess):
     rows = Rows(sampled(1.3, 0.2), 15)
     spectra = Spectra(spectrum(gaps_on_nodes(FineGrid.of(rows.predictions).table()))[None])
     total = np.abs(spectra.lowest(1)[:, 0].real) / 2
-    (scale,) = fixed_scales(SmoothedGaps(spectra), total, guess=guess)
+    (scale,) = fixed_scales(spectra.integrals, total, guess=guess)
     assert scale == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-11)

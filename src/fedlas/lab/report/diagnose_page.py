@@ -40,6 +40,7 @@ class Case:
     image: str
     index: int
     text: str
+    head: str = ""
 
 
 def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str:
