@@ -24,6 +24,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     SoftmaxRegression,
     bias_corrected_temperature,
 )
+from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -75,7 +76,7 @@ class HeldOutLoss:
     def losses(self, penalties: Penalties) -> Tensor:
         """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
         if penalties not in self._losses:
-            losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
+            losses = zeros(len(self._target))
             for fold, test in enumerate(self._folds):
                 problem = self._penalized(fold, penalties)
                 self._last[fold] = affine = problem.solve(
@@ -269,7 +270,6 @@ def far_off(count: Tensor, relative: Tensor) -> str | None:
 
 @CALIBRATORS.register(
     "vector",
-    title="Vector",
     paper="On Calibration of Modern Neural Networks",
     year=2017,
     url="https://arxiv.org/abs/1706.04599",

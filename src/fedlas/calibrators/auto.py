@@ -20,7 +20,6 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
 
 @CALIBRATORS.register(
     "auto",
-    title="Auto",
     paper="Super Learner",
     year=2007,
     url="https://doi.org/10.2202/1544-6115.1309",

@@ -46,6 +46,8 @@ from fedlas.stats.proportion import effective_samples
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+_RARE = ("num_features", "top_label", "least_log", "array_of")
+"""What a file says of the fit only if it differs from the usual."""
 
 
 class CalibratorRegistry(Registry["type[Calibrator]"]):
@@ -318,10 +320,7 @@ class Calibrator(ABC):
             "format": FORMAT,
             "calibrator": registry_name(self),
             "num_classes": fitted(self.num_classes),
-            **({} if self.num_features is None else {"num_features": self.num_features}),
-            **({"top_label": True} if self.top_label else {}),
-            **({} if self.least_log is None else {"least_log": self.least_log}),
-            **({} if self.array_of is None else {"array_of": self.array_of}),
+            **{name: value for name in _RARE if (value := getattr(self, name))},
             "options": self._plain_arguments(),
             "state": self._plain_state(),
         }
@@ -335,14 +334,7 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        try:
-            content = read_json(path)
-        except FileNotFoundError as error:
-            raise InputError("the file must exist", path, "Check the path.") from error
-        except (OSError, ValueError) as error:
-            expected = "the file must be JSON written by Calibrator.save"
-            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
-        return cls.from_plain(content, source=path)
+        return cls.from_plain(read_saved(path, "Calibrator"), source=path)
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
@@ -415,6 +407,17 @@ class Calibrator(ABC):
     @property
     def _owner(self) -> str:
         return type(self).__name__
+
+
+def read_saved(path: str | Path, writer: str) -> Any:
+    """Return the plain values of a file that the ``save`` of a class wrote."""
+    try:
+        return read_json(path)
+    except FileNotFoundError as error:
+        raise InputError("the file must exist", path, "Check the path.") from error
+    except (OSError, ValueError) as error:
+        expected = f"the file must be JSON written by {writer}.save"
+        raise InputError(expected, f"{path} ({error})", "Save it again.") from error
 
 
 def registry_name(calibrator: Calibrator) -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
@@ -20,7 +19,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import fitted, must
+from fedlas.calibrators._fit.state import doubles, fitted, must
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, Fit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -111,8 +110,7 @@ class RegularizedMatrix(AffineCalibrator):
             penalties.intercept,
             penalties.freedom,
         )
-        kept = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-        return self.map_type(affine.weight, affine.bias, kept)
+        return self.map_type(affine.weight, affine.bias, doubles(numbers))
 
     def _chosen(
         self,
@@ -181,7 +179,6 @@ def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[floa
 
 @CALIBRATORS.register(
     "matrix",
-    title="Matrix",
     paper="Beyond Temperature Scaling: Obtaining Well-Calibrated Multiclass Probabilities with Dirichlet Calibration",
     year=2019,
     url="https://arxiv.org/abs/1910.12656",
@@ -255,7 +252,6 @@ class MatrixScaling(RegularizedMatrix):
 
 @CALIBRATORS.register(
     "dirichlet",
-    title="Dirichlet",
     paper="Beyond Temperature Scaling: Obtaining Well-Calibrated Multiclass Probabilities with Dirichlet Calibration",
     year=2019,
     url="https://arxiv.org/abs/1910.12656",

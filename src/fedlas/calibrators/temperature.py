@@ -13,7 +13,7 @@ from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
 from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, must
 from fedlas.calibrators._fit.temperature_search import (
     nll_temperature,
     temperatures_of_parts,
@@ -56,7 +56,7 @@ class Divided(nn.Module):
     @classmethod
     def at(cls, temperature: float, doubt: str | None = None) -> Divided:
         """Return the map of a temperature, with what to warn about."""
-        return with_doubts(cls(scalar(temperature), doubt is not None), doubt)
+        return with_doubts(cls(doubles(temperature), doubt is not None), doubt)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
@@ -92,7 +92,6 @@ class SingleTemperature(Calibrator):
 
 @CALIBRATORS.register(
     "temperature",
-    title="Temperature",
     paper="On Calibration of Modern Neural Networks",
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
@@ -173,7 +172,6 @@ def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
 
 @CALIBRATORS.register(
     "drift-temperature",
-    title="Drift temperature",
     paper="Post-hoc Uncertainty Calibration for Domain Drift Scenarios",
     year=2021,
     url="https://arxiv.org/abs/2012.10988",
@@ -232,8 +230,6 @@ class Mixture(Numbers):
     """
 
     shapes: ClassVar = {"temperature": "", "weights": "3"}
-    temperature: Tensor
-    weights: Tensor
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return its log-probabilities for logits ``(n, C)``."""
@@ -259,7 +255,6 @@ class Mixture(Numbers):
 
 @CALIBRATORS.register(
     "ensemble-temperature",
-    title="Ensemble temperature",
     paper="Mix-n-Match: Ensemble and Compositional Methods for Uncertainty Calibration in Deep Learning",
     year=2020,
     url="https://arxiv.org/abs/2003.07329",
@@ -320,5 +315,5 @@ class EnsembleTemperatureScaling(Calibrator):
             weights[2] = MAX_UNIFORM
             doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
         return with_doubts(
-            Mixture(temperature=scalar(best.value), weights=weights), best.doubt, doubt
+            Mixture(temperature=doubles(best.value), weights=weights), best.doubt, doubt
         )

@@ -43,14 +43,6 @@ class VennCurves(Numbers):
 
     shapes: ClassVar = {"size": "C", "at": "P", "low": "L", "high": "L"}
     has_steps = True
-    size: Tensor
-    at: Tensor
-    low: Tensor
-    high: Tensor
-    _edges: Tensor
-    _next: Tensor
-    _lows: Tensor
-    _highs: Tensor
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)

@@ -36,6 +36,13 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
     return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
 
 
+def evenly(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, at even distances."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
+
+
 def sample_numbers(
     logits: Tensor, target: Tensor, features: Tensor | None = None
 ) -> NDArray[np.int64]:

@@ -19,6 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedlas.calibrators._fit.state import zeros
+
 _MOST_STEPS = 100
 _MOST_PRODUCTS = 1000
 _MOST_HALVINGS = 60
@@ -285,9 +287,7 @@ def mixture_weights(
     Returns:
         Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
     """
-    prior = (
-        torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
-    )
+    prior = zeros(parts.shape[1]) if prior is None else prior
     weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
     total = float(counts.sum() + prior.sum())
     if start is None and len(prior) <= _FEW:

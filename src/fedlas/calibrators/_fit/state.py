@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,10 @@ def must(condition: object, text: str) -> None:
         raise ValueError(text)
 
 
-def scalar(value: float) -> Tensor:
-    """Return a number as a float64 buffer ``()``."""
-    return torch.tensor(value, dtype=torch.float64, device="cpu")
+zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
+ones = partial(torch.ones, dtype=torch.float64, device="cpu")
+doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+"""As those of torch: float64 on the CPU, whatever the defaults are; not every accelerator has float64."""
 
 
 class Numbers(nn.Module):
@@ -45,6 +47,9 @@ class Numbers(nn.Module):
     """
 
     shapes: ClassVar[dict[str, str]]
+    if TYPE_CHECKING:  # every buffer, without naming each again
+
+        def __getattr__(self, name: str) -> Tensor: ...
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
@@ -91,7 +96,7 @@ def load_map(
     must(kind is not None and isinstance(state, dict), "the state must be that of a map")
     numbers = {name: read_array(state, name) for name in state}
     columns = [classes] if features is None else [classes, features]
-    probe = [torch.zeros(2, each, dtype=torch.float64, device="cpu") for each in columns]
+    probe = [zeros(2, each) for each in columns]
     try:
         # Numbers are checked before it is called: hostile shapes could take gigabytes.
         row_map = _built(kind, numbers, classes, parts)
@@ -134,7 +139,7 @@ def read_array(state: Mapping[str, Any], name: str) -> Tensor:
         numbers = torch.tensor(state[name], device="cpu")
         must(numbers.dtype != torch.bool, "a truth value")
         if numbers.dtype != torch.int64:
-            numbers = torch.tensor(state[name], dtype=torch.float64, device="cpu")
+            numbers = doubles(state[name])
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     must(numbers.isfinite().all(), f"{name} must be finite numbers")
