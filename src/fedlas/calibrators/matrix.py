@@ -19,7 +19,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import doubles, fitted, must
+from fedlas.calibrators._fit.state import doubles, must
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, Fit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -101,16 +101,9 @@ class RegularizedMatrix(AffineCalibrator):
         affine = None
         if doubt != NO_GAIN:
             affine = problem(inputs, val.target, weights_of(val), penalties).solve()
-        return Fit(affine, doubt, penalties)
-
-    def _as_map(self, affine: AffineMap, fit: Fit) -> AffineMap:
-        penalties = fitted(fit.penalties)
-        numbers = (
-            min(penalties.off_diagonal, _LARGEST),
-            penalties.intercept,
-            penalties.freedom,
-        )
-        return self.map_type(affine.weight, affine.bias, doubles(numbers))
+        off_diagonal = min(penalties.off_diagonal, _LARGEST)
+        numbers = doubles([off_diagonal, penalties.intercept, penalties.freedom])
+        return Fit(affine, doubt, (numbers,))
 
     def _chosen(
         self,
