@@ -145,10 +145,7 @@ class HistogramBinning(Calibrator):
         return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
 
     def _cuts(self, columns: Tensor) -> Tensor:
-        """Return inner edges of bins of equal mass ``(C, B - 1)``, each midway between the samples on both sides.
-
-        ``columns (C, N)`` are the probabilities of each class.
-        """
+        """Return inner edges of bins of equal mass ``(C, B - 1)``, midway between samples, of columns ``(C, N)``."""
         # torch takes several times as long
         ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
         below = ones(len(ordered), self.num_bins - 1)

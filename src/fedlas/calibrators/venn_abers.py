@@ -171,11 +171,9 @@ def venn_curve(
 
 
 def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``.
-
-    The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
-    moves to the right past one group after the other, so that all take as long as one regression.
-    """
+    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``."""
+    # The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
+    # moves to the right past one group after the other, so that all take as long as one regression.
     points = [
         (-1.0, -1.0),
         (0.0, 0.0),

@@ -204,10 +204,8 @@ def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
-    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform.
-
-    Newton's method from 0. The log-odds are a concave, rising function of ``s``, so steps never pass the root.
-    """
+    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform."""
+    # Newton's method from 0. The log-odds are a concave, rising function of s, so steps never pass the root.
     behind = rows - rows.gather(1, top)
     goal = goal.clamp(min=-math.log(rows.shape[1] - 1))
     scale = torch.full_like(goal, _LEAST_SCALE)

@@ -302,10 +302,8 @@ def mixture_weights(
 
 
 def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float) -> Tensor:
-    """Return weights near the maximum: of the objective less ``n sum_k w_k``, which needs no constraint on their sum.
-
-    A barrier worth a quarter of the gap keeps them above 0.
-    """
+    """Return weights near the maximum of the objective less ``n sum_k w_k``, which needs no constraint on their sum."""
+    # Worth a quarter of the gap; it keeps them above 0.
     barrier = prior + _GAP / 4 / len(prior)
 
     def loss(weights: Tensor) -> float:
