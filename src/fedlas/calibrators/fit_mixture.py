@@ -11,7 +11,6 @@ from fedlas._core.check import InputError
 from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import (
     canonical_order,
-    equal_rows,
     evenly,
     sample_numbers,
     stratified_folds,
@@ -38,7 +37,9 @@ PRIOR = {RAW: 2.0, "temperature": 2.0}
 _PRIOR_BESIDE_FEATURES = 1.0
 """Samples that these count in addition where there are regressions on features."""
 _STEPS = 500
-"""Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
+"""Most steps from equal weights. They often end before the maximum, where few other samples gain no more."""
+_MANY = 2000
+"""With more samples held out the weights are those at the maximum."""
 _SMALLEST = 1e-3
 """Members of a smaller weight are left out."""
 _LEAST_OF_FEATURES = 0.01
@@ -50,10 +51,8 @@ _FLEXIBLE = 2**19
 second each."""
 _FEWEST_ROWS = 10
 """Rows a class that these members must have."""
-_ENOUGH_HELD_OUT = 2000
-"""Folds are left out until they have this many distinct samples together: the weights need no more."""
 _MOST_HELD_OUT = 2**22
-"""Most logits of held-out rows that are predicted."""
+"""Folds are held out until they have this many logits together; no more are predicted."""
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
@@ -182,19 +181,14 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
 
-    # Distinct rows are counted: where scores have few values, one fold holds them all and says little.
-    rows = equal_rows(val.logits) if val.features is None else number
-    distinct = torch.from_numpy(np.unique(rows, return_index=True)[1])
-    sizes = torch.bincount(folds[distinct]).cumsum(0) * (samples / len(np.unique(number)))
-    left_out = 0
-    if val.num_classes > 1 and int(folds.max()) > 0:
-        left_out = min(int((sizes < _ENOUGH_HELD_OUT).sum()) + 1, int(folds.max()) + 1)
+    # Every fold is held out unless logits are many: of one alone the weights depend on which rows are in it.
     order = canonical_order(val.logits, val.target, val.features)
-    most = max(_ENOUGH_HELD_OUT, _MOST_HELD_OUT // val.num_classes)
-    held_out = []
-    for fold in range(left_out):
-        inside = order[folds[order] == fold]
-        held_out.append(evenly(inside, most).sort().values)
+    sizes = torch.bincount(folds).cumsum(0) * val.num_classes
+    count = min(len(sizes), int((sizes < _MOST_HELD_OUT).sum()) + 1)
+    if len(sizes) == 1 or val.num_classes == 1:
+        count = 0
+    most = max(_MANY, _MOST_HELD_OUT // val.num_classes) // max(1, count)
+    held_out = [evenly(order[folds[order] == fold], most).sort().values for fold in range(count)]
     thinned = torch.zeros(val.num_samples, dtype=torch.bool, device="cpu")
     thinned[evenly(order, _FLEXIBLE // val.num_classes)] = True
     copies = torch.from_numpy(np.unique(number, return_index=True)[1])
@@ -202,18 +196,13 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
 
 
 def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
-    """Return the weights of the members and the last map.
-
-    Args:
-        log_probs: Log-probabilities by the members for the rows held out ``(K, n, C)``.
-        prior: Samples that each counts in addition.
-        split: What is held out.
-    """
+    """Return weights and last map, from the members' log-probabilities ``(K, n, C)`` and what each counts more."""
     target = split.val.target.cpu()[split.rows]
     weights = weights_of(split.val)[split.rows]
     counts = doubles(prior)
     parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
-    start = torch.full_like(counts, 1 / len(counts))
+    few = float(weights.sum()) <= _MANY
+    start = torch.full_like(counts, 1 / len(counts)) if few else None
     shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
 
     # The map of the mixture, where samples are enough.

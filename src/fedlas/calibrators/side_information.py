@@ -78,7 +78,7 @@ class Plan:
 
 _SOFTMAX = 100
 """Multiplications that take as long as one number of a softmax."""
-_AFFORDABLE = 1e9
+_AFFORDABLE = 2e9
 _AFFORDABLE_A_LOGIT = 150.0
 _PLANS = (
     Plan(),

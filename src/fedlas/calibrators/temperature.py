@@ -80,6 +80,11 @@ class SingleTemperature(Calibrator):
             "" if self._map is None else f"  # temperature {self.temperature:.4g}"
         )
 
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
+        """Return the map of ``val``."""
+        best = nll_temperature(val)
+        return Divided.at(best.value, best.doubt)
+
     @property
     def temperature(self) -> float:
         """The fitted temperature: above 1 if the model was over-confident.
@@ -149,8 +154,7 @@ class TemperatureScaling(SingleTemperature):
             at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
             ends = [f"temperature {temperature:g}"] if at_end else []
             return Divided.at(temperature, at_bound(*ends, objective="ECE"))
-        best = nll_temperature(val)
-        return Divided.at(best.value, best.doubt)
+        return super().fit_map(val)
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
         """Return maps of parts of the samples, by two steps from the map of all."""
@@ -207,11 +211,6 @@ class DriftTemperature(SingleTemperature):
     Source:
         Tomani et al. 2021 (CVPR), applied to temperature scaling ("TS-P").
     """
-
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
-        """Return the map of ``val``."""
-        best = nll_temperature(val)
-        return Divided.at(best.value, best.doubt)
 
 
 MAX_UNIFORM = 0.99
