@@ -1,4 +1,4 @@
-"""Draws the README's figure: ``python docs/front.py PREDICTIONS.npz`` writes ``docs/front.svg``.
+"""Draws the README's figure: ``python docs/front.py PREDICTIONS.npz`` writes ``docs/front.svg``; they hold features.
 
 The first half of the predictions fits the calibrator, the second half is drawn before and after it.
 """

@@ -47,7 +47,7 @@ __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
 _RARE = ("num_features", "top_label", "least_log", "array_of")
-"""What a file says of the fit only if it differs from the usual."""
+"""What a file holds only if it differs from the usual."""
 
 
 class CalibratorRegistry(Registry["type[Calibrator]"]):
