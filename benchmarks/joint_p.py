@@ -9,6 +9,8 @@ a sharpness: 1 is a calibrated model, above 1 an over-confident one. Counts are 
     python benchmarks/joint_p.py delong --sets 2000 --mean -1
     python benchmarks/joint_p.py coverage --sets 1000 --mean -1
     python benchmarks/joint_p.py coverage --sets 500 --mean -1 --samples 5000 --cluster-rows 100
+    python benchmarks/joint_p.py coverage --sets 1000 --mean -1 --samples 5000 --cluster-rows 10 --sharpness 1.5 \
+        --clusters-only
 """
 
 from __future__ import annotations
@@ -76,12 +78,14 @@ def coverage(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     """Return whether each interval holds the truth, once with clusters and once as if all rows were independent.
 
     Rows of a cluster share a part of their log-odds that the model knows, and a part that it does not know, so that
-    their outcomes depend on each other. The model's probabilities are right on average over clusters.
+    their outcomes depend on each other. The model's probabilities are right on average over clusters, unless its
+    log-odds are ``sharpness`` times too large.
     """
-    truth = truths(args.mean, CLUSTER_SD if args.cluster_rows else 0.0)
+    truth = truths(args.mean, CLUSTER_SD if args.cluster_rows else 0.0, args.sharpness)
     predictions, clusters = visits(seed, args)
     hits = {}
-    for kind in ("ignored", "clusters") if args.cluster_rows else ("clusters",):
+    compared = args.cluster_rows and not args.clusters_only
+    for kind in ("ignored", "clusters") if compared else ("clusters",):
         each = replace(predictions, clusters=clusters if kind == "clusters" else None)
         for name, interval in intervals(each, args.replicates, seed).items():
             hits[f"{name}, {kind}"] = interval.low <= truth[name] <= interval.high
@@ -110,7 +114,7 @@ def intervals(
 
 def delong(seed: int, args: argparse.Namespace) -> dict[str, bool]:
     """Return whether the intervals of AUROC (DeLong) and average precision hold the truth."""
-    truth = truths(args.mean, 0.0)
+    truth = truths(args.mean, 0.0, args.sharpness)
     predictions, _ = visits(seed, args)
     area = binary.auroc(predictions)
     hits = {"auroc": area.low <= truth["auroc"] <= area.high}
@@ -145,7 +149,7 @@ def visits(seed: int, args: argparse.Namespace) -> tuple[Predictions, torch.Tens
     hidden = random.normal(0.0, hidden_sd, units)[number]
     event = random.random(args.samples) < 1.0 / (1.0 + np.exp(-(log_odds + hidden)))
     probs = marginal(log_odds, hidden_sd)
-    column = torch.from_numpy(np.log(probs) - np.log1p(-probs))
+    column = args.sharpness * torch.from_numpy(np.log(probs) - np.log1p(-probs))
     two = Predictions(
         torch.stack([torch.zeros_like(column), column], dim=1), torch.from_numpy(event).long()
     )
@@ -153,25 +157,38 @@ def visits(seed: int, args: argparse.Namespace) -> tuple[Predictions, torch.Tens
 
 
 @functools.cache
-def truths(mean: float, hidden_sd: float, samples: int = 4_000_000) -> dict[str, float]:
+def truths(
+    mean: float, hidden_sd: float, sharpness: float, samples: int = 4_000_000
+) -> dict[str, float]:
     """Return the measures of very many rows whose outcomes count by their probability, so without chance of labels."""
     random = np.random.default_rng(10**6)
     log_odds = random.normal(mean, KNOWN_SD * np.sqrt(2.0), samples)
     probs = np.sort(marginal(log_odds, hidden_sd))[::-1]
+    claimed_log_odds = sharpness * (np.log(probs) - np.log1p(-probs))
+    claimed = 1.0 / (1.0 + np.exp(-claimed_log_odds))
     events = probs.cumsum()
     others = (1.0 - probs).cumsum()
     truth = {
         "observed": float(probs.mean()),
-        "brier": float((2.0 * probs * (1.0 - probs)).mean()),
-        "nll": float(-(probs * np.log(probs) + (1.0 - probs) * np.log1p(-probs)).mean()),
+        "brier": float(2.0 * (probs * (1.0 - claimed) ** 2 + (1.0 - probs) * claimed**2).mean()),
+        "nll": float(-(probs * np.log(claimed) + (1.0 - probs) * np.log1p(-claimed)).mean()),
         "auroc": float(((1.0 - probs) * events).sum() / (events[-1] * others[-1])),
         "average_precision": float((probs * events / (events + others)).sum() / events[-1]),
-        "slope": 1.0,
-        "in_the_large": 0.0,
-        "ici": 0.0,
+        "slope": 1.0 / sharpness,
+        "in_the_large": shift_to(float(probs.mean()), claimed_log_odds),
+        "ici": float(np.abs(claimed - probs).mean()),
     }
     print({name: round(number, 4) for name, number in truth.items()}, flush=True)
     return truth
+
+
+def shift_to(rate: float, log_odds: np.ndarray) -> float:
+    """Return by how much all log-odds must rise so that their mean probability is ``rate``: Newton's method."""
+    shift = 0.0
+    for _ in range(20):
+        probs = 1.0 / (1.0 + np.exp(-(log_odds + shift)))
+        shift += (rate - float(probs.mean())) / float((probs * (1.0 - probs)).mean())
+    return shift
 
 
 def count(
@@ -209,6 +226,9 @@ def main() -> None:
         type=int,
         default=0,
         help="rows of a cluster; 0: no hidden part, no clusters",
+    )
+    parser.add_argument(
+        "--clusters-only", action="store_true", help="do not also measure rows as if independent"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -16,10 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent / "site"))
 from command_line import command_line
 from figures import FIGURES, draw
 from gallery import arrange, run_notebooks
+from reference import name_examples, overview, source_of
 
 ROOT = Path(__file__).parents[1]
 LINKS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 ICONS = {"Paper": "fa-solid fa-file-lines", "Repository": "fa-brands fa-github"}
+REPOSITORY = LINKS.get("Repository")  # the one place where its address stands is pyproject.toml
 
 project = "fedlas"
 release = version = fedlas.__version__
@@ -37,6 +39,7 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    *(["sphinx.ext.linkcode"] if REPOSITORY else []),
 ]
 
 NAVIGATION = {
@@ -125,6 +128,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "image_scrapers": ("gallery.scrape",),
     "reset_modules": ("matplotlib", "gallery.begin"),
+    "within_subsection_order": "gallery.Order",
     "download_all_examples": False,
     "show_signature": False,
     "capture_repr": (),
@@ -138,6 +142,7 @@ myst_heading_anchors = 4
 # Reference: what a package exports, in its own order, types and defaults in the signature.
 autodoc_default_options = {
     "members": True,
+    "no-value": True,
     "exclude-members": "extra_repr, set_fit_request, set_partial_fit_request, set_predict_proba_request, "
     "set_score_request",
 }
@@ -164,9 +169,12 @@ html_use_index = html_domain_indices = False  # the search finds names
 html_theme_options = {
     "logo": {"text": html_title},
     "header_links_before_dropdown": 9,
-    "navbar_persistent": [],
+    "navbar_persistent": ["search-button"],  # on a phone; else the field in the margin
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
-    "icon_links": [{"name": name, "url": url, "icon": ICONS[name]} for name, url in LINKS.items()],
+    "icon_links": [
+        {"name": name, "url": url, "icon": ICONS.get(name, "fa-solid fa-link")}
+        for name, url in LINKS.items()
+    ],
     "navigation_depth": 1,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
@@ -204,6 +212,8 @@ def complete(_app: Any, page: str, source: list[str]) -> None:
     )
     for package in re.findall(r"automodule:: (\S+)", text):
         describe_data(package)
+    directive = r"^```{eval-rst}\n\.\. automodule:: (\S+)"
+    text = re.sub(directive, lambda found: f"{overview(found[1])}\n{found[0]}", text, flags=re.M)
     if page in NAVIGATION:
         text += "\n".join(["\n```{toctree}", ":hidden:", "", *NAVIGATION[page], "```", ""])
     source[0] = text
@@ -224,6 +234,11 @@ def describe_data(package: str) -> None:
                 comments |= {key: lines for key, lines in documented.items() if key == ("", name)}
 
 
+def linkcode_resolve(_domain: str, info: dict[str, str]) -> str | None:
+    """Link an object to its lines in the repository."""
+    return source_of(info, str(REPOSITORY))
+
+
 def setup(app: Any) -> None:
     """Connect the steps that are this site's own."""
     app.add_config_value("notebooks", "*", "")
@@ -231,3 +246,4 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", run_notebooks, priority=900)
     app.connect("doctree-read", arrange)
     app.connect("source-read", complete)
+    app.connect("autodoc-process-docstring", name_examples, priority=900)  # after napoleon

@@ -8,14 +8,31 @@ from pathlib import Path
 
 from fedlas.cli.listing import listing
 
+RECOMMENDED = {
+    "losses": "ce ls mbls fedlas fedlas+ tempered-past controlled",
+    "calibrators": "auto temperature structured spline bcts matrix dirichlet vector platt beta isotonic venn-abers",
+    "metrics": "nll brier ece smooth_ece accuracy classwise_ece aurc",
+    "uncertainty": "deep-ensemble last-layer-laplace mc-dropout",
+    "ood": "knn",
+}
+"""Rows that a table of this kind shows first, in the order in which the page above it recommends them."""
 _PLACE = re.compile(r"(<!-- fedlas list (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """``text`` with its tables up to date."""
-    return _PLACE.sub(
-        lambda found: f"{found[1]}\n{listing(found[2]).markdown()}\n\n{found[3]}", text
+    return _PLACE.sub(lambda found: f"{found[1]}\n{_table(found[2])}\n\n{found[3]}", text)
+
+
+def _table(kind: str) -> str:
+    """The table of a kind, recommended rows first and the others as they are registered."""
+    head, rule, *rows = listing(kind).markdown().split("\n")
+    first = RECOMMENDED.get(kind, "").split()
+    places = {name: place for place, name in enumerate(first)}
+    rows.sort(
+        key=lambda row: places.get(row.split(" | ")[0].removeprefix("| ").strip(), len(first))
     )
+    return "\n".join([head, rule, *rows])
 
 
 if __name__ == "__main__":

@@ -61,6 +61,17 @@ def _same_draws():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def changeable(monkeypatch):
+    """``changeable(REGISTRY)``: the registry, whose entries the test may add to and take from."""
+
+    def change(registry):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        return registry
+
+    return change
+
+
 @pytest.fixture(autouse=True)
 def _pages_are_light(request, monkeypatch):
     """Leave out the SVG of a page's figures and the metrics after auto, which take most of the time of a report.

@@ -17,6 +17,20 @@ from fedlas.plots import LIGHT
 from fedlas.present.page import themed_svg
 
 _OWN_CALIBRATORS = dict(CALIBRATORS._entries)
+_ORDER = (
+    "churn", "clinical_risk", "image_to_onnx", "text_model", "language_model_logs", "segmentation", "month_of_drift",
+    "own_loss", "own_calibrator",
+)  # fmt: skip
+
+
+class Order:
+    """Sorts the examples as a reader meets the tasks: repair, then watch, then extend."""
+
+    def __init__(self, _folder: str) -> None: ...
+
+    def __call__(self, file: str) -> int:
+        """Return the place of a script."""
+        return _ORDER.index(Path(file).stem)
 
 
 def begin(_settings: Any, _script: str) -> None:

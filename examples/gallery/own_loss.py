@@ -5,6 +5,7 @@ A loss of your own, over five seeds
 One run of the new loss may look better than cross-entropy. Five seeds of each show no difference.
 """
 
+import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -55,5 +56,6 @@ print(result)
 # %%
 # A dot for each seed, and the ECE of a calibrated model as a line.
 
-ax = result.figure("ece")
-ax
+_, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+result.figure("ece", ax=ax)
+plt.show()

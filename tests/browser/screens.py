@@ -104,6 +104,8 @@ def opened(browser, address, screen, *, inside=None):
         has_touch=screen.phone,
         reduced_motion="reduce",
     )
+    # a busy machine may take longer than playwright's 30 seconds
+    context.set_default_timeout(300_000)
     try:
         page = context.new_page()
         there = Opened(page, screen, inside or address.rsplit("/", 1)[0])

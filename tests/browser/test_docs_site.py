@@ -66,7 +66,7 @@ def test_search_finds_and_leads_there(browser, docs_site, site, screen, from_dis
         page.keyboard.type("isotonic")
         page.keyboard.press("Enter")
         first = page.locator("#search-results ul.search a").first
-        first.wait_for(timeout=20_000)
+        first.wait_for()
         first.click()
         page.wait_for_url(lambda url: "search.html" not in url)
         assert "isotonic" in page.locator("article").inner_text().lower()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fakes_data import FAKES, OPTIONS
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import DATASETS, Files, Images, Source, load_dataset, split
 
 
@@ -31,7 +31,7 @@ def root(name, tmp_path, monkeypatch):
             "register it without files= if it needs none."
         )
     # a fake has other sums
-    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *arguments: True)
+    monkeypatch.setattr("torchvision.datasets.utils.check_md5", lambda *arguments: True)
     return str(FAKES[name](tmp_path))
 
 

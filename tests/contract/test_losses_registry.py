@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import LOSSES, LearnsFromValidation, Loss
 from fedlas.predictions import Predictions
 

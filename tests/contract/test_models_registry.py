@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import MODELS, build_model
 
 pytestmark = pytest.mark.system

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import (
     OOD_SCORES,

@@ -118,7 +118,7 @@ def test_evaluate_gives_what_can_be_had():
         class_estimates(top(p), replicates=60)
 
 
-def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough():
+def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough(changeable):
     def mean(predictions):
         return float(predictions.confidence.double().mean())
 
@@ -129,20 +129,16 @@ def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough():
         "paper": "none",
         "default": False,
     }
-    METRICS.register("somebodys", top_label=True, **settings)(mean)
-    try:
-        t = top(predictions(50))
-        found = estimates(t, ["somebodys"], replicates=60)["somebodys"]
-        assert found.low <= found.value == mean(t) <= found.high
-        assert found.floor == pytest.approx(found.value)
-    finally:
-        METRICS._entries.pop("somebodys")
+    changeable(METRICS).register("somebodys", top_label=True, **settings)(mean)
+    t = top(predictions(50))
+    found = estimates(t, ["somebodys"], replicates=60)["somebodys"]
+    assert found.low <= found.value == mean(t) <= found.high
+    assert found.floor == pytest.approx(found.value)
 
 
 def test_diagrams_and_groups_are_equal():
     from fedlas.metrics import calibration_by_group, reliability_bins
-    from fedlas.plots import consistency_band
-    from fedlas.plots.risk_coverage import risk_coverage
+    from fedlas.plots import consistency_band, risk_coverage
 
     p = predictions()
     group = np.arange(300) % 3

@@ -6,9 +6,8 @@ import json
 import pytest
 import torch
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
 from fedlas.cli import main
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.measure import recorded
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method

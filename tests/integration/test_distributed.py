@@ -6,18 +6,17 @@ import itertools
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fedlas
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import LOSSES, NormConfidenceIndicator
+from gloo import RANKS, in_processes
 
 pytestmark = pytest.mark.system
 
-RANKS, STEPS, SAMPLES, C = 2, 3, 12, 4
+STEPS, SAMPLES, C = 3, 12, 4
 VARIANTS = {
     "fedlas-ablation, mean": ("fedlas-ablation", {"spread": "mean"}),
     "fedlas-ablation, against": ("fedlas-ablation", {"direction": "against"}),
@@ -117,35 +116,26 @@ def ignoring(target, positions):
 
 
 def worker(rank, folder, names, uneven_names):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
-    )
-    try:
-        found = {"indicator": indicator_steps(lambda tensor: part(rank, tensor))}
-        for name in names:
-            halves = [tuple(part(rank, tensor) for tensor in batch(step)) for step in range(STEPS)]
-            whole = objective(name)
-            found[name] = train(DistributedDataParallel(whole), whole, halves)
-            if name not in uneven_names:
-                continue
-            uneven = [
-                (inputs, ignoring(target, IGNORED[rank]), index) for inputs, target, index in halves
-            ]
-            whole = objective(name)
-            found[f"{name} uneven"] = train(DistributedDataParallel(whole), whole, uneven)
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    found = {"indicator": indicator_steps(lambda tensor: part(rank, tensor))}
+    for name in names:
+        halves = [tuple(part(rank, tensor) for tensor in batch(step)) for step in range(STEPS)]
+        whole = objective(name)
+        found[name] = train(DistributedDataParallel(whole), whole, halves)
+        if name not in uneven_names:
+            continue
+        uneven = [
+            (inputs, ignoring(target, IGNORED[rank]), index) for inputs, target, index in halves
+        ]
+        whole = objective(name)
+        found[f"{name} uneven"] = train(DistributedDataParallel(whole), whole, uneven)
+    torch.save(found, f"{folder}/{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of the processes saw; all scenarios share one start-up."""
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this PyTorch has no gloo")
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(worker, args=(str(folder), NAMES, list(filter(takes_ignored, NAMES))), nprocs=RANKS)
+    in_processes(worker, str(folder), NAMES, list(filter(takes_ignored, NAMES)))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedlas._core.extras import MissingExtraError
-from fedlas.cli.main import _parse, main
+from fedlas.cli import main
+from fedlas.cli.main import _parse
+from fedlas.errors import MissingExtraError
 from fedlas.lab.benches.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from

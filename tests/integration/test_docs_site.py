@@ -71,13 +71,18 @@ def site(docs_site):
     }
 
 
-@pytest.fixture(scope="module")
-def figures():
-    """The module that draws them."""
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "site" / "figures.py")
+def loaded(name):
+    """A module of the site's own steps."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "site" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """The module that draws them."""
+    return loaded("figures")
 
 
 def test_every_page_is_there(site):
@@ -190,6 +195,16 @@ def test_the_reference_has_every_public_name(site, module):
     assert [
         name for name in names if f"{module}.{name}" not in page.ids and name not in inner
     ] == []
+
+
+def test_everything_in_the_reference_has_an_example(site):
+    """Its own, or that of a function that returns it, to which a line leads."""
+    reference = loaded("reference")
+    for name, value in reference.documented().items():
+        assert ">>>" in value.__doc__ or list(reference.shown_by(value)), name
+    assert re.search(
+        r"For an example see .*#fedlas.stats.noise_floor", site["docs/reference/stats.html"].text
+    )
 
 
 def test_the_reference_has_every_integration(site):

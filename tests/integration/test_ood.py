@@ -258,33 +258,14 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
     arrays |= {f"{part}_target": own.target.numpy() for part in ("train", "test")}
     np.savez(tmp_path / "own.npz", **arrays)
-    status, _, err = call(
-        capsys,
-        "ood",
-        run,
-        "--data",
-        f"own=npz:{tmp_path}/own.npz",
-        "--scores",
-        "msp",
-        "--replicates",
-        "39",
-    )
+    command = ["ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp"]
+    status, _, err = call(capsys, *command, "--replicates", "39")
     assert status == 2
     assert "run's own test images" in err
     arrays["test_images"] = arrays["test_images"].copy()
     arrays["test_images"][5:] += 1
     np.savez(tmp_path / "own.npz", **arrays)
-    _, out, _ = call(
-        capsys,
-        "ood",
-        run,
-        "--data",
-        f"own=npz:{tmp_path}/own.npz",
-        "--scores",
-        "msp",
-        "--replicates",
-        "39",
-    )
+    _, out, _ = call(capsys, *command, "--replicates", "39")
     assert "5 of 60 images are among the run's own test images" in out
 
 

@@ -1,5 +1,6 @@
 """Two gloo processes on one run: the same result as one process, one writer, one voice."""
 
+import contextlib
 import json
 import os
 import signal
@@ -25,11 +26,18 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+def free_port():
+    """A port that is free, below those that the system gives to others unasked (from 32,768 on)."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
+
+
 def launch(out, *, processes, kill_main=None):
     """Start ``fedlas train`` as a launcher would: one process a rank; the main one may be killed at an event."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
     arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
     programs = [["-m", "fedlas"]] * processes
@@ -60,7 +68,7 @@ def launch(out, *, processes, kill_main=None):
 
 
 def finish(processes):
-    ended = [process.communicate(timeout=120) for process in processes]
+    ended = [process.communicate(timeout=1500) for process in processes]
     return [(process.returncode, *texts) for process, texts in zip(processes, ended, strict=True)]
 
 
@@ -109,10 +117,10 @@ def test_two_equal_one(folders):
 def test_killed_and_resumed_and_only_the_main_process_speaks(folders, tmp_path):
     out = tmp_path / "cut"
     main, other = launch(out, processes=2, kill_main=("renamed", "2", "SIGKILL", "checkpoint.pt"))
-    main.communicate(timeout=120)
+    main.communicate(timeout=1500)
     assert main.returncode == -signal.SIGKILL
     other.kill()  # it waits for the main one, or has seen that it is gone
-    other.communicate(timeout=60)
+    other.communicate(timeout=1500)
     assert load_checkpoint(out / "checkpoint.pt")["epoch"] == 2
     (main, output, errors), (other, silent, silent_errors) = finish(launch(out, processes=2))
     assert (main, other) == (0, 0), errors + silent_errors

@@ -10,9 +10,9 @@ import importlib
 import inspect
 import math
 import numbers
-import random
 import tempfile
 import warnings
+import zlib
 from contextlib import chdir
 from pathlib import Path
 
@@ -728,7 +728,9 @@ def show(part):
 
 def test_400_calls():
     calls = [call for call in every_call(heavy=False) if not call[0].name.startswith(SLOW)]
-    found = problems(random.Random(0).sample(calls, 400))
+    # A new name adds calls and moves none: a sample by position would be another after each change.
+    calls.sort(key=lambda call: zlib.crc32(f"{call[0].name} {call[1:]}".encode()))
+    found = problems(calls[:400])
     assert not found, "\n".join(found)
 
 

@@ -11,17 +11,17 @@ import torch
 
 import fedlas
 from fedlas import CalibratedModel
-from fedlas._core.check import InputError
+from fedlas._core.arrays import load_tensors
 from fedlas.calibrated.file import is_calibrated
-from fedlas.calibrators import Calibrator
-from fedlas.calibrators.multilabel import MultiLabelCalibration
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy import Card, Monitor
 from fedlas.deploy.monitor.state import read_state
+from fedlas.errors import InputError
 from fedlas.lab.data.sets.mnist import load_mnist
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.yaml_text import read_yaml
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.folder import PACK_MARK
+from fedlas.lab.runs.folder import PACK_MARK, RunFolder
 
 READERS = {
     "calibrator.json": Calibrator.load,
@@ -51,6 +51,34 @@ def write_pack(bench, files):
         for name, content in files.items():
             archive.writestr(name, content)
     return bench
+
+
+def test_a_changed_byte_is_noticed_where_there_is_a_check_sum(tmp_path):
+    """SECURITY.md says where: a digit of a text file outside of a pack is not."""
+    config = 'recipe: "A long name of a recipe"'
+    pack = write_pack(
+        tmp_path / "packed", {"ce-s0/config.yaml": config, "ce-s0/metrics.json": "{}"}
+    )
+    predictions = fedlas.Predictions(torch.ones(300, 2), torch.ones(300)).save(tmp_path / "a.npz")
+    torch.save({"weight": torch.ones(600)}, tmp_path / "checkpoint.pt")
+    one = np.ones(300, np.float32).tobytes()
+    read = {
+        predictions: (one, fedlas.Predictions.load),
+        tmp_path / "checkpoint.pt": (one, load_tensors),
+        pack / "runs.zip": (b"config.yaml", lambda path: RunFolder(path.parent / "ce-s0").config),
+    }
+    for path, (part, reader) in read.items():
+        reader(path)
+        content = bytearray(path.read_bytes())
+        content[content.index(part) + len(part) + 3] ^= 1
+        path.write_bytes(content)
+        with pytest.raises((InputError, ValueError), match=r"CRC|checksum|decompress"):
+            reader(path)
+    metrics = tmp_path / "run" / "metrics.json"
+    metrics.parent.mkdir()
+    metrics.write_text('{"parameters": 1}')
+    metrics.write_text('{"parameters": 2}')
+    assert RunFolder(metrics.parent).metrics == {"parameters": 2}
 
 
 LOG = json.dumps({"epoch": 1}) + "\n"

@@ -103,16 +103,21 @@ def test_local_links_lead_somewhere(page):
 
 
 def test_every_rule_of_security_is_held_by_tests_that_exist():
-    rows = [
-        line
-        for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("| ")
-    ]
-    for row in rows[1:]:
-        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
-        assert named, row
-        for path, name in named:
-            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = r"`(tests/[\w/]+\.py)::(\w+)`"
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(re.search(named, row) for row in rows[1:])
+    for path, name in re.findall(named, text):
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+def test_security_says_what_is_supported_and_reports_are_sent_there():
+    sections = re.findall(r"^## (.+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    is_released = any("unreleased" not in section for section in sections)
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert ("There is no release yet" in text) == (not is_released)
+    for file in ("bug.yml", "config.yml"):
+        assert "SECURITY.md" in (GITHUB / "ISSUE_TEMPLATE" / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def process_state():
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_eight_threads(name, tmp_path):
-    call, together = FUNCTIONS[name], threading.Barrier(THREADS, timeout=60)
+    call, together = FUNCTIONS[name], threading.Barrier(THREADS, timeout=300)
     (tmp_path / "alone").mkdir()
     alone, before = call(tmp_path / "alone"), process_state()
 

@@ -26,5 +26,11 @@ matchMedia("print").addEventListener("change", (paper) => {
   root.dataset.theme = paper.matches ? "light" : chosen
 })
 
+// A screen reader names the buttons that copy; the theme's menu gives the keyboard back to its button.
+for (const button of document.querySelectorAll("button.copybtn")) button.setAttribute("aria-label", "Copy")
+document.addEventListener("hidden.bs.dropdown", (menu) => {
+  if (document.activeElement === document.body) menu.target.focus()
+})
+
 // A page that was opened from disk may not fetch the beginnings of those that a search finds.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false

@@ -53,6 +53,11 @@ def reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
+def in_a_line(error: Exception, most: int = 200) -> str:
+    """Return the first characters of the text of an error in one line; the name of its kind if it has no text."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def describe(value: object) -> str:
     """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
     if isinstance(value, Tensor) and value.is_nested:
@@ -82,6 +87,14 @@ def check_number(
 
     Raises:
         InputError: If it is not a finite number in that range.
+
+    Example:
+        >>> check_number("alpha", 0.05, low=0, high=1)
+        0.05
+        >>> check_number("alpha", -1, low=0, high=1)
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.InputError: alpha must be a finite number in [0, 1]; got int -1. Choose alpha ...
     """
     number_like: Any = value
     if isinstance(value, numbers.Real) and not isinstance(number_like, bool):
@@ -106,6 +119,14 @@ def check_count(name: str, value: object, *, low: int | None = 1) -> int:
 
     Raises:
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
+
+    Example:
+        >>> check_count("num_bins", 15)
+        15
+        >>> check_count("num_bins", 0)
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.InputError: num_bins must be a whole number of at least 1; got int 0. Choose a ...
     """
     whole: Any = value
     number = (
@@ -238,6 +259,14 @@ def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
 
     Raises:
         InputError: If it is not; the message names the nearest choice.
+
+    Example:
+        >>> check_choice("reduction", "mean", ["mean", "sum", "none"])
+        'mean'
+        >>> check_choice("reduction", "men", ["mean", "sum", "none"])
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.InputError: reduction must be one of mean, sum, none; got 'men'. Did you mean 'mean'?
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
@@ -252,6 +281,14 @@ def check_logits(logits: Any) -> Tensor:
 
     Raises:
         InputError: For any other type, layout, dtype or number of dimensions.
+
+    Example:
+        >>> check_logits(torch.zeros(4, 3)).shape
+        torch.Size([4, 3])
+        >>> check_logits(torch.zeros(4))
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.InputError: logits must be a dense floating tensor (N, C) or (N, C, d1, ...); ...
     """
     if (
         is_dense(logits)
@@ -276,6 +313,12 @@ def check_dense(name: str, value: Tensor) -> None:
 
     Raises:
         InputError: If it is one.
+
+    Example:
+        >>> check_dense("features", torch.zeros(2, 3).to_sparse())
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.InputError: features must be a dense tensor on a device that holds values; got ...
     """
     if not is_dense(value) or value.is_meta or value.is_quantized:
         got = describe(value)
@@ -294,6 +337,12 @@ def check_finite(name: str, value: Tensor) -> None:
     Raises:
         NonFiniteError: If any element is NaN or infinite; the message counts them and names the first.
         InputError: If any is larger than ``LARGEST``, or the tensor is not dense.
+
+    Example:
+        >>> check_finite("features", torch.tensor([1.0, float("nan")]))
+        Traceback (most recent call last):
+            ...
+        fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2, the first ...
     """
     check_dense(name, value)
     if not value.is_floating_point() or not value.numel():
@@ -305,7 +354,7 @@ def check_finite(name: str, value: Tensor) -> None:
     if low >= -LARGEST and high <= LARGEST:
         return
     # From here on there is something to report, so the cost of a mask does not matter.
-    bad = ~torch.isfinite(value)
+    bad = ~torch.isfinite(wide)
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])

@@ -47,11 +47,22 @@ class InputError(ValueError):
 
 
 class NonFiniteError(InputError):
-    """Values that must be finite contain NaN or infinities."""
+    """Values that must be finite contain NaN or infinities.
+
+    Example:
+        >>> print(NonFiniteError("logits must be finite", "1 NaN of 20", "Find the step where the model diverged."))
+        logits must be finite; got 1 NaN of 20. Find the step where the model diverged.
+    """
 
 
 class CalibrationWarning(UserWarning):
-    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
+    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CalibrationWarning)  # stop where a result looks unusual
+    """
 
 
 _texts: ContextVar[list[str] | None] = ContextVar("texts", default=None)
@@ -161,7 +172,12 @@ def _is_public(module: str, name: str) -> bool:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return a sentence with the choice closest to a misspelled one; without a close one, with the first 30 choices."""
+    """Return a sentence with the choice closest to a misspelled one; without a close one, with the first 30 choices.
+
+    Example:
+        >>> suggestion("temprature", ["temperature", "isotonic"])
+        "Did you mean 'temperature'?"
+    """
     choices = list(names)
     # 0.5 is low enough for a misspelled name of three or four letters.
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)

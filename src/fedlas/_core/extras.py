@@ -24,7 +24,15 @@ TELEMETRY = {
 
 
 class MissingExtraError(ImportError):
-    """An optional package is needed but not installed; the message holds the command that installs it."""
+    """An optional package is needed but not installed; the message holds the command that installs it.
+
+    Example:
+        >>> try:
+        ...     require("no_such_package", extra="plots")
+        ... except MissingExtraError as error:
+        ...     print(error)
+        fedlas[plots]: this needs the package 'no_such_package'; it is not installed. Install it with: ...
+    """
 
 
 def require(package: str, *, extra: str) -> ModuleType:

@@ -295,7 +295,7 @@ def checked_path(path: object) -> Path:
     return Path(name)
 
 
-def parse_json(text: str, *, finite: bool = True) -> Any:
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     """Return values from JSON text; all JSON of the package is read here.
 
     Args:
@@ -303,13 +303,22 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
         finite: Refuse NaN and infinities, ``1e999`` among them.
 
     Raises:
-        ValueError: If it is not JSON, is nested too deeply, or has a number of thousands of digits.
+        ValueError: If it is not JSON, names a key twice, is nested too deeply, or has a number of thousands of digits.
     """
     kinds: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
     try:
-        return json.loads(text, **kinds)
+        return json.loads(text, object_pairs_hook=_each_once, **kinds)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shortened(repr(twice), 60)} is there twice")
+    return content
 
 
 def _refuse(constant: str) -> None:

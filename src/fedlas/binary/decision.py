@@ -14,7 +14,6 @@ from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level, z_score
-from fedlas.stats.proportion import clopper_pearson, weighted_share
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,10 @@ class Rule:
         budget: On how many samples one can act, out of as many as are tested.
         recall: Share of the events to find, in (0, 1].
         precision: Share of events among the samples that are acted on, in (0, 1].
+
+    Example:
+        >>> Rule(recall=0.8).words
+        'find 80 % of the events'
     """
 
     cost_ratio: float | None = None
@@ -100,19 +103,18 @@ class Decision:
     def plain(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON; omit what is not known."""
         content: dict[str, Any] = {"rule": self.rule.name, "value": self.rule.value}
-        content |= {"num_samples": self.num_samples, "events": self.events}
-        if self.threshold is None:
-            return content
-        estimates = {
-            name: getattr(self, name) for name in ("recall", "precision", "net_benefit", "over_all")
-        }
-        content |= {
-            name: getattr(self, name)
-            for name in ("threshold", "acted", "events_found", "false_alarms")
-        }
-        return content | {
-            name: each.plain() for name, each in estimates.items() if each is not None
-        }
+        for name in _PLAIN[: None if self.threshold is not None else 2]:
+            value = getattr(self, name)
+            if value is not None:
+                content[name] = value.plain() if isinstance(value, Estimate) else value
+        return content
+
+
+_PLAIN = (
+    "num_samples", "events", "threshold", "acted", "events_found", "false_alarms",
+    "recall", "precision", "net_benefit", "over_all",
+)  # fmt: skip
+"""What a decision shows beside its rule; without a threshold the first two."""
 
 
 def choose_threshold(
@@ -132,6 +134,13 @@ def choose_threshold(
 
     Raises:
         InputError: As all functions here, for predictions of other than two classes without ``positive``.
+
+    Example:
+        >>> import torch
+        >>> log_odds = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0])
+        >>> val = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), torch.tensor([0, 0, 1, 0, 1]))
+        >>> round(choose_threshold(val, Rule(recall=1.0), num_samples=5), 3)
+        0.269
     """
     data = positive_class(val, positive)
     if rule.name == "cost_ratio":
@@ -143,16 +152,16 @@ def choose_threshold(
     first = np.searchsorted(probability, np.unique(probability), side="left")
     hits = totals.positives[first]
     acted = hits + totals.others[first]
-    if rule.name == "recall":
-        fits = np.flatnonzero(hits >= rule.value * totals.positives[0] * (1.0 - 1e-12))
-        place = fits[-1] if len(fits) and totals.positives[0] > 0 else None
-    elif rule.name == "precision":
-        fits = np.flatnonzero(hits >= rule.value * acted * (1.0 - 1e-12))
-        place = fits[0] if len(fits) else None
+    # Bounds that are met but for rounding are met.
+    needed = rule.value * (1.0 - 1e-12)
+    if rule.name == "budget":
+        fits = acted / data.num_samples <= rule.value / num_samples * (1.0 + 1e-12)
     else:
-        fits = np.flatnonzero(acted / data.num_samples <= rule.value / num_samples * (1.0 + 1e-12))
-        place = fits[0] if len(fits) else None
-    return None if place is None else float(probability[first[place]])
+        fits = hits >= needed * (acted if rule.name == "precision" else totals.positives[0])
+    places = np.flatnonzero(fits)
+    if not len(places) or (rule.name == "recall" and totals.positives[0] == 0):
+        return None
+    return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
 def decide(
@@ -242,17 +251,5 @@ def _share(data: Positive, hits: Any, among: Any, confidence_level: float) -> Es
     rows = np.flatnonzero(among)
     if not len(rows):
         return None
-    inside = hits[rows]
-    value = float(np.average(inside, weights=data.counts[rows]))
-    if data.is_plain:
-        ends = clopper_pearson(int(inside.sum()), len(rows), confidence_level=confidence_level)
-    else:
-        clusters = (
-            None
-            if data.clusters is None
-            else np.unique(data.clusters[rows], return_inverse=True)[1]
-        )
-        ends = weighted_share(
-            inside, data.counts[rows], clusters, confidence_level=confidence_level
-        )
-    return Estimate(value, float(ends[0]), float(ends[1]), confidence_level=confidence_level)
+    share = data.share(hits, rows, confidence_level)
+    return Estimate(*share, confidence_level=confidence_level)

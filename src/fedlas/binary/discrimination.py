@@ -102,6 +102,7 @@ def average_precision(
     """
     check_level(confidence_level)
     check_count("replicates", replicates, low=0)
+    check_count("seed", seed, low=0)
     data = positive_class(predictions, positive, both_outcomes=True)
     return precision_estimate(data, confidence_level, replicates, seed)
 

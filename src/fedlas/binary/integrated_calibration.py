@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from fedlas.binary.cells import CellDraws, Loess, sums_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
-from fedlas.stats.estimates import RESAMPLING, Estimate
-from fedlas.stats.intervals import check_level, fewest_replicates
+from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, share_at_least
 
@@ -109,15 +109,8 @@ def integrated_calibration(
         "Regression by local fitting", Journal of Econometrics 37 (1988), for loess.
     """
     check_number("span", span, low=0.0, high=1.0, low_open=True)
-    check_level(confidence_level)
     check_count("seed", seed, low=0)
-    if check_count("replicates", replicates, low=0) and replicates < fewest_replicates(
-        confidence_level
-    ):
-        least = fewest_replicates(confidence_level)
-        raise InputError(
-            f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199."
-        )
+    check_replicates(check_count("replicates", replicates, low=0), confidence_level)
     return curve_and_tests(
         positive_class(predictions, positive),
         span=span,
@@ -140,19 +133,18 @@ def curve_and_tests(
     curve = smoother.curves(counts, smoother.positives[None])
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
     null = NullReplicates()
+    parts: dict[str, Any] = {"probability": smoother.places, "frequency": curve[0]}
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
-        ici, e50, e90, emax = (Estimate(values[name], math.nan, math.nan) for name in DISTANCES)
-        return IntegratedCalibration(
-            ici, e50, e90, emax, smoother.places, curve[0], unknown, unknown
-        ), null
+        parts |= {name: Estimate(values[name], math.nan, math.nan) for name in DISTANCES}
+        return IntegratedCalibration(**parts, low=unknown, high=unknown), null
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
     coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
     draws = CellDraws(data, coarse.cell, replicates, np.random.default_rng(seed))
     counts_drawn, positives_drawn = draws.resampled()
-    curves = coarse.curves(counts_drawn, positives_drawn)
-    samples = coarse.distances(curves, counts_drawn)
+    redrawn = coarse.curves(counts_drawn, positives_drawn)
+    samples = coarse.distances(redrawn, counts_drawn)
     labels = draws.redrawn()
     counts = coarse.counts[None]
     floors = coarse.distances(coarse.curves(counts, labels), counts)
@@ -175,14 +167,13 @@ def curve_and_tests(
             RESAMPLING,
         )
 
-    low, high = np.quantile(
-        curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
-    )
-    ici, e50, e90, emax = map(estimate, DISTANCES)
+    ends = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)
+    low, high = np.quantile(redrawn, ends, axis=0)
+    parts |= {name: estimate(name) for name in DISTANCES}
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))
         null.add(name, size, np.abs((labels - coarse.counts * coarse.means) @ terms))
-    return IntegratedCalibration(ici, e50, e90, emax, smoother.places, curve[0], low, high), null
+    return IntegratedCalibration(**parts, low=low, high=high), null
 
 
 def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:

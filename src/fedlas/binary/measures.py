@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import InputError, check_count
 from fedlas.binary.discrimination import area_estimate, precision_estimate
-from fedlas.binary.integrated_calibration import curve_and_tests
+from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
     events_test,
@@ -24,7 +26,6 @@ from fedlas.stats.estimates import (
     share_estimate,
 )
 from fedlas.stats.intervals import Interval, check_level, normal_interval
-from fedlas.stats.proportion import clopper_pearson, wilson
 
 
 def measures(
@@ -69,6 +70,7 @@ def measures(
         (True, True)
     """
     check_count("replicates", replicates, low=0)
+    check_count("seed", seed, low=0)
     data = positive_class(predictions, positive)
     outcome = data.outcome
     level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}
@@ -86,7 +88,7 @@ def measures(
     except InputError:  # the outcomes can be separated; all else was checked above
         pass
     curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
-    numbers |= {"ici": curve.ici, "e50": curve.e50, "e90": curve.e90, "emax": curve.emax}
+    numbers |= {name: getattr(curve, name) for name in DISTANCES}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
     skill = brier_skill(predictions, positive=positive, **level)
@@ -97,16 +99,10 @@ def measures(
 def _rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
     """Return the share of positives, the mean probability and the Brier score."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
-    observed = data.mean(data.outcome)
-    if data.is_plain:
-        ends = clopper_pearson(int(data.outcome.sum()), data.num_samples, **level)
-    else:
-        error = data.error_of_mean(data.outcome - observed)
-        worth = observed * (1.0 - observed) / error**2 if error > 0 else float(data.num_samples)
-        ends = wilson(observed, worth, **level)
+    observed = data.share(data.outcome > 0, np.arange(data.num_samples), confidence_level)
     squares = (data.probability - data.outcome) ** 2
     return {
-        "observed": Estimate(observed, *ends, **level),
+        "observed": Estimate(*observed, **level),
         "expected": _mean(data, data.probability, confidence_level),
         "brier": _mean(data, squares, confidence_level),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import check_level
-from fedlas.stats.proportion import weighted_share, wilson
+from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -72,6 +73,21 @@ class Positive:
     def error_of_mean(self, terms: Floats) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
         return math.sqrt(float(self.variance_of_sum(terms[:, None])[0, 0])) / self.num_samples
+
+    def share(
+        self, hits: NDArray[np.bool_], rows: Integers, confidence_level: float
+    ) -> tuple[float, float, float]:
+        """Return the share of ``hits (N,)`` among some rows, and the ends of its interval."""
+        inside = hits[rows]
+        value = float(np.average(inside, weights=self.counts[rows]))
+        level: Any = {"confidence_level": confidence_level}
+        if self.is_plain:
+            return value, *clopper_pearson(int(inside.sum()), len(rows), **level)
+        clusters = self.clusters
+        if clusters is not None:
+            clusters = np.unique(clusters[rows], return_inverse=True)[1]
+        low, high = weighted_share(inside, self.counts[rows], clusters, **level)
+        return value, float(low), float(high)
 
 
 def positive_class(
@@ -213,14 +229,5 @@ def _weighted_bin(data: Positive, rows: Integers, confidence_level: float) -> tu
     if not len(rows):
         return 0.0, *[math.nan] * 4
     weights = data.counts[rows]
-    hits = data.outcome[rows] > 0
-    clusters = (
-        None if data.clusters is None else np.unique(data.clusters[rows], return_inverse=True)[1]
-    )
-    ends = weighted_share(hits, weights, clusters, confidence_level=confidence_level)
-    return (
-        float(weights.sum()),
-        float(np.average(data.probability[rows], weights=weights)),
-        float(np.average(hits, weights=weights)),
-        *map(float, ends),
-    )
+    mean = float(np.average(data.probability[rows], weights=weights))
+    return float(weights.sum()), mean, *data.share(data.outcome > 0, rows, confidence_level)

@@ -109,12 +109,14 @@ def logistic_recalibration(
     if not data.is_plain:
         away = line - np.array([1.0, 0.0])
         evidence = 0.5 * float(away @ np.linalg.solve(covariance, away))
+    slope, intercept, in_the_large = (
+        normal_interval(float(value), float(error), confidence_level=confidence_level)
+        for value, error in (*zip(line, errors, strict=True), (shift, shift_error))
+    )
     return LogisticRecalibration(
-        slope=normal_interval(float(line[0]), float(errors[0]), confidence_level=confidence_level),
-        intercept=normal_interval(
-            float(line[1]), float(errors[1]), confidence_level=confidence_level
-        ),
-        in_the_large=normal_interval(shift, shift_error, confidence_level=confidence_level),
+        slope=slope,
+        intercept=intercept,
+        in_the_large=in_the_large,
         observed_to_expected=Interval(
             ratio,
             ratio / reach,

@@ -41,6 +41,10 @@ class Measured:
         ece: Expected calibration error, 15 bins of equal width.
         floor: Mean ECE of a perfectly calibrated model with the same confidences; None for dense outputs, whose
             positions are not independent.
+
+    Example:
+        >>> Measured(accuracy=0.918, nll=0.248, ece=0.009, floor=0.008).ece
+        0.009
     """
 
     accuracy: float
@@ -238,43 +242,27 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
     folds = stratified_folds(both.logits, both.target, FOLDS, both.weights)
     if int(folds.max()) < 1:
         return None
-    before: list[AnyPredictions] = []
-    after: list[AnyPredictions] = []
+    rows: list[Tensor] = []
+    after: list[Tensor] = []
     for fold in range(int(folds.max()) + 1):
         left_out = folds == fold
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), _rows(val, ~left_out))
-        before.append(_rows(val, left_out))
-        after.append(fitted.transform(before[-1]))
-        if sum(part.num_samples for part in before) >= ENOUGH:
+        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(~left_out))
+        rows.append(left_out.nonzero()[:, 0])
+        part = fitted.transform(val.rows(left_out))
+        after.append(part.logits if isinstance(part, Predictions) else part.confidence)
+        if sum(map(len, rows)) >= ENOUGH:
             break
-    first = _joined(before)
-    last = _joined(after)
+    first = val.rows(torch.cat(rows))
+    last = (
+        first.with_logits(torch.cat(after))
+        if isinstance(first, Predictions)
+        else TopLabel(torch.cat(after), first.correct, first.weights)
+    )
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(val, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
     return CrossFit(first.num_samples, int(folds.max()) + 1, values[0], values[1], floor)
-
-
-def _rows(val: AnyPredictions, mask: Tensor) -> AnyPredictions:
-    if isinstance(val, Predictions):
-        return val.rows(mask)
-    others = {
-        name: value[mask]
-        for name in ("weights", "features")
-        if (value := getattr(val, name)) is not None
-    }
-    return TopLabel(val.confidence[mask], val.correct[mask], **others)
-
-
-def _joined(parts: list[AnyPredictions]) -> AnyPredictions:
-    def column(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else torch.cat(values)
-
-    if isinstance(parts[0], Predictions):
-        return Predictions(column("logits"), column("target"), weights=column("weights"))
-    return TopLabel(column("confidence"), column("correct"), column("weights"))
 
 
 def _number(value: Any) -> float:

@@ -184,20 +184,26 @@ def _reader(
     used = needed or "features" in getattr(calibrator, "wants", ())
     if features is False or features is None:
         if needed and features is False:
-            expected = f"features must be given to {type(calibrator).__name__}"
             raise InputError(
-                expected, "features=False", "Leave features out, or choose another method."
+                f"features must be given to {type(calibrator).__name__}",
+                "features=False",
+                "Leave features out, or choose another method.",
             )
         is_read = used and features is None
         return HeadSearch(head, required=needed) if is_read else NoFeatures()
     if not used:
-        expected = "features are for a method that uses them"
-        got = f"features for {type(calibrator).__name__}"
-        raise InputError(expected, got, "Leave features out, or choose method='auto'.")
+        raise InputError(
+            "features are for a method that uses them",
+            f"features for {type(calibrator).__name__}",
+            "Leave features out, or choose method='auto'.",
+        )
     if features is True:
         return HeadSearch(head, required=True)
     function: Any = features
     if callable(function):
         return ComputedFeatures(function)
-    fix = "Pass None for the head's input, False for logits alone, or a function of the model's inputs."
-    raise InputError("features must be None, True, False or a function", describe(features), fix)
+    raise InputError(
+        "features must be None, True, False or a function",
+        describe(features),
+        "Pass None for the head's input, False for logits alone, or a function of the model's inputs.",
+    )

@@ -153,9 +153,11 @@ class CalibratedModel(nn.Module):
             InputError: As :meth:`forward`.
         """
         if (inputs is None) is not bool(named):
-            expected = "inputs must be passed once"
-            fix = "Pass a batch, or the arguments of forward by name."
-            raise InputError(expected, "both" if named else "none", fix)
+            raise InputError(
+                "inputs must be passed once",
+                "both" if named else "none",
+                "Pass a batch, or the arguments of forward by name.",
+            )
         batch = moved(named if inputs is None else inputs, device_of(self))
         positional, options = Arguments.of(self.model).bind(self.model, batch, {})
         with torch.no_grad():
@@ -227,11 +229,11 @@ class CalibratedModel(nn.Module):
         network = network_of(model)
         _check_fit(checked_path(path), weights, network.state_dict())
         if about.get("features") == COMPUTED and features is None:
-            fix = (
-                "Pass the function that calibrate was given: load(path, model, features=function)."
+            raise InputError(
+                "features must be passed, which a function of yours computes",
+                "none",
+                "Pass the function that calibrate was given: load(path, model, features=function).",
             )
-            expected = "features must be passed, which a function of yours computes"
-            raise InputError(expected, "none", fix)
         heads = about.get("head") if head is None else head
         loaded = cls(
             network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features
@@ -254,9 +256,11 @@ class CalibratedModel(nn.Module):
         try:
             content = parse_json(bytes(state.tolist()).decode())
         except (AttributeError, TypeError, ValueError) as error:
-            expected = "_extra_state of a state dict must be a calibrator, as bytes of JSON"
-            fix = "Load the state_dict() of a CalibratedModel."
-            raise InputError(expected, describe(state), fix) from error
+            raise InputError(
+                "_extra_state of a state dict must be a calibrator, as bytes of JSON",
+                describe(state),
+                "Load the state_dict() of a CalibratedModel.",
+            ) from error
         self._adopt(calibration_of(content, source="the state dict"))
 
     def _adopt(self, calibrator: Calibrator | MultiLabelCalibration) -> None:
@@ -327,9 +331,10 @@ def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
     if isinstance(method, Calibrator | MultiLabelCalibration):
         return copy.deepcopy(method)
     if isinstance(method, type):
-        fix = f"Pass {method.__name__}()."
         raise InputError(
-            "method must be a name or a calibrator", f"the class {method.__name__}", fix
+            "method must be a name or a calibrator",
+            f"the class {method.__name__}",
+            f"Pass {method.__name__}().",
         )
     entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
     part = entry.metadata.get("part", "val")
@@ -351,5 +356,8 @@ def of_classes(calibrator: Calibrator | MultiLabelCalibration) -> Calibrator:
     """
     if isinstance(calibrator, Calibrator):
         return calibrator
-    fix = "Calibrate the model in PyTorch, or one label at a time."
-    raise InputError("the calibration must be of classes", "one of several labels a sample", fix)
+    raise InputError(
+        "the calibration must be of classes",
+        "one of several labels a sample",
+        "Calibrate the model in PyTorch, or one label at a time.",
+    )

@@ -45,11 +45,10 @@ def row_writer(
     first = table.tables[0]
     formats = [_FAMILIES.get(each, each) for each in (first.path.suffix.lower(), suffix)]
     if formats[0] != formats[1] and ".npz" in formats:
-        fix = "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet."
         raise InputError(
             "out= must be an .npz if, and only if, the file that is read is one",
             f"{suffix} for {first.label}",
-            fix,
+            "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet.",
         )
     with ExitStack() as stack:
         if isinstance(first, Archive):
@@ -180,10 +179,10 @@ class ArrowWriter:
             self._writer.write(rows.cast(self._schema))
         # A column whose values change their kind from row to row is a TypeError of pyarrow's.
         except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
-            got = f"{error!s:.200} in {source.label}"
-            fix = "Write the format that is read, or leave out columns of several kinds."
             raise InputError(
-                f"rows must be such that {self.suffix} holds them", got, fix
+                f"rows must be such that {self.suffix} holds them",
+                f"{error!s:.200} in {source.label}",
+                "Write the format that is read, or leave out columns of several kinds.",
             ) from error
 
     def _opened(self) -> Any:
@@ -198,7 +197,7 @@ class ArrowWriter:
             return rows
         content = rows.to_pylist()
         if isinstance(table, JsonLines):
-            objects = [json_row(line.decode(), 0, table.label) for line in content]
+            objects = [json_row(line, 0, table.label) for line in content]
             return _arrow().Table.from_pylist(objects)
         numbers = {*self.scores} - table.in_percent
         types = {name: "float64" if name in numbers else "string" for name in table.names}
@@ -274,9 +273,11 @@ class ArchiveWriter:
         ):
             return np.concatenate(parts)
         if any(not np.array_equal(part, parts[0]) for part in parts):
-            got = f"others in {self.table.label}"
-            expected = f"array {name!r} must hold a row a sample, or the same in all files"
-            raise InputError(expected, got, "Leave it out, or do one by one.")
+            raise InputError(
+                f"array {name!r} must hold a row a sample, or the same in all files",
+                f"others in {self.table.label}",
+                "Leave it out, or do one by one.",
+            )
         return parts[0]
 
 

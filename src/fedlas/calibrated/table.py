@@ -97,8 +97,11 @@ class TableCalibration:
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
-            fix = "Name the column of the labels: target='y', or correct='ok' for confidences."
-            raise InputError("the rows must have labels", "no column of them", fix)
+            raise InputError(
+                "the rows must have labels",
+                "no column of them",
+                "Name the column of the labels: target='y', or correct='ok' for confidences.",
+            )
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns)
@@ -198,7 +201,6 @@ class TableCalibration:
         Raises:
             InputError: If it cannot be read or is something else.
         """
-        fix = "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json."
         try:
             return cls._read(read_json(path), path)
         except FileNotFoundError as error:
@@ -206,8 +208,11 @@ class TableCalibration:
         except InputError:
             raise
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            got = f"{path} ({reason(error)})"
-            raise InputError("the file must be the calibration of a table", got, fix) from error
+            raise InputError(
+                "the file must be the calibration of a table",
+                f"{path} ({reason(error)})",
+                "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json.",
+            ) from error
 
     @classmethod
     def _read(cls, content: Any, path: object) -> Self:
@@ -249,13 +254,16 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
         *(calibration.covariates.columns if calibration.covariates else ()),
     ]
     if missing := [name for name in wanted if name not in names]:
-        fix = suggestion(missing[0], names)
-        expected = f"the table must have the columns of the fit, {few(wanted)}"
-        raise InputError(expected, f"no {', '.join(map(repr, missing[:6]))} in {label}", fix)
-    if there := [name for name in calibration.added if name in names]:
-        fix = "Calibrate the scores once: remove the column, or rename it."
         raise InputError(
-            "there must be no column of a name that is added", f"{there[0]!r} in {label}", fix
+            f"the table must have the columns of the fit, {few(wanted)}",
+            f"no {', '.join(map(repr, missing[:6]))} in {label}",
+            suggestion(missing[0], names),
+        )
+    if there := [name for name in calibration.added if name in names]:
+        raise InputError(
+            "there must be no column of a name that is added",
+            f"{there[0]!r} in {label}",
+            "Calibrate the scores once: remove the column, or rename it.",
         )
     others = {
         *wanted,
@@ -267,9 +275,11 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
-            fix = "A calibration is for the classes of its fit: fit another, or remove the column."
-            expected = f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}"
-            raise InputError(expected, f"{few(more)} too in {label}", fix)
+            raise InputError(
+                f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
+                f"{few(more)} too in {label}",
+                "A calibration is for the classes of its fit: fit another, or remove the column.",
+            )
     live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
     named: Any = (
         calibration.scores[0]
@@ -304,11 +314,10 @@ def calibrated_columns(
     """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
     classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
     if classes and samples.scores.shape[1] != classes:
-        expected = (
-            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit"
-        )
         raise InputError(
-            expected, f"{samples.scores.shape[1]} in {label}", "Pass scores of the same model."
+            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
+            f"{samples.scores.shape[1]} in {label}",
+            "Pass scores of the same model.",
         )
     _check_logits(calibration.columns, samples, label)
     values = _values(calibration, samples)
@@ -343,8 +352,11 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
 def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
     """Refuse probabilities that are named as logits."""
     if columns.kind == "logits" and are_probabilities(samples.scores):
-        fix = "Fit and apply one kind: name probabilities by probs=, or write logits."
-        raise InputError("columns of logits= must hold logits", f"probabilities in {label}", fix)
+        raise InputError(
+            "columns of logits= must hold logits",
+            f"probabilities in {label}",
+            "Fit and apply one kind: name probabilities by probs=, or write logits.",
+        )
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:

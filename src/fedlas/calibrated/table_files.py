@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import no_device, write_atomically
 from fedlas.calibrated.row_writers import row_writer
 from fedlas.calibrated.table import (
+    PREFIX,
     TableCalibration,
     calibrated_columns,
     columns_of_arrow,
@@ -26,12 +30,17 @@ from fedlas.calibrated.table import (
 )
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
+from fedlas.predictions.language import Answers
+from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source, paths_of
 from fedlas.predictions.sources import Joined
 from fedlas.predictions.tables import source_of
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
+CONFIDENCE = f"{PREFIX}confidence"
+PROBS = f"{PREFIX}probs"
+"""Fields that are added to samples of language models."""
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 
 
@@ -106,15 +115,20 @@ def apply_to_files(
     def write(file: IO[bytes]) -> None:
         result.append(_write(calibration, table, file, suffix))
 
+    _place(out, write)
+    return result[0]
+
+
+def _place(out: Path | None, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file as a whole, or standard output if it is None."""
     if out is not None:
         write_atomically(out, write)
-    else:
-        with tempfile.TemporaryFile() as file:
-            write(file)
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-            sys.stdout.buffer.flush()
-    return result[0]
+        return
+    with tempfile.TemporaryFile() as file:
+        write(file)
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+        sys.stdout.buffer.flush()
 
 
 def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str) -> Applied:
@@ -133,10 +147,69 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
             part = getattr(source, "rows", None)
             writing = pool.submit(_chunk, calibration, samples, part, source, writer)
         if writing is None:
-            got = f"none in {table.label}"
-            raise InputError("there must be at least one row", got, "Check the file.")
+            raise InputError(
+                "there must be at least one row", f"none in {table.label}", "Check the file."
+            )
         writing.result()
     return Applied(rows, calibration.added, reader.notes())
+
+
+def apply_to_logs(
+    calibration: TableCalibration, paths: Sequence[Path], out: Path | None
+) -> Applied:
+    """Write logs of lm-evaluation-harness with a calibrated confidence in each sample; every field stays as it was.
+
+    ``calibrated_confidence`` is that of the answer, None where none can be read and for samples of further filters. In
+    multiple choice ``calibrated_probs`` is an object of the probability of each choice, by its text.
+
+    Args:
+        calibration: What was fitted on such a log.
+        paths: The logs, one after another.
+        out: The file; None is standard output.
+
+    Raises:
+        InputError: As :func:`apply_to_files`, or if the fit was by ranges of length, which every log has of its own.
+    """
+    if calibration.columns.groups == "length":
+        raise InputError(
+            "groups must have names that all logs share",
+            "ranges of length",
+            "Fit it with --covariates length, which takes numbers of words.",
+        )
+    log = SampleLog(paths, Columns(format="lm-eval", drop_missing=True))
+    if CONFIDENCE in log.names:
+        raise InputError(
+            "a log must not be calibrated yet",
+            f"{CONFIDENCE!r} in {log.label}",
+            "Calibrate the scores once: apply it to the log as the harness wrote it.",
+        )
+    reader = live_reader(calibration, log)
+    reader.answers = Answers()  # those that state nothing stay
+    parts = [calibrated_columns(calibration, each, log.label)[0] for each in live_samples(reader)]
+    fields = {
+        (path, row): _fields(values, names)
+        for values, (path, row, names) in zip(np.concatenate(parts), log.places(), strict=True)
+    }
+
+    def write(file: IO[bytes]) -> None:
+        for path in paths:
+            with path.open("rb") as lines:
+                for row, line in enumerate(filter(bytes.strip, lines), 1):
+                    more = json.dumps(fields.get((path, row), {CONFIDENCE: None}))
+                    file.write(line.strip()[:-1] + b", " + more[1:].encode() + b"\n")
+
+    _place(out, write)
+    notes = [each.replace("and were left out", "and have null") for each in log.answers.notes()]
+    added = tuple(next(iter(fields.values())))
+    return Applied(len(fields), added, (*reader.notes(), *notes))
+
+
+def _fields(values: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return what is added to a sample, of a confidence ``()`` or logits ``(C,)`` of choices."""
+    if not values.ndim:
+        return {CONFIDENCE: float(values)}
+    probs = torch.from_numpy(values).softmax(0).tolist()
+    return {CONFIDENCE: max(probs), PROBS: dict(zip(names, probs, strict=True))}
 
 
 def _chunk(

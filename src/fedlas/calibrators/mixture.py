@@ -126,7 +126,9 @@ class CalibratedMixture(nn.Module):
 
     def forward(self, rows: Tensor, features: Tensor | None = None) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``, and of features ``(n, D)`` where there is side information."""
-        log_probs = torch.stack([log_softmax(member(rows)) for member in self.members], dim=1)
+        # (n, K, C) in memory member by member: a sum over members is then one over whole arrays.
+        parts = [log_softmax(member(rows)) for member in self.members]
+        log_probs = torch.stack(parts).transpose(0, 1)
         result = self.share(log_probs)
         if self.side is not None and self.side_share is not None:
             others, gate = self.side(rows, features)

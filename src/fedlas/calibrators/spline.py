@@ -40,9 +40,13 @@ class BrokenLines(Numbers):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        return logsigmoid(
-            (self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1]
-        )
+        odds = log_odds(rows)
+        slope, *bends, offset = self.numbers.unbind(dim=1)
+        total = odds * slope + offset
+        # Knot by knot: an array of all of them is slower to fill than to sum.
+        for knot, bend in zip(self.knots.unbind(dim=1), bends, strict=True):
+            total = total + (odds - knot).clamp(min=0) * bend
+        return logsigmoid(total)
 
     def check(self, classes: int) -> None:
         """Refuse another number of parameters too."""

@@ -9,8 +9,10 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.present.page import check_page
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
@@ -39,23 +41,26 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add the option that writes a page, its title, and the period of the samples."""
     about = f"{text}: .html, or .pdf where there is a Chromium (default: none)"
     add_path(parser, name, "FILE", about)
-    option(
-        parser, "--title", "TEXT", f"title of {name} (default: the name of the file)", default=""
-    )
-    option(
-        parser,
-        "--period",
-        "TEXT",
-        "when the samples were collected, for the page (default: not on it)",
-        default="",
-    )
+    title = f"title of {name} (default: the name of the file)"
+    option(parser, "--title", "TEXT", title, default="")
+    period = "when the samples were collected, for the page (default: not on it)"
+    option(parser, "--period", "TEXT", period, default="")
+
+
+def check_page_options(args: argparse.Namespace, name: str) -> None:
+    """Refuse a page that cannot be written, and a title or period without a page."""
+    place = getattr(args, name.removeprefix("--"))
+    if place is not None:
+        check_page(name, place)
+    elif args.title or args.period:
+        raise InputError(
+            "--title and --period are for the page", f"no {name}", "Add it, or leave them out."
+        )
 
 
 def add_data_folder(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
     """Add the folder of the data of finished runs; ``what`` says whose and for what."""
-    parser.add_argument(
-        flag, metavar="FOLDER", help=f"{what} (default: its place in training, then $FEDLAS_DATA)"
-    )
+    option(parser, flag, "FOLDER", f"{what} (default: its place in training, then $FEDLAS_DATA)")
 
 
 NUM_BINS = 15
@@ -85,24 +90,25 @@ def add_confidence_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_RULES = (
-    ("--cost-ratio", "RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
-    ("--budget", "N", "act on at most N of as many samples as are tested"),
-    ("--recall", "SHARE", "act so that this share of the events is found, e.g. 0.8"),
-    ("--precision", "SHARE", "act so that this share of the alarms are events, e.g. 0.5"),
-)
+_RULES = {
+    "cost_ratio": ("RATIO", "act where a missed event is as bad as RATIO false alarms, e.g. 9"),
+    "budget": ("N", "act on at most N of as many samples as are tested"),
+    "recall": ("SHARE", "act so that this share of the events is found, e.g. 0.8"),
+    "precision": ("SHARE", "act so that this share of the alarms are events, e.g. 0.5"),
+}
+"""By the argument in Python: placeholder and line of ``--help``."""
 
 
 def add_rules(parser: argparse.ArgumentParser, default: str = "no decision") -> None:
     """Add the options that choose from which probability of an event to act, on held-out predictions."""
-    for name, metavar, text in _RULES:
-        option(parser, name, metavar, f"two classes: {text} (default: {default})", type=float)
+    for name, (metavar, text) in _RULES.items():
+        about = f"two classes: {text} (default: {default})"
+        option(parser, f"--{name.replace('_', '-')}", metavar, about, type=float)
 
 
-def rules_given(args: argparse.Namespace) -> dict[str, float]:
+def rules_given(args: argparse.Namespace) -> dict[str, Any]:
     """Return those that were given, by the name of their argument in Python."""
-    names = ("cost_ratio", "budget", "recall", "precision")
-    return {name: value for name in names if (value := getattr(args, name)) is not None}
+    return {name: value for name in _RULES if (value := getattr(args, name)) is not None}
 
 
 def add_num_bins(parser: argparse.ArgumentParser) -> None:
@@ -166,8 +172,8 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         "lm-eval: samples of lm-evaluation-harness (default: detected)",
         choices=("table", "lm-eval"),
     )
-    for flag, text in _FLAGS.items():
-        parser.add_argument(flag, action="store_true", help=text)
+    for name, text in _FLAGS.items():
+        flag(parser, name, text)
     option(
         parser,
         "--sep",
@@ -184,18 +190,12 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
-    for flag, metavar, text in options:
-        parser.add_argument(
-            flag, action="store" if metavar == "COLUMN" else "append", metavar=metavar, help=text
-        )
+    for name, metavar, text in options:
+        option(parser, name, metavar, text, action="store" if metavar == "COLUMN" else "append")
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
-    """Return the columns that these options name; None if there are none, as for an ``.npz`` with known arrays.
-
-    Raises:
-        InputError: If they contradict each other.
-    """
+    """Return the columns that these options name; None if there are none, as for an ``.npz`` with known arrays."""
     values: dict[str, Any] = {each.name: getattr(args, each.name, None) for each in fields(Columns)}
     # An option that is given once holds a list; given again, each time one name.
     values = {
@@ -207,12 +207,7 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
 
 
 def column_options(columns: Columns | None) -> str:
-    """Return the options that name these columns, as a shell takes them, with a space before each.
-
-    Example:
-        >>> column_options(Columns(probs="p_*", target="y", percent=True))
-        " --probs 'p_*' --target y --percent"
-    """
+    """Return the options that name these columns, as a shell takes them: " --probs 'p_*' --target y --percent"."""
     parts: list[str] = []
     for each in fields(Columns):
         value: Any = getattr(columns, each.name, each.default)
@@ -239,10 +234,5 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 
 def laboratory(module: str, name: str) -> Any:
-    """Return a function of the laboratory, which subcommands of files import for the folder of a run alone.
-
-    Args:
-        module: Module of ``fedlas.lab``, such as ``"studies.run_parts"``.
-        name: Name of the function.
-    """
+    """Return a function of ``fedlas.lab``, which subcommands of files import for the folder of a run alone."""
     return getattr(import_module(f"fedlas.lab.{module}"), name)

@@ -119,11 +119,7 @@ workers_number.__name__ = "number (or auto)"  # argparse calls it so in its erro
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
-    """Return the executor that parsed arguments choose.
-
-    Raises:
-        InputError: For an unknown one, an option that it does not have, or a value that it does not take.
-    """
+    """Return the executor that parsed arguments choose."""
     options = {name: getattr(args, name) for name in _SHORT if getattr(args, name) is not None}
     for key, value in parse_options(args.executor_set).items():
         if key in options:
@@ -159,15 +155,7 @@ def bench(
     executor: Executor | None = None,
     details: bool = False,
 ) -> int:
-    """Run a recipe with several losses and seeds, write the report, print its verdict and table.
-
-    Returns:
-        0, or 1 if a run failed (the others are done and reported all the same).
-
-    Raises:
-        InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
-        MissingExtraError: If a package of the report is not installed; nothing has started then.
-    """
+    """Run a recipe with several losses and seeds, and report; return 1 if a run failed, which stops no other."""
     # Plan the runs and say how many are left.
     require_report_packages()
     check_calibrators(calibrators)
@@ -188,10 +176,16 @@ def bench(
     if not outcome.finished:
         for run, error in list(outcome.failed.items())[:1]:
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-            got = f"{len(outcome.failed)} failed, {run} first: {reason}"
-            raise InputError("a run must finish", got, f"See error.txt in the folders in {folder}.")
-        got = f"{len(outcome.busy)} in {folder}, all of which other processes are working on"
-        raise InputError("a run must be free", got, "Wait for them, or choose another --out.")
+            raise InputError(
+                "a run must finish",
+                f"{len(outcome.failed)} failed, {run} first: {reason}",
+                f"See error.txt in the folders in {folder}.",
+            )
+        raise InputError(
+            "a run must be free",
+            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
     # Report what finished.
     if is_main_process():
         report_folder(folder, details=details)
@@ -211,14 +205,7 @@ def bench_group(
     out: Path | None = None,
     **options: Any,
 ) -> int:
-    """Run every recipe of a group; one that cannot be run is named and does not stop the others.
-
-    Returns:
-        0, or 1 if a run of one of several recipes failed, or a recipe could not be run.
-
-    Raises:
-        InputError: As :func:`bench` for one recipe; for several only before the first starts.
-    """
+    """Run every recipe of a group; return 1 if a run failed, or a recipe could not be run, which stops no other."""
     calibrators = options.get("calibrators", ())
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)

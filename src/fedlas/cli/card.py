@@ -93,13 +93,18 @@ def _card(args: argparse.Namespace) -> int:
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)
-    own = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
-    if any(own.values()) and len(places) == 1:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name, value in own.items() if value)
-        fix = "Pass two files of predictions, or leave it out."
-        raise InputError(f"{names}: for files", f"the run {places[0]}", fix)
+    for_files = {**rules, "title": args.title, "period": args.period, "top_label": args.top_label}
+    if any(for_files.values()) and len(places) == 1:
+        names = ", ".join(
+            f"--{name.replace('_', '-')}" for name, value in for_files.items() if value
+        )
+        raise InputError(
+            f"{names}: for files",
+            f"the run {places[0]}",
+            "Pass two files of predictions, or leave it out.",
+        )
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, {**options, **own})
+        card = _card_of_files(places, args.calibrate, columns, {**options, **for_files})
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."
@@ -119,11 +124,11 @@ def _check_places(places: Sequence[Path]) -> None:
     folders = [place for place in places if place.is_dir()]
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
-    got = ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places)
-    expected = (
-        "a card takes the folder of a run, or two files of predictions: validation, then test"
+    raise InputError(
+        "a card takes the folder of a run, or two files of predictions: validation, then test",
+        ", ".join(f"{'folder' if place in folders else 'file'} {place}" for place in places),
+        "Pass fedlas card RUN, or fedlas card val.npz test.npz.",
     )
-    raise InputError(expected, got, "Pass fedlas card RUN, or fedlas card val.npz test.npz.")
 
 
 def _card_of_files(
@@ -134,14 +139,18 @@ def _card_of_files(
 ) -> CalibrationCard:
     *models, val_file, test_file = places
     if models and calibrate is not None:
-        fix = "Leave --calibrate out, or the model."
-        raise InputError("a saved model has its calibration", f"--calibrate {calibrate}", fix)
+        raise InputError(
+            "a saved model has its calibration",
+            f"--calibrate {calibrate}",
+            "Leave --calibrate out, or the model.",
+        )
     val = read_predictions(val_file, columns)
     test = read_predictions(test_file, columns)
     if val.classes != test.classes:
-        differing = f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}"
         raise InputError(
-            "both files must name the same classes", differing, "Name the columns a,b,c."
+            "both files must name the same classes",
+            f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}",
+            "Name the columns a,b,c.",
         )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
     return make_card(

@@ -69,8 +69,11 @@ def _compare(args: argparse.Namespace) -> int:
     check_directed(args.fail_if_worse)
     check_number("--margin", args.margin, low=0)
     if args.margin and not args.fail_if_worse:
-        fix = "Add --fail-if-worse, or leave it out."
-        raise InputError("--margin goes with --fail-if-worse", "no --fail-if-worse", fix)
+        raise InputError(
+            "--margin goes with --fail-if-worse",
+            "no --fail-if-worse",
+            "Add --fail-if-worse, or leave it out.",
+        )
     if args.replicates == 0:
         raise InputError(
             "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
@@ -129,6 +132,8 @@ def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
         if pair[0] != pair[1]
     ]
     if differ and len(a.labels) == len(b.labels):
-        got = f"labels that differ in {len(differ):,} of {len(a.labels):,} rows, first in row {differ[0]:,}"
-        fix = "Sort both files by sample, or write them without shuffling."
-        raise InputError("both files must hold the same samples, in the same order", got, fix)
+        raise InputError(
+            "both files must hold the same samples, in the same order",
+            f"labels that differ in {len(differ):,} of {len(a.labels):,} rows, first in row {differ[0]:,}",
+            "Sort both files by sample, or write them without shuffling.",
+        )

@@ -58,11 +58,7 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 
 def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Path) -> None:
-    """Print finished benches side by side, and write the table for print and the figures.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.report.result.bench_result`.
-    """
+    """Print finished benches side by side, and write the table for print and the figures."""
     result = bench_result(folders, calibrators)
     show_blocks(result.blocks())
     page, table, *_ = result.write(out)
@@ -104,8 +100,9 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
     if args.stage == "raw":
         return bench_result(folders, calibrators, replicates=args.replicates)
     if args.calibrators or any("@" in pair for pair in pairs):
-        fix = "Leave --stage out."
-        raise InputError("--stage is for methods without a calibrator", args.stage, fix)
+        raise InputError(
+            "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
+        )
     return bench_result(folders, [args.stage], named=False, replicates=args.replicates)
 
 

@@ -20,18 +20,20 @@ from fedlas.cli.arguments import (
     add_replicates,
     add_rules,
     add_samples,
+    check_page_options,
     column_options,
     columns_of,
     flag,
     laboratory,
     option,
+    rules_given,
 )
 from fedlas.cli.gate import Check, Requirement, add_gate, check_gate, required, show_gate
 from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import check_page, write_page
+from fedlas.present.page import write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
@@ -117,10 +119,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             on=held_out,
             calibrate=args.calibrate,
             reject=args.reject,
-            cost_ratio=args.cost_ratio,
-            budget=args.budget,
-            recall=args.recall,
-            precision=args.precision,
+            **rules_given(args),
             top_label=args.top_label,
             num_bins=args.num_bins,
             confidence_level=args.confidence_level,
@@ -174,20 +173,16 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.calibrate == ALL and args.require:
-        fix = "Name one calibrator."
-        raise InputError("--require is for one model", "--calibrate all", fix)
+        raise InputError("--require is for one model", "--calibrate all", "Name one calibrator.")
     if args.file.is_dir() and columns is not None:
-        fix = "Leave their options out, or name a file of predictions."
-        raise InputError("columns are for files", f"the folder {args.file}", fix)
-    if args.report is None:
-        if args.title or args.period:
-            raise InputError(
-                "--title and --period are for the page", "no --report", "Add it, or leave them out."
-            )
-        return
-    check_page("--report", args.report)
-    if args.report.resolve() in [
-        path.resolve() for path in (args.file, args.on) if path is not None
-    ]:
-        fix = "It would replace predictions."
-        raise InputError("--report must be another file", args.report, fix)
+        raise InputError(
+            "columns are for files",
+            f"the folder {args.file}",
+            "Leave their options out, or name a file of predictions.",
+        )
+    check_page_options(args, "--report")
+    read = [path.resolve() for path in (args.file, args.on) if path is not None]
+    if args.report is not None and args.report.resolve() in read:
+        raise InputError(
+            "--report must be another file", args.report, "It would replace predictions."
+        )

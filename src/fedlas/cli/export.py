@@ -95,8 +95,11 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         for name, value in {**unused, "--free-axes": args.free_axes or None}.items()
         if value is not None
     ]:
-        fix = "Leave it out: the file holds all that is needed."
-        raise InputError(f"{names[0]} is for a model", f"the calibration {args.place}", fix)
+        raise InputError(
+            f"{names[0]} is for a model",
+            f"the calibration {args.place}",
+            "Leave it out: the file holds all that is needed.",
+        )
     calibration = TableCalibration.load(args.place)
     exported = export_model_file(
         calibration, out, form=args.format, about={"fedlas": fedlas.__version__}
@@ -112,9 +115,11 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
     method = args.calibrate or DEFAULT
     # Everything that can be refused is refused before the export, which may take minutes.
     if args.free_axes or args.model is not None or args.inputs is not None:
-        expected = "--free-axes, --model and --inputs are for FILE"
-        fix = "Save a CalibratedModel first."
-        raise InputError(expected, f"the run {args.place}", fix)
+        raise InputError(
+            "--free-axes, --model and --inputs are for FILE",
+            f"the run {args.place}",
+            "Save a CalibratedModel first.",
+        )
     if args.out is None:
         laboratory("runs.folder", "RunFolder")(args.place).writable(args.place / "export" / "model")
     check_method(method)
@@ -141,9 +146,11 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
 def _export_file(args: argparse.Namespace, out: Path) -> int:
     file = args.place
     if args.calibrate is not None or args.data is not None:
-        expected = "--calibrate and --data are for a run"
-        fix = "Leave them out: a saved model has its calibration."
-        raise InputError(expected, f"the file {file}", fix)
+        raise InputError(
+            "--calibrate and --data are for a run",
+            f"the file {file}",
+            "Leave them out: a saved model has its calibration.",
+        )
     if args.model is None or args.inputs is None:
         raise InputError(
             "the file of a CalibratedModel must come with --model and --inputs",
@@ -187,8 +194,11 @@ def _inputs(path: Path) -> dict[str, Tensor]:
         with open_arrays(path) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.names}
     except (OSError, TypeError, ValueError) as error:
-        fix = "Write it with numpy.savez(path, inputs=batch.numpy())."
-        raise InputError("--inputs must be an .npz of numbers", f"{path} ({error})", fix) from error
+        raise InputError(
+            "--inputs must be an .npz of numbers",
+            f"{path} ({error})",
+            "Write it with numpy.savez(path, inputs=batch.numpy()).",
+        ) from error
 
 
 def _built(spec: str) -> nn.Module:
@@ -199,14 +209,18 @@ def _built(spec: str) -> nn.Module:
     try:
         build: Any = getattr(importlib.import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
-        got = f"{spec} ({error})"
-        raise InputError("--model must name a function that can be imported", got, fix) from error
+        raise InputError(
+            "--model must name a function that can be imported", f"{spec} ({error})", fix
+        ) from error
     finally:
         sys.path.pop(0)
     model = build() if callable(build) else build
     if not isinstance(model, nn.Module):
-        got = f"{spec} with {type(model).__name__}"
-        raise InputError("the function of --model must return an nn.Module", got, fix)
+        raise InputError(
+            "the function of --model must return an nn.Module",
+            f"{spec} with {type(model).__name__}",
+            fix,
+        )
     return model
 
 

@@ -26,38 +26,30 @@ _RULE = re.compile(r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e-?\d+)?)\s*(%?)
 
 @dataclass(frozen=True)
 class Requirement:
-    """A bound of a metric, as ``ece<=0.03``.
+    """A bound of a metric, as ``ece<=0.03``."""
 
-    Attributes:
-        metric: Registry name.
-        sign: ``"<="`` or ``">="``.
-        bound: The bound, a fraction for a metric in percent.
-    """
-
-    metric: str
-    sign: str
-    bound: float
+    metric: str  # registry name
+    sign: str  # <= or >=
+    bound: float  # a fraction for a metric in percent
 
     @classmethod
     def parse(cls, text: str, names: Iterable[str]) -> Requirement:
-        """Return the requirement that a text states.
-
-        Args:
-            text: Such as ``ece<=0.03``, ``accuracy>=0.9`` or ``ece<=3%``.
-            names: Metrics that there are.
-
-        Raises:
-            InputError: If it states none.
-        """
+        """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``."""
         match = _RULE.fullmatch(text)
         if match is None:
-            fix = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
-            raise InputError("--require must be a metric, <= or >=, and a number", repr(text), fix)
+            raise InputError(
+                "--require must be a metric, <= or >=, and a number",
+                repr(text),
+                "Write 'ece<=0.03' or 'accuracy>=90%', in quotes.",
+            )
         metric, sign, number, percent = match.groups()
-        known = list(names)
-        if metric not in known:
-            expected = f"--require must name a metric of these predictions, {', '.join(known)}"
-            raise InputError(expected, repr(metric), suggestion(metric, known))
+        metrics = list(names)
+        if metric not in metrics:
+            raise InputError(
+                f"--require must name a metric of these predictions, {', '.join(metrics)}",
+                repr(metric),
+                suggestion(metric, metrics),
+            )
         return cls(metric, sign, float(number) / (100 if percent else 1))
 
     def __str__(self) -> str:
@@ -66,13 +58,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Check:
-    """A requirement and what the samples say about it.
-
-    Attributes:
-        name: The requirement.
-        outcome: ``"unknown"`` where chance could have made the number lie on the other side.
-        text: A sentence with the numbers.
-    """
+    """A requirement such as ``ece<=0.03``, whether the interval decides it, and a sentence with the numbers."""
 
     name: str
     outcome: Literal["holds", "fails", "unknown"]
@@ -81,36 +67,27 @@ class Check:
 
 def required(requirement: Requirement, estimate: Estimate) -> Check:
     """Compare the interval of a metric with a bound: beyond it fails, within it holds, across it is unknown."""
-    low = estimate.low
-    high = estimate.high
-    if requirement.sign == ">=":
-        low, high = -high, -low
-    bound = requirement.bound if requirement.sign == "<=" else -requirement.bound
+    # What must be large is compared with its sign turned.
+    sign = 1 if requirement.sign == "<=" else -1
+    low, high = sorted((sign * estimate.low, sign * estimate.high))
+    bound = sign * requirement.bound
     about = column(requirement.metric)
     unit = f" {about.unit}" if about.unit else ""
     numbers = (
         f"{about.title} {about.format(estimate.value)}{unit}, interval {about.format(estimate.low)} to "
         f"{about.format(estimate.high)}, required {requirement.sign} {about.format(requirement.bound)}{unit}"
     )
+    name = str(requirement)
     if low > bound:
-        return Check(str(requirement), "fails", f"Fails: {numbers}.")
+        return Check(name, "fails", f"Fails: {numbers}.")
     if high <= bound:
-        return Check(str(requirement), "holds", f"Holds: {numbers}.")
-    return Check(
-        str(requirement),
-        "unknown",
-        f"Cannot tell: {numbers}. More samples make the interval narrower.",
-    )
+        return Check(name, "holds", f"Holds: {numbers}.")
+    text = f"Cannot tell: {numbers}. More samples make the interval narrower."
+    return Check(name, "unknown", text)
 
 
 def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]) -> Check:
-    """Check that the first of two models is not worse than the second by more than a margin, beyond chance.
-
-    Args:
-        difference: Metric of the first less that of the second.
-        margin: Largest rise (of a metric that should be high: fall) that is allowed, at least 0.
-        names: Names of the two.
-    """
+    """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
     higher = METRICS[difference.metric].higher_is_better
     about = column(difference.metric)
     worse = -difference.difference if higher else difference.difference
@@ -131,20 +108,17 @@ def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]
 
 
 def check_directed(metrics: Sequence[str]) -> None:
-    """Refuse metrics that do not exist, or of which neither more nor less is better.
-
-    Raises:
-        InputError: For one.
-    """
+    """Refuse metrics that do not exist, or of which neither more nor less is better."""
     for metric in metrics:
         if metric not in METRICS or METRICS[metric].higher_is_better is None:
-            known = [
+            directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
-            expected = (
-                f"--fail-if-worse must name metrics with a better direction, {', '.join(known)}"
+            raise InputError(
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}",
+                repr(metric),
+                suggestion(metric, directed),
             )
-            raise InputError(expected, repr(metric), suggestion(metric, known))
 
 
 def status_of(checks: Sequence[Check]) -> int:
@@ -200,26 +174,23 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
 
 
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
-    """Refuse options of a gate without rules, and rules without intervals.
-
-    Raises:
-        InputError: For one of them.
-    """
+    """Refuse options of a gate without rules, and rules without intervals."""
     if not rules and (args.junit is not None or args.github):
         got = "--junit" if args.junit is not None else "--github"
         raise InputError(
             f"{got} shows the result of {option}", f"no {option}", f"Add {option}, or leave it out."
         )
     if rules and args.replicates == 0:
-        fix = "Leave --replicates out: without intervals nothing shows what is chance."
-        raise InputError(f"{option} needs replicates", 0, fix)
+        raise InputError(
+            f"{option} needs replicates",
+            0,
+            "Leave --replicates out: without intervals nothing shows what is chance.",
+        )
 
 
 def show_gate(checks: Sequence[Check], args: argparse.Namespace, *, suite: str) -> int:
-    """Print the checks, and write them where options ask for it; return the exit status.
-
-    Standard output is for JSON alone where that was asked for.
-    """
+    """Print the checks, and write them where options ask for it; return the exit status."""
+    # With --json, standard output is for JSON alone.
     say(*(check.text for check in checks), wrap=True, stderr=args.json)
     if args.github:
         say(*workflow_annotations(checks), stderr=args.json)

@@ -30,12 +30,7 @@ def add_init(add: AddSubcommand) -> None:
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:
-    """Look at the images, write a recipe, and print a summary and the next command.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.data.survey.survey`, or if ``out`` exists, is no ``.yaml`` file or cannot be
-            written.
-    """
+    """Look at the images, write a recipe, and print a summary and the next command."""
     out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
     if out.suffix not in (".yaml", ".yml"):
         raise InputError("--out must end in .yaml", out, "Name such a file.")

@@ -89,11 +89,7 @@ def _list(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Listing:
-    """A table.
-
-    Attributes:
-        rows: Cells by heading; all have ``name`` and ``what it is``.
-    """
+    """A table: cells by heading; all rows have ``name`` and ``what it is``."""
 
     rows: Sequence[dict[str, str]]
 
@@ -129,11 +125,7 @@ class Listing:
 
 
 def listing(kind: str) -> Listing:
-    """List everything of a kind that can be named.
-
-    Raises:
-        InputError: For an unknown kind; the nearest is named.
-    """
+    """List everything of a kind that can be named."""
     if kind not in KINDS:
         raise InputError(
             f"kind must be one of {', '.join(KINDS)}", repr(kind), suggestion(kind, KINDS)

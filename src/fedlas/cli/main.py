@@ -7,6 +7,7 @@ positional FOLDER, and shows types in place of sentences. Neither this module no
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import shlex
 import sys
@@ -25,19 +26,14 @@ from fedlas._core.text import printable
 
 
 class Subcommand(NamedTuple):
-    """A subcommand of ``fedlas``.
+    """A subcommand of ``fedlas``."""
 
-    Attributes:
-        summary: A sentence for ``--help``.
-        module: Module of this package with ``add_MODULE(add)``.
-        writes: Whether its results are files or the exit status: then it works on if nothing can be printed.
-        resumes: Whether the same command continues one that was stopped.
-    """
-
-    summary: str
-    module: str
-    writes: bool = True
-    resumes: bool = False
+    summary: str  # for --help
+    module: str  # of this package, with a function add_NAME(add)
+    writes: bool = (
+        True  # results are files or the exit status: it works on if nothing can be printed
+    )
+    resumes: bool = False  # the same command continues one that was stopped
 
 
 SUBCOMMANDS = {
@@ -146,12 +142,17 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 
 def run(words: list[str]) -> int:
-    """Run a subcommand and return its exit status.
-
-    Raises:
-        InputError: What the command line prints, in the words of the subcommand.
-    """
-    parsed = _parse(words)
+    """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
+    # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
+    pauses = gc.isenabled() and "torch" not in sys.modules
+    if pauses:
+        gc.disable()
+    try:
+        parsed = _parse(words)
+    finally:
+        if pauses:
+            gc.freeze()
+            gc.enable()
     try:
         return int(parsed.run(parsed))
     except InputError as error:
@@ -163,12 +164,7 @@ def run(words: list[str]) -> int:
 
 
 def in_options(text: str, subcommand: str) -> str:
-    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``.
-
-    Example:
-        >>> print(in_options("calibrate='all' needs held-out predictions; got no on=.", "evaluate"))
-        --calibrate all needs held-out predictions; got no --on.
-    """
+    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``."""
     options = _parsers([subcommand])[1][subcommand].options
 
     def worded(match: re.Match[str]) -> str:
@@ -247,12 +243,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
             )
         name = option.split("=")[0]
         meant = _MEANT.get(name)
-        known = (
+        hint = (
             f"Did you mean {meant!r}?"
             if meant in chosen.options
             else suggestion(name, chosen.options)
         )
-        chosen.error(f"there is no option {option!r}. {known}")
+        chosen.error(f"there is no option {option!r}. {hint}")
     if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
@@ -300,11 +296,11 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             summary: str = summary,
         ) -> _Parser:
             usage = f"fedlas {name} {positional} [options]"
-            made = subcommands[name] = group.add_parser(
+            subparser = subcommands[name] = group.add_parser(
                 name, help=summary, description=summary, usage=usage, allow_abbrev=False
             )
-            made.set_defaults(run=run)
-            return made
+            subparser.set_defaults(run=run)
+            return subparser
 
         if name in names:
             getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(

@@ -13,6 +13,7 @@ from fedlas.cli.arguments import (
     add_columns,
     add_page,
     add_path,
+    check_page_options,
     columns_of,
     flag,
     option,
@@ -25,7 +26,7 @@ from fedlas.present.monitor_page import (
     statistics_table,
     watches_table,
 )
-from fedlas.present.page import check_page, write_page
+from fedlas.present.page import write_page
 from fedlas.present.table import terminal
 
 
@@ -64,12 +65,7 @@ def add_monitor(add: AddSubcommand) -> None:
 
 
 def _monitor(args: argparse.Namespace) -> int:
-    if args.page is not None:
-        check_page("--page", args.page)
-    elif args.title or args.period:
-        raise InputError(
-            "--title and --period are for the page", "no --page", "Add it, or leave them out."
-        )
+    check_page_options(args, "--page")
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     watcher = monitor(

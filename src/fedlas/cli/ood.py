@@ -126,16 +126,7 @@ def _ood(args: argparse.Namespace) -> int:
 
 
 def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
-    """Return the scores to compute, their names and options checked.
-
-    Args:
-        scores: Registry names; none means all.
-        options: Options by score.
-
-    Raises:
-        InputError: For an unknown score or option (the nearest is named), a score named twice, or options of one that
-            is not computed.
-    """
+    """Return the scores to compute, all if none is named; their names and options are checked."""
     names = list(scores) or list(OOD_SCORES)
     for name in names:
         check_choice("--scores", name, OOD_SCORES)
@@ -156,11 +147,7 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
 
 
 def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
-    """Return the finished runs among ``folders`` or in benches among them, and why others are left out.
-
-    Raises:
-        InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.
-    """
+    """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
     runs, skipped = find_runs(folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)
     for folder in runs:

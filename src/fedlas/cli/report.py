@@ -64,17 +64,16 @@ def report_folder(
     language: str | None = None,
     heading: str = "",
 ) -> int:
-    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path.
-
-    Raises:
-        InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
-    """
+    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path."""
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
         if language is not None:
-            fix = "In Python: fedlas.report(predictions).to_latex()."
-            raise InputError("--format is for the folder of a bench", f"the run {folder}", fix)
+            raise InputError(
+                "--format is for the folder of a bench",
+                f"the run {folder}",
+                "In Python: fedlas.report(predictions).to_latex().",
+            )
         return _report_run(folder, heading, replicates=replicates, details=details)
     written = write_report(folder, replicates=replicates, heading=heading)
     if language is not None:

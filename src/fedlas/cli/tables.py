@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import read_json
 from fedlas._core.terminal import say
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
     STANDARD,
     apply_to_files,
+    apply_to_logs,
     calibrate_table,
     local_files,
     open_tables,
@@ -26,8 +26,10 @@ from fedlas.cli.arguments import (
     columns_of,
     option,
 )
+from fedlas.deploy.card import has_format
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
+from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.tables import FORMATS
 
 _SUFFIX = ".calibration.json"
@@ -62,12 +64,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
     say(f"{args.method}: {calibration.carries}", wrap=True)
-    next_line = apply_line(out, args.files[0])
-    if calibration.columns.format == "lm-eval":  # its columns are made of the fields of a log
-        next_line = (
-            f"fedlas apply {shlex.quote(str(out))} FILE, a table with {calibration.scores[0]}"
-        )
-    say(f"calibration: {out}", f"next: {next_line}")
+    say(f"calibration: {out}", f"next: {apply_line(out, args.files[0])}")
     return 0
 
 
@@ -79,30 +76,24 @@ def apply_line(out: Path, file: str) -> str:
 
 def _place_of_calibration(file: str) -> Path:
     if file == STANDARD or set(file) & set("*?["):
-        fix = "Add --out cal.json."
         raise InputError(
-            "--out must name the file to write, where VAL is no single file", "no --out", fix
+            "--out must name the file to write, where VAL is no single file",
+            "no --out",
+            "Add --out cal.json.",
         )
     return Path(file).with_suffix(_SUFFIX)
 
 
 def check_place(out: Path) -> None:
-    """Refuse to replace a file that is no calibration.
-
-    Raises:
-        InputError: If one is there.
-    """
+    """Refuse to replace a file that is no calibration."""
     if out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "Name it cal.json.")
-    if not out.exists():
-        return
-    try:
-        is_calibration = read_json(out)["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        is_calibration = False
-    if not is_calibration:
-        fix = "Choose another --out, or move that file away."
-        raise InputError("what is there must be a calibration, to be replaced", out, fix)
+    if out.exists() and not has_format(out, FORMAT):
+        raise InputError(
+            "what is there must be a calibration, to be replaced",
+            out,
+            "Choose another --out, or move that file away.",
+        )
 
 
 def add_apply(add: AddSubcommand) -> None:
@@ -126,22 +117,31 @@ def _apply(args: argparse.Namespace) -> int:
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
-        out = _place_of_table(args, files)
+        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, files))
+        # The samples of a log hold more than columns.
+        out = _place_of_table(args, files, [files[0].suffix.lower()] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
-        table = open_tables(files, separator)
-        applied = apply_to_files(calibration, table, None if to_standard else out)
+        place = None if to_standard else out
+        applied = (
+            apply_to_logs(calibration, files, place)
+            if is_log
+            else apply_to_files(calibration, open_tables(files, separator), place)
+        )
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
     )
-    unit = "logits" if calibration.columns.kind == "logits" else "probabilities from 0 to 1"
+    logits = calibration.columns.kind == "logits" and applied.columns == calibration.added
+    unit = "logits" if logits else "probabilities from 0 to 1"
     say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
     if not to_standard:
         say(f"table: {out}")
     return 0
 
 
-def _place_of_table(args: argparse.Namespace, files: Sequence[Path]) -> Path:
+def _place_of_table(
+    args: argparse.Namespace, files: Sequence[Path], suffixes: Collection[str]
+) -> Path:
     """Return the file to write, which is none that is read."""
     if args.out is None and STANDARD not in args.files:
         return files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
@@ -149,7 +149,10 @@ def _place_of_table(args: argparse.Namespace, files: Sequence[Path]) -> Path:
         return Path(STANDARD)
     if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
         raise InputError("--out must be another file", args.out, "It would replace what is read.")
-    if args.out.suffix.lower() not in FORMATS:
-        fix = f"Name a file that ends in {files[0].suffix}."
-        raise InputError(f"--out must end in {', '.join(FORMATS)}", args.out, fix)
+    if args.out.suffix.lower() not in suffixes:
+        raise InputError(
+            f"--out must end in {', '.join(suffixes)}",
+            args.out,
+            f"Name a file that ends in {files[0].suffix}.",
+        )
     return Path(args.out)

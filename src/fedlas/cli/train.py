@@ -38,11 +38,7 @@ def add_train(add: AddSubcommand) -> None:
 
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
-    """Train one run, or resume it, and print its metrics.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.runs.execute.execute`.
-    """
+    """Train one run, or resume it, and print its metrics."""
     check_count("seed", seed, low=0)
     planned = plan(recipe, losses=[loss], seeds=[seed])[0]
     run = planned if out is None else Run(recipe, loss, seed, out)

@@ -21,15 +21,9 @@ FITTED_ON = "the validation part"
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Calibration of a model's predictions.
+    """Calibration of a model's predictions by a fitted calibrator, with the warnings of its fit."""
 
-    Attributes:
-        calibrator: A fitted one; None leaves predictions as they are given.
-        notes: Warnings of its fit.
-        fitted_on: Which data it was fitted on.
-    """
-
-    calibrator: Calibrator | None
+    calibrator: Calibrator | None  # None leaves predictions unchanged
     notes: tuple[str, ...] = ()
     fitted_on: str = FITTED_ON
 
@@ -76,11 +70,7 @@ class Calibration:
 
 
 def check_method(method: str) -> str:
-    """Return the name of a calibrator that is fitted on a run's validation part, or none.
-
-    Raises:
-        InputError: For another.
-    """
+    """Return the name of a calibrator that is fitted on a run's validation part, or none; refuse others."""
     names = [
         entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"
     ]
@@ -88,12 +78,7 @@ def check_method(method: str) -> str:
 
 
 def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
-    """Return the calibration fitted on validation predictions.
-
-    Raises:
-        InputError: For an unknown method, or predictions without the features that it needs.
-        MissingExtraError: If a package that the fit needs is not installed.
-    """
+    """Return the calibration fitted on validation predictions."""
     method = check_method(method)
     return (
         Calibration(None)
@@ -103,11 +88,7 @@ def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
-    """Read the result of :meth:`Calibration.plain`; confidences alone have 0 classes.
-
-    Raises:
-        InputError: If it is something else.
-    """
+    """Read the result of :meth:`Calibration.plain`; confidences alone have 0 classes."""
     try:
         if content["method"] == NONE:
             return Calibration(None)

@@ -30,19 +30,12 @@ def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Result of a threshold on the test part.
+    """Result on the test part of a threshold from which predictions are accepted, or one acts on an event."""
 
-    Attributes:
-        risk: Target share of wrong among accepted predictions; None where one acts on an event.
-        threshold: Confidence from which predictions are accepted, or probability from which one acts.
-        accepted: How many samples reach it.
-        wrong: Those of them that are wrong, or without an event.
-    """
-
-    risk: float | None
+    risk: float | None  # target share of wrong among those accepted; None where one acts
     threshold: float
     accepted: int
-    wrong: int
+    wrong: int  # of those accepted; acting, without an event
 
 
 @dataclass(frozen=True)
@@ -99,24 +92,19 @@ class Card:
 
 
 def check_card_place(path: Path) -> None:
-    """Refuse to replace files that are no card, such as those of a run; only reads.
-
-    Raises:
-        InputError: If one is there.
-    """
-    page = path.with_suffix(".html")
-    if not path.exists():
-        other = page if page.exists() else None
-    else:
-        try:
-            content = read_json(path)
-            is_card = str(content["format"]).startswith(FORMAT.partition("/")[0] + "/")
-        except (OSError, ValueError, KeyError, TypeError):
-            is_card = False
-        other = None if is_card else path
-    if other is not None:
+    """Refuse to replace files that are no card, such as those of a run, or a page without a card; only reads."""
+    place = path if path.exists() else path.with_suffix(".html")
+    if place.exists() and not (place == path and has_format(path, FORMAT)):
         fix = "Choose another file, or move that one away."
-        raise InputError("what is there already must be a card, to be replaced", other, fix)
+        raise InputError("what is there already must be a card, to be replaced", place, fix)
+
+
+def has_format(path: Path, name: str) -> bool:
+    """Return whether a file is JSON of a format, such as ``fedlas.card/1``, in any version."""
+    try:
+        return str(read_json(path)["format"]).startswith(name.partition("/")[0] + "/")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _card(content: Mapping[str, Any]) -> Card:

@@ -20,7 +20,7 @@ from fedlas._core.check import (
     is_dense,
 )
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.files import checked_path, write_atomically
+from fedlas._core.files import checked_path
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration
@@ -28,10 +28,9 @@ from fedlas.deploy.exported import (
     BATCH,
     Exported,
     Samples,
-    check_export,
+    all_facts,
     described_input,
-    general_facts,
-    read_back,
+    write_checked,
 )
 from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
 from fedlas.deploy.sklearn_onnx import export_sklearn
@@ -58,25 +57,9 @@ def export_model(
     about: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write a model of images with normalization and calibration, if the file gives the model's own probabilities.
-
-    Args:
-        model: From normalized images to logits, without hooks; it is held, not changed.
-        out: The file.
-        form: One of :data:`~fedlas.deploy.formats.FORMATS`.
-        calibration: Calibration of its logits.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel.
-        images: Gives batches of uint8 images ``(n, channels, H, W)``, each time from the start.
-        expected: The model's own predictions on all of them, not calibrated.
-        about: Facts about the model to keep inside the file, plain values.
-        tolerance: Most that a probability may differ.
-
-    Raises:
-        InputError: If the model cannot be written in this form, or what was written gives other probabilities. No file
-            is left then.
-        MissingExtraError: If a package of the form is not installed.
-    """
+    """Write a model of images with normalization and calibration, if the file gives the model's own probabilities."""
+    # ``images`` gives batches of uint8 (n, channels, H, W), each time from the start; ``expected`` are the model's own
+    # predictions on all of them, before calibration.
     inner = (
         model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
     )
@@ -272,13 +255,12 @@ def _export(
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Exported:
     """Write the bytes, read them again, compare, and only then give them a name."""
-    inputs = tuple(
+    inputs = [
         described_input(name, value, axes or {}, ranges or {}) for name, value in example.items()
-    )
+    ]
     few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
-    about = {**about, "inputs": list(inputs), **general_facts()}
     try:
-        content = FORMATS[form].write(deployed, few, axes or {}, about)
+        content = FORMATS[form].write(deployed, few, axes or {}, all_facts(about, inputs))
     except (InputError, MissingExtraError):
         raise
     except Exception as error:  # whatever a tracer finds in a model it cannot follow
@@ -294,17 +276,7 @@ def _export(
             probs: NDArray[np.floating[Any]] = deployed(*batch.values())[1].double().numpy()
         return probs
 
-    difference, compared = check_export(read_back(form, content), reference, samples, tolerance)
-    write_atomically(out, lambda file: file.write(content))
-    return Exported(
-        out,
-        form,
-        len(content),
-        inputs,
-        tuple(FORMATS[form].example(out, few)),
-        difference,
-        compared,
-    )
+    return write_checked(out, form, content, inputs, few, reference, samples, tolerance)
 
 
 _ROWS = 256
@@ -312,14 +284,7 @@ _ROWS = 256
 
 
 class TableModule(nn.Module):
-    """From the scores of a table, and its covariates, to calibrated logits and probabilities.
-
-    Args:
-        calibration: The calibration.
-
-    State:
-        In float64, the precision of a CSV.
-    """
+    """From the scores of a table, and its covariates, to calibrated ones in float64, the precision of a CSV."""
 
     def __init__(self, calibration: TableCalibration) -> None:
         super().__init__()
@@ -329,11 +294,9 @@ class TableModule(nn.Module):
         self.calibration = calibration
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)`` and covariates ``(N, D)``.
-
-        Where one column holds the second of two classes, or the confidence of a top label, there are two classes.
-        """
+        """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)``, covariates ``(N, D)``."""
         scores = inputs[0]
+        # A single column holds the second of two classes, or the confidence of a top label.
         if self.kind == "logits":
             logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import write_atomically
 from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs
 
 Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
 """Batches of inputs by name, and the probabilities that they must give."""
+Reference = Callable[[Mapping[str, Tensor]], NDArray[Any]]
+"""From a batch to the probabilities of the model itself here, which show whether the conversion causes a difference."""
 BATCH = 64
 """Samples that are compared at once."""
 
@@ -85,7 +88,7 @@ def described_input(
     }
 
 
-def read_back(form: str, content: bytes) -> Probs:
+def _read_back(form: str, content: bytes) -> Probs:
     """Return what a file computes, as its own reader loads it."""
     try:
         return FORMATS[form].read(content)
@@ -97,31 +100,36 @@ def read_back(form: str, content: bytes) -> Probs:
         raise InputError(f"{FORMATS[form].reader} must load what was written", got, fix) from error
 
 
-def general_facts() -> dict[str, Any]:
-    """Return the facts that every file holds."""
-    return {"format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
+def all_facts(about: Mapping[str, Any], inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a file says about itself: facts about the model, its inputs, and what every file holds."""
+    general = {"format": "fedlas.export/1", "torch": str(torch.__version__)}
+    return {**about, "inputs": list(inputs), **general, "outputs": list(OUTPUTS)}
+
+
+def write_checked(
+    out: Path,
+    form: str,
+    content: bytes,
+    inputs: Sequence[dict[str, Any]],
+    example: Mapping[str, Tensor],
+    reference: Reference,
+    samples: Samples,
+    tolerance: float,
+) -> Exported:
+    """Give the content of a file its name if what it computes agrees with the model on every sample."""
+    difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
+    write_atomically(out, lambda file: file.write(content))
+    lines = tuple(FORMATS[form].example(out, example))
+    return Exported(out, form, len(content), tuple(inputs), lines, difference, compared)
 
 
 def check_export(
     probs: Probs,
-    reference: Callable[[Mapping[str, Tensor]], NDArray[Any]],
+    reference: Reference,
     samples: Samples,
     tolerance: float,
 ) -> tuple[float, int]:
-    """Compare what a file gives with the model's own calibrated probabilities, on every sample.
-
-    Returns:
-        The largest absolute difference, and the number of samples.
-
-    Args:
-        probs: Probabilities that the file gives.
-        reference: Probabilities of the model itself here, which show whether the conversion causes a difference.
-        samples: Batches of inputs, and the probabilities that they must give.
-        tolerance: Most that a probability may differ.
-
-    Raises:
-        InputError: If one differs by more.
-    """
+    """Return the largest difference from the model's own probabilities, and the number of samples compared."""
     largest = 0.0
     at = 0
     done = 0

@@ -37,14 +37,7 @@ Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
 
 
 class Deployed(nn.Module):
-    """Normalization, calibrated model and softmax in one module.
-
-    Args:
-        model: To calibrated logits.
-        names: Keywords by which the model takes its inputs; None: by position.
-        mean: Mean of each channel in [0, 1] units, if the input is raw pixels; None: inputs go to the model unchanged.
-        std: Standard deviation of each channel.
-    """
+    """Normalization of raw pixels (with ``mean`` and ``std``), calibrated model and softmax in one module."""
 
     scale: Tensor
     shift: Tensor
@@ -53,7 +46,7 @@ class Deployed(nn.Module):
         self,
         model: nn.Module,
         *,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,  # keywords of the inputs; None: by position
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
@@ -83,20 +76,16 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class Format:
-    """A format of a model: its graph with normalization and calibration.
-
-    Attributes:
-        suffix: Suffix of its files.
-        reader: Name of the program that checks it.
-        write: From the model, some samples, their free axes and facts about the model to the content of a file.
-        read: From the content to a function that a user of the file would have.
-        example: From the file and some samples to four lines of Python that load and call it.
-    """
+    """A format of a model: its graph with normalization and calibration."""
 
     suffix: str
+    # Name of the program that checks it.
     reader: str
+    # From the model, some samples, their free axes and facts about the model to the content of a file.
     write: Callable[[nn.Module, Examples, FreeAxes, Mapping[str, Any]], bytes]
+    # From the content to a function that a user of the file would have.
     read: Callable[[bytes], Probs]
+    # From the file and some samples to four lines of Python that load and call it.
     example: Callable[[Path, Examples], list[str]]
 
 
@@ -225,10 +214,8 @@ def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
 
 
 def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...]]:
-    """Return the axes of any size of each input: the batch, the sequence of tokens, and those that are asked for.
-
-    Tokens are whole numbers ``(N, L)``. Their length is free unless the model fixes it.
-    """
+    """Return the axes of any size of each input: the batch, the sequence of tokens, and those that are asked for."""
+    # Tokens are whole numbers (N, L). Their length is free unless the model fixes it.
     sizes = []
     dim = torch.export.Dim
     for name, value in example.items():

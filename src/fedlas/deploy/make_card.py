@@ -62,27 +62,10 @@ def make_card(
     exported: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return a calibration card, plain values for JSON.
-
-    Args:
-        val: Validation predictions, not calibrated. The thresholds are chosen on them.
-        test: Test predictions, not calibrated. The numbers are of them.
-        calibration: Fitted on ``val``.
-        model: Facts about the model, plain values: ``run`` (its name) and, where they are known, ``classes``
-            (names) and whatever else is to be recorded.
-        data: Facts about its data: ``name`` and, where they are known, ``settings``, ``samples`` (sizes of other
-            parts) and ``period`` (when the test samples were collected).
-        num_bins: Bins of the calibration errors and of the reliability table.
-        risks: Target shares of wrong among accepted predictions, each in (0, 1).
-        metrics: The metrics of :func:`stages_of`, with what is known of them; None computes their values.
-        replicates: Number for their intervals, for the record.
-        exported: The exported file that the card belongs to, and how it was checked.
-        event: For two classes ``measures`` and ``joint_p`` by stage, and ``decisions``: the card is then about the
-            probability of the event. None: about the predicted class.
-
-    Raises:
-        InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
-    """
+    """Return a calibration card, plain values for JSON: thresholds chosen on ``val``, numbers measured on ``test``."""
+    # Neither is calibrated yet. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where known
+    # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
+    # of two classes. No threshold's bound holds with weights.
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
     # The card is about the calibrated model; the raw one stands next to it.
@@ -202,13 +185,7 @@ def _quantile_edges(values: Floats, number: int) -> Floats:
 def known_limits(
     content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]
 ) -> list[str]:
-    """Return sentences, the most general first.
-
-    Args:
-        content: The card so far.
-        samples_of: Test samples of each class ``(C,)``; empty where only confidences are known.
-        notes: Warnings of the calibrator's fit.
-    """
+    """Return sentences, the most general first; ``samples_of`` counts the test samples of each class ``(C,)``."""
     return [*_general(content), *_numbers(content, samples_of), *_training(content), *notes]
 
 

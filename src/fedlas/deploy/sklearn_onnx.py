@@ -11,38 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, in_a_line
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
     BATCH,
     Exported,
-    check_export,
+    all_facts,
     described_input,
-    general_facts,
-    read_back,
+    write_checked,
 )
-from fedlas.deploy.formats import FORMATS, OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
+from fedlas.deploy.formats import OPSET, OUTPUTS, onnx_bytes, onnx_program, quiet
 
 
 class _Behind(nn.Module):
-    """Calibrated logits and probabilities of an estimator's scores.
-
-    Args:
-        layer: The calibrator's layer.
-        decides: Whether the scores are those of ``decision_function``, else probabilities.
-        binary: Whether there are two classes, of which ``decision_function`` has one column.
-        side: Makes side information of the columns that it comes from; None if the calibrator uses none.
-    """
+    """Calibrated logits and probabilities of an estimator's scores, and of columns if there is side information."""
 
     def __init__(
         self, layer: nn.Module, *, decides: bool, binary: bool, side: nn.Module | None
     ) -> None:
         super().__init__()
         self.layer = layer
-        self.decides = decides
-        self.binary = binary
+        self.decides = decides  # scores of decision_function, else probabilities
+        self.binary = binary  # of two classes decision_function has one column
         self.side = side
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,17 +53,7 @@ class _Behind(nn.Module):
 
 
 def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> bytes:
-    """Return the content of an ONNX file from features ``X (N, D)`` to calibrated logits and probabilities.
-
-    Args:
-        model: A fitted ``CalibratedClassifier``.
-        rows: Some features, of the dtype that the file takes.
-        about: Facts to keep inside the file.
-
-    Raises:
-        InputError: If no converter takes the estimator, or side information is no function of numbers in ``X``.
-        MissingExtraError: If a package is not installed.
-    """
+    """Return an ONNX file from ``X (N, D)``, of the dtype of ``rows``, to calibrated logits and probabilities."""
     compose = require("onnx.compose", extra="export")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
@@ -108,7 +89,7 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
     """Return an estimator in ONNX, whose last output is its scores."""
     if booster_of(last) is not None:
         with quiet:
-            trees = booster_graph(last, raw_scores=raw_scores, opset=OPSET)
+            trees = booster_graph(last, raw_scores=raw_scores)
         return _behind_steps(estimator, trees, rows)
     scores = {"raw_scores": True} if raw_scores else {}
     try:
@@ -119,29 +100,58 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
 
 def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
     skl2onnx = require("skl2onnx", extra="skl2onnx")
+    types = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
+    histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
+    if getattr(last, "is_categorical_", None) is not None:
+        raise InputError(
+            "skl2onnx must convert the estimator, whose trees it takes for trees of numbers",
+            f"{type(last).__name__} with categorical_features",
+            "Encode the categories in a pipeline before it, or train LightGBM or CatBoost.",
+        )
     try:
         with quiet:
-            proto = skl2onnx.to_onnx(
+            proto = skl2onnx.convert_sklearn(
                 estimator,
-                rows[:1],
+                initial_types=types.guess_initial_types(rows[:1], None),
                 options={id(last): options} if options else None,
-                target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+                target_opset=_VERSIONS,
+                custom_conversion_functions={histograms: _histogram_trees},
             )
     except NameError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        raise _refused(last, error) from error
+        raise _refused(
+            "skl2onnx must convert the estimator",
+            last,
+            error,
+            "Save the model by skops or pickle instead, or choose another estimator, such as "
+            "GradientBoostingClassifier or LightGBM.",
+        ) from error
     # It names the versions that its nodes need at least; graphs are merged in one version.
-    versions = {each.domain: each.version for each in proto.opset_import} | {
-        "": OPSET,
-        "ai.onnx.ml": ML_OPSET,
-    }
+    versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
     helper = require("onnx.helper", extra="export")
     del proto.opset_import[:]
     proto.opset_import.extend(
         helper.make_opsetid(domain, version) for domain, version in versions.items()
     )
     return proto
+
+
+def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
+    """Convert the trees of a ``HistGradientBoostingClassifier``."""
+    # Where missing numbers go, skl2onnx 1.20 writes as booleans, which protobuf no longer takes for whole numbers.
+    trees = require("skl2onnx.operator_converters.random_forest", extra="skl2onnx")
+    add_node = container.add_node
+
+    def add(*place: Any, **attributes: Any) -> None:
+        where = "nodes_missing_value_tracks_true"
+        if where in attributes:
+            attributes[where] = [int(each) for each in attributes[where]]
+        add_node(*place, **attributes)
+
+    container.add_node = add
+    trees.convert_sklearn_random_forest_classifier(scope, operator, container)
+    container.add_node = add_node
 
 
 def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
@@ -163,14 +173,10 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     return compose.merge_models(front, trees, io_map=[link])
 
 
-def _refused(last: Any, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:160]
-    got = f"{type(last).__name__} ({type(error).__name__}: {reason})"
-    fix = (
-        "Save the model by skops or pickle instead, or choose another estimator, such as "
-        "GradientBoostingClassifier or LightGBM."
+def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
+    return InputError(
+        expected, f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})", fix
     )
-    return InputError("skl2onnx must convert the estimator", got, fix)
 
 
 def _side_layer(model: Any) -> nn.Module | None:
@@ -179,9 +185,11 @@ def _side_layer(model: Any) -> nn.Module | None:
         return None
     side = model.side_columns_
     if callable(model.features) or not side.is_numeric:
-        got = "a function of yours" if callable(model.features) else "columns with categories"
-        fix = "Fit it with features=False, or encode the categories in a pipeline."
-        raise InputError("side information must come from numbers in X", got, fix)
+        raise InputError(
+            "side information must come from numbers in X",
+            "a function of yours" if callable(model.features) else "columns with categories",
+            "Fit it with features=False, or encode the categories in a pipeline.",
+        )
     layer: nn.Module = side.layer()
     return layer
 
@@ -243,30 +251,22 @@ def export_sklearn(
 def _sklearn_file(
     model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
 ) -> Exported:
-    inputs = (described_input("X", rows, {}, {}),)
-    facts = {
-        **about,
-        "calibration": Calibration(model.calibrator_).plain(),
-        "inputs": list(inputs),
-        **general_facts(),
-    }
+    inputs = [described_input("X", rows, {}, {})]
+    about = {**about, "calibration": Calibration(model.calibrator_).plain()}
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
         return probs
 
-    content = write_sklearn(model, rows.numpy(), facts)
+    content = write_sklearn(model, rows.numpy(), all_facts(about, inputs))
     samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(BATCH)))
-    difference, compared = check_export(read_back("onnx", content), reference, samples, tolerance)
-    write_atomically(out, lambda file: file.write(content))
-    example = tuple(FORMATS["onnx"].example(out, {"X": rows}))
-    return Exported(out, "onnx", len(content), inputs, example, difference, compared)
+    return write_checked(out, "onnx", content, inputs, {"X": rows}, reference, samples, tolerance)
 
 
 _AROUND = {"Identity", "Cast", "Mul", "ZipMap"}
 """Nodes that converters put around the trees, and that change the form of their results alone."""
-ML_OPSET = 3
-"""Version of the operators for trees and other classical models."""
+_VERSIONS = {"": OPSET, "ai.onnx.ml": 3}
+"""Versions of ONNX's operators, and of those for trees and other classical models."""
 
 
 def booster_of(estimator: Any) -> str | None:
@@ -275,26 +275,18 @@ def booster_of(estimator: Any) -> str | None:
     return package if package in ("lightgbm", "xgboost", "catboost") else None
 
 
-def booster_graph(estimator: Any, *, raw_scores: bool, opset: int) -> Any:
-    """Return an ONNX model from ``X (N, D)`` of any float dtype to ``scores (N, C)``.
-
-    Args:
-        estimator: A fitted classifier of one of the packages.
-        raw_scores: Whether scores are the sums of the trees, else probabilities.
-        opset: Version of the operators.
-
-    Raises:
-        InputError: If the package's converter does not take it, or makes more than trees of it.
-        MissingExtraError: If onnxmltools is not installed.
-    """
+def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
+    """Return an ONNX model from ``X (N, D)`` to ``scores (N, C)``: sums of the trees, or probabilities."""
     helper = require("onnx.helper", extra="export")
     proto = _trees_of(estimator)
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
     if len(trees) != 1 or others:
-        got = f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}"
-        fix = "Train it with trees alone, and a classification objective."
-        raise InputError("a booster must become one node of trees", got, fix)
+        raise InputError(
+            "a booster must become one node of trees",
+            f"{type(estimator).__name__}, which becomes {', '.join(node.op_type for node in proto.graph.node)}",
+            "Train it with trees alone, and a classification objective.",
+        )
     (node,) = trees
     for attribute in node.attribute:
         if attribute.name == "post_transform" and raw_scores:
@@ -307,7 +299,7 @@ def booster_graph(estimator: Any, *, raw_scores: bool, opset: int) -> Any:
     kind = helper.make_tensor_value_info("X", double, [None, int(estimator.n_features_in_)])
     scores = helper.make_tensor_value_info("scores", single, [None, None])
     graph = helper.make_graph([cast, node], "booster", [kind], [scores])
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in _VERSIONS.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
@@ -325,7 +317,9 @@ def _trees_of(estimator: Any) -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a converter meets in an estimator
-        reason = " ".join(str(error).split())[:160]
-        got = f"{type(estimator).__name__} ({type(error).__name__}: {reason})"
-        fix = f"Save the model by {package} itself or by pickle."
-        raise InputError(f"the converter for {package} must take it", got, fix) from error
+        raise _refused(
+            f"the converter for {package} must take it",
+            estimator,
+            error,
+            f"Save the model by {package} itself or by pickle.",
+        ) from error

@@ -68,6 +68,13 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
 
     Raises:
         InputError: For other shapes, or no samples.
+
+    Example:
+        >>> psi = torch.tensor([1.0, 1.0, 1.0, -1.0])
+        >>> alpha_i = torch.tensor([0.05, 0.06, 0.07, 0.02])
+        >>> report = gate_report(psi, alpha_i, torch.tensor([True, True, False, True]), alpha=0.05)
+        >>> report.plus, round(report.alpha, 3), round(report.alpha_wrong, 3)
+        (0.75, 0.05, 0.07)
     """
     shapes = {part.shape if isinstance(part, Tensor) else None for part in (psi, alpha_i, correct)}
     if (

@@ -53,6 +53,13 @@ def indicator_report(
         A score can follow the gap for a trivial reason. Wrong samples have gaps near +1 and right samples near 0 or
         below, so any score that is low for wrong samples correlates negatively with the gap. :func:`binned_scores`
         shows what the gap adds to correctness.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> predictions = Predictions(torch.randn(500, 3, generator=generator), torch.arange(500) % 3)
+        >>> report = indicator_report(predictions.confidence, predictions)
+        >>> report.confidence.spearman.value, report.correctness == report.baseline
+        (1.0, True)
     """
     _check_rows(score, predictions)
     states = _states(predictions.confidence.double(), predictions.correct)
@@ -85,6 +92,13 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
 
     Raises:
         InputError: If score is not ``(N,)``.
+
+    Example:
+        >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+        >>> predictions = Predictions(logits, logits.argmax(dim=1))
+        >>> numbers = indicator_numbers(logits.abs().sum(dim=1), predictions)
+        >>> numbers["spearman_confidence"] > 0.5, numbers["auroc_correct"]  # no wrong sample: no AUROC
+        (True, nan)
     """
     _check_rows(score, predictions)
     score = score.to(predictions.logits.device)
@@ -138,6 +152,12 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
 
     Raises:
         InputError: If score is not ``(N,)``, or there are more bins than samples.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
+        >>> predictions = Predictions(logits, torch.tensor([1, 0, 0, 0]))
+        >>> binned_scores(torch.tensor([0.0, 1.0, 2.0, 3.0]), predictions, num_bins=2).accuracy
+        [0.5, 1.0]
     """
     _check_rows(score, predictions)
     check_count("num_bins", num_bins)
@@ -185,6 +205,11 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
 
     Raises:
         InputError: If score is not ``(N,)``.
+
+    Example:
+        >>> predictions = Predictions(torch.tensor([[4.0, 0.0], [0.1, 0.0], [4.0, 0.0]]), torch.tensor([1, 0, 0]))
+        >>> failure_cases(torch.tensor([-1.0, 2.0, 0.0]), predictions)
+        FailureCases(high=[1], low=[0])
     """
     _check_rows(score, predictions)
     check_count("count", count)

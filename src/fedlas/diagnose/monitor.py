@@ -34,7 +34,13 @@ SPREAD = 4.0
 
 @check_kinds
 def find_gated(criterion: nn.Module | None) -> Any:
-    """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None."""
+    """Return the loss with ``nci``, ``gate`` and ``smoothing``: ``criterion``, a loss inside it, or None.
+
+    Example:
+        >>> from fedlas.losses import CrossEntropy, FedLAS
+        >>> find_gated(FedLAS(num_classes=3)).alpha, find_gated(CrossEntropy())
+        (0.05, None)
+    """
     while criterion is not None:
         if all(
             hasattr(criterion, name)
@@ -82,6 +88,14 @@ class GateMonitor:
         :meth:`on_batch` and :meth:`on_held_out` collect; :meth:`on_epoch` summarizes and clears. Between epochs the
         directions of all samples are kept, one byte each, so that flips can be counted; ``state_dict`` holds them.
         The criterion's state never changes.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> monitor = GateMonitor(FedLAS(num_classes=3).eval())
+        >>> logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> monitor.on_held_out(logits, features=torch.rand(50, 8))
+        >>> sorted(monitor.on_epoch(Predictions(logits, torch.arange(50) % 3)))
+        ['alarms', 'gate', 'indicator']
     """
 
     def __init__(self, criterion: Any) -> None:
@@ -132,8 +146,11 @@ class GateMonitor:
             InputError: If :meth:`on_held_out` was not called since the last epoch.
         """
         if not self._parts:
-            fix = "Call on_held_out(logits, features) for each validation batch first."
-            raise InputError("an epoch must have at least one held-out batch", "none", fix)
+            raise InputError(
+                "an epoch must have at least one held-out batch",
+                "none",
+                "Call on_held_out(logits, features) for each validation batch first.",
+            )
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         self._parts = []
         psi8 = psi.to(torch.int8)
@@ -252,6 +269,13 @@ class NormMonitor:
 
     State:
         :meth:`on_held_out` collects; :meth:`on_epoch` summarizes and clears. Nothing is kept between epochs.
+
+    Example:
+        >>> monitor = NormMonitor()
+        >>> logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> monitor.on_held_out(logits, features=torch.ones(50, 8))
+        >>> monitor.on_epoch(Predictions(logits, torch.arange(50) % 3))["indicator"]["mean"]
+        8.0
     """
 
     def __init__(self) -> None:
@@ -302,6 +326,11 @@ def monitors(criterion: nn.Module, *, norms: bool = False) -> list[GateMonitor |
     Args:
         criterion: The loss.
         norms: Whether to monitor the feature norm if the loss has no indicator.
+
+    Example:
+        >>> from fedlas.losses import CrossEntropy, FedLAS
+        >>> [type(each).__name__ for each in monitors(FedLAS(num_classes=3))], monitors(CrossEntropy())
+        (['GateMonitor'], [])
     """
     gated = find_gated(criterion)
     if gated is not None:

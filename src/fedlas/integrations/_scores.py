@@ -25,9 +25,10 @@ def score_method(estimator: Any) -> str:
     """Return the name of the method whose scores are calibrated."""
     method = next((name for name in _METHODS if hasattr(estimator, name)), None)
     if method is None:
-        fix = "Pass a classifier that has one of them."
         raise InputError(
-            f"the estimator must have {' or '.join(_METHODS)}", describe(estimator), fix
+            f"the estimator must have {' or '.join(_METHODS)}",
+            describe(estimator),
+            "Pass a classifier that has one of them.",
         )
     return method
 
@@ -39,10 +40,10 @@ def logits_from(scores: Any, method: str, num_classes: int) -> Tensor:
         # so that both classes are treated alike
         values = np.stack([-values / 2, values / 2], axis=1)
     if values.ndim != 2 or values.shape[1] != num_classes or num_classes < 2:
-        expected = f"{method} must give one column for each of at least two classes"
-        fix = "Check the labels; an SVC needs decision_function_shape='ovr'."
         raise InputError(
-            expected, f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}", fix
+            f"{method} must give one column for each of at least two classes",
+            f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}",
+            "Check the labels; an SVC needs decision_function_shape='ovr'.",
         )
     return torch.from_numpy(
         np.log(np.maximum(values, FLOOR)) if method == "predict_proba" else values
@@ -55,6 +56,9 @@ def class_indices(y: Any, classes: NDArray[Any]) -> Tensor:
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     if not (classes[indices] == labels).all():
         strange = sorted({str(label) for label in labels[classes[indices] != labels]})
-        fix = "Fit the estimator on samples of every class."
-        raise InputError("labels must be classes of the estimator", ", ".join(strange[:5]), fix)
+        raise InputError(
+            "labels must be classes of the estimator",
+            ", ".join(strange[:5]),
+            "Fit the estimator on samples of every class.",
+        )
     return torch.from_numpy(indices)

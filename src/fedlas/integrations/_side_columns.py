@@ -65,9 +65,11 @@ class SideColumns:
         """
         parts = self._columns_of(X)
         if parts is None or len(parts) != len(self.columns):
-            got = describe(X) if parts is None else f"{len(parts)} columns"
-            fix = "Pass the columns of the fit, in their order."
-            raise InputError(f"X must have {len(self.columns)} columns", got, fix)
+            raise InputError(
+                f"X must have {len(self.columns)} columns",
+                describe(X) if parts is None else f"{len(parts)} columns",
+                "Pass the columns of the fit, in their order.",
+            )
         return self._made(parts)
 
     @property

@@ -111,10 +111,11 @@ class DropInLoss(nn.Module):
             if isinstance(last, InputError):
                 raise last
             if last is None or not isinstance(logits, Tensor) or len(last) != len(logits):
-                got = f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}"
-                expected = "the loss must be called once after each run of the model, on the model's whole output"
-                fix = "Pass the loss the model it was built with, or use fedlas.Objective."
-                raise InputError(expected, got, fix)
+                raise InputError(
+                    "the loss must be called once after each run of the model, on the model's whole output",
+                    f"logits {describe(logits)}, and features {'of no run' if last is None else describe(last)}",
+                    "Pass the loss the model it was built with, or use fedlas.Objective.",
+                )
             features = last
         head = self._head[0] if self._head else None
         extra = keywords_for(self.needs, features, head, index)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations.drop_in import add_parameters, keywords_for, refuse_mixing
-from fedlas.integrations.positions import valid_positions
+from fedlas.integrations.positions import valid_rows
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective.call import logits_of
 from fedlas.predictions import Predictions
@@ -92,32 +92,33 @@ class CriterionMixin:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        this: Any = self
+        trainer = self._trainer
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
-            fix = (
-                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest."
+            raise InputError(
+                "criterion must be a loss with reduction 'mean'",
+                describe(criterion),
+                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-            expected = "criterion must be a loss with reduction 'mean'"
-            raise InputError(expected, describe(criterion), fix)
         self.needs = refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
-        if this.compute_loss_func is not None or this.label_smoother is not None:
-            got = "compute_loss_func or label_smoothing_factor too"
-            fix = "Leave them out."
-            raise InputError("criterion must be the only loss", got, fix)
+        if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
+            raise InputError(
+                "criterion must be the only loss",
+                "compute_loss_func or label_smoothing_factor too",
+                "Leave them out.",
+            )
         # The Trainer moves the model to the device and nothing else.
-        self.criterion = criterion.to(this.args.device)
+        self.criterion = criterion.to(trainer.args.device)
         self.pool = pool
         self.head: nn.Module | None = None
         self._tap: FeatureTap | None = None
         if self.needs & {"features", "head_weight"}:
-            self.head = find_head(
-                this.model, head, num_classes=getattr(criterion, "num_classes", None)
-            )
+            num_classes = getattr(criterion, "num_classes", None)
+            self.head = find_head(trainer.model, head, num_classes=num_classes)
             self._tap = FeatureTap(self.head)
-        this.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
-        this.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
+        trainer.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
+        trainer.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
         # which a forward without labels does not name
-        this.label_names = this.label_names or ["labels"]
+        trainer.label_names = trainer.label_names or ["labels"]
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -133,8 +134,9 @@ class CriterionMixin:
         labels = inputs.pop("labels", None)
         index = inputs.pop("index", None)
         if labels is None:
-            fix = "Return them from the data set."
-            raise InputError("each batch must have 'labels'", sorted(inputs), fix)
+            raise InputError(
+                "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
+            )
         # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(outputs)
@@ -147,8 +149,8 @@ class CriterionMixin:
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
-            args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
-            ranks = world_size() if args.average_tokens_across_devices else 1  # DDP divides by it
+            across = self._trainer.args.average_tokens_across_devices
+            ranks = world_size() if across else 1  # DDP divides by it
             loss = self._sum(logits, labels, extra) * (ranks / num_items_in_batch)
         elif self._none_counts(labels):
             loss = logits.sum() * float("nan")  # as F.cross_entropy gives
@@ -164,11 +166,10 @@ class CriterionMixin:
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
-        total = torch.stack(
-            [self._normalizer(part["labels"].to(device)).float() for part in parts]
-        ).sum()
-        args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
-        total = sum_across_ranks(total) if args.average_tokens_across_devices else total
+        counts = [self._normalizer(part["labels"].to(device)).float() for part in parts]
+        total = torch.stack(counts).sum()
+        if self._trainer.args.average_tokens_across_devices:
+            total = sum_across_ranks(total)
         # without valid labels the loss is 0, not 0 / 0
         return parts, torch.where(total > 0, total, 1.0)
 
@@ -190,11 +191,11 @@ class CriterionMixin:
         if features.ndim > 2 and self.pool is not None:
             features = self.pool(features, inputs)
         if features.ndim != 2:
-            expected = (
-                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}"
+            raise InputError(
+                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
+                describe(features),
+                "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
             )
-            fix = "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned."
-            raise InputError(expected, describe(features), fix)
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -234,10 +235,8 @@ class CriterionMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Return the Trainer's optimizer, with the criterion's parameters in a group without weight decay."""
-        trainer: Any = self
-        optimizer: torch.optim.Optimizer = (
-            self._parent.create_optimizer(*args, **kwargs) or trainer.optimizer
-        )
+        returned = self._parent.create_optimizer(*args, **kwargs)
+        optimizer: torch.optim.Optimizer = returned or self._trainer.optimizer
         if add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
@@ -261,15 +260,16 @@ class CriterionMixin:
     ) -> Any:
         """As the Trainer; a criterion that learns from validation then gets the predictions."""
         update = getattr(self.criterion, "update_from_validation", None)
-        trainer = cast("Any", self)
-        learns = update is not None and trainer.is_in_train
+        learns = update is not None and self._trainer.is_in_train
         only_loss = False if learns else prediction_loss_only
         output = self._parent.evaluation_loop(dataloader, description, only_loss, *args, **kwargs)
         if update is not None and learns:
             if output.predictions is None or output.label_ids is None:
-                expected = "the criterion must see the predictions of each evaluation"
-                fix = "batch_eval_metrics=False"
-                raise InputError(expected, "an evaluation that keeps none", f"Set {fix}.")
+                raise InputError(
+                    "the criterion must see the predictions of each evaluation",
+                    "an evaluation that keeps none",
+                    "Set batch_eval_metrics=False.",
+                )
             update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
         return output
 
@@ -278,7 +278,7 @@ class CriterionMixin:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer, and the criterion's state next to the model."""
         self._parent.save_model(output_dir, _internal_call=_internal_call)
-        args = cast("Any", self).args
+        args = self._trainer.args
         if args.should_save:
             path = Path(output_dir or args.output_dir) / CRITERION_FILE
             write_atomically(path, lambda file: torch.save(self.criterion.state_dict(), file))
@@ -289,39 +289,51 @@ class CriterionMixin:
         self._load_criterion()
 
     def _load_best_model(self) -> None:
-        self._folder = Path(cast("Any", self).state.best_model_checkpoint)
+        self._folder = Path(self._trainer.state.best_model_checkpoint)
         self._parent._load_best_model()
         self._load_criterion()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # transformers 5 saves some models (ViT) under the keys of older releases, and its Trainer loads them without
         # translating, so that weights keep their old values. from_pretrained translates.
-        trainer: Any = self
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         if not load_result.missing_keys or not isinstance(model, _transformers.PreTrainedModel):
             self._parent._issue_warnings_after_load(load_result)
             return
-        options = {
-            "config": model.config,
-            "dtype": model.dtype,
-            "local_files_only": True,
-            "output_loading_info": True,
-        }
-        translated, about = type(model).from_pretrained(self._folder, **options)
+        options = {"config": model.config, "dtype": model.dtype, "local_files_only": True}
+        translated, about = type(model).from_pretrained(
+            self._folder, output_loading_info=True, **options
+        )
         if about["missing_keys"]:
-            got = f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}"
-            fix = "Resume with the model that wrote it."
-            raise InputError("a checkpoint must hold every weight of the model", got, fix)
+            raise InputError(
+                "a checkpoint must hold every weight of the model",
+                f"{self._folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
+                "Resume with the model that wrote it.",
+            )
         model.load_state_dict(translated.state_dict())
 
     def _load_criterion(self) -> None:
         path = self._folder / CRITERION_FILE
         if path.exists():
-            self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            try:
+                self.criterion.load_state_dict(load_tensors(path))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{CRITERION_FILE} must be whole",
+                    f"{path} ({error})",
+                    "Resume from an earlier checkpoint.",
+                ) from error
         elif self.criterion.state_dict():
-            fix = "Resume from a checkpoint that this Trainer wrote, with the same criterion."
-            expected = f"a checkpoint must hold the criterion's state in {CRITERION_FILE}"
-            raise InputError(expected, f"{self._folder} without it", fix)
+            raise InputError(
+                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
+                f"{self._folder} without it",
+                "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
+            )
+
+    @property
+    def _trainer(self) -> Any:
+        """The Trainer that this class is a part of."""
+        return self
 
     @property
     def _parent(self) -> Any:
@@ -338,6 +350,11 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
         head: The classifier head, if it cannot be found.
         pool: Selects the token whose logits are returned.
         **kwargs: Keywords of ``transformers.Trainer``.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> trainer = CriterionTrainer(model, args, criterion=FedLAS(num_classes=3))  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
     """
 
 
@@ -358,6 +375,7 @@ class ComputeMetrics:
         ``O(num_bins)`` size, so an evaluation of any length fits in memory. The result clears the sums.
 
     Example:
+        >>> import numpy as np
         >>> from types import SimpleNamespace
         >>> batch = SimpleNamespace(predictions=np.array([[2.0, 0.0], [0.0, 1.0]]), label_ids=np.array([0, 0]))
         >>> ComputeMetrics(["accuracy"])(batch)
@@ -389,18 +407,6 @@ class ComputeMetrics:
         metrics = self._streaming.compute()
         self._streaming = None
         return metrics
-
-
-def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
-    logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
-    logits, labels = (
-        part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-        for part in (logits, labels)
-    )
-    if logits.ndim == 3:
-        logits = logits.movedim(-1, 1)
-    return valid_positions(logits, labels, ignore_index=ignore_index)
 
 
 def _with_logits(outputs: Any) -> Any:

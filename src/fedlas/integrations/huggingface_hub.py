@@ -94,30 +94,11 @@ def model_card(
         True
     """
     content = _card_of(card)
-    texts = {
-        "name": name,
-        "dataset": dataset,
-        "task": task,
-        "license": license,
-        "file": file,
-        "repo_id": repo_id,
-    }
-    for option, text in texts.items():
-        if not isinstance(text, str | None):
-            raise InputError(
-                f"{option} must be text", describe(text), "Pass a str, or leave it out."
-            )
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
     try:
-        content["model"] = {
-            **content["model"],
-            "run": content["model"]["run"] if name is None else name,
-        }
-        content["data"] = {
-            **content["data"],
-            "name": content["data"]["name"] if dataset is None else dataset,
-        }
+        for section, key, text in (("model", "run", name), ("data", "name", dataset)):
+            content[section] = {**content[section], **({} if text is None else {key: text})}
         about = ModelCardData(
             model_name=_word(content["model"]["run"]),
             library_name=_LIBRARY,
@@ -178,9 +159,10 @@ def save_pretrained(
         check_choice("an option", option, sorted(options))
     source = Path(model) if isinstance(model, str | Path) else None
     if not (isinstance(model, Saved) if source is None else is_file(source)):
-        fix = "Pass a CalibratedModel, or a file that fedlas export wrote."
         raise InputError(
-            "the model must have save(path), or be an existing file", describe(model), fix
+            "the model must have save(path), or be an existing file",
+            describe(model),
+            "Pass a CalibratedModel, or a file that fedlas export wrote.",
         )
     content = _card_of(card)
     name = WEIGHTS if source is None else check_name("the model's file", source.name, "Rename it.")
@@ -192,9 +174,10 @@ def save_pretrained(
     if is_file(place / README) and _MINE not in (place / README).read_text(
         encoding="utf-8", errors="replace"
     ):
-        fix = "Choose another folder, or move that file away."
         raise InputError(
-            f"{README} must be missing, or a model card of this function", place / README, fix
+            f"{README} must be missing, or a model card of this function",
+            place / README,
+            "Choose another folder, or move that file away.",
         )
     write_json(place / CARD, content)
     if source is None:
@@ -233,6 +216,10 @@ def push_to_hub(
 
     Raises:
         InputError: As :func:`save_pretrained`. Nothing is uploaded then.
+
+    Example:
+        >>> from fedlas.integrations.huggingface_hub import push_to_hub
+        >>> push_to_hub(calibrated, "me/my-classifier", card="card.json")  # doctest: +SKIP
     """
     hub = HfApi(token=token) if api is None else api
     with tempfile.TemporaryDirectory() as temporary:
@@ -255,6 +242,14 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
 
     Raises:
         InputError: If it holds no calibration card.
+
+    Example:
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = write_json(Path(place, CARD), card)
+        ...     download(place) == Path(place)  # a name such as "user/model" is downloaded
+        True
     """
     folder = checked_path(source)
     local = folder.is_dir()
@@ -278,6 +273,18 @@ def from_pretrained(
 
     Raises:
         InputError: If there is no calibration card or no such file, or its weights are of another architecture.
+
+    Example:
+        >>> import torch
+        >>> from fedlas import Predictions
+        >>> from fedlas.calibrators import TemperatureScaling
+        >>> val = Predictions(torch.tensor([[2.0, 0.0]] * 400), torch.arange(400) % 4 // 3)
+        >>> calibrated = CalibratedModel(nn.Linear(4, 2), TemperatureScaling().fit(val))
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     from_pretrained(save_pretrained(calibrated, place, card=card), nn.Linear(4, 2)).calibrator
+        TemperatureScaling(objective='nll', num_bins=15)  # temperature 1.82
     """
     return CalibratedModel.load(download(source, revision=revision, token=token) / WEIGHTS, model)
 

@@ -117,9 +117,10 @@ def prediction_sets(
     check_choice("score", score, get_args(Score))
     check_count("seed", seed, low=0)
     if val.num_classes != test.num_classes:
-        got = f"{val.num_classes} and {test.num_classes}"
         raise InputError(
-            "val and test must have as many classes", got, "Pass predictions of one model."
+            "val and test must have as many classes",
+            f"{val.num_classes} and {test.num_classes}",
+            "Pass predictions of one model.",
         )
     # RAPS sets a fifth aside and splits it again, both by class; each half has a quantile of its own.
     counts = torch.bincount(val.target)
@@ -134,16 +135,22 @@ def prediction_sets(
         score = "raps" if len(present) >= 3 and suffices else "lac"
     used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
     if math.ceil((used + 1) * coverage) > used or used <= 1 / min(coverage, 1 - coverage):
-        fix = "Use more, or a coverage nearer to a half."
-        raise InputError(f"val must have enough samples for a coverage of {coverage:g}", used, fix)
-    if score != "lac" and len(present) < 3:
-        fix = "Use 'lac', the only one of two classes."
-        raise InputError(f"val must have labels of three classes for {score}", len(present), fix)
-    if score == "raps" and not suffices:
-        got = f"{val.num_samples}, {int(present.min())} of the rarest"
-        fix = "Use more, or 'auto', which takes another score then."
         raise InputError(
-            f"val must have {fewest} samples, and ten samples of each class, for raps", got, fix
+            f"val must have enough samples for a coverage of {coverage:g}",
+            used,
+            "Use more, or a coverage nearer to a half.",
+        )
+    if score != "lac" and len(present) < 3:
+        raise InputError(
+            f"val must have labels of three classes for {score}",
+            len(present),
+            "Use 'lac', the only one of two classes.",
+        )
+    if score == "raps" and not suffices:
+        raise InputError(
+            f"val must have {fewest} samples, and ten samples of each class, for raps",
+            f"{val.num_samples}, {int(present.min())} of the rarest",
+            "Use more, or 'auto', which takes another score then.",
         )
     # The conformal step is MAPIE's; its "model" turns logits into probabilities.
     conformal = SplitConformalClassifier(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_logits, describe
@@ -44,3 +46,15 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
     target = target.reshape(-1)
     counts = target != check_count("ignore_index", ignore_index, low=None)
     return (rows, target) if bool(counts.all()) else (rows[counts], target[counts])
+
+
+def valid_rows(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
+    logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
+    logits, labels = (
+        part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+        for part in (logits, labels)
+    )
+    if logits.ndim == 3:
+        logits = logits.movedim(-1, 1)
+    return valid_positions(logits, labels, ignore_index=ignore_index)

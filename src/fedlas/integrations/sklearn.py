@@ -136,10 +136,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        if weight is None or not has_fit_parameter(self.estimator, "sample_weight"):
-            options = {}
-        else:
-            options = {"sample_weight": weight}
+        takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
+        options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
         # The estimator, and the scores of samples that it has not seen.
         rows = X
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
@@ -217,8 +215,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        logits = self._calibrated(X)
-        return Predictions(logits, class_indices(y, self.classes_))
+        return Predictions(self._calibrated(X), class_indices(y, self.classes_))
 
     def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
@@ -226,9 +223,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        raw = self._scores(X)
-        target = class_indices(y, self.classes_)
-        return measured_both(Predictions(raw, target), self.predictions(X, y))
+        calibrated = self.predictions(X, y)
+        return measured_both(calibrated.with_logits(self._scores(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:
         """Return those of a classifier; sparse and pairwise input as the estimator takes them."""
@@ -245,14 +241,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if choice is None or choice is False:
             return wants and choice is None
         if not callable(choice) or not wants:
-            got = (
-                describe(choice)
-                if not callable(choice)
-                else f"a function for {type(calibrator).__name__}"
+            where = f"a function for {type(calibrator).__name__}"
+            raise InputError(
+                "features must be None, False or a function, for a calibrator that uses them",
+                where if callable(choice) else describe(choice),
+                "Leave features out, or choose calibrator='auto'.",
             )
-            fix = "Leave features out, or choose calibrator='auto'."
-            expected = "features must be None, False or a function, for a calibrator that uses them"
-            raise InputError(expected, got, fix)
         return True
 
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
@@ -273,13 +267,17 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         elif isinstance(choice, Calibrator):
             calibrator = copy.deepcopy(choice)
         else:
-            fix = "Pass a name such as 'temperature', or TemperatureScaling()."
-            raise InputError("calibrator must be a name or a Calibrator", describe(choice), fix)
+            raise InputError(
+                "calibrator must be a name or a Calibrator",
+                describe(choice),
+                "Pass a name such as 'temperature', or TemperatureScaling().",
+            )
         if calibrator.needs:
             what = ", ".join(sorted(calibrator.needs))
-            fix = "Choose one that works on logits alone, e.g. 'vector'."
             raise InputError(
-                "the calibrator must need nothing but logits", f"one that needs {what}", fix
+                "the calibrator must need nothing but logits",
+                f"one that needs {what}",
+                "Choose one that works on logits alone, e.g. 'vector'.",
             )
         return calibrator
 
@@ -316,8 +314,11 @@ class CalibrationScorer:
     def __post_init__(self) -> None:
         check_count("num_bins", self.num_bins)
         if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
-            fix = f"Choose one of {', '.join(_directed())}."
-            raise InputError("metric must have a better direction", self.metric, fix)
+            raise InputError(
+                "metric must have a better direction",
+                self.metric,
+                f"Choose one of {', '.join(_directed())}.",
+            )
 
     @property
     def name(self) -> str:
@@ -375,8 +376,11 @@ def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[st
 
 def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     if not hasattr(estimator, "predict_proba"):
-        fix = "Put it into a CalibratedClassifier, which has them."
-        raise InputError("the estimator must have predict_proba", type(estimator).__name__, fix)
+        raise InputError(
+            "the estimator must have predict_proba",
+            type(estimator).__name__,
+            "Put it into a CalibratedClassifier, which has them.",
+        )
     return predictions_from(
         estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
     )
@@ -399,7 +403,9 @@ def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
         missing = np.setdiff1d(classes, np.asarray(y)[train])
         if len(missing):
             names = ", ".join(map(str, missing[:5]))
-            fix = "Use stratified folds, and at least two samples a class."
-            expected = "each training fold must have samples of every class"
-            raise InputError(expected, f"fold {number} without {names}", fix)
+            raise InputError(
+                "each training fold must have samples of every class",
+                f"fold {number} without {names}",
+                "Use stratified folds, and at least two samples a class.",
+            )
     return splits

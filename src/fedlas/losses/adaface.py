@@ -39,6 +39,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
         >>> adaptive_margin(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([-1.0, 0.0, 1.0]), margin=0.4)
         tensor([-0.3767, -0.4000, -0.5022])
     """
+    # The slope of acos is infinite at 1 and -1, where a float32 cosine often lies.
     angle = cosine.clamp(-1 + _EPS, 1 - _EPS).acos()
     moved = (angle - margin * quality).clamp(_EPS, math.pi - _EPS)
     return moved.cos() - angle.cos() - (margin * quality + margin)

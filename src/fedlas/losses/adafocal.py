@@ -164,14 +164,7 @@ def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
 def _calibration_gaps(
     place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int
 ) -> tuple[Tensor, Tensor]:
-    """Return mean confidence minus accuracy ``(num_bins,)`` float64, and whether each bin holds any sample.
-
-    Args:
-        place: The bin of each sample ``(N,)``, in ``[0, num_bins)``.
-        confidence: ``(N,)``.
-        correct: ``(N,)`` bool.
-        num_bins: Number of bins.
-    """
+    """Return mean confidence minus accuracy ``(num_bins,)`` float64, and whether each bin ``place (N,)`` is filled."""
     count = torch.bincount(place, minlength=num_bins)
     excess = torch.bincount(
         place, weights=confidence.double() - correct.double(), minlength=num_bins

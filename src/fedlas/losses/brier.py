@@ -13,15 +13,11 @@ from fedlas.losses._base import LOSSES, Batch, Loss
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:
-    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice.
-
-    Args:
-        logits: ``(N, C)``.
-        target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``.
-    """
+    """Return ``sum_k (p_k - t_k)^2`` of each row ``(N,)``, in [0, 2]; differentiable twice."""
     probs = F.softmax(logits, dim=1)
     if target.ndim == 2:
         return (probs - target).square().sum(dim=1)
+    # -1 is added at the target in place of subtracting one-hot rows, which would be a second tensor (N, C).
     minus_one = probs.new_full((1, 1), -1.0).expand(len(target), 1)
     return probs.scatter_add(1, target[:, None], minus_one).square().sum(dim=1)
 

@@ -23,10 +23,8 @@ _PAIRS_AT_ONCE = 1 << 24
 
 
 def _pair_sums(logits: Tensor, target: Tensor, *, a: float, b: float) -> Tensor:
-    """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row ``(M,)``; ``T = sum_k t_k``.
-
-    For a hard target: a times the target's constraints plus b times those among the other classes.
-    """
+    """Return ``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row ``(M,)``; ``T = sum_k t_k``."""
+    # For a hard target: a times the target's constraints plus b times those among the other classes.
     gap = logits[:, None, :] - logits[:, :, None]  # z_k - z_j at [i, j, k]
     # Two classes j and k weigh claim_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
     claim = a * target + b * (target.sum(dim=1, keepdim=True) - target)

@@ -6,13 +6,11 @@ this library's. ``data.cross_fit`` of a recipe trains the models.
 
 from __future__ import annotations
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-from fedlas.losses._base import LOSSES, LossOptions, Remembering, paper
+from fedlas.losses._base import LOSSES, Remembering, paper
 
 
 @LOSSES.register(
@@ -52,19 +50,6 @@ class CrossFitted(Remembering):
         >>> criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
         tensor(0.5268)
     """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        num_samples: int,
-        alpha: float = 0.3,
-        gamma: float = 0.0,
-        **options: Unpack[LossOptions],
-    ) -> None:
-        super().__init__(
-            num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options
-        )
 
     def set_targets(self, probs: Tensor) -> None:
         """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.

@@ -32,14 +32,12 @@ _LARGE = 1 << 24
 
 
 class _SmoothedNLL(torch.autograd.Function):
-    """Smoothed negative log-likelihood of hard targets, with a strength for each row.
+    """Smoothed negative log-likelihood of hard targets, with a strength for each row."""
 
-    With ``q_k = (1 - a) [k = y] + a / C`` the loss is ``-sum_k q_k log p_k`` and its gradient ``p - q``: one softmax
-    pass forward, one ``exp`` backward, and no one-hot rows in between. The log-softmax is kept for backward, as
-    ``F.cross_entropy`` does. For large logits it is computed again, which costs less than the memory of a second
-    vocabulary-sized tensor.
-    """
-
+    # With q_k = (1 - a) [k = y] + a / C the loss is -sum_k q_k log p_k and its gradient p - q: one softmax pass
+    # forward, one exp backward, and no one-hot rows in between. The log-softmax is kept for backward, as
+    # F.cross_entropy does. For large logits it is computed again, which costs less than the memory of a second
+    # vocabulary-sized tensor.
     generate_vmap_rule = True
 
     @staticmethod

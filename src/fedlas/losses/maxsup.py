@@ -15,14 +15,8 @@ from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper
 
 
 def top_excess(logits: Tensor) -> Tensor:
-    """Return ``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0.
-
-    Args:
-        logits: ``(N, C)``.
-
-    Note:
-        Equal maxima share the gradient evenly.
-    """
+    """Return ``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0."""
+    # amax, since equal maxima share its gradient evenly; max gives it to one of them.
     return logits.amax(dim=1) - logits.mean(dim=1)
 
 

@@ -27,12 +27,7 @@ from fedlas.losses._base import (
 
 
 def check_mixable(inputs: Any, target: Any) -> None:
-    """Refuse what cannot be mixed sample by sample.
-
-    Raises:
-        InputError: If the inputs are no floating tensor ``(N, ...)``, or the target is neither integers ``(N, ...)``
-            nor floats ``(N, C, ...)``.
-    """
+    """Refuse what cannot be mixed sample by sample."""
     both = is_dense(inputs) and is_dense(target) and not inputs.is_meta and not target.is_meta
     if both and inputs.is_floating_point() and inputs.ndim and inputs.shape[:1] == target.shape[:1]:
         labels = not target.is_complex() and target.dtype != torch.bool
@@ -231,10 +226,8 @@ class CutMix(Mixup):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Return which positions along one axis the box covers, bool ``(length,)``.
-
-    ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
-    """
+    """Return which positions along one axis the box covers, bool ``(length,)``."""
+    # A side of sqrt(1 - share) gives the box an area of 1 - share; around a uniform center, it is cut at the borders.
     half = (length * (1 - share).sqrt()).long() // 2
     position = torch.arange(length)
     center = torch.randint(length, ())

@@ -85,14 +85,7 @@ def _root(squared: Tensor) -> Tensor:
 
 
 class _OnKernel(Penalized):
-    """Base class of MMCE and its weighted form.
-
-    Args:
-        alpha: Weight of the calibration error, at least 0.
-        width: Width of the kernel, above 0.
-        variant: ``"paper"`` or ``"reference"``.
-        **options: Those of every :class:`~fedlas.losses.Loss`.
-    """
+    """Base class of MMCE and its weighted form."""
 
     masked_classes = True
     balanced: ClassVar[bool]

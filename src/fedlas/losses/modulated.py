@@ -53,6 +53,11 @@ def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float)
         psi: Direction of each sample ``(N,)``, in {-1, 0, +1}.
         alpha: Strength at ``Z = 0``.
         beta: Sensitivity to the norms, at least 0.
+
+    Example:
+        >>> scores = torch.tensor([-2.0, 0.0, 2.0])
+        >>> adaptive_strength(scores, torch.ones(3), alpha=0.05, beta=1.0)
+        tensor([0.0119, 0.0500, 0.0881])
     """
     return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
 

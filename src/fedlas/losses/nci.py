@@ -136,12 +136,7 @@ class NormConfidenceIndicator(PreciseBuffers):
 
 
 def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
-    """Return ``||h_i||_p`` of each row, ``(N,)`` float32.
-
-    Args:
-        features: ``(N, D)``, any floating dtype.
-        norm_p: Order of the norm, at least 1.
-    """
+    """Return ``||h_i||_p`` of each row, ``(N,)`` float32."""
     features = features.float()
     if norm_p == 1:  # several times faster than vector_norm on CPU
         return features.abs().sum(dim=1)

@@ -71,4 +71,5 @@ class OwnAverage(Remembering):
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the moved average."""
+        # The row of a sample that is seen for the first time is 0, which is no average to start from.
         return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

@@ -84,5 +84,6 @@ class PSKD(Remembering):
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the prediction itself, or the moved average."""
+        # v / (v + 1) makes it the exact mean of the first visits: the first prediction weighs no more than others.
         keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)
         return torch.lerp(probs, rows, keep[:, None])

@@ -36,6 +36,7 @@ def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin:
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
     tops = mixed.amax(dim=2)
+    # The mean counts the masked ones too, as in published code: a batch with few mixtures has a small penalty.
     return (F.relu(tops - logits.amax(dim=1, keepdim=True) + margin) * (share < 1)).mean(dim=1)
 
 
@@ -57,9 +58,11 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
     """
     share, order = share.sort(dim=1, descending=True, stable=True)
     confidence = torch.cat((logits[:, None], mixed), dim=1).softmax(dim=2).amax(dim=2)
+    # A constant: built in Python, it costs no graph and follows dtype and device of the shares.
     discount = share.new_tensor([1 / math.log2(j + 3) for j in range(share.shape[1])])
     dcg = confidence[:, 0] + confidence[:, 1:].gather(1, order) @ discount
     ideal = 1 + share @ discount
+    # Both quotients are above 0, since the raw sample alone has a confidence of at least 1 / C.
     return 1 - torch.minimum(dcg / ideal, ideal / dcg)
 
 
@@ -70,7 +73,12 @@ class _RankMixup(Loss):
     masked_classes = True
 
     def __init__(
-        self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]
+        self,
+        *,
+        alpha: float = 0.1,
+        mix_alpha: float = 2.0,
+        num_mixed: int = 3,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
         self.alpha = check_number("alpha", alpha, low=0)
@@ -82,7 +90,7 @@ class _RankMixup(Loss):
         """Return the penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Return the unchanged batch, and mixed versions of it.
+        """Return the unchanged batch, and mixed versions ``s x_i + (1 - s) x_j`` of it with their shares.
 
         Args:
             inputs: ``(N, ...)``, floating.
@@ -90,8 +98,8 @@ class _RankMixup(Loss):
                 unchanged.
 
         Returns:
-            ``num_mixed`` views ``s x_i + (1 - s) x_j`` with ``s`` from Beta(mix_alpha, mix_alpha), and their shares:
-            ``max(s, 1 - s)``, or 1 where both samples are of one class.
+            ``num_mixed`` views with ``s`` from Beta(mix_alpha, mix_alpha), and their shares: ``max(s, 1 - s)``, or 1
+            where both samples are of one class.
 
         Raises:
             InputError: If the inputs are not floating, or there is not one for each target.
@@ -206,16 +214,6 @@ class RankMixupNDCG(_RankMixup):
         >>> criterion(raw, torch.tensor([0]), mixed=mixed, mixed_share=torch.tensor([[0.8, 0.7]]))
         tensor(0.1319)
     """
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mix_alpha: float = 2.0,
-        num_mixed: int = 3,
-        **options: Unpack[LossOptions],
-    ) -> None:
-        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Return the distance of each position's confidences from its shares, ``(M,)``."""

@@ -56,9 +56,10 @@ class Accumulator(ABC):
             InputError: If it was made with other options.
         """
         if type(other) is not type(self) or self._options != other._options:
-            got = other._options if isinstance(other, Accumulator) else describe(other)
             raise InputError(
-                f"only the same can be merged: {self._options}", got, "Make both alike."
+                f"only the same can be merged: {self._options}",
+                other._options if isinstance(other, Accumulator) else describe(other),
+                "Make both alike.",
             )
         for name, tensor in self._tensors.items():
             tensor += other._tensors[name]
@@ -92,8 +93,11 @@ class Accumulator(ABC):
         """
         anything: Any = state
         if not isinstance(anything, Mapping):
-            fix = "Pass what state_dict() returned."
-            raise InputError("the state must be a dict of tensors", describe(state), fix)
+            raise InputError(
+                "the state must be a dict of tensors",
+                describe(state),
+                "Pass what state_dict() returned.",
+            )
         loaded, expected = (
             {name: _form(each) for name, each in part.items()} for part in (state, self._tensors)
         )
@@ -112,8 +116,11 @@ class Accumulator(ABC):
         checks = (part.possible(samples, weighted=self.weighted) for part in self._parts)
         if not (0 <= samples < math.inf and all(checks)):
             self._replace(before)
-            fix = "Save it again: this one was damaged or edited."
-            raise InputError("the state must be of samples", "sums that no samples give", fix)
+            raise InputError(
+                "the state must be of samples",
+                "sums that no samples give",
+                "Save it again: this one was damaged or edited.",
+            )
 
     def _replace(self, state: Mapping[str, Tensor]) -> None:
         for name, tensor in self._sums.items():
@@ -162,8 +169,11 @@ class Accumulator(ABC):
         batch = Predictions(logits, target, weights=weights, **arrays)
         classes = getattr(self, "num_classes", batch.num_classes)
         if classes != batch.num_classes:
-            fix = "Make one for each number of classes."
-            raise InputError(f"logits must be (N, {classes})", describe(batch.logits), fix)
+            raise InputError(
+                f"logits must be (N, {classes})",
+                describe(batch.logits),
+                "Make one for each number of classes.",
+            )
         return batch
 
     def _check_samples(self) -> None:

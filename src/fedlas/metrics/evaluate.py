@@ -50,8 +50,11 @@ def evaluate(
         isinstance(target, list | tuple) and target and isinstance(target[0], str)
     ):
         names = [target] if isinstance(target, str) else list(target)
-        fix = f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result."
-        raise InputError("it computes every default metric", f"the names {', '.join(names)}", fix)
+        raise InputError(
+            "it computes every default metric",
+            f"the names {', '.join(names)}",
+            f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result.",
+        )
     if target is not None:
         raise labels_apart(predictions)
     predictions = check_measurable(predictions)

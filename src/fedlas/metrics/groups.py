@@ -165,31 +165,36 @@ def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], 
     ):  # a float type of PyTorch that has no array, or rows of unequal length
         labels = np.zeros(())
     if labels.dtype.kind in "fc":
-        fix = "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers."
         raise InputError(
-            "groups must be labels, such as integers or strings", describe(groups), fix
+            "groups must be labels, such as integers or strings",
+            describe(groups),
+            "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers.",
         )
     if labels.shape != (predictions.num_samples,):
-        fix = "Pass the group of every sample, in the order of the logits."
         raise InputError(
             f"groups must be ({predictions.num_samples},), one for each sample",
             describe(labels),
-            fix,
+            "Pass the group of every sample, in the order of the logits.",
         )
     try:
         names, number = np.unique(labels, return_inverse=True)
     except TypeError as error:  # objects without an order
-        fix = "Pass all groups as integers, or all as strings."
-        raise InputError("groups must have an order", str(error), fix) from error
+        raise InputError(
+            "groups must have an order",
+            str(error),
+            "Pass all groups as integers, or all as strings.",
+        ) from error
     return names.tolist(), number
 
 
 def check_two_a_group(names: Any, samples: int) -> None:
     """Raise an InputError for groups of fewer than two samples on average."""
     if len(names) > max(2, samples // 2):
-        got = f"{len(names):,} groups of {samples:,} samples"
-        fix = "Cut measurements into ranges; a name of every sample is no group."
-        raise InputError("groups must hold two samples on average", got, fix)
+        raise InputError(
+            "groups must hold two samples on average",
+            f"{len(names):,} groups of {samples:,} samples",
+            "Cut measurements into ranges; a name of every sample is no group.",
+        )
 
 
 def group_labels(groups: Any) -> NDArray[Any]:

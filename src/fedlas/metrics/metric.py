@@ -55,6 +55,11 @@ class Metric(Entry[Callable[..., float]]):
             so that their bias must not be taken off the value.
         influence: From predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired
             tests come from its sums in place of replicates.
+
+    Example:
+        >>> import fedlas.metrics
+        >>> METRICS["ece"].title, METRICS["ece"].zero_if_calibrated, METRICS["accuracy"].higher_is_better
+        ('ECE', True, True)
     """
 
     title: str = ""

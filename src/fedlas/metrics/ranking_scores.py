@@ -106,9 +106,10 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
     weights = np.ones(len(target)) if shares is None else shares.numpy()
     occurring = np.unique(target[weights > 0])
     if len(occurring) < 2:
-        fix = "Pass a test set in which several labels occur."
         raise InputError(
-            "samples of at least two classes are needed", f"only class {occurring[0]}", fix
+            "samples of at least two classes are needed",
+            f"only class {occurring[0]}",
+            "Pass a test set in which several labels occur.",
         )
     classes = [1] if predictions.num_classes == 2 else occurring.tolist()
     scores = class_scores(predictions)

@@ -44,6 +44,13 @@ class Chunk:
 
     Note:
         ``probs`` lives in a buffer that the next chunk overwrites. Keep sums of it, not views.
+
+    Example:
+        >>> buffers = torch.empty(2, 2), torch.empty(2, 2)
+        >>> logits, weights = torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.ones(2).double()
+        >>> chunk = Chunk(logits, torch.tensor([1, 1]), None, buffers, weights)
+        >>> chunk.confidence, chunk.correct
+        (tensor([0.5000, 0.9999]), tensor([False,  True]))
     """
 
     def __init__(

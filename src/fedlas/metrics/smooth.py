@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,52 @@ _PRECISION = 1e-12
 _NODES_TIMES_SCALE = 16.0
 _MOST_ROUNDS = 200
 _DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
-_NOTHING = 800.0
-"""``exp(-_NOTHING)`` is 0 in float64."""
 
 
-@dataclass(frozen=True, eq=False)
 class Spectra:
-    """Cosine transforms of gaps along the confidence axis, and how the scale is sought; a row for each replicate."""
+    """Cosine transforms of gaps along the confidence axis ``(R, K)``, and how the scale of each row is sought."""
 
-    # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the lowest frequencies `k` `(R, K)`. Smoothed on a scale of
-    # `s`, a function has next to nothing left beyond frequency `2 / s`.
-    values: Floats | NDArray[np.complex128]
+    # `2 / N * sum_i gap_i * cos(pi * k * position_i)` for the frequencies `k`. Smoothed on a scale of `s`, a function
+    # has next to nothing left beyond frequency `4 / s`.
+
     # Scale at which the search begins.
-    guess: float = 0.0
+    guess = 0.0
     # Of the scale.
-    precision: float = _PRECISION
+    precision = _PRECISION
     # Nodes that integrate at least.
-    fewest: int = STEPS
+    fewest = STEPS
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values = values
+
+    def lowest(self, count: int) -> NDArray[Any]:
+        """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
+        return self.values[:, :count]
+
+    def integrals(self, scales: Floats, rows: Integers) -> Floats:
+        """Return the integral over [0, 1] of ``|r(t)|`` of ``rows (k,)``, smoothed on ``scales (k,)``."""
+        # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the
+        # gaps are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes'
+        # own diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never
+        # raises the integral.
+        least = np.maximum(self.fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
+        integrals = np.empty(len(scales))
+        # `exp(-nothing)` is so far below the precision that it plays no part which rows are computed together.
+        nothing = -3.0 * math.log(self.precision)
+        for count in np.unique(nodes):  # few sizes
+            which = np.flatnonzero(nodes == count)
+            # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
+            steps = (scales[which, None] * STEPS) ** 2
+            # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
+            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), nothing)) or 1
+            spectra = self.lowest(some)[rows[which]]
+            spectra = spectra * np.exp(-_DECAY[: spectra.shape[1]] * steps)
+            smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
+            integrals[which] = (
+                smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+            )
+        return integrals
 
 
 def gaps_on_nodes(runs: Ranking) -> Floats:
@@ -67,38 +95,6 @@ def spectrum(nodes: Floats) -> NDArray[np.complex128]:
     return np.fft.rfft(mirrored)
 
 
-class SmoothedGaps:
-    """For each row, ``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian."""
-
-    # Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the gaps
-    # are put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes' own
-    # diffusion stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the
-    # integral.
-
-    def __init__(self, spectra: NDArray[Any], *, fewest: int = STEPS) -> None:
-        self._spectra = spectra
-        self._fewest = fewest
-
-    def __call__(self, scales: Floats, rows: Integers) -> Floats:
-        """Return the integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
-        least = np.maximum(self._fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
-        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(least)).astype(np.int64))
-        integrals = np.empty(len(scales))
-        for count in np.unique(nodes):  # few sizes
-            which = np.flatnonzero(nodes == count)
-            # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
-            steps = (scales[which, None] * STEPS) ** 2
-            # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
-            some = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
-            some = min(some, self._spectra.shape[1])
-            spectra = self._spectra[rows[which], :some] * np.exp(-_DECAY[:some] * steps)
-            smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
-            integrals[which] = (
-                smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
-            )
-        return integrals
-
-
 def fixed_scales(
     integrals: Callable[[Floats, Integers], Floats],
     total: Floats,
@@ -117,11 +113,8 @@ def fixed_scales(
     at_other = integrals(other, every) - other
     result = np.where(np.abs(at_one) <= precision, one, other)
     active = np.flatnonzero((np.abs(at_one) > precision) & (np.abs(at_other) > precision))
-    swap = at_one < 0
-    low = np.where(swap, other, one)
-    high = np.where(swap, one, other)
-    at_low = np.where(swap, at_other, at_one)
-    at_high = np.where(swap, at_one, at_other)
+    low, high = np.sort([one, other], axis=0)
+    at_high, at_low = np.sort([at_one, at_other], axis=0)
     last = np.zeros(len(total))  # side of the last guess: 1 if the zero was above it
     for _ in range(_MOST_ROUNDS):
         if len(active) == 0:
@@ -151,9 +144,8 @@ def smooth_error(source: Ranking | Spectra) -> Floats:
     if isinstance(source, Ranking):
         return smooth_error(Spectra(spectrum(gaps_on_nodes(source))[None]))[0]
     # Frequency 0 is twice the sum of the gaps, which smoothing keeps.
-    total = np.abs(source.values[:, 0].real) / 2
-    smoothed = SmoothedGaps(source.values, fewest=source.fewest)
-    return fixed_scales(smoothed, total, guess=source.guess, precision=source.precision)
+    total = np.abs(source.lowest(1)[:, 0].real) / 2
+    return fixed_scales(source.integrals, total, guess=source.guess, precision=source.precision)
 
 
 def _published(predictions: AnyPredictions) -> float:

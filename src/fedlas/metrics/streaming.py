@@ -101,8 +101,11 @@ class StreamingMetrics(Accumulator):
             statistic = new_sums(metric, empty, self.num_bins)
             if statistic is None:
                 able = [each.name for each in METRICS.entries() if new_sums(each, empty, 1)]
-                expected = "metrics must be such as sums are enough for"
-                raise InputError(expected, repr(metric.name), suggestion("", able))
+                raise InputError(
+                    "metrics must be such as sums are enough for",
+                    repr(metric.name),
+                    suggestion("", able),
+                )
             if weighted and not statistic.takes_weights:
                 check_takes_weights(template(1, weighted=True), takes_weights=False)
             source = metric.quantity or type(statistic)
@@ -145,8 +148,11 @@ class StreamingMetrics(Accumulator):
             return
         batch = self._batch(logits, target, weights, label_probs=label_probs)
         if self._needs_label_probs and label_probs is None:
-            fix = "Pass them with every batch, or leave that metric out."
-            raise InputError("update needs label_probs", "none", fix)
+            raise InputError(
+                "update needs label_probs",
+                "none",
+                "Pass them with every batch, or leave that metric out.",
+            )
         self._take_pending()
         self._take(batch, self._parts)
 
@@ -155,7 +161,8 @@ class StreamingMetrics(Accumulator):
         # Small batches cost more in calls than in arithmetic.
         if self.weighted or self._needs_label_probs:
             return False
-        if any(type(each) is not Tensor or each.is_nested for each in (logits, target)):
+        both = (logits, target)
+        if any(type(each) is not Tensor or each.is_nested or each.is_meta for each in both):
             return False
         form = (logits.dtype, logits.device, logits.layout)
         waiting = self._pending[0][0] if self._pending else logits
@@ -327,9 +334,10 @@ class StreamingGroups(Accumulator):
         with self._hashing():
             self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
-            got = f"{len(self.groups)} of which {len(self._number)} differ"
             raise InputError(
-                "groups must be at least one name, each once", got, "Name each group once."
+                "groups must be at least one name, each once",
+                f"{len(self.groups)} of which {len(self._number)} differ",
+                "Name each group once.",
             )
         self._by_group = GroupSums(len(self.groups), num_bins)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
@@ -370,17 +378,21 @@ class StreamingGroups(Accumulator):
     def _numbers(self, groups: Any, samples: int) -> Tensor:
         names = _listed(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
-            fix = "Pass the group of every sample, in the order of the logits."
             raise InputError(
-                f"groups must be ({samples},), one for each sample", describe(groups), fix
+                f"groups must be ({samples},), one for each sample",
+                describe(groups),
+                "Pass the group of every sample, in the order of the logits.",
             )
         with self._hashing():
             numbers = [self._number.get(name, -1) for name in names]
         if -1 in numbers:
             expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
             more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
-            got = repr(names[numbers.index(-1)])
-            raise InputError(expected + more, got, "Name every group there can be at first.")
+            raise InputError(
+                expected + more,
+                repr(names[numbers.index(-1)]),
+                "Name every group there can be at first.",
+            )
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
     @contextmanager
@@ -388,8 +400,9 @@ class StreamingGroups(Accumulator):
         try:
             yield
         except TypeError as error:
-            fix = "Pass strings, numbers or tuples."
-            raise InputError("every group must be hashable", str(error), fix) from error
+            raise InputError(
+                "every group must be hashable", str(error), "Pass strings, numbers or tuples."
+            ) from error
 
     @property
     def _arguments(self) -> dict[str, Any]:

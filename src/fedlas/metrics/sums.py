@@ -41,6 +41,17 @@ class Statistic(ABC):
         takes_weights: Whether it heeds the weights of a chunk. Metrics of any other refuse predictions with weights.
         top_label: Whether it asks chunks for ``confidence``, ``correct`` and ``weights`` alone.
         streaming: The :class:`Sums` that replace a statistic that keeps all samples; their table is nearly the same.
+
+    Example:
+        >>> from fedlas.predictions import Predictions
+        >>> class Longest(Statistic):
+        ...     most = 0.0
+        ...     def update(self, chunk):
+        ...         self.most = max(self.most, float(chunk.confidence.max()))
+        ...     def table(self):
+        ...         return self.most
+        >>> Longest.of(Predictions(torch.tensor([[0.0, 0.0], [0.0, 30.0]]), torch.tensor([0, 1]))).table()
+        1.0
     """
 
     takes_weights: ClassVar[bool] = False
@@ -74,7 +85,22 @@ class Statistic(ABC):
 
 
 class Sums(Statistic):
-    """A statistic that is nothing but float64 sums over weighted samples, so that shards can be added up."""
+    """A statistic that is nothing but float64 sums over weighted samples, so that shards can be added up.
+
+    Example:
+        >>> from fedlas.predictions import Predictions
+        >>> class Right(Sums):
+        ...     def __init__(self, predictions, num_bins):
+        ...         self.total = torch.zeros(1, dtype=torch.float64)
+        ...     def update(self, chunk):
+        ...         self.total += (chunk.weights * chunk.correct).sum()
+        ...     def tensors(self):
+        ...         return {"total": self.total}
+        ...     def table(self):
+        ...         return float(self.total)
+        >>> Right.of(Predictions(torch.zeros(3, 2), torch.tensor([0, 0, 1]))).table()
+        2.0
+    """
 
     takes_weights = True
 
@@ -175,9 +201,10 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
 def refuse_weights(predictions: Any) -> None:
     """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
     if getattr(predictions, "weights", None) is not None:
-        fix = 'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).'
         raise InputError(
-            'predictions must have no weights with variant="reference"', "weights", fix
+            'predictions must have no weights with variant="reference"',
+            "weights",
+            'Choose variant="exact", or take the weights off: dataclasses.replace(predictions, weights=None).',
         )
 
 

@@ -256,13 +256,15 @@ def _of_mapping(
     keys: list[Any] = [key for key in LABELS if key in batch] if label is None else [label]
     missing = [key for key in (*keys, *others.values()) if key not in batch]
     if len(keys) > 1 or missing:
-        expected = (
-            f"a batch must hold {missing[0]!r}"
-            if missing
-            else "a batch must hold labels under one key"
+        raise InputError(
+            (
+                f"a batch must hold {missing[0]!r}"
+                if missing
+                else "a batch must hold labels under one key"
+            ),
+            f"a mapping with {', '.join(map(repr, batch))}",
+            "Name the key of the labels, e.g. label='labels'.",
         )
-        got = f"a mapping with {', '.join(map(repr, batch))}"
-        raise InputError(expected, got, "Name the key of the labels, e.g. label='labels'.")
     inputs = {
         key: value for key, value in batch.items() if key not in keys and key not in others.values()
     }
@@ -279,10 +281,11 @@ def _of_sequence(
     asked = others if label is None else {"label": label, **others}
     for name, key in asked.items():
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
-            fix = f"Name a position from 0 to {len(batch) - 1}."
             what = "labels" if name == "label" else name
             raise InputError(
-                f"{name} must be the position of the {what} in a batch", repr(key), fix
+                f"{name} must be the position of the {what} in a batch",
+                repr(key),
+                f"Name a position from 0 to {len(batch) - 1}.",
             )
     places = {name: int(key) % len(batch) for name, key in asked.items()}
     parts = {name: batch[place] for name, place in places.items() if name != "label"}
@@ -332,8 +335,11 @@ def checked_labels(labels: Any, logits: Tensor) -> Tensor:
     if isinstance(labels, Tensor) and labels.shape == shape and labels.dtype in kinds:
         return labels.cpu().long()
     got = labels[0] if isinstance(labels, list) else labels
-    expected = f"the labels of a batch of {shape[0]} must be integers {shape}"
-    raise InputError(expected, describe(got), _label_fix(got, logits))
+    raise InputError(
+        f"the labels of a batch of {shape[0]} must be integers {shape}",
+        describe(got),
+        _label_fix(got, logits),
+    )
 
 
 def _label_fix(labels: Any, logits: Tensor) -> str:

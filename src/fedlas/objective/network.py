@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError, describe, in_a_line, suggestion
 from fedlas._core.extras import require
 from fedlas.objective.call import class_logits, unwrapped
 from fedlas.objective.objective import Objective
@@ -71,11 +71,17 @@ class Ensemble(nn.Module):
         super().__init__()
         wrong = [member for member in members if not isinstance(member, nn.Module)]
         if wrong or not members:
-            fix = "Pass trained models, [m1, m2, m3]."
-            raise InputError("members must be nn.Modules", describe(wrong[0] if wrong else []), fix)
+            raise InputError(
+                "members must be nn.Modules",
+                describe(wrong[0] if wrong else []),
+                "Pass trained models, [m1, m2, m3].",
+            )
         if len({id(member) for member in members}) < len(members):
-            fix = "Pass each model once; a pruned list weighs them alike."
-            raise InputError("members must be different models", "one of them twice", fix)
+            raise InputError(
+                "members must be different models",
+                "one of them twice",
+                "Pass each model once; a pruned list weighs them alike.",
+            )
         self.members = nn.ModuleList(members)
 
     @property
@@ -89,9 +95,11 @@ class Ensemble(nn.Module):
         try:
             log_probs = torch.stack([part.log_softmax(dim=1) for part in parts])
         except RuntimeError as error:  # an exporter knows no sizes to compare
-            got = ", ".join(str(tuple(part.shape)) for part in parts)
-            fix = "Check their classes."
-            raise InputError("members must return logits of one shape", got, fix) from error
+            raise InputError(
+                "members must return logits of one shape",
+                ", ".join(str(tuple(part.shape)) for part in parts),
+                "Check their classes.",
+            ) from error
         return log_probs.logsumexp(dim=0) - math.log(len(parts))
 
 
@@ -140,19 +148,26 @@ class OnnxModel(nn.Module):
         names = list(self._inputs)
         values = dict(zip(names, inputs, strict=False)) | named
         if len(inputs) + len(named) != len(names) or set(values) != set(names):
-            got = ", ".join(named) or f"{len(inputs)} inputs"
-            fix = "Pass several inputs as one tuple, ((a, b), target), or by these names."
-            raise InputError(f"inputs must be those of the file, {', '.join(names)}", got, fix)
+            raise InputError(
+                f"inputs must be those of the file, {', '.join(names)}",
+                ", ".join(named) or f"{len(inputs)} inputs",
+                "Pass several inputs as one tuple, ((a, b), target), or by these names.",
+            )
         arrays = {name: _array(values[name], kind) for name, kind in self._inputs.items()}
         try:
             result = self._session.run([self._output], arrays)[0]
         except Exception as error:  # whatever an operator refuses
-            reason = " ".join(str(error).split())[:300]
-            fix = "Pass batches as the model was exported with."
-            raise InputError("onnxruntime must run the batch", reason, fix) from error
+            raise InputError(
+                "onnxruntime must run the batch",
+                in_a_line(error, 300),
+                "Pass batches as the model was exported with.",
+            ) from error
         if not isinstance(result, np.ndarray):
-            fix = "Convert it without a zipmap: options={'zipmap': False}."
-            raise InputError(f"output {self._output!r} must be an array", describe(result), fix)
+            raise InputError(
+                f"output {self._output!r} must be an array",
+                describe(result),
+                "Convert it without a zipmap: options={'zipmap': False}.",
+            )
         tensor = torch.from_numpy(result)
         return logarithm(tensor) if self._output in _PROBABILITIES else tensor
 
@@ -160,8 +175,11 @@ class OnnxModel(nn.Module):
 def _session(path: Any) -> Any:
     """Return a session of a file on the processor."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
-        fix = "Pass the path of an .onnx file, or an onnxruntime.InferenceSession."
-        raise InputError("the file must exist", describe(path), fix)
+        raise InputError(
+            "the file must exist",
+            describe(path),
+            "Pass the path of an .onnx file, or an onnxruntime.InferenceSession.",
+        )
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -173,9 +191,11 @@ def _session(path: Any) -> Any:
         for each in (*session.get_inputs(), *session.get_outputs()):
             each.name  # noqa: B018 (one that is no text raises)
     except Exception as error:  # of any kind of damage
-        reason = " ".join(str(error).split())[:200]
-        fix = "Pass a file that torch.onnx.export or fedlas.deploy.export wrote."
-        raise InputError("onnxruntime must load the file", f"{path} ({reason})", fix) from error
+        raise InputError(
+            "onnxruntime must load the file",
+            f"{path} ({in_a_line(error)})",
+            "Pass a file that torch.onnx.export or fedlas.deploy.export wrote.",
+        ) from error
     return session
 
 
@@ -193,8 +213,11 @@ def _output(session: Any, name: str | None) -> str:
     scores = [each.name for each in outputs if each.shape is not None and len(each.shape) > 1]
     if len(scores) == 1:
         return str(scores[0])
-    fix = "Name the one with the logits: fedlas.objective.OnnxModel(path, output=...)."
-    raise InputError("one output must be the logits", ", ".join(names), fix)
+    raise InputError(
+        "one output must be the logits",
+        ", ".join(names),
+        "Name the one with the logits: fedlas.objective.OnnxModel(path, output=...).",
+    )
 
 
 def _array(value: Any, kind: str) -> Any:

@@ -151,8 +151,11 @@ def predict(
 def _function(features: object) -> Callable[..., Any]:
     if callable(features):
         return features
-    fix = "Pass True for the head's input, or a function of the model's inputs."
-    raise InputError("features must be True, False or a function", describe(features), fix)
+    raise InputError(
+        "features must be True, False or a function",
+        describe(features),
+        "Pass True for the head's input, or a function of the model's inputs.",
+    )
 
 
 MOST_NOISE = 32.0
@@ -281,10 +284,8 @@ def drifted_predictions(
 def _noise_for(
     goal: float, accuracy: Callable[[float], float], accuracies: dict[float, float], *, close: float
 ) -> float:
-    """Return a noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``known``.
-
-    The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
-    """
+    """Return a noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``accuracies``."""
+    # The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
     ordered = sorted(accuracies)
     high = next((noise for noise in ordered if accuracies[noise] < goal), ordered[-1])
     low = max((noise for noise in ordered if noise < high), default=0.0)

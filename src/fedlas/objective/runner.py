@@ -83,22 +83,26 @@ class Runner:
     ) -> None:
         no_batches = isinstance(loader, nn.Module | Tensor) or getattr(loader, "ndim", 1) == 0
         if no_batches or not hasattr(loader, "__iter__"):
-            fix = "Pass a DataLoader, or a list of batches."
-            raise InputError("the loader must yield batches", describe(loader), fix)
+            raise InputError(
+                "the loader must yield batches",
+                describe(loader),
+                "Pass a DataLoader, or a list of batches.",
+            )
         if ignore_index is not None:
             check_count("ignore_index", ignore_index, low=None)
         try:
             self._device = device_of(model) if device is None else torch.device(device)
         except (RuntimeError, TypeError, ValueError) as error:
-            expected = "device must be one that torch has"
-            fix = "Pass 'cpu' or 'cuda'."
-            raise InputError(expected, describe(device), fix) from error
+            raise InputError(
+                "device must be one that torch has", describe(device), "Pass 'cpu' or 'cuda'."
+            ) from error
         try:
             torch.empty(0, device=self._device)
         except (AssertionError, NotImplementedError, RuntimeError) as error:
-            got = f"{str(self._device)!r} ({str(error).splitlines()[0]})"
             raise InputError(
-                "device must be there", got, "Pass 'cpu', or install PyTorch for it."
+                "device must be there",
+                f"{str(self._device)!r} ({str(error).splitlines()[0]})",
+                "Pass 'cpu', or install PyTorch for it.",
             ) from error
         self._model = model
         self._loader = loader
@@ -130,12 +134,17 @@ class Runner:
                     yield rows
         if not count:
             what = "one labeled sample" if self._labeled else "one batch"
-            fix = "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader."
-            raise InputError(f"the loader must yield at least {what}", "none", fix)
+            raise InputError(
+                f"the loader must yield at least {what}",
+                "none",
+                "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader.",
+            )
         if labeled not in (0, batches):
-            expected = "all batches must hold labels, or none"
-            got = f"labels in {labeled} of {batches} batches"
-            raise InputError(expected, got, "Add the missing labels, or drop all of them.")
+            raise InputError(
+                "all batches must hold labels, or none",
+                f"labels in {labeled} of {batches} batches",
+                "Add the missing labels, or drop all of them.",
+            )
 
     def _run(self, batch: Any, before: int) -> tuple[Rows, int]:
         """Return the rows of a batch, before which there were so many samples, and its number of samples."""
@@ -147,8 +156,11 @@ class Runner:
         logits_in = logits_of if self._multi_label else class_logits
         logits = check_logits(logits_in(output))
         if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
-            fix = "Return one row of logits a sample."
-            raise InputError("the model must return logits (N, C)", describe(logits), fix)
+            raise InputError(
+                "the model must return logits (N, C)",
+                describe(logits),
+                "Return one row of logits a sample.",
+            )
         self.dense = logits.ndim > 2
         parts = {"logits": logits}
         if features is not None:
@@ -181,8 +193,11 @@ class Runner:
         """Return labels ``(N, L)``, 0 or 1, where what does not count is unknown."""
         target = as_labels(labels)
         if target is None or target.shape != logits.shape:
-            expected = f"the labels of a batch must be 0 or 1 for each of {logits.shape[1]}, {tuple(logits.shape)}"
-            raise InputError(expected, describe(labels), "Pass a column a label.")
+            raise InputError(
+                f"the labels of a batch must be 0 or 1 for each of {logits.shape[1]}, {tuple(logits.shape)}",
+                describe(labels),
+                "Pass a column a label.",
+            )
         return (
             target.cpu()
             if self._ignored is None
@@ -195,9 +210,11 @@ class Runner:
             return features.flatten(1)  # a map, if the criterion reads one
         if (features.shape[0], *features.shape[2:]) == (logits.shape[0], *logits.shape[2:]):
             return features
-        expected = f"features must have the positions of the logits {tuple(logits.shape)}"
-        fix = "Pass features=False, or a function that returns features of each position."
-        raise InputError(expected, describe(features), fix)
+        raise InputError(
+            f"features must have the positions of the logits {tuple(logits.shape)}",
+            describe(features),
+            "Pass features=False, or a function that returns features of each position.",
+        )
 
     def _of_samples(self, name: str, value: Any, logits: Tensor) -> Tensor:
         """Return weights or clusters, one a sample or a position, as one for each row."""
@@ -206,8 +223,11 @@ class Runner:
         if tensor.shape == shape[:1] and len(shape) > 1:
             tensor = tensor.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
         if tuple(tensor.shape) != shape:
-            expected = f"{name} of a batch must be {shape[:1]}"
-            raise InputError(expected, describe(value), "Pass one for each sample.")
+            raise InputError(
+                f"{name} of a batch must be {shape[:1]}",
+                describe(value),
+                "Pass one for each sample.",
+            )
         return tensor.reshape(-1).cpu()
 
     def _numbers(self, name: str, value: Any) -> Tensor:
@@ -218,8 +238,11 @@ class Runner:
                 return torch.tensor(numbers, dtype=torch.int64)
             return torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
-            expected = f"{name} of a batch must be a tensor or a list"
-            raise InputError(expected, describe(value), "Pass one for each sample.") from error
+            raise InputError(
+                f"{name} of a batch must be a tensor or a list",
+                describe(value),
+                "Pass one for each sample.",
+            ) from error
 
     def _unlabeled(self, target: Any) -> InputError:
         return InputError(

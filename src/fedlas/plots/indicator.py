@@ -39,6 +39,12 @@ def score_scatter(
 
     Raises:
         InputError: If the three are not ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> score, confidence = torch.tensor([-1.0, 1.0]), torch.tensor([0.6, 0.9])
+        >>> score_scatter(score, confidence, torch.tensor([False, True])).get_ylabel()
+        'confidence (%)'
     """
     z, p, is_right = _columns(score, confidence, correct)
     axes, palette = canvas(theme, ax)
@@ -83,6 +89,10 @@ def score_bins(
 
     Returns:
         The Axes, in percentage points: above zero over-confident, below under-confident.
+
+    Example:
+        >>> score_bins([-1.0, 1.0], confidence=[0.7, 0.9], accuracy=[0.6, 0.9], standard_error=[0.1, 0.1]).get_ylabel()
+        'confidence - accuracy (points)'
     """
     z, p, share, error = _columns(score, confidence, accuracy, standard_error)
     axes, palette = canvas(theme, ax, grid="y")
@@ -123,6 +133,12 @@ def strength_histogram(
 
     Raises:
         InputError: If the two are not ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> alpha_i = torch.tensor([0.02, 0.05, 0.08])
+        >>> strength_histogram(alpha_i, torch.tensor([True, True, False]), alpha=0.05).get_xlabel()
+        'strength alpha_i'
     """
     strength, is_right = _columns(alpha_i, correct)
     alpha = check_number("alpha", alpha, low=0, low_open=True)

@@ -41,6 +41,11 @@ class Theme:
         lines: One color per method; pair with :data:`DASHES` so that no two look alike in grayscale.
         font: Family of all text, such as ``"serif"`` or ``"Times New Roman"``; empty is that of matplotlib.
         size: Points of the names of axes; ticks, notes and titles are in proportion.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> replace(PAPER, font="serif", size=9.0).text()
+        {'fontsize': 9.0, 'parse_math': False, 'fontfamily': 'serif'}
     """
 
     background: str
@@ -152,6 +157,10 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
         theme: Its background.
         size: Width and height of the figure in inches.
         panels: Number of Axes side by side, returned as an array; None: a single Axes.
+
+    Example:
+        >>> new_axes(LIGHT, size=(6.0, 3.0), panels=2).shape
+        (2,)
     """
     figure = require("matplotlib.figure", extra="plots").Figure(
         figsize=size, layout="constrained", facecolor=theme.background

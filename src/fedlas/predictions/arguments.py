@@ -183,13 +183,57 @@ def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
     return [numbers[label] for label in labels]
 
 
-def check_weights(weights: Tensor, num_samples: int) -> Tensor:
-    """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0.
+def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Return distributions of labels ``(N, C)``, float32 or more.
 
     Raises:
-        InputError: If there is not one for each of ``num_samples``, one is negative, not finite or above
-            ``LARGEST``, or all are 0.
+        InputError: For another shape, negative numbers, or rows that do not sum to 1 within 0.001.
     """
+    value = detached("label_probs", value)
+    if tuple(value.shape) != shape or value.is_complex():
+        expected = f"label_probs must be {shape}"
+        raise InputError(expected, describe(value), "Pass one row a sample.")
+    check_finite("label_probs", value)
+    value = value.to(device, torch.promote_types(value.dtype, torch.float32))
+    sums = value.sum(dim=1)
+    if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+        got = (
+            f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
+        )
+        expected = "label_probs must be in [0, 1], every row summing to 1"
+        raise InputError(expected, got, "Pass the share of each class.")
+    return value
+
+
+def check_sample_values(
+    values: dict[str, Any], num_samples: int, device: torch.device | str = "cpu"
+) -> None:
+    """Replace ``features``, ``weights`` and ``clusters`` that are there by checked tensors.
+
+    Args:
+        values: What was passed, by name; it is changed.
+        num_samples: ``N``.
+        device: Device of the features ``(N, D)``; weights ``(N,)`` in float64 and clusters ``(N,)`` stay on the CPU.
+
+    Raises:
+        InputError: If there is not a row, a weight or a cluster for each sample; or as :class:`~fedlas.Predictions`.
+    """
+    if values["features"] is not None:
+        features = detached("features", values["features"]).to(device)
+        fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
+        if not fits or features.is_complex():
+            expected = f"features must be ({num_samples}, D)"
+            raise InputError(expected, describe(features), "Pass one row a sample.")
+        check_finite("features", features)
+        values["features"] = features
+    if values["weights"] is not None:
+        values["weights"] = _weights(detached("weights", values["weights"]), num_samples)
+    if values["clusters"] is not None:
+        values["clusters"] = _clusters(values["clusters"], num_samples)
+
+
+def _weights(weights: Tensor, num_samples: int) -> Tensor:
+    """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
     if weights.shape != (num_samples,) or weights.is_complex():
         fix = "Pass one weight for each sample."
         raise InputError(f"weights must be ({num_samples},)", describe(weights), fix)
@@ -208,12 +252,8 @@ def check_weights(weights: Tensor, num_samples: int) -> Tensor:
     return weights
 
 
-def check_clusters(clusters: Any, num_samples: int) -> Tensor:
-    """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order.
-
-    Raises:
-        InputError: If there is not one whole number or name for each of ``num_samples``.
-    """
+def _clusters(clusters: Any, num_samples: int) -> Tensor:
+    """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order."""
     fix = "Pass one number or name a sample: its image, patient or user."
     if not isinstance(clusters, Tensor):
         array = np.asarray(clusters)
@@ -238,20 +278,6 @@ def _numbered(names: np.ndarray) -> np.ndarray:
         fix = "Name the cluster of every sample; a sample on its own is a cluster of one."
         raise InputError("clusters must be named in every row", f"none in row {missing[0]}", fix)
     return np.unique(names.astype(str), return_inverse=True)[1]
-
-
-def check_features(features: Tensor, num_samples: int) -> Tensor:
-    """Return finite ``features (N, D)`` with ``D > 0``.
-
-    Raises:
-        InputError: If there is not one row for each of ``num_samples``.
-    """
-    fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
-    if not fits or features.is_complex():
-        expected = f"features must be ({num_samples}, D)"
-        raise InputError(expected, describe(features), "Pass one row a sample.")
-    check_finite("features", features)
-    return features
 
 
 def checked_index(index: Any, num_samples: int) -> Tensor:

@@ -1,8 +1,7 @@
-"""Tables that pyarrow reads; its errors about rows become our own."""
+"""Tables that pyarrow reads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,26 +18,6 @@ from fedlas.predictions.sources import TableSource
 
 _LONGEST = 2**20
 """Most bytes of a text in a cell."""
-
-_TEMPLATES = {
-    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
-        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
-        "Name columns of scores, or leave out rows of NA by drop_missing=True.",
-    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
-        "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
-    r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
-        "every row must have {most} cells like the header; {got} in row {row} of {file}; Quote cells that hold commas.",
-    r"Column\(/(?P<column>[^/]*).*\) changed from (?P<first>\w+) to (?P<got>\w+) in row (?P<row>\d+)":
-        "column {column!r} must hold values of one kind; {first} and, in row {row} of {file}, {got}; Use one kind.",
-    r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
-        "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
-    r"straddling object":
-        "every row must be shorter than 64 MiB; a longer one in {file}; "
-        "Look for a quote that is never closed, or leave out columns of long text.",
-    r"field larger than field limit":
-        "names of columns must be shorter than 131,072 characters; a longer one in {file}; Check the first line.",
-}  # fmt: skip
-"""pyarrow's errors about a row, and ours for each: expected, got and fix."""
 
 
 class Arrow(TableSource):
@@ -94,16 +73,6 @@ class Arrow(TableSource):
             raise
         except Exception as error:  # pyarrow raises many kinds where a file is damaged
             text = " ".join(str(error).split())
-            for pattern, template in _TEMPLATES.items():
-                if match := re.search(pattern, text):
-                    where = match.groupdict("") | {"file": self.label}
-                    # pyarrow counts rows of a block: of CSV from 1, of JSON from 0.
-                    if "row" in where:
-                        where["row"] = str(int(where["row"]) + self._rows + text.startswith("JSON"))
-                    if "number" in where:
-                        where["column"] = self.names[int(where["number"])]
-                    parts = (part.format_map(where) for part in template.split("; "))
-                    raise InputError(*parts) from error
             fix = "Check the file; text must be UTF-8, not Latin-1."
             expected = f"the file must be a readable {self.path.suffix} file"
             raise InputError(expected, f"{self.path} ({text})", fix) from error

@@ -23,6 +23,7 @@ _DEFAULTS = (
 """Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 _SCORES = ("logits", "probs", "confidence")
+_SINGLE = ("target", "correct", "predicted", "weights", "groups", "clusters")
 _PARTNERS = {
     "correct": ("confidence",),
     "predicted": ("confidence",),
@@ -103,17 +104,7 @@ class Columns:
 
     def __post_init__(self) -> None:
         # Types first: the checks below compare texts.
-        for option in (
-            "target",
-            "confidence",
-            "correct",
-            "predicted",
-            "weights",
-            "groups",
-            "clusters",
-            "separator",
-            "format",
-        ):
+        for option in (*_SINGLE, "confidence", "separator", "format"):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(
                     f"{option_of(option)} must be text", describe(name), "Pass one name."
@@ -140,11 +131,8 @@ class Columns:
             expected = "only one of logits=, probs= and confidence= can name columns"
             raise InputError(expected, " and ".join(kinds), fix)
         for option, partners in _PARTNERS.items():
-            if (
-                getattr(self, option)
-                and kinds
-                and not any(getattr(self, name) for name in partners)
-            ):
+            has_partner = any(getattr(self, name) for name in partners)
+            if getattr(self, option) and kinds and not has_partner:
                 expected = f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}"
                 raise InputError(expected, kinds[0], "Name such columns, or leave it out.")
         if self.correct is not None and (self.predicted is not None or self.target is not None):
@@ -184,9 +172,7 @@ class Columns:
     def paths(self) -> list[str]:
         """Names that may be paths into values of JSON, as ``a.b`` is."""
         values = [
-            getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("classes", "separator")
+            value for name, value in vars(self).items() if name not in ("classes", "separator")
         ]
         texts = [
             word
@@ -241,10 +227,7 @@ class Columns:
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
         _check_once(names, f"column names of {where} must differ", "Rename them.")
-        options = {
-            name: getattr(self, name)
-            for name in ("target", "correct", "predicted", "weights", "groups", "clusters")
-        }
+        options = {option: getattr(self, option) for option in _SINGLE}
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
             _check_exists(name, names, option_of(option), where)
@@ -261,14 +244,10 @@ class Columns:
         votes, _ = _find(_words(self.label_probs, names), names, used, "label_probs=", where)
         for shared in ("groups", "clusters"):  # may be one of the others
             single.pop(shared, None)
-        _check_once(
-            [*scores, *votes, *single.values()],
-            "a column must be named once",
-            "Name it for one thing.",
-        )
-        if not self.classes:
-            _check_increasing(scores, where)
-            _check_increasing(votes, where)
+        columns = [*scores, *votes, *single.values()]
+        _check_once(columns, "a column must be named once", "Name it for one thing.")
+        for group in () if self.classes else (scores, votes):
+            _check_increasing(group, where)
         return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(_numbers(scores)))
 
 
@@ -297,9 +276,7 @@ def columns_named(names: Mapping[str, Any]) -> Columns:
     """
     known = [each.name for each in fields(Columns)]
     for name in names:
-        if name not in known:
-            expected = "arguments of a table must be fields of fedlas.predictions.Columns"
-            raise InputError(expected, repr(name), suggestion(name, known))
+        check_choice("an argument of a table", name, known)
     return Columns(**names)
 
 

@@ -55,8 +55,7 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
         delimiter: Separator of cells that may be quoted; empty: a line break always ends a row.
 
     Raises:
-        InputError: If a quote is never closed.
-        ValueError: If a row is longer than 64 MiB.
+        InputError: If a quote is never closed, or a row is longer than 64 MiB.
     """
     with path.open("rb") as file:
         # The first row begins with the end of a line too.
@@ -77,22 +76,25 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
                 yield memoryview(block)[edges[0] : edges[-1]], _rows(block, edges)
                 block = block[edges[-1] :]
             elif len(block) > _LONGEST:
-                raise ValueError("straddling object")
+                fix = "Look for a quote that is never closed, or leave out columns of long text."
+                raise InputError(
+                    "every row must be shorter than 64 MiB", f"a longer one in {path.name}", fix
+                )
 
 
-def check_count(rows: Any, table: Any, done: int, label: str) -> Any:
-    """Return the rows of a block without lines of blanks, as many as a parser made of them.
+def check_count(rows: Any, count: int, done: int, label: str) -> Any:
+    """Return the rows of a block without lines of blanks, ``count`` as a parser made of them.
 
     Raises:
         InputError: If there are others.
     """
-    if table.num_rows != len(rows):
+    if count != len(rows):
         rows = rows.filter(
             require("pyarrow", extra="tables").array([bool(row.as_py().strip()) for row in rows])
         )
-    if table.num_rows != len(rows):
+    if count != len(rows):
         expected = "every row must be one line; in a CSV, quoted cells may hold line breaks"
-        got = f"{table.num_rows:,} rows in {len(rows):,} lines after row {done:,} of {label}"
+        got = f"{count:,} rows in {len(rows):,} lines after row {done:,} of {label}"
         raise InputError(expected, got, "Write one row a line.")
     return rows
 
@@ -166,7 +168,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, json_row(line, number, path.name)
 
 
-def json_row(line: str, number: int, file: str) -> dict[str, Any]:
+def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
     """Return the object in a line.
 
     Raises:

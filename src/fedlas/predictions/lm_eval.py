@@ -101,6 +101,14 @@ class SampleLog(Frame):
         self.label = where
         self.notes = notes
 
+    def places(self) -> Iterator[tuple[Path, int, tuple[str, ...]]]:
+        """Yield the file of each sample, the number of its line there, and the names of its choices."""
+        for sample in self._samples:
+            count = len(sample.choices or ())
+            names = tuple(text.strip() for text in _arguments(sample.fields, 1))
+            named = len({*names}) == len(names) == count and all(names)
+            yield sample.path, sample.row, names if named else tuple(map(str, range(count)))
+
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
         """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`."""
         for name in names:

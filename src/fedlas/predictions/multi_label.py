@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
-from fedlas._core.files import checked_path, write_atomically
-from fedlas.predictions.arguments import check_clusters, check_features, check_weights, detached
+from fedlas._core.files import write_atomically
+from fedlas.predictions.arguments import check_sample_values, detached
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.sources import open_archive
+from fedlas.predictions.sources import load_arrays
 
 UNKNOWN = -100
 """Target of a label that is not known."""
@@ -72,12 +72,7 @@ class MultiLabel:
             expected = f"names must be {logits.shape[1]} different ones"
             raise InputError(expected, describe(self.names), "Name every column once.")
         values.update(logits=logits, target=target.long(), names=names)
-        if self.features is not None:
-            values["features"] = check_features(detached("features", self.features), len(logits))
-        if self.clusters is not None:
-            values["clusters"] = check_clusters(self.clusters, len(logits))
-        if self.weights is not None:
-            values["weights"] = check_weights(detached("weights", self.weights), len(logits))
+        check_sample_values(values, len(logits))
 
     def __repr__(self) -> str:
         return f"MultiLabel({self.num_samples} samples, {self.num_labels} labels)"
@@ -144,13 +139,9 @@ class MultiLabel:
         Raises:
             InputError: If the file is missing or damaged, or has no arrays ``logits`` and ``target``.
         """
-        with open_archive(checked_path(path)) as archive:
-            if "logits" not in archive or "target" not in archive:
-                expected = "the file must hold arrays 'logits' and 'target'"
-                got = f"{path} with {sorted(archive.names)}"
-                raise InputError(expected, got, "Save it with MultiLabel.save.")
-            names = [field.name for field in fields(cls) if field.name in archive]
-            arrays: dict[str, Any] = {name: archive[name] for name in names}
+        names = [field.name for field in fields(cls)]
+        fix = "Save it with MultiLabel.save."
+        arrays: dict[str, Any] = load_arrays(path, names, ("logits", "target"), fix)
         if "names" in arrays:
             arrays["names"] = arrays["names"].tolist()
         return cls(**arrays)

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
-from fedlas._core.files import checked_path, write_atomically
+from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
     Target,
-    check_clusters,
-    check_features,
-    check_weights,
+    check_sample_values,
     checked_index,
+    checked_label_probs,
     checked_target,
     detached,
     no_labels,
@@ -30,7 +29,7 @@ from fedlas.predictions.arguments import (
 from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
-from fedlas.predictions.sources import Frame, open_archive
+from fedlas.predictions.sources import Frame, load_arrays
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
@@ -106,38 +105,15 @@ class Predictions:
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
             values["target"] = checked_target(target, shape, self.scores.device, classes)
-        if values["features"] is not None:
-            features = detached("features", values["features"]).to(self.scores.device)
-            values["features"] = check_features(features, shape[0])
-        if values["label_probs"] is not None:
-            values["label_probs"] = self._checked_label_probs(
-                detached("label_probs", values["label_probs"])
-            )
-        if values["weights"] is not None:
-            values["weights"] = check_weights(detached("weights", values["weights"]), shape[0])
-        if values["clusters"] is not None:
-            values["clusters"] = check_clusters(values["clusters"], shape[0])
+        if (votes := values["label_probs"]) is not None:
+            values["label_probs"] = checked_label_probs(votes, shape, self.scores.device)
+        check_sample_values(values, shape[0], self.scores.device)
 
     def __repr__(self) -> str:
         names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
         others = f" and {', '.join(names)}" if names else ""
         labels = "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
-
-    def _checked_label_probs(self, value: Tensor) -> Tensor:
-        shape = (self.num_samples, self.num_classes)
-        if tuple(value.shape) != shape or value.is_complex():
-            expected = f"label_probs must be {shape}"
-            raise InputError(expected, describe(value), "Pass one row a sample.")
-        check_finite("label_probs", value)
-        value = value.to(self.scores.device, torch.promote_types(value.dtype, torch.float32))
-        sums = value.sum(dim=1)
-        if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
-            got = f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
-            expected = "label_probs must be in [0, 1], every row summing to 1"
-            fix = "Pass the share of each class."
-            raise InputError(expected, got, fix)
-        return value
 
     @property
     def has_target(self) -> bool:
@@ -192,10 +168,7 @@ class Predictions:
 
     def with_logits(self, logits: Tensor) -> Predictions:
         """Return the same samples with other logits, e.g. after calibration."""
-        values: dict[str, Any] = {
-            name: value for name, value in self._tensors().items() if name != "probs"
-        }
-        return type(self)(**{**values, "logits": logits})
+        return type(self)(logits, **self._others())
 
     def without_target(self) -> Predictions:
         """Return the same samples without their labels, ``target`` and ``label_probs``."""
@@ -213,16 +186,15 @@ class Predictions:
 
     def _replaced(self, **tensors: Tensor | None) -> Predictions:
         values: dict[str, Any] = self._tensors() | tensors
-        return (
-            self._of_probs(values.pop("probs"), **values)
-            if self.are_probs
-            else type(self)(**values)
-        )
+        return (self._of_probs if self.are_probs else type(self))(**values)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are there, by name; probabilities that were passed in place of logits."""
-        names = ["probs" if self.are_probs else "logits", *_FIELDS[1:]]
-        return {name: value for name in names if (value := vars(self).get(name)) is not None}
+        return {"probs" if self.are_probs else "logits": self.scores} | self._others()
+
+    def _others(self) -> dict[str, Any]:
+        """Return the tensors that are there besides scores, by name."""
+        return {name: value for name in _FIELDS[1:] if (value := vars(self).get(name)) is not None}
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
@@ -230,9 +202,7 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        tensors = {name: value for name, value in self._tensors().items() if name != "probs"} | {
-            "logits": self.logits
-        }
+        tensors = {"logits": self.logits} | self._others()
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
@@ -315,9 +285,7 @@ class Predictions:
         names = ("label_probs", "weights", "features", "clusters")
         others: dict[str, Any] = {name: getattr(samples, name) for name in names}
         others["target"] = samples.outcome
-        return (
-            cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
-        )
+        return (cls._of_probs if are_probs else cls)(samples.scores, **others)
 
     @classmethod
     def _of_probs(
@@ -343,15 +311,10 @@ class Predictions:
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
-        with open_archive(checked_path(path)) as archive:
-            if "logits" not in archive:
-                expected = (
-                    "the file must hold an array 'logits', and 'target' if the labels are known"
-                )
-                fix = "Save it with numpy.savez(path, logits=..., target=...)."
-                raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
-            arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
-        return cls(**arrays)
+        fix = (
+            "Save it with numpy.savez(path, logits=..., target=...); unknown labels need no target."
+        )
+        return cls(**load_arrays(path, _FIELDS, ("logits",), fix))
 
 
 # help() and the reference show these in place of the descriptors.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, check_dense, describe
+from fedlas._core.files import checked_path
 from fedlas.predictions.cells import TableChunk, floating
 
 ROWS = 2**13
@@ -248,6 +249,21 @@ def open_archive(path: Path) -> Iterator[Arrays]:
         )
         expected = "the file must be an .npz of plain arrays"
         raise InputError(expected, f"{path} ({error})", fix) from error
+
+
+def load_arrays(
+    path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` that have one of ``names``.
+
+    Raises:
+        InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
+    """
+    with open_archive(checked_path(path)) as archive:
+        if not {*needed} <= {*archive.names}:
+            expected = f"the file must have arrays named {' and '.join(map(repr, needed))}"
+            raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
+        return {name: archive[name] for name in names if name in archive}
 
 
 def _pieces(array: NDArray[Any]) -> Pieces:

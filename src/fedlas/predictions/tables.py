@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file, parse_json
+from fedlas._core.text import shortened
 from fedlas.predictions import lines
 from fedlas.predictions.arrow import Arrow, as_batch, pyarrow_module
 from fedlas.predictions.cells import TableChunk
@@ -62,7 +64,15 @@ class Delimited(Arrow):
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
             rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
-            header = next(rows, [])
+            try:
+                header = next(rows, [])
+            except csv.Error as error:
+                longest = max(map(len, first.split(self.delimiter)))
+                if longest <= (limit := csv.field_size_limit()):
+                    raise
+                expected = f"names of columns must be shorter than {limit:,} characters"
+                got = f"{longest:,} in {self.label}"
+                raise InputError(expected, got, "Check the first line.") from error
             names = [name.strip() for name in header]
             names = names if len(set(names)) == len(names) else header
             "".join(names).encode()  # an error for bytes that are no UTF-8
@@ -103,9 +113,50 @@ class Delimited(Arrow):
                 content = content[bytes(content).index(self.header) + len(self.header) :]
                 rows = rows[1:]
             if len(rows):
-                table = self.parsed(content, types)
-                rows = lines.check_count(rows, table, self._rows, self.label)
+                try:
+                    table = self.parsed(content, types)
+                except ValueError as error:
+                    raise self._first_error(rows, types) or error from error
+                rows = lines.check_count(rows, table.num_rows, self._rows, self.label)
                 yield as_batch(table), rows
+
+    def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
+        """Return the error in the first row that pyarrow cannot read, and in its first such cell."""
+
+        def fails(rows: Any, types: dict[str, str] = types) -> bool:
+            try:
+                self.parsed(b"".join(rows.to_pylist()), types)
+            except ValueError:
+                return True
+            return False
+
+        # pyarrow names rows in the text of its errors alone, so ever fewer rows are read again
+        first = bisect_left(range(len(rows)), True, key=lambda last: fails(rows[: last + 1]))
+        where = f"row {self._rows + first + 1}"
+        row = rows[first : first + 1]
+        if not len(row):
+            return None
+        text = row[0].as_py().decode(errors="surrogateescape")
+        cells = next(csv.reader([text.strip("\r\n")], delimiter=self.delimiter))
+        if len(cells) != len(self.names):
+            return InputError(
+                f"every row must have {len(self.names)} cells like the header",
+                f"{len(cells)} in {where} of {self.label}",
+                "Quote cells that hold commas.",
+            )
+        for name, cell in zip(self.names, cells, strict=True):
+            if name not in types or not fails(row, {name: types[name]}):
+                continue
+            where = f"{where}, column {name!r} of {self.label}"
+            if types[name] == "string":
+                return InputError(
+                    "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
+                )
+            fix = "Name columns of scores, or leave out rows of NA by drop_missing=True."
+            return InputError(
+                "scores must be numbers", f"{shortened(repr(cell), 60)} in {where}", fix
+            )
+        return None
 
     def parsed(self, content: Any, types: dict[str, str]) -> Any:
         """Return the columns of ``types`` in the bytes of some rows."""
@@ -131,11 +182,11 @@ class JsonLines(Arrow):
     def _names(self) -> list[str]:
         lines.check_text(self.path)
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
-        with self.path.open(encoding="utf-8-sig") as file:
-            first = parse_json(next(filter(str.strip, file), "{}"), finite=False)
-        if not isinstance(first, dict) or not first:
-            got = f"{first!r:.60} in row 1 of {self.path}"
-            raise InputError("every line must be a JSON object", got, "Write one object a line.")
+        with self._opened() as file:
+            first = json_row(next(filter(str.strip, file), "{}"), 1, self.label)
+        if not first:
+            got = f"none in row 1 of {self.label}"
+            raise InputError("objects must have keys", got, "Write one object a line.")
         self._keys = list(first)
         self._nested = {
             name
@@ -143,6 +194,10 @@ class JsonLines(Arrow):
             if isinstance(value, dict) or _holds_objects(value)
         }
         return self._keys
+
+    def _opened(self) -> IO[str]:
+        """Open the file as text; other bytes than UTF-8 are refused where their row is read."""
+        return self.path.open(encoding="utf-8-sig", errors="surrogateescape")
 
     @property
     def form(self) -> Any:
@@ -165,12 +220,12 @@ class JsonLines(Arrow):
         is_plain = names.keys() <= {*self._keys} - self._nested
         first = self._first_values(names) if is_plain else {}
         for content, rows in lines.row_blocks(self.path):
+            table = None
             if is_plain:
-                parsed = self._parsed(content, first, others)
-                rows = lines.check_count(rows, parsed, self._rows, self.label)
-                table = as_batch(parsed)
-            else:
-                table = [row.as_py().decode() for row in rows]
+                table = self._parsed(content, first, others)
+            if table is None:
+                table = [line for line in rows.to_pylist() if line.strip()]
+            rows = lines.check_count(rows, len(table), self._rows, self.label)
             yield table, rows
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
@@ -188,28 +243,28 @@ class JsonLines(Arrow):
         )
 
     def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
+        """Return a batch of columns, or None if a line is no object or a value of another kind than the first."""
         reader = pyarrow_module(".json")
         blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
-        kinds = [
-            (name, _kind(value, self._whole if name in labels else "float64"))
-            for name, value in first.items()
-        ]
-        options = reader.ParseOptions(
-            explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
-        )
-        try:
-            return reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
-        except ValueError as error:
-            if "to int64" not in str(error):
-                raise
-            self._whole = "float64"
-            return self._parsed(content, first, labels)
+        for whole in dict.fromkeys((self._whole, "float64")):
+            kinds = [
+                (name, _kind(value, whole if name in labels else "float64"))
+                for name, value in first.items()
+            ]
+            options = reader.ParseOptions(
+                explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
+            )
+            with suppress(ValueError):
+                table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
+                self._whole = whole
+                return as_batch(table)
+        return None
 
     def _first_values(self, names: Collection[str]) -> dict[str, Any]:
         """Return the first value of each column that is not null; None where all are."""
         values: dict[str, Any] = dict.fromkeys(names)
         # pyarrow names rows
-        with self.path.open(encoding="utf-8-sig") as file, suppress(AttributeError, ValueError):
+        with self._opened() as file, suppress(AttributeError, ValueError):
             for line in filter(str.strip, file):
                 row = parse_json(line, finite=False)
                 values = {

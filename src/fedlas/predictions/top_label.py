@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas._core.files import checked_path, write_atomically
+from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
-    check_clusters,
-    check_features,
-    check_weights,
+    check_sample_values,
     checked_index,
     detached,
 )
-from fedlas.predictions.sources import open_archive
+from fedlas.predictions.sources import load_arrays
 
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
@@ -95,13 +93,7 @@ class TopLabel:
             fix = "These look like class numbers: pass predicted == target."
             raise InputError("correct must be bool, or 0 and 1", got, fix)
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
-        if self.weights is not None:
-            values["weights"] = check_weights(_flat("weights", self.weights), len(confidence))
-        if self.features is not None:
-            features = detached("features", self.features).cpu()
-            values["features"] = check_features(features, len(confidence))
-        if self.clusters is not None:
-            values["clusters"] = check_clusters(self.clusters, len(confidence))
+        check_sample_values(values, len(confidence))
 
     @property
     def num_samples(self) -> int:
@@ -133,13 +125,8 @@ class TopLabel:
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks one of them.
         """
-        with open_archive(checked_path(path)) as archive:
-            if not {"confidence", "correct"} <= set(archive.names):
-                expected = "the file must hold arrays 'confidence' and 'correct'"
-                fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
-                raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
-            arrays: dict[str, Any] = {name: archive[name] for name in _FIELDS if name in archive}
-        return cls(**arrays)
+        fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
+        return cls(**load_arrays(path, _FIELDS, ("confidence", "correct"), fix))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are there, by name."""

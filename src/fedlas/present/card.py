@@ -243,6 +243,15 @@ def card(
     Raises:
         InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
             number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from fedlas import Predictions
+        >>> logits = 4 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+        >>> val, test = Predictions(logits[:500], target[:500]), Predictions(logits[500:], target[500:])
+        >>> card(val, test, "temperature", replicates=0).verdict[1]
+        'A temperature of 2.04: NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
     val = check_measurable(val)

@@ -214,7 +214,7 @@ class Evaluation:
             short = replace(self._ranking("Main metrics"), notes=notes)
             whole = self._ranking("All metrics", metrics=names)
         else:
-            short = self._main("Main numbers")
+            short = with_meaning(self._main("Main numbers"))
             whole = self.whole("All numbers")
         diagrams = self.diagrams()
         beside = [] if self._compares and not self.positive else diagrams
@@ -300,13 +300,10 @@ class Evaluation:
                 *filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]),
                 SELECTION,
             ]
-        elif self.positive:
-            if details or not self.groups:
-                blocks += with_meaning(event_table(self._events, title=self.title, details=details))
         elif details:
             blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
-            blocks += with_meaning(self._short(self.title))
+            blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=None if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
         return [
@@ -378,7 +375,7 @@ class Evaluation:
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""
         if self.positive:
-            return event_table(self._events, title=title, details=True)
+            return with_meaning(event_table(self._events, title=title, details=True))
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
     def _group_tables(self, *, most: int | None) -> list[Table]:
@@ -386,11 +383,12 @@ class Evaluation:
         tables = []
         for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
-            title = f"Groups by {self.grouped_by}, {when}"
+            by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
+            title = f"Groups{by}, {when}"
             parts: Any = by_group
             if self.positive:
                 tables.append(event_groups_table(parts, title=title, most=most))
-                slopes = f"Slopes by {self.grouped_by}, {when}"
+                slopes = f"Slopes of groups{by}, {when}"
                 tables += [pooled_table(parts, title=slopes)] if most is None else []
                 continue
             samples = sum(each.num_samples for each in by_group.values())

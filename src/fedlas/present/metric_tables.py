@@ -11,10 +11,8 @@ from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import (
     ARROWS,
     FEWEST_CLASSES,
-    Block,
     Cell,
     Column,
-    Note,
     Table,
     column,
     is_detail,
@@ -311,10 +309,10 @@ def stage_heads(stages: Iterable[str]) -> list[str]:
     return ["before", "after"] if len(names) == 2 else ["before", *names[1:]]
 
 
-def with_meaning(table: Table) -> list[Block]:
-    """Return the table, and what the mark ``~`` means if it has one."""
+def with_meaning(table: Table) -> Table:
+    """Return the table with a note on what the mark ``~`` means, if it has one."""
     marked = any(cell.mark == "calibrated" for row in table.rows for cell in row)
-    return [table, *([Note(WITHIN)] if marked else [])]
+    return replace(table, notes=(*table.notes, WITHIN)) if marked else table
 
 
 def size_of(predictions: AnyPredictions) -> str:

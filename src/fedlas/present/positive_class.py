@@ -74,11 +74,11 @@ ROWS: Mapping[str, _Row] = {
         "intercept", arrow="→ 0", main=False, about="Correction at a probability of 1/2."
     ),
     "ici": _Row(
-        "ICI",
+        "ICI (loess)",
         True,
         4,
         _DOWN,
-        about="Mean distance of the probability from the smoothed frequency (loess).",
+        about="Mean distance of the probability from the frequency, which a loess smooths.",
     ),
     "e50": _Row("E50", True, 4, _DOWN, main=False, about="Median of these distances."),
     "e90": _Row("E90", True, 4, _DOWN, main=False, about="Their 90th percentile."),

@@ -136,8 +136,11 @@ def check_values(
         numbers.ndim != 1
         or not ((np.abs(numbers) <= LARGEST) | (np.isnan(numbers) & missing)).all()
     ):
-        expected = f"{name} must be finite numbers of at most {LARGEST:g} in size"
-        raise InputError(expected, describe(values), advice)
+        raise InputError(
+            f"{name} must be finite numbers of at most {LARGEST:g} in size",
+            describe(values),
+            advice,
+        )
     return numbers
 
 

@@ -73,12 +73,16 @@ class MeanDrift:
     ) -> None:
         self.false_alarm = check_level(false_alarm, name="false_alarm")
         if not (low.shape == high.shape == least.shape == most.shape and len(low)):
-            shapes = f"{low.shape}, {high.shape}, {least.shape}, {most.shape}"
-            raise InputError("all ends must be (S,)", shapes, "Give each statistic its own.")
-        if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
-            got = f"{low.tolist()} to {high.tolist()}"
             raise InputError(
-                "each interval must lie in the range of its statistic", got, "Order the ends."
+                "all ends must be (S,)",
+                f"{low.shape}, {high.shape}, {least.shape}, {most.shape}",
+                "Give each statistic its own.",
+            )
+        if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
+            raise InputError(
+                "each interval must lie in the range of its statistic",
+                f"{low.tolist()} to {high.tolist()}",
+                "Order the ends.",
             )
         self.low = low
         self.high = high
@@ -140,15 +144,19 @@ class MeanDrift:
     def _check(self, values: Floats, has: NDArray[np.bool_]) -> None:
         shape = (len(values), len(self.low))
         if values.shape != shape or has.shape != shape:
-            got = f"{values.shape} with {has.shape}"
             raise InputError(
-                f"values must be (n, {shape[1]}), and so must has", got, "Pass one row a sample."
+                f"values must be (n, {shape[1]}), and so must has",
+                f"{values.shape} with {has.shape}",
+                "Pass one row a sample.",
             )
         # written so that NaN is outside
         outside = has & ~((values >= self.least) & (values <= self.most))
         if outside.any():
-            got = values[outside][:3].tolist()
-            raise InputError("every value must lie in its range", got, "Check the predictions.")
+            raise InputError(
+                "every value must lie in its range",
+                values[outside][:3].tolist(),
+                "Check the predictions.",
+            )
 
 
 def active_shape(statistics: int) -> tuple[int, int, int]:

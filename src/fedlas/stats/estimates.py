@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
@@ -86,20 +86,13 @@ class Estimate:
             InputError: If a number is missing, or is none.
         """
         optional = ("floor", "p", "least_p", "confidence_level")
-        names = [
-            each.name
-            for each in fields(cls)
-            if each.name not in optional or content.get(each.name) is not None
-        ]
-        names.remove("test") if "test" in names else None
-        numbers: dict[str, Any] = {name: check_number(name, content.get(name)) for name in names}
-        return cls(
-            **{
-                **numbers,
-                "replicates": int(numbers["replicates"]),
-                "test": str(content.get("test", "")),
-            }
-        )
+        there = [name for name in optional if content.get(name) is not None]
+        numbers: dict[str, Any] = {
+            name: check_number(name, content.get(name))
+            for name in ("value", "low", "high", "replicates", *there)
+        }
+        numbers["replicates"] = int(numbers["replicates"])
+        return cls(**numbers, test=str(content.get("test", "")))
 
 
 class EstimateTable(ResultTable[str, Estimate]):
@@ -257,10 +250,8 @@ def estimated(
     )
     rows = rows_for(predictions, num_bins)
     records = entries_of(metrics)
-    moved = {
-        e.name: each for e in records if (each := influence_of(e, rows.predictions)) is not None
-    }
-    entries = [entry for entry in records if entry.name not in moved]
+    influences = {entry.name: influence_of(entry, rows.predictions) for entry in records}
+    entries = [entry for entry in records if influences[entry.name] is None]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
         values = values_of(predictions, records, num_bins)
@@ -284,31 +275,26 @@ def estimated(
         "advance": share,
     }
     samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
-    estimates_by_name = {
-        e.name: _estimate(
-            e,
-            rows,
-            values[e.name],
-            samples[e.name],
-            floors.get(e.name),
-            confidence_level,
-            cell_bias(e, rows),
-        )
-        for e in entries
-    }
-    for name, influence in moved.items():
+
+    def measured(entry: Metric) -> Estimate:
+        value = values[entry.name]
+        influence = influences[entry.name]
+        if influence is None:
+            both = samples[entry.name], floors.get(entry.name)
+            return _estimate(entry, rows, value, *both, confidence_level, cell_bias(entry, rows))
         ends = area_interval(
-            values[name],
+            value,
             standard_error(influence, rows.predictions),
             influence,
             rows.target,
             clusters=rows.clusters,
             confidence_level=confidence_level,
         )
-        estimates_by_name[name] = Estimate(values[name], *ends, confidence_level=confidence_level)
-    estimates_by_name = {entry.name: estimates_by_name[entry.name] for entry in records}
+        return Estimate(value, *ends, confidence_level=confidence_level)
+
     table = EstimateTable(
-        estimates_by_name, _null(rows, tested, values, floors) if tested else None
+        {entry.name: measured(entry) for entry in records},
+        _null(rows, tested, values, floors) if tested else None,
     )
     if not by_class:
         return table, {}
@@ -389,10 +375,11 @@ def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL
     """Check a number of replicates before anything long begins."""
     check_level(confidence_level)
     if replicates and replicates < (least := fewest_replicates(confidence_level)):
-        expected = (
-            f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals"
+        raise InputError(
+            f"replicates must be 0 or at least {least} for {100 * confidence_level:g} % intervals",
+            replicates,
+            "Ask for more, such as 1000, or for none with 0.",
         )
-        raise InputError(expected, replicates, "Ask for more, such as 1000, or for none with 0.")
 
 
 def is_calibration_error(metric: str) -> bool:

@@ -81,9 +81,10 @@ class GapSums:
             if wrong := gap_sums._impossible():
                 raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
-            fix = "Write the card again: fedlas card RUN."
             raise InputError(
-                "the card must hold sums of confidences", reason(error), fix
+                "the card must hold sums of confidences",
+                reason(error),
+                "Write the card again: fedlas card RUN.",
             ) from error
         return gap_sums
 

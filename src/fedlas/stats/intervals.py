@@ -108,7 +108,8 @@ def floor_interval(
     # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
     remaining = value * above / (above + least) if above > 0.0 else 0.0
     removed = max(least, min(value - remaining, floor), bias[1])
-    reach = percentile.high - (value + percentile.bias)
+    # Where nearly all replicates are 0, their mean may lie above the percentile.
+    reach = max(percentile.high - (value + percentile.bias), 0.0)
     return replace(
         percentile, low=value - removed - reach, high=value - bias[0] + reach, method="floor"
     )

@@ -51,9 +51,11 @@ def joint_p_value(observed: Floats, replicates: Floats) -> float:
         or statistics.shape != null_statistics.shape[1:]
         or not null_statistics.size
     ):
-        got = f"{describe(observed)} and {describe(replicates)}"
-        fix = "Pass the statistics of the same tests in one order."
-        raise InputError("observed must be (K,) and replicates (R, K)", got, fix)
+        raise InputError(
+            "observed must be (K,) and replicates (R, K)",
+            f"{describe(observed)} and {describe(replicates)}",
+            "Pass the statistics of the same tests in one order.",
+        )
     rows = np.round(np.vstack([statistics, null_statistics]), _DIGITS)
     ranks = np.stack([_rank_from_top(column) for column in rows.T], axis=1)
     ranks.sort(axis=1)

@@ -97,8 +97,11 @@ def optimism(
     check_count("seed", seed, low=0)
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(X) or labels.dtype.kind not in "iub":
-        fix = "Pass one whole number for each row of X."
-        raise InputError(f"y must be ({len(X)},), whole numbers from 0", describe(y), fix)
+        raise InputError(
+            f"y must be ({len(X)},), whole numbers from 0",
+            describe(y),
+            "Pass one whole number for each row of X.",
+        )
     units = (
         np.arange(len(labels))
         if clusters is None

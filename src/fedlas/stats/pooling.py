@@ -61,9 +61,11 @@ def partial_pooling(values: Floats, errors: Floats) -> PartialPooling:
         and bool(np.isfinite(estimates).all())
     )
     if not fits or not bool(((error > 0) & np.isfinite(error)).all()):
-        got = f"{describe(values)} and {describe(errors)}"
-        fix = "Leave out groups without a standard error."
-        raise InputError("values and errors must be (G,), finite, errors above 0", got, fix)
+        raise InputError(
+            "values and errors must be (G,), finite, errors above 0",
+            f"{describe(values)} and {describe(errors)}",
+            "Leave out groups without a standard error.",
+        )
     spread = _spread(estimates, error)
     weights = 1.0 / (error**2 + spread**2)
     mean = float(weights @ estimates / weights.sum())

@@ -66,8 +66,11 @@ def seeds_needed(
         low = high
         high = 2 * high
         if low > _MOST_SEEDS:
-            expected = f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough"
-            raise InputError(expected, "a smaller one", "A difference that small is out of reach.")
+            raise InputError(
+                f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough",
+                "a smaller one",
+                "A difference that small is out of reach.",
+            )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (

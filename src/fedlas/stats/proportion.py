@@ -243,7 +243,10 @@ def effective_samples(weights: Any) -> float:
         or not (values >= 0).all()
         or not 0 < values.max() < np.inf
     ):
-        fix = "Pass one weight for each sample."
-        raise InputError("weights must be (N,), at least 0, not all 0", describe(weights), fix)
+        raise InputError(
+            "weights must be (N,), at least 0, not all 0",
+            describe(weights),
+            "Pass one weight for each sample.",
+        )
     values = values / values.max()  # squares of large and small weights stay numbers
     return float(values.sum() ** 2 / (values**2).sum())

@@ -106,9 +106,11 @@ def compare_ranks(
     k = len(rows)
     n = min(sizes, default=0)
     if k < 2 or n < 2 or len(sizes) > 1:
-        expected = "values must hold two or more methods, each with a value for the same two or more data sets"
-        got = {name: len(row) for name, row in zip(values, rows, strict=True)}
-        raise InputError(expected, got, "Leave out data sets that a method lacks.")
+        raise InputError(
+            "values must hold two or more methods, each with a value for the same two or more data sets",
+            {name: len(row) for name, row in zip(values, rows, strict=True)},
+            "Leave out data sets that a method lacks.",
+        )
     stats = require("scipy.stats", extra="stats")
     scores = np.stack(rows, axis=1) * (-1.0 if higher_is_better else 1.0)
     ranks = stats.rankdata(scores, axis=1)

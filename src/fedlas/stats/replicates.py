@@ -205,9 +205,11 @@ class Turned(RowReplicates):
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Refuse: a metric that is called on predictions needs labels."""
-        expected = "a metric with a noise floor under clusters must be computed from sums"
-        fix = "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None)."
-        raise InputError(expected, "a function of predictions", fix)
+        raise InputError(
+            "a metric with a noise floor under clusters must be computed from sums",
+            "a function of predictions",
+            "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None).",
+        )
 
 
 class Redrawn(RowReplicates):

@@ -246,8 +246,11 @@ def reject_option(
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
         if part.clusters is not None:
-            fix = "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent."
-            raise InputError("samples must be independent for the bound to hold", "clusters", fix)
+            raise InputError(
+                "samples must be independent for the bound to hold",
+                "clusters",
+                "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent.",
+            )
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000

@@ -75,7 +75,10 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
         variance = float(sums.square().sum()) or variance
     if variance <= 0.0:
-        fix = "Test models whose confidences differ, or use noise_floor."
-        raise InputError("some confidence must be other than 0, 1/2 and 1", "none", fix)
+        raise InputError(
+            "some confidence must be other than 0, 1/2 and 1",
+            "none",
+            "Test models whose confidences differ, or use noise_floor.",
+        )
     z = float(terms.sum()) / math.sqrt(variance)
     return SpiegelhalterTest(z, 2.0 * NormalDist().cdf(-abs(z)))

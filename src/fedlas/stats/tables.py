@@ -6,6 +6,7 @@ called on the :class:`~fedlas.Predictions` of one replicate after another: right
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,14 +23,14 @@ from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import starts_of_ties
-from fedlas.metrics.smooth import Spectra, smooth_calibration_error
+from fedlas.metrics.smooth import Spectra
 from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueOutcome
 from fedlas.stats.replicates import Replicates, Turned
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _FREQUENCIES = 2**11
-"""Used for the replicates of the smooth error: enough for scales from 0.001 on."""
+"""Used at most for the replicates of the smooth error: enough for scales from 0.001 on."""
 
 
 def replicate_values(metric: Metric, block: Replicates) -> Floats:
@@ -158,23 +159,35 @@ def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
     return order, np.take_along_axis(probs, order, axis=1)
 
 
-def _spectra(block: Replicates) -> Spectra:
-    """Return cosine transforms of gaps of groups of rows; the scale's search begins at the value of the rows."""
-    # A group is at its mean confidence. Fewer frequencies than the metric has, and less precision, are enough.
-    rows = block.rows
-    gaps = block.gaps
-    if gaps.shape[1] > len(rows.groups.count):
-        gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
-    values = 2.0 / rows.num_samples * gaps @ rows.table(_waves)
-    return Spectra(values, guess=rows.table(_smooth_error), precision=1e-7, fewest=2**11)
-
-
 def _waves(rows: Rows) -> Floats:
+    """Return cosines of ascending frequencies at the confidence of each group ``(G, K)``."""
     return np.cos(np.pi * rows.groups.confidence[:, None] * np.arange(_FREQUENCIES))
 
 
-def _smooth_error(rows: Rows) -> float:
-    return smooth_calibration_error(rows.predictions)
+class GroupSpectra(Spectra):
+    """Cosine transforms of gaps of groups of rows, which are at their mean confidence; computed as far as needed."""
+
+    # Fewer nodes than the metric has, and less precision, are enough.
+    precision = 1e-7
+    fewest = 2**11
+
+    def __init__(self, block: Replicates) -> None:
+        rows = block.rows
+        gaps = block.gaps
+        if gaps.shape[1] > len(rows.groups.count):
+            gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
+        super().__init__(np.empty((len(gaps), 0)))
+        self._gaps = 2.0 / rows.num_samples * gaps
+        self._waves = rows.table(_waves)
+        # About the smooth error of a calibrated model; of another the mean gap is a better guess.
+        self.guess = 0.3 / math.cbrt(rows.num_samples)
+
+    def lowest(self, count: int) -> Floats:
+        """Return the transforms of the ``count`` lowest frequencies ``(R, up to count)``."""
+        more = self._waves[:, self.values.shape[1] : count]
+        if more.size:
+            self.values = np.concatenate([self.values, self._gaps @ more], axis=1)
+        return self.values[:, :count]
 
 
 TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
@@ -183,6 +196,6 @@ TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
     EqualMass: Ranked,
     ClasswiseSums: _class_table,
     EveryClass: SortedClasses,
-    FineGrid: _spectra,
+    FineGrid: GroupSpectra,
 }
 """Replaces each statistic of a metric for many replicates; of all but ``EveryClass``, groups of rows are enough."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
@@ -224,19 +223,19 @@ def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
         if len(differ):
             got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
     if got:
-        expected = "a and b must be predictions for the same samples, in the same order"
-        raise InputError(expected, got, "Predict one test set with both models, without shuffling.")
-    if not _equal_weights(a.weights, b.weights):
-        expected = "a and b must have the same weights, as they are of the same samples"
-        raise InputError(expected, "different ones", "Pass both with weights=weights, or none.")
-
-    if not _equal_weights(a.clusters, b.clusters):
-        expected = "a and b must have the same clusters, as they are of the same samples"
-        raise InputError(expected, "different ones", "Pass both with clusters=clusters, or none.")
-
-
-def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is b if a is None or b is None else torch.equal(a, b)
+        raise InputError(
+            "a and b must be predictions for the same samples, in the same order",
+            got,
+            "Predict one test set with both models, without shuffling.",
+        )
+    for name in ("weights", "clusters"):
+        one, other = (getattr(each, name) for each in (a, b))
+        if one is not other and (one is None or other is None or not torch.equal(one, other)):
+            raise InputError(
+                f"a and b must have the same {name}, as they are of the same samples",
+                "different ones",
+                f"Pass both with {name}={name}, or none.",
+            )
 
 
 @dataclass(frozen=True)

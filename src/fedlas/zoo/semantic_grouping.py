@@ -77,10 +77,8 @@ class GroupedNLL:
 
 
 def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
-    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` started at ``scale``.
-
-    This need not be a minimum: there are many, and different starts shall lead to different partitions.
-    """
+    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` started at ``scale``."""
+    # This need not be a minimum: there are many, and different starts shall lead to different partitions.
     weight = start.clone().requires_grad_()
     log_scale = torch.full((len(start),), scale, dtype=torch.float64).log().requires_grad_()
     optimizer = torch.optim.LBFGS(

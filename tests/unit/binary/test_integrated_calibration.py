@@ -84,7 +84,7 @@ def test_equal_probabilities_have_their_share_of_positives(two_class, log_odds):
     [
         ({"span": 0.0}, r"span must be a finite number in \(0, 1\]"),
         ({"span": 1.5}, r"span must be a finite number in \(0, 1\]"),
-        ({"replicates": 10}, "replicates must be 0 or at least 39; got 10"),
+        ({"replicates": 10}, "replicates must be 0 or at least 39 for 95 % intervals; got 10"),
         ({"replicates": -1}, "replicates must be a whole number of at least 0"),
         ({"confidence_level": 0.0}, "confidence_level must be a finite number"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),

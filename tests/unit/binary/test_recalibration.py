@@ -9,8 +9,8 @@ from scipy.interpolate import CubicSpline
 from sklearn.linear_model import LogisticRegression
 
 from fedlas import Predictions, binary
-from fedlas._core.check import InputError
 from fedlas.binary import logistic_recalibration
+from fedlas.errors import InputError
 
 
 def test_statsmodels_has_the_same_numbers(predictions, sample):

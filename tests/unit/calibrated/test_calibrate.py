@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fedlas import CalibratedModel, Predictions, calibrate, estimates
-from fedlas._core.check import InputError
 from fedlas.calibrators import (
     CALIBRATORS,
     AutoCalibration,
@@ -17,6 +16,7 @@ from fedlas.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
+from fedlas.errors import InputError
 from fedlas.stats import noise_floor
 
 module = sys.modules["fedlas.calibrated.calibrate"]

@@ -10,8 +10,8 @@ from torch import nn
 
 import fedlas
 from fedlas import CalibratedModel, Objective, Predictions, calibrate
-from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS, FeatureClipping, TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.losses import FedLAS
 from wants_features import NormTemperature
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarnin
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def _registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.add("norm-temperature", NormTemperature)
 
 

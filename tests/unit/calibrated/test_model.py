@@ -12,8 +12,8 @@ from torch import nn
 import fedlas
 from fedlas import CalibratedModel, Objective, Predictions, calibrate
 from fedlas._core.arrays import from_safetensors, to_safetensors
-from fedlas._core.check import InputError
 from fedlas.calibrators import FeatureClipping, TemperatureScaling, VectorScaling
+from fedlas.errors import InputError
 
 CLASSES = 4
 # The networks have random weights, of which a fit warns.

@@ -12,6 +12,13 @@ from fedlas.deploy import export
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES = 5
 
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}  # of transformers
+
 
 def torchvision_network():
     return pytest.importorskip("torchvision").models.squeezenet1_1(num_classes=CLASSES)
@@ -25,26 +32,14 @@ def timm_network():
 
 def hugging_face_images():
     transformers = pytest.importorskip("transformers")
-    size = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-    }
     return transformers.ViTForImageClassification(
-        transformers.ViTConfig(**size, image_size=64, num_labels=CLASSES)
+        transformers.ViTConfig(**TINY, image_size=64, num_labels=CLASSES)
     )
 
 
 def hugging_face_text():
     transformers = pytest.importorskip("transformers")
-    size = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-    }
-    config = transformers.BertConfig(**size, vocab_size=50, num_labels=CLASSES)
+    config = transformers.BertConfig(**TINY, vocab_size=50, num_labels=CLASSES)
     return transformers.BertForSequenceClassification(config)
 
 

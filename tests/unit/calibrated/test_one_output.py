@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fedlas
-from fedlas.deploy.export import export
+from fedlas.deploy import export
 from fedlas.errors import InputError
 
 

@@ -29,8 +29,8 @@ class Shift(Calibrator):
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.register("shift", title="Shift", paper="none")(Shift)
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
 from fedlas.calibrators import CalibrationWarning, Calibrator, DriftTemperature, TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.metrics import expected_calibration_error
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
 from fedlas.calibrators import CalibrationWarning, Calibrator, FeatureClipping, TemperatureScaling
 from fedlas.calibrators.feature_clipping import clipped_logits, clipping_grid, lowest
+from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
 from fedlas.calibrators.feature_clipping import given_head, recover_head
+from fedlas.errors import InputError
 
 
 def draw(samples=200, dim=8, classes=5, seed=0):

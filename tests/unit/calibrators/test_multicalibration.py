@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
 from fedlas.calibrators import (
     CalibrationWarning,
     Multicalibration,
     TemperatureScaling,
     multicalibration,
 )
+from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
 
 

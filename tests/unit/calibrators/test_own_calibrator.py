@@ -29,8 +29,8 @@ class ShiftCalibration(Calibrator):
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.register("share-shift")(ShiftCalibration)
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
-from fedlas.calibrators.label_shift import LabelShift
+from fedlas.calibrators import CALIBRATORS, Calibrator, LabelShift, TemperatureScaling
 from fedlas.calibrators.structured import Form
 
 NAMES = [

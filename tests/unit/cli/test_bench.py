@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 import fedlas
-from fedlas._core.check import InputError
 from fedlas.cli import bench
 from fedlas.cli.bench import add_executor, executor_of
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import Executor, LocalExecutor, attempt
 from fedlas.lab.benches.executors.slurm import SlurmExecutor
 from fedlas.lab.benches.run_all import run_all

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import main, run
+from fedlas.cli import main
+from fedlas.cli.main import run
 from fedlas.cli.report import report_folder
 from fedlas.cli.train import train
+from fedlas.errors import InputError
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names

@@ -3,6 +3,9 @@
 import builtins
 
 from fedlas.__main__ import run
+from fedlas.cli.arguments import column_options
+from fedlas.cli.main import in_options
+from fedlas.predictions import Columns
 
 
 def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeypatch):
@@ -16,3 +19,12 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
 
     monkeypatch.setattr(builtins, "__import__", interrupted)
     assert run() == 130
+
+
+def test_messages_and_columns_are_written_as_options():
+    text = "calibrate='all' needs held-out predictions; got no on=."
+    assert in_options(text, "evaluate") == (
+        "--calibrate all needs held-out predictions; got no --on."
+    )
+    columns = Columns(probs="p_*", target="y", percent=True)
+    assert column_options(columns) == " --probs 'p_*' --target y --percent"

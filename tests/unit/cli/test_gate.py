@@ -10,7 +10,7 @@ import fedlas
 from fedlas.cli import main
 from fedlas.cli.gate import Requirement, not_worse, required
 from fedlas.errors import InputError
-from fedlas.stats.estimates import Estimate
+from fedlas.stats import Estimate
 
 
 @pytest.fixture(scope="module")

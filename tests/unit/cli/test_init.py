@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas._core.check import InputError
+from fedlas.cli import main
 from fedlas.cli.init import init
-from fedlas.cli.main import main
+from fedlas.errors import InputError
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

@@ -1,10 +1,9 @@
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.cli import main
 from fedlas.cli.listing import KINDS, listing
-from fedlas.cli.main import main
-from fedlas.losses import LOSSES
-from fedlas.losses._base import OnBase
+from fedlas.errors import InputError
+from fedlas.losses import LOSSES, OnBase
 
 
 @pytest.mark.parametrize("kind", KINDS)

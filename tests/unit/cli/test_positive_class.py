@@ -46,15 +46,15 @@ def test_the_main_measures(file, predictions, capsys):
         "expected %",
         "observed / expected → 1",
         "calibration slope → 1",
-        "ICI % ↓",
+        "ICI (loess) % ↓",
     ]
     slope = found["slope"]
     ici = found["ici"]
     value, low, high, *p = shown["calibration slope → 1"]
     assert [value, low, high] == [f"{slope.value:.3f}", f"[{slope.low:.3f},", f"{slope.high:.3f}]"]
     assert p[-1] in ("0.0001", f"{slope.p:.2g}", f"{slope.p:.1g}")
-    assert shown["ICI % ↓"][0].strip("~") == f"{100 * ici.value:.2f}"
-    assert shown["ICI % ↓"][3] == f"{100 * ici.floor:.2f}"
+    assert shown["ICI (loess) % ↓"][0].strip("~") == f"{100 * ici.value:.2f}"
+    assert shown["ICI (loess) % ↓"][3] == f"{100 * ici.floor:.2f}"
     assert max(map(len, text.splitlines())) <= 80
 
 

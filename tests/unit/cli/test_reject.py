@@ -5,7 +5,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import TemperatureScaling
-from fedlas.cli.main import main
+from fedlas.cli import main
 from fedlas.stats import reject_option
 
 

@@ -11,13 +11,11 @@ import pytest
 
 from fedlas._core import arrays
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data.sets.folders import read_npz
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.predictions import Predictions
-from fedlas.predictions.columns import Columns
-from fedlas.predictions.read import read_predictions
-from fedlas.zoo.ood.outputs import Outputs
+from fedlas.predictions import Columns, Predictions, read_predictions
+from fedlas.zoo.ood import Outputs
 
 NAMES = ["logits", "target", "features", "about", "train", "val", "test"]
 NAMES += [f"{part}_{what}" for part in ("train", "test") for what in ("images", "target")]

@@ -10,19 +10,18 @@ import pytest
 import torch
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import (
-    LARGEST,
-    InputError,
+from fedlas._core.check import LARGEST, describe
+from fedlas.calibrators import TemperatureScaling
+from fedlas.checks import (
     check_choice,
     check_count,
     check_dense,
     check_finite,
     check_logits,
     check_number,
-    describe,
     suggestion,
 )
-from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.losses import LabelSmoothing, Loss
 from fedlas.metrics import expected_calibration_error
 from fedlas.stats import noise_floor
@@ -176,6 +175,8 @@ def test_finite():
     check_finite("target", torch.zeros(3, dtype=torch.int64))
     with pytest.raises(InputError, match=r"1 NaN or infinite of 1.*\(\)"):
         check_finite("logits", torch.tensor(float("nan")))
+    with pytest.raises(InputError, match=r"1 NaN or infinite of 2.*\(1,\)"):
+        check_finite("logits", torch.tensor([0.0, float("nan")]).to(torch.float8_e4m3fn))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

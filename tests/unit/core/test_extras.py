@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from fedlas._core.extras import TELEMETRY, MissingExtraError, require, require_all
+from fedlas._core.extras import TELEMETRY, require, require_all
+from fedlas.errors import MissingExtraError
 
 
 def test_what_is_there():

@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas._core.files import read_json, write_atomically, write_json, write_text
+from fedlas.errors import InputError
 
 
 def test_new_folders_and_old_files(tmp_path):

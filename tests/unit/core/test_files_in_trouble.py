@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fedlas._core import files
-from fedlas._core.check import InputError
 from fedlas._core.files import (
     check_name,
     check_writable,
@@ -19,7 +18,8 @@ from fedlas._core.files import (
     write_atomically,
     write_text,
 )
-from fedlas.cli.main import main
+from fedlas.cli import main
+from fedlas.errors import InputError
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas._core.registry import Registry
+from fedlas.errors import InputError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from fedlas._core import terminal
-from fedlas._core.check import InputError
 from fedlas._core.terminal import Bar, say, status, table, track
 from fedlas._core.text import printable
+from fedlas.errors import InputError
 
 HOSTILE = "[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
 SHOWN = r"[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"

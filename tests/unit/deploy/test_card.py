@@ -8,11 +8,11 @@ import torch
 
 import fedlas
 from commands import command
-from fedlas._core.check import InputError
 from fedlas.calibrated import CalibratedModel
+from fedlas.deploy import Card
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import known_limits, make_card
+from fedlas.errors import InputError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.export import run_card
 from fedlas.metrics import evaluate

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from commands import command
-from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.export import export_model
 from fedlas.deploy.formats import FORMATS
+from fedlas.errors import InputError
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.export import test_images as images_of
 from fedlas.predictions import Predictions

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from torch import nn
 
 from commands import command
 from fedlas import CalibratedModel, Predictions, deploy
-from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.main import main
+from fedlas.cli import main
 from fedlas.deploy.formats import FORMATS
+from fedlas.errors import InputError
 
 pytestmark = pytest.mark.system
 export_file = partial(command, "export")
@@ -282,3 +283,7 @@ def test_scikit_learn_goes_out_as_onnx(name, tmp_path):
         deploy.export(model, tmp_path / "net.pt2", rows, form="torch-export")
     with pytest.raises(InputError, match="numbers"):
         deploy.export(model, tmp_path / "two.onnx", "rows")
+
+
+def test_export_names_every_format():
+    assert get_args(get_type_hints(deploy.export)["form"]) == tuple(FORMATS)

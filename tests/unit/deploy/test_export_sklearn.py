@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,8 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def _registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.add("norm-temperature", NormTemperature)
     pytest.importorskip("skl2onnx")
     pytest.importorskip("onnxruntime")
@@ -65,6 +66,29 @@ def test_boosted_trees(name, classes, side, tmp_path):
     )
     assert model.calibrator_.num_features == (5 if side is None else None)
     check(model, rows, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("missing", [False, True])
+def test_trees_of_histograms(classes, missing, tmp_path):
+    """skl2onnx failed on each: 'Expected an int, got a boolean'."""
+    rows, target = data(classes)
+    if missing:
+        rows[::7, 2] = np.nan
+    trees = HistGradientBoostingClassifier(max_iter=12)
+    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5, features=False)
+    check(model.fit(rows, target), rows, tmp_path / "net.onnx")
+
+
+def test_histograms_of_categories_are_refused(tmp_path):
+    """skl2onnx compares the numbers of the categories, by which probabilities were off by 0.4."""
+    rows, target = data(2)
+    rows[:, 1] = np.arange(300) % 5
+    trees = HistGradientBoostingClassifier(max_iter=12, categorical_features=[1])
+    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5, features=False)
+    with pytest.raises(InputError, match=r"categorical_features.*Encode the categories"):
+        deploy.export(model.fit(rows, target), tmp_path / "net.onnx", rows)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])

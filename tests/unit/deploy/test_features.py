@@ -16,8 +16,8 @@ from wants_features import NormTemperature
 
 
 @pytest.fixture
-def _registered(monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+def _registered(changeable):
+    changeable(CALIBRATORS)
     CALIBRATORS.add("norm-temperature", NormTemperature)
 
 

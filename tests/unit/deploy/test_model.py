@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
 from fedlas.deploy.calibration import Calibration, fit_calibration, read_calibration
 from fedlas.deploy.formats import Deployed
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 
 CLASSES = 5

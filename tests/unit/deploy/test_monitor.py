@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import fedlas
-from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.deploy import Card, Monitor
 from fedlas.deploy.calibration import fit_calibration, read_calibration
-from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
+from fedlas.deploy.monitor.look import ALARM, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
 from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
+from fedlas.errors import InputError
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table
 
 COLUMNS = Columns(logits="z_*", target="y")

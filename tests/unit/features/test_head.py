@@ -8,7 +8,7 @@ import torchvision.models as zoo
 from torch import nn
 
 from fedlas import find_head
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 
 C = 10
 

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import regnet
 
 from fedlas import FeatureTap, Objective, find_head
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import FedLAS
 
 C = 7

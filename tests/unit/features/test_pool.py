@@ -8,7 +8,7 @@ import torchvision.models as zoo
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.features import FeatureTap, find_pool
 from fedlas.lab.models import build_model
 from fedlas.losses import AdaFace, FedLAS, LabelSmoothing

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedlas import FeatureTap
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 
 
 @pytest.fixture

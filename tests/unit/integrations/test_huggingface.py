@@ -332,11 +332,18 @@ def test_what_is_wrong_is_said(tmp_path):
         tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch"
     )
     run.train()
-    (tmp_path / "other" / "checkpoint-6" / CRITERION_FILE).unlink()
+    file = tmp_path / "other" / "checkpoint-6" / CRITERION_FILE
+    resumed = trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images())
+    state = torch.ones(999)
+    torch.save({"weight": state}, file)
+    content = file.read_bytes()
+    place = content.index(state.numpy().tobytes())
+    file.write_bytes(content[:place] + b"x" + content[place + 1 :])
+    with pytest.raises(ValueError, match=r"criterion\.pt must be whole.*checksum"):
+        resumed.train(resume_from_checkpoint=True)
+    file.unlink()
     with pytest.raises(ValueError, match=r"criterion's state .*criterion\.pt"):
-        trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(
-            resume_from_checkpoint=True
-        )
+        resumed.train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="'adaptive'"):
         ComputeMetrics(["adaptive"])
     with pytest.raises(ValueError, match="target must be class indices"):

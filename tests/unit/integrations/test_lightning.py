@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:.*The number of training batches"),
-    pytest.mark.filterwarnings("ignore:The .srun. command"),  # where Slurm is installed
 ]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 

@@ -14,3 +14,15 @@ def _few_replicates():
         for module, name in ((base, "keep_estimates"), (run_all, "lacks_estimates")):
             patch.setattr(module, name, partial(getattr(module, name), replicates=39))
         yield
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(text)``: the path of a YAML file that holds the text."""
+
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing, ablation
 from fedlas.losses.ablation import _noise
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import AdaFace
 from fedlas.losses.adaface import adaptive_margin
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import AdaFocal, FocalLoss
 from fedlas.losses.adafocal import signed_focal
 from fedlas.predictions import Predictions

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Unpack
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import FedLAS, FedLASAblation, FedLASPlus, Loss, LossOptions, MultiLabelFedLAS
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import CALS
 from fedlas.losses.cals import phr_penalty
 from fedlas.predictions import Predictions

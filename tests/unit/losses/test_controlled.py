@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import Controlled, LabelSmoothing
 from fedlas.predictions import Predictions
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import DCA
 
 # Probabilities (0.8, 0.2), (0.6, 0.4), (0.5, 0.5): confidences 0.8, 0.6, 0.5, predictions 0, 0, 0.

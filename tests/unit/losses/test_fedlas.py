@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import (
     BidirectionalCalibrationGate,
     FedLAS,

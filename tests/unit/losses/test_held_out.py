@@ -5,8 +5,7 @@ import warnings
 import pytest
 import torch
 
-from fedlas._core.check import InputError
-from fedlas.errors import CalibrationWarning
+from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import CALS, MDCA, AdaFocal, Controlled, FedLAS, OneLogit, Tempered, TemperedPast
 from fedlas.predictions import Predictions
 

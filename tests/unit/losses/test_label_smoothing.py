@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import CrossEntropy, LabelSmoothing, label_smoothing, smoothed_cross_entropy
 
 N, C = 7, 5

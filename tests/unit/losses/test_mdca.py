@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import MDCA, FocalLoss, LabelSmoothing
 from fedlas.losses._base import prepare
 from fedlas.losses.mdca import class_gap

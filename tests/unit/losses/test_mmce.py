@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import MMCE, WeightedMMCE, mmce
 from fedlas.losses.mmce import kernel_calibration_error
 

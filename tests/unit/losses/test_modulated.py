@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import (
     ACLS,
     LOSSES,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import NormConfidenceIndicator
 from fedlas.losses.nci import feature_norms
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.rankmixup import ndcg_penalty
 

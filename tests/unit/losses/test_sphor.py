@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import LOSSES, Mixup, SpHOR
 from fedlas.losses.sphor import orthogonality_penalty, orthonormal_rows
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.losses import PSKD, Tempered, TemperedPast
 from fedlas.losses.tempered import class_bias_step, log_temperature_step
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import fedlas
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.losses import VMF
 from fedlas.losses.vmf import log_mgf, resultant_rate, uncertain_cross_entropy
 

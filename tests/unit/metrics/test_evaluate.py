@@ -58,8 +58,8 @@ def test_leaves_no_large_arrays_on_the_predictions():
     assert "probs" not in vars(p)
 
 
-def test_a_metric_registered_by_a_user_is_computed_and_an_optional_one_is_not(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_registered_by_a_user_is_computed_and_an_optional_one_is_not(changeable):
+    changeable(METRICS)
 
     @METRICS.register("samples", title="N", higher_is_better=True, percent=False, paper="none")
     def count(predictions):

@@ -8,7 +8,13 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import smooth_calibration_error
 from fedlas.metrics.grids import FineGrid
-from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, gaps_on_nodes, spectrum
+from fedlas.metrics.smooth import (
+    STEPS,
+    Spectra,
+    fixed_scales,
+    gaps_on_nodes,
+    spectrum,
+)
 
 
 def sampled(samples, classes=5, over=1.0, scale=2.0, seed=0):
@@ -39,7 +45,8 @@ def bound(predictions, scale):
 
 def smoothed_gap(predictions):
     """``scale -> integral``, as the metric has it."""
-    gaps = SmoothedGaps(spectrum(gaps_on_nodes(FineGrid.of(predictions).table()))[None])
+    nodes = gaps_on_nodes(FineGrid.of(predictions).table())
+    gaps = Spectra(spectrum(nodes)[None]).integrals
     return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 

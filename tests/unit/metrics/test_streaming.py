@@ -3,14 +3,13 @@ import pickle
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
+from gloo import in_processes
 
-C, RANKS = 6, 2
+C = 6
 APPROXIMATE = [entry.name for entry in METRICS.entries() if entry.error is not None]
 NAMES = [
     *evaluate(Predictions([[0.0, 1.0]], [0])),
@@ -305,8 +304,8 @@ def test_options_are_checked():
         StreamingMetrics(3).compute()
 
 
-def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_registered_without_sums_is_left_out_of_the_default(changeable):
+    changeable(METRICS)
     METRICS.add(
         "mine",
         lambda predictions: 0.0,
@@ -321,25 +320,16 @@ def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch
 
 
 def worker(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
-    )
-    try:
-        logits, target = data()
-        rows = slice(0, 100) if rank == 0 else slice(100, None)
-        mine = filled(logits[rows], target[rows], metrics=NAMES)
-        summed = mine.sum_across_ranks()
-        torch.save((summed.compute(), summed.num_samples, mine.num_samples), f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    logits, target = data()
+    rows = slice(0, 100) if rank == 0 else slice(100, None)
+    mine = filled(logits[rows], target[rows], metrics=NAMES)
+    summed = mine.sum_across_ranks()
+    torch.save((summed.compute(), summed.num_samples, mine.num_samples), f"{folder}/{rank}.pt")
 
 
 @pytest.mark.system
 def test_ranks_add_up_to_one_process(tmp_path):
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this PyTorch has no gloo")
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
+    in_processes(worker, str(tmp_path))
     expected = filled(*data(), metrics=NAMES).compute()
     for rank, own in enumerate((100, 800)):
         values, *numbers = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fedlas import Predictions
 from fedlas.metrics import (
@@ -13,8 +11,9 @@ from fedlas.metrics import (
     calibration_by_class,
     calibration_by_group,
 )
+from gloo import RANKS, in_processes
 
-C, RANKS = 5, 2
+C = 5
 SITES = ["north", "south", "east", "empty"]
 
 
@@ -199,23 +198,14 @@ def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
 
 
 def worker(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
-    )
-    try:
-        rows = torch.arange(0, 100) if rank == 0 else torch.arange(100, 700)
-        found = [kind(rows).sum_across_ranks().compute() for kind in (classes, groups)]
-        torch.save([plain(table) for table in found], f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    rows = torch.arange(0, 100) if rank == 0 else torch.arange(100, 700)
+    found = [kind(rows).sum_across_ranks().compute() for kind in (classes, groups)]
+    torch.save([plain(table) for table in found], f"{folder}/{rank}.pt")
 
 
 @pytest.mark.system
 def test_ranks_add_up_to_one_process(tmp_path):
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this PyTorch has no gloo")
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
+    in_processes(worker, str(tmp_path))
     wanted = [close(expected()[kind]) for kind in (classes, groups)]
     for rank in range(RANKS):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == wanted

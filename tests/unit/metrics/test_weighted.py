@@ -11,6 +11,7 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import (
     METRICS,
+    Statistic,
     StreamingClasses,
     StreamingGroups,
     StreamingMetrics,
@@ -27,7 +28,6 @@ from fedlas.metrics import (
     smooth_calibration_error,
 )
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.sums import Statistic
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""
@@ -265,12 +265,12 @@ class _Ignorant(Statistic):
         return 0.5
 
 
-def test_a_metric_that_ignores_weights_refuses_them(monkeypatch):
+def test_a_metric_that_ignores_weights_refuses_them(changeable):
     p, plain = CASES[0], replace(CASES[0], weights=None)
     with pytest.raises(InputError, match="no weights"):
         _Ignorant.of(p)
     assert _Ignorant.of(plain).table() == 0.5
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries), raising=True)
+    changeable(METRICS)
     options = {
         "title": "t",
         "higher_is_better": False,

@@ -14,7 +14,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.integrations.drop_in import DropInLoss
 from fedlas.losses import LOSSES, FedLAS, LabelSmoothing, Mixed
 
@@ -251,7 +251,7 @@ class Norms(nn.Module):
 @pytest.mark.parametrize("call", [fedlas.Objective, DropInLoss])
 def test_threads_have_features_of_their_own(call):
     """Eight threads in one forward pass: all have run the head before any of them asks for its features."""
-    model, together = mlp(), threading.Barrier(8, timeout=60)
+    model, together = mlp(), threading.Barrier(8, timeout=300)
     loss = call(model, Norms(), head="2")
     run = loss if call is fedlas.Objective else lambda x, y: (loss(model(x), y), None)
     inputs, target = data()

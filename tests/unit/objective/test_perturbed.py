@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedlas import Objective, Predictions
-from fedlas._core.check import InputError
 from fedlas.calibrators import DriftTemperature, TemperatureScaling
+from fedlas.errors import InputError
 from fedlas.metrics import expected_calibration_error, negative_log_likelihood
 from fedlas.objective import drifted_predictions, predict
 from fedlas.objective.predict import MOST_NOISE, _Channels, _noise_for, _noisy

@@ -7,8 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedlas import Objective
-from fedlas._core.check import InputError
-from fedlas.errors import CalibrationWarning
+from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import FedLAS
 from fedlas.objective import predict
 

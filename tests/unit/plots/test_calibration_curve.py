@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedlas import TopLabel
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.plots import calibration_curve, reliability_diagram
 
 

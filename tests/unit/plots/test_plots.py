@@ -13,7 +13,7 @@ import torch
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, reliability_bins
 from fedlas.plots import (
     DARK,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.plots import LIGHT, new_axes, roc_curves, score_histogram
 from fedlas.zoo.ood import roc_points
 

@@ -1,8 +1,7 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.plots import critical_difference_diagram, new_axes
-from fedlas.plots.theme import LIGHT
+from fedlas.plots import LIGHT, critical_difference_diagram, new_axes
 from fedlas.stats import compare_ranks
 
 RANKED = compare_ranks(

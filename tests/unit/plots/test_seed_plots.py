@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.plots import LIGHT, new_axes, seed_values
 from fedlas.stats import mean_interval
 

@@ -8,8 +8,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.plots import consistency_band, reliability_diagram, risk_coverage_curve
-from fedlas.plots.risk_coverage import risk_coverage
+from fedlas.plots import consistency_band, reliability_diagram, risk_coverage, risk_coverage_curve
 
 generator = torch.Generator().manual_seed(0)
 LOGITS = 2 * torch.randn(300, 3, generator=generator, dtype=torch.float64)

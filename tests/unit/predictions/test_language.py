@@ -173,6 +173,58 @@ def test_free_answers_without_a_confidence_are_counted(tmp_path):
     assert (table.predictions.confidence.tolist(), table.unread, table.refusals) == ([0.9], 2, 1)
 
 
+def calibrated(tmp_path, samples, *options):
+    """The lines of a log before and after, of a calibration that was fitted on it."""
+    path = write(tmp_path, samples, "samples_t_2026-01-02T03-04-05.678.jsonl")
+    cal, out = tmp_path / "cal.json", tmp_path / "out.jsonl"
+    fit = ["calibrate", str(path), "--method", "temperature", "--out", str(cal), *options]
+    assert main(fit) == 0
+    assert main(["apply", str(cal), str(path), "--out", str(out)]) == 0
+    return path.read_text().splitlines(), out.read_text().splitlines()
+
+
+def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]
+    before, after = calibrated(tmp_path, samples)
+    fitted = TableCalibration.load(tmp_path / "cal.json")
+    logits = [[float(value) for value, _ in each["filtered_resps"]] for each in samples]
+    scaled = Predictions(np.array(fitted.apply({"logits": np.array(logits)})["calibrated_logits"]))
+    for line, more, probs in zip(before, after, scaled.probs.tolist(), strict=True):
+        assert more.startswith(line[:-1])
+        new = json.loads(more)
+        assert new["calibrated_probs"] == pytest.approx(dict(zip("ABC", probs, strict=True)))
+        assert new["calibrated_confidence"] == pytest.approx(max(probs))
+    assert "added calibrated_confidence, calibrated_probs" in capsys.readouterr().out
+    names = [str(tmp_path / name) for name in ("cal.json", "out.jsonl", "again.jsonl", "out.csv")]
+    assert main(["apply", *names[:2], "--out", names[2]]) == 2
+    assert "must not be calibrated yet" in capsys.readouterr().err
+    assert main(["apply", *names[:2], "--out", names[3]]) == 2
+    assert "must end in .jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path, capsys):
+    samples = []
+    for number in range(40):
+        text = f"It is Rome. Confidence: {50 + number} %" if number else "It is Rome."
+        line = {"doc_id": number, "target": "Rome", "resps": [[text]], "filtered_resps": ["Rome"]}
+        samples += [line | {"filter": each, "exact_match": float(number % 3 > 0)} for each in "ab"]
+    before, after = calibrated(tmp_path, samples, "--drop-missing")
+    values = [json.loads(more)["calibrated_confidence"] for more in after]
+    assert all(more.startswith(line[:-1]) for line, more in zip(before, after, strict=True))
+    assert values[0] is None
+    assert set(values[1::2]) == {None}
+    assert all(0 < value < 1 for value in values[2::2])
+    assert "and have null: row 1." in " ".join(capsys.readouterr().err.split())
+
+
+def test_ranges_of_length_are_not_those_of_another_log(tmp_path):
+    samples = [sample(n, [1.0 * (n % 5), 1.0], n % 2) for n in range(60)]
+    with pytest.raises(AssertionError):
+        calibrated(tmp_path, samples, "--groups", "length")
+
+
 def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     random = np.random.default_rng(0)
     for task, choices in (("mmlu_law", 3), ("arc", 4)):
@@ -189,7 +241,7 @@ def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     assert main(["evaluate", *files, "--replicates", "0"]) == 0
     assert "mmlu_law" in capsys.readouterr().out
     assert main(["calibrate", files[0], "--out", str(tmp_path / "cal.json")]) == 0
-    assert "a table with logits" in capsys.readouterr().out
+    assert "fedlas apply" in capsys.readouterr().out
     live = {"logits": random.normal(size=(9, 4 if "arc" in files[0] else 3))}
     fitted = TableCalibration.load(tmp_path / "cal.json")
     assert fitted.apply(live)["calibrated_logits"].shape == live["logits"].shape

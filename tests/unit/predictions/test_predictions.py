@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import CalibrationWarning, InputError
+from fedlas.calibrators import CalibrationWarning
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 
 LOGITS = [[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]

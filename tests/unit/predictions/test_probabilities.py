@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import CalibrationWarning, InputError
+from fedlas.calibrators import CalibrationWarning
+from fedlas.errors import InputError
 from fedlas.predictions import Columns, read_predictions
 from fedlas.predictions.probabilities import decimal_places
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import fedlas
 from fedlas import Predictions, TopLabel
-from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.plots import reliability_diagram
 from fedlas.predictions import Columns, PredictionTable, Reader, open_table, read_predictions
 from fedlas.predictions.probabilities import FLOOR
@@ -250,13 +250,13 @@ def test_more_refusals(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.csv"):
         read_predictions(_touch(tmp_path / "a.xlsx"), Columns(logits="p_*", target="label"))
     (tmp_path / "twice.jsonl").write_text('{"a": 1, "a": 2}\n')
-    with pytest.raises(InputError, match=r"Column\(/a\) .*twice in row 1"):
+    with pytest.raises(InputError, match=r"the key 'a' is there twice in row 1"):
         list(open_table(tmp_path / "twice.jsonl", Columns(logits="a")).blocks())
     (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
     with pytest.raises(InputError, match="no number in row 2, column 'b'"):
         read_predictions(tmp_path / "lacks.jsonl", Columns(logits="a,b", target="y"))
     (tmp_path / "mixed.jsonl").write_text('{"l": [1, 2], "y": 0}\n{"l": 3, "y": 1}\n')
-    with pytest.raises(InputError, match=r"'l' .*got array .*row 2 of mixed\.jsonl, number"):
+    with pytest.raises(InputError, match=r"'l' must all hold 2 numbers; got 0 in row 2"):
         read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
     with pytest.raises(InputError, match="must all hold 2 numbers; got 1 in row 4097"):

@@ -6,8 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.predictions import Columns, open_table, read_predictions
 
 TWO = Columns(logits="a,b", target="y")
@@ -88,7 +87,7 @@ def test_refusals_of_csv(content, message, table):
         (['{"a": 1, "b": 2, "y": 0}', "", '{"a": 1, "b": NaN, "y": 0}'], "no number in row 2, column 'b' of t.jsonl"),
         (['{"a": 1, "b": "2", "y": 0}', '{"a": 1, "b": "x", "y": 0}'], "no number in row 2, column 'b' of t.jsonl"),
         (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2, "y": 7}'], r"or a number from 0 to 1; got 7 in row 2"),
-        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2, "y": "u"}'], "of one kind; got number and, in row 2"),
+        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2, "y": "u"}'], "a number from 0 to 1; got 'u' in row 2"),
         (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2}'], r"must have a label in column 'y'; got none in row 2"),
         (['{"a": 1, "b": 2, "y": null}', '{"a": 1, "b": 2, "y": "u"}'], "a label in column 'y'; got none in row 1"),
         (['{"a": null, "b": 2, "y": 0}', '{"a": "u", "b": 2, "y": 0}'], "no number in row 1, column 'a' of t.jsonl"),
@@ -96,10 +95,10 @@ def test_refusals_of_csv(content, message, table):
         (['{"a": 1, "b": true, "y": 0}'], "column 'b' must hold numbers; got bool in t.jsonl"),
         (['{"a": 1, "b": {"c": 1}, "y": 0}'], r"'b' must hold numbers; got {'c': 1} in row 1 .* in it: b\.c"),
         (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": '], r"must be a JSON object; got .* in row 2 of t.jsonl\. Write"),
-        (['{"a": 1, "b": 2, "y": 0}', "[1, 2, 0]"], "must be a JSON object; got .* from object to array in row 2"),
-        (["[1, 2, 0]"], r"must be a JSON object; got \[1, 2, 0\] in row 1"),
-        (["a,b,y"], r"must be a readable \.jsonl file; got .*Expecting value"),
-        ([""], r"must be a JSON object; got \{\} in row 1"),
+        (['{"a": 1, "b": 2, "y": 0}', "[1, 2, 0]"], "must be a JSON object; got list in row 2"),
+        (["[1, 2, 0]"], "must be a JSON object; got list in row 1"),
+        (["a,b,y"], "must be a JSON object; got Expecting value.* in row 1"),
+        ([""], "objects must have keys; got none in row 1"),
     ],
 )  # fmt: skip
 def test_refusals_of_json_lines(lines, message, table):
@@ -113,7 +112,7 @@ def test_refusals_of_json_lines(lines, message, table):
         (["[1, 2]", "[1]"], r"lists of column 'l' must all hold 2 numbers; got 1 in row 2 of t.jsonl"),
         (["[1, 2]", "null"], r"must all hold 2 numbers; got 0 in row 2"),
         (["[1, 2]", "[1, null]"], r"finite numbers; got no number in row 2, column 'l', number 1 of t.jsonl"),
-        (["[1, 2]", '[1, "x"]'], r"column 'l' must hold .* got number and, in row 2 of t.jsonl, string"),
+        (["[1, 2]", '[1, "x"]'], r"got no number in row 2, column 'l', number 1"),
         (["[[1, 2]]"], r"column 'l' must hold numbers"),
     ],
 )  # fmt: skip
@@ -124,7 +123,7 @@ def test_refusals_of_lists(lists, message, table):
 
 def test_rows_are_counted_over_blocks(table, monkeypatch):
     monkeypatch.setattr("fedlas.predictions.lines.BYTES", 200)
-    with pytest.raises(InputError, match=r"got array .*row 41 of t\.jsonl, number"):
+    with pytest.raises(InputError, match=r"must all hold 2 numbers; got 0 in row 41"):
         table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
     with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
         table("t.csv", "a,b,y\n" + "1,2,0\n" * 40 + "1,x,0\n")
@@ -139,8 +138,18 @@ def test_deep_nesting_does_no_harm(table):
     deep = "[" * 50_000 + "]" * 50_000
     row = '{"a": 1, "b": 2, "y": 1}\n'
     assert targets(table("t.jsonl", row + row.replace("}", f', "z": {deep}}}'))) == [1, 1]
-    with pytest.raises(InputError, match=r"readable \.jsonl"):
+    with pytest.raises(InputError, match="nested too deeply in row 1"):
         table("t.jsonl", row.replace("}", f', "z": {deep}}}'))
+
+
+def test_json_lines_that_pyarrow_does_not_read(table):
+    """Python reads the block then: it takes labels of two kinds, and names the row of an error."""
+    rows = ['{"a": 2, "b": 1, "y": 0}', '{"a": 1, "b": "2", "y": "1"}']
+    read = table("t.jsonl", "\n".join([*rows, "  ", rows[0]]) + "\n")
+    assert read.predictions.logits[1].tolist() == [1, 2]
+    assert targets(read) == [0, 1, 0]
+    with pytest.raises(InputError, match=r"JSON object; got 'utf-8' codec.* in row 2 of t.jsonl"):
+        table("t.jsonl", f'{rows[0]}\n{rows[1][:-2]}\xe9"}}\n'.encode("latin-1"))
 
 
 def test_parquet_of_other_types(table, tmp_path):

@@ -82,7 +82,7 @@ def test_features_and_clusters_follow_the_rows_and_the_file(tmp_path):
     assert back.clusters.tolist() == [1, 0]
     assert read_predictions(tmp_path / "top.npz").predictions.features.tolist() == [[1.0], [2.0]]
     np.savez(tmp_path / "other.npz", logits=np.ones((2, 2)))
-    with pytest.raises(ValueError, match=r"arrays 'confidence' and 'correct'; got .*logits"):
+    with pytest.raises(ValueError, match=r"arrays named 'confidence' and 'correct'; got .*logits"):
         TopLabel.load(tmp_path / "other.npz")
 
 

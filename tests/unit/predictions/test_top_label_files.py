@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedlas import Predictions, TopLabel
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Columns, open_table, read_predictions
 
 CONFIDENCE = [0.9, 0.75, 0.5, 1.0]

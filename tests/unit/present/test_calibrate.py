@@ -6,11 +6,10 @@ import warnings
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
+from fakes_calibrators import Unchanged, add, made_entries
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.present.ranking import SELECTION, TRADES, WITHIN, rank_stages, ranking_table, signs
@@ -45,34 +44,13 @@ def everything(val, test):
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry(changeable):
     """A registry that a test may add to and take from."""
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
-    return CALIBRATORS
-
-
-def add(registry, name, **changes):
-    metadata = {"title": name, "paper": "none", **changes.pop("metadata", {})}
-    registry.register(name, **metadata)(type(name.title(), (TemperatureScaling,), changes))
-
-
-class Unchanged(nn.Module):
-    """Logits as they are, with or without features."""
-
-    def forward(self, rows, features=None):
-        return rows
+    return changeable(CALIBRATORS)
 
 
 class Doubtful(Unchanged):
     doubts = ("look at it.",)
-
-
-def part_of(entry):
-    return entry.metadata.get("part", "val")
-
-
-def made_entries():
-    return [entry for entry in CALIBRATORS.entries() if part_of(entry) != "val"]
 
 
 def test_those_that_cannot_run_are_named_with_the_reason(val, test, registry):

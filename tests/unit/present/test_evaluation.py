@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas import Predictions, TopLabel
+from fedlas import Predictions, TopLabel, report
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.present.page import check_page, write_page
-from fedlas.present.report import report
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 
@@ -212,7 +211,7 @@ def test_weights_keep_the_event():
 def test_confidences_alone_and_groups():
     top = TopLabel(drawn().confidence, drawn().correct)
     found = report(top, groups=["a", "b"] * 500, replicates=99)
-    assert found.text().count("Groups by group") == 1
+    assert found.text().count("Groups, ") == 1
     assert "Groups" in found.verdict[-1]
 
 

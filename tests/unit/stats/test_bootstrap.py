@@ -6,7 +6,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions, evaluate
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS, expected_calibration_error
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
 from fedlas.stats import draws as module
@@ -209,8 +209,8 @@ def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
     assert 178 <= held <= 199
 
 
-def test_a_metric_registered_by_a_user_is_resampled_one_by_one(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_registered_by_a_user_is_resampled_one_by_one(changeable):
+    changeable(METRICS)
 
     @METRICS.register("largest", title="L", higher_is_better=True, percent=False, paper="none")
     def largest(predictions, *, num_bins=15):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import compare_to_best, holm, paired_t_test
 
 number = st.floats(-1e3, 1e3, allow_nan=False)

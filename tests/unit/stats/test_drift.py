@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats.drift import MeanDrift
 from fedlas.stats.gap_sums import GapSums
 

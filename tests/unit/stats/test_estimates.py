@@ -151,8 +151,8 @@ def test_as_json_and_back():
             Estimate.of(wrong)
 
 
-def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_formula_that_knows_of_no_replicates_is_called_for_each(changeable):
+    changeable(METRICS)
 
     @METRICS.register("largest", statistic=EqualWidth, formula=lambda bins: bins.gaps.max())
     def largest(predictions, *, num_bins=15):

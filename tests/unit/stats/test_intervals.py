@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from fedlas._core.check import InputError
-from fedlas.stats.intervals import (
-    Interval,
-    check_bootstrap,
-    fewest_replicates,
-    floor_interval,
-    interval_from,
-)
+from fedlas.errors import InputError
+from fedlas.stats import Interval
+from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
 
 
 def test_ends_are_order_statistics():
@@ -124,3 +119,11 @@ def test_intervals_with_nothing_where_nan_stands_are_equal():
     assert len({first, second}) == 1
     assert first != Interval(0.5, 0.4, 0.6, 0.95, 0, 0.0, 0.05, "jackknife")
     assert first != "jackknife"
+
+
+def test_the_interval_of_an_error_holds_its_value_where_few_replicates_are_above_zero():
+    """U-ECE of an over-confident model: the upper end was below 0, so that 13 % of intervals missed a truth of 0."""
+    replicates = np.zeros(199)
+    replicates[:3] = 1e-3
+    interval = floor_interval(0.0, replicates, floor=0.0, confidence_level=0.95)
+    assert interval.low <= 0.0 <= interval.high

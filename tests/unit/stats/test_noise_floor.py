@@ -6,7 +6,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import noise_floor
 from fedlas.stats.noise_floor import rejects, share_at_least
@@ -162,8 +162,8 @@ def test_quantiles_of_ones_own():
     assert found.quantiles[0.0] < found.mean < found.quantiles[1.0]
 
 
-def test_a_metric_registered_by_a_user(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_registered_by_a_user(changeable):
+    changeable(METRICS)
 
     @METRICS.register("share", title="S", higher_is_better=True, percent=False, paper="none")
     def share_of_class_0(predictions):

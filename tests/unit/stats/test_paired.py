@@ -4,7 +4,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import bootstrap_interval, paired_bootstrap
 from fedlas.stats.draws import resampled_weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import seeds_needed
 from fedlas.stats.power import t_test_power
 

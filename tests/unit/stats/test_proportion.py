@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom, binomtest, poisson_binom
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import bootstrap_interval, estimates, paired_bootstrap
 from fedlas.stats.proportion import clopper_pearson, paired_shares, poisson_binomial_p, wilson
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats as scipy_stats
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import draws as module
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.draws import redrawn, resampled_weights, rows_for

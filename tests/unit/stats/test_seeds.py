@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import compare_to_best, mean_interval, paired_t_test, sign_test, wilcoxon_test
 
 EACH = pytest.mark.parametrize("test", [wilcoxon_test, sign_test], ids=lambda test: test.__name__)

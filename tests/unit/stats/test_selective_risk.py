@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas._core.check import InputError
-from fedlas.stats.selective_risk import STARTS, risk_threshold, threshold_grid
+from fedlas.errors import InputError
+from fedlas.stats import risk_threshold
+from fedlas.stats.selective_risk import STARTS, threshold_grid
 
 
 def sample(seed, size=400):

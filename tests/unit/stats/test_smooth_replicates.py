@@ -6,7 +6,8 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.stats import tables
+from fedlas.metrics.grids import FineGrid
+from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
 from fedlas.stats.draws import redrawn, resampled
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Rows
@@ -41,11 +42,22 @@ def test_the_given_rows_once():
     assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
 
 
-def test_a_worse_guess_finds_the_same(monkeypatch):
+def test_what_other_replicates_are_in_a_block_plays_no_part():
+    """They say which frequencies are computed."""
     rows = Rows(sampled(1.3, 0.2), 15)
-    weights = next(resampled(rows, replicates=7, seed=0)).weights
-    whole = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
-    for guess in (0.0, 1e-3, 1.0):
-        monkeypatch.setattr(tables, "_smooth_error", lambda rows, guess=guess: guess)
-        found = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
-        np.testing.assert_allclose(found, whole, atol=1e-7)
+    weights = next(resampled(rows, replicates=40, seed=0)).weights
+    entry = METRICS["smooth_ece"]
+    whole = replicate_values(entry, Resampled(rows, weights))
+    far = np.zeros_like(weights)
+    far[:, 0] = weights.sum(axis=1)  # one row drawn again and again: another error by far
+    found = replicate_values(entry, Resampled(rows, np.concatenate([far, weights])))[40:]
+    np.testing.assert_allclose(found, whole, rtol=1e-11)
+
+
+@pytest.mark.parametrize("guess", [1e-3, 1.0])
+def test_a_worse_guess_finds_the_same(guess):
+    rows = Rows(sampled(1.3, 0.2), 15)
+    spectra = Spectra(spectrum(gaps_on_nodes(FineGrid.of(rows.predictions).table()))[None])
+    total = np.abs(spectra.lowest(1)[:, 0].real) / 2
+    (scale,) = fixed_scales(spectra.integrals, total, guess=guess)
+    assert scale == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-11)

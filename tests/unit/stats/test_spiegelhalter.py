@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import TopLabel
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.stats import spiegelhalter_test
 
 

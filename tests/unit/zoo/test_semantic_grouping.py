@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
 from fedlas._core.streams import stream
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.calibrators._fit.folds import equal_rows
+from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
-from fedlas.zoo.semantic_grouping import SemanticGrouping, halves
+from fedlas.zoo import SemanticGrouping
+from fedlas.zoo.semantic_grouping import halves
 
 
 def draw(samples=3000, seed=0, factors=(1.0, 4.0), dim=3, dtype=torch.float64):

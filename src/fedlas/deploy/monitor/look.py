@@ -113,9 +113,9 @@ class Monitor:
         with_labels = {0: "without labels", samples: "with labels"}.get(
             labeled, f"{labeled:,} of them with labels"
         )
-        taken = "raw, so the card's calibration is applied" if self._raw else "calibrated"
+        form = "raw, so the card's calibration is applied" if self._raw else "calibrated"
         test = f"{int(self.card.gaps.count[0]):,} test samples"
-        return f"{samples:,} live samples, {with_labels}, taken as {taken}; card of {self.card.name}, {test}."
+        return f"{samples:,} live samples, {with_labels}, taken as {form}; card of {self.card.name}, {test}."
 
     @property
     def verdict(self) -> str:
@@ -142,21 +142,9 @@ def monitor(
     raw: bool | None = None,
     state: Path | None = None,
 ) -> Monitor:
-    """Return a monitor that has read files of live predictions.
-
-    Args:
-        card_file: The card's JSON, or the run folder that holds ``card.json``.
-        files: Predictions in the order of time, some with labels and some without.
-        false_alarm: As for :class:`Monitor`; with ``state`` over all calls together.
-        columns: Which columns hold what; None for ``.npz`` with ``logits`` (and ``target``).
-        raw: Whether the predictions have not been through the card's calibration, which is applied first; None: as the
-            card says.
-        state: File to resume from and to write; None reads and writes none. Calls that share it wait for one
-            another, each from before it reads the state until it has written it. An alarm stays until it is removed.
-
-    Raises:
-        InputError: If the card, a file or the state cannot be used. The state is unchanged then.
-    """
+    """Return a monitor that has read files of live predictions in the order of time; an error leaves the state."""
+    # Calls that share a state wait for one another, each from before it reads the state until it has written it. An
+    # alarm stays until the file is removed.
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw
@@ -261,20 +249,16 @@ def _batch(
 def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
     test = watch.test
     history = stream.histories[watch.name]
-    columns = {
-        "live": history.means,
-        "card": watch.card,
-        "low": test.low,
-        "high": test.high,
-        "samples": history.count.sum(axis=0).astype(int),
-        "evidence": test.evidence_by_statistic,
+    columns: dict[str, Sequence[Any]] = {
+        "name": watch.statistics,
+        "live": [None if math.isnan(mean) else mean for mean in history.means.tolist()],
+        "card": watch.card.tolist(),
+        "low": test.low.tolist(),
+        "high": test.high.tolist(),
+        "samples": history.count.sum(axis=0).astype(int).tolist(),
+        "evidence": test.evidence_by_statistic.tolist(),
     }
-    statistics = [
-        {"name": name, **dict(zip(columns, row, strict=True))}
-        for name, *row in zip(
-            watch.statistics, *(each.tolist() for each in columns.values()), strict=True
-        )
-    ]
+    rows = zip(*columns.values(), strict=True)
     return {
         "watched": test.samples > 0,
         **({} if test.samples else {"why": watch.missing}),
@@ -283,8 +267,5 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": test.samples,
         "evidence": test.evidence,
         "threshold": test.threshold,
-        "statistics": [
-            {**each, "live": None if math.isnan(each["live"]) else each["live"]}
-            for each in statistics
-        ],
+        "statistics": [dict(zip(columns, row, strict=True)) for row in rows],
     }

@@ -28,17 +28,11 @@ FIRST_WIDTH = 50
 
 @dataclass(frozen=True)
 class History:
-    """A row for each so many samples of the stream.
+    """A row for each so many samples of the stream."""
 
-    Attributes:
-        count: Samples that have each statistic ``(R, S)``.
-        total: Sum of each statistic ``(R, S)``.
-        evidence: Evidence of the watch at the end of each row ``(R,)``.
-    """
-
-    count: Floats
-    total: Floats
-    evidence: Floats
+    count: Floats  # samples that have each statistic (R, S)
+    total: Floats  # sum of each statistic (R, S)
+    evidence: Floats  # of the watch at the end of each row (R,)
 
     @classmethod
     def empty(cls, statistics: int) -> History:
@@ -49,17 +43,10 @@ class History:
         self, row: int, batch: tuple[Floats, NDArray[np.bool_]] | None, evidence: float
     ) -> History:
         """Return it with more samples in its last row or a new one; ``batch`` is values and which samples have them."""
-        count = self.count
-        total = self.total
-        last = self.evidence
-        if row == len(last):
-            none = np.zeros((1, count.shape[1]))
-            count = np.concatenate([count, none])
-            total = np.concatenate([total, none])
-            last = np.append(last, 0.0)
-        count = count.copy()
-        total = total.copy()
-        last = last.copy()
+        count, total, last = (
+            np.concatenate([rows, np.zeros((row + 1 - len(rows), *rows.shape[1:]))])
+            for rows in (self.count, self.total, self.evidence)
+        )
         if batch is not None:
             values, has = batch
             count[-1] += has.sum(axis=0)
@@ -82,20 +69,11 @@ class History:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "count": self.count.tolist(),
-            "total": self.total.tolist(),
-            "evidence": self.evidence.tolist(),
-        }
+        return {name: rows.tolist() for name, rows in vars(self).items()}
 
     @classmethod
     def read(cls, content: Mapping[str, Any], least: Floats, most: Floats) -> History:
-        """Read what :meth:`plain` returned, of statistics in ``[least, most]``.
-
-        Raises:
-            KeyError: If a part is missing.
-            ValueError: If no samples have these sums.
-        """
+        """Read what :meth:`plain` returned, of statistics in ``[least, most]``; refuse sums that no samples have."""
         count, total, evidence = (
             read_array(content, name) for name in ("count", "total", "evidence")
         )
@@ -114,24 +92,14 @@ class History:
 
 @dataclass
 class Watched:
-    """State of a stream. The wealth of the tests is in the watches themselves.
-
-    Attributes:
-        watches: The watches, by name.
-        samples: How many samples there were, with and without labels.
-        labeled: How many had labels.
-        looks: Number of looks at the tests.
-        width: Samples in a row of the histories.
-        alarms: Sample after which each watch that has alarmed did so.
-        histories: By the name of the watch.
-    """
+    """State of a stream by the name of each watch. The wealth of the tests is in the watches themselves."""
 
     watches: Mapping[str, Watch]
-    samples: int = 0
+    samples: int = 0  # with and without labels
     labeled: int = 0
-    looks: int = 0
-    width: int = FIRST_WIDTH
-    alarms: dict[str, int] = field(default_factory=dict)
+    looks: int = 0  # at the tests
+    width: int = FIRST_WIDTH  # samples in a row of the histories
+    alarms: dict[str, int] = field(default_factory=dict)  # after which sample
     histories: dict[str, History] = field(default_factory=dict)
 
     @classmethod
@@ -169,11 +137,7 @@ class Watched:
             start += len(part)
 
     def write(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Write the file atomically.
-
-        Raises:
-            InputError: If it cannot be written; what was there before is still there then.
-        """
+        """Write the file atomically: if it cannot be written, what was there before is still there."""
         content = {
             name: getattr(self, name) for name in ("samples", "labeled", "looks", "width", "alarms")
         }
@@ -190,14 +154,9 @@ class Watched:
 
 @contextmanager
 def locked_state(state: Path) -> Iterator[None]:
-    """Lock the state against other processes; wait until it is free.
-
-    The lock is that of the system, on a hidden file next to the state. It ends with the process, however that ends, and
-    the empty file stays.
-
-    Raises:
-        InputError: If the folder cannot be written to.
-    """
+    """Lock the state against other processes; wait until it is free."""
+    # The lock is that of the system, on a hidden file next to the state. It ends with the process, however that ends,
+    # and the empty file stays.
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(state.parent / f".{state.name}.lock")
     try:
@@ -214,12 +173,7 @@ def locked_state(state: Path) -> Iterator[None]:
 
 
 def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
-    """Return the state in a file; the tests of ``watches`` continue from it.
-
-    Raises:
-        InputError: If it cannot be read, is about another card, another rate of false alarms or an older version of the
-            tests, or holds what no stream leaves.
-    """
+    """Return the state in a file, of this card, false-alarm rate and version; the tests of ``watches`` continue."""
     fix = "Name another file for the state, or remove it to start from nothing."
     try:
         content = read_json(path)

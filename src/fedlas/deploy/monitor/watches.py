@@ -40,15 +40,11 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class LiveBatch:
-    """Some live samples, in the order of time.
+    """Some live samples ``(n,)``, in the order of time."""
 
-    Attributes:
-        confidence: Probability of the predicted class ``(n,)``, in ``[0, 1]``; with a card of an event its probability.
-        correct: Whether that is the label, or the event occurred ``(n,)``; None without labels.
-        predicted: Predicted class ``(n,)``; None where it is not known.
-    """
-
+    # Probability of the predicted class; with a card of an event that of the event.
     confidence: Floats
+    # Whether that is the label, or the event occurred; None without labels.
     correct: NDArray[np.bool_] | None
     predicted: NDArray[np.int64] | None
 
@@ -63,36 +59,22 @@ class LiveBatch:
 
 @dataclass(frozen=True)
 class Watch:
-    """One watch.
-
-    Attributes:
-        name: One of :data:`WATCHES`.
-        statistics: Names of the averaged statistics ``(S,)``; the first is the watch's own, the others are finer.
-        card: Their means on the card ``(S,)``.
-        spread: Standard deviations of one sample there ``(S,)``.
-        test: The sequential test; its intervals come from the card.
-        missing: Why a batch cannot be watched, such as ``"no labels"``.
-        values: Statistics of a batch and whether each sample has them; None if it lacks what they need.
-    """
+    """One of :data:`WATCHES`: averaged statistics ``(S,)``, the watch's own first, then finer ones."""
 
     name: str
     statistics: tuple[str, ...]
-    card: Floats
-    spread: Floats
-    test: MeanDrift
-    missing: str
+    card: Floats  # their means there
+    spread: Floats  # standard deviations of one sample there
+    test: MeanDrift  # its intervals come from the card
+    missing: str  # why a batch cannot be watched, such as "no labels"
+    # Statistics of a batch and whether each sample has them; None if it lacks what they need.
     values: Callable[[LiveBatch], Values | None]
 
 
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
-    """Return the watches over predictions of the card's model, which share the false alarms equally.
-
-    One half of each watch's share is for the card: its intervals miss a mean with that probability. The other half is
-    for the stream.
-
-    Raises:
-        InputError: If ``false_alarm`` is not in (0, 1).
-    """
+    """Return the watches over predictions of the card's model, which share the false alarms equally."""
+    # One half of each watch's share is for the card: its intervals miss a mean with that probability. The other half is
+    # for the stream.
     half = false_alarm / len(WATCHES[card.subject]) / 2
     watches = [_calibration(card, half), _accuracy(card, half), _confidence(card, half)]
     if card.subject == "event":

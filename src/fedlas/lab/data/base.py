@@ -148,6 +148,13 @@ class Source:
     Raises:
         InputError: If the parts differ in shape, images are not square, labels are outside ``[0, C)``, there are
             fewer than two classes, or a class has no training image.
+
+    Example:
+        >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        >>> part = Images(images, torch.tensor([0, 1, 0, 1]))
+        >>> source = Source("mine", train=part, test=part, classes=("cat", "dog"))
+        >>> sorted(source.parts), len(source.train)
+        (['test', 'train'], 4)
     """
 
     name: str

@@ -52,10 +52,12 @@ def class_folders(
     """
     folders = _folders(place)
     if len(folders) < 2:
-        got = f"{', '.join(path.name for path in folders) or 'none'} in {place}"
         inner = folders[0] if folders and len(_folders(folders[0])) > 1 else None
-        fix = f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first."
-        raise InputError("there must be at least two class folders", got, fix)
+        raise InputError(
+            "there must be at least two class folders",
+            f"{', '.join(path.name for path in folders) or 'none'} in {place}",
+            f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first.",
+        )
     return folders
 
 
@@ -85,9 +87,11 @@ def divided_images(
     )
     if not val_from_train:
         if len(rest) != 2:
-            expected = "with val_from_train=false there must be folders train, val and test"
-            got = f"{', '.join(filter(None, parts)) or 'no parts'} in {place}"
-            raise InputError(expected, got, "Leave it out: a seed then draws validation images.")
+            raise InputError(
+                "with val_from_train=false there must be folders train, val and test",
+                f"{', '.join(filter(None, parts)) or 'no parts'} in {place}",
+                "Leave it out: a seed then draws validation images.",
+            )
         return place, {"train": first, "val": rest[0], "test": rest[1]}, classes
     if rest:
         more = [image for part in rest[:-1] for image in part]
@@ -129,16 +133,21 @@ def images_by_part(
             if each.name.lower() in _PARTS and each.name not in _PARTS
         ]
         if others and not names:
-            fix = f"Rename it to {others[0].lower()}."
-            raise InputError("parts must be named in lower case", f"{others[0]} in {place}", fix)
-        if names and ("train" not in names or len(names) == 1):
-            expected = "root must hold train and val or test"
-            fix = (
-                f"Add one, or pass {place / names[0]}, of which a fifth is held out."
-                if len(names) == 1
-                else layout
+            raise InputError(
+                "parts must be named in lower case",
+                f"{others[0]} in {place}",
+                f"Rename it to {others[0].lower()}.",
             )
-            raise InputError(expected, f"only {' and '.join(names)} in {place}", fix)
+        if names and ("train" not in names or len(names) == 1):
+            raise InputError(
+                "root must hold train and val or test",
+                f"only {' and '.join(names)} in {place}",
+                (
+                    f"Add one, or pass {place / names[0]}, of which a fifth is held out."
+                    if len(names) == 1
+                    else layout
+                ),
+            )
         parts = {part: _by_class(place, part, layout, deep) for part in names or [""]}
     except OSError as error:
         raise InputError(
@@ -148,9 +157,11 @@ def images_by_part(
     for part, by_class in parts.items():
         if differing := sorted(set(classes) ^ set(by_class)):
             where = "train" if differing[0] in classes else part
-            got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
-            fix = "Rename, add or remove class folders until both agree."
-            raise InputError(f"train and {part} must have the same classes", got, fix)
+            raise InputError(
+                f"train and {part} must have the same classes",
+                f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}",
+                "Rename, add or remove class folders until both agree.",
+            )
     return place, parts
 
 
@@ -177,8 +188,10 @@ def _by_class(root: Path, part: str, layout: str, deep: bool) -> dict[str, list[
             if not deep:
                 break
         if not names:
-            expected = f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})"
-            fix = "Add images, or remove the folder if it is not a class; archives in it must be extracted first."
-            raise InputError(expected, f"none in {folder}", fix)
+            raise InputError(
+                f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})",
+                f"none in {folder}",
+                "Add images, or remove the folder if it is not a class; archives in it must be extracted first.",
+            )
         images[folder.name] = sorted(names)
     return images

@@ -69,8 +69,11 @@ def located(root: str | None, names: Sequence[str], marks: Sequence[str], source
     folder = data_folder(root)
     expected = f"the folder of the data set must hold {', '.join(marks)}"
     if folder is None:
-        got = f"no root, and ${ENVIRONMENT} is not set"
-        raise InputError(expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}. {source}")
+        raise InputError(
+            expected,
+            f"no root, and ${ENVIRONMENT} is not set",
+            f"Pass root=FOLDER or set {ENVIRONMENT}. {source}",
+        )
     places = [folder, *(folder / name for name in names)]
     lacking = {
         place: [mark for mark in marks if not os.path.exists(place / mark)]  # noqa: PTH110
@@ -78,11 +81,17 @@ def located(root: str | None, names: Sequence[str], marks: Sequence[str], source
     }
     best = min(places, key=lambda place: len(lacking[place]))
     if len(lacking[best]) == len(marks):
-        fix = f"Check the path, and extract archives first. {source}"
-        raise InputError(expected, f"none of them in {folder}", fix)
+        raise InputError(
+            expected,
+            f"none of them in {folder}",
+            f"Check the path, and extract archives first. {source}",
+        )
     if lacking[best]:
-        fix = f"The archive was extracted only in part: extract it again. {source}"
-        raise InputError(expected, f"{best} without {', '.join(lacking[best])}", fix)
+        raise InputError(
+            expected,
+            f"{best} without {', '.join(lacking[best])}",
+            f"The archive was extracted only in part: extract it again. {source}",
+        )
     return best
 
 
@@ -98,9 +107,11 @@ def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
         InputError: If some are missing; the first is named and they are counted.
     """
     if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
-        got = f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}"
-        fix = "The archive was extracted only in part, or images were moved: extract it again."
-        raise InputError(f"every image that {listing} lists must be there", got, fix)
+        raise InputError(
+            f"every image that {listing} lists must be there",
+            f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}",
+            "The archive was extracted only in part, or images were moved: extract it again.",
+        )
 
 
 def damage(path: Path) -> tuple[str, str]:
@@ -165,9 +176,11 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
                 f"{len(short)} of {columns} columns in the line {' '.join(short)[:80]!r}"
             )
     except (OSError, ValueError) as error:
-        fix = "The data set is incomplete: extract its archive again."
         raise unreadable(
-            f"{path.name} must be the text file of the data set", path, error, fix
+            f"{path.name} must be the text file of the data set",
+            path,
+            error,
+            "The data set is incomplete: extract its archive again.",
         ) from error
     return rows
 
@@ -202,15 +215,17 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
     try:
         with pil.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
-                got = f"{file} of {opened.width:,} x {opened.height:,}"
                 raise InputError(
-                    f"an image must have at most {_MOST_PIXELS:,} pixels", got, "Make it smaller."
+                    f"an image must have at most {_MOST_PIXELS:,} pixels",
+                    f"{file} of {opened.width:,} x {opened.height:,}",
+                    "Make it smaller.",
                 )
             # Pillow would clip such values to 255, not scale them
             if opened.mode.startswith(("I", "F")):
-                convert = "Convert it to 8 bits, and choose which value becomes white."
                 raise InputError(
-                    "images must have 8 bits a channel", f"{file} in mode {opened.mode}", convert
+                    "images must have 8 bits a channel",
+                    f"{file} in mode {opened.mode}",
+                    "Convert it to 8 bits, and choose which value becomes white.",
                 )
             turned = (
                 require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
@@ -272,9 +287,11 @@ def read_images(
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
-        got = f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB"
-        fix = "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice)."
-        raise InputError(f"the images must fit into max_gib={max_gib:g} GiB of memory", got, fix)
+        raise InputError(
+            f"the images must fit into max_gib={max_gib:g} GiB of memory",
+            f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
+            "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
+        )
     # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
@@ -285,11 +302,17 @@ def read_images(
         image = read(files[row])
         height, width = image.shape[1:]
         if height != width:
-            got = f"{named(row)} with {height} x {width}"
-            raise InputError("without image_size all images must be square", got, _SET_SIZE)
+            raise InputError(
+                "without image_size all images must be square",
+                f"{named(row)} with {height} x {width}",
+                _SET_SIZE,
+            )
         if image.shape != first.shape:
-            got = f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}"
-            raise InputError("without image_size all images must be of one size", got, _SET_SIZE)
+            raise InputError(
+                "without image_size all images must be of one size",
+                f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}",
+                _SET_SIZE,
+            )
         images[row] = image
 
     for _ in in_parallel(fill, range(len(files))):

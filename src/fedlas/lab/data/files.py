@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -61,8 +61,11 @@ class View:
         check_count("crop", self.crop)
         check_count("resize", self.resize)
         if self.resize < self.crop:
-            fix = "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop."
-            raise InputError(f"resize must be at least crop={self.crop}", self.resize, fix)
+            raise InputError(
+                f"resize must be at least crop={self.crop}",
+                self.resize,
+                "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop.",
+            )
         check_choice("train_crop", self.train_crop, get_args(TrainCrop))
         check_choice("interpolation", self.interpolation, get_args(Interpolation))
         check_number("min_area", self.min_area, low=0, high=1, low_open=True)
@@ -130,8 +133,31 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
+class _Lazy:
+    """What parts that are read when they are needed have in common: their labels."""
+
+    target: Tensor
+    """Class of each sample, ``(N,)`` int64, on the device of the batches."""
+
+    def __len__(self) -> int:
+        return int(self.target.shape[0])
+
+    @property
+    def label_probs(self) -> None:
+        """None: true probabilities are unknown; :class:`~fedlas.lab.data.Images` may have them."""
+        return None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same part with labels, and so batches, on ``device``."""
+        return self.with_target(self.target.to(device))
+
+    def with_target(self, target: Tensor) -> Self:
+        """Return the same samples with other labels ``(N,)`` int64."""
+        return replace(self, target=target)  # type: ignore[type-var]  # every subclass is a dataclass
+
+
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(_Lazy):
     """Image files and labels of one part; the counterpart of :class:`~fedlas.lab.data.Images` for large images.
 
     Args:
@@ -144,6 +170,11 @@ class Files:
 
     Raises:
         InputError: If names and target differ in length, or are empty.
+
+    Example:
+        >>> part = Files.of(Path("photos"), ["cat/1.jpg", "dog/1.jpg"], [0, 1], View(resize=256, crop=224))
+        >>> len(part), part.shape, part.path(1).as_posix()
+        (2, (3, 224, 224), 'photos/dog/1.jpg')
     """
 
     folder: Path
@@ -159,8 +190,11 @@ class Files:
             or self.target.dtype != torch.int64
             or not len(self.names)
         ):
-            expected = f"target must be int64 ({len(self.names)},) like the names, at least one"
-            raise InputError(expected, describe(self.target), "Pass one class index per file.")
+            raise InputError(
+                f"target must be int64 ({len(self.names)},) like the names, at least one",
+                describe(self.target),
+                "Pass one class index per file.",
+            )
 
     @classmethod
     def of(
@@ -176,18 +210,10 @@ class Files:
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
 
-    def __len__(self) -> int:
-        return int(self.target.shape[0])
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(channels, H, W)`` of an image after the crop."""
         return self.channels, self.view.crop, self.view.crop
-
-    @property
-    def label_probs(self) -> None:
-        """None: true probabilities of photographs are unknown; :class:`~fedlas.lab.data.Images` may have them."""
-        return None
 
     def path(self, row: int) -> Path:
         """Return the path of the image at a position."""
@@ -226,14 +252,6 @@ class Files:
             self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)]
         )
 
-    def to(self, device: torch.device | str) -> Files:
-        """Return the same part with labels, and so batches, on ``device``."""
-        return replace(self, target=self.target.to(device))
-
-    def with_target(self, target: Tensor) -> Files:
-        """Return the same files with other labels ``(N,)`` int64."""
-        return replace(self, target=target)
-
     def sizes(self) -> NDArray[np.int64]:
         """Return the size of each file in bytes, ``(N,)``: it identifies a download without reading it.
 
@@ -259,7 +277,7 @@ def shown(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
+class Items(_Lazy):
     """Samples of a torch ``Dataset`` whose items are ``(input, label)``.
 
     Args:
@@ -300,14 +318,6 @@ class Items:
             raise InputError(expected, f"labels of {describe(target)}", fix)
         return cls(dataset, torch.arange(count), target.long(), tuple(first.shape))
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def label_probs(self) -> None:
-        """None: true probabilities are unknown; :class:`~fedlas.lab.data.Images` may have them."""
-        return None
-
     def reader(self, **_: bool) -> Callable[[int], Tensor]:
         """Return the function that reads the input at a position; the data set itself augments it, or does not."""
         return lambda row: self.dataset[int(self.rows[row])][0]
@@ -321,11 +331,3 @@ class Items:
         return replace(
             self, rows=self.rows[indices.cpu()], target=self.target[indices.to(self.target.device)]
         )
-
-    def to(self, device: torch.device | str) -> Items:
-        """Return the same part with labels, and so batches, on ``device``."""
-        return replace(self, target=self.target.to(device))
-
-    def with_target(self, target: Tensor) -> Items:
-        """Return the same samples with other labels ``(N,)`` int64."""
-        return replace(self, target=target)

@@ -86,10 +86,10 @@ def hold_out(
     counts = np.bincount(target, minlength=len(classes))
     if int(counts.min()) < 2:
         scarce = int(counts.argmin())
-        expected = "each class needs at least two images, one to train and one to test on"
-        got = f"{counts[scarce]} of {classes[scarce]!r}"
         raise InputError(
-            expected, got, "Add images of this class, or provide the test part yourself."
+            "each class needs at least two images, one to train and one to test on",
+            f"{counts[scarce]} of {classes[scarce]!r}",
+            "Add images of this class, or provide the test part yourself.",
         )
     size = min(max(size, len(classes)), len(target) - len(classes))
     ones = np.ones_like(counts)
@@ -234,8 +234,8 @@ def split(
         (100, 60, 2000)
     """
     # How many images each part gets.
-    fix = "Load one by its name."
-    expect(isinstance(source, Source), "source must be a Source", describe(source), fix)
+    if not isinstance(source, Source):
+        raise InputError("source must be a Source", describe(source), "Load one by its name.")
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes
@@ -252,13 +252,20 @@ def split(
     train_count = (
         rest if train_size is None else check_count("train_size", train_size, low=num_classes)
     )
-    expected = f"train_size must be at most {rest}: {available} training images less {val_count} for validation"
-    expect(train_count <= rest, expected, train_size, "Choose a smaller train_size or val_size.")
+    expect(
+        train_count <= rest,
+        f"train_size must be at most {rest}: {available} training images less {val_count} for validation",
+        train_size,
+        "Choose a smaller train_size or val_size.",
+    )
     most = len(source.test)
     test_count = most if test_size is None else check_count("test_size", test_size)
-    expected = f"test_size must be at most {most}, the images in the test part"
-    fix = "Choose a smaller test_size."
-    expect(test_count <= most, expected, test_size, fix)
+    expect(
+        test_count <= most,
+        f"test_size must be at most {most}, the images in the test part",
+        test_size,
+        "Choose a smaller test_size.",
+    )
 
     # Which ones: validation first, so that it does not depend on the size of the training part.
     groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
@@ -328,18 +335,20 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
 def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if isinstance(part, Images):
         return channel_moments(part.images)
-    expected = (
-        "images on disk must come with mean and std, since reading all of them takes too long"
+    raise InputError(
+        "images on disk must come with mean and std, since reading all of them takes too long",
+        "none",
+        "Pass one number in [0, 1] per channel for each.",
     )
-    raise InputError(expected, "none", "Pass one number in [0, 1] per channel for each.")
 
 
 def _val_count(val_size: object, available: int) -> int:
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
-            expected = f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images"
             raise InputError(
-                expected, val_size, "Choose a fraction such as 0.1, or a whole number of images."
+                f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images",
+                val_size,
+                "Choose a fraction such as 0.1, or a whole number of images.",
             )
         return round(val_size * available)
     if isinstance(val_size, int) and not isinstance(val_size, bool):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 from statistics import median
@@ -76,19 +77,11 @@ class Survey:
 
     def between_parts(self) -> list[tuple[str, str]]:
         """Return copies of which one is in another part than the other: a test image that was trained on."""
-        return [
-            pair
-            for pair in self.copies
-            if _part(self.counts, pair[0]) != _part(self.counts, pair[1])
-        ]
+        return [pair for pair in self.copies if not _alike(self.counts, pair)[0]]
 
     def between_classes(self) -> list[tuple[str, str]]:
         """Return copies in different classes: at least one label is wrong."""
-        return [
-            pair
-            for pair in self.copies
-            if _class(self.counts, pair[0]) != _class(self.counts, pair[1])
-        ]
+        return [pair for pair in self.copies if not _alike(self.counts, pair)[1]]
 
 
 def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = None) -> Survey:
@@ -130,15 +123,16 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         shown = "; ".join(broken[:5]) + (
             f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         )
-        expected = "every file with an image suffix must be a readable image"
-        got = f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}"
-        raise InputError(expected, got, "Repair or remove them: training refuses them, too.")
+        raise InputError(
+            "every file with an image suffix must be a readable image",
+            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
+            "Repair or remove them: training refuses them, too.",
+        )
     counts = {
         part: {name: len(listed) for name, listed in by_class.items()}
         for part, by_class in parts.items()
     }
-    deepest = {part: len(Path(part).parts) + 2 for part in parts}
-    nested = any(len(Path(name).parts) > deepest[_part(counts, name)] for name in names)
+    nested = any(name.count("/") > (1 if "" in parts else 2) for name in names)
     return Survey(place, counts, sizes, gray, nested, _others(place), _copies(place, names, counts))
 
 
@@ -162,22 +156,15 @@ def _copies(
             earlier = first.setdefault(file_digest(file, "sha256").digest(), name)
         if earlier != name:
             pairs.append((earlier, name))
-
-    def rank(pair: tuple[str, str]) -> tuple[bool, bool]:
-        one, other = pair
-        return _part(counts, one) == _part(counts, other), _class(counts, one) == _class(
-            counts, other
-        )
-
-    return tuple(sorted(pairs, key=rank))
+    return tuple(sorted(pairs, key=partial(_alike, counts)))
 
 
-def _part(counts: dict[str, dict[str, int]], name: str) -> str:
-    return "" if "" in counts else name.split("/", 1)[0]
-
-
-def _class(counts: dict[str, dict[str, int]], name: str) -> str:
-    return name.split("/")[0 if "" in counts else 1]
+def _alike(counts: Mapping[str, object], pair: tuple[str, str]) -> tuple[bool, bool]:
+    """Return whether both files are in the same part, and whether in folders of the same class."""
+    (part, label), (other_part, other_label) = (
+        (f"/{name}" if "" in counts else name).split("/")[:2] for name in pair
+    )
+    return part == other_part, label == other_label
 
 
 def _others(place: Path) -> Counter[str]:

@@ -43,9 +43,11 @@ class MLP(nn.Module):
             InputError: If an input has another size than the model was built for.
         """
         if inputs.shape[1:].numel() != self.num_inputs:
-            expected = f"each input must have the {self.num_inputs} numbers the model was built for"
-            fix = "Build the model with the image_size and in_channels of the data."
-            raise InputError(expected, describe(inputs), fix)
+            raise InputError(
+                f"each input must have the {self.num_inputs} numbers the model was built for",
+                describe(inputs),
+                "Build the model with the image_size and in_channels of the data.",
+            )
         logits: Tensor = self.fc(self.body(inputs))
         return logits
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.arrays import load_tensors
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, in_a_line
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
 from fedlas.lab.models.library_models import load_pretrained
@@ -60,20 +60,19 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
             ) from error
     state = model.state_dict()
     notes = []
+    expected = set(state)
     name = next(name for name, module in model.named_modules() if module is find_head(model))
     weights = _with_head(weights, state, name)
     # Leave out a head with another number of classes.
     key = f"{name}.weight"
-    head = {f"{name}.weight", f"{name}.bias"}
+    head = {key, f"{name}.bias"}
     classes = len(state[key])
     rows = weights.get(key)
     if rows is not None and rows.shape[1:] == state[key].shape[1:] and len(rows) != classes:
         weights = {k: v for k, v in weights.items() if k not in head}
-        expected = state.keys() - head
+        expected -= head
         note = f"the head {name!r} of {len(rows)} classes was left out; the one of {classes} classes starts untrained"
         notes.append(f"{Path(path).name}: {note}")
-    else:
-        expected = set(state)
     # All else must fit; nothing is changed before it does.
     if misfits := _misfits(weights, state, expected):
         raise _misfit(model, path, misfits)
@@ -87,7 +86,7 @@ def _load_hf(model: nn.Module, folder: Path) -> tuple[str, ...]:
     try:
         missing, unknown = load_pretrained(model, folder)
     except Exception as error:  # transformers raises many kinds for damaged files
-        raise _misfit(model, folder, " ".join(str(error).split())[:200]) from error
+        raise _misfit(model, folder, in_a_line(error)) from error
     others = missing - {f"{head}.weight", f"{head}.bias"}
     if others or unknown:
         got = f"{len(others)} missing and {len(unknown)} unknown weights"
@@ -114,10 +113,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except MissingExtraError:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
-        expected = "model.weights must be a safetensors file, or one of torch.save with nothing but tensors"
-        got = f"{path} ({' '.join(str(error).split())[:160] or type(error).__name__})"
-        fix = "Load it where you trust it, and save model.state_dict()."
-        raise InputError(expected, got, fix) from error
+        raise InputError(
+            "model.weights must be a safetensors file, or one of torch.save with nothing but tensors",
+            f"{path} ({in_a_line(error)})",
+            "Load it where you trust it, and save model.state_dict().",
+        ) from error
     # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
@@ -126,9 +126,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         str(k): v for k, v in content.items() if isinstance(v, Tensor)
     }
     if not tensors:
-        got = f"{path} with {type(content).__name__}"
         raise InputError(
-            "the file of model.weights must hold a state dict", got, "Save model.state_dict()."
+            "the file of model.weights must hold a state dict",
+            f"{path} with {type(content).__name__}",
+            "Save model.state_dict().",
         )
     return tensors
 
@@ -153,9 +154,11 @@ def _existing(path: str | Path) -> Path:
 
 
 def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
-    expected = f"the file must hold the weights of this {type(model).__name__}"
-    fix = "Choose the model (and its options, and in_channels) that the file was saved from."
-    return InputError(expected, f"{path} with {got}", fix)
+    return InputError(
+        f"the file must hold the weights of this {type(model).__name__}",
+        f"{path} with {got}",
+        "Choose the model (and its options, and in_channels) that the file was saved from.",
+    )
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -263,10 +263,18 @@ class BenchResult:
                 rows.append({**about, **run.measured["test"]})
         return require("pandas", extra="stats").DataFrame(rows)
 
-    def figure(self, metric: str = "nll") -> Any:
-        """Return matplotlib's Axes: a dot for each seed; of several data sets the critical-difference diagram."""
+    def figure(self, metric: str = "nll", *, ax: Any = None) -> Any:
+        """Draw a dot for each seed; of several data sets the critical-difference diagram.
+
+        Args:
+            metric: Registry name.
+            ax: Axes of matplotlib to draw on; None: of a new figure.
+
+        Returns:
+            The Axes.
+        """
         if len(self.models) > 1:
-            return critical_difference_diagram(self.ranks(metric))
+            return critical_difference_diagram(self.ranks(metric), ax=ax)
         (model,) = self.models.values()
         about = column(self._metric(metric))
         scale = 100 if about.unit else 1
@@ -276,7 +284,7 @@ class BenchResult:
         }
         floors = {m: model.noise(m, about).floor_value for m in values}
         shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
-        return seed_values(values, floors=shown, label=about.head)
+        return seed_values(values, floors=shown, label=about.head, ax=ax)
 
     def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return a page with sentences, tables and figures; one file that needs nothing else."""

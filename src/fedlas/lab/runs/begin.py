@@ -112,9 +112,10 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
         if missing := [key for key in _NEEDED if key not in metrics]:
             raise ValueError(f"{', '.join(missing)} missing")
     except ValueError as error:
-        fix = "Use the release that wrote it, or remove it to measure the run again."
         raise InputError(
-            "metrics.json must be whole", f"{folder.metrics_path} ({error})", fix
+            "metrics.json must be whole",
+            f"{folder.metrics_path} ({error})",
+            "Use the release that wrote it, or remove it to measure the run again.",
         ) from error
     return metrics
 
@@ -171,19 +172,19 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
             if folder.holds(path)
         ]
         if results:
-            expected = f"a folder with {results[0]} must say in config.yaml what it was made with"
-            got = f"{folder.path}, where it is missing or empty"
             raise InputError(
-                expected, got, "Choose another --out, or remove the folder to start over."
+                f"a folder with {results[0]} must say in config.yaml what it was made with",
+                f"{folder.path}, where it is missing or empty",
+                "Choose another --out, or remove the folder to start over.",
             )
         check_vacant(folder.path, _FIRST)
         return
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if changes := differences(folder.config, run.config()):
-        expected = "the folder of the run must hold the same configuration"
-        got = f"{folder.path}, which differs in {'; '.join(changes)}"
         raise InputError(
-            expected, got, "Use the old settings to resume, or another --out to start over."
+            "the folder of the run must hold the same configuration",
+            f"{folder.path}, which differs in {'; '.join(changes)}",
+            "Use the old settings to resume, or another --out to start over.",
         )
 
 
@@ -204,9 +205,10 @@ def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
         raise UnreadableError(*not_writable(folder, error).parts) from error
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        fix = "Choose another --out, such as a new folder in it."
         raise InputError(
-            "the output folder must be new, empty or its own", f"{folder} with {shown}", fix
+            "the output folder must be new, empty or its own",
+            f"{folder} with {shown}",
+            "Choose another --out, such as a new folder in it.",
         )
 
 
@@ -224,9 +226,11 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
     if old is None:
         return
     if changes := differences({key: old[key] for key in data if key in old}, data):
-        expected = "the folder must hold a run on the same data"
-        fix = "Use the old data (--data) to resume, or another --out to start over."
-        raise InputError(expected, f"{folder.path}, which differs in {'; '.join(changes)}", fix)
+        raise InputError(
+            "the folder must hold a run on the same data",
+            f"{folder.path}, which differs in {'; '.join(changes)}",
+            "Use the old data (--data) to resume, or another --out to start over.",
+        )
 
 
 @contextmanager

@@ -110,9 +110,10 @@ def check_bench_folder(folder: Path) -> None:
     """
     itself = RunFolder(folder)
     if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
-        fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
         raise InputError(
-            "--out must be a folder for runs", f"{folder}, which is a run or a study", fix
+            "--out must be a folder for runs",
+            f"{folder}, which is a run or a study",
+            f"Choose another --out, such as the folder above it, {folder.absolute().parent}.",
         )
     try:
         children = run_folders(folder)

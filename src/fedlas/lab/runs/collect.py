@@ -73,9 +73,11 @@ def collect(folder: str | Path) -> Summary:
     # Runs share a table only if they differ in nothing but loss and seed.
     recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
-        expected = "all runs of one folder must come from the same recipe"
-        got = ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items())
-        raise InputError(expected, got, "Move the runs of each recipe into a folder of their own.")
+        raise InputError(
+            "all runs of one folder must come from the same recipe",
+            ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items()),
+            "Move the runs of each recipe into a folder of their own.",
+        )
     fix = "Move the runs of each configuration into a folder of their own."
     counted = [run.folder for run in runs]
     trained = [(each.name, each.config) for each in counted if each.config and not each.is_derived]
@@ -105,12 +107,7 @@ def collect(folder: str | Path) -> Summary:
 
 
 def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
-    """Return the finished run in a folder, or its failure, or whether the folder may be that of a run.
-
-    Raises:
-        ValueError: If its files cannot be used.
-        OSError: If the folder cannot be looked into.
-    """
+    """Return a folder's finished run, its failure, or whether it may be a run's; ValueError if it cannot be used."""
     names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
     if folder.holds(folder.metrics_path):
         run = read_run(folder)
@@ -239,16 +236,14 @@ def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> N
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, config in configs:
         loss = config.get("loss")
-        shared = {key: value for key, value in config.items() if key not in ("loss", "seed")}
         of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
-        for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
+        for group, part in (("", _settings(config)), (f"loss {of_loss}", {"loss": loss})):
             other, settings = first.setdefault(group, (name, part))
             if changes := differences(settings, part):
-                expected = (
-                    "all runs of one folder must have the same configuration but for loss and seed"
-                )
                 raise InputError(
-                    expected, f"{name}, which differs from {other} in {'; '.join(changes)}", fix
+                    "all runs of one folder must have the same configuration but for loss and seed",
+                    f"{name}, which differs from {other} in {'; '.join(changes)}",
+                    fix,
                 )
 
 

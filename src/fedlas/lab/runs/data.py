@@ -9,6 +9,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedlas._core.check import InputError
@@ -79,8 +80,11 @@ def source_of(run: Run) -> Source:
         passed: Source = run.recipe.objects.source
         return passed
     if run.recipe.data.options.get("python"):
-        expected = "the data of the run must be passed again, since it was made of Python objects"
-        raise InputError(expected, run.folder, "Rerun the program that trained it.")
+        raise InputError(
+            "the data of the run must be passed again, since it was made of Python objects",
+            run.folder,
+            "Rerun the program that trained it.",
+        )
     source = _open_set(*_source_key(run))
     return source.known if isinstance(source, OpenSet) else source
 
@@ -109,10 +113,11 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     if mean is None or std is None:
         return splits
     if not usable_statistics(mean, std, splits.in_channels):
-        expected = (
-            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0"
+        raise InputError(
+            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
+            f"{mean} and {std}",
+            "Give one per channel.",
         )
-        raise InputError(expected, f"{mean} and {std}", "Give one per channel.")
     return replace(splits, mean=tuple(mean), std=tuple(std))
 
 
@@ -202,24 +207,18 @@ def split_fingerprint(splits: Splits) -> str:
 
 
 def _part_fingerprint(part: Part) -> dict[str, Any]:
-    digest = sha256()
+    target = part.target.cpu().numpy()
     if isinstance(part, Items):  # a Dataset may augment its inputs, so only labels are the same
-        digest.update(part.target.cpu().numpy().tobytes())
-        shape = list(part.shape)
-        return {"samples": len(part), "shape": shape, "sha256 of labels": digest.hexdigest()}
-    if not isinstance(part, Images):  # reading ImageNet would take an hour: names and sizes instead
-        for array in (part.names, part.sizes(), part.target.cpu().numpy()):
-            digest.update(array.tobytes())
-        return {
-            "samples": len(part),
-            "shape": list(part.shape),
-            "sha256 of names, sizes, labels": digest.hexdigest(),
-        }
-    for tensor in (part.images, part.target, part.label_probs):
-        if tensor is not None:
-            digest.update(tensor.cpu().contiguous().numpy().data)
-    return {
-        "samples": len(part),
-        "shape": list(part.images.shape[1:]),
-        "sha256": digest.hexdigest(),
-    }
+        key = "sha256 of labels"
+        arrays = [target]
+    elif isinstance(part, Images):
+        key = "sha256"
+        probs = [] if part.label_probs is None else [part.label_probs.cpu().numpy()]
+        arrays = [part.images.cpu().numpy(), target, *probs]
+    else:  # reading ImageNet would take an hour: names and sizes instead
+        key = "sha256 of names, sizes, labels"
+        arrays = [part.names, part.sizes(), target]
+    digest = sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return {"samples": len(part), "shape": list(part.shape), key: digest.hexdigest()}

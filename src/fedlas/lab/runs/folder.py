@@ -168,9 +168,10 @@ class RunFolder:
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
         except (OSError, ValueError) as error:
-            fix = "Choose another --out to start over."
             raise UnreadableError(
-                f"{path.name} must be readable YAML", f"{path} ({error})", fix
+                f"{path.name} must be readable YAML",
+                f"{path} ({error})",
+                "Choose another --out to start over.",
             ) from error
         return content
 
@@ -301,8 +302,11 @@ class RunFolder:
         """
         config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):
-            made_of = f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}"
-            raise InputError("the run must be one that was trained", made_of, "Pass one of these.")
+            raise InputError(
+                "the run must be one that was trained",
+                f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}",
+                "Pass one of these.",
+            )
         sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
         sections += [
             section.get("options", {}) for section in sections[1:] if isinstance(section, dict)
@@ -312,8 +316,11 @@ class RunFolder:
             or not {"recipe", "seed"} <= config.keys()
             or not all(isinstance(s, dict) for s in sections)
         ):
-            fix = "Pass one that fedlas train or bench made."
-            raise InputError("the folder must be that of a run", self.path, fix)
+            raise InputError(
+                "the folder must be that of a run",
+                self.path,
+                "Pass one that fedlas train or bench made.",
+            )
         # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
         fix = f"Check {self.config_path}, or train the run again."
         name = check_name("the loss", config["loss"].get("name"), fix)
@@ -326,9 +333,10 @@ class RunFolder:
             content[section] = values | content[section].get("options", {})
         for section, keys in _NEVER.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
-                expected = "config.yaml must not say where data lies, how it is fetched or who is shown the run"
                 raise InputError(
-                    expected, f"{section or 'the key'} {strange[0]} in {self.config_path}", fix
+                    "config.yaml must not say where data lies, how it is fetched or who is shown the run",
+                    f"{section or 'the key'} {strange[0]} in {self.config_path}",
+                    fix,
                 )
         options = {key: value for key, value in config["loss"].items() if key != "name"}
         recipe = recipe_from(

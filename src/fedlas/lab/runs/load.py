@@ -101,25 +101,19 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
 
 
 def _check_encoder(run: Run) -> None:
-    """Refuse to import what the configuration of a stranger names, unless the user names it too.
-
-    Raises:
-        InputError: If the data are texts, and the environment does not name their encoder.
-    """
+    """Refuse to import the encoder of texts that a stranger's configuration names, unless the user names it too."""
     encoder = run.recipe.data.options.get("encoder")
     if encoder is not None and os.environ.get(ENCODER) != encoder:
-        expected = (
-            f"{ENCODER} must name the encoder of the run's texts, which is imported and called"
+        raise InputError(
+            f"{ENCODER} must name the encoder of the run's texts, which is imported and called",
+            f"{encoder} in {run.folder}",
+            f"If you trust it, set {ENCODER}={encoder}.",
         )
-        fix = f"If you trust it, set {ENCODER}={encoder}."
-        raise InputError(expected, f"{encoder} in {run.folder}", fix)
 
 
 def _with_data(folder: RunFolder) -> RunFolder:
-    """Return the same folder with the place of its data: as told, else where it was, else in the usual places.
-
-    A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
-    """
+    """Return the same folder with the place of its data: as told, else where it was, else in the usual places."""
+    # A stranger's folder may name any place: what is there must have the fingerprint of the run's data.
     if folder.config and not folder.is_derived:
         _check_encoder(folder.run)
     root = folder.kept_root if folder.data_root is None else None
@@ -130,10 +124,10 @@ def _with_data(folder: RunFolder) -> RunFolder:
     try:
         data_fingerprint(folder.run)
     except InputError as error:
-        expected = "the data of the run must be where it was at training"
-        got = f"{root}, which does not exist"
         raise InputError(
-            expected, got, "Say where it is now: --data PATH, or data=PATH in Python."
+            "the data of the run must be where it was at training",
+            f"{root}, which does not exist",
+            "Say where it is now: --data PATH, or data=PATH in Python.",
         ) from error
     return folder
 
@@ -145,6 +139,8 @@ def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
             each.numel() * each.element_size() for each in plain_model(run, splits).parameters()
         )
     if size > checkpoint.stat().st_size:
-        expected = "the model of the run must fit into its checkpoint"
-        got = f"{size:,} bytes of weights for {checkpoint}"
-        raise InputError(expected, got, "Use the configuration that it was trained with.")
+        raise InputError(
+            "the model of the run must fit into its checkpoint",
+            f"{size:,} bytes of weights for {checkpoint}",
+            "Use the configuration that it was trained with.",
+        )

@@ -180,9 +180,11 @@ def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches
     processes = int(accelerator.num_processes)
     last = len(splits.train) % train.batch_size
     if 0 < last < processes and not train.drop_last:
-        expected = f"the last batch must have a sample for each of {processes} processes"
-        got = f"{last} of {len(splits.train)} training samples in it"
-        raise InputError(expected, got, "Set train.drop_last=true, or another train.batch_size.")
+        raise InputError(
+            f"the last batch must have a sample for each of {processes} processes",
+            f"{last} of {len(splits.train)} training samples in it",
+            "Set train.drop_last=true, or another train.batch_size.",
+        )
     return splits.training_batches(
         batch_size=train.batch_size,
         drop_last=train.drop_last,

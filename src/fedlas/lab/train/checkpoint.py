@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from fedlas._core.arrays import load_tensors
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, in_a_line
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import restore_rng_state
 from fedlas.lab.train.average import Weights
@@ -59,10 +59,10 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     except FileNotFoundError as error:
         raise InputError("the checkpoint must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:
-        got = f"{path} ({error})"
-        fix = "Remove the file to start the run again; nothing else was changed."
         raise InputError(
-            "the file must be a whole checkpoint of plain tensors", got, fix
+            "the file must be a whole checkpoint of plain tensors",
+            f"{path} ({error})",
+            "Remove the file to start the run again; nothing else was changed.",
         ) from error
     # The format is checked first, because the fields below are those of this format.
     if (
@@ -75,15 +75,18 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
         )
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
     if config is not None and (changes := differences(state["config"], config)):
-        expected = "the checkpoint must come from the same configuration"
-        got = f"{path}, which differs in {'; '.join(changes)}"
         raise InputError(
-            expected, got, "Use the old settings to resume, or another --out to start over."
+            "the checkpoint must come from the same configuration",
+            f"{path}, which differs in {'; '.join(changes)}",
+            "Use the old settings to resume, or another --out to start over.",
         )
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
-        fix = "Use the release that wrote it, or train again with another --out."
-        raise InputError("the checkpoint must hold a whole run", f"{path}, where {wrong}", fix)
+        raise InputError(
+            "the checkpoint must hold a whole run",
+            f"{path}, where {wrong}",
+            "Use the release that wrote it, or train again with another --out.",
+        )
     return state
 
 
@@ -219,9 +222,7 @@ def restore(
         # A run that resumes with more processes than it began with reuses the states in turn.
         restore_rng_state(saved["rng"][int(job.accelerator.process_index) % len(saved["rng"])])
     except Exception as error:  # what is loaded may be anything, and so may what its loader raises
-        reason = (
-            f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
-        )
+        reason = f"lacks {error}" if isinstance(error, KeyError) else in_a_line(error, 300)
         if part == "hook":
             raise _unusable(path, f"the state of a hook {reason}") from error
         raise _unusable(path, f"{part}: {reason}") from error
@@ -315,7 +316,8 @@ def _restore_schedule(schedule: LRScheduler, state: Any, epoch: int) -> None:
 
 
 def _unusable(path: Path, reason: str) -> InputError:
-    fix = "Use the release that wrote it, or train again with another --out."
     return InputError(
-        "the checkpoint must hold the state of this model and loss", f"{path}: {reason}", fix
+        "the checkpoint must hold the state of this model and loss",
+        f"{path}: {reason}",
+        "Use the release that wrote it, or train again with another --out.",
     )

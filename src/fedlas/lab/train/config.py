@@ -27,9 +27,11 @@ def check_select(metric: str, option: str = "train.select") -> str:
     able.append(REFINED)
     if (name := str(metric).lower()) in able:
         return name
-    fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
-    expected = f"{option} must be a registered metric of logits and target alone, or {REFINED}"
-    raise InputError(expected, repr(metric), fix)
+    raise InputError(
+        f"{option} must be a registered metric of logits and target alone, or {REFINED}",
+        repr(metric),
+        f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able),
+    )
 
 
 def merit(metric: str, value: float) -> float:
@@ -160,9 +162,10 @@ class ScheduleConfig:
             if m >= 1 and epoch >= epochs
         ]
         if self.name in ("milestones", "swa") and late:
-            expected = f"schedule.milestones must come before the last epoch ({epochs})"
             raise InputError(
-                expected, late, "Write them as fractions such as 0.5, or train longer."
+                f"schedule.milestones must come before the last epoch ({epochs})",
+                late,
+                "Write them as fractions such as 0.5, or train longer.",
             )
         if self.name == "swa" and resolved[0] > resolved[1]:
             raise InputError("schedule.milestones of swa must rise", self.milestones, "Swap them.")
@@ -222,8 +225,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every", "accumulate"):
             check_count(f"train.{name}", getattr(self, name))
         if self.accumulate > self.batch_size:
-            expected = f"train.accumulate must be at most batch_size {self.batch_size}"
-            raise InputError(expected, self.accumulate, "Choose fewer parts.")
+            raise InputError(
+                f"train.accumulate must be at most batch_size {self.batch_size}",
+                self.accumulate,
+                "Choose fewer parts.",
+            )
         check_literals(type(self), vars(self), "train")
         check_number("train.average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:

@@ -62,9 +62,11 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
         native_precision(device)[0] if config.precision == "auto" else config.precision
     )
     if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
-        expected = "bf16 needs a device with autocast"
-        fix = "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out."
-        raise InputError(expected, f"{device.type}, for which this torch has none", fix)
+        raise InputError(
+            "bf16 needs a device with autocast",
+            f"{device.type}, for which this torch has none",
+            "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out.",
+        )
     layout = (
         device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
     )
@@ -227,8 +229,11 @@ class Engine:
                 fewest = int(each.min())
         pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
-            expected = "inputs must be one tensor to be cut by train.accumulate"
-            raise InputError(expected, describe(inputs), "Set train.accumulate=1.")
+            raise InputError(
+                "inputs must be one tensor to be cut by train.accumulate",
+                describe(inputs),
+                "Set train.accumulate=1.",
+            )
         if self.config.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
 

@@ -88,14 +88,7 @@ def fit(job: TrainingJob) -> Fitted:
 
 
 class _Training:
-    """The state of a job while it trains, restored from its checkpoint if there is one.
-
-    Attributes:
-        is_main: Whether this process writes files and shows progress.
-        done: Epochs that the checkpoint holds.
-        best: Number, value and objective's state of the best epoch so far.
-        history: Records of the log.
-    """
+    """The state of a job while it trains, restored from its checkpoint if there is one."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
@@ -117,7 +110,7 @@ class _Training:
         self.schedule = build_schedule(self.optimizer, job.schedule, epochs=config.epochs)
         self.engine.start(self.optimizer)
         self.weights = AVERAGES[config.average](job.objective.model, config)
-        self.done = 0
+        self.done = 0  # epochs that the checkpoint holds
         self.best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
         if saved is not None:
             restore(saved, job, self.optimizer, self.schedule, self.weights)

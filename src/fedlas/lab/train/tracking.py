@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, in_a_line
 from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.files import path_inside, remove
 from fedlas._core.text import printable
@@ -41,9 +41,10 @@ def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
         try:
             require(name, extra="trackers")
         except MissingExtraError as error:
-            fix = f"Run: pip install {name.replace('_', '-')}"
             raise InputError(
-                f"the package of {name} must be installed", "no such package", fix
+                f"the package of {name} must be installed",
+                "no such package",
+                f"Run: pip install {name.replace('_', '-')}",
             ) from error
 
 
@@ -87,11 +88,11 @@ class Tracking:
                 self._trackers[name] = self._start(name, dict(options))
             except Exception as error:
                 self._close()
-                got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                fix = (
-                    f"See the documentation of {name}, or train without it: the log has everything."
-                )
-                raise InputError(f"the tracker {name} must open", got, fix) from error
+                raise InputError(
+                    f"the tracker {name} must open",
+                    f"{type(error).__name__}: {in_a_line(error, 300)}",
+                    f"See the documentation of {name}, or train without it: the log has everything.",
+                ) from error
         for record in read_log(self.folder / LOG):
             self.epoch(record)
         return self

@@ -13,7 +13,6 @@ from fedlas.losses._base.batch import (
     prepare,
     reduce,
 )
-from fedlas.losses._base.blocks import in_blocks
 from fedlas.losses._base.composite import Base, BaseOptions, OnBase
 from fedlas.losses._base.held_out import LearnsFromValidation
 from fedlas.losses._base.informed import Informed, Remembering, check_index, target_distance
@@ -27,6 +26,7 @@ from fedlas.losses._base.loss import (
     PreciseBuffers,
     Variant,
     class_weights,
+    in_blocks,
     paper,
     without_autocast,
 )

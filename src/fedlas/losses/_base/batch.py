@@ -17,16 +17,18 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_logits, describe, is_dense
 from fedlas._core.errors import public_name
-from fedlas.losses._base.refusals import check_masked, soft_target, unless_weightless
+from fedlas.losses._base.refusals import (
+    ONE_OUTPUT,
+    check_masked,
+    hard_target,
+    soft_target,
+    unless_weightless,
+)
 
 Reduction = Literal["mean", "sum", "none"]
 
 LEAST = -1e30
 """Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
-
-_ONE_OUTPUT = (
-    "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
-)
 
 _WHOLE = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
@@ -68,6 +70,11 @@ class Batch:
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
         mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), valid=None, weight=None, shape=(2,))
+        >>> batch.cross_entropy(), batch.plain
+        (tensor([1.3863, 1.3863]), True)
     """
 
     logits: Tensor
@@ -209,7 +216,13 @@ def cross_entropy(
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
-    """Reduce per-position losses ``(M,)``: masked mean or sum, or ``(N, d1, ...)`` for ``"none"``."""
+    """Reduce per-position losses ``(M,)``: masked mean or sum, or ``(N, d1, ...)`` for ``"none"``.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([True, False]), None, shape=(2,))
+        >>> reduce(torch.tensor([1.5, 9.0]), batch, "mean")  # the ignored position does not count
+        tensor(1.5000)
+    """
     if batch.valid is not None:
         values = torch.where(batch.valid, values, values.new_zeros(()))
     if reduction == "none":
@@ -252,19 +265,9 @@ def prepare(
     look_for_masked: bool = True,
     num_classes: int | None = None,
 ) -> Batch:
-    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors.
-
-    Args:
-        logits: As in ``Loss.forward``.
-        target: As in ``Loss.forward``.
-        extras: The other arguments of ``Loss.forward`` that were passed, by name.
-        ignore_index: Value of hard targets that are left out.
-        weight: Class weights ``(C,)``.
-        averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
-        masked_classes: Whether logits of -inf are accepted.
-        look_for_masked: Whether to look for them with hard targets too, on a CPU.
-        num_classes: Number of classes that the loss was built for; None accepts any.
-    """
+    """Check and flatten the arguments of a loss; see :class:`Loss` and its ``forward`` for shapes and errors."""
+    # ``averaged``: a mean will be taken, and then nothing counts in a batch whose class weights are all 0.
+    # ``masked_classes``: logits of -inf are accepted; ``look_for_masked`` also with hard targets, on a CPU.
     # Logits and class weights.
     logits = check_logits(logits)
     rows, classes, *dense = logits.shape
@@ -287,7 +290,7 @@ def prepare(
     look = can_look(flat)
     if is_dense(target) and target.shape == shape and target.dtype in _WHOLE:
         _check_device("target", target, logits)
-        target, valid = _hard_target(target, classes, ignore_index, look)
+        target, valid = hard_target(target, classes, ignore_index, look)
     elif _floating(target) and target.shape == logits.shape:
         _check_device("target", target, logits)
         target = soft_target(_rows(target), look).to(flat.dtype)
@@ -295,7 +298,7 @@ def prepare(
         raise InputError(
             f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
             describe(target),
-            _ONE_OUTPUT
+            ONE_OUTPUT
             if classes == 1
             else "Put the classes second: logits.movedim(-1, 1)."
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
@@ -310,11 +313,15 @@ def prepare(
     if weight is not None and averaged:
         valid = unless_weightless(target, valid, weight, look)
 
-    # The tensors that only some losses need, flattened like the logits.
     batch = Batch(flat, target, valid, weight, shape)
     batch.check_classes(num_classes)
-    if not extras:
-        return batch
+    if extras:
+        _add_extras(batch, extras, logits)
+    return batch
+
+
+def _add_extras(batch: Batch, extras: Mapping[str, Any], logits: Tensor) -> None:
+    """Give a batch the tensors that only some losses need, checked and flattened like the logits ``(N, C, ...)``."""
     for name, value in extras.items():
         setattr(batch, name, _checked_extra(name, value, logits, extras))
     if batch.features is not None:
@@ -322,17 +329,20 @@ def prepare(
         batch.features = _rows(batch.features)
     if batch.mixed is not None:
         batch.mixed = (
-            batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1) if dense else batch.mixed
-        ).to(flat.dtype)
+            batch.mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1)
+            if logits.ndim > 2
+            else batch.mixed
+        ).to(batch.logits.dtype)
     if batch.mixed_share is not None:
         share = batch.mixed_share
         repeated = (
-            share.repeat_interleave(len(flat) // rows, dim=0) if share.ndim == 2 else _rows(share)
+            share.repeat_interleave(len(batch.logits) // len(logits), dim=0)
+            if share.ndim == 2
+            else _rows(share)
         )
-        batch.mixed_share = repeated.to(flat.dtype)
+        batch.mixed_share = repeated.to(batch.logits.dtype)
     if batch.head_weight is not None:
-        batch.head_weight = batch.head_weight.to(flat.dtype)
-    return batch
+        batch.head_weight = batch.head_weight.to(batch.logits.dtype)
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -351,13 +361,11 @@ def _check_device(name: str, value: Tensor, logits: Tensor) -> None:
 
 
 def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, Any]) -> Tensor:
-    """Check one of the tensors of :data:`EXTRAS` and return it.
-
-    A letter in a shape stands for any length above 0.
-    """
+    """Check one of the tensors of :data:`EXTRAS` and return it."""
     rows, classes, *dense = logits.shape
     views = _length(extras.get("mixed"), "K")
     width = _length(extras.get("features"), "D")
+    # A letter stands for any length above 0.
     shapes_by_name: dict[str, list[tuple[int | str, ...]]] = {
         "features": [(rows, "D"), (rows, "D", *dense)],
         "index": [(rows,)],
@@ -395,37 +403,3 @@ def _has_shape(value: Tensor, shape: tuple[int | str, ...]) -> bool:
     return value.ndim == len(shape) and all(
         size == wish or (isinstance(wish, str) and size > 0) for size, wish in sizes
     )
-
-
-def _hard_target(
-    target: Tensor, classes: int, ignore_index: int, look: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
-    if target.ndim > 1:
-        target = target.reshape(-1)
-    if target.dtype != torch.int64:
-        target = target.long()
-    if look:
-        smallest, largest = target.aminmax()
-        low = int(smallest)
-        high = int(largest)
-        if low >= 0 and high < classes and not low <= ignore_index <= high:
-            # the usual case: no mask from here on, which is worth the two comparisons
-            return target, None
-    valid = target != ignore_index
-    if look and not bool(valid.any()):
-        raise InputError(
-            "a batch must hold at least one position that counts",
-            f"{target.numel()} targets that all equal ignore_index {ignore_index}",
-            "Skip such batches: their mean is not defined.",
-        )
-    masked = torch.where(valid, target, 0)
-    if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
-        raise InputError(
-            f"target must be in [0, {classes}) or ignore_index {ignore_index}",
-            f"values from {int(target[valid].min())} to {int(target[valid].max())}",
-            _ONE_OUTPUT
-            if classes == 1
-            else "Check the labels and the number of classes of the model.",
-        )
-    return masked, valid

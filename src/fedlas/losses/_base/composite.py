@@ -15,16 +15,7 @@ Base = Loss | str | Mapping[str, Any]
 
 
 def as_loss(base: Base, **sizes: int | None) -> Loss:
-    """Build the loss that ``base`` names, or return ``base`` itself if it is a loss.
-
-    Args:
-        base: A loss, a registry name such as ``"focal"``, or ``{"name": "focal", "gamma": 2}``.
-        **sizes: ``num_classes`` and others, passed to a named loss that takes them and has no option of that name.
-
-    Raises:
-        InputError: If it is none of these, or a loss that mixes samples itself or has a reduction, an ``ignore_index``
-            or class weights, which belong to the outer loss.
-    """
+    """Build the loss that ``base`` names, or return ``base`` itself if it is a loss."""
     if isinstance(base, str):
         base = {"name": base}
     if isinstance(base, Mapping) and isinstance(base.get("name"), str):
@@ -70,6 +61,14 @@ class OnBase(Loss):
 
     Attributes:
         base: The inner loss.
+
+    Example:
+        >>> import torch
+        >>> class Doubled(OnBase):
+        ...     def per_sample(self, batch):
+        ...         return 2 * self.base.per_sample(batch)
+        >>> Doubled("brier")(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(1.)
     """
 
     def __init__(

@@ -25,6 +25,18 @@ class LearnsFromValidation(Loss):
 
     Attributes:
         counts_weights: Whether a weighted sample counts by its weight; if not, weights are refused.
+
+    Example:
+        >>> class Sharpened(LearnsFromValidation):
+        ...     factor = 1.0
+        ...     def learn_from(self, predictions):
+        ...         self.factor = float(predictions.correct.double().mean() / predictions.confidence.mean())
+        ...     def per_sample(self, batch):
+        ...         return self.factor * batch.cross_entropy()
+        >>> criterion = Sharpened()
+        >>> criterion.update_from_validation(Predictions(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])))
+        >>> criterion.factor
+        1.5
     """
 
     counts_weights: ClassVar[bool] = False

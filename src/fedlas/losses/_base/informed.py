@@ -16,13 +16,7 @@ from fedlas.losses._base.loss import LossOptions, LossWithStrength, PreciseBuffe
 
 
 class Informed(LossWithStrength):
-    """``CE((1 - alpha) t + alpha q, p)`` with a second target ``q`` for each sample; label smoothing has 1/C there.
-
-    Args:
-        alpha: Weight of the second target, in [0, 1].
-        gamma: Exponent of the factor ``||target - p||`` of each sample's loss, at least 0; 0: no factor.
-        **options: Those of every loss. Class weights apply to both parts class by class.
-    """
+    """``CE((1 - alpha) t + alpha q, p)`` with a second target ``q`` for each sample; label smoothing has 1/C there."""
 
     strength_bound = 1.0
 
@@ -68,15 +62,7 @@ def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Ten
 
 
 class Remembering(Informed):
-    """An informed loss whose ``q`` is a row of class probabilities for each training sample, in a memory.
-
-    Args:
-        num_classes: Number of classes C.
-        num_samples: Size of the training set that ``index`` points into.
-        alpha: As in :class:`Informed`.
-        gamma: As in :class:`Informed`.
-        **options: Those of every loss.
-    """
+    """An informed loss whose ``q`` is a row of class probabilities for each training sample, in a memory."""
 
     needs = frozenset({"index"})
 
@@ -85,7 +71,7 @@ class Remembering(Informed):
         *,
         num_classes: int,
         num_samples: int,
-        alpha: float,
+        alpha: float = 0.3,
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
@@ -110,11 +96,7 @@ class Remembering(Informed):
 
 
 def check_index(index: Tensor, num_samples: int) -> None:
-    """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read.
-
-    Raises:
-        InputError: If one is outside ``[0, num_samples)``.
-    """
+    """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read."""
     if can_look(index):
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= num_samples:
@@ -156,11 +138,7 @@ class PredictionMemory(PreciseBuffers):
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.int32))
 
     def recall(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; both are 0 of new ones.
-
-        Raises:
-            InputError: For another number of classes, dense logits, or on CPU an index outside ``[0, N)``.
-        """
+        """Return rows ``(M, C)``, which sum to 1, and visits ``(M,)`` of a batch's samples; both are 0 of new ones."""
         batch.check_classes(self.num_classes)
         if batch.index is None:  # in evaluation
             return torch.zeros_like(batch.logits), torch.zeros_like(batch.logits[:, 0])

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
@@ -60,6 +61,10 @@ class Mixed:
         views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
         shares: Share of each view that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
             ``mixed_share``.
+
+    Example:
+        >>> Mixed(inputs=torch.zeros(4, 1, 8, 8), target=torch.tensor([0, 1, 2, 0])).views
+        ()
     """
 
     inputs: Tensor
@@ -69,7 +74,14 @@ class Mixed:
 
 
 class LossOptions(TypedDict, total=False):
-    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``."""
+    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``.
+
+    Example:
+        >>> from fedlas.losses import LabelSmoothing
+        >>> options: LossOptions = {"reduction": "sum", "weight": [1.0, 2.0]}
+        >>> LabelSmoothing(alpha=0.1, **options).reduction
+        'sum'
+    """
 
     reduction: Reduction
     ignore_index: int
@@ -109,6 +121,15 @@ class Loss(nn.Module, ABC):
 
         Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
         on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
+
+    Example:
+        >>> class Squared(Loss):
+        ...     def per_sample(self, batch):
+        ...         return batch.cross_entropy().square()
+        >>> Squared()(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0981)
+        >>> Squared(reduction="none", ignore_index=-1)(torch.zeros(2, 2), torch.tensor([0, -1]))
+        tensor([0.4805, 0.0000])
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -251,7 +272,18 @@ class Loss(nn.Module, ABC):
 
 
 class LossWithStrength(Loss):
-    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``."""
+    """A loss with one option that sets its strength, named by ``strength``; a subclass writes ``with_strength``.
+
+    Example:
+        >>> class Tempered(LossWithStrength):
+        ...     def __init__(self, alpha=0.5, **options):
+        ...         super().__init__(**options)
+        ...         self.alpha = alpha
+        ...     def with_strength(self, batch, strength):
+        ...         return strength * batch.cross_entropy()
+        >>> Tempered(alpha=0.25)(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.1733)
+    """
 
     strength = "alpha"
 
@@ -268,6 +300,14 @@ class Penalized(LossWithStrength):
     """A classification loss plus ``alpha`` times a penalty; a subclass writes ``parts``.
 
     The penalty of a position is weighted like its cross-entropy.
+
+    Example:
+        >>> class Pulled(Penalized):
+        ...     alpha = 0.1
+        ...     def parts(self, batch):
+        ...         return batch.cross_entropy(), batch.logits.square().sum(dim=1)
+        >>> Pulled()(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+        tensor(0.8931)
     """
 
     @abstractmethod
@@ -336,11 +376,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def class_weights(weight: Any) -> Tensor | None:
-    """Copy class weights ``(C,)`` in the default dtype; None stays None.
-
-    Raises:
-        InputError: If they are not one row of finite, non-negative numbers, one of them above 0.
-    """
+    """Copy class weights ``(C,)`` in the default dtype; None stays None."""
     if weight is None:
         return None
     try:
@@ -360,3 +396,17 @@ def class_weights(weight: Any) -> Tensor | None:
             "Pass one weight for each class.",
         )
     return values
+
+
+def in_blocks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+    """Call ``function`` on at most ``rows`` rows of ``tensors`` at a time, and concatenate the results."""
+    # Several blocks are computed again in backward, so that one of them is in memory at a time.
+    blocks = list(zip(*(tensor.split(rows) for tensor in tensors), strict=True))
+    if len(blocks) == 1:
+        return function(*tensors)
+    return torch.cat(
+        [
+            checkpoint(function, *block, use_reentrant=False, preserve_rng_state=False)
+            for block in blocks
+        ]
+    )

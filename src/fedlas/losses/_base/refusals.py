@@ -1,4 +1,4 @@
-"""Checks of values that few batches need: soft targets, logits of -inf, class weights of 0."""
+"""Checks of the values of targets, of logits of -inf, and of class weights of 0."""
 
 from __future__ import annotations
 
@@ -6,6 +6,42 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, NonFiniteError
+
+ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+
+
+def hard_target(
+    target: Tensor, classes: int, ignore_index: int, look: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
+    if target.ndim > 1:
+        target = target.reshape(-1)
+    if target.dtype != torch.int64:
+        target = target.long()
+    if look:
+        smallest, largest = target.aminmax()
+        low = int(smallest)
+        high = int(largest)
+        if low >= 0 and high < classes and not low <= ignore_index <= high:
+            # the usual case: no mask from here on, which is worth the two comparisons
+            return target, None
+    valid = target != ignore_index
+    if look and not bool(valid.any()):
+        raise InputError(
+            "a batch must hold at least one position that counts",
+            f"{target.numel()} targets that all equal ignore_index {ignore_index}",
+            "Skip such batches: their mean is not defined.",
+        )
+    masked = torch.where(valid, target, 0)
+    if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
+        raise InputError(
+            f"target must be in [0, {classes}) or ignore_index {ignore_index}",
+            f"values from {int(target[valid].min())} to {int(target[valid].max())}",
+            ONE_OUTPUT
+            if classes == 1
+            else "Check the labels and the number of classes of the model.",
+        )
+    return masked, valid
 
 
 def soft_target(target: Tensor, look: bool) -> Tensor:
@@ -22,11 +58,7 @@ def soft_target(target: Tensor, look: bool) -> Tensor:
 
 
 def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
-    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
-
-    Raises:
-        NonFiniteError: If the loss does not support them at all, or a target is masked.
-    """
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`."""
     masked = logits == float("-inf")
     if valid is not None:
         masked &= valid[:, None]
@@ -56,10 +88,8 @@ def check_masked(logits: Tensor, target: Tensor, valid: Tensor | None, supported
 def unless_weightless(
     target: Tensor, valid: Tensor | None, weight: Tensor, look: bool
 ) -> Tensor | None:
-    """Return the mask of positions that count: none where all of them would have a class weight of 0.
-
-    Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
-    """
+    """Return the mask of positions that count: none where all of them would have a class weight of 0."""
+    # Otherwise such a batch has a mean of 0 / 0, and after one step all parameters are NaN.
     each = target @ weight if target.ndim == 2 else weight[target]
     some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
     if look and bool(some):

@@ -8,7 +8,7 @@ tests whether a whole set differs from known samples.
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
 # ruff: noqa: I001
 from fedlas.zoo.ood.images import adapt_images, count_duplicates
-from fedlas.zoo.ood.base import OOD_SCORES, Score, options_of
+from fedlas.zoo.ood.base import OOD_SCORES, Reference, Score, compute_score, options_of
 from fedlas.zoo.ood.logit_scores import (
     energy_score,
     entropy_score,
@@ -17,7 +17,6 @@ from fedlas.zoo.ood.logit_scores import (
     msp_score,
 )
 from fedlas.zoo.ood.feature_norm import feature_norm_score, negative_aware_norm_score
-from fedlas.zoo.ood.compute import Reference, compute_score
 from fedlas.zoo.ood.detection import (
     DETECTION,
     detection_intervals,

@@ -1,16 +1,21 @@
-"""The contract of an OOD score, a function that is higher for samples less like the training data; and the registry."""
+"""The contract of an OOD score, higher for samples less like the training data; the registry; a score by its name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
+from fedlas.predictions import Predictions
+from fedlas.zoo.ood.outputs import Outputs
 
-__all__ = ["OOD_SCORES", "Score", "options_of"]
+__all__ = ["OOD_SCORES", "Reference", "Score", "compute_score", "options_of"]
 
 Score = Callable[..., Tensor]
 """``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""
@@ -37,21 +42,121 @@ channel by which they were divided."""
 
 
 def needs_of(entry: Entry[Score]) -> frozenset[str]:
-    """Return the inputs of the score, out of :data:`INPUTS`.
-
-    Example:
-        >>> import fedlas.zoo.ood
-        >>> sorted(needs_of(OOD_SCORES["kl-matching"]))
-        ['logits', 'val']
-    """
+    """Return the inputs of the score, out of :data:`INPUTS`."""
     return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
 
 def options_of(entry: Entry[Score]) -> dict[str, Any]:
-    """Return the options of the score with their defaults."""
+    """Return the options of the score with their defaults.
+
+    Example:
+        >>> import fedlas.zoo.ood
+        >>> options_of(OOD_SCORES["gen"])
+        {'gamma': 0.1, 'top': 100}
+    """
     return OOD_SCORES.check_options(entry.name, offered=INPUTS)
 
 
 def follows_temperature(entry: Entry[Score]) -> bool:
     """Return whether the score depends on the saved logits, and so on a temperature."""
     return "logits" in needs_of(entry)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """In-distribution samples that scores are fitted on; none of them is scored.
+
+    Attributes:
+        val: Predictions on held-out samples.
+        train: Predictions with features on training samples.
+        head: The linear head that maps features to logits.
+
+    Example:
+        >>> val = Predictions(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
+        >>> Reference(val=val).scaled(2.0).val.logits
+        tensor([[1.0000, 0.0000],
+                [0.0000, 1.5000]])
+    """
+
+    val: Predictions | None = None
+    train: Predictions | None = None
+    head: nn.Linear | None = None
+
+    def scaled(self, temperature: float) -> Reference:
+        """Return the reference with all logits divided by ``temperature``; features and head are unchanged."""
+        val, train = (
+            None if part is None else part.with_logits(part.logits / temperature)
+            for part in (self.val, self.train)
+        )
+        return Reference(val, train, self.head)
+
+
+def compute_score(
+    name: str,
+    outputs: Outputs | Predictions,
+    *,
+    reference: Reference | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Return the score of every sample.
+
+    Args:
+        name: Registry name.
+        outputs: The model's outputs for the samples, or predictions, whose labels are not read. Outputs must hold the
+            score itself if it is computed from images.
+        reference: In-distribution samples, for a score that is fitted.
+        options: Options of the score; the others keep their defaults.
+
+    Returns:
+        ``(N,)`` float64 on the CPU, higher = more OOD.
+
+    Raises:
+        InputError: For an unknown name or option, a missing input, or a score that is not finite.
+        MissingExtraError: If it needs a package that is not installed.
+
+    Example:
+        >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
+        [-2.0]
+    """
+    entry = OOD_SCORES[name]
+    fitted_on = Reference() if reference is None else reference
+    needs = needs_of(entry)
+    if isinstance(outputs, Predictions):
+        outputs = Outputs.of(outputs)
+    if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):
+        raise InputError(
+            "outputs must be Outputs or Predictions, and the reference a Reference",
+            f"{type(outputs).__name__} and {type(fitted_on).__name__}",
+            "Wrap arrays: Predictions(logits, features=features).",
+        )
+    if "model" in needs:
+        if name not in outputs.scores:
+            raise InputError(
+                f"the score {name} is computed from images, so outputs must hold it",
+                f"outputs with {', '.join(outputs.scores) or 'no scores'}",
+                "Compute it with the function of that name, and pass it in scores.",
+            )
+        return outputs.scores[name].double().cpu()
+    # Fitted scores take what they need of the outputs and the reference.
+    offered: dict[str, Any] = {
+        "logits": outputs.logits, "features": outputs.features, "val": fitted_on.val, "train": fitted_on.train,
+        "head": fitted_on.head,
+    }  # fmt: skip
+    for need in sorted(needs):
+        if offered[need] is None:
+            raise InputError(
+                f"the score {name} needs {INPUTS[need]}",
+                "none",
+                "Pass them, or choose another score.",
+            )
+
+    score: Tensor = OOD_SCORES.build(name, options, **offered)
+    score = score.detach().double().cpu()
+    if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
+        finite = int(torch.isfinite(score).sum())
+        raise InputError(
+            f"the score {name} must be finite ({outputs.num_samples},)",
+            f"{tuple(score.shape)}, {finite} finite",
+            "Look at the logits and features: they may be too large for float32.",
+        )
+    return score

@@ -187,6 +187,10 @@ def fpr_at(
 
     Raises:
         InputError: As :func:`detection_metrics`, or if an option is out of range.
+
+    Example:
+        >>> fpr_at([0.1, 0.2, 0.3, 0.4], [0.35, 0.6, 0.7, 0.8], tpr=1.0)
+        0.25
     """
     share = check_number("tpr", tpr, low=0.0, high=1.0, low_open=True)
     check_choice("positive", positive, get_args(Positive))
@@ -210,6 +214,11 @@ def roc_points(
 
     Raises:
         InputError: As :func:`detection_metrics`, or if ``most`` is out of range.
+
+    Example:
+        >>> false, true = roc_points([0.1, 0.3], [0.2, 0.4])
+        >>> false.tolist(), true.tolist()
+        ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """
     check_count("most", most, low=2)
     counts = Counter(id_score, ood_score).all_samples()

@@ -81,11 +81,7 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
 
 
 def check_features(features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` if they are a finite floating tensor ``(N, D)`` that is not empty.
-
-    Raises:
-        InputError: Otherwise, or if there are not ``columns`` of them.
-    """
+    """Return ``features`` if they are a finite floating tensor ``(N, D)`` that is not empty."""
     shaped = (
         is_dense(features)
         and features.ndim == 2

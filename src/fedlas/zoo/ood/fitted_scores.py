@@ -54,6 +54,12 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
         InputError: If the numbers of classes differ.
         MissingExtraError: Without pytorch-ood.
 
+    Example:
+        >>> val = Predictions(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
+        >>> near, far = kl_matching_score(torch.tensor([[4.0, 0.0], [0.0, 0.0]]), val=val)
+        >>> bool(near < far)
+        True
+
     Source:
         Hendrycks et al. 2022, section 4.
     """
@@ -94,6 +100,14 @@ def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
         which needs OOD samples. Directions in which training features do not vary are left out, as in the authors'
         code (a pseudo-inverse).
 
+    Example:
+        >>> features = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> features[100:] += 6
+        >>> train = Predictions(torch.zeros(200, 2), torch.arange(200) // 100, features=features)
+        >>> near, middle = mahalanobis_score(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), train=train)
+        >>> bool(near < middle)
+        True
+
     Source:
         Lee et al. 2018, section 2.1.
     """
@@ -119,6 +133,14 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
 
     Raises:
         InputError: If ``train`` has no features, another number of them, or features that vary in no class.
+
+    Example:
+        >>> features = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> features[100:] += 6
+        >>> train = Predictions(torch.zeros(200, 2), torch.arange(200) // 100, features=features)
+        >>> near, middle = relative_mahalanobis_score(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), train=train)
+        >>> bool(near < middle)
+        True
 
     Source:
         Ren et al. 2021, equation 2.
@@ -149,6 +171,12 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
     Raises:
         InputError: If ``train`` has no features, another number of them, or fewer than ``k`` samples.
         MissingExtraError: Without pytorch-ood or scikit-learn.
+
+    Example:
+        >>> features = torch.eye(4)[:2].repeat(10, 1)  # two directions
+        >>> train = Predictions(torch.zeros(20, 2), torch.arange(20) % 2, features=features)
+        >>> knn_score(torch.eye(4)[[0, 2]], train=train, k=5).round(decimals=2)
+        tensor([0.0000, 1.4100], dtype=torch.float64)
 
     Source:
         Sun et al. 2022, section 3.
@@ -194,6 +222,16 @@ def vim_score(
         InputError: If ``train`` has no features or another number of them, ``dimension`` is not below their number, or
             the head is not linear in them.
         MissingExtraError: Without pytorch-ood.
+
+    Example:
+        >>> features = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+        >>> features[:, 2:] *= 0.01
+        >>> head = nn.Linear(4, 2)
+        >>> head.weight.data = torch.eye(2, 4)
+        >>> train = Predictions(torch.zeros(100, 2), torch.arange(100) % 2, features=features)
+        >>> near, far = vim_score(torch.tensor([[9.0, 0, 0, 0], [0, 0, 9.0, 0]]), train=train, head=head)
+        >>> bool(near < far)
+        True
 
     Source:
         Wang et al. 2022, section 4.
@@ -245,11 +283,7 @@ def _detectors() -> Any:
 
 
 def check_bank(features: Tensor, train: Predictions) -> Tensor:
-    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score.
-
-    Raises:
-        InputError: If ``train`` has none, or another number of them.
-    """
+    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score."""
     bank = check_predictions(train).features
     if bank is None:
         raise InputError(

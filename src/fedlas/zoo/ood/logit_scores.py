@@ -85,6 +85,10 @@ def entropy_score(logits: Tensor) -> Tensor:
     Raises:
         InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
+    Example:
+        >>> [f"{score:.5g}" for score in entropy_score(torch.tensor([[0.0, 0.0], [50.0, 0.0]]))]
+        ['0.69315', '9.8366e-21']
+
     Source:
         Used as a baseline by Ren et al. 2019, section 4.
     """
@@ -119,6 +123,10 @@ def max_logit_score(logits: Tensor) -> Tensor:
 
     Note:
         Dividing all logits by one temperature does not change the order of samples, nor any detection metric.
+
+    Example:
+        >>> max_logit_score(torch.tensor([[1.0, 0.0], [5.0, 2.0]]))
+        tensor([-1., -5.], dtype=torch.float64)
 
     Source:
         Hendrycks et al. 2022, section 3.
@@ -189,6 +197,10 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
 
     Raises:
         InputError: If the logits are not a finite floating tensor ``(N, C)``, or an option is out of range.
+
+    Example:
+        >>> gen_score(torch.tensor([[0.0, 0.0], [9.0, 0.0]])).round(decimals=3)
+        tensor([1.7410, 0.8130], dtype=torch.float64)
 
     Source:
         Liu, Lochman and Zach 2023, equation 4.

@@ -51,6 +51,11 @@ def odin_score(
         The defaults are the paper's for CIFAR; it chose them on OOD images, which are not available in practice. With
         ``eps=0`` and a high temperature the order is that of the highest logit above the mean.
 
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+        >>> odin_score(model, torch.zeros(2, 3, 2, 2), std=(0.2, 0.2, 0.2)).shape
+        torch.Size([2])
+
     Source:
         Liang, Li and Srikant 2018, section 3.
     """

@@ -56,7 +56,7 @@ class Outputs:
             raise InputError("scores must be a mapping", describe(scores), fix)
         for name, value in self.scores.items():
             shaped = is_dense(value) and value.shape == (self.num_samples,)
-            if not shaped or not bool(torch.isfinite(value).all()):
+            if not shaped or not bool(torch.isfinite(value.double()).all()):
                 raise InputError(
                     f"score {name} must be finite ({self.num_samples},)",
                     describe(value),

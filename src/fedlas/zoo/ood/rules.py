@@ -60,6 +60,12 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf:
     Note:
         The paper detects sets only. Its histogram of a single sample gives this score, which is ours.
 
+    Example:
+        >>> x = torch.linspace(-1, 1, 200)[:, None]
+        >>> known = Predictions(torch.cat([x, -x], 1), (x[:, 0] < 0).long(), features=x)
+        >>> bool((rules_score(torch.tensor([[-0.5], [0.5]]), train=known, trees=5) < 1).all())
+        True
+
     Source:
         De Bernardi, Narteni, Cambiaso and Mongelli 2023; see :func:`rule_shift`.
     """

@@ -50,11 +50,7 @@ class Standardized:
         self._std = torch.where(std > 0, std, 1.0)
 
     def __call__(self, predictions: Predictions) -> Tensor:
-        """Return the standardized features ``(N, D)``.
-
-        Raises:
-            InputError: Without features, or with another number of them than the training part.
-        """
+        """Return the standardized features ``(N, D)``."""
         return (self._checked(predictions) - self._mean) / self._std
 
     def _checked(self, predictions: Predictions) -> Tensor:

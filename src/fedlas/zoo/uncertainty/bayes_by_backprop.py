@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, check_number
-from fedlas.zoo.uncertainty._draws import mean_over_draws
 from fedlas.zoo.uncertainty.bayesian_layers import (
     bayesian_layers,
     checked_layers,
     forget_draws,
     sampling,
 )
+from fedlas.zoo.uncertainty.mc_dropout import mean_over_draws
 
 __all__ = ["KLPenalty", "SampledWeights"]
 
@@ -40,6 +40,12 @@ class SampledWeights(nn.Module):
 
     Raises:
         InputError: If the model has no Bayesian layers, or for numbers out of range.
+
+    Example:
+        >>> from fedlas.zoo.uncertainty import to_bayesian
+        >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 3))).eval()
+        >>> SampledWeights(network, samples=5)(torch.ones(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     @check_kinds
@@ -120,6 +126,12 @@ class KLPenalty(nn.Module):
     Note:
         Every batch has the same share of the KL term; the paper's decaying shares of an epoch (section 3.4) sum to the
         same.
+
+    Example:
+        >>> from fedlas.zoo.uncertainty import to_bayesian
+        >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 3)))
+        >>> bool(KLPenalty(num_samples=1000)(network) > 0)
+        True
     """
 
     def __init__(self, num_samples: int, weight: float = 1.0) -> None:

@@ -33,6 +33,10 @@ class BayesianConfig:
         prior_pi: Share of the first component, in (0, 1]; 1 is the plain Gaussian.
         sigma_init: Standard deviation of every weight at the start.
         kl_weight: Factor of the KL term; 1 is the evidence lower bound, below 1 a tempered ("cold") posterior.
+
+    Example:
+        >>> BayesianConfig(prior_sigma=1.0, kl_weight=0.1).sigma_init
+        0.01
     """
 
     prior_sigma: float = 0.1
@@ -67,6 +71,11 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         The means of the new layers are the weights of the old. In ``train()`` each forward pass draws new weights, one
         set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except within
         :func:`sampling`.
+
+    Example:
+        >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+        >>> type(network[0]).__name__, network(torch.ones(2, 4)).shape
+        ('BayesLinear', torch.Size([2, 3]))
     """
     config = BayesianConfig() if config is None else config
     # a layer that occurs twice in the model stays one layer
@@ -102,11 +111,7 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Draw new weights in each forward pass inside this context, in ``eval()`` too.
-
-    Raises:
-        InputError: If the model has no Bayesian layers.
-    """
+    """Draw new weights in each forward pass inside this context, in ``eval()`` too."""
     layers = checked_layers(model)
     for layer in layers:
         layer.sampled = True
@@ -119,11 +124,7 @@ def sampling(model: nn.Module) -> Iterator[None]:
 
 
 def checked_layers(model: nn.Module) -> list[Any]:
-    """Return the layers of ``model`` whose weights are Gaussians, at least one.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the layers of ``model`` whose weights are Gaussians, at least one."""
     layers = bayesian_layers(model)
     if not layers:
         raise InputError(

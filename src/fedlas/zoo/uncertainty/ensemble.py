@@ -102,11 +102,7 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
 
 
 def check_members(predictions: Sequence[Predictions]) -> Predictions:
-    """Return the first of ``predictions`` if all are on the same samples.
-
-    Raises:
-        InputError: If there are none, or shapes or targets differ.
-    """
+    """Return the first of ``predictions`` if all are on the same samples."""
     if not len(predictions) or not all(isinstance(p, Predictions) for p in predictions):
         got = describe(next((p for p in predictions if not isinstance(p, Predictions)), ()))
         raise InputError(

@@ -88,10 +88,8 @@ class MatrixGaussianLinear(nn.Module):
             ).detach()
 
     def kl(self) -> Tensor:
-        """Return ``KL(MN(M, U, V) || MN(0, I, I))`` in nats, a scalar.
-
-        ``1/2 (tr(U) tr(V) + |M|^2 - r c - c log|U| - r log|V|)`` for ``r`` rows and ``c`` columns.
-        """
+        """Return ``KL(MN(M, U, V) || MN(0, I, I))`` in nats, a scalar."""
+        # 1/2 (tr(U) tr(V) + |M|^2 - r c - c log|U| - r log|V|) for r rows and c columns
         row = _factor(self.log_row, self.below_row)
         column = _factor(self.log_column, self.below_column)
         rows, columns = self.mean.shape

@@ -7,18 +7,20 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count, check_kinds
 from fedlas.objective import predict
+from fedlas.objective.call import Arguments, class_logits, tensors_in
 from fedlas.objective.network import network_of
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty._draws import mean_over_draws
 
 __all__ = ["DropoutSamples", "mc_dropout"]
 
@@ -77,6 +79,12 @@ class DropoutSamples(nn.Module):
     Note:
         Every module of torch's dropout family is switched on. Dropout that is not a module, such as that of the
         attention weights in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+        >>> DropoutSamples(model, samples=5)(torch.ones(2, 4)).exp().sum(dim=1).round(decimals=4)
+        tensor([1., 1.], grad_fn=<RoundBackward1>)
     """
 
     @check_kinds
@@ -95,11 +103,7 @@ class DropoutSamples(nn.Module):
 
 @contextmanager
 def dropout_on(model: nn.Module) -> Iterator[None]:
-    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode.
-
-    Raises:
-        InputError: If the model has no dropout with a rate above 0.
-    """
+    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode."""
     modes = [(layer, layer.training) for layer in active_dropout(model)]
     for layer, _ in modes:
         layer.training = True
@@ -111,11 +115,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
 
 
 def active_dropout(model: nn.Module) -> list[nn.Module]:
-    """Return the dropout layers of ``model`` whose rate is above 0.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """Return the dropout layers of ``model`` whose rate is above 0."""
     layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
     if not layers:
         raise InputError(
@@ -124,3 +124,20 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
             "Train the run with dropout, e.g. --set model.dropout=0.2.",
         )
     return layers
+
+
+def mean_over_draws(model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
+    """Return the log of the mean probabilities ``(N, C)``, float32; torch's generators keep their state."""
+    # One entry of seeds a pass: a seed, or None to continue the random numbers of the pass before.
+    arguments = Arguments.of(model)
+    tensors = (*tensors_in(inputs), *model.parameters(), *model.buffers())
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    total: Tensor | float = -math.inf
+    with torch.random.fork_rng(list(devices)):
+        for seed in seeds:
+            if seed is not None:
+                torch.manual_seed(seed)
+            # Summed in the logarithm, where tiny probabilities keep their digits.
+            log_probs = class_logits(arguments.call(model, inputs, {})).float().log_softmax(dim=1)
+            total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
+    return torch.as_tensor(total - math.log(len(seeds)))

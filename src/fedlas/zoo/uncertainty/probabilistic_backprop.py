@@ -175,12 +175,7 @@ def absorb(layers: list[PriorLayer], features: Tensor, label: int) -> None:
 
 
 def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
-    """Replace the prior's factor of every weight, one after the other, in place; return the precision's posterior.
-
-    Args:
-        layers: The network.
-        precision: Shape and rate of the precision's posterior before.
-    """
+    """Replace the prior's factor of every weight, one after the other, in place; return the precision's posterior."""
     for layer in layers:
         # Thousands of steps of a few numbers each, every one from the precision of the one before: floats, no tensors.
         columns = (layer.mean, layer.var, layer.prior, layer.shape, layer.rate)

@@ -24,6 +24,10 @@ class MLPHead(nn.Module):
         in_features: ``D``.
         hidden: Size of both hidden layers.
         num_classes: ``C``.
+
+    Example:
+        >>> MLPHead(in_features=8, hidden=16, num_classes=3)(torch.zeros(2, 8)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, in_features: int, hidden: int, num_classes: int) -> None:
@@ -61,6 +65,11 @@ class VariationalHead(nn.Module):
         In ``train()`` there is one draw, from torch's global generator, and :meth:`take_kl` gives the KL divergence of
         the last batch. In ``eval()`` all inputs meet the same standard normal draws, so that the prediction for
         one does not depend on its batch or on earlier calls.
+
+    Example:
+        >>> head = VariationalHead(in_features=8, hidden=16, num_classes=3, samples=20).eval()
+        >>> head(torch.zeros(2, 8)).exp().sum(dim=1).round(decimals=4)
+        tensor([1., 1.], grad_fn=<RoundBackward1>)
     """
 
     def __init__(
@@ -114,6 +123,12 @@ class LatentKL(nn.Module):
 
     Args:
         weight: 1 for the evidence lower bound.
+
+    Example:
+        >>> model = VariationalHead(in_features=8, hidden=16, num_classes=3)  # in train()
+        >>> _ = model(torch.randn(4, 8))
+        >>> bool(LatentKL()(model) >= 0)
+        True
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -144,6 +159,12 @@ class TwoStage(nn.Module):
     State:
         ``train()`` puts only the head into training mode: batch norms of the body use the statistics of stage one, and
         its dropout is off. The body's weights and buffers never change.
+
+    Example:
+        >>> trained = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> model = TwoStage(trained, MLPHead(8, 16, 3))
+        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad][0]
+        'model.2.body.0.weight'
     """
 
     @check_kinds

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 import fedlas
-from fedlas._core.check import InputError
 from fedlas.cli import bench
+from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
@@ -38,8 +38,8 @@ class Diverging(torch.nn.Module):
 
 
 @pytest.fixture
-def losses(monkeypatch):
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def losses(changeable):
+    changeable(LOSSES)
     LOSSES.add("failing", Failing)
     LOSSES.add("diverging", Diverging)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas.cli import bench as room
 from fedlas.cli.bench import bench_group
+from fedlas.errors import InputError
 from fedlas.lab.benches.suite import dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
@@ -42,16 +42,6 @@ def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
     assert table.folder(table.recipes[0], Path("out")) == Path("out/cifar10-resnet50")
     assert [recipe.methods for recipe in flips.recipes] == [["fedlas", "fedlas+"]] * 2
     assert flips.then[0] == "fedlas diagnose runs/paper/cifar10-resnet50"
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
 
 
 @pytest.mark.parametrize(

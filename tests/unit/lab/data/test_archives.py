@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from fakes_data import FAKES, SYNSETS, picture
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset, split
 
 POINTER = b"version https://git-lfs.github.com/spec/v1"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from fakes_data import FAKES
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data.check import check_dataset
 
 

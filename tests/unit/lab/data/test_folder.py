@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset
 
 

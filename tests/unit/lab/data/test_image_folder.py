@@ -5,7 +5,7 @@ import torch
 from torchvision.datasets import ImageFolder
 
 from fakes_data import FAKES, picture
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes_data import FAKES
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
 from fedlas.lab.data.sets.torchvision_sets import CIFAR10_MISTAKEN, CIFAR100_MISTAKEN
 from fedlas.lab.data.shift.variants import LabelNoise, with_label_noise

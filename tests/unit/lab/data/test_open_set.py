@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset
 from fedlas.lab.data.shift.variants import open_set
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, Images
 
 

@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from fakes_data import FAKES, arrays, write_idx
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset
 from fedlas.lab.data.sets import mnist
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
 from fedlas.lab.data.splits import channel_moments
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlas._core.check import InputError
 from fedlas._core.streams import Purpose, stream
+from fedlas.errors import InputError
 from fedlas.lab.data.splits import allocate, choose_positions, hold_out, shuffled_classes
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fakes_data import FAKES
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data import Files, load_dataset, split
 from fedlas.lab.data.batches import StreamedBatches
 from fedlas.lab.data.files import View

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data.survey import survey
 
 

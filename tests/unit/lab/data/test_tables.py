@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fakes_data import FAKES, rows_of_table, write_csv, write_hf_split
-from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset, split
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import recipe_from

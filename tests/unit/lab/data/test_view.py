@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.data.files import View
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import ConvNextConfig, ConvNextForImageClassification, ViTConfig
 from transformers import ViTForImageClassification as ViT
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

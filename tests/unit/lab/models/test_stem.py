@@ -5,7 +5,7 @@ import torch
 import torchvision.models as zoo
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.models.weights import load_weights
 

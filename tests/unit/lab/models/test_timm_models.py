@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.lab.models.base import builder_of

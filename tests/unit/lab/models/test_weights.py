@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.models.weights import load_weights, weights_digest
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.models.residual import WideBlock
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.plan import plan

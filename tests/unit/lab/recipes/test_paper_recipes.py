@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fakes_data import FAKES
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.models import build_model
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names

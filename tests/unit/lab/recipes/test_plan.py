@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.losses import LOSSES

@@ -1,21 +1,11 @@
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.losses import LOSSES
 
 MINIMAL = "title: mine\ndata: {name: digits}\nmodel: {name: mlp, hidden: [8]}\n"
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.lab.recipes.text import PUBLISHED, is_group, merged, read_content, shipped_names
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.text import read_content
 from fedlas.lab.recipes.yaml_text import dump_yaml, parse_yaml, read_yaml
 from fedlas.lab.runs.folder import RunFolder, UnreadableError

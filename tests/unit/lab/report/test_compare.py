@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.lab.report.compare import differences_figure, method_differences
 from fedlas.lab.runs.collect import collect
 from fedlas.stats import holm, paired_t_test

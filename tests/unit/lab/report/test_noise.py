@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import rich.console
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import html_report, markdown_report, write_report
@@ -21,8 +21,8 @@ from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import noise_legend, noise_text
 from fedlas.present.table import column, terminal
-from fedlas.stats import bootstrap_interval, noise_floor
-from fedlas.stats.estimates import Estimate, is_calibration_error
+from fedlas.stats import Estimate, bootstrap_interval, noise_floor
+from fedlas.stats.estimates import is_calibration_error
 from fedlas.stats.noise_floor import p_text
 
 REPLICATES = 39

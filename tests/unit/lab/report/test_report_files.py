@@ -14,7 +14,7 @@ import pytest
 import rich.console
 
 import fedlas
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table, short_bench_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect, html_report
@@ -328,8 +328,8 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     assert "./failed/error.txt" in page.addresses
 
 
-def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, monkeypatch):
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, changeable):
+    changeable(LOSSES)
     LOSSES.add("mine", CrossEntropy)
     write_run(tmp_path / "b" / "mine-s0", loss="mine", samples=80)
     assert "<dt>mine</dt>" in write_report(tmp_path / "b").html.read_text()

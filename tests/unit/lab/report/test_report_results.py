@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.verdict import table_legend
 from fedlas.lab.runs.collect import collect

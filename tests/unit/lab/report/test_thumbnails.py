@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedlas.lab.data.base import Images
+from fedlas.lab.data import Images
 from fedlas.lab.report.diagnose_page import thumbnail
 
 

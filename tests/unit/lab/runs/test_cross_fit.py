@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.runs import FIXED, SMALL
 
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs import train as cross_fit

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fakes_data import FAKES, picture
-from fedlas._core.check import InputError
 from fedlas.cli.shift import add_shift
+from fedlas.errors import InputError
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import corrupted
 from fedlas.lab.recipes.plan import Run, plan

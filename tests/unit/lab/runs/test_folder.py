@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.report.report import write_report
 from fedlas.lab.runs import folder as room
 from fedlas.lab.runs.bench_folder import find_runs, run_folders

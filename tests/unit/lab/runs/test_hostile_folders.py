@@ -9,8 +9,8 @@ import shutil
 import pytest
 import yaml
 
-from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors.local import Worker, open_log
 from fedlas.lab.benches.executors.slurm import job_folder
 from fedlas.lab.benches.run_all import run_all

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan

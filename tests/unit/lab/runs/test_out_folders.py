@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.deploy.card import check_card_place
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.bench_folder import check_bench_folder

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas.cli import main
+from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

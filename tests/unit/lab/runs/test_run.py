@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs import begin as ownership

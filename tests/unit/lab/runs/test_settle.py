@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
-from fedlas.calibrators import CALIBRATORS, TemperatureScaling
+from fakes_calibrators import Unchanged, add, made_entries, part_of
+from fedlas.calibrators import CALIBRATORS
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execute import execute
@@ -47,30 +47,9 @@ def everything(folder):
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry(changeable):
     """A registry that a test may add to and take from."""
-    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
-    return CALIBRATORS
-
-
-def add(registry, name, **changes):
-    metadata = {"title": name, "paper": "none", **changes.pop("metadata", {})}
-    registry.register(name, **metadata)(type(name.title(), (TemperatureScaling,), changes))
-
-
-class Unchanged(nn.Module):
-    """Logits as they are, with or without features."""
-
-    def forward(self, rows, features=None):
-        return rows
-
-
-def part_of(entry):
-    return entry.metadata.get("part", "val")
-
-
-def made_entries():
-    return [entry for entry in CALIBRATORS.entries() if part_of(entry) != "val"]
+    return changeable(CALIBRATORS)
 
 
 def test_there_is_something_to_make():

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
 from fedlas.lab.train.checkpoint import load_checkpoint

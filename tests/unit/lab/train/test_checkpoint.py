@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.train.checkpoint import differences, load_checkpoint, save_checkpoint
 
 CONFIG = {"loss": {"name": "fedlas", "alpha": 0.1}, "seed": 0, "milestones": [0.5, 0.75]}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig

@@ -1,6 +1,6 @@
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.train.log import append_log, read_log, truncate_log
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
 from fedlas.diagnose import monitors
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train.checkpoint import load_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig

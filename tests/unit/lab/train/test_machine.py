@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.train.config import TrainConfig
 from fedlas.lab.train.engine import emulation_warning, native_precision, precision_text, suited
 

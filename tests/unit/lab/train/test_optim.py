@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.lab.train.engine import build_optimizer, build_schedule
 from fedlas.losses import FedLAS

@@ -4,15 +4,13 @@ import os
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from fedlas import Objective
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.diagnose import monitors
+from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train.checkpoint import load_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -20,9 +18,8 @@ from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.loop import fit
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
+from gloo import RANKS, in_processes
 from runs import FIXED
-
-RANKS = 2
 
 
 def transformer():
@@ -87,12 +84,8 @@ def logits(module):
 
 
 def worker(rank, folder):
-    torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # asked for and not used
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
-    )
     accelerator = new_accelerator()
     for loss in ("fedlas", "vmf"):  # the second reads the head's weight
         module = objective(loss)
@@ -106,15 +99,12 @@ def worker(rank, folder):
     train(objective(), folder / "cut", optimizer="adamw", epochs=1, accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", accelerator=accelerator)
     train(objective(), folder / "moved", epochs=1, accelerator=accelerator)
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    if not (dist.is_available() and dist.is_gloo_available()):
-        pytest.skip("this PyTorch has no gloo")
     base = tmp_path_factory.mktemp("processes")
-    mp.spawn(worker, args=(base,), nprocs=RANKS)
+    in_processes(worker, base)
     return base
 
 

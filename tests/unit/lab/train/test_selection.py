@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.train.config import check_select, merit, refined_nll
-from fedlas.metrics.row_mean import negative_log_likelihood
+from fedlas.metrics import negative_log_likelihood
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import tempfile
 
 import pytest
 
-from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
+from fedlas.errors import InputError
 from fedlas.lab.train.tracking import TRACKERS, Tracking, check_trackers, tracked_values
 
 # trackio reads it once, when imported

@@ -6,8 +6,8 @@ from fedlas.losses import LOSSES
 
 
 @pytest.fixture
-def touchy(monkeypatch):
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+def touchy(changeable):
+    changeable(LOSSES)
     LOSSES.add("touchy", Touchy, tune={"alpha": "0.1:0.9"})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.recipes.plan import build_loss
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.tune.space import distribution_of, methods_of

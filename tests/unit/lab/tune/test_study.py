@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fakes_tuning import Touchy
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import LocalExecutor
 from fedlas.lab.benches.suite import load_group
 from fedlas.lab.runs.folder import RunFolder

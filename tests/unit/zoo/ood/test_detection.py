@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.zoo.ood import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
 from fedlas.zoo.ood import _counts as module
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs, adapt_images, count_duplicates
@@ -49,6 +49,10 @@ def test_refuses():
         Outputs(torch.zeros(2, 2), torch.zeros(3, 1))
     with pytest.raises(InputError, match="score odin"):
         Outputs(torch.zeros(2, 2), scores={"odin": torch.zeros(3)})
+    with pytest.raises(InputError, match="score odin must be finite"):
+        Outputs(
+            torch.zeros(2, 2), scores={"odin": torch.full((2,), torch.nan).to(torch.float8_e5m2)}
+        )
 
 
 def test_gray_and_color():

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import rule_shift, rules_score
 

@@ -11,7 +11,7 @@ from pytorch_ood import detector as oracle
 from sklearn.covariance import EmpiricalCovariance
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import (
     OOD_SCORES,

@@ -7,22 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.objective import Objective, predict
-from fedlas.zoo.uncertainty.bayes_by_backprop import (
-    KLPenalty,
-    SampledWeights,
-    gaussian_kl,
-    kl_divergence,
-)
-from fedlas.zoo.uncertainty.bayesian_layers import (
-    BayesianConfig,
-    bayesian_layers,
-    sampling,
-    to_bayesian,
-)
+from fedlas.zoo.uncertainty import BayesianConfig, KLPenalty, SampledWeights, to_bayesian
+from fedlas.zoo.uncertainty.bayes_by_backprop import gaussian_kl, kl_divergence
+from fedlas.zoo.uncertainty.bayesian_layers import bayesian_layers, sampling
 
 pytest.importorskip("lightning")  # torch-uncertainty imports it, and does not say so
 pytest.importorskip("torch_uncertainty")

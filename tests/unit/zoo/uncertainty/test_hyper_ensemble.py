@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import average, greedy_selection
 from fedlas.zoo.uncertainty import hyper_ensemble as room

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
+from fedlas.zoo.uncertainty import LastLayerLaplace
+from fedlas.zoo.uncertainty.last_layer_laplace import Link, Structure
 
 if find_spec("laplace") is None:
     pytest.skip("needs laplace-torch", allow_module_level=True)

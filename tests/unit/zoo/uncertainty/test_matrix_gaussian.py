@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from fedlas._core.check import InputError
+from fakes_uncertainty import three_clouds
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
-from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussian, MatrixGaussianLinear
+from fedlas.zoo.uncertainty import MatrixGaussian
+from fedlas.zoo.uncertainty.matrix_gaussian import MatrixGaussianLinear
 
 COVARIANCES = ["diag", "full"]
 
@@ -121,31 +123,22 @@ def test_draws_have_the_covariance_of_the_kronecker_product(covariance):
     torch.testing.assert_close(layer.eval()(torch.zeros(1, 2).double()), z @ layer.mean)
 
 
-def problem(count=150, seed=0):
-    """Three clouds in two dimensions."""
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(3, (count,), generator=generator)
-    centers = torch.tensor([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
-    features = centers[target] + 1.2 * torch.randn(count, 2, generator=generator)
-    return Predictions(torch.zeros(count, 3), target, features=features)
-
-
 @pytest.mark.parametrize(
     "options", [{"hidden": 0}, {"hidden": 8}, {"hidden": 8, "covariance": "full"}]
 )
 def test_learns(options):
-    head = MatrixGaussian(epochs=60, lr=0.03, samples=40, **options).fit(problem())
-    found = head.predict(problem(300, seed=1))
+    head = MatrixGaussian(epochs=60, lr=0.03, samples=40, **options).fit(three_clouds())
+    found = head.predict(three_clouds(300, seed=1))
     assert (found.predicted == found.target).double().mean() > 0.93
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
 
 
 def test_the_posterior_of_a_linear_head_gains_on_the_prior():
-    tempered = MatrixGaussian(hidden=0, epochs=60, lr=0.03, kl_weight=0.1).fit(problem())
-    bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(problem())
+    tempered = MatrixGaussian(hidden=0, epochs=60, lr=0.03, kl_weight=0.1).fit(three_clouds())
+    bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(three_clouds())
     assert 0 < bound.kl < tempered.kl
     nll = [
-        -x.predict(problem()).logits.gather(1, problem().target[:, None]).mean()
+        -x.predict(three_clouds()).logits.gather(1, three_clouds().target[:, None]).mean()
         for x in (bound, tempered)
     ]
     assert nll[1] < nll[0] < math.log(3)
@@ -154,11 +147,15 @@ def test_the_posterior_of_a_linear_head_gains_on_the_prior():
 def test_the_same_again_and_a_prediction_does_not_depend_on_its_batch():
     torch.rand(3)  # whatever was drawn before
     state = torch.get_rng_state()
-    first, again = (MatrixGaussian(hidden=4, epochs=2, samples=5).fit(problem()) for _ in range(2))
-    whole = first.predict(problem())
-    assert torch.equal(again.predict(problem()).logits, whole.logits)
+    first, again = (
+        MatrixGaussian(hidden=4, epochs=2, samples=5).fit(three_clouds()) for _ in range(2)
+    )
+    whole = first.predict(three_clouds())
+    assert torch.equal(again.predict(three_clouds()).logits, whole.logits)
     assert torch.equal(torch.get_rng_state(), state)
-    part = Predictions(torch.zeros(9, 3), problem().target[:9], features=problem().features[:9])
+    part = Predictions(
+        torch.zeros(9, 3), three_clouds().target[:9], features=three_clouds().features[:9]
+    )
     torch.testing.assert_close(first.predict(part).logits, whole.logits[:9])
 
 
@@ -167,13 +164,13 @@ def test_the_same_again_and_a_prediction_does_not_depend_on_its_batch():
 )
 def test_number_of_parameters(covariance, kept):
     assert (
-        MatrixGaussian(hidden=4, epochs=1, covariance=covariance).fit(problem()).num_parameters
+        MatrixGaussian(hidden=4, epochs=1, covariance=covariance).fit(three_clouds()).num_parameters
         == kept
     )
 
 
 def test_nonsense():
-    train = problem(20)
+    train = three_clouds(20)
     wrong = {
         "hidden": -1,
         "covariance": "ful",

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fedlas import Objective
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import DropoutSamples, mc_dropout
 from fedlas.zoo.uncertainty.mc_dropout import dropout_on

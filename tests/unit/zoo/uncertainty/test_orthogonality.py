@@ -7,14 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.objective import Objective
-from fedlas.zoo.uncertainty.orthogonality import (
-    OrthogonalityPenalty,
-    filters,
-    inter_orthogonality,
-    self_orthogonality,
-)
+from fedlas.zoo.uncertainty import OrthogonalityPenalty
+from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
 
 
 def network(seed):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fakes_uncertainty import three_clouds
+from fedlas.errors import InputError
 from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty import ProbabilisticBackprop
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
 from fedlas.zoo.uncertainty._moments import (
     Layer,
@@ -18,12 +20,7 @@ from fedlas.zoo.uncertainty._moments import (
     log_prob,
     relu_moments,
 )
-from fedlas.zoo.uncertainty.probabilistic_backprop import (
-    PriorLayer,
-    ProbabilisticBackprop,
-    absorb,
-    gamma_update,
-)
+from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, absorb, gamma_update
 
 DRAWS = 400_000
 
@@ -209,20 +206,15 @@ def test_the_prior_learns_the_scale_of_weights_that_are_known():
     assert 6 + layer.rate.sum().item() == pytest.approx(rate)
 
 
-def problem(count=120, seed=0):
-    """Three clouds in two dimensions, and points far from all."""
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(3, (count,), generator=generator)
-    centers = torch.tensor([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
-    features = centers[target] + 1.2 * torch.randn(count, 2, generator=generator)
-    return Predictions(torch.zeros(count, 3), target, features=features)
-
-
 @pytest.mark.parametrize(
     "options", [{"hidden": 0}, {"hidden": 12}, {"hidden": 12, "prior": "learned"}]
 )
 def test_learns(options):
-    found = ProbabilisticBackprop(passes=4, **options).fit(problem()).predict(problem(300, seed=1))
+    found = (
+        ProbabilisticBackprop(passes=4, **options)
+        .fit(three_clouds())
+        .predict(three_clouds(300, seed=1))
+    )
     assert (found.predicted == found.target).double().mean() > 0.93
     assert -found.logits.gather(1, found.target[:, None]).mean() < 0.25
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
@@ -230,23 +222,23 @@ def test_learns(options):
 
 def test_less_sure_where_there_were_no_samples_and_the_same_again():
     state = torch.get_rng_state()
-    head = ProbabilisticBackprop(hidden=12, passes=4).fit(problem())
+    head = ProbabilisticBackprop(hidden=12, passes=4).fit(three_clouds())
     near, far = (
         Predictions(torch.zeros(1, 3), torch.tensor([0]), features=torch.tensor([[0.0, y]]))
         for y in (3.0, 90.0)
     )
     assert head.logit_moments(far)[1].mean() > 10 * head.logit_moments(near)[1].mean()
-    again = ProbabilisticBackprop(hidden=12, passes=4).fit(problem()).predict(near)
+    again = ProbabilisticBackprop(hidden=12, passes=4).fit(three_clouds()).predict(near)
     assert torch.equal(again.logits, head.predict(near).logits)
     assert torch.equal(torch.get_rng_state(), state)
     assert head.num_parameters == 2 * (3 * 12 + 13 * 3)
 
 
 def test_chunks_do_not_matter(monkeypatch):
-    head = ProbabilisticBackprop(hidden=0, passes=1).fit(problem())
-    whole = head.predict(problem())
+    head = ProbabilisticBackprop(hidden=0, passes=1).fit(three_clouds())
+    whole = head.predict(three_clouds())
     monkeypatch.setattr(pbp, "_CHUNK_NUMBERS", 1)
-    torch.testing.assert_close(head.predict(problem()).logits, whole.logits)
+    torch.testing.assert_close(head.predict(three_clouds()).logits, whole.logits)
 
 
 def test_an_update_that_would_make_a_variance_negative_is_left_out(monkeypatch):
@@ -259,7 +251,7 @@ def test_an_update_that_would_make_a_variance_negative_is_left_out(monkeypatch):
 
 
 def test_nonsense():
-    train = problem(20)
+    train = three_clouds(20)
     for options in ({"hidden": -1}, {"passes": 0}, {"prior": "learnt"}, {"seed": -1}):
         with pytest.raises(InputError, match=next(iter(options))):
             ProbabilisticBackprop(**options)

@@ -6,18 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.losses import FedLAS
 from fedlas.objective import Objective, predict
-from fedlas.zoo.uncertainty.two_stage import (
-    LatentKL,
-    MLPHead,
-    TwoStage,
-    VariationalHead,
-    standard_normal_kl,
-)
+from fedlas.zoo.uncertainty import LatentKL, MLPHead, TwoStage, VariationalHead
+from fedlas.zoo.uncertainty.two_stage import standard_normal_kl
 
 C = 3
 HEADS = {

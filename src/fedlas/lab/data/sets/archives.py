@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.lab.data.base import DATASETS, Expected, Images, Source
+from fedlas.lab.data.base import DATASETS, Expected, Source
 from fedlas.lab.data.class_folders import class_folders, image_names
-from fedlas.lab.data.disk import located, read_images, read_table, require_listed
+from fedlas.lab.data.disk import located, read_table, require_listed
 from fedlas.lab.data.files import View, with_view
-from fedlas.lab.data.sets.folders import streamed_source
+from fedlas.lab.data.sets.folders import images_in_memory, streamed_source
 
 _CUB = "It is CUB_200_2011.tgz, https://data.caltech.edu/records/65de6-vp158."
 _CUB_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
@@ -52,8 +50,11 @@ def load_cub(root: str | None = None, *, view: View) -> Source:
     paths, labels, splits, names = (dict(read_table(folder / name, 2)) for name in _CUB_LISTS)
     again = f"The lists are cut off or of different versions: extract the archive again. {_CUB}"
     if not paths.keys() == labels.keys() == splits.keys():
-        got = f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}"
-        raise InputError(f"{', '.join(_CUB_LISTS[:3])} must list the same images", got, again)
+        raise InputError(
+            f"{', '.join(_CUB_LISTS[:3])} must list the same images",
+            f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}",
+            again,
+        )
     if strange := sorted(set(labels.values()) - names.keys()):
         raise InputError("the lists must name classes of classes.txt", strange[0], again)
     require_listed(folder / "images", list(paths.values()), "images.txt")
@@ -157,22 +158,17 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
         rows = read_table(folder / "val" / "val_annotations.txt", 3, separator="\t")
         require_listed(folder / "val" / "images", [row[0] for row in rows], "val_annotations.txt")
         if foreign := [row[1] for row in rows if row[1] not in synsets]:
-            got = f"{len(foreign)} others, the first {foreign[0]}"
             raise InputError(
                 "val_annotations.txt must name classes of wnids.txt",
-                got,
+                f"{len(foreign)} others, the first {foreign[0]}",
                 f"Fetch it again. {_TINY}",
             )
         test = [(f"val/images/{row[0]}", synsets.index(row[1])) for row in rows]
     else:
         nested = (folder / "val" / synsets[0] / "images").is_dir()
         test = _listed(folder, "val", synsets, *(["images"] if nested else []))
-    parts = []
-    for listed in (train, test):
-        files = [folder / path for path, _ in listed]
-        share = len(listed) / (len(train) + len(test))
-        images = torch.from_numpy(read_images(files, upright=False, max_gib=max_gib * share))
-        parts.append(Images(images, torch.tensor([label for _, label in listed])))
+    listed = {"train": train, "test": test}
+    images = images_in_memory(folder, listed, upright=False, max_gib=max_gib)
     words = dict(read_table(folder / "words.txt", 2, separator="\t"))
     first = [words.get(synset, synset).split(",")[0] for synset in synsets]
     classes = tuple(
@@ -180,7 +176,16 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
     )
     mean = (0.4802, 0.4481, 0.3975)
     std = (0.2770, 0.2691, 0.2821)
-    return Source(name, parts[0], parts[1], classes, flip=True, crop_padding=4, mean=mean, std=std)
+    return Source(
+        name,
+        images["train"],
+        images["test"],
+        classes,
+        flip=True,
+        crop_padding=4,
+        mean=mean,
+        std=std,
+    )
 
 
 def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> list[tuple[str, int]]:
@@ -190,9 +195,10 @@ def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> lis
         place = Path(part, synset, *below)
         names = image_names(folder / place)
         if not names:
-            fix = "An archive was extracted only in part, or its images are not in class folders."
             raise InputError(
-                f"{part} must have images of each class", f"none in {folder / place}", fix
+                f"{part} must have images of each class",
+                f"none in {folder / place}",
+                "An archive was extracted only in part, or its images are not in class folders.",
             )
         listed += [(f"{place.as_posix()}/{name}", label) for name in names]
     return listed

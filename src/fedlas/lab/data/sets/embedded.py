@@ -36,8 +36,11 @@ def load_digits(*, num_test: int = 600) -> Source:
     """
     size = check_count("num_test", num_test, low=_NUM_CLASSES)
     if size > _NUM_IMAGES - _NUM_CLASSES:
-        expected = f"num_test must be at most {_NUM_IMAGES - _NUM_CLASSES} of {_NUM_IMAGES}"
-        raise InputError(expected, num_test, "Leave an image of each class to train on.")
+        raise InputError(
+            f"num_test must be at most {_NUM_IMAGES - _NUM_CLASSES} of {_NUM_IMAGES}",
+            num_test,
+            "Leave an image of each class to train on.",
+        )
     bunch = require("sklearn.datasets", extra="data").load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
     target = bunch.target.astype(np.int64)
@@ -87,9 +90,10 @@ def load_synthetic(
     check_count("num_test", num_test)
     check_count("image_size", image_size)
     if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MOST:
-        fix = "Choose fewer or smaller images."
         raise InputError(
-            f"pixels and label probabilities must be at most {_MOST:,}", f"{size:,}", fix
+            f"pixels and label probabilities must be at most {_MOST:,}",
+            f"{size:,}",
+            "Choose fewer or smaller images.",
         )
     check_number("sharpness", sharpness, low=0)
     random = stream(Purpose.SYNTHETIC, check_count("seed", seed, low=0))

@@ -83,11 +83,18 @@ def read_npz(
             )
             names = archive.names
     except (OSError, ValueError) as error:
-        fix = f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}"
-        raise unreadable("the file must be an .npz of plain arrays", path, error, fix) from error
+        raise unreadable(
+            "the file must be an .npz of plain arrays",
+            path,
+            error,
+            f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}",
+        ) from error
     if missing:
-        expected = f"the file must hold {', '.join(places[key] for key in _NEEDED)}"
-        raise InputError(expected, f"{path} with {names}", _RECIPE)
+        raise InputError(
+            f"the file must hold {', '.join(places[key] for key in _NEEDED)}",
+            f"{path} with {names}",
+            _RECIPE,
+        )
     stored = ["train", "test", *(["val"] if arrays.keys() >= {*_VAL} else [])]
     parts: dict[str, Part] = {part: images_from_arrays(arrays, part, channels) for part in stored}
     classes = _class_names(arrays.get("classes"), int(parts["train"].target.max()) + 1)
@@ -102,13 +109,19 @@ def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto"
     images = arrays[f"{part}_images"]
     target = arrays[f"{part}_target"]
     if images.dtype.kind not in "buif" or images.ndim not in (2, 3, 4) or 0 in images.shape:
-        expected = f"{part}_images must be numbers (N, D), (N, H, W) or (N, H, W, channels), at least one image"
-        raise InputError(expected, describe(images), "Convert them.")
+        raise InputError(
+            f"{part}_images must be numbers (N, D), (N, H, W) or (N, H, W, channels), at least one image",
+            describe(images),
+            "Convert them.",
+        )
     if images.dtype != np.uint8 or images.ndim == 2:
         images = images.astype(np.float32)
     if target.shape != (len(images),) or target.dtype.kind not in "iu":
-        expected = f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images"
-        raise InputError(expected, describe(target), "Pass one class index per image.")
+        raise InputError(
+            f"{part}_target must be whole numbers ({len(images)},) like the {len(images)} {part}_images",
+            describe(target),
+            "Pass one class index per image.",
+        )
     # A second axis of at most 4 before a long last one is most likely the channels.
     likely = images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]
     first = likely if channels == "auto" else channels == "first"
@@ -185,16 +198,21 @@ def load_folder(
     place, listed, classes = divided_images(
         root, layout=_LAYOUT, deep=False, val_from_train=val_from_train
     )
-    files = [place / name for part in listed.values() for name, _ in part]
-    images = torch.from_numpy(
-        read_images(files, image_size=image_size, channels=channels, max_gib=max_gib)
+    parts = images_in_memory(
+        place, listed, image_size=image_size, channels=channels, max_gib=max_gib
     )
-    pixels = images.split([len(part) for part in listed.values()])
-    parts = {
-        name: Images(each, torch.tensor([label for _, label in part]))
-        for (name, part), each in zip(listed.items(), pixels, strict=True)
-    }
     return Source(f"folder {place}", parts["train"], parts["test"], classes, val=parts.get("val"))
+
+
+def images_in_memory(
+    folder: Path, parts: Mapping[str, Listed], **options: Any
+) -> dict[str, Images]:
+    """Decode the images of all parts, whose paths are relative to a folder; options are those of ``read_images``."""
+    listed = [image for part in parts.values() for image in part]
+    images = torch.from_numpy(read_images([folder / name for name, _ in listed], **options))
+    target = torch.tensor([label for _, label in listed])
+    sizes = [len(part) for part in parts.values()]
+    return dict(zip(parts, map(Images, images.split(sizes), target.split(sizes)), strict=True))
 
 
 @DATASETS.register(
@@ -310,8 +328,11 @@ def load_image_list(
         for name, row in zip(parts, rows, strict=True):
             listed.setdefault(str(name), []).append(row)
         if not {"train", "test"} <= listed.keys() <= {"train", "val", "test"}:
-            expected = f"column {part!r} must say train, test or val"
-            raise InputError(expected, ", ".join(listed), "Rename the parts.")
+            raise InputError(
+                f"column {part!r} must say train, test or val",
+                ", ".join(listed),
+                "Rename the parts.",
+            )
     return streamed_source(
         f"image-list {file}", file.parent, listed, classes, view, channels=channels
     )

@@ -118,9 +118,11 @@ def _parts(
     train, test = (images_from_arrays(arrays, part) for part in ("train", "test"))
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
-        got = f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)"
-        fix = "Keep the two in separate folders, mnist and fashion-mnist below the root."
-        raise InputError(f"the training part must have {[*counts]} images of its classes", got, fix)
+        raise InputError(
+            f"the training part must have {[*counts]} images of its classes",
+            f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)",
+            "Keep the two in separate folders, mnist and fashion-mnist below the root.",
+        )
     return train, test
 
 
@@ -150,6 +152,10 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
             content = file.read(claimed + 1)
         array = np.frombuffer(content, np.uint8).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        fix = "The file is truncated or a different one: fetch it again."
-        raise unreadable(f"{path.name} must be the published IDX file", path, error, fix) from error
+        raise unreadable(
+            f"{path.name} must be the published IDX file",
+            path,
+            error,
+            "The file is truncated or a different one: fetch it again.",
+        ) from error
     return array.copy()  # torch needs a writable array

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
 from fedlas.lab.data.disk import ENVIRONMENT, data_folder, require_listed
 from fedlas.lab.data.files import View, with_view
-from fedlas.lab.data.sets.folders import read_npz, streamed_source
+from fedlas.lab.data.sets.folders import images_from_arrays, read_npz, streamed_source
 
 Level = Literal["variant", "family", "manufacturer"]
 _BANNER = 20
@@ -86,23 +85,26 @@ def load_cifar100(root: str | None = None) -> Source:
     return _cifar("cifar100", root, 100, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
 
 
+def _images(pixels: Any, labels: Any) -> Images:
+    """Return a part of what torchvision read, with channels last or second."""
+    return images_from_arrays({"_images": pixels, "_target": np.asarray(labels)}, "")
+
+
 def _cifar(name: str, root: str | None, num_classes: int, **published: Any) -> Source:
     folder = data_folder(root)
     path = folder if folder is None or folder.is_file() else folder / f"{name}.npz"
     if path is not None and path.is_file():
         source = read_npz(name, path)
     else:
-        train, test = (_read(name, name.upper(), root, {"train": part}) for part in (True, False))
-        pixels = (np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test))
-        parts = [
-            Images(torch.from_numpy(p), torch.tensor(d.targets))
-            for p, d in zip(pixels, (train, test), strict=True)
-        ]
-        source = Source(name, parts[0], parts[1], tuple(train.classes))
+        parts = [_read(name, name.upper(), root, {"train": part}) for part in (True, False)]
+        train, test = (_images(part.data, part.targets) for part in parts)
+        source = Source(name, train, test, tuple(parts[0].classes))
     if source.num_classes != num_classes:
-        fix = "Use the data set 'npz' for arrays of your own."
-        got = f"{source.num_classes} in {folder}"
-        raise InputError(f"the files must hold {num_classes} classes", got, fix)
+        raise InputError(
+            f"the files must hold {num_classes} classes",
+            f"{source.num_classes} in {folder}",
+            "Use the data set 'npz' for arrays of your own.",
+        )
     return replace(source, flip=True, crop_padding=4, **published)
 
 
@@ -128,17 +130,13 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
         InputError: If the files are missing or damaged.
     """
     require("scipy.io", extra="data")  # torchvision reads with it
-    train, test, *more = (
-        Images(torch.from_numpy(np.ascontiguousarray(part.data)), torch.from_numpy(part.labels))
-        for part in (
-            _read("svhn", "SVHN", root, {"split": s})
-            for s in ("train", "test", *(["extra"] if extra else []))
-        )
+    names = ("train", "test", *(["extra"] if extra else []))
+    first, held_out, *more = (_read("svhn", "SVHN", root, {"split": name}) for name in names)
+    whole = [first, *more]
+    train = _images(
+        *(np.concatenate(each) for each in ([p.data for p in whole], [p.labels for p in whole]))
     )
-    for part in more:
-        train = Images(
-            torch.cat([train.images, part.images]), torch.cat([train.target, part.target])
-        )
+    test = _images(held_out.data, held_out.labels)
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
     return Source("svhn", train, test, tuple("0123456789"), crop_padding=4, mean=mean, std=std)
@@ -192,8 +190,11 @@ def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) ->
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())
     fix = f"{call}(FOLDER, {keywords}, download=True) fetches them."
     if folder is None:
-        got = f"no root, and ${ENVIRONMENT} is not set"
-        raise InputError(expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}")
+        raise InputError(
+            expected,
+            f"no root, and ${ENVIRONMENT} is not set",
+            f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}",
+        )
     datasets = require("torchvision.datasets", extra="data")
     try:
         return getattr(datasets, kind)(str(folder), **options)

@@ -87,9 +87,11 @@ class Corruption:
             InputError: For another shape or dtype.
         """
         if image.ndim != 3 or image.dtype != torch.uint8 or image.shape[0] not in (1, 3):
-            expected = "an image must be uint8 (channels, H, W) with 1 or 3 channels"
-            got = describe(image)
-            raise InputError(expected, got, "Pass one image at a time, before it is normalized.")
+            raise InputError(
+                "an image must be uint8 (channels, H, W) with 1 or 3 channels",
+                describe(image),
+                "Pass one image at a time, before it is normalized.",
+            )
         entry = CORRUPTIONS[self.name]
         strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
         # crc32 of the name, since hash() differs between processes.

@@ -39,8 +39,9 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
     if isinstance(part, Files):
         return replace(part, corruption=corruption)
     if isinstance(part, Items) or part.images.is_floating_point():
-        expected = "corruptions are defined for 8-bit images"
-        raise InputError(expected, f"floats of {part.shape}", "Leave them out.")
+        raise InputError(
+            "corruptions are defined for 8-bit images", f"floats of {part.shape}", "Leave them out."
+        )
     images = part.images.cpu()
     changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
     return Images(changed.to(part.images.device), part.target)
@@ -230,10 +231,11 @@ def _number(source: Source, entry: int | str) -> int:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
         return entry
-    expected = (
-        f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}"
+    raise InputError(
+        f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}",
+        repr(entry),
+        suggestion(str(entry), source.classes),
     )
-    raise InputError(expected, repr(entry), suggestion(str(entry), source.classes))
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
@@ -244,9 +246,11 @@ def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
     target = place.to(part.target.device)[part.target]
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
-        expected = "held-out and other classes must have images"
-        got = f"none of classes {list(numbers)}"
-        raise InputError(expected, got, "Hold out others.")
+        raise InputError(
+            "held-out and other classes must have images",
+            f"none of classes {list(numbers)}",
+            "Hold out others.",
+        )
     images = part.take(rows).with_target(target[rows])
     if isinstance(images, Images) and part.label_probs is not None:
         # Probabilities conditional on these classes; equal where they have none.

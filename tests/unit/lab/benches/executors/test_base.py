@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import EXECUTORS, LocalExecutor, Task, attempt
 from fedlas.lab.benches.executors.local import work
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import LocalExecutor, base, local
 from fedlas.lab.benches.executors.local import _devices
 from fedlas.lab.runs.folder import RunFolder

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors import LocalExecutor
 from fedlas.lab.benches.executors.ray import RayExecutor
 

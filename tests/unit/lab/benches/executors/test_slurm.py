@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fedlas._core.check import InputError
+from fedlas.errors import InputError
 from fedlas.lab.benches.executors.slurm import SlurmExecutor
 
 pytest.importorskip("submitit")
@@ -106,6 +106,7 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     assert list(SlurmExecutor(wait=False).results(some, seen)) == []
     assert "fedlas report" in seen.texts[-1]
     assert not (cluster / "canceled").exists()
+    assert list((tmp_path / "out" / ".slurm").glob("*.pkl"))  # as SECURITY.md says
     interrupted = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         list(SlurmExecutor().results(some, interrupted))

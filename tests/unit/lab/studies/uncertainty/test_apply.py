@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.extras import require
 from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError, MissingExtraError
 from fedlas.lab.runs.begin import BusyError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
@@ -39,9 +39,9 @@ def files(folder):
     }
 
 
-def register(monkeypatch, name, method):
+def register(changeable, name, method):
     """A method of one run, for the time of a test."""
-    monkeypatch.setattr(UNCERTAINTY, "_entries", dict(UNCERTAINTY._entries))
+    changeable(UNCERTAINTY)
     UNCERTAINTY.add(name, method, title=name, paper="", year=0, url="", least=1, most=1)
 
 
@@ -285,7 +285,7 @@ def test_a_busy_folder_is_left_alone(shared, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] in ([".lock"], [])
 
 
-def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch):
+def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, changeable):
     """What it trained is kept, and it gets the same folder again."""
     calls = []
 
@@ -297,7 +297,7 @@ def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return MethodResult(runs[0].predictions("test"), runs[0].predictions("val"))
 
-    register(monkeypatch, "slow", method)
+    register(changeable, "slow", method)
     derived = plan_method("slow", [shared["ce-s0"]], out=tmp_path / "made")
     with pytest.raises(KeyboardInterrupt):
         apply_method(derived)
@@ -352,12 +352,12 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
         plan_method("hyper-ensemble", [shared["ce-s0"], bins])
 
 
-def test_a_missing_package_leaves_nothing(shared, tmp_path, monkeypatch):
+def test_a_missing_package_leaves_nothing(shared, tmp_path, changeable):
     def method(runs):
         """A method."""
         require("no_such_package", extra="uncertainty")
 
-    register(monkeypatch, "needy", method)
+    register(changeable, "needy", method)
     with pytest.raises(MissingExtraError):
         apply_method(plan_method("needy", [shared["ce-s0"]], out=tmp_path / "made"))
     assert not list(tmp_path.iterdir())

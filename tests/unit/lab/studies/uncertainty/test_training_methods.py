@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError
 from fedlas._core.streams import derive, seed_everything
+from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
@@ -23,9 +23,9 @@ from fedlas.lab.train.checkpoint import load_checkpoint
 from fedlas.lab.train.log import append_log, read_log
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs, detection_metrics
+from fedlas.zoo.uncertainty import MLPHead, VariationalHead
 from fedlas.zoo.uncertainty.bayes_by_backprop import kl_divergence
 from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
-from fedlas.zoo.uncertainty.two_stage import MLPHead, VariationalHead
 
 pytestmark = pytest.mark.system
 
