@@ -23,7 +23,7 @@ from fedlas._core.check import (
     warn_user,
 )
 from fedlas._core.errors import collected_warnings
-from fedlas._core.files import read_json, write_json
+from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
@@ -37,7 +37,7 @@ from fedlas.calibrators._fit.rowwise import (
     prepared,
     weights_of,
 )
-from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
+from fedlas.calibrators._fit.state import fitted, load_map, numbers_of, read_saved
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
@@ -407,17 +407,6 @@ class Calibrator(ABC):
     @property
     def _owner(self) -> str:
         return type(self).__name__
-
-
-def read_saved(path: str | Path, writer: str) -> Any:
-    """Return the plain values of a file that the ``save`` of a class wrote."""
-    try:
-        return read_json(path)
-    except FileNotFoundError as error:
-        raise InputError("the file must exist", path, "Check the path.") from error
-    except (OSError, ValueError) as error:
-        expected = f"the file must be JSON written by {writer}.save"
-        raise InputError(expected, f"{path} ({error})", "Save it again.") from error
 
 
 def registry_name(calibrator: Calibrator) -> str:

@@ -18,8 +18,8 @@ from fedlas._core.check import (
     describe,
 )
 from fedlas._core.files import write_json
-from fedlas.calibrators._fit.state import fitted
-from fedlas.calibrators.base import CALIBRATORS, Calibrator, read_saved
+from fedlas.calibrators._fit.state import fitted, read_saved
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions.multi_label import MultiLabel
 
 __all__ = ["MultiLabelCalibration"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
+from fedlas._core.files import read_json
 
 T = TypeVar("T")
 
@@ -127,6 +129,17 @@ def _built(
     if check is not None:
         check(classes)
     return module
+
+
+def read_saved(path: str | Path, writer: str) -> Any:
+    """Return the plain values of a file that the ``save`` of a class wrote."""
+    try:
+        return read_json(path)
+    except FileNotFoundError as error:
+        raise InputError("the file must exist", path, "Check the path.") from error
+    except (OSError, ValueError) as error:
+        expected = f"the file must be JSON written by {writer}.save"
+        raise InputError(expected, f"{path} ({error})", "Save it again.") from error
 
 
 def read_array(state: Mapping[str, Any], name: str) -> Tensor:
