@@ -23,6 +23,14 @@ PAGES = (
     "results/fashion-mnist/README.html",
 )
 DESK, PHONE = SCREENS[0], Screen("light", 390)
+FOCUS = """() => {
+  const element = document.activeElement, style = getComputedStyle(element)
+  if (element === document.body) return null
+  const ring = style.outlineStyle !== "none" || style.boxShadow !== "none"
+  const name = element.ariaLabel || element.innerText || element.querySelector("title")?.textContent || ""
+  return [name.trim(), ring && element.checkVisibility()]
+}"""
+"""What has the focus, and whether it can be seen."""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -88,6 +96,58 @@ def test_the_theme_can_be_chosen_and_stays(browser, site):
         )
         page.goto(site + "docs/method.html")
         assert page.evaluate(theme) == "dark"
+
+
+@pytest.mark.parametrize("name", ["docs/calibrators.html", "docs/gallery/index.html"])
+def test_the_keyboard_reaches_everything_and_comes_back(browser, site, name):
+    with opened(browser, site + name, DESK, inside=site) as there:
+        page, stops = there.page, []
+        while len(stops) < 150:
+            page.keyboard.press("Tab")
+            stop = page.evaluate(FOCUS)
+            if stop is None:
+                break
+            stops.append(stop)
+        names = [name for name, _ in stops]
+        assert [name for name, seen in stops if not seen] == []
+        assert names[0] == "Skip to main content"
+        assert "" not in names
+        parts = ["Gallery", "Color mode", "Search", "Home", "own" if "gallery" in name else "Next"]
+        places = [next(i for i, label in enumerate(names) if part in label) for part in parts]
+        assert places == sorted(places)
+        assert len(stops) < 150  # it leaves the page, and nothing holds it
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_dialogs_close_and_give_the_keyboard_back(browser, site):
+    name = "document.activeElement.ariaLabel || document.activeElement.innerText"
+    with opened(browser, site + "docs/calibrators.html", DESK, inside=site) as there:
+        page = there.page
+        page.locator(".search-button-field").focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.type") == "search"
+        page.keyboard.press("Escape")
+        assert page.locator("dialog[open]").count() == 0
+        assert "Search" in page.evaluate(name)
+        page.locator("button.theme-switch-button:visible").focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        back = "document.activeElement.matches('.theme-switch-button')"
+        page.wait_for_function(back, timeout=20_000)
+    with opened(browser, site + "docs/calibrators.html", PHONE, inside=site) as there:
+        page = there.page
+        for button in (".primary-toggle", ".secondary-toggle"):
+            page.locator(f"button{button}").focus()
+            page.keyboard.press("Enter")
+            page.locator("dialog[open]").wait_for()
+            page.keyboard.press("Escape")
+            page.locator("dialog[open]").wait_for(state="detached")
+            assert page.evaluate(f"document.activeElement.matches('{button}')")
 
 
 def test_the_menu_of_a_phone_leads_to_every_part(browser, site):

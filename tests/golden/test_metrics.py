@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import TemperatureScaling
@@ -22,6 +23,8 @@ from fedlas.metrics import (
 )
 
 HERE = Path(__file__).parent
+# Processors without AVX-512 compute another last bit of a float32 softmax.
+TIGHT = 1e-9 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1e-6
 
 
 def root_mean_square_with_a_bin_for_one(p):
@@ -78,7 +81,7 @@ def test_published_number(case, key):
         pytest.skip("the published implementation has no number for two classes")
     tight = "equal_mass_rank" in key or "netcal" in key
     assert OURS[key](predictions) == pytest.approx(
-        expected[key], rel=1e-9 if tight else 1e-4, abs=0 if tight else 1e-7
+        expected[key], rel=TIGHT if tight else 1e-4, abs=0 if tight else 1e-7
     )
 
 
@@ -91,7 +94,7 @@ def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
     name = next(name for name, values in EXPECTED.items() if values is expected)
     assert smooth_calibration_error(predictions) == pytest.approx(SMOOTH_ECE[name], abs=1e-7)
     reference = smooth_calibration_error(predictions, variant="reference")
-    assert reference == pytest.approx(expected["smece_relplot"], rel=1e-9)
+    assert reference == pytest.approx(expected["smece_relplot"], rel=TIGHT)
     assert reference != pytest.approx(SMOOTH_ECE[name], rel=1e-4)
 
 

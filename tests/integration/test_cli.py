@@ -187,7 +187,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
     arguments = ["bench", "synthetic", "--losses", "ce", "--seeds", "0", *OVERRIDES]
     at_first_checkpoint = (str(STOP_BY_COUNT), "renamed", "1", "SIGINT", "checkpoint.pt")
     long = start(*arguments, "--set", "train.epochs=3000", program=at_first_checkpoint)
-    _, errors = long.communicate(timeout=300)
+    _, errors = long.communicate(timeout=1500)
     assert long.returncode == 130, errors
     assert "The same command resumes from the last checkpoint." in errors
     assert "Traceback" not in errors
@@ -204,7 +204,7 @@ def test_a_reader_that_has_seen_enough(inside):
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(300) in (0, 1)  # rich ends with 1, as many programs do
+    assert process.wait(1500) in (0, 1)  # rich ends with 1, as many programs do
     assert not errors
 
 
@@ -240,7 +240,7 @@ def test_on_a_terminal(inside):
         while chunk := os.read(controller, 65536):
             text += chunk
     os.close(controller)
-    assert process.wait(300) == 0
+    assert process.wait(1500) == 0
     shown = text.decode()
     assert "loss" in shown
     assert "val accuracy" in shown

@@ -47,7 +47,6 @@ def marked():
 
 
 @pytest.mark.system
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", marked())
 def test_it_runs_and_prints_before_and_after(path, tmp_path):
     if path.stem in NEEDS and "FEDLAS_CI" not in os.environ:

@@ -104,7 +104,7 @@ def server():
     )
     yield process
     process.stdin.close()
-    process.wait(300)
+    process.wait(1500)
     process.stdout.close()
 
 

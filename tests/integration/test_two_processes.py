@@ -68,7 +68,7 @@ def launch(out, *, processes, kill_main=None):
 
 
 def finish(processes):
-    ended = [process.communicate(timeout=300) for process in processes]
+    ended = [process.communicate(timeout=1500) for process in processes]
     return [(process.returncode, *texts) for process, texts in zip(processes, ended, strict=True)]
 
 
@@ -117,10 +117,10 @@ def test_two_equal_one(folders):
 def test_killed_and_resumed_and_only_the_main_process_speaks(folders, tmp_path):
     out = tmp_path / "cut"
     main, other = launch(out, processes=2, kill_main=("renamed", "2", "SIGKILL", "checkpoint.pt"))
-    main.communicate(timeout=300)
+    main.communicate(timeout=1500)
     assert main.returncode == -signal.SIGKILL
     other.kill()  # it waits for the main one, or has seen that it is gone
-    other.communicate(timeout=300)
+    other.communicate(timeout=1500)
     assert load_checkpoint(out / "checkpoint.pt")["epoch"] == 2
     (main, output, errors), (other, silent, silent_errors) = finish(launch(out, processes=2))
     assert (main, other) == (0, 0), errors + silent_errors

@@ -16,11 +16,12 @@ from fedlas.binary import (
     positive_bins,
     spline_curve,
 )
-from fedlas.binary.positive import Floats, positive_class
+from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.plots.reliability import number_axes
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
+    Theme,
     ThemeOption,
     canvas,
     caption,
@@ -115,8 +116,9 @@ def positive_reliability_diagram(
     axes.plot(
         [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
     )
-    inside = (curve.probability >= shown.low) & (curve.probability <= shown.high)
-    place = curve.probability[inside]
+    place = curve.probability
+    inside = (place >= shown.low) & (place <= shown.high)
+    place = place[inside]
     low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
     if replicates or smoother == "spline":
         axes.fill_between(
@@ -138,7 +140,7 @@ def positive_reliability_diagram(
     axes.scatter(x, y, s=9 + 40 * size**2, color=palette.ink, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
-    shown.number(axes, both=True)
+    shown.number(axes, "xy")
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
@@ -155,26 +157,28 @@ def positive_reliability_diagram(
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
 
-    # The strip: how many samples of each outcome have which probability.
+    _draw_strip(axes, palette, shown, data)
+    return axes
+
+
+def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> None:
+    """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
-    strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
+    strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
     edges = shown.edges(_STRIP_BINS)
     probability = np.clip(data.probability, edges[0], edges[-1])
     style: dict[str, Any] = {"align": "edge", "width": np.diff(edges), "linewidth": 0}
-    parts = [data.outcome == label for label in (1, 0)]
-    counts = [
-        np.histogram(probability[part], edges, weights=data.counts[part])[0] for part in parts
-    ]
-    up = np.sqrt(counts[0])
-    down = -np.sqrt(counts[1])
+    up, down = (
+        np.sqrt(np.histogram(probability[part], edges, weights=data.counts[part])[0])
+        for part in (data.outcome == 1, data.outcome == 0)
+    )
     strip.bar(edges[:-1], up, color=palette.over, label="events", **style)
-    strip.bar(edges[:-1], down, color=palette.under, label="others", **style)
+    strip.bar(edges[:-1], -down, color=palette.under, label="others", **style)
     strip.axhline(0, color=palette.muted, linewidth=0.6)
-    most = float(max(up.max(), -down.min()))
-    shown.number(strip, both=False)
+    most = float(max(*up, *down))
+    shown.number(strip, "x")
     strip.set(ylim=(-most, most), yticks=[])
     caption(strip, palette, "probability (events up, others down)")
-    return axes
 
 
 @dataclass(frozen=True)
@@ -197,26 +201,26 @@ class _Shown:
         high = float(np.log(self.high / (1 - self.high)))
         return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
 
-    def number(self, axes: Any, *, both: bool) -> None:
-        """Set scale, limits and ticks of both axes, or of the horizontal one."""
+    def number(self, axes: Any, names: str) -> None:
+        """Set scale, limits and ticks of the axes of these names."""
         if self.logit:
-            number_axes(axes, "logit", self.low, self.high, both=both)
-            for axis in ("x", "y") if both else ("x",):
+            number_axes(axes, "logit", [self.low, self.high], names)
+            for axis in names:
                 ticks = getattr(axes, f"get_{axis}ticks")()
-                names = [f"{100 * tick:g} %" for tick in ticks]
-                if len(names) > _MOST_TICKS:
-                    names = ["" if number % 2 else name for number, name in enumerate(names)]
-                axes.set(**{f"{axis}ticklabels": names})
+                labels = [f"{100 * tick:g} %" for tick in ticks]
+                if len(labels) > _MOST_TICKS:
+                    labels[1::2] = [""] * (len(labels) // 2)
+                axes.set(**{f"{axis}ticklabels": labels})
             return
         step = _STEPS[int(np.searchsorted(_STEPS, self.high / 5))]
         ticks = np.arange(0.0, self.high * (1 + 1e-9), step)
-        names = [f"{100 * tick:g} %" for tick in ticks]
-        for axis in ("x", "y") if both else ("x",):
+        labels = [f"{100 * tick:g} %" for tick in ticks]
+        for axis in names:
             axes.set(
                 **{
                     f"{axis}lim": (self.low, self.high),
                     f"{axis}ticks": ticks,
-                    f"{axis}ticklabels": names,
+                    f"{axis}ticklabels": labels,
                 }
             )
 

@@ -9,6 +9,7 @@ import numpy as np
 from fedlas._core.check import check_choice, check_count, check_kinds
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
+from fedlas.metrics.ranking import Floats
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band
 from fedlas.plots.theme import (
     REFERENCE,
@@ -93,7 +94,7 @@ def reliability_diagram(
     predictions = check_measurable(predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
-        value.detach().cpu().double().numpy()
+        value.double().numpy()
         for value in (bins.edges, bins.count, bins.confidence, bins.accuracy, bins.effective_count)
     )
     share = count / count.sum()
@@ -111,41 +112,21 @@ def reliability_diagram(
     axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
     if estimator != "bins":
         curve = calibration_curve(predictions, estimator)
-        low, high, height = (
-            np.clip(each, *inside) for each in (curve.low, curve.high, curve.accuracy)
-        )
-        place = np.clip(curve.confidence, *inside)
-        axes.fill_between(
-            place, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9
-        )
+        parts = [curve.confidence, curve.accuracy, curve.low, curve.high]
+        place, height, low, high = np.clip(parts, *inside)
         axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
+        _shade(axes, palette, place, low, high)
     elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
-        low, high = (np.clip(each[filled], *inside) for each in (expected.low, expected.high))
-        axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+        ends = np.clip([expected.low[filled], expected.high[filled]], *inside)
+        _shade(axes, palette, x, *ends)
     if estimator == "bins":
-        colors = np.where(x > y, palette.over, palette.under)
-        axes.vlines(
-            x,
-            *np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside),
-            color=palette.muted,
-            linewidth=1,
-            zorder=2,
-        )
-        # Thin where there are few samples: the accuracy of a handful says little.
-        size = np.sqrt(share[filled] / share.max())
-        axes.vlines(
-            x,
-            np.minimum(x, y),
-            np.maximum(x, y),
-            color=colors,
-            linewidth=_GAP * (0.3 + 0.7 * size),
-            zorder=3,
-        )
-        axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
+        ends = np.clip(wilson(y, effective[filled], confidence_level=0.95), *inside)
+        axes.vlines(x, *ends, color=palette.muted, linewidth=1, zorder=2)
+        _draw_gaps(axes, palette, x, y, np.sqrt(share[filled] / share.max()))
 
     # Scales and text.
-    number_axes(axes, scale, float(x.min()), float(x.max()))
+    number_axes(axes, scale, x)
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
     worth = (
@@ -166,7 +147,7 @@ def reliability_diagram(
     strip, _ = canvas(theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
-    number_axes(strip, scale, float(x.min()), float(x.max()), both=False)
+    number_axes(strip, scale, x, "x")
     top = float(share.max())
     strip.set(ylim=(0, 1.05 * top), yticks=[0, top], yticklabels=["0", f"{top:.2g}"])
     caption(strip, palette, "confidence", "share")
@@ -174,17 +155,31 @@ def reliability_diagram(
     return axes
 
 
-def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: bool = True) -> None:
-    """Set the scale and the ticks of both axes of a diagram, or of the horizontal one.
+def _shade(axes: Any, palette: Theme, *curves: Floats) -> None:
+    """Fill the band over ``x`` between two curves."""
+    axes.fill_between(*curves, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+
+
+def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
+    """Draw gap and point of each bin, thin where there are few samples: the accuracy of a handful says little."""
+    look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
+    width = _GAP * (0.3 + 0.7 * size)
+    axes.vlines(x, np.minimum(x, y), np.maximum(x, y), linewidth=width, zorder=3, **look)
+    axes.scatter(x, y, s=9 + 40 * size**2, linewidth=0, zorder=4, clip_on=False, **look)
+
+
+def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> None:
+    """Set the scale and the ticks of both axes of a diagram, or of one.
 
     Args:
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
-        least: The lowest confidence.
-        most: The highest.
-        both: Whether the vertical axis has the same scale.
+        confidence: Those that must be seen.
+        names: Of the axes.
     """
-    for axis in ("x", "y") if both else ("x",):
+    least = np.min(confidence)
+    most = np.max(confidence)
+    for axis in names:
         if scale == "linear":
             axes.set(**{f"{axis}lim": (0, 1), f"{axis}ticks": np.linspace(0, 1, 6)})
             continue

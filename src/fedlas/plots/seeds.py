@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
 from fedlas._core.extras import require
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,
+    Theme,
     ThemeOption,
     canvas,
     legend_below,
@@ -65,12 +67,10 @@ def seed_values(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['fedlas', 'ls']
     """
-    checked = {
-        name: check_values("values", numbers, "Leave others out.", missing=True)
-        for name, numbers in values.items()
-    }
-    # without NaN
-    rows = {name: numbers[numbers == numbers].tolist() for name, numbers in checked.items()}
+    rows = {}
+    for name, numbers in values.items():
+        checked = check_values("values", numbers, "Leave others out.", missing=True)
+        rows[name] = checked[checked == checked].tolist()  # without NaN
     if not any(rows.values()):
         raise InputError(
             "values must be finite, and one name must have some", dict(values), "Leave others out."
@@ -84,45 +84,9 @@ def seed_values(
     axes, palette = canvas(theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
     if zero:
         axes.axvline(0, color=palette.ink, **REFERENCE)
-    named: set[str] = set()
-
-    def once(mark: str) -> str:
-        label = "_" if mark in named else mark  # matplotlib leaves such names out of legends
-        named.add(mark)
-        return label
-
-    # One row a name.
     for row, (name, numbers) in enumerate(rows.items()):
-        if not numbers:
-            continue
-        mean = fmean(numbers)
-        ends = mean_interval(numbers)
-        if ends is not None and not zero and min(numbers) >= 0:
-            ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
-        apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
-        color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
-        above = [row - 0.28] * len(numbers)
-        axes.scatter(
-            numbers, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed")
-        )
-        if ends is not None:
-            axes.plot(
-                ends,
-                [row, row],
-                color=color,
-                linewidth=1.7,
-                solid_capstyle="butt",
-                label=once("95 % interval"),
-            )
-        axes.plot(
-            [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,
-            markeredgewidth=0.6, label=once("mean"),
-        )  # fmt: skip
-        if floors and name in floors:
-            axes.plot(
-                [floors[name]], [row], marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
-                color=palette.lines[3], label=once("noise floor"),
-            )  # fmt: skip
+        if numbers:
+            _draw_row(axes, palette, row, numbers, zero=zero, floor=(floors or {}).get(name))
 
     # Scales and text.
     name_ticks(axes.yaxis, range(len(rows)), list(rows))
@@ -139,3 +103,35 @@ def seed_values(
     elif legend:
         legend_below(axes, palette)
     return axes
+
+
+def _draw_row(
+    axes: Any, palette: Theme, row: int, numbers: list[float], *, zero: bool, floor: float | None
+) -> None:
+    """Draw the seeds of a row, their mean, its interval and the floor; the legend names each mark once."""
+    mean = fmean(numbers)
+    ends = mean_interval(numbers)
+    if ends is not None and not zero and min(numbers) >= 0:
+        ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
+    apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
+    color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
+    named = axes.get_legend_handles_labels()[1]
+
+    def once(mark: str) -> str:
+        return "_" if mark in named else mark  # matplotlib leaves such names out of legends
+
+    axes.scatter(
+        numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"),
+    )  # fmt: skip
+    if ends is not None:
+        style = {"linewidth": 1.7, "solid_capstyle": "butt", "label": once("95 % interval")}
+        axes.plot(ends, [row, row], color=color, **style)
+    axes.plot(
+        [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,
+        markeredgewidth=0.6, label=once("mean"),
+    )  # fmt: skip
+    if floor is not None:
+        axes.plot(
+            [floor], [row], marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
+            color=palette.lines[3], label=once("noise floor"),
+        )  # fmt: skip
