@@ -1,4 +1,4 @@
-"""Draws the README's figure: ``python docs/front.py PREDICTIONS.npz`` writes ``docs/front.svg``.
+"""Draws the README's figure: ``python docs/front.py PREDICTIONS.npz`` writes ``docs/front.svg``; they hold features.
 
 The first half of the predictions fits the calibrator, the second half is drawn before and after it.
 """
@@ -23,7 +23,10 @@ def draw(file: Path) -> str:
     arrays = np.load(file)
     half = len(arrays["target"]) // 2
     val, test = (
-        Predictions(arrays["logits"][rows], arrays["target"][rows])
+        Predictions(
+            *(arrays[name][rows] for name in ("logits", "target")),
+            features=arrays["features"][rows],
+        )
         for rows in (slice(half), slice(half, None))
     )
     stages = {"as published": test, "after auto": AutoCalibration().fit(val).transform(test)}

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     SoftmaxRegression,
     bias_corrected_temperature,
 )
+from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -75,7 +76,7 @@ class HeldOutLoss:
     def losses(self, penalties: Penalties) -> Tensor:
         """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
         if penalties not in self._losses:
-            losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
+            losses = zeros(len(self._target))
             for fold, test in enumerate(self._folds):
                 problem = self._penalized(fold, penalties)
                 self._last[fold] = affine = problem.solve(
@@ -167,12 +168,12 @@ class Fit(NamedTuple):
     Attributes:
         affine: The map of the inputs; None if temperature scaling shall stand instead.
         doubt: Why that is, or what else to warn about.
-        penalties: Those of the fit, if it chooses some.
+        more: What else the map of the calibrator holds.
     """
 
     affine: AffineMap | None
     doubt: str | None = None
-    penalties: Penalties | None = None
+    more: tuple[Any, ...] = ()
 
 
 class AffineCalibrator(Calibrator):
@@ -212,10 +213,6 @@ class AffineCalibrator(Calibrator):
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
         """Return the regression of the labels of ``val`` on ``inputs``."""
 
-    def _as_map(self, affine: AffineMap, fit: Fit) -> AffineMap:
-        """Return the map of logits that applies the fitted map to their inputs."""
-        return self.map_type(affine.weight, affine.bias, affine.converged)
-
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
         """Return the map of ``val``."""
         inputs = self._inputs(val.logits.cpu())
@@ -223,12 +220,12 @@ class AffineCalibrator(Calibrator):
         fit = self._regression(inputs, val, scaled)
         if fit.affine is None:
             same = scaled.as_map(inputs)
-            if self.map_type is not DiagonalMap:
-                same = AffineMap(same.weight.diag(), same.bias)
-            return with_doubts(self._as_map(same, fit), fit.doubt, scaled.doubt)
+            weight = same.weight if self.map_type is DiagonalMap else same.weight.diag()
+            row_map = self.map_type(weight, same.bias, *fit.more)
+            return with_doubts(row_map, fit.doubt, scaled.doubt)
         count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
         return with_doubts(
-            self._as_map(fit.affine, fit),
+            self.map_type(fit.affine.weight, fit.affine.bias, *fit.more),
             unconverged(fit.affine.converged),
             fit.doubt,
             far_off(count, fit.affine.weight / scaled.width),
@@ -269,7 +266,6 @@ def far_off(count: Tensor, relative: Tensor) -> str | None:
 
 @CALIBRATORS.register(
     "vector",
-    title="Vector",
     paper="On Calibration of Modern Neural Networks",
     year=2017,
     url="https://arxiv.org/abs/1706.04599",

@@ -20,7 +20,6 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
 
 @CALIBRATORS.register(
     "auto",
-    title="Auto",
     paper="Super Learner",
     year=2007,
     url="https://doi.org/10.2202/1544-6115.1309",
@@ -30,10 +29,10 @@ class AutoCalibration(Calibrator):
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. Each is fitted on four fifths of the validation samples and gives probabilities of the last
-    fifth, in turn until 2,000 samples have some. Weights on the simplex maximize the likelihood of these held-out
-    labels, by expectation maximization. The members are then fitted on all samples and mixed. A temperature and an
-    offset for each class, fitted on the held-out mixture, follow where there are 200 samples: a mixture of calibrated
-    predictions is less sure than it should be.
+    fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels; with 2,000 or fewer the
+    search ends after 500 steps from equal weights, often before the maximum. The members are then fitted on all samples
+    and mixed. A temperature and an offset for each class, fitted on the held-out mixture, follow where there are 200
+    samples: a mixture of calibrated predictions is less sure than it should be.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
@@ -56,7 +55,7 @@ class AutoCalibration(Calibrator):
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
-        32 classes. ``dropped`` names them.
+        32 classes. ``dropped`` names them. Beyond 2^22 not every fifth is held out.
 
         Equal rows of logits are copies of one sample and are held out together, unless their labels show that the
         scores have few values, such as stated confidences or votes. Copies and weights say how often a sample counts,

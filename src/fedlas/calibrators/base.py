@@ -23,7 +23,7 @@ from fedlas._core.check import (
     warn_user,
 )
 from fedlas._core.errors import collected_warnings
-from fedlas._core.files import read_json, write_json
+from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
@@ -37,7 +37,7 @@ from fedlas.calibrators._fit.rowwise import (
     prepared,
     weights_of,
 )
-from fedlas.calibrators._fit.state import fitted, load_map, numbers_of
+from fedlas.calibrators._fit.state import fitted, load_map, numbers_of, read_saved
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
@@ -46,6 +46,8 @@ from fedlas.stats.proportion import effective_samples
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+_RARE = ("num_features", "top_label", "least_log", "array_of")
+"""What a file holds only if it differs from the usual."""
 
 
 class CalibratorRegistry(Registry["type[Calibrator]"]):
@@ -318,10 +320,7 @@ class Calibrator(ABC):
             "format": FORMAT,
             "calibrator": registry_name(self),
             "num_classes": fitted(self.num_classes),
-            **({} if self.num_features is None else {"num_features": self.num_features}),
-            **({"top_label": True} if self.top_label else {}),
-            **({} if self.least_log is None else {"least_log": self.least_log}),
-            **({} if self.array_of is None else {"array_of": self.array_of}),
+            **{name: value for name in _RARE if (value := getattr(self, name))},
             "options": self._plain_arguments(),
             "state": self._plain_state(),
         }
@@ -335,14 +334,7 @@ class Calibrator(ABC):
         Raises:
             InputError: If the file is missing or malformed, or holds another calibrator.
         """
-        try:
-            content = read_json(path)
-        except FileNotFoundError as error:
-            raise InputError("the file must exist", path, "Check the path.") from error
-        except (OSError, ValueError) as error:
-            expected = "the file must be JSON written by Calibrator.save"
-            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
-        return cls.from_plain(content, source=path)
+        return cls.from_plain(read_saved(path, "Calibrator"), source=path)
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_finite, check_kinds, describe
 from fedlas.calibrators._fit.doubts import at_bound, less_accurate, when, with_doubts
 from fedlas.calibrators._fit.minimize import golden_section
 from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, must, zeros
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -98,11 +98,6 @@ class Clipped(Numbers):
         "threshold": "",
         "temperature": "",
     }
-    weight: Tensor
-    bias: Tensor
-    scale: Tensor
-    threshold: Tensor
-    temperature: Tensor
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
@@ -118,7 +113,6 @@ class Clipped(Numbers):
 
 @CALIBRATORS.register(
     "feature-clipping",
-    title="Feature clipping",
     paper="Feature Clipping for Uncertainty Calibration",
     year=2025,
     url="https://arxiv.org/abs/2410.19796",
@@ -230,9 +224,9 @@ class FeatureClipping(Calibrator):
             # Contiguous, so that products round alike before and after saving.
             weight=head.weight.clone(memory_format=torch.contiguous_format),
             bias=head.bias,
-            scale=scalar(head.scale),
-            threshold=scalar(threshold),
-            temperature=scalar(best.value),
+            scale=doubles(head.scale),
+            threshold=doubles(threshold),
+            temperature=doubles(best.value),
         )
         return with_doubts(
             row_map,
@@ -293,17 +287,13 @@ def clipping_grid(features: Tensor) -> list[float]:
 
 def lowest(function: Callable[[float], float], grid: list[float]) -> float:
     """Return where ``function`` is lowest: on the ascending grid, then by golden section next to the best value."""
-    tried: dict[float, float] = {}
-
-    def remembered(point: float) -> float:
-        if point not in tried:
-            tried[point] = function(point)
-        return tried[point]
-
-    best = min(range(len(grid)), key=lambda place: remembered(grid[place]))
+    tried = {point: function(point) for point in grid}
+    best = grid.index(min(tried, key=tried.__getitem__))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     # Its result is not used: on a function with several minima an earlier point may be lower, and all are remembered.
-    golden_section(remembered, *ends, _TOLERANCE * grid[-1])
+    golden_section(
+        lambda point: tried.setdefault(point, function(point)), *ends, _TOLERANCE * grid[-1]
+    )
     return min(tried, key=tried.__getitem__)
 
 
@@ -333,8 +323,8 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros((), device="cpu"))
         / samples
     )
-    moments = torch.zeros(len(mean), len(mean), dtype=torch.float64, device="cpu")
-    mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64, device="cpu")
+    moments = zeros(len(mean), len(mean))
+    mixed = zeros(len(mean), logits.shape[1])
     for part, rows in double_rows(features):
         rows = rows - mean
         moments += rows.T @ rows
@@ -375,11 +365,7 @@ def given_head(
             "Pass the layer that makes the logits, e.g. head=fedlas.find_head(model).",
         )
     weight = weight.detach().cpu().double()
-    bias = (
-        torch.zeros(shape[0], dtype=torch.float64, device="cpu")
-        if bias is None
-        else bias.detach().cpu().double()
-    )
+    bias = zeros(shape[0]) if bias is None else bias.detach().cpu().double()
     for name, value in (("the head's weight", weight), ("the head's bias", bias)):
         check_finite(name, value)
     return LinearHead(weight - weight.mean(dim=0), bias - bias.mean(), _scale(logits))

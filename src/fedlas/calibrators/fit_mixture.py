@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import (
     canonical_order,
-    equal_rows,
+    evenly,
     sample_numbers,
     stratified_folds,
     worth,
@@ -19,6 +20,7 @@ from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
+from fedlas.calibrators._fit.state import doubles, ones, zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
@@ -35,7 +37,9 @@ PRIOR = {RAW: 2.0, "temperature": 2.0}
 _PRIOR_BESIDE_FEATURES = 1.0
 """Samples that these count in addition where there are regressions on features."""
 _STEPS = 500
-"""Most steps from equal weights. They often end before the maximum, where other samples gain no more."""
+"""Most steps from equal weights. They often end before the maximum, where few other samples gain no more."""
+_MANY = 2000
+"""With more samples held out the weights are those at the maximum."""
 _SMALLEST = 1e-3
 """Members of a smaller weight are left out."""
 _LEAST_OF_FEATURES = 0.01
@@ -47,10 +51,8 @@ _FLEXIBLE = 2**19
 second each."""
 _FEWEST_ROWS = 10
 """Rows a class that these members must have."""
-_ENOUGH_HELD_OUT = 2000
-"""Folds are left out until they have this many distinct samples together: the weights need no more."""
 _MOST_HELD_OUT = 2**22
-"""Most logits of held-out rows that are predicted."""
+"""Folds are held out until they have this many logits together; no more are predicted."""
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
@@ -91,7 +93,7 @@ def fitted_mixture(
     doubt = when(failed, f"without {', '.join(failed)}, whose fit failed.")
 
     # Weights and the last map from samples left out; those of little weight go.
-    weights = torch.zeros(len(fitted), dtype=torch.float64, device="cpu")
+    weights = zeros(len(fitted))
     weights[0] = 1.0
     share = Share(weights, _identity(val.num_classes))
     side = None
@@ -103,23 +105,16 @@ def fitted_mixture(
         share = _share(log_probs, prior, split)
         if val.features is not None:
             side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
-    used = (
-        (share.weights > 0)
-        if side_share is None
-        else (share.weights > 0) | (side_share.weights[: len(fitted)] > 0)
-    )
+    used = share.weights > 0
+    if side_share is not None:
+        used |= side_share.weights[: len(fitted)] > 0
     names = [name for name, each in zip(fitted, used.tolist(), strict=True) if each]
-    share = share.only(used)
-    if side_share is not None and side is not None:
-        side_share = side_share.only(
-            torch.cat([used, torch.ones(sum(side.counts), dtype=torch.bool, device="cpu")])
-        )
     mixture = CalibratedMixture(
         {name: None if name == RAW else members[name][0] for name in names},
         [maps[name] for name in names],
-        share,
+        share.only(used),
         side,
-        side_share,
+        side_share and side_share.only(used),
         keep_class=keep_class,
         dropped=(*dropped, *failed),
         notes=_notes(split, [name for name in names if name in _DEAR], side),
@@ -186,45 +181,28 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
 
-    # Distinct rows are counted: where scores have few values, one fold holds them all and says little.
-    rows = equal_rows(val.logits) if val.features is None else number
-    distinct = torch.from_numpy(np.unique(rows, return_index=True)[1])
-    sizes = torch.bincount(folds[distinct]).cumsum(0) * (samples / len(np.unique(number)))
-    left_out = 0
-    if val.num_classes > 1 and int(folds.max()) > 0:
-        left_out = min(int((sizes < _ENOUGH_HELD_OUT).sum()) + 1, int(folds.max()) + 1)
+    # Every fold is held out unless logits are many: of one alone the weights depend on which rows are in it.
     order = canonical_order(val.logits, val.target, val.features)
-    most = max(_ENOUGH_HELD_OUT, _MOST_HELD_OUT // val.num_classes)
-    held_out = []
-    for fold in range(left_out):
-        inside = order[folds[order] == fold]
-        held_out.append(_evenly(inside, most).sort().values)
+    sizes = torch.bincount(folds).cumsum(0) * val.num_classes
+    count = min(len(sizes), int((sizes < _MOST_HELD_OUT).sum()) + 1)
+    if len(sizes) == 1 or val.num_classes == 1:
+        count = 0
+    most = max(_MANY, _MOST_HELD_OUT // val.num_classes) // max(1, count)
+    held_out = [evenly(order[folds[order] == fold], most).sort().values for fold in range(count)]
     thinned = torch.zeros(val.num_samples, dtype=torch.bool, device="cpu")
-    thinned[_evenly(order, _FLEXIBLE // val.num_classes)] = True
+    thinned[evenly(order, _FLEXIBLE // val.num_classes)] = True
     copies = torch.from_numpy(np.unique(number, return_index=True)[1])
     return CrossFit(val, folds, tuple(held_out), thinned, order, copies), val
 
 
-def _evenly(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, at even distances."""
-    if len(rows) <= most:
-        return rows
-    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
-
-
 def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
-    """Return the weights of the members and the last map.
-
-    Args:
-        log_probs: Log-probabilities by the members for the rows held out ``(K, n, C)``.
-        prior: Samples that each counts in addition.
-        split: What is held out.
-    """
+    """Return weights and last map, from the members' log-probabilities ``(K, n, C)`` and what each counts more."""
     target = split.val.target.cpu()[split.rows]
     weights = weights_of(split.val)[split.rows]
-    counts = torch.tensor(prior, dtype=torch.float64, device="cpu")
+    counts = doubles(prior)
     parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
-    start = torch.full_like(counts, 1 / len(counts))
+    few = float(weights.sum()) <= _MANY
+    start = torch.full_like(counts, 1 / len(counts)) if few else None
     shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
 
     # The map of the mixture, where samples are enough.
@@ -245,59 +223,52 @@ def _with_features(
 ) -> tuple[SideInformation | None, Share | None, str | None]:
     """Return the regressions on features, the weights of members and regressions, and what to warn about."""
     val = split.val
-    parts = len(split.held_out)
     plan = _plan(split, features)
-    rows = _evenly(split.order, plan.rows).sort().values
+    rows = evenly(split.order, plan.rows).sort().values
     weights = weights_of(val)[rows]
-    inside = [
-        torch.ones_like(weights),
-        *((split.folds[rows] != fold).double() for fold in range(parts)),
-    ]
+    inside = [split.folds[rows] != fold for fold in range(-1, len(split.held_out))]
     samples = Samples(
         val.logits.cpu()[rows].double(),
         features.cpu()[rows].double(),
         val.target.cpu()[rows],
         torch.stack([weights * each for each in inside]),
-        _evenly(split.distinct, plan.rows)
+        evenly(split.distinct, plan.rows)
         if len(rows) == val.num_samples
         else torch.arange(len(rows), device="cpu"),
     )
     fits = fit_side_information(samples, nll_temperature(val).value, plan)
     if fits is None:
         return None, None, None
-    side = fits[0]
-    others = []
-    for fit, held_out in zip(fits[1:], split.held_out, strict=True):
-        found, _ = fit(val.logits.cpu()[held_out].double(), features.cpu()[held_out].double())
-        others.append(found.transpose(0, 1))
+    side, *parts = fits
+    others = [
+        part(val.logits.cpu()[rows].double(), features.cpu()[rows].double())[0].transpose(0, 1)
+        for part, rows in zip(parts, split.held_out, strict=True)
+    ]
+    everything = torch.cat([log_probs, torch.cat(others, dim=1)])
     count = len(prior)
-    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior] + [0.0] * sum(
-        side.counts
-    )
-    share = _share(torch.cat([log_probs, torch.cat(others, dim=1)]), prior, split)
-    if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES:
-        return None, None, None
+    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior]
+    share = _share(everything, [*prior, *[0.0] * sum(side.counts)], split)
     chosen = share.weights[count:] > 0
-    used = torch.cat([torch.ones(count, dtype=torch.bool, device="cpu"), chosen])
-    side = side.only(chosen.nonzero().squeeze(1).tolist())
-    small = share.only(used)
 
     # What features gain on samples held out.
-    target = val.target.cpu()[split.rows].unsqueeze(1)
     weights = weights_of(val)[split.rows]
-    without, with_ = (
-        each.transpose(0, 1)
-        for each in (log_probs, torch.cat([log_probs, torch.cat(others, dim=1)[chosen]]))
-    )
-    before, after = (
-        part(each).gather(1, target).squeeze(1) for part, each in ((alone, without), (small, with_))
-    )
+    before = _of_labels(alone, log_probs, split)
+    after = _of_labels(share, everything, split)
     trust = _trust(after - before, weights)
-    if trust <= 0:
+    if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES or trust <= 0:
         return None, None, None
+    side = side.only(chosen.nonzero().squeeze(1).tolist())
     side.gate.trust = side.gate.trust * trust
     total = weights.sum()
-    return side, small, _too_good(-float(weights @ before / total), -float(weights @ after / total))
+    doubt = _too_good(-float(weights @ before / total), -float(weights @ after / total))
+    return side, share.only(pad(chosen, (count, 0), value=True)), doubt
+
+
+def _of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
+    """Return what a mixture gives the labels held out ``(n,)``, from log-probabilities of its parts ``(K, n, C)``."""
+    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
+    return result
 
 
 def _trust(gain: Tensor, weights: Tensor) -> float:
@@ -320,5 +291,5 @@ def _too_good(before: float, after: float) -> str | None:
 
 
 def _identity(classes: int) -> AffineMap:
-    one = torch.ones(classes, dtype=torch.float64, device="cpu")
+    one = ones(classes)
     return AffineMap(one, 0 * one)

@@ -17,7 +17,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     padded_edges,
 )
 from fedlas.calibrators._fit.rowwise import smallest_probability
-from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, must, ones
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.ece import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_places
@@ -44,10 +44,6 @@ class ClassBins(Numbers):
 
     shapes: ClassVar = {"edges": "CE", "share": "CB", "floor": ""}
     has_steps = True
-    edges: Tensor
-    share: Tensor
-    floor: Tensor
-    _padded: Tensor
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
@@ -70,7 +66,6 @@ class ClassBins(Numbers):
 
 @CALIBRATORS.register(
     "histogram-binning",
-    title="Histogram binning",
     paper="Obtaining calibrated probability estimates from decision trees and naive Bayesian classifiers",
     year=2001,
     url="https://dl.acm.org/doi/10.5555/645530.655658",
@@ -142,7 +137,7 @@ class HistogramBinning(Calibrator):
             for each in (cell, cell.gather(0, target.unsqueeze(0)))
         )
         share = torch.where(count > 0, hits / count.double(), (bounds[:, 1:] + bounds[:, :-1]) / 2)
-        least = scalar(smallest_probability(val.num_samples, val.num_classes))
+        least = doubles(smallest_probability(val.num_samples, val.num_classes))
         bins = ClassBins(edges=cuts, share=share, floor=least)
         doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
         calibrated = floored_log(share.gather(1, index).T, least)
@@ -150,13 +145,10 @@ class HistogramBinning(Calibrator):
         return with_doubts(bins, few, less_accurate(val, calibrated, _TIES))
 
     def _cuts(self, columns: Tensor) -> Tensor:
-        """Return inner edges of bins of equal mass ``(C, B - 1)``, each midway between the samples on both sides.
-
-        ``columns (C, N)`` are the probabilities of each class.
-        """
+        """Return inner edges of bins of equal mass ``(C, B - 1)``, midway between samples, of columns ``(C, N)``."""
         # torch takes several times as long
         ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
-        below = torch.ones(len(ordered), self.num_bins - 1, dtype=torch.float64, device="cpu")
+        below = ones(len(ordered), self.num_bins - 1)
         for edges, probs in zip(below, ordered.numpy(), strict=True):
             places = equal_mass_places(probs, None, self.num_bins)
             edges[: len(places)] = torch.from_numpy(np.where(places > 0, probs[places - 1], 0.0))

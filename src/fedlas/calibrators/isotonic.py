@@ -18,7 +18,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     padded_edges,
 )
 from fedlas.calibrators._fit.rowwise import smallest_probability, weights_of
-from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax
@@ -38,14 +38,6 @@ class Curves(Numbers):
 
     shapes: ClassVar = {"size": "C", "at": "P", "value": "P", "floor": ""}
     has_steps = True
-    size: Tensor
-    at: Tensor
-    value: Tensor
-    floor: Tensor
-    _bends: Tensor
-    _starts: Tensor
-    _heights: Tensor
-    _slopes: Tensor
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
@@ -85,7 +77,6 @@ class Curves(Numbers):
 
 @CALIBRATORS.register(
     "isotonic",
-    title="Isotonic",
     paper="Transforming classifier scores into accurate multiclass probability estimates",
     year=2002,
     url="https://dl.acm.org/doi/10.1145/775047.775151",
@@ -141,7 +132,7 @@ class IsotonicCalibration(Calibrator):
             size=torch.tensor([len(at) for at, _ in points], device="cpu"),
             at=torch.from_numpy(np.concatenate([at for at, _ in points])),
             value=torch.from_numpy(np.concatenate([value for _, value in points])),
-            floor=scalar(floor),
+            floor=doubles(floor),
         )
         return with_doubts(curves, when(flat and val.num_classes > 1, doubt))
 

@@ -24,7 +24,7 @@ from fedlas.calibrators._fit.doubts import absent_classes, unconverged, when, wi
 from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import counted, double_rows, floored, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.state import doubles, must, zeros
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -67,7 +67,6 @@ class Shifted(AffineMap):
 
 @CALIBRATORS.register(
     "label-shift",
-    title="Label shift",
     paper="Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure",
     year=2002,
     url="https://doi.org/10.1162/089976602753284446",
@@ -201,16 +200,12 @@ class LabelShift(Calibrator):
         source = weights @ _probs(val.logits, before) / weights.sum()
         # A class that no sample makes likely still has a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
-        target = (
-            source
-            if self.prior is None
-            else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
-        )
+        target = source if self.prior is None else doubles(self.prior)
         return with_doubts(Shifted(before.weight, before.bias, source, target), *doubts)
 
     def _calibrated(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         """Return the base, fitted, and what to warn about."""
-        zero = torch.zeros(val.num_classes, dtype=torch.float64, device="cpu")
+        zero = zeros(val.num_classes)
         if self.base == "none":
             return AffineMap(zero + 1, zero), []
         start = temperature_start(val)

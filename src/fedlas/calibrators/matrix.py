@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
@@ -20,7 +19,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     Penalties,
     SoftmaxRegression,
 )
-from fedlas.calibrators._fit.state import fitted, must
+from fedlas.calibrators._fit.state import doubles, must
 from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, Fit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -102,17 +101,9 @@ class RegularizedMatrix(AffineCalibrator):
         affine = None
         if doubt != NO_GAIN:
             affine = problem(inputs, val.target, weights_of(val), penalties).solve()
-        return Fit(affine, doubt, penalties)
-
-    def _as_map(self, affine: AffineMap, fit: Fit) -> AffineMap:
-        penalties = fitted(fit.penalties)
-        numbers = (
-            min(penalties.off_diagonal, _LARGEST),
-            penalties.intercept,
-            penalties.freedom,
-        )
-        kept = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-        return self.map_type(affine.weight, affine.bias, kept)
+        off_diagonal = min(penalties.off_diagonal, _LARGEST)
+        numbers = doubles([off_diagonal, penalties.intercept, penalties.freedom])
+        return Fit(affine, doubt, (numbers,))
 
     def _chosen(
         self,
@@ -181,7 +172,6 @@ def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[floa
 
 @CALIBRATORS.register(
     "matrix",
-    title="Matrix",
     paper="Beyond Temperature Scaling: Obtaining Well-Calibrated Multiclass Probabilities with Dirichlet Calibration",
     year=2019,
     url="https://arxiv.org/abs/1910.12656",
@@ -255,7 +245,6 @@ class MatrixScaling(RegularizedMatrix):
 
 @CALIBRATORS.register(
     "dirichlet",
-    title="Dirichlet",
     paper="Beyond Temperature Scaling: Obtaining Well-Calibrated Multiclass Probabilities with Dirichlet Calibration",
     year=2019,
     url="https://arxiv.org/abs/1910.12656",

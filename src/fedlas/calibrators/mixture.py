@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
@@ -45,8 +46,9 @@ class Share(nn.Module):
         return log_softmax(calibrated)
 
     def only(self, chosen: Tensor) -> Share:
-        """Return the weights of the chosen parts, a mask ``(K,)``; the others have none."""
-        return Share(self.weights[chosen], self.last)
+        """Return the weights of the chosen ones of the first parts, a mask, and those of the parts behind it."""
+        rest = len(self.weights) - len(chosen)
+        return Share(self.weights[pad(chosen, (0, rest), value=True)], self.last)
 
     def check(self, _: int) -> None:
         """Refuse weights that are none."""
@@ -106,13 +108,12 @@ class CalibratedMixture(nn.Module):
 
     def check(self, _: int) -> None:
         """Refuse other numbers of weights than of members."""
-        counts = (
-            [len(self.members)] if self.side is None else [len(self.members), *self.side.counts]
-        )
-        must(len(self.share.weights) == len(self.members), "each member must have a weight")
-        fits = self.side_share is None or len(self.side_share.weights) == sum(counts)
-        must(fits, "each member and regression must have a weight")
+        count = len(self.members)
+        must(len(self.share.weights) == count, "each member must have a weight")
         must((self.side is None) == (self.side_share is None), "regressions must have weights")
+        if self.side is not None and self.side_share is not None:
+            fits = len(self.side_share.weights) == count + sum(self.side.counts)
+            must(fits, "each member and regression must have a weight")
 
     @property
     def weights(self) -> dict[str, float]:

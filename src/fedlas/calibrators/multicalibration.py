@@ -19,7 +19,7 @@ from fedlas.calibrators._fit.confidence_cells import (
 )
 from fedlas.calibrators._fit.doubts import when, with_doubts
 from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
-from fedlas.calibrators._fit.state import Numbers, fitted, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, fitted, must
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
@@ -51,11 +51,6 @@ class Corrections(Numbers):
         "cells": "UB",
         "shifts": "U",
     }
-    temperature: Tensor
-    num_groups: Tensor
-    num_levels: Tensor
-    cells: Tensor
-    shifts: Tensor
 
     @property
     def updates(self) -> list[Update]:
@@ -105,7 +100,6 @@ def predicted_groups(rows: Tensor, num_groups: int) -> Tensor:
 
 @CALIBRATORS.register(
     "multicalibration",
-    title="Multicalibration",
     paper="Multicalibration: Calibration for the (Computationally-Identifiable) Masses",
     year=2018,
     url="https://arxiv.org/abs/1711.08513",
@@ -237,13 +231,11 @@ class Multicalibration(Calibrator):
         )
         numbers = {"num_groups": groups.shape[1], "num_levels": self.num_levels}
         row_map = Corrections(
-            temperature=scalar(temperature),
+            temperature=doubles(temperature),
             cells=torch.tensor(
                 [[each.group, each.level] for each in updates], dtype=torch.int64, device="cpu"
             ),
-            shifts=torch.tensor(
-                [each.shift for each in updates], dtype=torch.float64, device="cpu"
-            ),
+            shifts=doubles([each.shift for each in updates]),
             **{name: torch.tensor(number, device="cpu") for name, number in numbers.items()},
         )
         return with_doubts(

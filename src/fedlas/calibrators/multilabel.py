@@ -16,12 +16,11 @@ from fedlas._core.check import (
     check_kinds,
     check_logits,
     describe,
-    is_dense,
 )
-from fedlas._core.files import read_json, write_json
-from fedlas.calibrators._fit.state import fitted
+from fedlas._core.files import write_json
+from fedlas.calibrators._fit.state import fitted, read_saved
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.predictions.multi_label import UNKNOWN, MultiLabel
+from fedlas.predictions.multi_label import MultiLabel
 
 __all__ = ["MultiLabelCalibration"]
 
@@ -135,26 +134,11 @@ class MultiLabelCalibration:
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        logits = check_logits(logits)
-        check_dense("logits", logits)
-        right = (
-            is_dense(target)
-            and not target.is_meta
-            and target.shape == logits.shape
-            and logits.ndim == 2
-        )
-        if not right or not bool(((target == 0) | (target == 1) | (target == UNKNOWN)).all()):
-            expected = f"target must be 0 or 1 for each label, {tuple(logits.shape)}"
-            raise InputError(expected, describe(target), "Pass a column a label.")
         val = MultiLabel(logits, target, features=features, weights=weights)
-        if self.shared:
-            each = [copy.deepcopy(self.calibrator).fit(val.pooled())] * logits.shape[1]
-        else:
-            each = [
-                copy.deepcopy(self.calibrator).fit(val.label(place))
-                for place in range(logits.shape[1])
-            ]
-        self._fitted = each
+        places = range(val.num_labels)
+        parts = [val.pooled()] if self.shared else map(val.label, places)
+        fits = [copy.deepcopy(self.calibrator).fit(part) for part in parts]
+        self._fitted = fits * len(places) if self.shared else fits
         return self
 
     def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
@@ -210,12 +194,7 @@ class MultiLabelCalibration:
         Raises:
             InputError: If it is no such file.
         """
-        try:
-            content: Any = read_json(path)
-        except (OSError, ValueError) as error:
-            expected = "the file must be JSON that MultiLabelCalibration.save wrote"
-            raise InputError(expected, f"{path} ({error})", "Save it again.") from error
-        return cls.from_plain(content, source=path)
+        return cls.from_plain(read_saved(path, _OWNER), source=path)
 
     @classmethod
     def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:

@@ -16,7 +16,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
     separated_classes,
 )
 from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.state import Numbers, doubles, must, ones
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -33,7 +33,6 @@ class Sigmoids(Numbers):
     """
 
     shapes: ClassVar = {"numbers": "CP"}
-    numbers: Tensor
     terms: ClassVar[tuple[str, ...]]
 
     @staticmethod
@@ -99,7 +98,6 @@ class OneVsRestCalibrator(Calibrator):
 
 @CALIBRATORS.register(
     "platt",
-    title="Platt",
     paper="Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood Methods",
     year=1999,
     url="https://research.microsoft.com/~jplatt/abstracts/SVprob.html",
@@ -158,7 +156,6 @@ class PlattScaling(OneVsRestCalibrator):
 
 @CALIBRATORS.register(
     "beta",
-    title="Beta",
     paper="Beta Calibration: A Well-Founded and Easily Implemented Improvement on Logistic Calibration for Binary "
     "Classifiers",
     year=2017,
@@ -208,9 +205,9 @@ class BetaCalibration(OneVsRestCalibrator):
             BetaMap.features,
             weights_of(val),
             nonnegative=True,
-            hold=torch.ones(3, dtype=torch.float64, device="cpu"),
+            hold=ones(3),
             # Temperature scaling, so that the unit of the logits does not matter.
-            anchor=torch.tensor([scale, scale, 0.0], dtype=torch.float64, device="cpu"),
+            anchor=doubles([scale, scale, 0.0]),
         )
         present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
         bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()

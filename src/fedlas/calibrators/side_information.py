@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.folds import canonical_order, evenly
 from fedlas.calibrators._fit.minimize import minimize_all
 from fedlas.calibrators._fit.side_maps import (
     NORM,
@@ -23,7 +23,7 @@ from fedlas.calibrators._fit.side_maps import (
     sample_signs,
     squared_distances,
 )
-from fedlas.calibrators._fit.state import scalar
+from fedlas.calibrators._fit.state import doubles, ones
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""
@@ -78,7 +78,7 @@ class Plan:
 
 _SOFTMAX = 100
 """Multiplications that take as long as one number of a softmax."""
-_AFFORDABLE = 1e9
+_AFFORDABLE = 2e9
 _AFFORDABLE_A_LOGIT = 150.0
 _PLANS = (
     Plan(),
@@ -99,7 +99,7 @@ def affordable(rows: int, classes: int, columns: int, parts: int) -> Plan:
             return plan
     last = _PLANS[-1]
     share = most / last.cost(rows, classes, columns, parts)
-    return Plan(**{**vars(last), "rows": max(1, int(rows * share))})
+    return replace(last, rows=max(1, int(rows * share)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ def fit_side_information(
         )
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
-        parts = [each.chunk(len(samples.parts)) for each in (fit.factor, fit.weight, fit.bias)]
+        parts = [each.chunk(len(samples.parts)) for each in fit]
         stacks[f"{basis}_stack"] = [
             ResidualStack(factor=a, weight=u, bias=c, offset=offset)
             for a, u, c in zip(*parts, strict=True)
@@ -168,7 +168,7 @@ def _bases(
     directions: Tensor, split: int, kernel: KernelBasis | None, weights: Tensor, plan: Plan
 ) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
     """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``."""
-    one = torch.ones(directions.shape[1], dtype=torch.float64, device="cpu")
+    one = ones(directions.shape[1])
     spread = weights @ directions[:, :split].square() / weights.sum()
     penalty = spread + _SHRINKAGE * spread.mean()
     # The ridge of groups is one, so that small ones shrink more.
@@ -177,7 +177,7 @@ def _bases(
     yield "linear", directions, [*plain, *(ridge * white for ridge in plan.ridges)]
     if kernel is not None:
         inputs = kernel(directions[:, :split])
-        one = torch.ones(inputs.shape[1], dtype=torch.float64, device="cpu")
+        one = ones(inputs.shape[1])
         yield "kernel", inputs, [ridge * one for ridge in plan.ridges]
 
 
@@ -261,18 +261,16 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     order = canonical_order(
         samples.logits[distinct], samples.target[distinct], samples.features[distinct]
     )
-    count = min(_LANDMARKS, len(order))
-    place = torch.arange(count, device="cpu") * len(order) // count
-    landmarks = directions[distinct[order[place]]]
+    landmarks = directions[distinct[evenly(order, _LANDMARKS)]]
     square = squared_distances(landmarks, landmarks)
     apart = square[square > 1e-9 * square.max()]
-    width = 2 * apart.median() if len(apart) else torch.ones((), dtype=torch.float64, device="cpu")
+    width = 2 * apart.median() if len(apart) else ones(())
     values, vectors = torch.linalg.eigh(gaussian(landmarks, landmarks, width))
     rotation = vectors * values.clamp(min=1e-6).rsqrt()
     raw = gaussian(directions, landmarks, width) @ rotation
     share = weights / weights.sum()
     center = share @ raw
-    variance, turn = _principal((raw - center) * share.sqrt().unsqueeze(1), count)
+    variance, turn = _principal((raw - center) * share.sqrt().unsqueeze(1), len(landmarks))
     factor = (NORM / variance.sum().clamp(min=1e-300)).sqrt() if len(variance) else variance.sum()
     turn = turn * factor
     rotation = rotation @ turn
@@ -295,7 +293,7 @@ def fitted_offsets(
     mean[common:] = 0.0
     deviation[common:] = 1.0
     shared = {
-        "temperature": scalar(temperature),
+        "temperature": doubles(temperature),
         "mean": mean,
         "deviation": deviation,
     }
@@ -337,4 +335,4 @@ def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:
     ordered, order = distance.sort()
     share = weights[order].cumsum(0) / total
     edge = ordered[(share < _INSIDE).sum()].clamp(min=1e-12)
-    return Gate(precision=precision, edge=edge, trust=scalar(_TRUST))
+    return Gate(precision=precision, edge=edge, trust=doubles(_TRUST))

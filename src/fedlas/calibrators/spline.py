@@ -12,7 +12,7 @@ from fedlas._core.check import check_count
 from fedlas.calibrators._fit.doubts import unconverged, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import fit_one_vs_rest, log_odds
 from fedlas.calibrators._fit.rowwise import blocks, double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.state import Numbers, doubles, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 
@@ -32,8 +32,6 @@ class BrokenLines(Numbers):
     """
 
     shapes: ClassVar = {"knots": "CK", "numbers": "CN"}
-    knots: Tensor
-    numbers: Tensor
 
     def features(self, rows: Tensor) -> Tensor:
         """Return log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
@@ -60,7 +58,6 @@ class BrokenLines(Numbers):
 
 @CALIBRATORS.register(
     "spline",
-    title="Spline",
     paper="Spline-Based Probability Calibration",
     year=2018,
     url="https://arxiv.org/abs/1809.07751",
@@ -119,10 +116,8 @@ class SplineCalibration(Calibrator):
     def _numbers(
         self, val: Predictions, weights: Tensor, knots: Tensor, start: Tensor | None = None
     ) -> tuple[Tensor, bool]:
-        ridge = torch.tensor(
-            [_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu"
-        )
-        same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
+        ridge = doubles([_FREE, *[_HELD] * self.num_knots, _FREE])
+        same = doubles([1.0, *[0.0] * (self.num_knots + 1)])
         shape = BrokenLines(knots=knots, numbers=same.expand(val.num_classes, -1))
         return fit_one_vs_rest(
             val.logits,

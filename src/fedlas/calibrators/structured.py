@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice
 from fedlas.calibrators._fit.doubts import unconverged, when, with_doubts
 from fedlas.calibrators._fit.rowwise import blocks, total_nll, weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
-from fedlas.calibrators._fit.state import must, scalar
+from fedlas.calibrators._fit.state import doubles, must, ones
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
@@ -77,7 +77,6 @@ class StructuredMap(AffineMap):
 
 @CALIBRATORS.register(
     "structured",
-    title="Structured",
     paper="Structured Matrix Scaling for Multi-Class Calibration",
     year=2025,
     url="https://arxiv.org/abs/2511.03685",
@@ -123,7 +122,7 @@ class StructuredScaling(Calibrator):
         best = nll_temperature(val)
         weights = weights_of(val).unsqueeze(0)
         form = self.form or chosen_form(float(weights.sum()), val.num_classes)
-        (new,) = self._regressed(val, weights, scalar(best.value).unsqueeze(0), form)
+        (new,) = self._regressed(val, weights, doubles(best.value).unsqueeze(0), form)
         new.is_held = best.doubt is not None
         worse = val.num_classes > 1 and total_nll(val, new) >= total_nll(val, lambda rows: rows)
         advice = "Choose temperature scaling, or use a larger validation set."
@@ -156,7 +155,7 @@ class StructuredScaling(Calibrator):
         """Return the map of each part of ``val``, whose weights are ``(F, N)``."""
         classes = val.num_classes
         totals = parts.sum(dim=1)
-        identity = torch.ones(classes, dtype=torch.float64, device="cpu")
+        identity = ones(classes)
         weight = identity if form == "vector" else identity.diag()
         maps = [
             StructuredMap(weight, 0 * identity, temperature.clone(), total)

@@ -13,7 +13,7 @@ from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import at_bound, with_doubts
 from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
-from fedlas.calibrators._fit.state import Numbers, must, scalar
+from fedlas.calibrators._fit.state import Numbers, doubles, must
 from fedlas.calibrators._fit.temperature_search import (
     nll_temperature,
     temperatures_of_parts,
@@ -56,7 +56,7 @@ class Divided(nn.Module):
     @classmethod
     def at(cls, temperature: float, doubt: str | None = None) -> Divided:
         """Return the map of a temperature, with what to warn about."""
-        return with_doubts(cls(scalar(temperature), doubt is not None), doubt)
+        return with_doubts(cls(doubles(temperature), doubt is not None), doubt)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
@@ -80,6 +80,11 @@ class SingleTemperature(Calibrator):
             "" if self._map is None else f"  # temperature {self.temperature:.4g}"
         )
 
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
+        """Return the map of ``val``."""
+        best = nll_temperature(val)
+        return Divided.at(best.value, best.doubt)
+
     @property
     def temperature(self) -> float:
         """The fitted temperature: above 1 if the model was over-confident.
@@ -92,7 +97,6 @@ class SingleTemperature(Calibrator):
 
 @CALIBRATORS.register(
     "temperature",
-    title="Temperature",
     paper="On Calibration of Modern Neural Networks",
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
@@ -150,8 +154,7 @@ class TemperatureScaling(SingleTemperature):
             at_end = temperature in (ECE_GRID[0], ECE_GRID[-1])
             ends = [f"temperature {temperature:g}"] if at_end else []
             return Divided.at(temperature, at_bound(*ends, objective="ECE"))
-        best = nll_temperature(val)
-        return Divided.at(best.value, best.doubt)
+        return super().fit_map(val)
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
         """Return maps of parts of the samples, by two steps from the map of all."""
@@ -173,7 +176,6 @@ def ece_temperature(val: Predictions, num_bins: int = 15) -> float:
 
 @CALIBRATORS.register(
     "drift-temperature",
-    title="Drift temperature",
     paper="Post-hoc Uncertainty Calibration for Domain Drift Scenarios",
     year=2021,
     url="https://arxiv.org/abs/2012.10988",
@@ -210,11 +212,6 @@ class DriftTemperature(SingleTemperature):
         Tomani et al. 2021 (CVPR), applied to temperature scaling ("TS-P").
     """
 
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Divided:
-        """Return the map of ``val``."""
-        best = nll_temperature(val)
-        return Divided.at(best.value, best.doubt)
-
 
 MAX_UNIFORM = 0.99
 """Largest weight of the uniform part; with a weight of 1 every class would be as likely as any other."""
@@ -232,8 +229,6 @@ class Mixture(Numbers):
     """
 
     shapes: ClassVar = {"temperature": "", "weights": "3"}
-    temperature: Tensor
-    weights: Tensor
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return its log-probabilities for logits ``(n, C)``."""
@@ -259,7 +254,6 @@ class Mixture(Numbers):
 
 @CALIBRATORS.register(
     "ensemble-temperature",
-    title="Ensemble temperature",
     paper="Mix-n-Match: Ensemble and Compositional Methods for Uncertainty Calibration in Deep Learning",
     year=2020,
     url="https://arxiv.org/abs/2003.07329",
@@ -320,5 +314,5 @@ class EnsembleTemperatureScaling(Calibrator):
             weights[2] = MAX_UNIFORM
             doubt = at_bound(f"weight {MAX_UNIFORM:g} of the uniform part")
         return with_doubts(
-            Mixture(temperature=scalar(best.value), weights=weights), best.doubt, doubt
+            Mixture(temperature=doubles(best.value), weights=weights), best.doubt, doubt
         )

@@ -43,14 +43,6 @@ class VennCurves(Numbers):
 
     shapes: ClassVar = {"size": "C", "at": "P", "low": "L", "high": "L"}
     has_steps = True
-    size: Tensor
-    at: Tensor
-    low: Tensor
-    high: Tensor
-    _edges: Tensor
-    _next: Tensor
-    _lows: Tensor
-    _highs: Tensor
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
@@ -179,11 +171,9 @@ def venn_curve(
 
 
 def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``.
-
-    The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
-    moves to the right past one group after the other, so that all take as long as one regression.
-    """
+    """Return the isotonic regression's value at one more event of weight 1 before group ``i``, for each ``(K,)``."""
+    # The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
+    # moves to the right past one group after the other, so that all take as long as one regression.
     points = [
         (-1.0, -1.0),
         (0.0, 0.0),

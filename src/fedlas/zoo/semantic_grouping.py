@@ -101,8 +101,6 @@ class Partitions(Numbers):
     """The mean over partitions of predictions with the temperature of each sample's group, as log-probabilities."""
 
     shapes: ClassVar = {"weight": "UKD", "temperature": "UK"}
-    weight: Tensor
-    temperature: Tensor
     has_steps = True
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
@@ -121,7 +119,6 @@ class Partitions(Numbers):
 
 @CALIBRATORS.register(
     "semantic-grouping",
-    title="Semantic grouping",
     paper="Beyond Probability Partitions: Calibrating Neural Networks with Semantic Aware Grouping",
     year=2023,
     url="https://arxiv.org/abs/2306.04985",

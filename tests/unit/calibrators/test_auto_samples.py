@@ -31,15 +31,26 @@ def stated(samples, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:.*probability of exactly 0:fedlas.errors.CalibrationWarning")
-@pytest.mark.parametrize("samples", [1000, 10_000])
-def test_scores_of_a_few_values(samples):
+@pytest.mark.parametrize(("samples", "most"), [(1000, 0.012), (30_000, 0)])
+def test_scores_of_a_few_values(samples, most):
     """A tie of scores is no copy of a sample: each fold holds some of every value."""
     grid = TopLabel(STATED, TRUE > 0.5)
     error = [
         float((kind().fit(stated(samples)).transform(grid).confidence - TRUE).abs().mean())
         for kind in (AutoCalibration, IsotonicCalibration)
     ]
-    assert error[0] < max(1.3 * error[1], 0.012)
+    assert error[0] < max(1.3 * error[1], most)
+
+
+def test_every_sample_is_held_out_once(generated, monkeypatch):
+    """Of one fold alone the weights would depend on which samples are in it."""
+    val = generated(6000, classes=2)
+    split, _ = fit_mixture._split(val, 5)
+    assert split.rows.sort().values.tolist() == list(range(6000))
+    monkeypatch.setattr(fit_mixture, "_MOST_HELD_OUT", 2 * 3000)
+    split, _ = fit_mixture._split(val, 5)
+    assert len(split.held_out) == 3
+    assert len(split.rows) == len(split.rows.unique()) == 3000
 
 
 def test_beyond_the_limit_dear_members_have_a_sample_of_the_rows(generated, monkeypatch):

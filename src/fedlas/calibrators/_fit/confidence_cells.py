@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.state import doubles, zeros
 
 _HALVINGS = 60
 # Larger shifts of log-odds give a confidence of 0 or 1 in float64.
@@ -141,11 +142,7 @@ def held_out_length(
         steps = _replay(cells, log_odds[test], groups[test].nonzero(), paths[-1])
         losses.append([float(_log_loss(step, correct[test]).sum()) for step in steps])
     longest = max(len(loss) for loss in losses)
-    total = torch.tensor(
-        [loss + [loss[-1]] * (longest - len(loss)) for loss in losses],
-        dtype=torch.float64,
-        device="cpu",
-    ).sum(dim=0)
+    total = doubles([loss + [loss[-1]] * (longest - len(loss)) for loss in losses]).sum(dim=0)
     best = int(total.argmin())
 
     # Whether the gain of that number exceeds its standard error over the samples.
@@ -190,7 +187,7 @@ def _shift_to(log_odds: Tensor, share: float) -> float:
 
 def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
     """Return log-odds ``(N,)`` of the predicted class after division by the temperature; infinite for one class."""
-    result = torch.empty(len(logits), dtype=torch.float64, device="cpu")
+    result = zeros(len(logits))
     for part, rows in double_rows(logits):
         top = rows.argmax(dim=1, keepdim=True)
         behind = (rows - rows.gather(1, top)) / temperature
@@ -207,10 +204,8 @@ def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
-    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform.
-
-    Newton's method from 0. The log-odds are a concave, rising function of ``s``, so steps never pass the root.
-    """
+    """Return ``s`` in ``(0, 1]`` with log-odds ``goal`` of ``s * rows``; near 0 where they would be below uniform."""
+    # Newton's method from 0. The log-odds are a concave, rising function of s, so steps never pass the root.
     behind = rows - rows.gather(1, top)
     goal = goal.clamp(min=-math.log(rows.shape[1] - 1))
     scale = torch.full_like(goal, _LEAST_SCALE)

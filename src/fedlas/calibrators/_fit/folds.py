@@ -36,6 +36,13 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
     return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
 
 
+def evenly(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, at even distances."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
+
+
 def sample_numbers(
     logits: Tensor, target: Tensor, features: Tensor | None = None
 ) -> NDArray[np.int64]:
@@ -130,11 +137,8 @@ def stratified_folds(
 def _shuffled(
     logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
 ) -> NDArray[np.int64]:
-    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it.
-
-    The permutation applies to samples ordered by a score that rounding hardly changes. A checksum of the numbers
-    would be another one after any rounding.
-    """
+    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
+    # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
     np.minimum.at(label, number, labels)
     found = (
@@ -183,10 +187,8 @@ def _dealt(
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:
-    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision.
-
-    Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
-    """
+    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    # Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
     # + 0.0 turns -0.0 into 0.0
     numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)
     return np.fromiter(

@@ -19,6 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedlas.calibrators._fit.state import zeros
+
 _MOST_STEPS = 100
 _MOST_PRODUCTS = 1000
 _MOST_HALVINGS = 60
@@ -285,9 +287,7 @@ def mixture_weights(
     Returns:
         Weights ``(K,)``, float64, summing to 1; and whether the bound was reached.
     """
-    prior = (
-        torch.zeros(parts.shape[1], dtype=torch.float64, device="cpu") if prior is None else prior
-    )
+    prior = zeros(parts.shape[1]) if prior is None else prior
     weights = torch.full_like(prior, 1 / len(prior)) if start is None else start
     total = float(counts.sum() + prior.sum())
     if start is None and len(prior) <= _FEW:
@@ -302,10 +302,8 @@ def mixture_weights(
 
 
 def _newton(parts: Tensor, counts: Tensor, prior: Tensor, weights: Tensor, total: float) -> Tensor:
-    """Return weights near the maximum: of the objective less ``n sum_k w_k``, which needs no constraint on their sum.
-
-    A barrier worth a quarter of the gap keeps them above 0.
-    """
+    """Return weights near the maximum of the objective less ``n sum_k w_k``, which needs no constraint on their sum."""
+    # Worth a quarter of the gap; it keeps them above 0.
     barrier = prior + _GAP / 4 / len(prior)
 
     def loss(weights: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import double_rows, row_moments
+from fedlas.calibrators._fit.state import ones, zeros
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax, softmax
 
@@ -55,7 +56,7 @@ def log_odds(logits: Tensor) -> Tensor:
 
 def class_columns(logits: Tensor) -> Tensor:
     """Return probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
-    columns = torch.empty(logits.shape[1], logits.shape[0], dtype=torch.float64, device="cpu")
+    columns = zeros(logits.shape[1], logits.shape[0])
     for part, rows in double_rows(logits):
         columns[:, part] = softmax(rows).T
     return columns
@@ -84,13 +85,9 @@ def floored_log(probs: Tensor, floor: Tensor | float) -> Tensor:
 
 def padded_columns(numbers: Tensor, size: Tensor, rest: float | None = None) -> Tensor:
     """Return the numbers of each class as a column, filled up with ``rest`` or the last number."""
-    parts = numbers.split(size.tolist())
-    most = int(size.max())
-    columns = []
-    for part in parts:
-        filler = part[-1:] if rest is None else part.new_tensor([rest])
-        columns.append(torch.cat([part, filler.expand(most - len(part))]))
-    return torch.stack(columns, dim=1)
+    place = torch.arange(int(size.max()), device=size.device).unsqueeze(1)
+    columns = numbers[size.cumsum(0) - size + torch.minimum(place, size - 1)]
+    return columns if rest is None else columns.where(place < size, rest)
 
 
 def padded_edges(edges: Tensor) -> Tensor:
@@ -161,17 +158,16 @@ class OneVsRestLogistic:
         self._classes = classes
         self._positive = positive
         self._negative = negative
-        one = torch.ones(len(logits), dtype=torch.float64, device="cpu")
-        self._weights = one if weights is None else weights
+        self._weights = ones(len(logits)) if weights is None else weights
         self._samples = self._weights.sum(dim=-1)[..., None, None]
         shape = (len(classes), len(free))
         moments = row_moments(logits, self._weights, lambda rows: self._features(rows).flatten(1))
         self._mean, self._deviation = (each.unflatten(-1, shape) for each in moments)
         self._free = free.double()
         self._shape = (len(classes), len(free) + 1)
-        zeros = torch.zeros(self._shape, dtype=torch.float64, device="cpu")
-        self._hold = zeros[0] + HOLD if hold is None else hold
-        self.start = self.to_standard(zeros if anchor is None else anchor.expand(self._shape))
+        zero = zeros(self._shape)
+        self._hold = zero[0] + HOLD if hold is None else hold
+        self.start = self.to_standard(zero if anchor is None else anchor.expand(self._shape))
         self._hessian = self._factor = torch.empty(0)  # until the first evaluation
         self._kept: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
@@ -190,26 +186,22 @@ class OneVsRestLogistic:
 
     def objectives(self, point: Tensor) -> Tensor:
         """Return the contribution of each class to the value at ``point``, ``(K,)``."""
-        parameters = point.view(self._shape)
-        # A factor fixed at 0 is that far from its anchor, whatever its place in the point holds.
-        free = parameters * torch.cat([self._free, self._free.new_ones(1)])
-        away = free - self.start.view(self._shape)
-        total = 0.5 * (self._hold * away.square()).sum(dim=1)
-        for design, label, weights in self._rows():
-            scores = (design * parameters).sum(dim=2)
-            total += (weights * (softplus(scores) - label * scores)).sum(dim=0)
-        return total / self._samples.flatten()
+        self.evaluate(point)
+        # A factor fixed at 0 is that far from its anchor, though its place in the point holds the anchor.
+        fixed = self.start.view(self._shape)[:, :-1] * (1 - self._free)
+        away = 0.5 * (self._hold[:-1] * fixed.square()).sum(dim=1) / self._samples.flatten()
+        return self._values + away
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient."""
         parameters = point.unflatten(-1, self._shape)
-        value = torch.zeros(point.shape[:-1], dtype=torch.float64, device="cpu")
+        values = zeros(parameters.shape[:-1])
         slope = torch.zeros_like(parameters)
         hessian = parameters.new_zeros(*parameters.shape, self._shape[1])
         for design, label, weights in self._rows():
             scores = (design * parameters.unsqueeze(-3)).sum(dim=-1)
             # softplus does not overflow for large scores, and keeps the digits of small losses.
-            value += (weights * (softplus(scores) - label * scores)).sum(dim=(-2, -1))
+            values += (weights * (softplus(scores) - label * scores)).sum(dim=-2)
             probs = scores.sigmoid()
             slope += (((probs - label) * weights).unsqueeze(-1) * design).sum(dim=-3)
             weighted = (probs * (1 - probs) * weights).unsqueeze(-1) * design
@@ -219,8 +211,8 @@ class OneVsRestLogistic:
         away = (point - self.start).unflatten(-1, self._shape)
         self._hessian = hessian / self._samples.unsqueeze(-1) + ridge.diag_embed()
         self._factor = torch.linalg.cholesky(self._hessian)
-        value = value / self._samples[..., 0, 0] + 0.5 * (ridge * away.square()).sum(dim=(-2, -1))
-        return value, (slope / self._samples + ridge * away).flatten(-2)
+        self._values = values / self._samples[..., 0] + 0.5 * (ridge * away.square()).sum(dim=-1)
+        return self._values.sum(dim=-1), (slope / self._samples + ridge * away).flatten(-2)
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
@@ -281,7 +273,7 @@ def fit_one_vs_rest(
         Float64 ``(C, F + 1)``, or of each fit, and a bool.
     """
     classes = torch.arange(logits.shape[1], device="cpu")
-    one = torch.ones(len(classes), dtype=torch.float64, device="cpu")
+    one = ones(len(classes))
     positive, negative = labels or (one, 0 * one)
     count = features(logits[:1].cpu().double()).shape[2]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError
+from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_predictions
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
@@ -70,11 +71,7 @@ def blocks(parts: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
 
 def weights_of(val: Predictions) -> Tensor:
     """Return the weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
-    return (
-        torch.ones(val.num_samples, dtype=torch.float64, device="cpu")
-        if val.weights is None
-        else val.weights
-    )
+    return ones(val.num_samples) if val.weights is None else val.weights
 
 
 def map_rows(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.calibrators._fit.minimize import minimize_all
-from fedlas.calibrators._fit.state import Numbers, must
+from fedlas.calibrators._fit.state import Numbers, must, zeros
 
 _CHUNK = 2**21
 """Scores of a chunk of rows: 16 MiB."""
@@ -20,26 +20,16 @@ _FLOOR = 1e-3
 """Least spread ``p (1 - p)`` of a class in the metric of the search."""
 
 
-@dataclass(frozen=True, eq=False)
-class Regressions:
-    """Some regressions ``softmax(e^a o + x U + c)``, one after the other.
+Regressions = tuple[Tensor, Tensor, Tensor]
+"""Factors ``a (B,)``, weights ``U (B, R, C)`` and offsets ``c (B, C)`` of ``softmax(e^a o + x U + c)``."""
 
-    Attributes:
-        factor: ``a (B,)``.
-        weight: ``U (B, R, C)``.
-        bias: ``c (B, C)``.
-    """
 
-    factor: Tensor
-    weight: Tensor
-    bias: Tensor
-
-    def scores(self, inputs: Tensor, offsets: Tensor) -> Tensor:
-        """Return scores ``(n, B, C)`` of inputs ``x (n, R)`` and offsets ``o (n, B, C)``."""
-        problems, rank, classes = self.weight.shape
-        product = inputs @ self.weight.transpose(0, 1).reshape(rank, problems * classes)
-        scaled = self.factor.exp().unsqueeze(1) * offsets
-        return product.view(-1, problems, classes) + self.bias + scaled
+def residual_log_probs(fits: Regressions, inputs: Tensor, offsets: Tensor) -> Tensor:
+    """Return log-probabilities ``(n, B, C)`` of inputs ``x (n, R)`` and offsets ``o (n, B, C)``."""
+    factor, weight, bias = fits
+    product = inputs @ weight.transpose(0, 1).flatten(1)
+    scores = product.unflatten(1, bias.shape) + bias
+    return (scores + factor.exp().unsqueeze(1) * offsets).log_softmax(dim=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +64,7 @@ class ResidualProblem:
         part, offset, ridge = which
         classes = self.log_probs.shape[1]
         rank = self.inputs.shape[1]
-        start = torch.zeros(
-            len(part), 1 + classes + rank * classes, dtype=torch.float64, device="cpu"
-        )
+        start = zeros(len(part), 1 + classes + rank * classes)
         curvature = self._curvature(part, offset, ridge)
         point = minimize_all(
             lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR
@@ -98,22 +86,18 @@ class ResidualProblem:
     def _split(self, point: Tensor) -> Regressions:
         classes = self.log_probs.shape[1]
         weight = point[:, 1 + classes :].view(len(point), -1, classes)
-        return Regressions(point[:, 0], weight, point[:, 1 : 1 + classes])
+        return point[:, 0], weight, point[:, 1 : 1 + classes]
 
     def _evaluate(self, which: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
         part, offset, ridge = which
         fits = self._split(point)
-        ridges = self.ridges[ridge].unsqueeze(2)
+        factor, weight, bias = fits
 
         # The penalties.
-        slope_u = ridges * fits.weight
-        slope_c = self.bias_ridge * fits.bias
-        slope_a = fits.factor.clone()
-        value = (
-            (fits.weight * slope_u).sum(dim=(1, 2))
-            + (fits.bias * slope_c).sum(dim=1)
-            + fits.factor.square()
-        )
+        slope_u = self.ridges[ridge].unsqueeze(2) * weight
+        slope_c = self.bias_ridge * bias
+        slope_a = factor.clone()
+        value = (weight * slope_u).sum(dim=(1, 2)) + (bias * slope_c).sum(dim=1) + factor.square()
         value /= 2
 
         # The likelihood.
@@ -122,7 +106,7 @@ class ResidualProblem:
             offsets = self._offsets(rows, part, offset)
             weights = self.weights[part, rows].T
             target = self.target[rows]
-            log_probs = fits.scores(inputs, offsets).log_softmax(dim=2)
+            log_probs = residual_log_probs(fits, inputs, offsets)
             index = target.view(-1, 1, 1).expand(-1, len(point), 1)
             value -= (log_probs.gather(2, index).squeeze(2) * weights).sum(dim=0)
             error = log_probs.exp_().scatter_add_(
@@ -130,9 +114,9 @@ class ResidualProblem:
             )
             error *= weights.unsqueeze(2)
             product = inputs.T @ error.view(len(error), -1)
-            slope_u += product.view(len(product), *fits.bias.shape).transpose(0, 1)
+            slope_u += product.unflatten(1, bias.shape).transpose(0, 1)
             slope_c += error.sum(dim=0)
-            slope_a += fits.factor.exp() * (error * offsets).sum(dim=(0, 2))
+            slope_a += factor.exp() * (error * offsets).sum(dim=(0, 2))
         return value, torch.cat([slope_a.unsqueeze(1), slope_c, slope_u.flatten(1)], dim=1)
 
     def _offsets(self, rows: slice, part: Tensor, offset: Tensor) -> Tensor:
@@ -143,10 +127,8 @@ class ResidualProblem:
         """Return a rough diagonal of the Hessian at 0, as if inputs and probabilities were independent."""
         # The parts hardly differ in this: the first one, of all samples, stands for them.
         first = torch.arange(self.factors.shape[1], device="cpu")
-        spread_c = torch.zeros(
-            len(first), self.log_probs.shape[1], dtype=torch.float64, device="cpu"
-        )
-        spread_a = torch.zeros(len(first), dtype=torch.float64, device="cpu")
+        spread_c = zeros(len(first), self.log_probs.shape[1])
+        spread_a = zeros(len(first))
         for rows in self.chunks(len(first)):
             offsets = self._offsets(rows, 0 * first, first)
             weights = self.weights[0, rows]
@@ -185,12 +167,6 @@ class LinearBasis(Numbers):
     """
 
     shapes: ClassVar = {"mean": "D", "scale": "D", "rotation": "DR", "center": "R", "groups": ""}
-    mean: Tensor
-    scale: Tensor
-    rotation: Tensor
-    center: Tensor
-
-    groups: Tensor
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
@@ -219,10 +195,6 @@ class KernelBasis(Numbers):
     """
 
     shapes: ClassVar = {"landmarks": "LR", "width": "", "rotation": "LQ", "center": "Q"}
-    landmarks: Tensor
-    width: Tensor
-    rotation: Tensor
-    center: Tensor
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return kernel features ``(n, Q)`` of directions ``(n, R)``, whatever the group."""
@@ -254,10 +226,6 @@ class Offsets(Numbers):
     """
 
     shapes: ClassVar = {"temperature": "", "mean": "S", "deviation": "S", "coefficients": "S"}
-    temperature: Tensor
-    mean: Tensor
-    deviation: Tensor
-    coefficients: Tensor
 
     def scaled(self, rows: Tensor) -> Tensor:
         """Return log-probabilities at the one temperature ``(n, C)``."""
@@ -294,9 +262,6 @@ class Gate(Numbers):
     """
 
     shapes: ClassVar = {"precision": "R", "edge": "", "trust": ""}
-    precision: Tensor
-    edge: Tensor
-    trust: Tensor
 
     def forward(self, directions: Tensor) -> Tensor:
         """Return the gate ``(n, 1)`` of directions ``(n, R)``."""
@@ -315,19 +280,11 @@ class ResidualStack(Numbers):
     """
 
     shapes: ClassVar = {"factor": "K", "weight": "KRC", "bias": "KC", "offset": "K"}
-    factor: Tensor
-    weight: Tensor
-    bias: Tensor
-    offset: Tensor
 
     def forward(self, inputs: Tensor, log_probs: Tensor, factors: Tensor) -> Tensor:
         """Return log-probabilities ``(n, K, C)`` of inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
         offsets = log_probs.unsqueeze(1) * factors.index_select(1, self.offset).unsqueeze(2)
-        return (
-            Regressions(self.factor, self.weight, self.bias)
-            .scores(inputs, offsets)
-            .log_softmax(dim=2)
-        )
+        return residual_log_probs((self.factor, self.weight, self.bias), inputs, offsets)
 
     def only(self, chosen: list[int]) -> ResidualStack:
         """Return the stack of these regressions alone."""

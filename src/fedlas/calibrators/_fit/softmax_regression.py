@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlas.calibrators._fit.minimize import minimize
 from fedlas.calibrators._fit.rowwise import columns_of, row_moments
-from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.state import must, ones, zeros
 
 HOLD = 0.01
 """Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
@@ -129,8 +129,7 @@ class SoftmaxRegression:
     ) -> None:
         inputs = inputs.cpu()
         self._target = target.cpu()
-        ones = torch.ones(inputs.shape[:-1], dtype=torch.float64, device="cpu")
-        self._weights = ones if weights is None else weights
+        self._weights = ones(inputs.shape[:-1]) if weights is None else weights
         self._samples = self._weights.sum(dim=-1)[..., None, None]
         mean, deviation = row_moments(inputs, self._weights)
         # A point is W and c: two rows, or W with c as its last column.
@@ -229,10 +228,10 @@ class SoftmaxRegression:
 
     def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
-        value = torch.zeros(both.shape[:-2], dtype=torch.float64, device="cpu")
+        value = zeros(both.shape[:-2])
         slope = torch.zeros_like(both)
         curve = torch.zeros_like(both)
-        hessian = torch.zeros((), dtype=torch.float64, device="cpu")
+        hessian = zeros(())
         self._probs.clear()
         for part, columns in self._columns:
             log_probs = self._scores(both, columns).log_softmax(dim=-2)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
+from fedlas._core.files import read_json
 
 T = TypeVar("T")
 
@@ -32,9 +35,10 @@ def must(condition: object, text: str) -> None:
         raise ValueError(text)
 
 
-def scalar(value: float) -> Tensor:
-    """Return a number as a float64 buffer ``()``."""
-    return torch.tensor(value, dtype=torch.float64, device="cpu")
+zeros = partial(torch.zeros, dtype=torch.float64, device="cpu")
+ones = partial(torch.ones, dtype=torch.float64, device="cpu")
+doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+"""As those of torch: float64 on the CPU, whatever the defaults are; not every accelerator has float64."""
 
 
 class Numbers(nn.Module):
@@ -45,6 +49,9 @@ class Numbers(nn.Module):
     """
 
     shapes: ClassVar[dict[str, str]]
+    if TYPE_CHECKING:  # every buffer, without naming each again
+
+        def __getattr__(self, name: str) -> Tensor: ...
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
@@ -91,7 +98,7 @@ def load_map(
     must(kind is not None and isinstance(state, dict), "the state must be that of a map")
     numbers = {name: read_array(state, name) for name in state}
     columns = [classes] if features is None else [classes, features]
-    probe = [torch.zeros(2, each, dtype=torch.float64, device="cpu") for each in columns]
+    probe = [zeros(2, each) for each in columns]
     try:
         # Numbers are checked before it is called: hostile shapes could take gigabytes.
         row_map = _built(kind, numbers, classes, parts)
@@ -124,6 +131,17 @@ def _built(
     return module
 
 
+def read_saved(path: str | Path, writer: str) -> Any:
+    """Return the plain values of a file that the ``save`` of a class wrote."""
+    try:
+        return read_json(path)
+    except FileNotFoundError as error:
+        raise InputError("the file must exist", path, "Check the path.") from error
+    except (OSError, ValueError) as error:
+        expected = f"the file must be JSON written by {writer}.save"
+        raise InputError(expected, f"{path} ({error})", "Save it again.") from error
+
+
 def read_array(state: Mapping[str, Any], name: str) -> Tensor:
     """Return the tensor that ``state[name]`` lists: int64 of whole numbers, else float64.
 
@@ -134,7 +152,7 @@ def read_array(state: Mapping[str, Any], name: str) -> Tensor:
         numbers = torch.tensor(state[name], device="cpu")
         must(numbers.dtype != torch.bool, "a truth value")
         if numbers.dtype != torch.int64:
-            numbers = torch.tensor(state[name], dtype=torch.float64, device="cpu")
+            numbers = doubles(state[name])
     except (TypeError, RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     must(numbers.isfinite().all(), f"{name} must be finite numbers")

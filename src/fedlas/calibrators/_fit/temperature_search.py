@@ -151,15 +151,9 @@ class _Point:
 
 
 class _ScaledNLL:
-    """The mean NLL of ``scale * z``, where ``z`` are the logits divided by their spread, so that no size overflows.
+    """The mean NLL of ``scale * z``, where ``z`` are the logits divided by their spread, so that no size overflows."""
 
-    It is convex in the scale. Its slope ``mean_i (E_p[z_i] - z_i[y_i])``, where ``p`` is the softmax of ``scale z_i``,
-    is increasing.
-
-    Attributes:
-        spread: Root mean square distance of a logit from its row's mean; 0 if the logits of every row are equal. It is
-            the scale of the given logits.
-    """
+    # It is convex in the scale. Its slope mean_i (E_p[z_i] - z_i[y_i]), where p is the softmax of scale z_i, rises.
 
     def __init__(self, val: Predictions) -> None:
         self.val = val
@@ -171,6 +165,7 @@ class _ScaledNLL:
         square = sum(
             float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered
         )
+        # Root mean square distance of a logit from its row's mean: the scale of the given logits.
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.
         self._columns = columns_of(
