@@ -215,6 +215,18 @@ def _levels(studies: Mapping[str, str], metric: str) -> Table:
     return table_of(["data", "method", *sources.values(), here], rows, text=(0, 1))
 
 
+def _elsewhere(data: Sequence[str]) -> Table:
+    """Every published figure of data that no study here is of."""
+    heads = {"data": "data", "model": "network", "method": "method", "accuracy": "accuracy %", "ece": "ECE %",
+             "adaptive_ece": "adaptive ECE %", "source": "source", "note": "note"}  # fmt: skip
+    rows = [
+        [row[key] or DASH for key in heads] for row in published_numbers() if row["data"] in data
+    ]
+    return table_of(
+        [*heads.values(), "here"], [[*row, "not run"] for row in rows], text=(0, 1, 2, 6, 7, 8)
+    )
+
+
 def _corrupted(study: str) -> Table:
     """Each method on clean and on corrupted images: means over the corruptions, then over the seeds that have them."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -640,7 +652,7 @@ _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
     "setting": _settings, "calibrated": _calibrated, "published": _published, "levels": _levels,
-    "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
+    "elsewhere": _elsewhere, "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
 }  # fmt: skip
 
 

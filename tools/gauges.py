@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 SOURCE = Path(__file__).parents[1] / "src" / "fedlas"
 LAB_COMMANDS = {
-    "bench", "bench_group", "data", "diagnose", "init", "listing_lab", "ood", "pack", "report", "shift", "train",
-    "tune", "uncertainty",
+    "bench", "bench_group", "compare_runs", "data", "diagnose", "init", "listing_lab", "ood", "pack", "report", "shift",
+    "train", "tune", "uncertainty",
 }  # fmt: skip
 IGNORED = ast.Load | ast.Store | ast.Del
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

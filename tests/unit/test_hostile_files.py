@@ -19,7 +19,6 @@ from fedlas.deploy.monitor.state import read_state
 from fedlas.errors import InputError
 from fedlas.lab.data.sets.mnist import load_mnist
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.yaml_text import read_yaml
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import PACK_MARK, RunFolder
 
@@ -30,7 +29,6 @@ READERS = {
     "monitor.json": Monitor,
     "state.json": lambda path: read_state(path, {}, {}),
     "recipe.yaml": lambda path: load_recipe(str(path)),
-    "best.yaml": read_yaml,
     "m.safetensors": lambda path: CalibratedModel.load(path, None),
 }
 

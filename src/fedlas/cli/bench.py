@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
-from fedlas.cli.compare_runs import add_calibrators, show_comparison
+from fedlas.cli.compare_runs import add_calibrators
 from fedlas.cli.report import report_folder, require_report_packages
 from fedlas.lab.benches.executors import EXECUTORS, Executor
 from fedlas.lab.benches.run_all import run_all
@@ -19,7 +19,9 @@ from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
 from fedlas.lab.report.after_calibrators import check_calibrators
+from fedlas.lab.report.result import bench_result
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.present.table import show_blocks
 
 _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
@@ -47,6 +49,8 @@ def add_bench(add: AddSubcommand) -> None:
         "print every run with its steps and folder, without running it (default: run)",
     )
     flag(parser, "--details", "print every number and how to read it (default: verdict and table)")
+    title = "title of the report, or of a group's comparison (default: it names the recipe)"
+    option(parser, "--title", "TEXT", title, default="")
     add_executor(parser)
 
 
@@ -130,8 +134,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
                 f"Leave {flag} out.",
             )
         options[key] = value
-    executor: Executor = EXECUTORS.build(args.executor, options)
-    return executor
+    return EXECUTORS.build(args.executor, options)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -141,8 +144,9 @@ def _bench(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    options = {"calibrators": args.calibrators, "executor": executor, "details": args.details}
-    return bench_group(group, **chosen, **options)
+    names = ("calibrators", "details", "title")
+    options = {name: getattr(args, name) for name in names}
+    return bench_group(group, **chosen, executor=executor, **options)
 
 
 def bench(
@@ -154,6 +158,7 @@ def bench(
     calibrators: Sequence[str] = (),
     executor: Executor | None = None,
     details: bool = False,
+    title: str = "",
 ) -> int:
     """Run a recipe with several losses and seeds, and report; return 1 if a run failed, which stops no other."""
     # Plan the runs and say how many are left.
@@ -173,26 +178,15 @@ def bench(
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
-    if not outcome.finished:
-        for run, error in list(outcome.failed.items())[:1]:
-            reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
-            raise InputError(
-                "a run must finish",
-                f"{len(outcome.failed)} failed, {run} first: {reason}",
-                f"See error.txt in the folders in {folder}.",
-            )
-        raise InputError(
-            "a run must be free",
-            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
-            "Wait for them, or choose another --out.",
-        )
+    outcome.check_finished(folder)
     # Report what finished.
     if is_main_process():
-        report_folder(folder, details=details)
+        report_folder(folder, details=details, heading=title, failures=outcome.failed)
         if calibrators:
-            show_comparison([folder], calibrators, folder)
+            _show_comparison([folder], calibrators, folder, name=title, failures=outcome.failed)
     if outcome.failed:
-        failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
+        noted = all(RunFolder(folder / name).error_path.is_file() for name in outcome.failed)
+        failed = f"failed: {', '.join(outcome.failed)}{' (see error.txt in each)' * noted}"
         say(failed, style="bold red", wrap=True, stderr=True)
     return 1 if outcome.failed else 0
 
@@ -206,9 +200,10 @@ def bench_group(
     **options: Any,
 ) -> int:
     """Run every recipe of a group; return 1 if a run failed, or a recipe could not be run, which stops no other."""
-    calibrators = options.get("calibrators", ())
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
+    calibrators = options.get("calibrators", ())
+    title = options.pop("title", "")
     planned = group.plan(losses=losses, seeds=seeds, out=out)
     status = 0
     failed: list[str] = []
@@ -228,17 +223,38 @@ def bench_group(
     if failed:
         say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
     if losses or len({tuple(recipe.methods) for recipe in group.recipes}) == 1:
-        _compare_recipes(group, out, calibrators, left_out=failed)
+        _compare_recipes(group, out, calibrators, title=title, left_out=failed)
     say(*(f"then: {command}" for command in group.then), stderr=True)
     return status
 
 
 def _compare_recipes(
-    group: Group, out: Path | None, calibrators: Sequence[str], *, left_out: Sequence[str]
+    group: Group,
+    out: Path | None,
+    calibrators: Sequence[str],
+    *,
+    title: str,
+    left_out: Sequence[str],
 ) -> None:
     """Print the recipes of a group, whose methods are the same, side by side."""
     folders = [group.folder(each, out) for each in group.recipes if each.name not in left_out]
     if len(folders) > 1 and is_main_process():
         say("", f"{group.name}: {len(folders)} recipes", style="bold")
         place = out or Path("runs") / Path(group.name).stem
-        show_comparison(folders, calibrators or ["raw"], place)
+        _show_comparison(folders, calibrators or ["raw"], place, name=title)
+
+
+def _show_comparison(
+    folders: Sequence[Path],
+    calibrators: Sequence[str],
+    out: Path,
+    *,
+    name: str = "",
+    failures: Mapping[str, str] | None = None,
+) -> None:
+    """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
+    reasons = {folders[0].name: failures or {}}
+    result = bench_result(folders, calibrators, name=name, failures=reasons)
+    show_blocks(result.blocks())
+    page, table, *_ = result.write(out)
+    say(f"comparison: {page}", f"            {table}")

@@ -45,6 +45,13 @@ def add_compare_runs(add: AddSubcommand) -> None:
         const="markdown",
         help="the same as --format markdown (default: --format)",
     )
+    text = (
+        "over several benches, also the probability that one method is better, by Bayesian signed ranks; differences "
+        "up to X, in units of the metric, are equivalent (0.005 of an ECE is half a point; default: none)"
+    )
+    option(parser, "--rope", "X", text, type=float)
+    title = "title of the tables (default: the recipe, or the number of data sets)"
+    option(parser, "--title", "TEXT", title, default="")
     text = "also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches (default: none)"
     option(parser, "--plot", "FILE", text, nargs="+", type=Path, default=[])
     add_replicates(parser)
@@ -57,30 +64,25 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
     option(parser, "--calibrators", "NAME", text, nargs="+", default=[])
 
 
-def show_comparison(folders: Sequence[Path], calibrators: Sequence[str], out: Path) -> None:
-    """Print finished benches side by side, and write the table for print and the figures."""
-    result = bench_result(folders, calibrators)
-    show_blocks(result.blocks())
-    page, table, *_ = result.write(out)
-    say(f"comparison: {page}", f"            {table}")
-
-
 def _compare_runs(args: argparse.Namespace) -> int:
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
         raise InputError("a folder of a bench must be named", args.names, "Name its --out first.")
     result = _result(args, folders, pairs)
+    metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
+    ropes = [] if args.rope is None else [args.rope]
+    bayes = [result.bayes_table(metric, rope, pairs) for rope in ropes for metric in metrics]
     if pairs and len(folders) == 1:
         return _differences(args, result, pairs)
-    metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
     for path in args.plot:
         write_picture(result.figure(metrics[0]).figure, path)
-    tables = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
+    blocks: list[Block] = [result.pairs_table(pairs, metric) for metric in metrics if pairs]
     if not pairs and args.format == "latex":
         say(*result.to_latex(metrics).split("\n"))
-    else:
-        _show(args, tables or result.blocks(metrics, details=args.details))
+    elif not pairs:
+        blocks = result.blocks(metrics, details=args.details)
+    _show(args, [*blocks, *bayes])
     return 0
 
 
@@ -90,20 +92,22 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
         show_blocks(blocks, as_markdown=args.format == "markdown", details=args.details)
     for block in blocks:
         if args.format == "latex" and isinstance(block, Table):
-            say(*latex(block, caption=f"{block.title}. {caption}").split("\n"))
+            text = f"{block.title}. {caption or ' '.join(block.notes)}"
+            say(*latex(block, caption=text).split("\n"))
 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.calibrators or list(dict.fromkeys(named)) or ["raw"]
+    about = {"replicates": args.replicates, "name": args.title}
     if args.stage == "raw":
-        return bench_result(folders, calibrators, replicates=args.replicates)
+        return bench_result(folders, calibrators, **about)
     if args.calibrators or any("@" in pair for pair in pairs):
         raise InputError(
             "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
         )
-    return bench_result(folders, [args.stage], named=False, replicates=args.replicates)
+    return bench_result(folders, [args.stage], named=False, **about)
 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import fedlas
@@ -13,7 +14,7 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
 from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
 from fedlas.lab.report.model import ReportModel
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.report.verdict import answers, missing_notes, short_legend
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out, test_part
@@ -63,8 +64,9 @@ def report_folder(
     details: bool = False,
     language: str | None = None,
     heading: str = "",
+    failures: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and path."""
+    """Print verdict and table of a bench folder or a run, and write its report; ``failures`` are reasons by run."""
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
@@ -75,12 +77,15 @@ def report_folder(
                 "In Python: fedlas.report(predictions).to_latex().",
             )
         return _report_run(folder, heading, replicates=replicates, details=details)
-    written = write_report(folder, replicates=replicates, heading=heading)
+    model = read_report(folder, replicates=replicates, failures=failures)
+    # Shown first: on a full disk the page cannot be written.
     if language is not None:
-        table = short_bench_table(written.model, aurc=True)
+        table = short_bench_table(model, aurc=True)
         say(*(latex(table) if language == "latex" else markdown(table)).split("\n"))
+        write_report(model, heading=heading)
         return 0
-    show_bench(written.model, details=details)
+    show_bench(model, details=details)
+    written = write_report(model, heading=heading)
     say(f"report: {written.html}")
     if details:
         say(f"        {written.markdown}  {written.csv}")

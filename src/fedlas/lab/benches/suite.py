@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedlas._core.check import InputError, suggestion
 from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run, plan
-from fedlas.lab.recipes.recipe import Recipe, load_recipe
+from fedlas.lab.recipes.recipe import Recipe, listed, load_recipe, refuse_unknown
 from fedlas.lab.recipes.text import is_group, read_content
 from fedlas.lab.runs.bench_folder import check_bench_folder
 from fedlas.lab.runs.forecast import Forecast, forecast, train_size
@@ -80,16 +79,9 @@ def load_group(
     if not is_group(content):
         recipe = load_recipe(name, overrides)
         return Group(name, recipe.title, (recipe.with_data_root(data).with_trackers(trackers),))
-    for key in content:
-        if key not in _KEYS:
-            raise InputError(
-                f"a group may have {', '.join(_KEYS)}", repr(key), suggestion(str(key), _KEYS)
-            )
-    for key in ("recipes", "methods", "seeds", "then"):
-        if key in content and not (isinstance(content[key], list) and content[key]):
-            raise InputError(
-                f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...]."
-            )
+    refuse_unknown("", content, _KEYS)
+    for key in content.keys() - {"title"}:
+        listed(content[key], f"{key} of a group")
     # The command line counts more than the group, and the group more than its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
     changes = {

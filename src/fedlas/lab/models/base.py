@@ -16,9 +16,10 @@ Builder = Callable[..., nn.Module]
 is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``. If the module has a method
 ``fit_inputs(images)``, it gets normalized training images ``(N, C, H, W)`` once, before training."""
 
-MODELS: Registry[Builder] = Registry("model", rows=False)
+MODELS: Registry[Builder] = Registry("model", rows=False, tokens=False)
 """Models by name; each family is registered by its own module. Metadata ``rows`` is true of those that take rows of
-features ``(N, D)``, with ``in_channels`` D and ``image_size`` 1."""
+features ``(N, D)``, with ``in_channels`` D and ``image_size`` 1; ``tokens`` of those that take ``(N, K, L)`` of
+:func:`fedlas._core.tokens.token_array`."""
 
 LIBRARIES: Registry[Callable[[str], Builder]] = Registry("model library")
 """Models of other libraries: ``LIBRARIES["timm"]`` builds ``"timm:NAME"``. :func:`fedlas.features.find_head` finds the

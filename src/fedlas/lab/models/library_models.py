@@ -1,4 +1,4 @@
-"""Models of other libraries: ``timm:NAME``, and image classifiers of Hugging Face by a local checkpoint."""
+"""Models of other libraries: ``timm:NAME``, and classifiers of images or texts of Hugging Face by a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
+from fedlas._core.tokens import FIELDS
 from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, check_dropout
 
 
@@ -111,21 +112,21 @@ def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
     return open_names, sorted(about["unexpected_keys"])
 
 
-@MODELS.register("hf", url="https://huggingface.co/docs/transformers")
+@MODELS.register("hf", tokens=True, url="https://huggingface.co/docs/transformers")
 def build_hf(
     num_classes: int, in_channels: int, *, image_size: int = 224, checkpoint: str | None = None
 ) -> nn.Module:
-    """Image classifier of transformers, built from a local checkpoint's ``config.json``; ``model.weights`` fills it.
+    """Classifier of images or texts of transformers, by a checkpoint's ``config.json``; ``model.weights`` fills it.
 
     Args:
         num_classes: ``C``; a head of another number starts untrained.
-        in_channels: Channels of an image; those of the checkpoint.
-        image_size: Height and width of an image; that of the checkpoint, if it is bound to one.
+        in_channels: Channels of an image, those of the checkpoint; or fields of tokens.
+        image_size: Height and width of an image, that of the checkpoint if it is bound to one; or length of a text.
         checkpoint: Folder that ``save_pretrained`` wrote, which must be given. Nothing is downloaded, and no code in it
             is run.
 
     Raises:
-        InputError: If there is no such folder, it is no image classifier's, or channels or size differ from its own.
+        InputError: If there is no such folder, it is no such classifier's, or channels or size differ from its own.
     """
     if checkpoint is None or not (Path(checkpoint) / "config.json").is_file():
         expected = "model.checkpoint must be a folder with the config.json of a model"
@@ -137,15 +138,26 @@ def build_hf(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
         config.num_labels = num_classes
-        model: nn.Module = transformers.AutoModelForImageClassification.from_config(
-            config, trust_remote_code=False
-        )
+        known = require("transformers.models.auto.modeling_auto", extra="hf")
+        of_images = config.model_type in known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        kind = "Image" if of_images else "Sequence"
+        auto = getattr(transformers, f"AutoModelFor{kind}Classification")
+        model: nn.Module = auto.from_config(config, trust_remote_code=False)
     except (
         Exception
     ) as error:  # transformers raises many kinds for a configuration it does not know
-        expected = "the checkpoint must be of an image classifier that transformers knows"
+        expected = (
+            "the checkpoint must be of a classifier of images or texts that transformers knows"
+        )
         got = f"{checkpoint} ({' '.join(str(error).split())[:200]})"
         raise InputError(expected, got, "Choose another checkpoint.") from error
+    if not of_images:
+        most = getattr(config, "max_position_embeddings", None) or image_size
+        if in_channels not in (2, len(FIELDS)) or image_size > most:
+            got = f"inputs of shape ({in_channels}, {image_size})"
+            fix = "Set data.tokenizer=module:function, with truncation in it."
+            raise InputError(f"the model takes tokens of at most {most} places", got, fix)
+        return take_tokens(model)
     channels = getattr(config, "num_channels", in_channels)
     size = getattr(config, "image_size", image_size)
     if channels != in_channels or size != image_size:
@@ -153,3 +165,28 @@ def build_hf(
         fix = f"Set data.channels={channels} and data.crop={size} or data.image_size={size}."
         raise InputError(expected, f"{in_channels} channels, {image_size} x {image_size}", fix)
     return model
+
+
+def take_tokens(model: nn.Module) -> nn.Module:
+    """Return the model, which from now on takes an array of :func:`fedlas._core.tokens.token_array` in place of fields.
+
+    State:
+        Adds a hook to the model that passes the fields by their names.
+    """
+    model.register_forward_pre_hook(_by_name, with_kwargs=True)
+    return model
+
+
+def _by_name(
+    model: nn.Module, inputs: tuple[Tensor], _: Any
+) -> tuple[tuple[()], dict[str, Tensor]]:
+    fields = inputs[0].long()
+    if bool((fields != inputs[0]).any()):
+        fix = "Leave out losses that mix inputs, and studies that add noise to them."
+        raise InputError("tokens must be whole numbers", "tokens that were changed", fix)
+    words = getattr(getattr(model, "config", None), "vocab_size", None)
+    if words is not None and bool((fields[:, 0] >= words).any()):
+        fix = "Use the tokenizer of the checkpoint."
+        largest = int(fields[:, 0].max())
+        raise InputError(f"ids must be below the {words:,} of the model", largest, fix)
+    return (), dict(zip(FIELDS, fields.unbind(1), strict=False))

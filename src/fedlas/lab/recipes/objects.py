@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.registry import Registry
+from fedlas._core.tokens import token_array
+from fedlas.features import find_head
 from fedlas.lab.data import Images, Source
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.files import Items
+from fedlas.lab.models.library_models import take_tokens
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
 _CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
@@ -31,11 +34,13 @@ class Objects:
             builds the registered model of the recipe.
         losses: Functions that build losses, by name; called as ``model`` with ``num_classes``, ``num_samples``,
             ``num_epochs`` and ``num_features``.
+        tokens: Whether inputs are fields of tokens, which the model takes by their names.
     """
 
     source: Source
     model: Callable[..., nn.Module] | None = None
     losses: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    tokens: bool = False
 
     def build(self, kind: str, name: str, options: Mapping[str, Any], **offered: Any) -> nn.Module:
         """Build the model, or the loss of that name."""
@@ -44,9 +49,27 @@ class Objects:
         registry.add(name.lower(), function)
         module = registry.build(name.lower(), options, **offered)
         if not isinstance(module, nn.Module):
-            fix = "Return a torch.nn.Module."
-            raise InputError(f"the function of {kind} {name} must build it", describe(module), fix)
-        return module
+            raise InputError(
+                f"the function of {kind} {name} must build it",
+                describe(module),
+                "Return a torch.nn.Module.",
+            )
+        return _TokenModel(module) if self.tokens and kind == "model" else module
+
+
+class _TokenModel(nn.Module):
+    """A model that takes fields of tokens by name, with one input: the model of a run has no other."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = take_tokens(model)
+
+    def forward(self, tokens: Tensor) -> Any:
+        return self.model(tokens)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head, which is looked for here first."""
+        return find_head(self.model)
 
 
 def recipe_of_objects(
@@ -65,7 +88,8 @@ def recipe_of_objects(
     Args:
         train: Pair ``(inputs, target)`` of arrays or tensors, or a ``TensorDataset``: float32 of any shape, or uint8
             images ``(N, channels, H, W)``. Another map-style ``Dataset`` of ``(tensor, class index)`` is read sample by
-            sample; each sample of an epoch has a seed of its own for torch's global generator.
+            sample; each sample of an epoch has a seed of its own for torch's global generator. Inputs may be the output
+            of a tokenizer of transformers, whose fields the model takes by their names.
         val: As ``train``; epochs and calibrators are chosen on it.
         test: As ``train``.
         model: Function that builds the model; it may take ``num_classes``. None builds the registered ``model_name``.
@@ -87,8 +111,11 @@ def recipe_of_objects(
     """
     content = {key: dict(value) for key, value in (settings or {}).items()}
     if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
-        expected = f"settings of the data must be among {', '.join(_CHANGES)}"
-        raise InputError(expected, wrong[0], "Divide the data before it is passed.")
+        raise InputError(
+            f"settings of the data must be among {', '.join(_CHANGES)}",
+            wrong[0],
+            "Divide the data before it is passed.",
+        )
     parts = {
         key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
     }
@@ -105,9 +132,13 @@ def recipe_of_objects(
     recipe = recipe_from(name, {"title": f"{name}, passed in Python", **content})
     for loss in losses or {}:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
-            expected = "a loss must be named with lower-case letters, digits and + . _ -"
-            raise InputError(expected, repr(loss), "Rename it: its runs get folders of that name.")
-    return replace(recipe, objects=Objects(source, model, losses or {}))
+            raise InputError(
+                "a loss must be named with lower-case letters, digits and + . _ -",
+                repr(loss),
+                "Rename it: its runs get folders of that name.",
+            )
+    tokens = isinstance(train, tuple | list) and isinstance(train[0], Mapping)
+    return replace(recipe, objects=Objects(source, model, losses or {}, tokens))
 
 
 def part_of(data: Any, name: str) -> Part:
@@ -120,15 +151,16 @@ def part_of(data: Any, name: str) -> Part:
         data = data.tensors
     if not isinstance(data, tuple | list) or len(data) != 2:
         return Items.of(data, name)
-    inputs, target = map(torch.as_tensor, data)
+    inputs, target = data
+    inputs = torch.as_tensor(token_array(inputs) if isinstance(inputs, Mapping) else inputs)
+    target = torch.as_tensor(target)
     if inputs.dtype != torch.uint8:
         inputs = inputs.float()
     if target.is_floating_point() or target.is_complex():
-        fix = "Number the classes from 0."
-        raise InputError(f"labels of {name} must be whole numbers", describe(target), fix)
-    return Images(_shaped(inputs), target.long())
-
-
-def _shaped(inputs: Tensor) -> Tensor:
-    """Return one number a sample as rows of one feature."""
-    return inputs[:, None] if inputs.ndim == 1 else inputs
+        raise InputError(
+            f"labels of {name} must be whole numbers",
+            describe(target),
+            "Number the classes from 0.",
+        )
+    # One number a sample is a row of one feature.
+    return Images(inputs[:, None] if inputs.ndim == 1 else inputs, target.long())

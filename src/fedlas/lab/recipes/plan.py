@@ -13,8 +13,8 @@ import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data.base import option_names
-from fedlas.lab.models.base import builder_of
-from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.lab.models.base import MODELS, builder_of
+from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe, refuse_unknown
 from fedlas.lab.train.config import check_select
 from fedlas.lab.train.tracking import check_trackers
 from fedlas.losses import LOSSES
@@ -144,6 +144,13 @@ def plan(
     if objects is None or objects.model is None:
         model = builder_of(recipe.model.name)
         _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
+        takers = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
+        if recipe.data.options.get("tokenizer") is not None and recipe.model.name not in takers:
+            raise InputError(
+                "the model must take tokens",
+                recipe.model.name,
+                f"Choose one of: {', '.join(takers)}; or data.encoder in place of data.tokenizer.",
+            )
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
@@ -163,12 +170,8 @@ def plan(
 
 def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
     """Refuse an option that is not among ``options``; the nearest key of the section is suggested."""
-    for key in config.options:
-        if key not in options:
-            names = sorted(options | {field.name for field in fields(config)} - {"options"})
-            raise InputError(
-                "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names)
-            )
+    names = {field.name for field in fields(config)} - {"options"}
+    refuse_unknown(section, config.options, sorted(options | names))
 
 
 _SIZES = {"num_classes", "in_channels", "image_size"}
@@ -204,8 +207,11 @@ def build_loss(
     if name != run.loss and (
         run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)
     ):
-        expected = "a variant must have a new name of lower-case letters, digits and + . _ -"
-        raise InputError(expected, f"{run.loss!r} for {name!r}", f"Call it e.g. {name}-variant.")
+        raise InputError(
+            "a variant must have a new name of lower-case letters, digits and + . _ -",
+            f"{run.loss!r} for {name!r}",
+            f"Call it e.g. {name}-variant.",
+        )
     offered: dict[str, Any] = {
         "num_classes": num_classes,
         "num_samples": num_samples,
@@ -219,14 +225,18 @@ def build_loss(
     )
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
-        expected = f"features can be chosen for a loss that needs them, unlike {run.loss}"
-        raise InputError(expected, f"features={run.features!r} for {name}", "Leave it out.")
-    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-        expected = (
-            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
-            "for batches of any size"
+        raise InputError(
+            f"features can be chosen for a loss that needs them, unlike {run.loss}",
+            f"features={run.features!r} for {name}",
+            "Leave it out.",
         )
-        raise InputError(expected, repr(reduction), "Leave it out.")
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise InputError(
+            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
+            "for batches of any size",
+            repr(reduction),
+            "Leave it out.",
+        )
     return loss
 
 
@@ -238,9 +248,10 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
     """
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
-        fix = "Add --set data.cross_fit=2; the models together cost one more training, with 3 two."
         raise InputError(
-            f"data.cross_fit must say how many models make the targets of {run.loss}", "none", fix
+            f"data.cross_fit must say how many models make the targets of {run.loss}",
+            "none",
+            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
         )
     return taker
 

@@ -72,8 +72,11 @@ class DataConfig:
             if (value := getattr(self, name)) is not None:
                 check_count(f"data.{name}", value, low=low)
         if check_number("data.val_size", self.val_size) <= 0:
-            expected = "data.val_size must be above 0, since epochs and temperature are never chosen on the test part"
-            raise InputError(expected, self.val_size, "Hold out e.g. 0.1 of the training part.")
+            raise InputError(
+                "data.val_size must be above 0, since epochs and temperature are never chosen on the test part",
+                self.val_size,
+                "Hold out e.g. 0.1 of the training part.",
+            )
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError(
@@ -136,9 +139,10 @@ def typed(kind: type[T], content: Any, section: str) -> T:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, InputError):  # of the dataclass itself, which says more
             raise error.__cause__ from None
-        reason = str(error).replace("`$", f"`{section}")
         raise InputError(
-            f"{section} must hold values of the right types", reason, "Correct the value."
+            f"{section} must hold values of the right types",
+            str(error).replace("`$", f"`{section}"),
+            "Correct the value.",
         ) from error
     return instance
 
@@ -227,10 +231,9 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
     """Return the name of a recipe and the content of its file with overrides, for :func:`recipe_from`."""
     short, content = read_content(name)
     if is_group(content):
-        got = f"the group {name!r} of {len(content['recipes'])}"
         raise InputError(
             "the name must be that of one recipe",
-            got,
+            f"the group {name!r} of {len(content['recipes'])}",
             "Run it with fedlas bench, or name one of them.",
         )
     for override in overrides:
@@ -299,27 +302,26 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     ready["model"] = replace(typed(ModelConfig, model, "model"), bayesian=bayesian or None)
 
     if "methods" in content:
-        ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
+        ready["methods"] = [str(method) for method in listed(content["methods"], "methods")]
     if "seeds" in content:
-        ready["seeds"] = [
-            check_count("seeds", s, low=0) for s in _listed(content["seeds"], "seeds")
-        ]
+        ready["seeds"] = [check_count("seeds", s, low=0) for s in listed(content["seeds"], "seeds")]
     ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
     ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
 
     # Checks that need several sections.
     recipe = Recipe(name=name, **ready)
     if recipe.model.tune == "head" and (recipe.model.bayesian or recipe.train.average == "swa"):
-        expected = "model.tune=head takes neither model.bayesian nor train.average=swa"
-        fix = "Both change the weights before the head: leave them out, or write model.tune=full."
-        raise InputError(expected, "both" if recipe.model.bayesian else "swa", fix)
+        raise InputError(
+            "model.tune=head takes neither model.bayesian nor train.average=swa",
+            "both" if recipe.model.bayesian else "swa",
+            "Both change the weights before the head: leave them out, or write model.tune=full.",
+        )
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
-        expected = (
-            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place"
-        )
         raise InputError(
-            expected, recipe.optimizer.weight_decay, "Write --set optimizer.weight_decay=0."
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            recipe.optimizer.weight_decay,
+            "Write --set optimizer.weight_decay=0.",
         )
     return recipe
 
@@ -337,10 +339,13 @@ def _options_by_name(
     return {str(name): dict(options or {}) for name, options in named.items()}
 
 
-def _listed(value: Any, name: str) -> list[Any]:
+def listed(value: Any, name: str) -> list[Any]:
+    """Return a list; anything else, or an empty one, is refused."""
     if isinstance(value, list) and value:
         return value
-    raise InputError(f"{name} must be a list of at least one", value, f"Write e.g. {name}: [...].")
+    raise InputError(
+        f"{name} must be a list of at least one", value, f"Write e.g. {name.split()[0]}: [...]."
+    )
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:

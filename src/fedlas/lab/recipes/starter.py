@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.resources import files
 
+from fedlas._core.extras import require
 from fedlas.lab.data.splits import FEWEST_VALIDATION
 from fedlas.lab.data.survey import Survey
-from fedlas.lab.train.config import TrainConfig
 
 _LARGEST = 64
 """Pixels a side: larger images are made smaller, so that a first run takes minutes on a CPU."""
@@ -60,76 +61,15 @@ def choose_settings(contents: Survey) -> Starter:
 
 def starter_recipe(contents: Survey, chosen: Starter) -> str:
     """Return the recipe as YAML, with a comment at each choice."""
-    parts = ", ".join(
-        f"{part} {sum(by_class.values()):,}" for part, by_class in contents.counts.items() if part
-    )
-    data = [
-        (
-            "root",
-            _quoted(str(contents.root)),
-            f"{contents.images:,} images{f': {parts}' if parts else ''}",
-        ),
-        (
-            "channels",
-            str(contents.channels),
-            "gray" if contents.channels == 1 else "color; 1 for gray",
-        ),
-        (
-            "val_size",
-            str(chosen.val),
-            "of the training images, drawn by the seed: chooses epoch and temperature",
-        ),
-        ("flip", "false", "true if a mirrored image keeps its class"),
-    ]
-    if chosen.streamed:
-        data[:0] = [("name", "image-folder", "reads images when they are needed")]
-        data[2:2] = [
-            ("resize", str(round(chosen.size * 8 / 7)), "shorter side in pixels"),
-            ("crop", str(chosen.size), "what the model gets; larger shows more and takes longer"),
-            ("train_crop", "random", "or random-resized, which zooms, too"),
-        ]
-    else:
-        data[:0] = [("name", "folder", "reads all images into memory once")]
-        data[2:2] = [("image_size", str(chosen.size), "shorter side in pixels")]
-        data += [("crop_padding", "0", "4 moves training images by up to 4 pixels")]
-    tested = "its own part" if parts else "a fifth of the images, the same for every seed"
-    train = [
-        ("epochs", str(chosen.epochs), f"of {chosen.train:,} images to train on"),
-        ("batch_size", str(chosen.batch), ""),
-        (
-            "precision",
-            TrainConfig().precision,
-            "bf16 is faster where the GPU or processor computes it",
-        ),
-        ("select", "accuracy", "on validation images: which epoch is kept"),
-    ]
-    return f"""\
-# A start, written by fedlas init. Every line may be changed.
-title: {_quoted(contents.root.name or "images")}
-data:
-{_lines(data)}
-  # Test part: {chosen.test:,} images, {tested}.
-# A small network, quick on a CPU. Others: fedlas list models.
-model: {{name: resnet8, width: {chosen.width}}}
-# A bench compares these. With fewer than five seeds no method is called best.
-methods: [ce, ls, fedlas]
-seeds: [0, 1, 2, 3, 4]
-losses:
-  ls: {{alpha: 0.05}}
-  fedlas: {{alpha: 0.05, beta: 4}}
-optimizer: {{name: sgd, lr: {0.1 if chosen.batch > 32 else 0.05}, momentum: 0.9, weight_decay: 0.0005}}
-schedule: {{name: milestones, milestones: [0.5, 0.75], factor: 0.1}}
-train:
-{_lines(train)}
-"""
-
-
-def _lines(entries: list[tuple[str, str, str]]) -> str:
-    """Return keys, values and aligned comments; a long value does not push the others' comments away."""
-    texts = [(f"  {key}: {value}", comment) for key, value, comment in entries]
-    width = max(len(text) for text, _ in texts if len(text) < 30)
-    return "\n".join(
-        f"{text:<{width}}  # {comment}" if comment else text for text, comment in texts
+    jinja = require("jinja2", extra="bench")
+    text = (files("fedlas.lab.recipes") / "starter.yaml.j2").read_text(encoding="utf-8")
+    counts = {part: sum(by_class.values()) for part, by_class in contents.counts.items() if part}
+    parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    return jinja.Template(text, trim_blocks=True, keep_trailing_newline=True).render(
+        contents=contents,
+        chosen=chosen,
+        parts=parts,
+        quoted=_quoted,
     )
 
 

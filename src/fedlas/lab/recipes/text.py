@@ -46,8 +46,11 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
         return Path(name).stem, copy.deepcopy(_contents(name)[0])
     names = shipped_names()
     if name not in names:
-        expected = "the name must be a recipe of the package or the path of a .yaml file"
-        raise InputError(expected, repr(name), suggestion(name, names))
+        raise InputError(
+            "the name must be a recipe of the package or the path of a .yaml file",
+            repr(name),
+            suggestion(name, names),
+        )
     if name in _shipped():
         return name, copy.deepcopy(_contents(name)[0])
     content, published = _contents(name.removesuffix(PUBLISHED))
@@ -170,8 +173,9 @@ def _read(name: str) -> dict[str, Any]:
             raise InputError("the file must exist", name, "Check the path.")
         return _parsed(Path(name))
     if name not in _shipped():
-        expected = "extends must name a recipe of the package"
-        raise InputError(expected, repr(name), suggestion(name, _shipped()))
+        raise InputError(
+            "extends must name a recipe of the package", repr(name), suggestion(name, _shipped())
+        )
     return copy.deepcopy(_read_shipped(name))
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fedlas._core.extras import require
-from fedlas._core.files import no_device
 
 _MOST_CHARACTERS = 200_000
 _MOST_LEVELS = 50
@@ -29,18 +27,6 @@ _CORE_SCHEMA = {
 is 8, ``1:30:00`` is 5400 and ``no`` is false."""
 
 
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, UTF-8.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: As :func:`parse_yaml`.
-        MissingExtraError: Without PyYAML.
-    """
-    with no_device(path).open(encoding="utf-8") as file:
-        return parse_yaml(file.read(_MOST_CHARACTERS + 1))
-
-
 def dump_yaml(value: Any, **options: Any) -> str:
     """Return YAML text that both YAML 1.1 and :func:`parse_yaml` read as ``value``.
 
@@ -51,8 +37,7 @@ def dump_yaml(value: Any, **options: Any) -> str:
     Raises:
         MissingExtraError: Without PyYAML.
     """
-    text: str = require("yaml", extra="bench").dump(value, Dumper=_dumper(), **options)
-    return text
+    return require("yaml", extra="bench").dump(value, Dumper=_dumper(), **options)
 
 
 def parse_yaml(text: str) -> Any:
@@ -91,12 +76,16 @@ def _loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
-                what = (
-                    f"more than {_MOST_LEVELS} levels"
-                    if self.levels == _MOST_LEVELS
-                    else "an alias: write it out"
+                raise yaml.composer.ComposerError(
+                    None,
+                    None,
+                    (
+                        f"more than {_MOST_LEVELS} levels"
+                        if self.levels == _MOST_LEVELS
+                        else "an alias: write it out"
+                    ),
+                    mark,
                 )
-                raise yaml.composer.ComposerError(None, None, what, mark)
             self.levels += 1
             node = super().compose_node(parent, index)
             self.levels -= 1

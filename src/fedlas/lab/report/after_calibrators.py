@@ -144,8 +144,11 @@ def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After
     stored = _stored(folder)
     if not all(is_file(folder.part_path(part)) for part in ("val", "test")):
         if stored is None or not stored.after.keys() >= {*names}:
-            fix = "Keep the runs' predictions, or compare after temperature."
-            raise InputError("calibrators need predictions of every run", folder.path, fix)
+            raise InputError(
+                "calibrators need predictions of every run",
+                folder.path,
+                "Keep the runs' predictions, or compare after temperature.",
+            )
         return {name: stored.after[name] for name in names}
     now = _Kept(_digest(folder, "val"), _digest(folder, "test"), folder.num_bins)
     if stored is not None and replace(stored, after={}) == now:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
-from fedlas.lab.report.verdict import marks_notes, missing_notes, noise_notes, spread_note
+from fedlas.lab.report.verdict import all_notes
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -22,13 +22,6 @@ from fedlas.stats.estimates import is_calibration_error
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
-_DATA = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "tiny-imagenet": "Tiny-ImageNet",
-    "imagenet": "ImageNet",
-}
-_MODELS = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
 _METRICS = ("accuracy", "ece", "adaptive_ece")
 _LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
 
@@ -115,8 +108,7 @@ def long_table(model: ReportModel) -> Table:
     word = "auto" if model.after == AUTO else "after T"
     columns = (*before.columns, *(replace(c, title=f"{c.title} {word}") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
-    notes = (spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model))
-    return Table(columns, rows, f"{model.summary.recipe}: test set", notes)
+    return Table(columns, rows, f"{model.summary.recipe}: test set", tuple(all_notes(model)))
 
 
 def runs_table(summary: Summary) -> Table:
@@ -186,6 +178,11 @@ def published_numbers() -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
+def _letters(name: object) -> str:
+    """Return a name of data or a model as a registry and a paper both write it."""
+    return str(name).lower().replace("-", "")
+
+
 def published_table(summary: Summary) -> Table | None:
     """Return published numbers before temperature, of the model of the runs if there are any; None if there are none.
 
@@ -195,14 +192,13 @@ def published_table(summary: Summary) -> Table | None:
     config = next(filter(None, configs), None)
     if config is None or "model" not in config:
         return None
-    data = _DATA.get(str(config["data"]["name"]))
-    model = _MODELS.get(str(config["model"]["name"]))
+    data, model = (_letters(config[section]["name"]) for section in ("data", "model"))
     rows = [
         row
         for row in published_numbers()
-        if row["data"] == data and row["method"] in summary.methods
+        if _letters(row["data"]) == data and row["method"] in summary.methods
     ]
-    rows = [row for row in rows if row["model"] == model] or rows
+    rows = [row for row in rows if _letters(row["model"]) == model] or rows
     if not rows:
         return None
     keys = ("method", "source", "protocol", "model", *_METRICS, "note")
@@ -214,5 +210,8 @@ def published_table(summary: Summary) -> Table | None:
         f"{key.replace('_', ' ').replace('ece', 'ECE')}{' %' * (key in _METRICS)}" for key in keys
     ]
     return table_of(
-        heads, cells, title=f"Published numbers on {data}, test set", text=(0, 1, 2, 3, 7)
+        heads,
+        cells,
+        title=f"Published numbers on {rows[0]['data']}, test set",
+        text=(0, 1, 2, 3, 7),
     )

@@ -10,14 +10,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas._core.check import InputError, suggestion
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import LIGHT, legend_outside
 from fedlas.present.table import DASH, Column, Table, column, table_of
-from fedlas.stats import PairedTest, holm, mean_interval, paired_t_test, seeds_needed
-
-LEVEL = 0.05
+from fedlas.stats import ALPHA, PairedTest, holm, mean_interval, paired_t_test, seeds_needed
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def sentence(difference: Difference, metric: str) -> str:
     first, second = difference.pair
     n = len(difference.seeds)
     if difference.holm is None:
-        return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
-    if difference.holm > LEVEL:
+        return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
+    if difference.holm > ALPHA:
         needed = difference.needed
         more = "" if needed is None else f" About {needed} seeds would show one of this size."
         return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
@@ -127,13 +126,16 @@ def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
     """
     first, _, second = pair.partition(":")
     if not first or not second or first == second:
-        fix = "Write e.g. fedlas:ls for FedLAS minus LS."
-        raise InputError("a pair must be A:B", repr(pair), fix)
+        raise InputError(
+            "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+        )
     for method in (first, second):
         if method not in summary.methods:
-            fix = suggestion(method, summary.methods)
-            got = f"{method!r} in {summary.folder}"
-            raise InputError("a method must have a finished run", got, fix)
+            raise InputError(
+                "a method must have a finished run",
+                f"{method!r} in {summary.folder}",
+                suggestion(method, summary.methods),
+            )
     return first, second
 
 
@@ -144,8 +146,9 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         row for row in zip(summary.seeds, *columns, strict=True) if not any(map(math.isnan, row))
     ]
     if not both:
-        fix = "Run both with the same seeds."
-        raise InputError("a pair must have a seed in common", ":".join(pair), fix)
+        raise InputError(
+            "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+        )
     seeds, first, second = zip(*both, strict=True)
     gaps = [a - b for a, b in zip(first, second, strict=True)]
     test: PairedTest = paired_t_test(first, second)
@@ -156,7 +159,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     needed = None
     with suppress(InputError):  # no difference, or one that no affordable number of seeds finds
         needed = seeds_needed(result.mean, stdev(gaps))
-    interval = mean_interval(gaps, confidence_level=1 - LEVEL)
+    interval = mean_interval(gaps, confidence_level=1 - ALPHA)
     return replace(result, interval=interval, needed=needed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from statistics import fmean, stdev
 
 from fedlas.lab.report.after_calibrators import AUTO
 from fedlas.lab.runs.folder import UnreadableError
-from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
 
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
+_CLASS = re.compile(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))")
+"""Class of an error before its text, of which a reader needs the name at most."""
 Key = tuple[str, str]
 """Metric and stage."""
 
@@ -53,6 +56,15 @@ class ReportModel:
             zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True)
         )
         return [value for seed in self.seeds[method] if not isnan(value := by_seed[seed])]
+
+    def by_seed(
+        self, about: Column, stage: str = "test"
+    ) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """Return values by seed and noise floors of the methods, in the unit of a column, for a figure."""
+        scale = 100 if about.unit else 1
+        values = {m: [scale * v for v in self.values(m, about.metric, stage)] for m in self.methods}
+        floors = {m: self.noise(m, about, stage).floor_value for m in self.methods if values[m]}
+        return values, {m: scale * floor for m, floor in floors.items() if floor is not None}
 
     def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
         """Return the interval, noise floor and calibration test over the same runs."""
@@ -185,6 +197,26 @@ def report_model(
         return fmean(model.values(method, "nll") or [float("inf")])
 
     return replace(model, methods=tuple(sorted(model.methods, key=nll)))
+
+
+def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
+    """Return the summary with the reasons of runs that failed, also where nothing could be written in their folders.
+
+    Args:
+        summary: The runs, as read from their folders.
+        failures: Reason of each run that failed in this process, by its name; it replaces what the folder says.
+    """
+    finished = {run.name for run in summary.runs}
+    reasons = {each.name: each.reason for each in summary.failed} | dict(failures)
+    return replace(
+        summary,
+        failed=tuple(
+            Problem(name, _CLASS.sub("", reasons[name]))
+            for name in sorted(reasons.keys() - finished)
+        ),
+        unfinished=tuple(name for name in summary.unfinished if name not in failures),
+        unreadable=tuple(each for each in summary.unreadable if each.name not in failures),
+    )
 
 
 def mark_of(method: str, comparison: Comparison) -> Mark:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedlas._core.files import write_text
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, Chosen, RunResult
 from fedlas.plots import roc_curves, score_histogram
@@ -111,8 +112,8 @@ def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> l
                 )
                 for row in summary.ranked(method, data)
             )
-            n = len(summary.model.seeds[method])
-            heading = f"{method}, {n} seed{'s' * (n != 1)}: {summary.runs[0].data} vs {data}"
+            seeds = number_of(len(summary.model.seeds[method]), "seed")
+            heading = f"{method}, {seeds}: {summary.runs[0].data} vs {data}"
             tables.append(Table(heads, rows, heading))
     return tables
 

@@ -5,6 +5,7 @@ The page needs nothing else: no script, no network, light and dark, screen and p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from fedlas.lab.report.bench_tables import (
     runs_table,
     short_bench_table,
 )
-from fedlas.lab.report.model import ReportModel, report_model
+from fedlas.lab.report.model import ReportModel, report_model, with_failures
 from fedlas.lab.report.verdict import (
+    all_notes,
     answers,
     marks_notes,
     missing_notes,
@@ -53,8 +55,6 @@ from fedlas.present.table import (
 )
 from fedlas.stats.estimates import REPLICATES
 
-__all__ = ["Report", "collect", "write_report"]
-
 _CALIBRATORS = {"test_calibrated": "temperature scaling", AUTO: "auto"}
 
 
@@ -68,22 +68,37 @@ class Report:
     model: ReportModel
 
 
-def write_report(folder: str | Path, *, replicates: int = REPLICATES, heading: str = "") -> Report:
-    """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` there.
+def read_report(
+    folder: str | Path, *, replicates: int = REPLICATES, failures: Mapping[str, str] | None = None
+) -> ReportModel:
+    """Return the model of the report over a bench folder.
+
+    Args:
+        folder: A bench folder, see :func:`collect`.
+        replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
+        failures: As for :func:`~fedlas.lab.report.model.with_failures`.
+
+    Raises:
+        InputError: If nothing in it has finished, or there are too few replicates.
+    """
+    summary = with_failures(collect(folder), failures or {})
+    summary = with_estimates(summary, replicates=replicates)
+    return report_model(with_calibrators(summary, [AUTO], required=False))
+
+
+def write_report(model: ReportModel, *, heading: str = "") -> Report:
+    """Write ``report.md``, ``report.html`` and ``results.csv`` into the bench folder of a model.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
     bytes, but for the date of the page.
 
     Args:
-        folder: A bench folder, see :func:`collect`.
-        replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
+        model: From :func:`read_report`.
         heading: Title of the page; empty for one that names the recipe.
 
     Raises:
-        InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
+        InputError: If the folder cannot be written to.
     """
-    summary = with_estimates(collect(folder), replicates=replicates)
-    model = report_model(with_calibrators(summary, [AUTO], required=False))
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),
@@ -108,11 +123,7 @@ def markdown_report(model: ReportModel) -> str:
     ]
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
-    parts.append(
-        bullets(
-            [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
-        )
-    )
+    parts.append(bullets(all_notes(model)))
     if published := published_table(summary):
         parts += [f"## {published.title}", markdown(published)]
     runs = runs_table(summary)
@@ -176,15 +187,9 @@ def _by_seed(model: ReportModel, stage: str) -> list[Any]:
     pictures = []
     when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
     for about in (column("ece"), column("nll")):
-        scale = 100 if about.unit else 1
-        values = {
-            m: [scale * value for value in model.values(m, about.metric, stage)]
-            for m in model.methods
-        }
-        floors = {m: model.noise(m, about, stage).floor_value for m in model.methods if values[m]}
-        if floors:
-            shown = {method: scale * floor for method, floor in floors.items() if floor is not None}
-            ax = seed_values(values, floors=shown, label=f"{about.head}, {when}")
+        values, floors = model.by_seed(about, stage)
+        if any(values.values()):
+            ax = seed_values(values, floors=floors, label=f"{about.head}, {when}")
             pictures.append(
                 figure(ax, f"{about.title} {when}, one row per method with a dot for each seed")
             )

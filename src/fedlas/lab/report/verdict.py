@@ -25,6 +25,11 @@ _BASELINE = "ce"
 """The loss that needs nothing but a calibrator."""
 
 
+def number_of(count: int, word: str) -> str:
+    """Return ``"1 seed"`` or ``"2 seeds"``."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
 def title(summary: Summary) -> str:
     """Return the title of a report."""
     return f"Calibration benchmark: {summary.recipe}" if summary.recipe else "Calibration benchmark"
@@ -36,20 +41,20 @@ def what_was_run(summary: Summary) -> str:
     seeds = summary.seeds
     derived = summary.derived
     trained = [method for method in methods if method not in derived]
-    losses = "1 loss" if len(trained) == 1 else f"{len(trained)} losses"
     shown = (
         trained
         if len(trained) <= _MOST_NAMES
         else [*trained[:_MOST_NAMES], f"{len(trained) - _MOST_NAMES} more"]
     )
+    losses = "1 loss" if len(trained) == 1 else f"{len(trained)} losses"
     parts = [f"{losses} ({', '.join(shown)})"] if trained else []
     if derived:
         parts.append(
-            f"{len(derived)} method{'s' * (len(derived) != 1)} on top of finished runs ({', '.join(derived)})"
+            f"{number_of(len(derived), 'method')} on top of finished runs ({', '.join(derived)})"
         )
     word = "seed" if len(seeds) == 1 else "seeds"
     text = f"{' and '.join(parts)} with {word} {', '.join(map(str, seeds))}: "
-    text += f"{len(summary.runs)} finished run{'s' * (len(summary.runs) != 1)}"
+    text += number_of(len(summary.runs), "finished run")
     # Runs that are missing from the means are counted, so that a gap is visible in the first sentence.
     others = {
         "failed": summary.failed,
@@ -92,7 +97,7 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
         return f"{best}."
     # The first sentence says over how many seeds, which holds for all.
     first = about.metric == "nll" and stage == "test"
-    over = f" over {comparison.n} seed{'s' * (comparison.n != 1)}" if first else ""
+    over = f" over {number_of(comparison.n, 'seed')}" if first else ""
     if comparison.n < FEWEST_SEEDS:
         return f"{best}{f'{over}; only {FEWEST_SEEDS} or more can call one best' * first}."
     equal = [name for name in model.methods if name in comparison.not_distinguishable]
@@ -236,7 +241,7 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
         return {
             "": "One seed cannot show whether a difference is more than chance, so no method is marked as best"
         }
-    comparisons = f"{others} comparison{'s' * (others != 1)}"
+    comparisons = number_of(others, "comparison")
     texts: dict[Mark, str] = {
         "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {ALPHA:g} after Holm's "
         f"correction for {comparisons}",
@@ -279,6 +284,11 @@ def noise_notes(model: ReportModel) -> list[str]:
         *noise_legend(model.all_noise, several=several),
         *(f"{reason}." for reason in failure_reasons(model.summary)),
     ]
+
+
+def all_notes(model: ReportModel) -> list[str]:
+    """Return everything that stands below the tables of a report."""
+    return [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
 
 
 def missing_notes(model: ReportModel) -> list[str]:

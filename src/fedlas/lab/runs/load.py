@@ -102,7 +102,8 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
 
 def _check_encoder(run: Run) -> None:
     """Refuse to import the encoder of texts that a stranger's configuration names, unless the user names it too."""
-    encoder = run.recipe.data.options.get("encoder")
+    options = run.recipe.data.options
+    encoder = options.get("encoder") or options.get("tokenizer")
     if encoder is not None and os.environ.get(ENCODER) != encoder:
         raise InputError(
             f"{ENCODER} must name the encoder of the run's texts, which is imported and called",

@@ -55,9 +55,10 @@ def export_run(
     run = RunFolder(folder, data_root=data)
     trained = load_trained(run)
     if trained.run.recipe.model.bayesian is not None:
-        fix = "Export a run without model.bayesian."
         raise InputError(
-            "the model must say the same each time", f"{run.path}, which draws weights", fix
+            "the model must say the same each time",
+            f"{run.path}, which draws weights",
+            "Export a run without model.bayesian.",
         )
     calibration = fit_calibration(calibrate, run.predictions("val"))
     # The graph takes raw pixels, so the normalization goes into it.
@@ -175,9 +176,10 @@ def run_card(
     try:
         run = read_run(folder)
     except ValueError as error:
-        fix = "Rerun its fedlas command: it resumes."
         raise InputError(
-            "a card needs the folder of a finished run", f"{folder.path}: {error}", fix
+            "a card needs the folder of a finished run",
+            f"{folder.path}: {error}",
+            "Rerun its fedlas command: it resumes.",
         ) from error
     # The run's own files hold the card's facts about the model and its data.
     config = folder.config or {}

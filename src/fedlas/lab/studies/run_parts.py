@@ -33,13 +33,18 @@ def test_part(folder: Path) -> Predictions:
     """
     run = RunFolder(folder)
     if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
-        fix = f"Run fedlas report {folder}, or name one of its runs."
-        raise InputError("the folder must be that of one run", f"the bench {folder}", fix)
+        raise InputError(
+            "the folder must be that of one run",
+            f"the bench {folder}",
+            f"Run fedlas report {folder}, or name one of its runs.",
+        )
     if not is_run(run) and not is_file(run.part_path("test")):
         files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
-        got = f"{folder} with {few(files) if files else 'no file of predictions'}"
-        fix = "Name a file of predictions, or a run folder."
-        raise InputError("a folder must be that of a run", got, fix)
+        raise InputError(
+            "a folder must be that of a run",
+            f"{folder} with {few(files) if files else 'no file of predictions'}",
+            "Name a file of predictions, or a run folder.",
+        )
     return run.predictions("test")
 
 

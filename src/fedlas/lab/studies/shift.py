@@ -90,9 +90,10 @@ class _Measured:
     def __init__(self, trained: Trained, replicates: int) -> None:
         run = trained.run
         if run.recipe.data.corruption is not None:
-            got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
             raise InputError(
-                "the run must be one on clean test images", got, "Train one without it."
+                "the run must be one on clean test images",
+                f"{run.name} with data.corruption={run.recipe.data.corruption.name}",
+                "Train one without it.",
             )
         self.trained = trained.to(new_accelerator().device)
         self._replicates = replicates

@@ -12,8 +12,6 @@ from fedlas.lab.tune.space import Method, is_recipe_key, params_text
 from fedlas.lab.tune.study import Tuning, load_studies, with_variant
 from fedlas.present.table import Table, table_of
 
-__all__ = ["outcome_table", "ranked_trials", "write_best"]
-
 Ranked = Mapping[str, list[Any]]
 """Trials of each method that have ended, best first; those that diverged have the value None and come last."""
 

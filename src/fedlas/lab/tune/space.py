@@ -18,17 +18,6 @@ from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.recipes.text import parse_value
 from fedlas.losses import LOSSES
 
-__all__ = [
-    "Method",
-    "contains",
-    "distribution_of",
-    "is_recipe_key",
-    "methods_of",
-    "params_text",
-    "set_option",
-    "tuned_rows",
-]
-
 _SECTIONS = ("optimizer.", "schedule.", "model.")
 """Sections of a recipe whose keys may be tuned; other keys decide budget, data, objective or speed."""
 _TRAIN_KEYS = ("train.batch_size", "train.average_decay", "train.average_start")
@@ -64,11 +53,11 @@ def distribution_of(text: str, where: str) -> Any:
             return distributions.IntDistribution(int(low), int(high), log="log" in flags)
         return distributions.FloatDistribution(float(low), float(high), log="log" in flags)
     except ValueError as error:
-        expected = "a range must have two numbers, the lower one first, and lie above 0 for :log"
-        fix = (
-            "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces)."
-        )
-        raise InputError(expected, f"{where!r} ({error})", fix) from error
+        raise InputError(
+            "a range must have two numbers, the lower one first, and lie above 0 for :log",
+            f"{where!r} ({error})",
+            "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces).",
+        ) from error
 
 
 def tuned_rows() -> list[dict[str, str]]:
@@ -217,11 +206,12 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     for spec in specs:
         if spec not in used:
             key = spec.partition("=")[0]
-            expected = (
+            raise InputError(
                 f"{key} must be an option of {' or '.join(losses)}, a key of optimizer, schedule or model, or "
-                f"{', '.join(_TRAIN_KEYS)}"
+                f"{', '.join(_TRAIN_KEYS)}",
+                repr(spec),
+                suggestion(key, names),
             )
-            raise InputError(expected, repr(spec), suggestion(key, names))
     return methods
 
 

@@ -20,6 +20,7 @@ from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.begin import check_vacant, locked, settled
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder
@@ -29,16 +30,6 @@ from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS, evaluate
-
-__all__ = [
-    "STORAGE",
-    "Tuning",
-    "dry_run_study",
-    "load_studies",
-    "plan_tuning",
-    "run_study",
-    "with_variant",
-]
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
@@ -171,10 +162,11 @@ def plan_tuning(
             try:
                 tuning.runs(method, params=params)
             except InputError as error:
-                expected = f"every value of {method.name}'s ranges must be accepted"
-                got = f"{params_text(params)}: {str(error).rstrip('.')}"
-                fix = "Narrow the range with --space; whole numbers are low:high:int."
-                raise InputError(expected, got, fix) from error
+                raise InputError(
+                    f"every value of {method.name}'s ranges must be accepted",
+                    f"{params_text(params)}: {str(error).rstrip('.')}",
+                    "Narrow the range with --space; whole numbers are low:high:int.",
+                ) from error
     return tuning
 
 
@@ -182,13 +174,13 @@ def dry_run_study(tuning: Tuning) -> None:
     """Print what a study would do: the space, trials, runs and steps of every method."""
     seeds = len(tuning.seeds)
     epochs = tuning.recipe.train.epochs
-    counts = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds != 1)} x {epochs} epochs"
+    counts = f"{tuning.budget} trials x {number_of(seeds, 'seed')} x {epochs} epochs"
     say(f"{tuning.recipe.name}: {counts} for each method, {tuning.title}")
     for method in tuning.methods:
         runs = method.trials(tuning.budget) * seeds
         steps = forecast(tuning.runs(method)[0]).steps
         ahead = "" if steps is None else f", about {runs * steps:,} steps"
-        say(f"  {method.name}: {runs} run{'s' * (runs != 1)}{ahead}")
+        say(f"  {method.name}: {number_of(runs, 'run')}{ahead}")
         say(
             *(
                 f"    {key}: {text}, preset {method.preset[key]}"
@@ -215,7 +207,7 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
     """
     executor = executor or LocalExecutor(workers=1)
     example = tuning.runs(tuning.methods[0])[0]
-    executor.ready(Task.of(example, ""))  # refuses to be one of several processes
+    executor.ready(Task.of(example))  # refuses to be one of several processes
     data = data_fingerprint(example)
     accelerator = new_accelerator()
     local = isinstance(executor, LocalExecutor)
@@ -253,17 +245,21 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
             for m in tuning.methods
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        got = f"{tuning.folder / STORAGE} ({error})"
-        fix = "Choose another --out."
-        raise InputError(f"{STORAGE} must be a journal of optuna", got, fix) from error
+        raise InputError(
+            f"{STORAGE} must be a journal of optuna",
+            f"{tuning.folder / STORAGE} ({error})",
+            "Choose another --out.",
+        ) from error
 
 
 def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, Any]) -> None:
     """Refuse the study of other settings; queue the preset and, where the budget covers them, all settings."""
     if changes := differences(study.user_attrs.get("config", config), config):
-        got = f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}"
-        fix = "Use the old settings to resume (--trials and --losses may grow), or another --out."
-        raise InputError("the folder must hold the same study", got, fix)
+        raise InputError(
+            "the folder must hold the same study",
+            f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}",
+            "Use the old settings to resume (--trials and --losses may grow), or another --out.",
+        )
     study.set_user_attr("config", config)
     for setting in [method.inside, *(method.grid(tuning.budget) or [])]:
         study.enqueue_trial(setting, skip_if_exists=True)
@@ -307,7 +303,7 @@ def _run_round(
     errors: dict[str, str | None] = {}
     for method, study, trial in trials:
         runs = tuning.runs(method, trial.number, trial.params if trial.number else None)
-        tasks += [replace(Task.of(run, run.name), threads=threads, report=False) for run in runs]
+        tasks += [replace(Task.of(run), threads=threads, report=False) for run in runs]
         owners |= dict.fromkeys([run.name for run in runs], (method, study, trial, runs))
     progress = JointProgress(None, tasks)
     with progress, closing(executor.results(tasks, progress)) as ended:
@@ -315,17 +311,22 @@ def _run_round(
             progress.ended(result)
             reason = result.error or result.busy
             if reason is not None and not reason.startswith(DivergedError.__name__):
-                fix = "See its error.txt; the same command resumes, with fewer --workers if memory was short."
-                raise InputError("every run must finish", f"{result.name}: {reason}", fix)
+                raise InputError(
+                    "every run must finish",
+                    f"{result.name}: {reason}",
+                    "See its error.txt; the same command resumes, with fewer --workers if memory was short.",
+                )
             errors[result.name] = reason
             method, study, trial, runs = owners[result.name]
             if all(run.name in errors for run in runs):
                 error = next(filter(None, (errors[run.name] for run in runs)), None)
                 _tell(tuning, method, study, trial, runs, error)
     if len(errors) < len(tasks):
-        got = f"{len(errors)} results of {len(tasks)} runs"
-        fix = "Leave out wait=false."
-        raise InputError("the executor must wait for its runs", got, fix)
+        raise InputError(
+            "the executor must wait for its runs",
+            f"{len(errors)} results of {len(tasks)} runs",
+            "Leave out wait=false.",
+        )
 
 
 def _tell(

@@ -10,9 +10,11 @@ from rich.console import Console
 import fedlas
 from fedlas.cli import bench
 from fedlas.errors import InputError
+from fedlas.lab.benches.executors import base
 from fedlas.lab.benches.run_all import notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.report.report import read_report
 from fedlas.lab.runs.measure import alarms_of
 from fedlas.losses import LOSSES
 
@@ -81,6 +83,44 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     assert "Traceback" in (tmp_path / "failing-s0" / "error.txt").read_text()
     assert "Traceback" not in text
     assert not (tmp_path / "failing-s0" / "metrics.json").exists()
+
+
+def test_a_report_says_why_a_run_failed_that_could_not_note_it(
+    tmp_path, losses, capsys, monkeypatch
+):
+    def full(*_):
+        raise InputError("there must be space", "a full disk", "Free some.")
+
+    monkeypatch.setattr(base, "write_text", full)
+    options = {"losses": ["failing", "ce"], "seeds": [0], "out": tmp_path, "title": "Own title"}
+    assert bench.bench(RECIPE, **options) == 1
+    said = capsys.readouterr()
+    assert "failing-s0 failed: RuntimeError: [no luck]." in said.out
+    assert said.err.splitlines()[-1] == "failed: failing-s0"
+    assert "- failing-s0: RuntimeError: \\[no luck\\]" in (tmp_path / "report.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>Own title</h1>" in page
+    assert "RuntimeError: [no luck]" in page
+    # where the report itself cannot be written, its verdict is printed all the same
+    (tmp_path / "report.md").unlink()
+    (tmp_path / "report.md").mkdir()
+    with pytest.raises(InputError, match=r"report\.md"):
+        bench.bench(RECIPE, **options)
+    assert "failing-s0 failed: RuntimeError: [no luck]." in capsys.readouterr().out
+
+
+def test_reasons_are_for_readers(tmp_path, bench_of_ce, losses):
+    for name, text in (
+        ("ls", "fedlas._core.errors.InputError: a; got b. C."),
+        ("mbls", "torch.X: y"),
+    ):
+        (tmp_path / f"{name}-s0").mkdir()
+        (tmp_path / f"{name}-s0" / "error.txt").write_text(f"Traceback\n{text}\n")
+    summary = read_report(tmp_path, replicates=0).summary
+    assert [(p.name, p.reason) for p in summary.failed] == [
+        ("ls-s0", "a; got b. C."),
+        ("mbls-s0", "X: y"),
+    ]
 
 
 def test_finished_runs_are_skipped_and_failed_ones_tried_again(

@@ -106,7 +106,7 @@ def test_texts_are_encoded_by_the_users_function(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def encode(texts):\n    return [[len(t)] for t in texts]\n")
     assert load_dataset("texts", str(path), encoder="mine:encode").train.images.shape[1:] == (1,)
     for encoder, words in (
-        (None, "encoder must be module:function"),
+        (None, "one of data.encoder and data.tokenizer"),
         ("mine:other", "encoder must be module:function"),
         ("nowhere:encode", "encoder must be module:function"),
         ("builtins:len", r"must return features \(30, D\)"),

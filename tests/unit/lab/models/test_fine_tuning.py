@@ -140,7 +140,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, checkpoint):
 
 def test_another_kind_of_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="must be of an image classifier"):
+    with pytest.raises(InputError, match="the model takes tokens of at most 512 places"):
         build_model("hf", num_classes=2, in_channels=1, image_size=16, checkpoint=str(tmp_path))
 
 

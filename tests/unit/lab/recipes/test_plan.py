@@ -131,9 +131,9 @@ def test_what_is_not_used_is_not_in_the_configuration():
             {"losses": ["fedlas"]},
             "reduction must be 'mean' for fedlas",
         ),
-        (["data.train_siz=100"], {}, "'data.train_siz'. Did you mean 'train_size'"),
-        (["data.crop_paddin=1"], {}, "Did you mean 'crop_padding'"),
-        (["model.nam=resnet8"], {}, "Did you mean 'name'"),
+        (["data.train_siz=100"], {}, "'data.train_siz'. Did you mean 'data.train_size'"),
+        (["data.crop_paddin=1"], {}, "Did you mean 'data.crop_padding'"),
+        (["model.nam=resnet8"], {}, "Did you mean 'model.name'"),
         (
             ["train.select=true_ece"],
             {},

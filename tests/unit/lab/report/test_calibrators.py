@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 
@@ -158,6 +161,45 @@ def test_several_benches_have_ranks(benches, capsys, tmp_path):
     assert [Path(name).read_bytes()[:4] for name in names] == [b"%PDF", b"<?xm"]
     assert main([*command[:4], "ce@my-bias:ce@temperature", "--metrics", "nll", *FEW]) == 0
     assert re.search(r"ce@my-bias - ce@temperature +\d of 3 ", capsys.readouterr().out)
+
+
+class SignedRankTest:
+    """Stands for baycomp's: a higher score is better, and the first probability is that of the first method."""
+
+    @classmethod
+    def probs(cls, x, y, rope, *, random_state):
+        assert type(random_state) is int
+        left, right = ((gap > rope).mean() for gap in (x - y, y - x))
+        return (left, 1 - left - right, right) if rope else (left, right)
+
+
+def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "baycomp", SimpleNamespace(SignedRankTest=SignedRankTest))
+    folders = [benches / name for name in "abc"]
+    result = bench_result(folders, ["raw"])
+    gaps = []
+    for model in result.models.values():
+        ce, ls = (fmean(model.values(method, "nll")) for method in ("ce", "ls"))
+        gaps.append(ls - ce)
+    share = sum(gap > 0 for gap in gaps) / 3
+    row = [cell.value for cell in result.bayes_table("nll").rows[0]]
+    assert row == ["ce : ls", f"{share:.3f}", "0.000", f"{1 - share:.3f}"]
+    row = [cell.value for cell in result.bayes_table("nll", 9.0, ["ls:ce"]).rows[0]]
+    assert row == ["ls : ce", "0.000", "1.000", "0.000"]
+    higher = [cell.value for cell in result.bayes_table("accuracy", 0.0).rows[0]]
+    assert float(higher[1]) + float(higher[3]) <= 1
+    command = ["compare-runs", *map(str, folders), "ce:ls", *FEW, "--metrics", "nll", "--rope", "9"]
+    assert main([*command, "--title", "Own title"]) == 0
+    out = capsys.readouterr().out
+    assert "NLL, Own title: probabilities" in out
+    assert re.search(r"ce : ls +0.000 +1.000 +0.000", out)
+    assert main([*command, "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    check_latex(text)
+    assert "differences up to 9 are equivalent" in text
+    for wrong, match in (((-1.0, folders), "rope"), ((0.0, folders[:2]), "need 3 data sets")):
+        with pytest.raises(InputError, match=match):
+            bench_result(wrong[1], ["raw"]).bayes_table("nll", wrong[0])
 
 
 def test_latex_compiles(benches, capsys):

@@ -13,7 +13,7 @@ import rich.console
 from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.report import html_report, markdown_report, write_report
+from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
 from fedlas.lab.report.verdict import table_legend
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, failure_reasons, with_estimates
@@ -34,7 +34,7 @@ def measured(tmp_path_factory, bench_writer):
     folder = bench_writer(
         tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300
     )
-    return write_report(folder, replicates=REPLICATES)
+    return write_report(read_report(folder, replicates=REPLICATES))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_what_is_stale_is_computed_again(folder, change):
 def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
-    again = write_report(folder, replicates=REPLICATES)
+    again = write_report(read_report(folder, replicates=REPLICATES))
     assert [run.estimates for run in again.model.summary.runs] == [
         run.estimates for run in measured.model.summary.runs
     ]
@@ -180,7 +180,7 @@ def test_without_predictions_what_is_kept_is_taken(folder, measured):
 def test_without_either_there_is_a_dash_and_a_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
-    report = write_report(folder, replicates=REPLICATES)
+    report = write_report(read_report(folder, replicates=REPLICATES))
     (reason,) = failure_reasons(report.model.summary)
     assert (
         reason

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from dataclasses import replace
-from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,14 +16,16 @@ import fedlas
 from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table, short_bench_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.report import collect, html_report
+from fedlas.lab.report.report import collect, html_report, read_report
 from fedlas.lab.report.report import write_report as write_everything
 from fedlas.lab.report.verdict import answers
 from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal
 
-write_report = partial(write_everything, replicates=0)
+
+def write_report(folder):
+    return write_everything(read_report(folder, replicates=0))
 
 
 class Page(HTMLParser):

@@ -12,7 +12,7 @@ from fedlas.cli.report import show_bench
 from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import short_bench_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import read_report
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
@@ -143,7 +143,7 @@ def model(full_bench, tmp_path_factory):
     """Six methods with their intervals, one run of each, in a folder of their own."""
     folder = tmp_path_factory.mktemp("verdict") / "digits"
     shutil.copytree(full_bench, folder, ignore=shutil.ignore_patterns("*-s1", "*-s2"))
-    return write_report(folder, replicates=39).model
+    return read_report(folder, replicates=39)
 
 
 @pytest.mark.parametrize(

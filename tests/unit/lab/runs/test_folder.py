@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.runs import folder as room
 from fedlas.lab.runs.bench_folder import find_runs, run_folders
 from fedlas.lab.runs.folder import RunFolder
@@ -83,7 +83,7 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
 
     monkeypatch.setattr(room, "parse_yaml", counting("parsed", room.parse_yaml))
     monkeypatch.setattr(room, "file_digest", counting("hashed", room.file_digest))
-    write_report(tmp_path, replicates=39)
+    write_report(read_report(tmp_path, replicates=39))
     assert counted == {"parsed": 1, "hashed": 1}
 
 

@@ -11,7 +11,7 @@ from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.runs.bench_folder import find_runs, run_folders
 from fedlas.lab.runs.collect import collect, pack, write_pack
 from fedlas.lab.runs.folder import RUNS as PACK
@@ -24,7 +24,7 @@ def studies(runs, tmp_path_factory):
     """Six finished runs, without predictions and checkpoints: in folders, and packed without folders."""
     place = tmp_path_factory.mktemp("studies")
     folder = shutil.copytree(runs("shared"), place / "folders")
-    write_report(folder, replicates=39)
+    write_report(read_report(folder, replicates=39))
     for run in run_folders(folder):
         shutil.rmtree(run.predictions_path)
         run.checkpoint_path.unlink()
@@ -56,7 +56,7 @@ def planned(folder, *changes, losses=("ce", "ls"), seeds=(0, 1, 2)):
 
 def reported(folder):
     """Text of the three files of a report, without addresses and their words."""
-    report = write_report(folder, replicates=0)
+    report = write_report(read_report(folder, replicates=0))
     page = re.sub(r"<a .*?</a>", "", report.html.read_text())
     return report.csv.read_bytes(), report.markdown.read_text(), re.sub(" +", " ", page)
 
@@ -248,7 +248,7 @@ def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(pack
         packed,
         lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()},
     )
-    assert len(write_report(packed, replicates=0).model.summary.runs) == 6
+    assert len(write_report(read_report(packed, replicates=0)).model.summary.runs) == 6
     with pytest.raises(InputError, match=r"config\.yaml what it was made"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))
 

@@ -33,7 +33,6 @@ class Task:
 
     Attributes:
         run: The run, with absolute folder.
-        label: Text in front of its messages.
         command: The command of the bench, for ``environment.json``.
         folder: Working folder of the bench; other machines must see it at the same path.
         environment: Environment variables to set.
@@ -44,7 +43,6 @@ class Task:
     """
 
     run: Run
-    label: str
     command: tuple[str, ...] = ()
     folder: Path = field(default_factory=Path.cwd)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -54,12 +52,11 @@ class Task:
     report: bool = True
 
     @classmethod
-    def of(cls, run: Run, label: str) -> Task:
+    def of(cls, run: Run) -> Task:
         """Return a task with the command, folder and environment of this process."""
         data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
-        return cls(
-            replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=data
-        )
+        run = replace(run, folder=run.folder.absolute())
+        return cls(run, tuple(sys.argv), environment=data)
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     """Do a task in this process, or leave its run to another process that works on it."""
     run = task.run
     try:
-        metrics = execute(run, label=task.label, show=show)
+        metrics = execute(run, label=run.name, show=show)
     except BusyError as error:
         return TaskResult(run.name, busy=str(error))
     if task.report and is_main_process():
@@ -157,6 +154,7 @@ class Events(Protocol):
         """Pass the time; called several times a second while runs are in other processes."""
 
 
+@dataclass(kw_only=True)
 class Executor(ABC):
     """Does runs. Stopping it stops them; when the bench is started again, each resumes from its checkpoint.
 
@@ -171,27 +169,22 @@ class Executor(ABC):
         InputError: For numbers out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int | None = None,
-        gpus_per_run: float | None = None,
-        cpus_per_run: int | None = None,
-        retries: int = 2,
-    ) -> None:
-        for name, value in (("workers", workers), ("cpus_per_run", cpus_per_run)):
-            if value is not None:
-                check_count(name, value)
-        if gpus_per_run is not None:
-            gpus = check_number("gpus_per_run", gpus_per_run, low=0)
+    workers: int | None = None
+    gpus_per_run: float | None = None
+    cpus_per_run: int | None = None
+    retries: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "cpus_per_run"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.gpus_per_run is not None:
+            gpus = check_number("gpus_per_run", self.gpus_per_run, low=0)
             if gpus > 1 and gpus != int(gpus):
                 raise InputError(
                     "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then."
                 )
-        self.workers = workers
-        self.gpus_per_run = gpus_per_run
-        self.cpus_per_run = cpus_per_run
-        self.retries = check_count("retries", retries, low=0)
+        check_count("retries", self.retries, low=0)
 
     @property
     def processes(self) -> int:

@@ -33,6 +33,7 @@ from fedlas.lab.benches.executors.base import (
     failed,
     finish,
 )  # fmt: skip
+from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.train import available_cores, limited_to
 
 _SIGNALS = [
@@ -96,8 +97,7 @@ def launch(task: Task) -> TaskResult:
         try:
             for _ in range(task.retries + 1):
                 try:
-                    result: TaskResult = elastic_launch(config, _rank)(task, note)[0]
-                    return result
+                    return elastic_launch(config, _rank)(task, note)[0]
                 except ChildFailedError as error:
                     # The rank itself noted its error, so the error is final and another start would repeat it.
                     if note.exists():
@@ -203,10 +203,8 @@ class LocalExecutor(Executor):
                         events.lost(task, result)
                         waiting.appendleft(task)
                     else:
-                        yield failed(
-                            task.run,
-                            f"its process ended with {result}, {starts[task.run.name]} times",
-                        )
+                        times = number_of(starts[task.run.name], "time")
+                        yield failed(task.run, f"its process ended with {result}, {times}")
         finally:
             end([worker.process for worker in workers])
 
@@ -234,8 +232,11 @@ def _devices(
     share = max(1, int(1 / gpus_per_run + 1e-9))
     needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
-        expected = f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}"
-        raise InputError(expected, f"{len(gpus)} here", "Lower --workers or --gpus-per-run.")
+        raise InputError(
+            f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}",
+            f"{len(gpus)} here",
+            "Lower --workers or --gpus-per-run.",
+        )
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
     return ",".join(gpus[first : first + max(1, int(gpus_per_run))])
 
@@ -275,8 +276,7 @@ class Worker:
         """Return the result of the task, or how the process ended. The next task then starts another process."""
         self.task = None
         try:
-            result: TaskResult = self.connection.recv()
-            return result
+            return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
             return exit_text(self.process.exitcode)

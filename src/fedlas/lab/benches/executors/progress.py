@@ -47,12 +47,12 @@ class JointProgress(Bar):
     def started(self, task: Task) -> None:
         """Print the epoch after which a run resumes, if it began before."""
         if done := self._done[task.run.name]:
-            say(f"{task.label}  resumes after epoch {done:.0f}", on=self.console)
+            say(f"{task.run.name}  resumes after epoch {done:.0f}", on=self.console)
 
     def lost(self, task: Task, reason: str) -> None:
         """Print that a run resumes in another process."""
         done = len(RunFolder(task.run.folder).log)
-        text = f"{task.label}  its process ended ({reason}); it resumes after epoch {done}"
+        text = f"{task.run.name}  its process ended ({reason}); it resumes after epoch {done}"
         say(text, style="yellow", on=self.console)
 
     def said(self, text: str) -> None:

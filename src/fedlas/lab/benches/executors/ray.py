@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from fedlas.lab.benches.executors.local import work
 
 
 @EXECUTORS.register("ray")
+@dataclass(kw_only=True)
 class RayExecutor(Executor):
     """On a Ray cluster, one task per run. Ray places the runs, and restarts a run whose process or machine was lost.
 
@@ -50,19 +51,13 @@ class RayExecutor(Executor):
         from its checkpoint, and repeats at most one epoch.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int | None = None,
-        gpus_per_run: float | None = None,
-        cpus_per_run: int = 1,
-        retries: int = 3,
-        address: str | None = None,
-    ) -> None:
-        super().__init__(
-            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
-        )
-        self.address = address or os.environ.get("RAY_ADDRESS") or None
+    cpus_per_run: int | None = 1
+    retries: int = 3
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.address = self.address or os.environ.get("RAY_ADDRESS") or None
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Do the tasks, in their order as far as there is room."""
@@ -105,6 +100,8 @@ class RayExecutor(Executor):
         """Ray, connected. A connection made here is closed at the end."""
         # or Ray replaces the builtin print for good
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
+        # Ray starts workers with niceness 15: on a machine that is busy they never get a turn.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # a user of this package cannot act on Ray's own
         with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")
@@ -125,9 +122,11 @@ class RayExecutor(Executor):
                         logging_level=logging.ERROR,
                     )
                 except (ConnectionError, RuntimeError, ValueError) as error:
-                    got = f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})"
-                    fix = "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head."
-                    raise InputError("the cluster must be reachable", got, fix) from error
+                    raise InputError(
+                        "the cluster must be reachable",
+                        f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})",
+                        "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head.",
+                    ) from error
         try:
             yield ray
         finally:
@@ -145,7 +144,9 @@ class RayExecutor(Executor):
         gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
         cpus = self.cpus_per_run or 1
         if gpus > total or cpus > there.get("CPU", 0.0):
-            expected = f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run"
-            fix = "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster."
-            raise InputError(expected, f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs", fix)
+            raise InputError(
+                f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run",
+                f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs",
+                "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
+            )
         return gpus

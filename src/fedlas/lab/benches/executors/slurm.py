@@ -8,8 +8,11 @@ Source:
 from __future__ import annotations
 
 import shlex
+import subprocess
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,17 @@ from fedlas.lab.benches.executors.base import (
     Executor,
     Task,
     TaskResult,
+    failed,
     result_of,
 )
 from fedlas.lab.benches.executors.local import work
 
+_TURNS = 60
+"""Turns of half a second between two looks at the queue."""
+
 
 @EXECUTORS.register("slurm")
+@dataclass(kw_only=True)
 class SlurmExecutor(Executor):
     """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
 
@@ -50,34 +58,27 @@ class SlurmExecutor(Executor):
         ``.slurm/`` next to the run folders, which all machines must see at the same path.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int | None = None,
-        gpus_per_run: int = 1,
-        cpus_per_run: int = 4,
-        retries: int = 3,
-        minutes: int = 240,
-        setup: Sequence[str] = (),
-        sbatch: dict[str, Any] | None = None,
-        wait: bool = True,
-    ) -> None:
-        super().__init__(
-            workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries
-        )
-        if gpus_per_run != int(gpus_per_run):
-            raise InputError("gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
-        check_count("minutes", minutes)
-        if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
-            raise InputError("setup must be a list of commands", setup, "Write setup=[...].")
-        if sbatch is not None and not isinstance(sbatch, dict):
+    gpus_per_run: float | None = 1
+    cpus_per_run: int | None = 4
+    retries: int = 3
+    minutes: int = 240
+    setup: Sequence[str] = ()
+    sbatch: dict[str, Any] | None = None
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus_per_run != int(self.gpus_per_run or 0):
             raise InputError(
-                "sbatch must map options to values", sbatch, "Write sbatch={key: value}."
+                "gpus_per_run must be whole", self.gpus_per_run, "Slurm gives whole GPUs."
             )
-        self.minutes = minutes
-        self.wait = wait
-        self.setup = list(setup)
-        self.sbatch = dict(sbatch or {})
+        check_count("minutes", self.minutes)
+        if isinstance(self.setup, str) or not all(isinstance(line, str) for line in self.setup):
+            raise InputError("setup must be a list of commands", self.setup, "Write setup=[...].")
+        if not isinstance(self.sbatch, dict | None):
+            raise InputError(
+                "sbatch must map options to values", self.sbatch, "Write sbatch={key: value}."
+            )
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
         """Submit the tasks and, with ``wait``, wait for them."""
@@ -98,15 +99,28 @@ class SlurmExecutor(Executor):
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.
         pending = dict(zip(jobs, ready, strict=True))
+        absent: set[Any] = set()
         try:
-            while pending:
+            for turn in count(1):
+                # Without accounting, submitit waits for a killed job forever: it is gone if two looks do not find it.
+                gone: set[Any] = set()
+                if turn % _TURNS == 0 and (queue := queued_jobs()) is not None:
+                    now = {job for job in pending if str(job.job_id) not in queue}
+                    gone, absent = absent & now, now
                 for job, task in list(pending.items()):
                     if job.done():
                         del pending[job]
                         yield result_of(task, job.result)
+                    elif job in gone:
+                        del pending[job]
+                        reason = (
+                            f"Slurm job {job.job_id} ended without a result: killed or canceled"
+                        )
+                        yield failed(task.run, f"{reason}; its output is in {job.paths.stdout}")
                 events.idle()
-                if pending:
-                    time.sleep(0.5)
+                if not pending:
+                    return
+                time.sleep(0.5)
         finally:
             for job in pending:
                 job.cancel(check=False)
@@ -124,9 +138,8 @@ class SlurmExecutor(Executor):
         try:
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
-            expected = "Slurm must be on this machine"
             raise InputError(
-                expected, "no srun", "Start it on a machine of the cluster."
+                "Slurm must be on this machine", "no srun", "Start it on a machine of the cluster."
             ) from error
         executor.update_parameters(
             nodes=1,
@@ -136,11 +149,20 @@ class SlurmExecutor(Executor):
             time=self.minutes,
             job_name=f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}",
             array_parallelism=min(len(tasks), self.workers or len(tasks)),
-            setup=self.setup or None,
+            setup=list(self.setup) or None,
             stderr_to_stdout=True,
-            additional_parameters={"requeue": True, **self.sbatch},
+            additional_parameters={"requeue": True, **(self.sbatch or {})},
         )
         return executor
+
+
+def queued_jobs() -> list[str] | None:
+    """Return the numbers of the jobs in Slurm's queue, running ones too; None if it does not say."""
+    try:
+        command = ["squeue", "--noheader", "--array", "--format=%i"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def job_folder(bench: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Rows of features: tables in CSV and Parquet, texts by a sentence encoder, data sets of Hugging Face on disk."""
+"""Rows of features: tables in CSV and Parquet, texts by an encoder or a tokenizer, Hugging Face data sets on disk."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fedlas._core.check import InputError, check_choice, describe, suggestion
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, read_json
 from fedlas._core.streams import Purpose, stream
+from fedlas._core.tokens import token_array
 from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.disk import read_images, required_root, unreadable
 from fedlas.lab.data.splits import hold_out
@@ -77,27 +78,32 @@ def load_texts(
     target: str = "label",
     text: str = "text",
     encoder: str | None = None,
+    tokenizer: str | None = None,
     test: str | None = None,
 ) -> Source:
-    """Your own texts, as the features of a sentence encoder: a .csv or .parquet file with texts and labels.
+    """Your own texts, as features of a sentence encoder or as tokens: a .csv or .parquet file with texts and labels.
 
     Args:
         root: Path of the file.
         target: Column of the labels.
         text: Column of the texts.
-        encoder: ``module:function`` of yours, which must be given. It is called with a list of texts and returns
-            features ``(N, D)``. The module is read from the working folder, or imported.
+        encoder: ``module:function`` of yours, called with a list of texts; it returns features ``(N, D)``. The module
+            is read from the working folder, or imported.
+        tokenizer: The same in its place, for the model ``hf-text``: it returns what a tokenizer of transformers does,
+            ``input_ids (N, L)`` and ``attention_mask``, padded to one length.
         test: As for ``table``.
 
     Returns:
-        A source of float32 rows ``(N, D)``, each feature normalized by the training part; classes are sorted.
+        A source of float32 rows ``(N, D)``, each feature normalized by the training part, or of tokens ``(N, K, L)``,
+        see :func:`fedlas._core.tokens.token_array`; classes are sorted.
 
     Raises:
-        InputError: As for ``table``, or if the encoder cannot be imported or returns something else.
+        InputError: As for ``table``, or if the function cannot be imported or returns something else.
     """
     path = required_root(root, _TABLE)
     tables = [read_table(path), *([] if test is None else [read_table(path.parent / test)])]
-    return _source(f"texts {path}", tables, target, partial(_encoded, text, encoder))
+    encode = _text_encoder(text, encoder, tokenizer)
+    return _source(f"texts {path}", tables, target, encode, tokens=tokenizer is not None)
 
 
 @DATASETS.register("hf", files="a folder that datasets.save_to_disk wrote")
@@ -109,6 +115,7 @@ def load_hf(
     test: str | None = "test",
     inputs: str | None = None,
     encoder: str | None = None,
+    tokenizer: str | None = None,
     image_size: int | None = None,
     channels: int = 3,
 ) -> Source:
@@ -121,11 +128,12 @@ def load_hf(
         test: Split to test on; null takes a stratified fifth of the training part, the same for every seed.
         inputs: Column of images, texts or lists; null takes the column of images or, without one, all others.
         encoder: As for ``texts``, for a column of texts.
+        tokenizer: As for ``texts``, for a column of texts.
         image_size: Images are resized to it and cropped; null: all must be square and of one size.
         channels: Channels of images, 1 or 3.
 
     Returns:
-        A source of uint8 images or of float32 rows ``(N, D)``; classes in the order of the data set.
+        A source of uint8 images, of float32 rows ``(N, D)`` or of tokens; classes in the order of the data set.
 
     Raises:
         InputError: If the folder or a split cannot be read, a column is missing, or as ``table`` and ``texts``.
@@ -138,9 +146,11 @@ def load_hf(
     )
     chosen = [""] if splits == [""] else [train, *([] if test is None else [test])]
     if not {*chosen} <= {*splits}:
-        expected = f"the data set must have the splits {', '.join(chosen)}"
-        fix = "Name them with data.train and data.test; null for test holds out a fifth."
-        raise InputError(expected, f"{folder} with {', '.join(splits)}", fix)
+        raise InputError(
+            f"the data set must have the splits {', '.join(chosen)}",
+            f"{folder} with {', '.join(splits)}",
+            "Name them with data.train and data.test; null for test holds out a fifth.",
+        )
     tables = [_arrow_split(folder / split) for split in chosen]
     about = _info(folder / chosen[0])
     kinds = {name: each.get("_type") for name, each in about.items() if isinstance(each, dict)}
@@ -150,12 +160,13 @@ def load_hf(
     )
     if column is not None and kinds.get(column) == "Image":
         encode = partial(_images, column, image_size, channels)
-    elif encoder is not None:
-        encode = partial(_encoded, column or "text", encoder)
+    elif encoder is not None or tokenizer is not None:
+        encode = _text_encoder(column or "text", encoder, tokenizer)
     elif column is not None:
         encode = partial(_features, [column], "refuse")
     classes = about.get(target, {}).get("names")
-    return _source(f"hf {folder}", tables, target, encode, classes=classes)
+    tokens = tokenizer is not None
+    return _source(f"hf {folder}", tables, target, encode, classes=classes, tokens=tokens)
 
 
 def read_table(path: Path) -> Any:
@@ -178,7 +189,6 @@ def read_table(path: Path) -> Any:
 def _arrow_split(folder: Path) -> Any:
     """Return the table of a split: its Arrow files, of streams or of files, in their order."""
     arrow: Any = require("pyarrow", extra="tables")
-    expected = "a split must be Arrow files that state.json lists"
     try:
         names = [each["filename"] for each in read_json(folder / "state.json")["_data_files"]]
         tables = []
@@ -187,8 +197,11 @@ def _arrow_split(folder: Path) -> Any:
                 tables.append(arrow.ipc.open_stream(file).read_all())
         return arrow.concat_tables(tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = "Write it with datasets.save_to_disk."
-        raise InputError(expected, f"{folder} ({error})", fix) from error
+        raise InputError(
+            "a split must be Arrow files that state.json lists",
+            f"{folder} ({error})",
+            "Write it with datasets.save_to_disk.",
+        ) from error
 
 
 def _info(folder: Path) -> dict[str, Any]:
@@ -205,6 +218,7 @@ def _source(
     encode: Encode,
     *,
     classes: Sequence[str] | None = None,
+    tokens: bool = False,
 ) -> Source:
     """Return a source of one table, divided, or of a training and a test table."""
     labels = [column_of(table, target, "target").to_pylist() for table in tables]
@@ -218,7 +232,8 @@ def _source(
     inputs = torch.from_numpy(encode(table, rows[0]))
     every = torch.from_numpy(np.concatenate(targets))
     train, test = (Images(inputs[part], every[part]) for part in rows)
-    return Source(name, train, test, names)
+    unchanged = () if tokens else None  # tokens are not normalized
+    return Source(name, train, test, names, mean=unchanged, std=unchanged)
 
 
 def labels_of(
@@ -238,8 +253,11 @@ def labels_of(
         {label for column in columns for label in column if label is not None}, key=_rank
     )
     if any(None in column for column in columns) or any(_odd(label) for label in known):
-        got = f"{name!r} with {', '.join(map(repr, known[:5]))}"
-        raise InputError(_LABELS, got, "Remove the rows, or name another column of labels.")
+        raise InputError(
+            _LABELS,
+            f"{name!r} with {', '.join(map(repr, known[:5]))}",
+            "Remove the rows, or name another column of labels.",
+        )
     number = {label: place for place, label in enumerate(known)}
     if classes is not None:
         number = {label: int(label) for label in known}
@@ -261,8 +279,11 @@ def _odd(label: object) -> bool:
 def column_of(table: Any, name: str, option: str) -> Any:
     """Return a column of a table as one ``pyarrow.Array``; ``option`` names the option that chose it."""
     if name not in table.column_names:
-        fix = suggestion(name, table.column_names)
-        raise InputError(f"data.{option} must name a column of the table", repr(name), fix)
+        raise InputError(
+            f"data.{option} must name a column of the table",
+            repr(name),
+            suggestion(name, table.column_names),
+        )
     return table.column(name).combine_chunks()
 
 
@@ -283,22 +304,29 @@ def _numbers(table: Any, name: str, missing: str, train: NDArray[np.int64]) -> N
         lists = column.to_pylist()
         lengths = {len(each) if each is not None else 0 for each in lists}
         if len(lengths) != 1:
-            expected = f"lists of column {name!r} must have one length"
-            raise InputError(expected, f"{len(lengths)} lengths", "Pad or drop them.")
+            raise InputError(
+                f"lists of column {name!r} must have one length",
+                f"{len(lengths)} lengths",
+                "Pad or drop them.",
+            )
         values = np.array(lists, dtype=np.float64)
     elif types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
         values = np.array(column.to_pylist(), dtype=np.float64)[:, None]  # None becomes NaN
     elif types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
         return _one_hot(column.to_pylist(), name)
     else:
-        expected = "features must be numbers, lists of numbers or text"
-        fix = "Convert it, or choose columns with data.features=[...]."
-        raise InputError(expected, f"column {name!r} of {kind}", fix)
+        raise InputError(
+            "features must be numbers, lists of numbers or text",
+            f"column {name!r} of {kind}",
+            "Convert it, or choose columns with data.features=[...].",
+        )
     absent = np.isnan(values)
     if absent.any() and missing == "refuse":
-        got = f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number"
-        fix = "Set data.missing=mean, remove the rows, or choose columns with data.features=[...]."
-        raise InputError("every row must have all its features", got, fix)
+        raise InputError(
+            "every row must have all its features",
+            f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number",
+            "Set data.missing=mean, remove the rows, or choose columns with data.features=[...].",
+        )
     present = np.ma.masked_array(values, absent)[train]  # the test part decides no mean
     return np.where(absent, present.mean(axis=0).filled(0.0), values)
 
@@ -308,26 +336,52 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
     texts = [value or "" for value in values]
     categories = {text: place for place, text in enumerate(sorted(set(texts)))}
     if len(categories) > _MOST_CATEGORIES:
-        expected = f"a column of text must have at most {_MOST_CATEGORIES} categories"
-        fix = "Choose columns with data.features=[...], or encode it with the data set texts."
-        raise InputError(expected, f"{len(categories):,} in {name!r}", fix)
+        raise InputError(
+            f"a column of text must have at most {_MOST_CATEGORIES} categories",
+            f"{len(categories):,} in {name!r}",
+            "Choose columns with data.features=[...], or encode it with the data set texts.",
+        )
     places = np.array([categories[text] for text in texts])
     return np.eye(len(categories))[places]
 
 
-def _encoded(column: str, encoder: str | None, table: Any, _train: NDArray[np.int64]) -> Rows:
+def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
+    """Return the function that makes inputs of a column of texts."""
+    if (encoder is None) == (tokenizer is None):
+        raise InputError(
+            "texts need one of data.encoder and data.tokenizer",
+            f"encoder {encoder}, tokenizer {tokenizer}",
+            "Write module:function, a function of yours.",
+        )
+    return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
+
+
+def _texts(table: Any, column: str) -> list[str]:
+    return [text or "" for text in column_of(table, column, "text").to_pylist()]
+
+
+def _tokens(column: str, tokenizer: str, table: Any, _train: NDArray[np.int64]) -> Rows:
+    """Return the tokens of the texts by the user's tokenizer."""
+    texts = _texts(table, column)
+    return token_array(_function(tokenizer, "tokenizer")(texts), len(texts))
+
+
+def _encoded(column: str, encoder: str, table: Any, _train: NDArray[np.int64]) -> Rows:
     """Return the features of the texts by the user's encoder."""
-    texts = [text or "" for text in column_of(table, column, "text").to_pylist()]
-    features = np.asarray(_function(encoder)(texts), dtype=np.float32)
+    texts = _texts(table, column)
+    features = np.asarray(_function(encoder, "encoder")(texts), dtype=np.float32)
     if features.ndim != 2 or len(features) != len(texts):
-        expected = f"{encoder} must return features ({len(texts)}, D)"
-        raise InputError(expected, describe(features), "Return a row for each text.")
+        raise InputError(
+            f"{encoder} must return features ({len(texts)}, D)",
+            describe(features),
+            "Return a row for each text.",
+        )
     return features
 
 
-def _function(name: str | None) -> Any:
+def _function(name: str, option: str) -> Any:
     """Return the function ``module:function``, from an installed module or a file in the working folder."""
-    module, _, function = str(name).partition(":")
+    module, _, function = name.partition(":")
     try:
         file = Path(f"{module}.py")
         spec = importlib.util.spec_from_file_location(module, file) if file.is_file() else None
@@ -338,9 +392,11 @@ def _function(name: str | None) -> Any:
             loaded = import_module(module)
         return getattr(loaded, function)
     except (ImportError, AttributeError, ValueError) as error:
-        expected = "data.encoder must be module:function"
-        fix = "Put MODULE.py into the working folder, or install it."
-        raise InputError(expected, f"{name!r} ({error})", fix) from error
+        raise InputError(
+            f"data.{option} must be module:function",
+            f"{name!r} ({error})",
+            "Put MODULE.py into the working folder, or install it.",
+        ) from error
 
 
 def _images(
@@ -349,6 +405,9 @@ def _images(
     """Return the images of a column of encoded bytes."""
     contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
     if None in contents:
-        fix = "Embed them before saving: dataset.castcolumn_of(..., Image(decode=True))."
-        raise InputError("images must lie in the data set", f"paths in {column!r}", fix)
+        raise InputError(
+            "images must lie in the data set",
+            f"paths in {column!r}",
+            "Embed them before saving: dataset.cast_column(..., Image(decode=True)).",
+        )
     return read_images(contents, image_size=image_size, channels=channels)

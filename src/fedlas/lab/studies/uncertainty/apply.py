@@ -139,8 +139,11 @@ def plan_method(
     most = entry.metadata["most"]
     if not least <= len(folders) <= (most or len(folders)):
         number = f"{least} run" if most == 1 else f"at least {least} runs"
-        fix = "Apply it to each in turn." if most == 1 else "Name the folders of more runs."
-        raise InputError(f"{method} takes {number}", len(folders), fix)
+        raise InputError(
+            f"{method} takes {number}",
+            len(folders),
+            "Apply it to each in turn." if most == 1 else "Name the folders of more runs.",
+        )
     options = UNCERTAINTY.check_options(method, options, _INPUTS)
     # Name and folder follow from the members, so that the same command finds the same result.
     members = open_members(folders, data=data)
@@ -267,9 +270,10 @@ def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[Ru
     # Averages are meaningful only over predictions of the same samples, in the same order.
     for member in members[1:]:
         if changes := differences(_shared(members[0]), _shared(member)):
-            got = f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}"
             raise InputError(
-                "runs must be of one data set and measured alike", got, "Leave it out."
+                "runs must be of one data set and measured alike",
+                f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}",
+                "Leave it out.",
             )
     return members
 
@@ -327,8 +331,11 @@ def _shared(member: RunFolder) -> dict[str, Any]:
 
 def _data(member: RunFolder) -> Mapping[str, Any]:
     if member.data is None:
-        fix = "Train it with this release."
-        raise InputError("a run must say in data.json what data it is of", member.path, fix)
+        raise InputError(
+            "a run must say in data.json what data it is of",
+            member.path,
+            "Train it with this release.",
+        )
     return member.data
 
 

@@ -22,10 +22,6 @@ from fedlas.zoo.uncertainty.ensemble import average
 from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
 
-_DEEP = "deep-ensemble"
-_HYPER = "hyper-ensemble"
-_ORTHOGONAL = "orthogonal-ensemble"
-
 APART = (
     "no temperature: each run was validated on images of its own, which others were trained on; train them with "
     "--set data.split_seed=0, say"
@@ -34,7 +30,7 @@ APART = (
 
 
 @method(
-    _DEEP,
+    "deep-ensemble",
     "Deep ensemble",
     "Simple and Scalable Predictive Uncertainty Estimation",
     2017,
@@ -59,9 +55,11 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
     """
     for member in runs[1:]:
         if changes := differences(_settings(runs[0]), _settings(member)):
-            got = f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}"
-            fix = "Use hyper-ensemble for runs of different settings."
-            raise InputError("runs must differ in nothing but the seed", got, fix)
+            raise InputError(
+                "runs must differ in nothing but the seed",
+                f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}",
+                "Use hyper-ensemble for runs of different settings.",
+            )
     test = _test_predictions(runs)
     val = shared_predictions(runs, "val")
     return _average(test, val)
@@ -75,9 +73,10 @@ def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
     """
     predictions = shared_predictions(runs, "test")
     if predictions is None:
-        fix = "Leave data.test_size out, or train the runs with one data.split_seed."
         raise InputError(
-            "runs must be tested on the same images", "different parts of the test set", fix
+            "runs must be tested on the same images",
+            "different parts of the test set",
+            "Leave data.test_size out, or train the runs with one data.split_seed.",
         )
     return predictions
 
@@ -93,7 +92,7 @@ def _settings(member: RunFolder) -> dict[str, object]:
 
 
 @method(
-    _HYPER,
+    "hyper-ensemble",
     "Hyper-deep ensemble",
     "Hyperparameter Ensembles for Robustness",
     2020,
@@ -131,9 +130,11 @@ def hyper_ensemble(
     if selection == "all":
         return _average(test, val)
     if val is None:
-        fix = "Train them with one data.split_seed, or set selection=all."
-        expected = "a selection needs runs validated on the same images"
-        raise InputError(expected, "different validation parts", fix)
+        raise InputError(
+            "a selection needs runs validated on the same images",
+            "different validation parts",
+            "Train them with one data.split_seed, or set selection=all.",
+        )
     # The selection sees validation only, so the test part stays honest.
     counts = greedy_selection(val, size=size)
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
@@ -149,7 +150,7 @@ def hyper_ensemble(
 
 
 @method(
-    _ORTHOGONAL,
+    "orthogonal-ensemble",
     "Orthogonal ensemble",
     "Orthogonal Ensemble Networks for Biomedical Image Segmentation",
     2021,
@@ -200,7 +201,7 @@ def orthogonal_ensemble(
     parameters = 0
     for number in range(members):
         # The seed decides weights and order of a member; the split stays that of the run.
-        seed = run.seed if number == 0 else derive(run.seed, f"{_ORTHOGONAL}/{number}")
+        seed = run.seed if number == 0 else derive(run.seed, f"orthogonal-ensemble/{number}")
         member = replace(run, seed=seed, folder=folder / f"member{number}")
         objective = build_objective(member, splits, rank=accelerator.process_index)
         objective.penalty = OrthogonalityPenalty(earlier, **weights)

@@ -28,11 +28,8 @@ from fedlas.zoo.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
 from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, active_dropout
 from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop
 
-_DROPOUT = "mc-dropout"
-_BAYES = "bayes-by-backprop"
 
-
-@method(_DROPOUT, "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
+@method("mc-dropout", "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
 def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> MethodResult:
     """MC dropout: the mean of the probabilities over passes with dropout on; nothing is trained.
 
@@ -51,7 +48,7 @@ def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> Method
     run = trained.run
     splits = trained.splits
     model = DropoutSamples(
-        trained.objective.model, samples=samples, seed=derive(run.seed, _DROPOUT)
+        trained.objective.model, samples=samples, seed=derive(run.seed, "mc-dropout")
     )
     val, test = (
         predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
@@ -63,7 +60,13 @@ def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> Method
     )
 
 
-@method(_BAYES, "Bayes by backprop", "Weight Uncertainty in Neural Networks", 2015, "1505.05424")
+@method(
+    "bayes-by-backprop",
+    "Bayes by backprop",
+    "Weight Uncertainty in Neural Networks",
+    2015,
+    "1505.05424",
+)
 def bayes_by_backprop(
     runs: Sequence[RunFolder], *, folder: Path, samples: int = 32
 ) -> MethodResult:
@@ -101,13 +104,16 @@ def bayes_by_backprop(
         )
         objective = build_objective(twin, splits, rank=accelerator.process_index)
         job = replace(
-            training_job(twin, objective, splits, accelerator), name=f"{_BAYES} like {run.name}"
+            training_job(twin, objective, splits, accelerator),
+            name=f"bayes-by-backprop like {run.name}",
         )
         fitted = train_run(twin, splits, job)
         note = (
             f"trained again like {run.name}: epoch {fitted.best_epoch} of {run.recipe.train.epochs}"
         )
-    model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _BAYES))
+    model = SampledWeights(
+        objective.model, samples=samples, seed=derive(run.seed, "bayes-by-backprop")
+    )
     val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return MethodResult(test=test, val=val, notes=[note], parameters=parameters)
@@ -207,12 +213,8 @@ def last_layer_laplace(
     return MethodResult(test, val, parameters=parameters, details=details)
 
 
-_MATRIX = "matrix-gaussian"
-_PROBABILISTIC = "probabilistic-backprop"
-
-
 @method(
-    _MATRIX,
+    "matrix-gaussian",
     "Matrix-Gaussian posterior",
     "Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors",
     2016,
@@ -259,15 +261,15 @@ def matrix_gaussian(
         batch_size=trained.run.recipe.train.batch_size,
         kl_weight=kl_weight,
         samples=samples,
-        seed=derive(runs[0].run.seed, _MATRIX),
+        seed=derive(runs[0].run.seed, "matrix-gaussian"),
     )
-    result = _fitted(trained, head, progress=lambda epochs: track(epochs, _MATRIX))
+    result = _fitted(trained, head, progress=lambda epochs: track(epochs, "matrix-gaussian"))
     note = f"a new head on the features: {epochs} epochs, {hidden} hidden units"
     return replace(result, notes=[note], details={"kl": head.kl})
 
 
 @method(
-    _PROBABILISTIC,
+    "probabilistic-backprop",
     "Probabilistic backpropagation",
     "Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks",
     2015,
@@ -296,9 +298,12 @@ def probabilistic_backprop(
     """
     trained = load_trained(runs[0]).to(new_accelerator().device)
     head = ProbabilisticBackprop(
-        hidden=hidden, passes=passes, prior=prior, seed=derive(runs[0].run.seed, _PROBABILISTIC)
+        hidden=hidden,
+        passes=passes,
+        prior=prior,
+        seed=derive(runs[0].run.seed, "probabilistic-backprop"),
     )
-    result = _fitted(trained, head, progress=lambda passes: track(passes, _PROBABILISTIC))
+    result = _fitted(trained, head, progress=lambda passes: track(passes, "probabilistic-backprop"))
     note = f"a new head on the features: {passes} passes, {hidden} hidden units"
     shape, rate = head.precision
     return replace(result, notes=[note], details={"prior_precision": shape / rate})

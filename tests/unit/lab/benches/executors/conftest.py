@@ -55,7 +55,7 @@ def tasks():
 
     def make(folder, recipe, losses, *overrides):
         runs = plan(load_recipe(recipe, [*TINY, *overrides]), losses=losses, seeds=[0], out=folder)
-        return [replace(Task.of(run, run.name), threads=1) for run in runs]
+        return [replace(Task.of(run), threads=1) for run in runs]
 
     return make
 

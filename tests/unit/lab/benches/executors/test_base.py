@@ -39,7 +39,7 @@ def test_work_elsewhere_is_as_if_done_here(tmp_path, tasks, restored, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fedlas", "bench", "synthetic"])
     (task,) = tasks(tmp_path / "out", "synthetic", ["ce"], "model.hidden=[8]")
-    relative = Task.of(replace(task.run, folder=task.run.folder.relative_to(tmp_path)), "a label")
+    relative = Task.of(replace(task.run, folder=task.run.folder.relative_to(tmp_path)))
     assert relative.run.folder == task.run.folder
     assert relative.command == ("fedlas", "bench", "synthetic")
     monkeypatch.chdir("/")

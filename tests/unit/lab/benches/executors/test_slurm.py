@@ -6,6 +6,7 @@ import re
 import pytest
 
 from fedlas.errors import InputError
+from fedlas.lab.benches.executors import slurm
 from fedlas.lab.benches.executors.slurm import SlurmExecutor
 
 pytest.importorskip("submitit")
@@ -92,6 +93,26 @@ def test_submitted_jobs_are_waited_for(cluster, tmp_path, tasks, told):
     } == options  # fmt: skip
     assert "module load cuda" in submitted
     assert not (cluster / "canceled").exists()
+
+
+def test_a_killed_job_is_a_failure_where_slurm_keeps_no_accounts(
+    cluster, tmp_path, tasks, told, monkeypatch
+):
+    (cluster / "sbatch").write_text('#!/bin/bash\necho "Submitted batch job 5"\n')
+    (cluster / "squeue").write_text("#!/bin/bash\necho 4_1\n")
+    (cluster / "squeue").chmod(0o755)
+    monkeypatch.setattr(slurm, "_TURNS", 1)
+    monkeypatch.setattr(slurm.time, "sleep", lambda _: None)
+    some = tasks(tmp_path / "out", "synthetic", ["ce", "ls"])
+    results = list(SlurmExecutor(gpus_per_run=0).results(some, told()))
+    reason = (
+        r"Slurm job 5_\d ended without a result: killed or canceled; its output is in .*log\.out"
+    )
+    assert all(re.fullmatch(reason, result.error) for result in results)
+    assert [result.name for result in results] == ["ce-s0", "ls-s0"]
+    assert "killed or canceled" in (some[1].run.folder / "error.txt").read_text()
+    (cluster / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    assert slurm.queued_jobs() is None
 
 
 def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, told, monkeypatch):

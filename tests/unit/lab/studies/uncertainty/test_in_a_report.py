@@ -12,7 +12,7 @@ from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.model import report_model
-from fedlas.lab.report.report import write_report
+from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.report.verdict import (
     answers,
     missing_notes,
@@ -114,7 +114,7 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
 
 
 def test_every_form_of_the_report_names_it_and_its_n(bench):
-    report = write_report(bench, replicates=0)
+    report = write_report(read_report(bench, replicates=0))
     markdown, html, table = (
         path.read_text() for path in (report.markdown, report.html, report.csv)
     )
@@ -138,7 +138,7 @@ def test_every_form_of_the_report_names_it_and_its_n(bench):
 def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     out = copied(apart, tmp_path / "bench", apart)
     make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
-    summary = write_report(out, replicates=0).model.summary
+    summary = write_report(read_report(out, replicates=0)).model.summary
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     # one method with all seeds: nothing to compare it with
@@ -213,7 +213,7 @@ def test_alone_in_a_folder(shared, tmp_path):
     for seed in (0, 1):
         make("mc-dropout", [shared[f"ce-s{seed}"]], tmp_path / "bench" / f"a{seed}")
         make("mc-dropout", [shared[f"ls-s{seed}"]], tmp_path / "bench" / f"b{seed}")
-    summary = write_report(tmp_path / "bench", replicates=0).model.summary
+    summary = write_report(read_report(tmp_path / "bench", replicates=0)).model.summary
     assert summary.common_seeds == [0, 1]
     assert summary.compare("nll").n == 2
     assert what_was_run(summary).startswith("2 methods on top of finished runs (")
@@ -223,7 +223,7 @@ def test_alone_in_a_folder(shared, tmp_path):
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     out = copied(shared, tmp_path / "bench", ["ce-s0", "ls-s0"])
     make("deep-ensemble", [shared["ce-s1"], shared["ce-s2"]], out / "others")
-    summary = write_report(out, replicates=0).model.summary
+    summary = write_report(read_report(out, replicates=0)).model.summary
     assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
     assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
     assert rows(summary)["deep-ensemble(ce)"][1].value != "—"
