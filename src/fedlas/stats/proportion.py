@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, as_numbers, check_count, check_number, describe
-from fedlas.stats.intervals import check_level
+from fedlas.stats.intervals import check_level, student_score, z_score
 
 
 def clopper_pearson(
@@ -96,8 +96,8 @@ def weighted_share(
     # That number is `share * (1 - share) / variance` with the variance of the weighted share, but at most `(sum w)**2 /
     # sum w**2`: the variance alone says nothing where all samples are right.
     # Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
-    # estimated from survey data", Survey Methodology 24 (1998), for the effective number, there with Clopper's
-    # interval.
+    # estimated from survey data", Survey Methodology 24 (1998), for the effective number and its factor for few
+    # clusters, there with Clopper's interval.
     shares = weights / weights.sum()
     share = min(1.0, float(shares[hits].sum()))
     terms = shares * (hits - share)
@@ -113,6 +113,9 @@ def weighted_share(
                 effective_samples(np.bincount(clusters, weights)),
                 confidence_level=confidence_level,
             )
+        # A variance from few clusters is itself uncertain: Student's interval is wider than the normal one.
+        reach = student_score(confidence_level, max(number - 1, 1))
+        variance *= (reach / z_score(confidence_level)) ** 2
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
     return wilson(share, samples, confidence_level=confidence_level)

@@ -100,6 +100,18 @@ def test_unequal_weights_widen_the_interval_and_raise_the_floor():
     assert noise_floor(uneven).mean > 1.2 * noise_floor(replace(p, weights=None)).mean
 
 
+def test_the_interval_of_a_share_covers_it_with_ten_clusters():
+    generator = np.random.default_rng(7)
+    clusters = np.arange(10).repeat(20)
+    covered = 0
+    for _ in range(1000):
+        rates = generator.beta(1.6, 6.4, 10)
+        hits = generator.random(200) < rates[clusters]
+        low, high = weighted_share(hits, np.ones(200), clusters, confidence_level=0.95)
+        covered += low <= 0.2 <= high
+    assert covered >= 935  # 919 with a normal interval
+
+
 def test_the_interval_of_a_weighted_share():
     hits = np.array([True, True, True, False])
     assert weighted_share(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
