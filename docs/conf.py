@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "site"))
 from command_line import command_line
 from figures import FIGURES, draw
 from gallery import arrange, run_notebooks
-from reference import name_examples, overview, source_of
+from reference import name_examples, overview, readable, source_of
 
 ROOT = Path(__file__).parents[1]
 LINKS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
@@ -246,4 +246,5 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", run_notebooks, priority=900)
     app.connect("doctree-read", arrange)
     app.connect("source-read", complete)
+    app.connect("autodoc-process-signature", readable)
     app.connect("autodoc-process-docstring", name_examples, priority=900)  # after napoleon

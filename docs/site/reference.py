@@ -43,6 +43,19 @@ def plain(line: str) -> str:
     return line.replace("|", r"\|")
 
 
+def readable(
+    _app: Any,
+    _what: str,
+    _name: str,
+    _value: Any,
+    _options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Write nameless defaults as dots: next to ``<factory>`` Sphinx could not take the types apart."""
+    return (signature and re.sub(r"<[^<>]*>", "...", signature)), returns
+
+
 def source_of(info: dict[str, str], repository: str) -> str | None:
     """Return where the source of a documented object is in the repository; None if it has no lines of its own."""
     value = importlib.import_module(info["module"])

@@ -228,7 +228,6 @@ LONG_YET = {
     "plots/positive_class.py:positive_reliability_diagram": 73,
     "stats/estimates.py:estimated": 73,
     "plots/seeds.py:seed_values": 67,
-    "losses/_base/batch.py:prepare": 63,
     "lab/studies/ood/measure.py:measure_run": 62,
     "deploy/make_card.py:make_card": 61,
 }
@@ -258,7 +257,7 @@ VAGUE = {
     "asked", "drawn", "found", "given", "heard", "held", "kept", "known", "left", "made", "own", "said", "seen",
     "taken", "told", "wanted",
 }  # fmt: skip
-MOST_VAGUE = 40  # functions with such a local name today; it only falls
+MOST_VAGUE = 34  # functions with such a local name today; it only falls
 
 
 def test_local_names_say_what_they_hold():
@@ -284,7 +283,7 @@ def test_packages_are_small():
 
 BOUNDS = {"library": 150_000, "laboratory": 68_000, "zoo": 14_000}  # nodes of the syntax tree
 MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 240, 42, 6  # characters a code line, tuples in 1,000
-NOT_YET = {"library": 201_320, "laboratory": 82_190, "files": 400}
+NOT_YET = {"library": 200_620, "laboratory": 82_190, "files": 398}
 """Present values that are above their bound: each only falls, and goes when it has reached the bound."""
 
 

@@ -108,8 +108,11 @@ def check_number(
             return number
     start = "(" if low_open or low == -math.inf else "["
     end = ")" if high_open or high == math.inf else "]"
-    expected = f"{name} must be a finite number in {start}{low:g}, {high:g}{end}"
-    raise InputError(expected, describe(value), f"Choose {name} in that range.")
+    raise InputError(
+        f"{name} must be a finite number in {start}{low:g}, {high:g}{end}",
+        describe(value),
+        f"Choose {name} in that range.",
+    )
 
 
 def check_count(name: str, value: object, *, low: int | None = 1) -> int:
@@ -137,8 +140,11 @@ def check_count(name: str, value: object, *, low: int | None = 1) -> int:
         return number
     too_many = number is not None and abs(number) > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
-    fix = f"Choose a whole number{bound} for {name}."
-    raise InputError(f"{name} must be a whole number{bound}", describe(value), fix)
+    raise InputError(
+        f"{name} must be a whole number{bound}",
+        describe(value),
+        f"Choose a whole number{bound} for {name}.",
+    )
 
 
 _MOST = {"num_bins": 10_000, "replicates": 1_000_000}
@@ -297,9 +303,10 @@ def check_logits(logits: Any) -> Tensor:
         and logits.shape[1] >= 1
     ):
         return logits
-    expected = "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)"
     raise InputError(
-        expected, describe(logits), "Pass the raw scores of the classifier, before any softmax."
+        "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)",
+        describe(logits),
+        "Pass the raw scores of the classifier, before any softmax.",
     )
 
 
@@ -325,8 +332,11 @@ def check_dense(name: str, value: Tensor) -> None:
         if isinstance(value, Tensor):
             kind = "quantized" if value.is_quantized else value.layout
             got = f"{'nested' if value.is_nested else kind} on {value.device}"
-        fix = f"Convert it: {name}.to_dense() or .dequantize(), or compute it on a real device."
-        raise InputError(f"{name} must be a dense tensor on a device that holds values", got, fix)
+        raise InputError(
+            f"{name} must be a dense tensor on a device that holds values",
+            got,
+            f"Convert it: {name}.to_dense() or .dequantize(), or compute it on a real device.",
+        )
 
 
 def check_finite(name: str, value: Tensor) -> None:
@@ -358,9 +368,13 @@ def check_finite(name: str, value: Tensor) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])
-        got = f"{count} NaN or infinite of {value.numel()}, the first at {first}"
-        fix = "Find the step where the model diverged; a metric of such values would mean nothing."
-        raise NonFiniteError(f"{name} must be finite", got, fix)
-    got = f"values from {low:g} to {high:g}"
-    fix = "Find the step where the model diverged, or divide them by a constant."
-    raise InputError(f"{name} must be between {-LARGEST:g} and {LARGEST:g}", got, fix)
+        raise NonFiniteError(
+            f"{name} must be finite",
+            f"{count} NaN or infinite of {value.numel()}, the first at {first}",
+            "Find the step where the model diverged; a metric of such values would mean nothing.",
+        )
+    raise InputError(
+        f"{name} must be between {-LARGEST:g} and {LARGEST:g}",
+        f"values from {low:g} to {high:g}",
+        "Find the step where the model diverged, or divide them by a constant.",
+    )

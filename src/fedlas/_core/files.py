@@ -139,8 +139,11 @@ def path_inside(folder: Path, path: Path) -> Path:
         and path.parent.resolve() == folder.resolve().joinpath(*inner[:-1])
     ):
         return path
-    fix = "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere."
-    raise InputError(f"only what lies in {folder} may be written or removed", path, fix)
+    raise InputError(
+        f"only what lies in {folder} may be written or removed",
+        path,
+        "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
+    )
 
 
 def refuse_links(folder: Path, below: Path) -> Path:
@@ -286,10 +289,9 @@ def checked_path(path: object) -> Path:
     """
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else b""
     if isinstance(name, bytes) or "\0" in name:
-        got = f"{type(path).__name__} {shortened(repr(path), 200)}"
         raise InputError(
             "a path must be a str or a Path without null characters",
-            got,
+            f"{type(path).__name__} {shortened(repr(path), 200)}",
             "Pass the name of a file.",
         )
     return Path(name)
@@ -334,6 +336,8 @@ def _finite(digits: str) -> float:
 
 def not_writable(path: Path, error: OSError) -> InputError:
     """Return the error for an output folder, or a file in it, that cannot be written."""
-    fix = "Choose another folder (--out on the command line), free some space, or change its permissions."
-    got = f"{path} ({error.strerror or error})"
-    return InputError("the output folder must be one that can be written to", got, fix)
+    return InputError(
+        "the output folder must be one that can be written to",
+        f"{path} ({error.strerror or error})",
+        "Choose another folder (--out on the command line), free some space, or change its permissions.",
+    )

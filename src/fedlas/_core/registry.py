@@ -125,15 +125,20 @@ class Registry(Generic[T]):
         entry: Any = self[name].value
         chosen: Any = {} if options is None else options
         if not isinstance(chosen, Mapping):
-            expected = f"options of the {self.kind} {name} must be a mapping"
-            fix = "Pass them by name, such as {'alpha': 0.1}."
-            raise InputError(expected, describe(chosen), fix)
+            raise InputError(
+                f"options of the {self.kind} {name} must be a mapping",
+                describe(chosen),
+                "Pass them by name, such as {'alpha': 0.1}.",
+            )
         parameters = inspect.signature(entry).parameters.items()
         defaults = {key: parameter.default for key, parameter in parameters if key not in offered}
         for key in chosen:
             if key not in defaults:
-                fix = suggestion(str(key), defaults) if defaults else "Leave it out."
-                raise InputError(f"options must be those of the {self.kind} {name}", repr(key), fix)
+                raise InputError(
+                    f"options must be those of the {self.kind} {name}",
+                    repr(key),
+                    suggestion(str(key), defaults) if defaults else "Leave it out.",
+                )
         return {**defaults, **chosen}
 
     def get(self, name: object) -> Entry[T] | None:
@@ -147,8 +152,11 @@ class Registry(Generic[T]):
         entry = self._entries.get(name) if isinstance(name, str) else None
         entry = entry or self.get(name)
         if entry is None:
-            fix = suggestion(str(name), self._all())
-            raise InputError(f"the name must be a registered {self.kind}", repr(name), fix)
+            raise InputError(
+                f"the name must be a registered {self.kind}",
+                repr(name),
+                suggestion(str(name), self._all()),
+            )
         return entry
 
     def __iter__(self) -> Iterator[str]:

@@ -36,8 +36,9 @@ class TextArchive:
             self._zip = zipfile.ZipFile(io.BytesIO(no_device(path).read_bytes()))
         # zipfile raises NotImplementedError for encryption and compressions that it does not know.
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            got = f"{path} ({error})"
-            raise InputError("the pack must be a readable zip", got, self._fix) from error
+            raise InputError(
+                "the pack must be a readable zip", f"{path} ({error})", self._fix
+            ) from error
         self._files: dict[tuple[str, str], zipfile.ZipInfo] = {}
         for about in self._zip.infolist() if self._zip.comment == mark else ():
             folder, _, file = about.filename.partition("/")
@@ -47,14 +48,20 @@ class TextArchive:
                 check_name("the name of a file", file, self._fix),
             )
             if names in self._files:
-                got = f"{about.filename} twice in {path}"
-                raise InputError("each file must be in the pack once", got, self._fix)
+                raise InputError(
+                    "each file must be in the pack once",
+                    f"{about.filename} twice in {path}",
+                    self._fix,
+                )
             self._files[names] = about
         total = sum(about.file_size for about in self._files.values())
         size = path.stat().st_size
         if total > max(_FREE_BYTES, _MOST_RATIO * size):
-            expected = f"the pack must be compressed at most {_MOST_RATIO} times"
-            raise InputError(expected, f"{path} with {total:,} in {size:,}", self._fix)
+            raise InputError(
+                f"the pack must be compressed at most {_MOST_RATIO} times",
+                f"{path} with {total:,} in {size:,}",
+                self._fix,
+            )
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of the folders, each once."""
@@ -71,8 +78,7 @@ class TextArchive:
             return None
         got = f"{folder}/{file} in {self.path}"
         if about.file_size > _MOST_BYTES:
-            expected = f"a file must have at most {_MOST_BYTES:,} bytes"
-            raise InputError(expected, got, self._fix)
+            raise InputError(f"a file must have at most {_MOST_BYTES:,} bytes", got, self._fix)
         try:
             return self._zip.read(about).decode()
         except Exception as error:  # the decompressors raise anything for damaged bytes

@@ -91,8 +91,11 @@ class ComputedFeatures:
             or features.ndim < 2
             or not features.is_floating_point()
         ):
-            fix = "Return a float tensor with one row a sample."
-            raise InputError("the function must return features (N, D)", describe(features), fix)
+            raise InputError(
+                "the function must return features (N, D)",
+                describe(features),
+                "Return a float tensor with one row a sample.",
+            )
         return model(*inputs, **options), features
 
     def remove(self) -> None:

@@ -163,3 +163,12 @@ def _rule(column: NDArray[Any]) -> float | tuple[str, ...] | None:
     present = [value for value in column.tolist() if value is not None and value == value]
     values = sorted({str(value) for value in present})
     return tuple(values) if 1 < len(values) <= _MOST_VALUES else None
+
+
+def side_source(estimator: Any, features: Any) -> Any:
+    """Return the function that makes side information of ``X``; None: it is ``X``."""
+    if callable(features):
+        return features
+    inner = estimator.estimator if type(estimator).__name__ == "FrozenEstimator" else estimator
+    steps = getattr(inner, "steps", ())
+    return inner[:-1].transform if len(steps) > 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -201,3 +201,22 @@ def add_parameters(
         group: dict[str, Any] = {"params": new, "weight_decay": 0.0}
         optimizer.add_param_group(group if lr is None else {**group, "lr": lr})
     return bool(new)
+
+
+def ignored_label(criterion: nn.Module) -> int:
+    """Return the label that a criterion leaves out."""
+    return getattr(criterion, "ignore_index", -100)
+
+
+def divisor(criterion: nn.Module, labels: Tensor) -> Tensor:
+    """Return the divisor of a criterion's mean; a criterion with another divisor has ``counted``."""
+    counted: Callable[[Tensor], Tensor] | None = getattr(criterion, "counted", None)
+    if counted is not None:
+        return counted(labels)
+    if labels.is_floating_point():
+        return torch.tensor(labels[:, 0].numel(), device=labels.device)
+    valid = labels != ignored_label(criterion)
+    weight = getattr(criterion, "weight", None)
+    if weight is None:
+        return valid.sum()
+    return (weight.to(labels.device)[torch.where(valid, labels, 0)] * valid).sum()

@@ -16,7 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations.drop_in import add_parameters, keywords_for, refuse_mixing
+from fedlas.integrations import drop_in
 from fedlas.integrations.positions import valid_rows
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective.call import logits_of
@@ -99,7 +99,7 @@ class CriterionMixin:
                 describe(criterion),
                 "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-        self.needs = refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
+        self.needs = drop_in.refuse_mixing(criterion, "Mix in the data collator, with soft labels.")
         if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
             raise InputError(
                 "criterion must be the only loss",
@@ -117,8 +117,7 @@ class CriterionMixin:
             self._tap = FeatureTap(self.head)
         trainer.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
         trainer.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
-        # which a forward without labels does not name
-        trainer.label_names = trainer.label_names or ["labels"]
+        trainer.label_names = trainer.label_names or ["labels"]  # a forward without them names none
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -145,7 +144,8 @@ class CriterionMixin:
         if features is not None and "features" in self.needs:
             features = self._fitting(features, logits, inputs)
         # Of samples to evaluate it is not the place in the training set.
-        extra = keywords_for(self.needs, features, self.head, index if model.training else None)
+        index = index if model.training else None
+        extra = drop_in.keywords_for(self.needs, features, self.head, index)
         # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
@@ -166,7 +166,8 @@ class CriterionMixin:
         self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
-        counts = [self._normalizer(part["labels"].to(device)).float() for part in parts]
+        labels = [part["labels"].to(device) for part in parts]
+        counts = [drop_in.divisor(self.criterion, each).float() for each in labels]
         total = torch.stack(counts).sum()
         if self._trainer.args.average_tokens_across_devices:
             total = sum_across_ranks(total)
@@ -212,24 +213,7 @@ class CriterionMixin:
     def _none_counts(self, labels: Tensor) -> bool:
         """Return whether no label is valid, which a loss refuses; only checked on the CPU, where nothing waits."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
-        return looks and bool((labels == self._ignored).all())
-
-    @property
-    def _ignored(self) -> int:
-        return getattr(self.criterion, "ignore_index", -100)
-
-    def _normalizer(self, labels: Tensor) -> Tensor:
-        """Return the divisor of the criterion's mean; a criterion with another divisor has ``counted``."""
-        counted: Callable[[Tensor], Tensor] | None = getattr(self.criterion, "counted", None)
-        if counted is not None:
-            return counted(labels)
-        if labels.is_floating_point():
-            return torch.tensor(labels[:, 0].numel(), device=labels.device)
-        valid = labels != self._ignored
-        weight = getattr(self.criterion, "weight", None)
-        if weight is None:
-            return valid.sum()
-        return (weight.to(labels.device)[torch.where(valid, labels, 0)] * valid).sum()
+        return looks and bool((labels == drop_in.ignored_label(self.criterion)).all())
 
     # --- the gate -------------------------------------------------------------------------------------------------
 
@@ -237,7 +221,7 @@ class CriterionMixin:
         """Return the Trainer's optimizer, with the criterion's parameters in a group without weight decay."""
         returned = self._parent.create_optimizer(*args, **kwargs)
         optimizer: torch.optim.Optimizer = returned or self._trainer.optimizer
-        if add_parameters(optimizer, self.criterion) and world_size() > 1:
+        if drop_in.add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
             optimizer.register_step_pre_hook(lambda *_: self._average_gradients())
@@ -270,7 +254,8 @@ class CriterionMixin:
                     "an evaluation that keeps none",
                     "Set batch_eval_metrics=False.",
                 )
-            update(Predictions(*valid_rows(output.predictions, output.label_ids, self._ignored)))
+            ignored = drop_in.ignored_label(self.criterion)
+            update(Predictions(*valid_rows(output.predictions, output.label_ids, ignored)))
         return output
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
@@ -314,21 +299,16 @@ class CriterionMixin:
 
     def _load_criterion(self) -> None:
         path = self._folder / CRITERION_FILE
-        if path.exists():
-            try:
-                self.criterion.load_state_dict(load_tensors(path))
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"{CRITERION_FILE} must be whole",
-                    f"{path} ({error})",
-                    "Resume from an earlier checkpoint.",
-                ) from error
-        elif self.criterion.state_dict():
+        if not path.exists() and not self.criterion.state_dict():
+            return
+        try:
+            self.criterion.load_state_dict(load_tensors(path))
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
-                f"{self._folder} without it",
+                f"{path} ({error})",
                 "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
-            )
+            ) from error
 
     @property
     def _trainer(self) -> Any:

@@ -45,6 +45,8 @@ README = "README.md"
 _LIBRARY = "fedlas"
 _MINE = f"library_name: {_LIBRARY}\n"
 _FORMAT = "fedlas.card/"
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors of a card whose content is not what its format says."""
 _ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
 
 
@@ -113,14 +115,7 @@ def model_card(
         return ModelCard.from_template(
             about, str(template), file_text=_word(file), repository=repository, **_texts(content)
         )
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _DAMAGE as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
 
 
@@ -252,10 +247,8 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
         True
     """
     folder = checked_path(source)
-    local = folder.is_dir()
-    folder = (
-        folder if local else Path(snapshot_download(str(source), revision=revision, token=token))
-    )
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(source), revision=revision, token=token))
     _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
     return folder
 
@@ -397,11 +390,7 @@ def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
     last = stages[-1][name]
     ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
     values = [f"{scale * float(stage[name]['value']):.{places}f}" for stage in stages]
-    return [
-        f"{title}{' %' if percent else ''}{arrow}",
-        *values,
-        " to ".join(ends),
-    ]
+    return [f"{title}{' %' if percent else ''}{arrow}", *values, " to ".join(ends)]
 
 
 def _word(text: object) -> str:

@@ -15,6 +15,7 @@ from fedlas._core.extras import require
 from fedlas._core.ranks import world_size
 from fedlas.diagnose import GateMonitor, find_gated
 from fedlas.features import FeatureTap
+from fedlas.integrations.drop_in import ignored_label
 from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 from fedlas.objective import Objective
@@ -179,7 +180,7 @@ class CalibrationCallback(Callback):
         # Validation and test: measure the valid positions.
         criterion = objective.criterion
         target = kwargs["target"] if "target" in kwargs else args[1]
-        ignored = getattr(criterion, "ignore_index", -100)
+        ignored = ignored_label(criterion)
         rows, labels = valid_positions(logits, target, ignore_index=ignored)
         features = None if self._tap is None or self._listening != "fit" else self._tap.stop()
         if not len(rows):

@@ -17,7 +17,7 @@ from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
-from fedlas.integrations._side_columns import SideColumns
+from fedlas.integrations._side_columns import SideColumns, side_source
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
@@ -169,7 +169,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         # The calibrator.
         classes = np.asarray(estimator.classes_)
         val = predictions_from(scores, method, labels, classes)
-        self.side_columns_ = SideColumns(_source(estimator, self.features))
+        self.side_columns_ = SideColumns(side_source(estimator, self.features))
         side = self.side_columns_.fit(rows) if takes_features else None
         val = replace(
             val, features=side, weights=None if weight is None else torch.from_numpy(weight)
@@ -206,8 +206,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the class of the highest probability ``(N,)``."""
-        best = self._calibrated(X).argmax(dim=1).numpy()
-        return self.classes_[best]
+        return self.classes_[self._calibrated(X).argmax(dim=1).numpy()]
 
     def predictions(self, X: Any, y: Any) -> Predictions:  # noqa: N803
         """Return calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
@@ -273,10 +272,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "Pass a name such as 'temperature', or TemperatureScaling().",
             )
         if calibrator.needs:
-            what = ", ".join(sorted(calibrator.needs))
             raise InputError(
                 "the calibrator must need nothing but logits",
-                f"one that needs {what}",
+                f"one that needs {', '.join(sorted(calibrator.needs))}",
                 "Choose one that works on logits alone, e.g. 'vector'.",
             )
         return calibrator
@@ -384,15 +382,6 @@ def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     return predictions_from(
         estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
     )
-
-
-def _source(estimator: Any, features: Any) -> Any:
-    """Return the function that makes side information of ``X``; None: it is ``X``."""
-    if callable(features):
-        return features
-    inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
-    steps = getattr(inner, "steps", ())
-    return inner[:-1].transform if len(steps) > 1 else None
 
 
 def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803

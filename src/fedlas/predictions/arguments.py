@@ -13,6 +13,9 @@ from fedlas._core.text import shortened
 from fedlas.predictions.cells import truth_places
 from fedlas.predictions.probabilities import logarithm
 
+PASS_PREDICTIONS = (
+    "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+)
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
@@ -60,11 +63,10 @@ def no_labels(predictions: Any) -> InputError:
 
 def labels_apart(predictions: object) -> InputError:
     """Return the error of a function that was called with labels as a further argument."""
-    fix = (
-        "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-    )
     return InputError(
-        "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
+        "labels must be part of the predictions",
+        f"{describe(predictions)} and labels",
+        PASS_PREDICTIONS,
     )
 
 
@@ -156,15 +158,19 @@ def several_labels(target: Tensor) -> str:
 def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
     """Return the number of each label among the names of the classes."""
     if not isinstance(classes, list | tuple | np.ndarray) or len(classes) != num_classes:
-        expected = f"classes must be a sequence of {num_classes} names, in the order of the columns"
-        raise InputError(expected, describe(classes), "Name every class.")
+        raise InputError(
+            f"classes must be a sequence of {num_classes} names, in the order of the columns",
+            describe(classes),
+            "Name every class.",
+        )
     numbers = {str(name): number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
-        fix = "Pass one name a sample."
-        raise InputError("target must hold names of classes", describe(target), fix) from error
+        raise InputError(
+            "target must hold names of classes", describe(target), "Pass one name a sample."
+        ) from error
     labels = [
         label.lower() if label not in numbers and label.lower() in truths else label
         for label in labels
@@ -173,13 +179,15 @@ def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
     for label in labels:
         if label not in numbers:
             alike = [name for name in numbers if name.casefold() == label.casefold()]
-            fix = (
-                f"Did you mean {alike[0]!r}?"
-                if alike
-                else "Correct it, or name the classes in the columns' order."
+            raise InputError(
+                f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}",
+                shortened(repr(label), 60),
+                (
+                    f"Did you mean {alike[0]!r}?"
+                    if alike
+                    else "Correct it, or name the classes in the columns' order."
+                ),
             )
-            expected = f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}"
-            raise InputError(expected, shortened(repr(label), 60), fix)
     return [numbers[label] for label in labels]
 
 
@@ -191,17 +199,16 @@ def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device
     """
     value = detached("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
-        expected = f"label_probs must be {shape}"
-        raise InputError(expected, describe(value), "Pass one row a sample.")
+        raise InputError(f"label_probs must be {shape}", describe(value), "Pass one row a sample.")
     check_finite("label_probs", value)
     value = value.to(device, torch.promote_types(value.dtype, torch.float32))
     sums = value.sum(dim=1)
     if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
-        got = (
-            f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more"
+        raise InputError(
+            "label_probs must be in [0, 1], every row summing to 1",
+            f"values from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} or more",
+            "Pass the share of each class.",
         )
-        expected = "label_probs must be in [0, 1], every row summing to 1"
-        raise InputError(expected, got, "Pass the share of each class.")
     return value
 
 
@@ -222,8 +229,9 @@ def check_sample_values(
         features = detached("features", values["features"]).to(device)
         fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
         if not fits or features.is_complex():
-            expected = f"features must be ({num_samples}, D)"
-            raise InputError(expected, describe(features), "Pass one row a sample.")
+            raise InputError(
+                f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
+            )
         check_finite("features", features)
         values["features"] = features
     if values["weights"] is not None:
@@ -235,20 +243,28 @@ def check_sample_values(
 def _weights(weights: Tensor, num_samples: int) -> Tensor:
     """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
     if weights.shape != (num_samples,) or weights.is_complex():
-        fix = "Pass one weight for each sample."
-        raise InputError(f"weights must be ({num_samples},)", describe(weights), fix)
+        raise InputError(
+            f"weights must be ({num_samples},)",
+            describe(weights),
+            "Pass one weight for each sample.",
+        )
     weights = weights.cpu().double()
     low = float(weights.min())
     high = float(weights.max())
     if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
-        got = f"values from {low:.6g} to {high:.6g}"
-        fix = "Leave out the samples whose weight is unknown; divide large weights by a constant."
-        raise InputError(f"weights must be in [0, {LARGEST:g}]", got, fix)
+        raise InputError(
+            f"weights must be in [0, {LARGEST:g}]",
+            f"values from {low:.6g} to {high:.6g}",
+            "Leave out the samples whose weight is unknown; divide large weights by a constant.",
+        )
     # Squares of smaller ones underflow in the sums of an effective sample size.
     weights = weights.where(weights >= 1 / LARGEST, 0.0)
     if not bool((weights > 0).any()):
-        fix = "Pass weights of which only the ratios matter, such as ones."
-        raise InputError(f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
+        raise InputError(
+            f"a weight must be at least {1 / LARGEST:g}",
+            f"at most {high:g}",
+            "Pass weights of which only the ratios matter, such as ones.",
+        )
     return weights
 
 
@@ -266,8 +282,9 @@ def _clusters(clusters: Any, num_samples: int) -> Tensor:
         clusters = clusters.long()
     whole = not clusters.is_floating_point() and not clusters.is_complex()
     if clusters.shape != (num_samples,) or not whole:
-        expected = f"clusters must be whole numbers or names ({num_samples},)"
-        raise InputError(expected, describe(clusters), fix)
+        raise InputError(
+            f"clusters must be whole numbers or names ({num_samples},)", describe(clusters), fix
+        )
     return clusters.cpu().long()
 
 
@@ -275,8 +292,11 @@ def _numbered(names: np.ndarray) -> np.ndarray:
     """Return the number of each name among all of them, in sorted order."""
     missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
     if missing:
-        fix = "Name the cluster of every sample; a sample on its own is a cluster of one."
-        raise InputError("clusters must be named in every row", f"none in row {missing[0]}", fix)
+        raise InputError(
+            "clusters must be named in every row",
+            f"none in row {missing[0]}",
+            "Name the cluster of every sample; a sample on its own is a cluster of one.",
+        )
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
@@ -292,6 +312,7 @@ def checked_index(index: Any, num_samples: int) -> Tensor:
     kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     whole = index.ndim == 1 and index.dtype in kinds and len(index) > 0
     if not whole or not bool(((index >= 0) & (index < num_samples)).all()):
-        fix = "Pass numbers of rows, or one boolean a row."
-        raise InputError("index must choose rows", describe(index), fix)
+        raise InputError(
+            "index must choose rows", describe(index), "Pass numbers of rows, or one boolean a row."
+        )
     return index.long()

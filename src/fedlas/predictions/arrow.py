@@ -73,9 +73,11 @@ class Arrow(TableSource):
             raise
         except Exception as error:  # pyarrow raises many kinds where a file is damaged
             text = " ".join(str(error).split())
-            fix = "Check the file; text must be UTF-8, not Latin-1."
-            expected = f"the file must be a readable {self.path.suffix} file"
-            raise InputError(expected, f"{self.path} ({text})", fix) from error
+            raise InputError(
+                f"the file must be a readable {self.path.suffix} file",
+                f"{self.path} ({text})",
+                "Check the file; text must be UTF-8, not Latin-1.",
+            ) from error
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
@@ -86,9 +88,11 @@ class Arrow(TableSource):
             lengths = np.from_dlpack(values.value_lengths().fill_null(0))
             shape.append(max(1, int(lengths.max())))
             for row in np.flatnonzero(lengths != shape[1])[:1]:
-                expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
-                got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
-                raise InputError(expected, got, "Write one number for each class.")
+                raise InputError(
+                    f"lists of column {name!r} must all hold {shape[1]} numbers",
+                    f"{lengths[row]} in row {self._rows + row + 1} of {self.label}",
+                    "Write one number for each class.",
+                )
             values = values.flatten()
         if types.is_dictionary(values.type) or types.is_string(values.type):
             # Numbers with percent signs, or that JSON lines have in quotes.
@@ -97,8 +101,11 @@ class Arrow(TableSource):
             values = pyarrow_module().array([numbers[text] for text in texts], "float64")
         plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
         if not any(is_kind(values.type) for is_kind in plain):
-            got = f"{values.type} in {self.label}"
-            raise InputError(f"column {name!r} must hold numbers", got, "Name columns of scores.")
+            raise InputError(
+                f"column {name!r} must hold numbers",
+                f"{values.type} in {self.label}",
+                "Name columns of scores.",
+            )
         kind = np.float32 if types.is_float32(values.type) else np.float64
         values = values.cast("float32" if kind is np.float32 else "float64")
         start = values.offset * values.type.bit_width // 8
@@ -121,9 +128,11 @@ def _plain_values(column: Any) -> list[Any]:
         compute = pyarrow_module(".compute")
         longest = compute.max(compute.binary_length(texts)).as_py() or 0
         if longest > _LONGEST:
-            fix = "Leave out columns of long text, or look for a quote that is never closed."
-            got = f"{longest:,} bytes in a cell"
-            raise InputError("a text must be shorter than 1 MiB", got, fix)
+            raise InputError(
+                "a text must be shorter than 1 MiB",
+                f"{longest:,} bytes in a cell",
+                "Leave out columns of long text, or look for a quote that is never closed.",
+            )
     if texts is column:
         values: list[Any] = column.to_pylist()
         return values

@@ -103,8 +103,11 @@ class TableChunk:
         """
         columns = [self.numbers[name] for name in names]
         if len(columns) > 1 and any(column.ndim > 1 for column in columns):
-            got = f"{len(columns)} columns in {self.file}"
-            raise InputError("a column of lists must be the only one", got, "Name it alone.")
+            raise InputError(
+                "a column of lists must be the only one",
+                f"{len(columns)} columns in {self.file}",
+                "Name it alone.",
+            )
         values = (
             columns[0].reshape(len(self.rows), -1)
             if len(columns) == 1
@@ -113,8 +116,11 @@ class TableChunk:
         if not np.isfinite(values).all():
             row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))
             number = "no number" if np.isnan(values[row, column]) else f"{values[row, column]:.6g}"
-            got = f"{number} in {self.where(row)}, column {self.column_of(names)(column)}"
-            raise InputError(f"{what} must be finite numbers", got, _FIX)
+            raise InputError(
+                f"{what} must be finite numbers",
+                f"{number} in {self.where(row)}, column {self.column_of(names)(column)}",
+                _FIX,
+            )
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
     def each(self, column: str, convert: Callable[[Any, str], T]) -> list[T]:
@@ -147,17 +153,18 @@ class TableChunk:
                     f"every row must have a value in column {column!r}", f"none in {place}", _FIX
                 )
             if len(plain) > _LONGEST_NAME:
-                expected = (
-                    f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters"
-                )
                 raise InputError(
-                    expected, f"{len(plain):,} in {place}", "Name a column of labels or groups."
+                    f"names in column {column!r} must have at most {_LONGEST_NAME:,} characters",
+                    f"{len(plain):,} in {place}",
+                    "Name a column of labels or groups.",
                 )
             # rounded: several names are one number
             if isinstance(value, float) and 2**53 <= abs(value) < math.inf:
-                expected = f"large numbers of column {column!r} must be whole, or text"
-                fix = "Write them as text."
-                raise InputError(expected, f"{value:.1f} in {place}", fix)
+                raise InputError(
+                    f"large numbers of column {column!r} must be whole, or text",
+                    f"{value:.1f} in {place}",
+                    "Write them as text.",
+                )
             number = _number_of_name(plain)
             return plain if number is None else str(number)
 
@@ -175,10 +182,10 @@ class TableChunk:
             number = whole_number(text)
             word = text.lower() if number is None else str(number)
             if word not in _RIGHT | _WRONG:
-                expected = f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect"
-                fix = _FIX if not text else "Name columns of labels by predicted= and target=."
                 raise InputError(
-                    expected, f"{shortened(repr(value), 60) if text else 'none'} in {place}", fix
+                    f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect",
+                    f"{shortened(repr(value), 60) if text else 'none'} in {place}",
+                    _FIX if not text else "Name columns of labels by predicted= and target=.",
                 )
             return word in _RIGHT
 
@@ -258,9 +265,10 @@ class Labels:
         if number is None:
             kinds = [few(self.shown)] if self.names else []
             kinds += [f"a number from 0 to {len(self.positions) - 1}"] if self.positions else []
-            fix = self._fix(text)
             raise InputError(
-                f"labels in column {self.column!r} must be {', or '.join(kinds)}", got, fix
+                f"labels in column {self.column!r} must be {', or '.join(kinds)}",
+                got,
+                self._fix(text),
             )
         if self.by_name not in (None, by_name):
             kind = "the name of a class" if self.by_name else "the number of one"
@@ -343,8 +351,11 @@ def floating(name: str, values: NDArray[Any], label: str) -> NDArray[np.floating
         InputError: If they are no numbers.
     """
     if values.dtype.kind not in "fiu":
-        fix = "Name columns of scores."
-        raise InputError(f"column {name!r} must hold numbers", f"{values.dtype} in {label}", fix)
+        raise InputError(
+            f"column {name!r} must hold numbers",
+            f"{values.dtype} in {label}",
+            "Name columns of scores.",
+        )
     return values.astype(
         np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
     )

@@ -9,11 +9,11 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import InputError, check_choice, describe, suggestion
-from fedlas.predictions.cells import few, whole_number
+from fedlas.predictions.cells import few
+from fedlas.predictions.names import check_increasing, check_order, matched_parts, name_numbers
 
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),
@@ -35,7 +35,6 @@ _PARTNERS = {
 """Columns that an option needs one of."""
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Columns that pandas writes for the index of a frame."""
-_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 
 Names = str | Sequence[str] | None
 ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
@@ -119,33 +118,42 @@ class Columns:
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
-                expected = f"{option_of(option)} must hold names, each once"
-                got = describe(getattr(self, option))
                 raise InputError(
-                    expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma."
+                    f"{option_of(option)} must hold names, each once",
+                    describe(getattr(self, option)),
+                    "Write a,b,c or 'prefix_*'; quote a name with a comma.",
                 )
         # Then options that contradict each other.
         kinds = [option_of(name) for name in _SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
-            fix = "Say what the columns hold: the file does not show it."
-            expected = "only one of logits=, probs= and confidence= can name columns"
-            raise InputError(expected, " and ".join(kinds), fix)
+            raise InputError(
+                "only one of logits=, probs= and confidence= can name columns",
+                " and ".join(kinds),
+                "Say what the columns hold: the file does not show it.",
+            )
         for option, partners in _PARTNERS.items():
             has_partner = any(getattr(self, name) for name in partners)
             if getattr(self, option) and kinds and not has_partner:
-                expected = f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}"
-                raise InputError(expected, kinds[0], "Name such columns, or leave it out.")
+                raise InputError(
+                    f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}",
+                    kinds[0],
+                    "Name such columns, or leave it out.",
+                )
         if self.correct is not None and (self.predicted is not None or self.target is not None):
-            got = "correct= with one of these"
-            fix = "Leave one or the other out."
-            expected = "outcomes must be named once, by correct= or by predicted= and target="
-            raise InputError(expected, got, fix)
+            raise InputError(
+                "outcomes must be named once, by correct= or by predicted= and target=",
+                "correct= with one of these",
+                "Leave one or the other out.",
+            )
         check_choice("confidence_as=", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
             check_choice("format=", self.format, ["table", "lm-eval"])
         if self.separator is not None and len(self.separator) != 1:
-            fix = "Write ';' or ',', or leave it out."
-            raise InputError("the separator must be one character", repr(self.separator), fix)
+            raise InputError(
+                "the separator must be one character",
+                repr(self.separator),
+                "Write ';' or ',', or leave it out.",
+            )
 
     @property
     def kind(self) -> str | None:
@@ -211,8 +219,11 @@ class Columns:
         covariates = _words(self.covariates, names)
         columns, _ = _find(covariates, names, used, "covariates=", where, fewest=1)
         for name in used.intersection(columns):
-            expected = "covariates must be other columns than scores and labels"
-            raise InputError(expected, repr(name), "Leave it out of covariates=.")
+            raise InputError(
+                "covariates must be other columns than scores and labels",
+                repr(name),
+                "Leave it out of covariates=.",
+            )
         return tuple(dict.fromkeys(columns))
 
     def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
@@ -236,10 +247,11 @@ class Columns:
             _words(getattr(self, kind), names), names, {*single.values()}, option_of(kind), where
         )
         if kind == "confidence" and len(scores) > 1:
-            fix = (
-                "Name the column of the predicted class's probability; of all classes name probs=."
+            raise InputError(
+                "confidence= must name one column",
+                ", ".join(scores),
+                "Name the column of the predicted class's probability; of all classes name probs=.",
             )
-            raise InputError("confidence= must name one column", ", ".join(scores), fix)
         used = {*single.values(), *scores}
         votes, _ = _find(_words(self.label_probs, names), names, used, "label_probs=", where)
         for shared in ("groups", "clusters"):  # may be one of the others
@@ -247,8 +259,8 @@ class Columns:
         columns = [*scores, *votes, *single.values()]
         _check_once(columns, "a column must be named once", "Name it for one thing.")
         for group in () if self.classes else (scores, votes):
-            _check_increasing(group, where)
-        return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(_numbers(scores)))
+            check_increasing(group, where)
+        return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(name_numbers(scores)))
 
 
 @dataclass(frozen=True)
@@ -300,8 +312,11 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
         isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)
     ):
         return list(text or ())
-    fix = "Pass 'a,b,c' or ['a', 'b', 'c']."
-    raise InputError("columns and classes must be named by text", describe(text), fix)
+    raise InputError(
+        "columns and classes must be named by text",
+        describe(text),
+        "Pass 'a,b,c' or ['a', 'b', 'c'].",
+    )
 
 
 def _find(
@@ -328,9 +343,9 @@ def _find(
                 fix += "; a single one is the positive class of two." if fewest > 1 else "."
                 count = "at least two columns" if fewest > 1 else "a column"
                 raise InputError(f"{option}{pattern!r} must match {count}", got, fix)
-            matched = _matched(pattern, matches)
+            matched = matched_parts(pattern, matches)
             if fewest > 1:  # classes
-                _check_order(matched, pattern, where)
+                check_order(matched, pattern, where)
         columns += matches
         parts += matched
     return columns, parts
@@ -347,54 +362,3 @@ def _check_once(names: Sequence[str], expected: str, fix: str) -> None:
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise InputError(expected, f"{name!r} {times} times", fix)
-
-
-def _matched(pattern: str, names: Sequence[str]) -> list[str]:
-    """Return the part of each name that the only ``*`` of a pattern stands for; whole names for other patterns."""
-    before, star, after = pattern.partition("*")
-    if not star or set(before + after) & set("*?["):
-        return list(names)
-    return [name[len(before) : len(name) - len(after)] for name in names]
-
-
-def _numbers(names: Sequence[str]) -> list[int]:
-    """Return the numbers by which names differ, as class_1 and class_10 do; none if other text differs."""
-    if len(names) < 2:
-        return []
-    before = _alike(names)
-    after = _alike([name[::-1] for name in names])
-    parts = [name[before : len(name) - after] for name in names]
-    decimals = before > 0 and names[0][before - 1] == "."
-    return (
-        [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
-    )
-
-
-def _alike(names: Sequence[str]) -> int:
-    """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
-    first = min(names)
-    last = max(names)  # what these share, all between them do
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return len("".join(letter for letter, _ in same).rstrip("0123456789"))
-
-
-def _check_increasing(names: Sequence[str], where: str) -> None:
-    """Refuse columns whose names hold numbers that do not increase, as after sorting by name: 0, 1, 10, 2."""
-    numbers = _numbers(names)
-    if numbers != sorted(numbers):
-        expected = "columns of classes must be numbered from 0 or 1 in order"
-        fix = "They are sorted as text: list them in the order of the classes, or name these classes by classes=."
-        raise InputError(expected, f"{few([str(number) for number in numbers])} in {where}", fix)
-
-
-def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
-    """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
-    numbers = [number for part in parts if (number := whole_number(part)) is not None]
-    start = min(numbers, default=0)
-    if len(numbers) == len(parts) and (
-        start not in (0, 1) or numbers != [*range(start, start + len(numbers))]
-    ):
-        expected = f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order"
-        as_text = "They are sorted as text. " if sorted(numbers) != numbers else ""
-        fix = f"{as_text}Name them one by one in the order of the classes, a,b,c."
-        raise InputError(expected, f"{few(parts)} in {where}", fix)

@@ -129,11 +129,11 @@ class Covariates:
 
 
 def _too_many(name: str, label: str) -> InputError:
-    expected = (
-        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values"
+    return InputError(
+        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values",
+        f"more in column {name!r} of {label}",
+        "Leave it out: a value that names one sample says nothing about the next.",
     )
-    fix = "Leave it out: a value that names one sample says nothing about the next."
-    return InputError(expected, f"more in column {name!r} of {label}", fix)
 
 
 def _hashable(cell: Any) -> Any:

@@ -118,10 +118,10 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
             try:
                 cell = parse_json(cell, finite=False) if cell.strip() else None
             except ValueError as error:
-                fix = "Write lists such as [-0.1, -0.3]."
-                got = f"{shortened(repr(cell), 60)} in {place}"
                 raise InputError(
-                    f"column {column!r} must hold log-probabilities", got, fix
+                    f"column {column!r} must hold log-probabilities",
+                    f"{shortened(repr(cell), 60)} in {place}",
+                    "Write lists such as [-0.1, -0.3].",
                 ) from error
         if has_no_logprobs(cell, form):
             return math.nan
@@ -177,12 +177,9 @@ class Answers:
             fix = "Check the path, which leads to nothing"
         elif len(self.rows) == count:
             fix = "Ask the model for 'Confidence: ... %', or the server for logprobs"
-        got = (
-            f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}"
-        )
         raise InputError(
             f"each answer in column {column!r} must state a confidence",
-            got,
+            f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}",
             f"{fix}; or name another column.",
         )
 

@@ -76,9 +76,10 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
                 yield memoryview(block)[edges[0] : edges[-1]], _rows(block, edges)
                 block = block[edges[-1] :]
             elif len(block) > _LONGEST:
-                fix = "Look for a quote that is never closed, or leave out columns of long text."
                 raise InputError(
-                    "every row must be shorter than 64 MiB", f"a longer one in {path.name}", fix
+                    "every row must be shorter than 64 MiB",
+                    f"a longer one in {path.name}",
+                    "Look for a quote that is never closed, or leave out columns of long text.",
                 )
 
 
@@ -93,9 +94,11 @@ def check_count(rows: Any, count: int, done: int, label: str) -> Any:
             require("pyarrow", extra="tables").array([bool(row.as_py().strip()) for row in rows])
         )
     if count != len(rows):
-        expected = "every row must be one line; in a CSV, quoted cells may hold line breaks"
-        got = f"{count:,} rows in {len(rows):,} lines after row {done:,} of {label}"
-        raise InputError(expected, got, "Write one row a line.")
+        raise InputError(
+            "every row must be one line; in a CSV, quoted cells may hold line breaks",
+            f"{count:,} rows in {len(rows):,} lines after row {done:,} of {label}",
+            "Write one row a line.",
+        )
     return rows
 
 
@@ -142,8 +145,11 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
 
 
 def _unclosed(path: Path) -> InputError:
-    fix = 'Quote cells that hold ", and double it.'
-    return InputError("every quote must be closed", f"one that is not in {path.name}", fix)
+    return InputError(
+        "every quote must be closed",
+        f"one that is not in {path.name}",
+        'Quote cells that hold ", and double it.',
+    )
 
 
 def _rows(block: bytes, edges: NDArray[np.int64]) -> Any:
@@ -179,9 +185,11 @@ def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise ValueError(f"{type(row).__name__}")
     except ValueError as error:
-        got = f"{error} in row {number} of {file}"
-        fix = "Write one object a line."
-        raise InputError("every line must be a JSON object", got, fix) from error
+        raise InputError(
+            "every line must be a JSON object",
+            f"{error} in row {number} of {file}",
+            "Write one object a line.",
+        ) from error
     return row
 
 
@@ -226,13 +234,18 @@ def numbers_at(
     for value, row, cells in zip(values, rows, array, strict=True):
         numbers = value if isinstance(value, list) else [value]
         if width is not None and (numbers is not value or len(value) != width):
-            got = f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}"
-            expected = f"lists of column {name!r} must all hold {width} numbers"
-            raise InputError(expected, got, "Write one number for each class.")
+            raise InputError(
+                f"lists of column {name!r} must all hold {width} numbers",
+                f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}",
+                "Write one number for each class.",
+            )
         for place, number in enumerate(numbers):
             if isinstance(number, bool | dict | list):
-                got = f"{shortened(repr(number), 60)} in row {row} of {file}"
-                raise InputError(f"column {name!r} must hold numbers", got, _fix(number, name))
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    _fix(number, name),
+                )
             with suppress(TypeError, ValueError):
                 cells[place] = float(number)
     return array[:, 0] if width is None else array

@@ -123,9 +123,11 @@ def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
     samples = []
     for row, fields in _lines(path):
         if not fields.keys() >= _KEYS:
-            fix = "Log them with lm_eval --log_samples, or name columns."
-            got = f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}"
-            raise InputError("lines must be samples of lm-evaluation-harness", got, fix)
+            raise InputError(
+                "lines must be samples of lm-evaluation-harness",
+                f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}",
+                "Log them with lm_eval --log_samples, or name columns.",
+            )
         samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
     filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
     if len(filters) > 1:
@@ -140,8 +142,11 @@ def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
         free = next(
             sample for sample in samples if (sample.choices is None) != (samples[0].choices is None)
         )
-        fix = "Evaluate multiple choice and free answers apart."
-        raise InputError("samples must be of one kind, with a label", free.place, fix)
+        raise InputError(
+            "samples must be of one kind, with a label",
+            free.place,
+            "Evaluate multiple choice and free answers apart.",
+        )
     return samples
 
 
@@ -149,9 +154,11 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         yield from json_rows(path)
     except (OSError, UnicodeError) as error:
-        fix = "Log them with lm_eval --log_samples, or name columns."
-        got = f"{path.name} ({error})"
-        raise InputError("lines must be samples of lm-evaluation-harness", got, fix) from error
+        raise InputError(
+            "lines must be samples of lm-evaluation-harness",
+            f"{path.name} ({error})",
+            "Log them with lm_eval --log_samples, or name columns.",
+        ) from error
 
 
 def _scores(
@@ -183,9 +190,11 @@ def _scores(
             correct.append(pair[1])
             continue
         if sample.right is None:
-            fix = "Name fields by confidence= and correct=."
-            expected = f"free answers must have one of {', '.join(_RIGHT)}"
-            raise InputError(expected, f"none in {sample.place}", fix)
+            raise InputError(
+                f"free answers must have one of {', '.join(_RIGHT)}",
+                f"none in {sample.place}",
+                "Name fields by confidence= and correct=.",
+            )
         answer = _scored_answer(sample.fields)
         (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
         answers.add(sample.row, answer, unread=math.isnan(value))
@@ -207,8 +216,11 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
         if sample.right in (None, each == best)
     ]
     if len(readings) != 1 and sample.right is None:
-        fix = "Evaluate multiple choice and free answers apart."
-        raise InputError("samples must be of one kind, with a label", sample.place, fix)
+        raise InputError(
+            "samples must be of one kind, with a label",
+            sample.place,
+            "Evaluate multiple choice and free answers apart.",
+        )
     target = readings[0] if len(readings) == 1 else None
     return target, readings[0] == best if sample.right is None else sample.right
 

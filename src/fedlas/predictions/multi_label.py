@@ -57,20 +57,27 @@ class MultiLabel:
         values = vars(self)
         logits = check_logits(detached("logits", self.logits)).cpu()
         if logits.ndim != 2 or not logits.numel():
-            fix = "Pass one column a label."
             raise InputError(
-                "logits must be (N, L) with at least one sample", describe(logits), fix
+                "logits must be (N, L) with at least one sample",
+                describe(logits),
+                "Pass one column a label.",
             )
         check_finite("logits", logits)
         target = detached("target", self.target).cpu()
         known = (target == 0) | (target == 1) | (target == UNKNOWN)
         if target.shape != logits.shape or not bool(known.all()):
-            expected = f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}"
-            raise InputError(expected, describe(target), "Pass a column a label.")
+            raise InputError(
+                f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}",
+                describe(target),
+                "Pass a column a label.",
+            )
         names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
-            expected = f"names must be {logits.shape[1]} different ones"
-            raise InputError(expected, describe(self.names), "Name every column once.")
+            raise InputError(
+                f"names must be {logits.shape[1]} different ones",
+                describe(self.names),
+                "Name every column once.",
+            )
         values.update(logits=logits, target=target.long(), names=names)
         check_sample_values(values, len(logits))
 
@@ -151,8 +158,11 @@ class MultiLabel:
         target = self.target[:, columns]
         known = target != UNKNOWN
         if not bool(known.any()):
-            fix = "Leave the label out."
-            raise InputError(f"{what} must be known for a sample", f"{UNKNOWN} everywhere", fix)
+            raise InputError(
+                f"{what} must be known for a sample",
+                f"{UNKNOWN} everywhere",
+                "Leave the label out.",
+            )
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[known]
         score = logits[known]
         return Predictions(

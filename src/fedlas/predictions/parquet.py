@@ -65,11 +65,11 @@ class Parquet(Arrow):
                 compute.binary_length(column.dictionary).take(column.indices)
             ).as_py()
             if (size or 0) > _MOST_TEXT:
-                expected = (
-                    f"texts of {len(batch):,} rows must be shorter than {_MOST_TEXT:,} bytes in all"
+                raise InputError(
+                    f"texts of {len(batch):,} rows must be shorter than {_MOST_TEXT:,} bytes in all",
+                    f"{size:,} in column {name!r} of {self.label}",
+                    "Leave out columns of long text.",
                 )
-                got = f"{size:,} in column {name!r} of {self.label}"
-                raise InputError(expected, got, "Leave out columns of long text.")
         return batch.cast(self.schema)
 
     def _is_text(self, name: str) -> bool:
@@ -83,9 +83,10 @@ class Parquet(Arrow):
         parts = [kind.value_type] if hasattr(kind, "value_type") else [kind]
         simple = (types.is_primitive, types.is_decimal, types.is_null)
         if not any(is_kind(part) for is_kind in simple for part in parts):
-            fix = "Write numbers or text, or lists of numbers."
             raise InputError(
-                f"column {name!r} must hold numbers or text", f"{kind} in {self.label}", fix
+                f"column {name!r} must hold numbers or text",
+                f"{kind} in {self.label}",
+                "Write numbers or text, or lists of numbers.",
             )
         return False
 
@@ -107,10 +108,11 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
             size += _expanded(file, start, end)
     on_disk = path.stat().st_size
     if size > max(_FREE, _MOST_RATIO * on_disk):
-        expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
-        got = f"{size:,} bytes in {on_disk:,} of {path.name}"
-        fix = "Write it without compression, if its content is right."
-        raise InputError(expected, got, fix)
+        raise InputError(
+            f"values must take at most {_MOST_RATIO:,} times the size of the file",
+            f"{size:,} bytes in {on_disk:,} of {path.name}",
+            "Write it without compression, if its content is right.",
+        )
 
 
 # The numbers are those of fields in parquet.thrift.

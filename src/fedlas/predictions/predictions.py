@@ -16,6 +16,7 @@ from fedlas._core.check import InputError, check_finite, check_logits, describe,
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
+    PASS_PREDICTIONS,
     Array,
     OptionalArray,
     Target,
@@ -84,9 +85,10 @@ class Predictions:
     def __post_init__(self) -> None:
         logits = check_logits(detached("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
-            fix = "Flatten dense predictions to one row per position."
             raise InputError(
-                "logits must be (N, C) with at least one sample", describe(logits), fix
+                "logits must be (N, C) with at least one sample",
+                describe(logits),
+                "Flatten dense predictions to one row per position.",
             )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
         check_finite("logits", logits)
@@ -257,8 +259,11 @@ class Predictions:
         """
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
-            fix = "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...)."
-            raise InputError("probs or logits must name columns", named.kind or "none", fix)
+            raise InputError(
+                "probs or logits must name columns",
+                named.kind or "none",
+                "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...).",
+            )
         reader = TableReader(Frame(frame), named)
         return cls.of_samples(
             Samples.joined(reader.samples(), reader.label), are_probs=named.kind == "probs"
@@ -273,9 +278,7 @@ class Predictions:
         columns = {"predicted": self.predicted, "confidence": self.confidence}
         columns |= {"target": self.target, "correct": self.correct} if self.has_target else {}
         columns |= {} if self.weights is None else {"weight": self.weights}
-        columns |= {
-            f"prob_{number}": column for number, column in enumerate(self.probs.unbind(dim=1))
-        }
+        columns |= {f"prob_{place}": column for place, column in enumerate(self.probs.unbind(1))}
         arrays = {name: column.cpu().numpy() for name, column in columns.items()}
         return require("pandas", extra="tables").DataFrame(arrays)
 
@@ -284,8 +287,8 @@ class Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
         names = ("label_probs", "weights", "features", "clusters")
         others: dict[str, Any] = {name: getattr(samples, name) for name in names}
-        others["target"] = samples.outcome
-        return (cls._of_probs if are_probs else cls)(samples.scores, **others)
+        build = cls._of_probs if are_probs else cls
+        return build(samples.scores, target=samples.outcome, **others)
 
     @classmethod
     def _of_probs(
@@ -293,8 +296,11 @@ class Predictions:
     ) -> Predictions:
         """Return predictions of checked probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
-            fix = f"Leave it out, or name one of {', '.join(_FIELDS[1:])}."
-            raise InputError("arguments must be its own", sorted(unknown)[0], fix)
+            raise InputError(
+                "arguments must be its own",
+                sorted(unknown)[0],
+                f"Leave it out, or name one of {', '.join(_FIELDS[1:])}.",
+            )
         predictions = cls.__new__(cls)
         vars(predictions).update(
             {"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
@@ -311,9 +317,7 @@ class Predictions:
         Raises:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
-        fix = (
-            "Save it with numpy.savez(path, logits=..., target=...); unknown labels need no target."
-        )
+        fix = "Save it with numpy.savez(path, logits=..., target=...), or without target."
         return cls(**load_arrays(path, _FIELDS, ("logits",), fix))
 
 
@@ -381,11 +385,8 @@ def check_predictions(predictions: object) -> Predictions:
         return predictions
     if isinstance(predictions, TopLabel):
         raise needs_all_classes()
-    fix = (
-        "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
-    )
-    if hasattr(predictions, "pooled"):
-        fix = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
+    several = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
+    fix = several if hasattr(predictions, "pooled") else PASS_PREDICTIONS
     raise InputError("predictions must be Predictions", describe(predictions), fix)
 
 

@@ -77,8 +77,9 @@ class Probabilities:
             if self.normalize:
                 raise InputError("a row must have a positive number", got, "Remove the row.")
             fix = "Name the columns of all classes, and no other; for independent classes there is no softmax."
-            expected = "the probabilities of a row must sum to 1"
-            raise InputError(expected, got, f"{fix} {self._fixes['normalize']}")
+            raise InputError(
+                "the probabilities of a row must sum to 1", got, f"{fix} {self._fixes['normalize']}"
+            )
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
         rounding = max(ROUNDING, 4 * torch.finfo(probs.dtype).eps * probs.shape[1] ** 0.5)
@@ -114,11 +115,11 @@ class Probabilities:
         outside = (values < -ROUNDING) | (values > most)
         if bool(outside.any()):
             row, number = (int(index) for index in outside.nonzero()[0])
-            got = f"{float(values[row, number]):.6g} in {where(row)}, column {column(number)}"
-            expected = (
-                f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative"
+            raise InputError(
+                f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative",
+                f"{float(values[row, number]):.6g} in {where(row)}, column {column(number)}",
+                self._looks_like(values),
             )
-            raise InputError(expected, got, self._looks_like(values))
         return values.clamp(min=0.0)
 
     @property
@@ -199,8 +200,11 @@ def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
         InputError: If they are no probabilities of all classes.
     """
     if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
-        fix = "Pass one row of probabilities a sample, or the probability of the second of two classes."
-        raise InputError("probs must be floats (N, C) or (N,)", describe(probs), fix)
+        raise InputError(
+            "probs must be floats (N, C) or (N,)",
+            describe(probs),
+            "Pass one row of probabilities a sample, or the probability of the second of two classes.",
+        )
     if not isinstance(normalize, bool):
         raise InputError("normalize must be True or False", describe(normalize), "Pass True.")
     check_finite("probs", probs)

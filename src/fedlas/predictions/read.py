@@ -158,17 +158,19 @@ def _read(
     reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
-        fix = (
-            "Pass correct='NAME', or predicted='NAME' and target='NAME'."
-            if of_top_label
-            else "Pass target='NAME'."
+        raise InputError(
+            (
+                "correct= must say which predictions are right"
+                if of_top_label
+                else "target= must name the labels"
+            ),
+            "none",
+            (
+                "Pass correct='NAME', or predicted='NAME' and target='NAME'."
+                if of_top_label
+                else "Pass target='NAME'."
+            ),
         )
-        name = (
-            "correct= must say which predictions are right"
-            if of_top_label
-            else "target= must name the labels"
-        )
-        raise InputError(name, "none", fix)
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
     table: AnyPredictions = (
@@ -196,9 +198,11 @@ def is_log(path: Path, columns: Columns) -> bool:
     """
     named = [option for option in _FIXED if getattr(columns, option)]
     if columns.format == "lm-eval" and named:
-        fix = "Leave these options out, or pass format='table'."
-        expected = "samples of lm-evaluation-harness have fixed columns"
-        raise InputError(expected, ", ".join(map(option_of, named)), fix)
+        raise InputError(
+            "samples of lm-evaluation-harness have fixed columns",
+            ", ".join(map(option_of, named)),
+            "Leave these options out, or pass format='table'.",
+        )
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (
         not named and columns.format is None and is_json and is_lm_eval(path)
@@ -259,9 +263,10 @@ class Reader:
         self._covariates = self._covariates or table.covariates
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
-            got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"
             raise InputError(
-                "classes must be the same, in the same order", got, "Name the columns a,b,c."
+                "classes must be the same, in the same order",
+                f"{few(table.classes)} in {path.name}, {few(classes)} in {name}",
+                "Name the columns a,b,c.",
             )
         self.notes += [f"{path.name}: {note}" for note in table.notes]
         return table

@@ -65,8 +65,11 @@ class Frame(TableSource):
             frame = frame.collect()
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
         if columns is None or isinstance(frame, str | Tensor):
-            fix = "Pass a data frame of pandas or polars, or a mapping from names to columns."
-            raise InputError("the table must have columns", describe(frame), fix)
+            raise InputError(
+                "the table must have columns",
+                describe(frame),
+                "Pass a data frame of pandas or polars, or a mapping from names to columns.",
+            )
         self.names = [str(name) for name in columns]
         self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
@@ -80,9 +83,11 @@ class Frame(TableSource):
                 or not hasattr(column, "__len__")
                 or getattr(column, "ndim", 1) == 0
             ):
-                expected = f"column {name!r} must hold a value in each row"
-                fix = "Pass a list or an array."
-                raise InputError(expected, f"{describe(column)} in {self.label}", fix)
+                raise InputError(
+                    f"column {name!r} must hold a value in each row",
+                    f"{describe(column)} in {self.label}",
+                    "Pass a list or an array.",
+                )
         values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
         yield from _together(
             {name: _pieces(self._numbers(name)) for name in numbers},
@@ -110,8 +115,11 @@ class Frame(TableSource):
         except (TypeError, ValueError) as error:  # text, or lists of several lengths
             if isinstance(error, InputError):
                 raise
-            fix = "Name columns of scores, or one of lists of one length."
-            raise InputError(f"column {name!r} must hold numbers", describe(column), fix) from error
+            raise InputError(
+                f"column {name!r} must hold numbers",
+                describe(column),
+                "Name columns of scores, or one of lists of one length.",
+            ) from error
 
     def _plain(self, name: str) -> list[Any]:
         column = self._columns[name]
@@ -150,11 +158,11 @@ class Joined(TableSource):
         self.decimal_point = tables[0].decimal_point
         for table in tables:
             if table.form != tables[0].form:
-                expected = (
-                    "files of one table must have one format, with the same columns in one order"
+                raise InputError(
+                    "files of one table must have one format, with the same columns in one order",
+                    f"another in {table.label} than in {tables[0].label}",
+                    "Convert them, or do one by one.",
                 )
-                got = f"another in {table.label} than in {tables[0].label}"
-                raise InputError(expected, got, "Convert them, or do one by one.")
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
@@ -210,9 +218,10 @@ class Archive(TableSource):
         array = archive.open(name)
         row = math.prod(array.shape[1:]) * array.dtype.itemsize
         if not array.shape or not row:
-            got = f"{array.dtype} {array.shape} in {self.label}"
             raise InputError(
-                f"array {name!r} must hold something in each row", got, "Save one row a sample."
+                f"array {name!r} must hold something in each row",
+                f"{array.dtype} {array.shape} in {self.label}",
+                "Save one row a sample.",
             )
         check_fits(min(ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
         if array.by_column:
@@ -244,11 +253,11 @@ def open_archive(path: Path) -> Iterator[Arrays]:
     except InputError:
         raise
     except (OSError, ValueError) as error:
-        fix = (
-            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose."
-        )
-        expected = "the file must be an .npz of plain arrays"
-        raise InputError(expected, f"{path} ({error})", fix) from error
+        raise InputError(
+            "the file must be an .npz of plain arrays",
+            f"{path} ({error})",
+            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
+        ) from error
 
 
 def load_arrays(
@@ -261,8 +270,11 @@ def load_arrays(
     """
     with open_archive(checked_path(path)) as archive:
         if not {*needed} <= {*archive.names}:
-            expected = f"the file must have arrays named {' and '.join(map(repr, needed))}"
-            raise InputError(expected, f"{path} with {sorted(archive.names)}", fix)
+            raise InputError(
+                f"the file must have arrays named {' and '.join(map(repr, needed))}",
+                f"{path} with {sorted(archive.names)}",
+                fix,
+            )
         return {name: archive[name] for name in names if name in archive}
 
 
@@ -279,8 +291,11 @@ def _together(
         len(shape) > 2 for shape in shapes.values()
     ):
         got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
-        expected = "columns must be (N,) or (N, C), all of one length N"
-        raise InputError(expected, f"{got} in {label}", "Name others, or save them so.")
+        raise InputError(
+            "columns must be (N,) or (N, C), all of one length N",
+            f"{got} in {label}",
+            "Name others, or save them so.",
+        )
     total = next(iter(shapes.values()))[0]
     for start in range(0, total, ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}

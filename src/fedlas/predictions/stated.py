@@ -160,8 +160,9 @@ def stated_confidence(
     ):
         raise InputError("answers must be a sequence", describe(answers), "Pass a list of texts.")
     if not isinstance(words, Mapping | None) or not set(map(type, words or ())) <= {str}:
-        fix = "Pass {'likely': 0.7}."
-        raise InputError("words must be a mapping from text", describe(words), fix)
+        raise InputError(
+            "words must be a mapping from text", describe(words), "Pass {'likely': 0.7}."
+        )
     table = {word.lower(): share for word, share in (words or WORDS).items()}
     longest_first = sorted(table, key=len, reverse=True)
     pattern = re.compile(

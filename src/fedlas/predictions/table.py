@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.agreement import NamesAgree, same_name
 from fedlas.predictions.cells import Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
+from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import TableSource
 
@@ -96,9 +96,10 @@ class _GrowingArray:
         if not self._size:
             self._array = np.empty(rows.shape, dtype=rows.dtype)
         elif rows.shape[1:] != self._array.shape[1:]:
-            got = f"{rows.shape[1:]} after {self._array.shape[1:]}"
             raise InputError(
-                "every row must have as many numbers as the first", got, "Check the file."
+                "every row must have as many numbers as the first",
+                f"{rows.shape[1:]} after {self._array.shape[1:]}",
+                "Check the file.",
             )
         if size > len(self._array):
             self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
@@ -285,11 +286,10 @@ class TableReader:
         if confidence is None:
             confidence = chunk.finite(names, "confidences") * self._scale
         if confidence.shape[1] > 1:
-            fix = (
-                "Name the column of the predicted class's probability; of all classes name probs=."
-            )
             raise InputError(
-                "confidence= must hold one number a row", f"{confidence.shape[1]}", fix
+                "confidence= must hold one number a row",
+                f"{confidence.shape[1]}",
+                "Name the column of the predicted class's probability; of all classes name probs=.",
             )
         most = 1.0 + SUM_TOLERANCE
         confidence = self._probs.in_range(
@@ -317,8 +317,11 @@ class TableReader:
         if first:
             self._binary = width == 1
         elif width != (1 if self._binary else self._num_classes):
-            expected = f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}"
-            raise InputError(expected, f"{width} in {chunk.where(0)}", "Check the file.")
+            raise InputError(
+                f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}",
+                f"{width} in {chunk.where(0)}",
+                "Check the file.",
+            )
         if self._is_probs:
             scores = self._shares(
                 self._probs, scores if self._scale == 1.0 else scores * self._scale, chunk, names
@@ -339,9 +342,10 @@ class TableReader:
         names = self.columns.classes
         parts = () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
-            got = f"{len(names)} for {num_classes} classes"
             raise InputError(
-                "classes= must name every class, in the order of the columns", got, "Name all."
+                "classes= must name every class, in the order of the columns",
+                f"{len(names)} for {num_classes} classes",
+                "Name all.",
             )
         self.classes = names or parts
         self._num_classes = num_classes

@@ -70,17 +70,22 @@ class Delimited(Arrow):
                 longest = max(map(len, first.split(self.delimiter)))
                 if longest <= (limit := csv.field_size_limit()):
                     raise
-                expected = f"names of columns must be shorter than {limit:,} characters"
-                got = f"{longest:,} in {self.label}"
-                raise InputError(expected, got, "Check the first line.") from error
+                raise InputError(
+                    f"names of columns must be shorter than {limit:,} characters",
+                    f"{longest:,} in {self.label}",
+                    "Check the first line.",
+                ) from error
             names = [name.strip() for name in header]
             names = names if len(set(names)) == len(names) else header
             "".join(names).encode()  # an error for bytes that are no UTF-8
             with suppress(csv.Error):  # pyarrow reports the row
                 self._notice(names, list(islice(rows, _SAMPLE)))
         if not names:
-            got = f"{self.path}, which is empty"
-            raise InputError("the first line must name the columns", got, "Add a header.")
+            raise InputError(
+                "the first line must name the columns",
+                f"{self.path}, which is empty",
+                "Add a header.",
+            )
         return names
 
     @property
@@ -152,9 +157,10 @@ class Delimited(Arrow):
                 return InputError(
                     "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
                 )
-            fix = "Name columns of scores, or leave out rows of NA by drop_missing=True."
             return InputError(
-                "scores must be numbers", f"{shortened(repr(cell), 60)} in {where}", fix
+                "scores must be numbers",
+                f"{shortened(repr(cell), 60)} in {where}",
+                "Name columns of scores, or leave out rows of NA by drop_missing=True.",
             )
         return None
 
@@ -185,8 +191,11 @@ class JsonLines(Arrow):
         with self._opened() as file:
             first = json_row(next(filter(str.strip, file), "{}"), 1, self.label)
         if not first:
-            got = f"none in row 1 of {self.label}"
-            raise InputError("objects must have keys", got, "Write one object a line.")
+            raise InputError(
+                "objects must have keys",
+                f"none in row 1 of {self.label}",
+                "Write one object a line.",
+            )
         self._keys = list(first)
         self._nested = {
             name
@@ -324,6 +333,9 @@ def source_of(path: str | Path, separator: str | None = None) -> TableSource:
         raise InputError("the file must exist", path, "Check the path.")
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        fix = _OTHERS.get(suffix, "Rename or convert the file.")
-        raise InputError(f"the name must end in {', '.join(FORMATS)}", path.name, fix)
+        raise InputError(
+            f"the name must end in {', '.join(FORMATS)}",
+            path.name,
+            _OTHERS.get(suffix, "Rename or convert the file."),
+        )
     return FORMATS[suffix](path, *([separator] if FORMATS[suffix] is Delimited else []))

@@ -71,9 +71,10 @@ class TopLabel:
         confidence = _flat("confidence", self.confidence)
         correct = _flat("correct", self.correct)
         if len(confidence) != len(correct):
-            got = f"{len(confidence)} and {len(correct)}"
             raise InputError(
-                "confidence and correct must be of one length", got, "Pass one of each a sample."
+                "confidence and correct must be of one length",
+                f"{len(confidence)} and {len(correct)}",
+                "Pass one of each a sample.",
             )
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
@@ -89,9 +90,11 @@ class TopLabel:
             )
         # Outcomes.
         if not bool(((correct == 0) | (correct == 1)).all()):
-            got = f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}"
-            fix = "These look like class numbers: pass predicted == target."
-            raise InputError("correct must be bool, or 0 and 1", got, fix)
+            raise InputError(
+                "correct must be bool, or 0 and 1",
+                f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}",
+                "These look like class numbers: pass predicted == target.",
+            )
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         check_sample_values(values, len(confidence))
 
@@ -153,8 +156,11 @@ def _flat(name: str, value: Any) -> Tensor:
         name, value, "Pass numbers; of labels pass predicted == target as correct."
     ).cpu()
     if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
-        fix = "Pass one number a sample: probs.max(1), not probs; flatten (N, 1)."
-        raise InputError(f"{name} must be (N,) with at least one sample", describe(tensor), fix)
+        raise InputError(
+            f"{name} must be (N,) with at least one sample",
+            describe(tensor),
+            "Pass one number a sample: probs.max(1), not probs; flatten (N, 1).",
+        )
     return tensor
 
 

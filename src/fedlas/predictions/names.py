@@ -1,0 +1,144 @@
+"""Names of classes: the numbers in them, and whether predicted names and labels are written alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+
+from fedlas._core.check import InputError
+from fedlas.predictions.cells import few, whole_number
+
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
+_MOST_NAMES = 10_000
+"""Names that are compared; where there are more, they are answers, not classes."""
+
+
+def same_name(text: str) -> str:
+    """Return a name for comparison: truth values without their case."""
+    lower = text.lower()
+    return lower if lower in ("true", "false") else text
+
+
+class NamesAgree:
+    """Compares the names that are predicted with those of the labels.
+
+    State:
+        The names so far.
+    """
+
+    def __init__(self) -> None:
+        self._predicted: dict[str, None] = {}
+        self._labels: dict[str, None] = {}
+        self._rows = 0
+        self._many = False
+
+    def add(self, predicted: Sequence[str], labels: Sequence[str]) -> None:
+        """Add the names of some rows."""
+        self._rows += len(labels)
+        if self._many:
+            return
+        self._predicted |= dict.fromkeys(map(same_name, predicted))
+        self._labels |= dict.fromkeys(map(same_name, labels))
+        if max(len(self._predicted), len(self._labels)) > _MOST_NAMES:
+            self._many = True
+            self._predicted.clear()
+            self._labels.clear()
+
+    def check(self, where: str) -> None:
+        """Refuse names that differ in their spelling alone, if no two agree.
+
+        Raises:
+            InputError: Then.
+        """
+        alike = self._alike()
+        if alike and not self._predicted.keys() & self._labels.keys():
+            one, other = alike[0]
+            raise InputError(
+                "predicted names must be written like the labels",
+                f"{one!r}, and {other!r} as a label, in {where}",
+                "Write names in one way in both columns: they are compared letter by letter.",
+            )
+
+    def notes(self) -> list[str]:
+        """Say which names never agree, as sentences."""
+        if self._rows > 1 and not self._many and not self._predicted.keys() & self._labels.keys():
+            predicted = few(list(self._predicted))
+            labels = few(list(self._labels))
+            return [
+                f"No label is ever predicted: predicted are {predicted}; the labels are {labels}."
+            ]
+        return [
+            f"{one!r} and {other!r} count as different names." for one, other in self._alike()[:3]
+        ]
+
+    def _alike(self) -> list[tuple[str, str]]:
+        """Return names that differ in case, blanks and underscores alone."""
+        by_letters = {
+            _letters(label): label for label in self._labels if label not in self._predicted
+        }
+        pairs = [
+            (name, by_letters.get(_letters(name)))
+            for name in self._predicted
+            if name not in self._labels
+        ]
+        return [(name, label) for name, label in pairs if label is not None]
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_]+", "", name).casefold()
+
+
+def matched_parts(pattern: str, names: Sequence[str]) -> list[str]:
+    """Return the part of each name that the only ``*`` of a pattern stands for; whole names for other patterns."""
+    before, star, after = pattern.partition("*")
+    if not star or set(before + after) & set("*?["):
+        return list(names)
+    return [name[len(before) : len(name) - len(after)] for name in names]
+
+
+def name_numbers(names: Sequence[str]) -> list[int]:
+    """Return the numbers by which names differ, as class_1 and class_10 do; none if other text differs."""
+    if len(names) < 2:
+        return []
+    before = _alike(names)
+    after = _alike([name[::-1] for name in names])
+    parts = [name[before : len(name) - after] for name in names]
+    decimals = before > 0 and names[0][before - 1] == "."
+    return (
+        [int(part) for part in parts] if not decimals and all(map(_DIGITS.fullmatch, parts)) else []
+    )
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Return how many characters all names begin with; digits at the end of these may belong to different numbers."""
+    first = min(names)
+    last = max(names)  # what these share, all between them do
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return len("".join(letter for letter, _ in same).rstrip("0123456789"))
+
+
+def check_increasing(names: Sequence[str], where: str) -> None:
+    """Refuse columns whose names hold numbers that do not increase, as after sorting by name: 0, 1, 10, 2."""
+    numbers = name_numbers(names)
+    if numbers != sorted(numbers):
+        raise InputError(
+            "columns of classes must be numbered from 0 or 1 in order",
+            f"{few([str(number) for number in numbers])} in {where}",
+            "They are sorted as text: list them in the order of the classes, or name these classes by classes=.",
+        )
+
+
+def check_order(parts: Sequence[str], pattern: str, where: str) -> None:
+    """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
+    numbers = [number for part in parts if (number := whole_number(part)) is not None]
+    start = min(numbers, default=0)
+    if len(numbers) == len(parts) and (
+        start not in (0, 1) or numbers != [*range(start, start + len(numbers))]
+    ):
+        as_text = "They are sorted as text. " if sorted(numbers) != numbers else ""
+        raise InputError(
+            f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order",
+            f"{few(parts)} in {where}",
+            f"{as_text}Name them one by one in the order of the classes, a,b,c.",
+        )
