@@ -243,7 +243,7 @@ def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
 
 
 def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
-    """Return the seeds of each method: the same for all, but fewer of what stands for several seeds at once."""
+    """Return the seeds of each method: the same for all, but fewer of a method made of several runs."""
     common = summary.common_seeds
     every = {
         m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods
