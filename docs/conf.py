@@ -94,6 +94,7 @@ NAVIGATION = {
         "paper",
         "posteriors",
         "published-network/README",
+        "side-information/CHOICES",
         "side-information/PROTOCOL",
         "speed",
         "wordnet/README",

@@ -36,6 +36,7 @@ from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import (
     ClassCalibration,
     GroupCalibration,
+    StreamingGroups,
     calibration_by_class,
     calibration_by_group,
 )
@@ -57,7 +58,7 @@ from fedlas.metrics.signed import (
 )
 from fedlas.metrics.smooth import smooth_calibration_error
 from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
-from fedlas.metrics.streaming import StreamingClasses, StreamingGroups, StreamingMetrics
+from fedlas.metrics.streaming import StreamingClasses, StreamingMetrics
 from fedlas.metrics.sums import Statistic, Sums
 from fedlas.metrics.true_error import true_calibration_error
 

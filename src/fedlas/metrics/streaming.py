@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +12,6 @@ from fedlas._core.check import (
     LARGEST,
     InputError,
     check_count,
-    check_dense,
-    check_kinds,
     describe,
     suggestion,
 )
@@ -25,9 +20,6 @@ from fedlas.metrics.classwise import ClasswiseSums
 from fedlas.metrics.evaluate import default_metrics
 from fedlas.metrics.groups import (
     ClassCalibration,
-    GroupCalibration,
-    GroupSums,
-    RowsInGroups,
     class_table,
 )
 from fedlas.metrics.metric import METRICS, Metric, new_sums, value_of
@@ -298,124 +290,3 @@ class StreamingClasses(Accumulator):
     @property
     def _arguments(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes, "num_bins": self.num_bins}
-
-
-class StreamingGroups(Accumulator):
-    """Stream :func:`~fedlas.metrics.calibration_by_group`; the results agree within 1e-12.
-
-    Args:
-        groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
-            must name the same ones in the same order.
-        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
-        weighted: Whether every sample comes with a weight, see :class:`~fedlas.metrics.StreamingMetrics`.
-
-    Raises:
-        InputError: If there is no group, one is there twice, or ``num_bins`` is below 1.
-
-    State:
-        ``O(G B)`` float64 sums, as there. Their names hold a digest of the groups' ``repr`` and the bins, so that a
-        state of others is not taken for one of these.
-
-    Example:
-        >>> streaming = StreamingGroups(["easy", "hard"])
-        >>> streaming.update(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([1, 0]), groups=["hard", "easy"])
-        >>> streaming.compute()["hard"].gap
-        0.5
-    """
-
-    @check_kinds
-    def __init__(
-        self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False
-    ) -> None:
-        super().__init__(weighted=weighted)
-        self.groups = _listed(groups)
-        self.num_bins = check_count("num_bins", num_bins)
-        self._number: dict[Hashable, int] = {}
-        with self._hashing():
-            self._number.update((name, number) for number, name in enumerate(self.groups))
-        if not self.groups or len(self._number) < len(self.groups):
-            raise InputError(
-                "groups must be at least one name, each once",
-                f"{len(self.groups)} of which {len(self._number)} differ",
-                "Name each group once.",
-            )
-        self._by_group = GroupSums(len(self.groups), num_bins)
-        mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
-        self._add_part(self._by_group, "{}." + mark)
-
-    def update(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable],
-        weights: Tensor | None = None,
-    ) -> None:
-        """Take in a batch.
-
-        Args:
-            logits: ``(N, C)``, finite, on any device.
-            target: Labels ``(N,)``.
-            groups: The group of each sample ``(N,)``, each one of those it was made with.
-            weights: As in :meth:`StreamingMetrics.update`.
-
-        Raises:
-            InputError: As :meth:`StreamingMetrics.update`, or if a group is unknown or there is not one a sample.
-        """
-        batch = self._batch(logits, target, weights)
-        number = self._numbers(groups, batch.num_samples)
-        self._take(batch, [RowsInGroups(number, self._by_group)])
-
-    def compute(self) -> dict[Any, GroupCalibration]:
-        """Return one entry for each group that has samples, in the order in which they were named.
-
-        Raises:
-            InputError: If there are no samples.
-        """
-        self._check_samples()
-        return self._by_group.by_name(self.groups)
-
-    def _numbers(self, groups: Any, samples: int) -> Tensor:
-        names = _listed(groups)
-        if len(names) != samples or getattr(groups, "ndim", 1) != 1:
-            raise InputError(
-                f"groups must be ({samples},), one for each sample",
-                describe(groups),
-                "Pass the group of every sample, in the order of the logits.",
-            )
-        with self._hashing():
-            numbers = [self._number.get(name, -1) for name in names]
-        if -1 in numbers:
-            expected = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
-            more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
-            raise InputError(
-                expected + more,
-                repr(names[numbers.index(-1)]),
-                "Name every group there can be at first.",
-            )
-        return torch.tensor(numbers, dtype=torch.int64, device="cpu")
-
-    @contextmanager
-    def _hashing(self) -> Iterator[None]:
-        try:
-            yield
-        except TypeError as error:
-            raise InputError(
-                "every group must be hashable", str(error), "Pass strings, numbers or tuples."
-            ) from error
-
-    @property
-    def _arguments(self) -> dict[str, Any]:
-        return {"groups": self.groups, "num_bins": self.num_bins}
-
-
-def _listed(groups: Any) -> list[Any]:
-    """Return Python's own objects, which compare and hash as the names do."""
-    if isinstance(groups, Tensor):
-        check_dense("groups", groups)
-    names = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
-    if isinstance(names, Iterable):
-        return list(names)
-    raise InputError(
-        "groups must be a list", describe(groups), "Pass one name for each group or sample."
-    )
