@@ -128,10 +128,7 @@ def _shipped() -> dict[str, Traversable]:
 def _contents(
     name: str, children: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return content with the recipe that it extends, and the changes of the published variant (None without one).
-
-    The published variant is inherited too, unless ``published: null`` removes it.
-    """
+    """Return content with the recipe that it extends, and the changes of the published variant (None without one)."""
     # A chain that returns to itself would never end.
     if name in children:
         raise InputError(

@@ -243,10 +243,7 @@ def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
 
 
 def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
-    """Return the seeds of each method's numbers: the same for all, or the means would compare seeds.
-
-    What is made of other runs has fewer, where it represents several seeds at once.
-    """
+    """Return the seeds of each method: the same for all, but fewer of a method made of several runs."""
     common = summary.common_seeds
     every = {
         m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods

@@ -285,10 +285,7 @@ def _options(summary: OodSummary, score: str) -> str:
 
 
 def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
-    """Return ROC curves, histograms, and what they are of: the first seed's run of each loss.
-
-    One loss is drawn with all its scores; of several, each with the first score.
-    """
+    """Return ROC curves and histograms of the first seed: of one loss all scores, of several the first of each."""
     firsts = [next(run for run in summary.runs if run.loss == method) for method in summary.methods]
     several = len(firsts) > 1
     shown: dict[str, tuple[Any, Any]] = {}

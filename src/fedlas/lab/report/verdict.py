@@ -151,10 +151,7 @@ def _noise(model: ReportModel, name: str) -> str:
 
 
 def _against_baseline(model: ReportModel, calibrator: str) -> str:
-    """Return which losses have a lower NLL than cross-entropy after calibration, by paired tests.
-
-    After auto both sides are calibrated. Where only a temperature is known, the other losses are as trained.
-    """
+    """Return which losses have a lower NLL than calibrated cross-entropy; themselves calibrated if auto is known."""
     seeds = model.summary.common_seeds
     ours = model.after if model.after == AUTO else "test"
     if _BASELINE not in model.summary.tested or len(seeds) < FEWEST_SEEDS:

@@ -135,11 +135,7 @@ class RayExecutor(Executor):
                     ray.shutdown()
 
     def _gpus(self, there: dict[str, float]) -> float:
-        """Return GPUs of a run.
-
-        Raises:
-            InputError: If the cluster will never have room for a run.
-        """
+        """Return GPUs of a run."""
         total = there.get("GPU", 0.0)
         gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
         cpus = self.cpus_per_run or 1

@@ -128,11 +128,7 @@ class SlurmExecutor(Executor):
                 events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
     def _submitit(self, tasks: Sequence[Task]) -> Any:
-        """Return a ``submitit.SlurmExecutor`` with these parameters.
-
-        Raises:
-            InputError: If there is no Slurm on this machine.
-        """
+        """Return a ``submitit.SlurmExecutor`` with these parameters."""
         submitit = require("submitit", extra="slurm")
         folder = job_folder(tasks[0].run.folder.parent)
         try:
