@@ -295,8 +295,8 @@ class CalibratedModel(nn.Module):
         """Return the names of the heads in the model, None if it has none; the model itself has an empty name."""
         heads: Sequence[Any] = self._reader.heads or self._named_heads
         names = {id(module): name for name, module in self.model.named_modules()}
-        found = [names.get(id(head)) if isinstance(head, nn.Module) else head for head in heads]
-        return None if None in found else [str(name) for name in found]
+        paths = [names.get(id(head)) if isinstance(head, nn.Module) else head for head in heads]
+        return None if None in paths else [str(name) for name in paths]
 
 
 def _part(model: nn.Module, head: str | nn.Module | None) -> nn.Module:

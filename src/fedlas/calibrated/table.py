@@ -249,13 +249,13 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     """
     names = source.names
     label = source.label
-    wanted = [
+    required = [
         *calibration.scores,
         *(calibration.covariates.columns if calibration.covariates else ()),
     ]
-    if missing := [name for name in wanted if name not in names]:
+    if missing := [name for name in required if name not in names]:
         raise InputError(
-            f"the table must have the columns of the fit, {few(wanted)}",
+            f"the table must have the columns of the fit, {few(required)}",
             f"no {', '.join(map(repr, missing[:6]))} in {label}",
             suggestion(missing[0], names),
         )
@@ -266,7 +266,7 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
             "Calibrate the scores once: remove the column, or rename it.",
         )
     others = {
-        *wanted,
+        *required,
         *(
             getattr(calibration.columns, each)
             for each in ("target", "correct", "predicted", "weights")

@@ -191,15 +191,15 @@ def group_columns(features: Tensor) -> Tensor:
     is_flag = ((features == 0) | (features == 1)).all(dim=0)
     chosen = torch.zeros_like(is_flag)
     block: list[int] = []
-    taken = torch.zeros_like(features[:, 0])
+    members = torch.zeros_like(features[:, 0])
     for column in [*is_flag.nonzero().flatten().tolist(), -1]:
         together = block and column == block[-1] + 1
-        if not together or bool((taken + features[:, column] > 1).any()):
+        if not together or bool((members + features[:, column] > 1).any()):
             chosen[block] = len(block) > 1
             block = []
-            taken = torch.zeros_like(taken)
+            members = torch.zeros_like(members)
         block.append(column)
-        taken = taken + features[:, column]
+        members = members + features[:, column]
     return chosen
 
 

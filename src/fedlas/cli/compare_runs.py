@@ -47,7 +47,7 @@ def add_compare_runs(add: AddSubcommand) -> None:
     )
     text = (
         "over several benches, also the probability that one method is better, by Bayesian signed ranks; differences "
-        "up to X, in units of the metric, are equivalent (0.005 of an ECE is half a point; default: none)"
+        "up to X in the metric are equivalent, e.g. 0.005 for half a point of an ECE (default: none)"
     )
     option(parser, "--rope", "X", text, type=float)
     title = "title of the tables (default: the recipe, or the number of data sets)"

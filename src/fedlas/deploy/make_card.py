@@ -74,12 +74,7 @@ def make_card(
     test = stages[STAGES[1]]
     subject: Subject = "top label" if event is None else "event"
     if metrics is None:
-        metrics = {
-            stage: {
-                name: {"value": value} for name, value in evaluate(each, num_bins=num_bins).items()
-            }
-            for stage, each in stages.items()
-        }
+        metrics = {stage: _values(each, num_bins) for stage, each in stages.items()}
     num_classes = 0
     class_counts = None
     samples_of = None
@@ -129,6 +124,12 @@ def make_card(
         **({} if event is None else {"event": dict(event)}),
     }
     return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
+
+
+def _values(predictions: AnyPredictions, num_bins: int) -> dict[str, dict[str, float]]:
+    """Return the metrics without intervals."""
+    values = evaluate(predictions, num_bins=num_bins)
+    return {name: {"value": value} for name, value in values.items()}
 
 
 def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:

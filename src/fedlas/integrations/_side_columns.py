@@ -98,16 +98,16 @@ class SideColumns:
         return [_plain(column) for column in array.T]
 
     def _made(self, parts: list[NDArray[Any]]) -> Tensor:
-        made: list[NDArray[Any]] = []
+        columns: list[NDArray[Any]] = []
         for part, rule in zip(parts, self.columns, strict=True):
             if isinstance(rule, float):
                 numbers = part if part.dtype.kind == "f" else np.full(len(part), np.nan)
-                made.append(np.where(np.isnan(numbers), rule, numbers).clip(-LARGEST, LARGEST))
+                columns.append(np.where(np.isnan(numbers), rule, numbers).clip(-LARGEST, LARGEST))
             elif rule is not None:
                 names = _names(part)
-                made.extend((names == value).astype(np.float64) for value in rule)
-        made.extend(np.isnan(parts[place]).astype(np.float64) for place in self.missing)
-        return torch.from_numpy(np.stack(made, axis=1))
+                columns.extend((names == value).astype(np.float64) for value in rule)
+        columns.extend(np.isnan(parts[place]).astype(np.float64) for place in self.missing)
+        return torch.from_numpy(np.stack(columns, axis=1))
 
 
 class NumbersLayer(nn.Module):
@@ -156,8 +156,8 @@ def _names(column: NDArray[Any]) -> NDArray[Any]:
 def _rule(column: NDArray[Any]) -> float | tuple[str, ...] | None:
     """Return the mean of a column of numbers, the values of a category; None for any other column."""
     if column.dtype.kind == "f":
-        known = column[~np.isnan(column)]
-        return float(known.clip(-LARGEST, LARGEST).mean()) if len(known) else None
+        numbers = column[~np.isnan(column)]
+        return float(numbers.clip(-LARGEST, LARGEST).mean()) if len(numbers) else None
     if column.dtype.kind not in "OUS":  # times, for example
         return None
     present = [value for value in column.tolist() if value is not None and value == value]

@@ -372,8 +372,8 @@ def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _made(content: Mapping[str, Any]) -> Iterator[str]:
     """Yield when the card was made and by what, and the period of the test samples, as far as it says so."""
-    if made := content.get("made"):
-        yield f"Measured on {made['on']} with fedlas {made['fedlas']}."
+    if origin := content.get("made"):
+        yield f"Measured on {origin['on']} with fedlas {origin['fedlas']}."
     if period := content["data"].get("period"):
         yield f"Test samples of {period}."
 

@@ -278,8 +278,8 @@ def _of_mapping(
 def _of_sequence(
     batch: Any, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    asked = others if label is None else {"label": label, **others}
-    for name, key in asked.items():
+    keys = others if label is None else {"label": label, **others}
+    for name, key in keys.items():
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
             what = "labels" if name == "label" else name
             raise InputError(
@@ -287,7 +287,7 @@ def _of_sequence(
                 repr(key),
                 f"Name a position from 0 to {len(batch) - 1}.",
             )
-    places = {name: int(key) % len(batch) for name, key in asked.items()}
+    places = {name: int(key) % len(batch) for name, key in keys.items()}
     parts = {name: batch[place] for name, place in places.items() if name != "label"}
     if label is None:
         return batch[0], batch[1] if len(batch) > 1 else None, parts

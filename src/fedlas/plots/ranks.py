@@ -84,13 +84,13 @@ def critical_difference_diagram(
 
     # Names: the better half at the left, from the best down, the others at the right, from the worst down.
     for place, (name, rank) in enumerate(comparison.ranks.items()):
-        left = place < half
-        low = -first - _GAP * (place if left else k - 1 - place)
-        end = 1.06 - 0.06 * k if left else 1.06 * k - 0.06
+        on_left = place < half
+        low = -first - _GAP * (place if on_left else k - 1 - place)
+        end = 1.06 - 0.06 * k if on_left else 1.06 * k - 0.06
         axes.plot([rank, rank, end], [0, low, low], **style)
         words = printable(f"{name} {rank:.2f}")
-        gap = 0.02 * (k - 1) * (-1 if left else 1)
-        axes.text(end + gap, low, words, **text, ha="right" if left else "left")
+        gap = 0.02 * (k - 1) * (-1 if on_left else 1)
+        axes.text(end + gap, low, words, **text, ha="right" if on_left else "left")
 
     # Bars below the scale.
     for number, group in enumerate(groups):

@@ -286,9 +286,9 @@ def columns_named(names: Mapping[str, Any]) -> Columns:
     Raises:
         InputError: For an unknown one, or as :class:`Columns`.
     """
-    known = [each.name for each in fields(Columns)]
+    arguments = [each.name for each in fields(Columns)]
     for name in names:
-        check_choice("an argument of a table", name, known)
+        check_choice("an argument of a table", name, arguments)
     return Columns(**names)
 
 

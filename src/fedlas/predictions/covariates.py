@@ -52,20 +52,20 @@ class Covariates:
         if not names:
             return None
         point = source.decimal_point
-        seen: dict[str, set[str]] = {name: set() for name in names}
+        values: dict[str, set[str]] = {name: set() for name in names}
         text = {columns.groups} & {*names}
         for chunk in source.chunks([], names):
             for name in names:
                 cells = {_key(cell) for cell in _distinct(chunk.values[name])} - {""}
                 if not all(_is_number(cell, point) for cell in cells):
                     text.add(name)
-                if len(seen[name]) <= MOST_VALUES:
-                    seen[name] |= cells
+                if len(values[name]) <= MOST_VALUES:
+                    values[name] |= cells
         for name in names:
-            if name in text and len(seen[name]) > MOST_VALUES:
+            if name in text and len(values[name]) > MOST_VALUES:
                 raise _too_many(name, source.label)
         numbers = tuple(name for name in names if name not in text)
-        return cls(numbers, {name: tuple(sorted(seen[name])) for name in names if name in text})
+        return cls(numbers, {name: tuple(sorted(values[name])) for name in names if name in text})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,8 +88,8 @@ class Covariates:
         for name, places in self.categories.items():
             numbers = {value: number for number, value in enumerate(places)}
             cells = chunk.values[name]
-            known = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
-            index = torch.tensor([known[_hashable(cell)] for cell in cells])
+            position = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
+            index = torch.tensor([position[_hashable(cell)] for cell in cells])
             self.unknown[name] += int((index == len(places)).sum())
             one_hot = torch.nn.functional.one_hot(index, len(places) + 1)
             parts.append(one_hot[:, :-1].double())

@@ -64,8 +64,8 @@ class MultiLabel:
             )
         check_finite("logits", logits)
         target = detached("target", self.target).cpu()
-        known = (target == 0) | (target == 1) | (target == UNKNOWN)
-        if target.shape != logits.shape or not bool(known.all()):
+        valid = (target == 0) | (target == 1) | (target == UNKNOWN)
+        if target.shape != logits.shape or not bool(valid.all()):
             raise InputError(
                 f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}",
                 describe(target),
@@ -156,18 +156,18 @@ class MultiLabel:
     def _rows(self, columns: slice, what: str) -> Predictions:
         logits = self.logits[:, columns]
         target = self.target[:, columns]
-        known = target != UNKNOWN
-        if not bool(known.any()):
+        has_label = target != UNKNOWN
+        if not bool(has_label.any()):
             raise InputError(
                 f"{what} must be known for a sample",
                 f"{UNKNOWN} everywhere",
                 "Leave the label out.",
             )
-        samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[known]
-        score = logits[known]
+        samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
+        score = logits[has_label]
         return Predictions(
             torch.stack([torch.zeros_like(score), score], dim=1),
-            target[known],
+            target[has_label],
             features=None if self.features is None else self.features[samples],
             clusters=samples if self.clusters is None else self.clusters[samples],
             weights=None if self.weights is None else self.weights[samples],

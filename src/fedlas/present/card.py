@@ -188,10 +188,10 @@ class CalibrationCard:
     @property
     def _origin(self) -> str:
         """When the card was made and by which version, and the period of the test samples."""
-        made = self.content.get("made", {})
+        origin = self.content.get("made", {})
         period = self.content["data"].get("period")
         samples = f"; test samples of {period}" if period else ""
-        return f"Made on {made['on']} by fedlas {made['fedlas']}{samples}."
+        return f"Made on {origin['on']} by fedlas {origin['fedlas']}{samples}."
 
 
 @check_kinds

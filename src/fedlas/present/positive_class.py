@@ -238,18 +238,18 @@ def positive_diagrams(
     stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
 ) -> list[Any]:
     """Draw a reliability diagram of the event for each stage with a curve, for a page."""
-    drawn = {
+    axes_of = {
         name: check_predictions(stages[name])
         for name, values in by_stage.items()
         if "ici" in values
     }
-    options: dict[str, Any] = {"scale": "auto", "axes_for": list(drawn.values())}
+    options: dict[str, Any] = {"scale": "auto", "axes_for": list(axes_of.values())}
     return [
         figure(
             positive_reliability_diagram(each, title=name, ax=axes(3.1, 3.9), **options),
             f"Reliability diagram of {event}, {name}",
         )
-        for name, each in drawn.items()
+        for name, each in axes_of.items()
     ]
 
 

@@ -207,8 +207,8 @@ def class_estimates(
         InputError: For options out of range, too few replicates for the level, or fewer than 2 samples.
 
     Note:
-        All samples count for every class. Of ``C`` p-values of a calibrated model one in twenty is below 0.05: correct
-        them, for instance by :func:`~fedlas.stats.holm`, before a class is singled out. No p-value is below
+        All samples count for every class. One in twenty of the ``C`` p-values of a calibrated model is below 0.05:
+        correct them, for instance by :func:`~fedlas.stats.holm`, before a class is singled out. No p-value is below
         ``1 / (1 + R)``, so that after Holm's correction none is below 0.05 with fewer than ``20 C`` replicates.
 
     Example:
@@ -298,20 +298,20 @@ def estimated(
     )
     if not by_class:
         return table, {}
+    classes = _by_class(rows, num_bins, samples[BY_CLASS], floors[BY_CLASS], confidence_level)
+    return table, classes
+
+
+def _by_class(
+    rows: Rows, num_bins: int, samples: Floats, floors: Floats, confidence_level: float
+) -> dict[int, Estimate]:
+    """Return the estimate of each class from its column of ``samples`` and ``floors``."""
     entry = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class)
-    class_samples = samples[BY_CLASS]
-    class_floors = floors[BY_CLASS]
     classes = calibration_by_class(rows.all_classes, num_bins=num_bins)
-    return table, {
+    return {
         k: _estimate(
-            entry,
-            rows,
-            each.ece,
-            class_samples[:, k],
-            class_floors[:, k],
-            confidence_level,
-            (0.0, biases[k]),
+            entry, rows, each.ece, samples[:, k], floors[:, k], confidence_level, (0.0, biases[k])
         )
         for k, each in classes.items()
     }

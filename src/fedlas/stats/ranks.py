@@ -53,7 +53,7 @@ class RankComparison:
     def groups(self, test: RankTest = "nemenyi") -> list[tuple[str, ...]]:
         """Return the largest groups of neighbors in rank of which no two are distinguishable, two methods at least."""
         names = list(self.ranks)
-        found: list[tuple[str, ...]] = []
+        cliques: list[tuple[str, ...]] = []
         last = 0
         for start in range(len(names)):
             end = start + 1
@@ -63,9 +63,9 @@ class RankComparison:
                 end += 1
             # A group inside the one before says nothing new.
             if end - start > 1 and end > last:
-                found.append(tuple(names[start:end]))
+                cliques.append(tuple(names[start:end]))
             last = max(last, end)
-        return found
+        return cliques
 
 
 @check_kinds

@@ -141,13 +141,13 @@ def _shuffled(
     # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
     np.minimum.at(label, number, labels)
-    found = (
+    column = (
         _scores(logits)
         if features is None
         else np.concatenate([_scores(features)[:1], _scores(logits)])
     )
-    scores = np.empty((len(found), len(label)))
-    scores[:, number] = found
+    scores = np.empty((len(column), len(label)))
+    scores[:, number] = column
     order = np.lexsort((*scores, label))
     for block in np.split(order, np.bincount(label).cumsum()[:-1]):
         block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]

@@ -186,37 +186,37 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
             minimum, is at most this.
     """
     result = start.clone()
-    left = torch.arange(len(start), device="cpu")
+    active = torch.arange(len(start), device="cpu")
     point = start
-    value, slope = evaluate(left, point)
-    stuck = torch.zeros_like(left, dtype=torch.bool)
+    value, slope = evaluate(active, point)
+    stuck = torch.zeros_like(active, dtype=torch.bool)
     past: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(_MOST_ROUNDS):
         # Problems that are solved, or where rounding prevents progress, leave.
-        going = ~stuck & (0.5 * (slope.square() / curvature[left]).sum(dim=1) > tolerance)
+        going = ~stuck & (0.5 * (slope.square() / curvature[active]).sum(dim=1) > tolerance)
         if not bool(going.all()):
-            result[left] = point
-            left = left[going]
+            result[active] = point
+            active = active[going]
             point = point[going]
             value = value[going]
             slope = slope[going]
             past = [(step[going], change[going], product[going]) for step, change, product in past]
-        if not len(left):
+        if not len(active):
             return result
 
         # A step along the quasi-Newton direction, halved where the value does not fall enough.
-        direction = _two_loops(slope, curvature[left], past)
+        direction = _two_loops(slope, curvature[active], past)
         expected = (slope * direction).sum(dim=1)
         size = torch.ones_like(value)
         new_point = point + direction
-        new_value, new_slope = evaluate(left, new_point)
+        new_value, new_slope = evaluate(active, new_point)
         for _ in range(_FEW_HALVINGS):
             high = ~(new_value <= value + _ENOUGH * size * expected)
             if not bool(high.any()):
                 break
             size[high] /= 2
             new_point[high] = point[high] + size[high].unsqueeze(1) * direction[high]
-            new_value[high], new_slope[high] = evaluate(left[high], new_point[high])
+            new_value[high], new_slope[high] = evaluate(active[high], new_point[high])
         stuck = ~(new_value <= value)
         new_point[stuck], new_value[stuck], new_slope[stuck] = (
             point[stuck],
@@ -229,7 +229,7 @@ def minimize_all(evaluate: Evaluate, start: Tensor, curvature: Tensor, tolerance
         point = new_point
         value = new_value
         slope = new_slope
-    result[left] = point
+    result[active] = point
     return result
 
 

@@ -245,9 +245,9 @@ class Offsets(Numbers):
 
 def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
     """Return the largest log-probabilities, the entropy, the log of the features' norm, and groups ``(n, S)``."""
-    held = log_probs.clamp(min=_LEAST_LOG)
-    top = held.topk(min(_TOP, held.shape[1]), dim=1).values
-    entropy = -(held.exp() * held).sum(dim=1, keepdim=True)
+    log_p = log_probs.clamp(min=_LEAST_LOG)
+    top = log_p.topk(min(_TOP, log_p.shape[1]), dim=1).values
+    entropy = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
     norm = (directions.square().sum(dim=1, keepdim=True) + 1e-12).log() / 2
     return torch.cat([top, entropy, norm, groups * _ONE_GROUP], dim=1)
 

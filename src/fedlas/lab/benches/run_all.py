@@ -209,11 +209,11 @@ def _check_folders(runs: Sequence[Run]) -> None:
     configs = [*others, *((run.name, run.config()) for run in runs)]
     # What the machines of a cluster decide is not known yet.
     free = {key for run in runs for key in left_open(run)}
-    known = [
+    previous = [
         (name, {**config, "train": {k: v for k, v in config["train"].items() if k not in free}})
         for name, config in configs
     ]
-    check_alike(known, "Use the old settings, or another --out for the new ones.")
+    check_alike(previous, "Use the old settings, or another --out for the new ones.")
 
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
@@ -282,7 +282,7 @@ def bench(
     check_calibrators(calibrators)
     folder = checked_path(out)
     chosen = range(check_count("seeds", seeds)) if isinstance(seeds, int) else seeds
-    own = {n: b for n, b in losses.items() if b} if isinstance(losses, Mapping) else {}
+    builders = {n: b for n, b in losses.items() if b} if isinstance(losses, Mapping) else {}
     if not models:
         raise InputError("models must name at least one", models, "Pass e.g. {'mlp': None}.")
     runs: list[Run] = []
@@ -290,7 +290,7 @@ def bench(
     for model, build in models.items():
         folders[model] = folder / check_name("the model", model, "Rename it: it names a folder.")
         recipe = recipe_of_objects(
-            train, val, test, build, name=name, model_name=model, settings=settings, losses=own
+            train, val, test, build, name=name, model_name=model, settings=settings, losses=builders
         )
         runs += plan(recipe, losses=list(losses), seeds=chosen, out=folders[model])
     failures = {}

@@ -138,8 +138,8 @@ def build_hf(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
         config.num_labels = num_classes
-        known = require("transformers.models.auto.modeling_auto", extra="hf")
-        of_images = config.model_type in known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        mappings = require("transformers.models.auto.modeling_auto", extra="hf")
+        of_images = config.model_type in mappings.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         kind = "Image" if of_images else "Sequence"
         auto = getattr(transformers, f"AutoModelFor{kind}Classification")
         model: nn.Module = auto.from_config(config, trust_remote_code=False)

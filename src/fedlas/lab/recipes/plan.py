@@ -196,8 +196,8 @@ def build_loss(
     """
     name = run.registered_loss
     objects = run.recipe.objects
-    own = objects is not None and name in objects.losses
-    if name not in LOSSES and not own:
+    is_object = objects is not None and name in objects.losses
+    if name not in LOSSES and not is_object:
         names = [
             *LOSSES,
             *(variant for variant, options in run.recipe.losses.items() if "loss" in options),
@@ -220,7 +220,7 @@ def build_loss(
     }
     loss: torch.nn.Module = (
         objects.build("loss", name, run.loss_options, **offered)
-        if own
+        if is_object
         else LOSSES.builder(name, run.loss_options, **offered)()
     )
     # An option without effect is refused, since a reader of the recipe would believe in it.

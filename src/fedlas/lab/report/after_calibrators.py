@@ -118,10 +118,10 @@ def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = Tru
             method = f"{loss}@{name}" if named and name != RAW else loss
             for run in every:
                 if run.loss == loss:
-                    known = run.estimates or RunEstimates()
-                    stages = {"test": known.stages.get(key, {})}
+                    all_estimates = run.estimates or RunEstimates()
+                    stages = {"test": all_estimates.stages.get(key, {})}
                     measured = {"test": run.measured.get(key, {})}
-                    estimates = replace(known, stages=stages)
+                    estimates = replace(all_estimates, stages=stages)
                     runs.append(replace(run, loss=method, measured=measured, estimates=estimates))
     return replace(summary, runs=tuple(runs))
 

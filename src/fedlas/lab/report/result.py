@@ -154,7 +154,7 @@ class BenchResult:
         mean = f"Mean rank by {column(metric).title} over {n} {self.kind}: {order}."
         if n < _FEWEST:
             return [f"{mean} Fewer than {_FEWEST} are not tested."]
-        known = (
+        outcome = (
             "differ beyond chance" if ranks.friedman_p <= ALPHA else "do not differ beyond chance"
         )
         pairs = [sorted(pair, key=lambda method: ranks.ranks[method]) for pair in ranks.p_values]
@@ -165,7 +165,7 @@ class BenchResult:
         ]
         few = f" With fewer than {_FEW} {self.kind} it cannot find any." * (n < _FEW)
         return [
-            f"{mean} They {known} (Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's "
+            f"{mean} They {outcome} (Friedman, p = {short_p(ranks.friedman_p)}); two differ by Nemenyi's "
             f"test from {ranks.critical_difference:.2f} on.".replace("= <", "<"),
             f"Wilcoxon, Holm over {len(pairs)} pairs: {listed(better, 4) if better else 'no pair differs'}.{few}",
         ]
@@ -232,8 +232,10 @@ class BenchResult:
         rows = []
         for a, b in named:
             scores = (sign * np.array(means[method]) for method in (a, b))
-            left, *middle, right = test.probs(*scores, rope, random_state=SEED)
-            rows.append([f"{a} : {b}", *(f"{p:.3f}" for p in (left, *(middle or [0.0]), right))])
+            a_better, *equal, b_better = test.probs(*scores, rope, random_state=SEED)
+            rows.append(
+                [f"{a} : {b}", *(f"{p:.3f}" for p in (a_better, *(equal or [0.0]), b_better))]
+            )
         title = f"{column(metric).title}, {self.name}: probabilities"
         note = (
             f"Bayesian signed ranks (Benavoli et al. 2017) over {len(self.models)} {self.kind}; "

@@ -249,20 +249,20 @@ def labels_of(
     Raises:
         InputError: If a label is missing, or neither text nor a whole number.
     """
-    known = sorted(
+    labels = sorted(
         {label for column in columns for label in column if label is not None}, key=_rank
     )
-    if any(None in column for column in columns) or any(_odd(label) for label in known):
+    if any(None in column for column in columns) or any(_odd(label) for label in labels):
         raise InputError(
             _LABELS,
-            f"{name!r} with {', '.join(map(repr, known[:5]))}",
+            f"{name!r} with {', '.join(map(repr, labels[:5]))}",
             "Remove the rows, or name another column of labels.",
         )
-    number = {label: place for place, label in enumerate(known)}
+    number = {label: place for place, label in enumerate(labels)}
     if classes is not None:
-        number = {label: int(label) for label in known}
+        number = {label: int(label) for label in labels}
     targets = [np.array([number[label] for label in column], dtype=np.int64) for column in columns]
-    return targets, tuple(map(str, known if classes is None else classes))
+    return targets, tuple(map(str, labels if classes is None else classes))
 
 
 def _rank(label: object) -> tuple[int, Any]:

@@ -104,6 +104,20 @@ class RunResult:
         return self.folder.run.recipe.data.name
 
 
+def _without_packages(chosen: Chosen) -> dict[str, str]:
+    """Return the reason for each score whose packages are missing; one with options is an error instead."""
+    reasons = {}
+    for name in chosen.names:
+        try:
+            for package in OOD_SCORES[name].metadata.get("packages", ()):
+                require(package, extra="ood")
+        except MissingExtraError as error:
+            if name in chosen.options:
+                raise
+            reasons[name] = str(error)
+    return reasons
+
+
 def measure_run(
     folder: RunFolder,
     named: Sequence[Named],
@@ -129,16 +143,7 @@ def measure_run(
             none can.
     """
     trained = load_trained(folder)
-    # Scores whose packages are missing are left out by name, unless they were asked for.
-    not_run: dict[str, str] = {}
-    for name in () if strict else chosen.names:
-        try:
-            for package in OOD_SCORES[name].metadata.get("packages", ()):
-                require(package, extra="ood")
-        except MissingExtraError as error:
-            if name in chosen.options:
-                raise
-            not_run[name] = str(error)
+    not_run = {} if strict else _without_packages(chosen)
     chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
     # Outputs on the run's own test images and on every other set; one array, so that a score sees all at once.
     model = ModelOutputs(trained, chosen, show)
