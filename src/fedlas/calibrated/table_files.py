@@ -185,10 +185,17 @@ def apply_to_logs(
         )
     reader = live_reader(calibration, log)
     reader.answers = Answers()  # those that state nothing stay
-    parts = [calibrated_columns(calibration, each, log.label)[0] for each in live_samples(reader)]
+    parts = []
+    answers: list[int] = []
+    for each in live_samples(reader):
+        parts.append(calibrated_columns(calibration, each, log.label)[0])
+        # The harness takes the choice of the highest score, also where calibration prefers another.
+        answers += each.scores.reshape(len(each.scores), -1).argmax(dim=1).tolist()
     fields = {
-        (path, row): _fields(values, names)
-        for values, (path, row, names) in zip(np.concatenate(parts), log.places(), strict=True)
+        (path, row): _fields(values, names, answer)
+        for values, (path, row, names), answer in zip(
+            np.concatenate(parts), log.places(), answers, strict=True
+        )
     }
 
     def write(file: IO[bytes]) -> None:
@@ -204,12 +211,12 @@ def apply_to_logs(
     return Applied(len(fields), added, (*reader.notes(), *notes))
 
 
-def _fields(values: Any, names: Sequence[str]) -> dict[str, Any]:
+def _fields(values: Any, names: Sequence[str], answer: int) -> dict[str, Any]:
     """Return what is added to a sample, of a confidence ``()`` or logits ``(C,)`` of choices."""
     if not values.ndim:
         return {CONFIDENCE: float(values)}
     probs = torch.from_numpy(values).softmax(0).tolist()
-    return {CONFIDENCE: max(probs), PROBS: dict(zip(names, probs, strict=True))}
+    return {CONFIDENCE: probs[answer], PROBS: dict(zip(names, probs, strict=True))}
 
 
 def _chunk(

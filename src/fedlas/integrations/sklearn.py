@@ -206,7 +206,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the class of the highest probability ``(N,)``."""
-        return self.classes_[self._calibrated(X).argmax(dim=1).numpy()]
+        best = self._calibrated(X).argmax(dim=1).numpy()  # first: it says if nothing is fitted
+        return self.classes_[best]
 
     def predictions(self, X: Any, y: Any) -> Predictions:  # noqa: N803
         """Return calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.

@@ -142,7 +142,16 @@ class Delimited(Arrow):
         if not len(row):
             return None
         text = row[0].as_py().decode(errors="surrogateescape")
-        cells = next(csv.reader([text.strip("\r\n")], delimiter=self.delimiter))
+        try:
+            cells = next(csv.reader([text.strip("\r\n")], delimiter=self.delimiter))
+        except (
+            csv.Error
+        ) as error:  # a cell of more than 131,072 characters, or a lone carriage return
+            return InputError(
+                "every row must be readable as CSV",
+                f"{error} in {where} of {self.label}",
+                "Look at its scores and labels first; quote line breaks, leave out columns of long text.",
+            )
         if len(cells) != len(self.names):
             return InputError(
                 f"every row must have {len(self.names)} cells like the header",

@@ -110,9 +110,8 @@ def floor_interval(
     removed = max(least, min(value - remaining, floor), bias[1])
     # Where nearly all replicates are 0, their mean may lie above the percentile.
     reach = max(percentile.high - (value + percentile.bias), 0.0)
-    return replace(
-        percentile, low=value - removed - reach, high=value - bias[0] + reach, method="floor"
-    )
+    high = max(value - bias[0] + reach, 0.0)
+    return replace(percentile, low=value - removed - reach, high=high, method="floor")
 
 
 def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, method: str) -> None:

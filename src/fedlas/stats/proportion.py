@@ -106,8 +106,9 @@ def weighted_share(
     if clusters is not None:
         number = int(clusters.max()) + 1
         variance = float((np.bincount(clusters, terms) ** 2).sum()) * number / max(number - 1, 1)
-        # Where all are right, or all wrong, the samples of a cluster may be copies of each other.
-        if hits.all() or not hits.any():
+        # Where all are right, or all wrong, the samples of a cluster may be copies of each other; those of one cluster
+        # say nothing about others.
+        if number == 1 or hits.all() or not hits.any():
             return wilson(
                 share,
                 effective_samples(np.bincount(clusters, weights)),

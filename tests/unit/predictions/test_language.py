@@ -173,14 +173,30 @@ def test_free_answers_without_a_confidence_are_counted(tmp_path):
     assert (table.predictions.confidence.tolist(), table.unread, table.refusals) == ([0.9], 2, 1)
 
 
-def calibrated(tmp_path, samples, *options):
+def calibrated(tmp_path, samples, *options, method="temperature"):
     """The lines of a log before and after, of a calibration that was fitted on it."""
     path = write(tmp_path, samples, "samples_t_2026-01-02T03-04-05.678.jsonl")
     cal, out = tmp_path / "cal.json", tmp_path / "out.jsonl"
-    fit = ["calibrate", str(path), "--method", "temperature", "--out", str(cal), *options]
+    fit = ["calibrate", str(path), "--method", method, "--out", str(cal), *options]
     assert main(fit) == 0
     assert main(["apply", str(cal), str(path), "--out", str(out)]) == 0
     return path.read_text().splitlines(), out.read_text().splitlines()
+
+
+def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_path):
+    random = np.random.default_rng(1)
+    target = random.integers(3, size=200)
+    scores = random.normal(size=(200, 3)) + np.eye(3)[target]
+    scores[:, 0] += 2.0  # the first is chosen too often
+    samples = [sample(n, scores[n].tolist(), int(target[n])) for n in range(200)]
+    _, after = calibrated(tmp_path, samples, method="vector")
+    others = 0
+    for line, answer in zip(after, scores.argmax(axis=1), strict=True):
+        new = json.loads(line)
+        probs = new["calibrated_probs"]
+        assert new["calibrated_confidence"] == probs["ABC"[answer]]
+        others += new["calibrated_confidence"] < max(probs.values())
+    assert others > 20
 
 
 def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys):

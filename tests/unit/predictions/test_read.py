@@ -212,6 +212,7 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
         ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,"], {"logits": "a,b"}, r"must have a label.* got none in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells like the header; got 2 in row 2"),
+        ("a,b,y,t", ["0.5,0.5,0,u", "x,1,1," + 200_000 * "u"], {"logits": "a,b"}, r"as CSV; got field .* row 2"),
         ("a,a,y", ["0.5,0.5,0"], {"logits": "a,b"}, r"must differ; got 'a' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"logits= must name a column of t.csv; got 'c'"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,y"}, r"named once; got 'y' 2 times"),

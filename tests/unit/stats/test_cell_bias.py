@@ -154,3 +154,11 @@ def test_the_upper_end_of_brier_calibration_takes_off_the_chance_that_is_sure():
     ]
     assert interval.low < 0.05 < interval.high < interval.value
     assert cell_bias(METRICS["classwise_ece"], Rows(p, 15))[0] == 0.0
+
+
+def test_no_interval_ends_below_zero():
+    logits = 30 * torch.randn(5, 3, generator=torch.Generator().manual_seed(15))
+    p = Predictions(logits, logits.argmax(1))
+    name = "brier_calibration"
+    interval = bootstrap_intervals(p, metrics=[name], replicates=99)[name]
+    assert 0 <= interval.low <= interval.high

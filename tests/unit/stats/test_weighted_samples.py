@@ -110,6 +110,8 @@ def test_the_interval_of_a_share_covers_it_with_ten_clusters():
         low, high = weighted_share(hits, np.ones(200), clusters, confidence_level=0.95)
         covered += low <= 0.2 <= high
     assert covered >= 935  # 919 with a normal interval
+    one = weighted_share(hits, np.ones(200), np.zeros(200, int), confidence_level=0.95)
+    assert one == pytest.approx(wilson(hits.mean(), 1.0, confidence_level=0.95))
 
 
 def test_the_interval_of_a_weighted_share():

@@ -293,11 +293,12 @@ def bench(
             train, val, test, build, name=name, model_name=model, settings=settings, losses=builders
         )
         runs += plan(recipe, losses=list(losses), seeds=chosen, out=folders[model])
-    failures = {}
+    outcomes = {}
     with passing_lines() as console:
-        for model, place in folders.items():
+        for model in folders:
             planned = [run for run in runs if run.recipe.model.name == model]
-            outcome = run_all(planned, console=console)
-            outcome.check_finished(place)
-            failures[model] = outcome.failed
+            outcomes[model] = run_all(planned, console=console)
+    for model, place in folders.items():
+        outcomes[model].check_finished(place)
+    failures = {model: outcome.failed for model, outcome in outcomes.items()}
     return bench_result(folders, calibrators, name=name, kind="models", failures=failures)

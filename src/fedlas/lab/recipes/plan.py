@@ -145,11 +145,12 @@ def plan(
         model = builder_of(recipe.model.name)
         _check_options("model", recipe.model, inspect.signature(model).parameters.keys() - _SIZES)
         takers = [entry.name for entry in MODELS.entries() if entry.metadata["tokens"]]
-        if recipe.data.options.get("tokenizer") is not None and recipe.model.name not in takers:
+        tokens = objects.tokens if objects else recipe.data.options.get("tokenizer") is not None
+        if tokens and recipe.model.name not in takers:
             raise InputError(
                 "the model must take tokens",
                 recipe.model.name,
-                f"Choose one of: {', '.join(takers)}; or data.encoder in place of data.tokenizer.",
+                f"Choose one of: {', '.join(takers)}; or give vectors of an encoder in place of tokens.",
             )
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)

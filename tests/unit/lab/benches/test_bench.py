@@ -148,6 +148,23 @@ def test_what_failed_is_named(tmp_path):
     assert "no value today" in result._repr_html_()
 
 
+def test_a_model_that_fails_stops_no_other(tmp_path):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            if len(x) > 5:
+                raise RuntimeError("no batch today")
+            return self.fc(x)
+
+    models = {"broken": lambda num_classes: Broken(), "linear": None}
+    with pytest.raises(InputError, match="no batch today"):
+        run(tmp_path, models=models, losses=["ce"], calibrators=["raw"], seeds=1)
+    assert (tmp_path / "linear" / "ce-s0" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

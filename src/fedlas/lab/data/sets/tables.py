@@ -89,7 +89,7 @@ def load_texts(
         text: Column of the texts.
         encoder: ``module:function`` of yours, called with a list of texts; it returns features ``(N, D)``. The module
             is read from the working folder, or imported.
-        tokenizer: The same in its place, for the model ``hf-text``: it returns what a tokenizer of transformers does,
+        tokenizer: The same in its place, for the model ``hf``: it returns what a tokenizer of transformers does,
             ``input_ids (N, L)`` and ``attention_mask``, padded to one length.
         test: As for ``table``.
 
