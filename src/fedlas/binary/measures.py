@@ -42,7 +42,7 @@ def measures(
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class to set against the rest; None: class 1 of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
-        replicates: Of ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
+        replicates: For ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
         seed: As there.
 
     Returns:

@@ -155,8 +155,8 @@ def check_export(
             f"The run's model in PyTorch differs by {here:.2g} on this machine already: it predicted on another device "
             "or in another precision. Export it where it was trained, or measure it again here"
             if here > tolerance
-            else "The model gives these probabilities, so the conversion is at fault. Try another format, or a "
-            "calibrator without steps, such as temperature"
+            else "The model gives these probabilities, so the conversion is at fault. Try another format; or avoid "
+            "steps, on which rounding decides: a calibrator such as temperature, trees without scaling in front"
         )
         expected_text = f"probabilities must equal the model's within {tolerance:g}"
         raise InputError(expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")

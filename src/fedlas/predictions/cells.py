@@ -19,6 +19,9 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas._core.text import shortened
 
+MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
+"""Texts that stand for no number, where rows without a value are left out."""
+
 _FIX = "Fill it in or remove the row, or pass drop_missing=True."
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)

@@ -14,7 +14,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import few
+from fedlas.predictions.cells import MISSING, few
 
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""
@@ -224,10 +224,10 @@ def at_path(row: Any, path: str) -> Any:
 def numbers_at(
     values: Sequence[Any], name: str, rows: Sequence[int], file: str
 ) -> NDArray[np.float64]:
-    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one, or for text.
+    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one.
 
     Raises:
-        InputError: For something else; row and column are named.
+        InputError: For something else, such as text; row and column are named.
     """
     width = next((len(value) for value in values if isinstance(value, list)), None)
     array = np.full((len(values), 1 if width is None else width), np.nan)
@@ -246,8 +246,15 @@ def numbers_at(
                     f"{shortened(repr(number), 60)} in row {row} of {file}",
                     _fix(number, name),
                 )
-            with suppress(TypeError, ValueError):
+            try:
                 cells[place] = float(number)
+            except (TypeError, ValueError):
+                if number and number not in MISSING:
+                    raise InputError(
+                        f"column {name!r} must hold numbers",
+                        f"{shortened(repr(number), 60)} in row {row} of {file}",
+                        "Write a number, or null where there is none.",
+                    ) from None
     return array[:, 0] if width is None else array
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import Labels, TableChunk, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
@@ -22,8 +22,6 @@ from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import TableSource
 
-MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
-"""Texts in a CSV that stand for no number, where rows without a value are left out."""
 NO_GROUP = "missing"
 """Group of the rows without one, where rows without a value are left out."""
 _FIXES = {

@@ -175,7 +175,7 @@ def test_missing_logprobs_are_counted_and_wrong_ones_named(tmp_path):
         ([{"a": {"b": 0.5}, "right": 1}], {"confidence": "x.c"}, "must name a column of t.jsonl"),
         ([{"a": {"b": 0.5}, "right": 1}], {"confidence": "a"}, r"numbers; got .*row 1.*a\.b"),
         ([CHAT | {"right": 1}], {"confidence": "choices.0.logprobs.content"}, "row 1.*confidence_as="),
-        ([{"a": {"b": "x"}, "right": 1}], {"confidence": "a.b"}, "no number in row 1"),
+        ([{"a": {"b": "x"}, "right": 1}], {"confidence": "a.b"}, r"hold numbers; got 'x' in row 1"),
         ([{"a": {"b": [1, 2]}, "y": 0}, {"a": {"b": [1]}, "y": 0}], {"logits": "a.b", "target": "y"}, "1 in row 2"),
     ],
 )  # fmt: skip

@@ -220,8 +220,8 @@ class Offsets(Numbers):
 
     Attributes:
         temperature: ``T ()``.
-        mean: Of ``s (S,)``.
-        deviation: Of ``s (S,)``.
+        mean: Mean of ``s``, ``(S,)``.
+        deviation: Standard deviation of ``s``, ``(S,)``.
         coefficients: ``b (S,)``.
     """
 

@@ -156,7 +156,9 @@ def queued_jobs() -> list[str] | None:
     """Return the numbers of the jobs in Slurm's queue, running ones too; None if it does not say."""
     try:
         command = ["squeue", "--noheader", "--array", "--format=%i"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
 
