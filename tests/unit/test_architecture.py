@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 import runpy
 import subprocess
 import sys
@@ -428,3 +429,12 @@ def test_only_one_module_removes_files():
         if any(word in path.read_text() for word in words)
     }
     assert found == {"_core/files.py"}
+
+
+def test_the_map_names_files_that_exist():
+    root = SOURCE.parents[1]
+    text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`", text)
+    files = [f"/{path.as_posix()}" for path in root.glob("[!.]*/**/*.py")]
+    assert named
+    assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
