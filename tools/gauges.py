@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count what a reader of the package takes in: ``tools/gauges.py``. ``tests/unit/test_architecture.py`` bounds each room.
+"""Count what a reader takes in: ``tools/gauges.py``. ``tests/unit/test_architecture.py`` bounds each room.
 
 Nodes are those of Python's syntax tree without docstrings and without Load, Store and Del, which count the same however
 the code is laid out. A code line is neither blank, nor comment, nor docstring. Uses the standard library alone.
