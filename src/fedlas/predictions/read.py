@@ -187,6 +187,7 @@ def _read(
         covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
+        dropped=reader.dropped,
     )
 
 
