@@ -24,10 +24,12 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
 def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> None:
     """Refuse options of a gate without rules, and rules without intervals."""
     options = {"--junit": args.junit is not None, "--github": args.github, "--strict": args.strict}
-    given = [name for name, is_there in options.items() if is_there]
-    if given and not rules:
+    options_used = [name for name, is_there in options.items() if is_there]
+    if options_used and not rules:
         raise InputError(
-            f"{given[0]} goes with {option}", f"no {option}", f"Add {option}, or leave it out."
+            f"{options_used[0]} goes with {option}",
+            f"no {option}",
+            f"Add {option}, or leave it out.",
         )
     if rules and args.replicates == 0:
         raise InputError(
