@@ -42,7 +42,7 @@ from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
-from fedlas.plots.theme import legend_height
+from fedlas.plots.theme import free_figures, legend_height
 from fedlas.predictions import Predictions
 from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, made_by, render
 from fedlas.present.table import (
@@ -183,6 +183,7 @@ def html_report(model: Result, *, heading: str = "") -> str:
     )
 
 
+@free_figures()
 def _by_seed(model: Result, stage: str) -> list[Any]:
     """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
     pictures = []

@@ -189,7 +189,7 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     )
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
-    rows = {row[0].value: row[2:] for row in report.tables(model)[0][1].rows}
+    rows = {row[0].value: row[2:] for row in tables(report.model)[0][1].rows}
     # of one seed alone they would not be about the mean
     assert not any(cell.details for cell in rows["ce"])
     assert all(cell.details for cell in rows["ls"])
