@@ -48,7 +48,6 @@ def add_ood(add: AddSubcommand) -> None:
         "NAME[:ROOT]",
         "data sets to detect, or LABEL=NAME:ROOT (default: the classes that the run held out)",
         nargs="+",
-        action="extend",
         default=[],
     )
     option(

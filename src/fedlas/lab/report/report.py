@@ -41,7 +41,7 @@ from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
-from fedlas.plots.theme import legend_height
+from fedlas.plots.theme import free_figures, legend_height
 from fedlas.predictions import Predictions
 from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, made_by, render
 from fedlas.present.table import (
@@ -182,6 +182,7 @@ def html_report(model: ReportModel, *, heading: str = "") -> str:
     )
 
 
+@free_figures()
 def _by_seed(model: ReportModel, stage: str) -> list[Any]:
     """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
     pictures = []

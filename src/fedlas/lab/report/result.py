@@ -34,6 +34,7 @@ from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
+from fedlas.plots.theme import free_figures
 from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.stages import SEED
 from fedlas.present.table import (
@@ -334,6 +335,7 @@ class BenchResult:
         values, floors = model.by_seed(about)
         return seed_values(values, floors=floors, label=about.head, ax=ax)
 
+    @free_figures()
     def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return a page with sentences, tables and figures; one file that needs nothing else."""
         tables = self.tables(metrics)
@@ -355,6 +357,7 @@ class BenchResult:
             ],
         )
 
+    @free_figures()
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
         """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
 
@@ -372,6 +375,7 @@ class BenchResult:
     def __repr__(self) -> str:
         return text_of(self.blocks())
 
+    @free_figures()
     def _repr_html_(self) -> str:
         parts = [
             html_table(block)
