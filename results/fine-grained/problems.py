@@ -6,6 +6,7 @@ the first 40 test images a class). The published networks of CIFAR-10 have seen 
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,18 @@ SUPERCLASSES = {
 POOL, ALL_POOL, ALL_TEST = 200, 100, 40
 
 
-def write(path, arrays, classes, pool, test, names, *, add_unused):
+def write(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    classes: Sequence[int],
+    pool: int,
+    test: int,
+    names: list[str],
+    *,
+    add_unused: bool,
+) -> None:
     """Write the images of ``classes``: the first ``pool`` training images of each, ``test`` test images of each."""
-    parts = {"train": [], "test": []}
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "test": []}
     for label, number in enumerate(classes):
         of_class = {key: np.flatnonzero(arrays[f"{key}_target"] == number) for key in parts}
         train, unused = np.split(of_class["train"], [pool])
