@@ -8,6 +8,7 @@ from fedlas._core.check import CalibrationWarning
 from fedlas.calibrators.affine import BiasCorrectedTemperature, VectorScaling
 from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.confusion import ConfusionCalibration
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
@@ -34,6 +35,7 @@ __all__ = [
     "CalibrationLayer",
     "CalibrationWarning",
     "Calibrator",
+    "ConfusionCalibration",
     "DirichletCalibration",
     "DriftTemperature",
     "EnsembleTemperatureScaling",

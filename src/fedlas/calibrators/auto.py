@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
@@ -188,7 +189,7 @@ class AutoCalibration(Calibrator):
         places = [f"members.{number}" for number in range(len(types))]
         texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
         parts = {**dict(zip(places, types, strict=True)), "share": Share}
-        parts |= {"side": SideInformation, "side_share": Share}
+        parts |= {"side": SideInformation, "side_share": Share, "absent": AbsentShare}
 
         def mixture(**modules: Any) -> nn.Module:
             members = [
