@@ -82,7 +82,7 @@ class Arrow(TableSource):
             ) from error
 
     def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
-        """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; ``percent`` gets if they have signs."""
+        """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; add to ``percent``."""
         # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = pyarrow_module().types
         shape = [len(values)]
