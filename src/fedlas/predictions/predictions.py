@@ -370,6 +370,7 @@ class PredictionTable:
         unread: Number of answers of a language model whose confidence could not be read; they were left out.
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
+        dropped: Number of rows that lacked a value and were left out.
     """
 
     predictions: AnyPredictions
@@ -380,6 +381,7 @@ class PredictionTable:
     unread: int = 0
     refusals: int = 0
     covariates: Covariates | None = None
+    dropped: int = 0
 
 
 def plain_predictions(value: Any) -> Any:

@@ -192,6 +192,7 @@ def _read(
         covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
+        dropped=reader.dropped,
     )
 
 

@@ -164,6 +164,11 @@ class TableReader:
         return self._names.scores
 
     @property
+    def dropped(self) -> int:
+        """Number of rows so far that lacked a value and were left out."""
+        return self._dropped[""] + len(self.answers.rows)
+
+    @property
     def in_lists(self) -> bool:
         """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary

@@ -275,7 +275,7 @@ class JsonLines(Arrow):
             with suppress(ValueError):
                 table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
                 self._whole = whole
-                return as_batch(table)
+                return as_batch(table) if table.num_rows else None
         return None
 
     def _first_values(self, names: Collection[str]) -> dict[str, Any]:
