@@ -122,15 +122,8 @@ def report(
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
         predictions, on = _read(predictions, on, columns, target=target, classes=classes)
-    elif columns or isinstance(groups, str):
-        columns_named(columns)  # an argument that nothing takes is an error of its own
-        raise InputError(
-            f"{next(iter(columns), 'groups')}= must name columns of a table",
-            describe(predictions),
-            "Pass a data frame, or the path of a file.",
-        )
-    elif target is not None:
-        predictions = predictions_of_arrays(predictions, target)
+    else:
+        predictions = _of_arrays(predictions, target, columns, groups)
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
@@ -193,6 +186,22 @@ def _read(
     columns |= {"classes": tuple(classes)} if classes else {}
     held_out = read_predictions(on, **columns) if is_table(on) else on
     return read_predictions(table, **columns), held_out
+
+
+def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
+    """Return the predictions in two arrays; anything else unchanged.
+
+    Raises:
+        InputError: For an unknown argument, or one that names a column, of which there are none.
+    """
+    if columns or isinstance(groups, str):
+        columns_named(columns)
+        raise InputError(
+            f"{next(iter(columns), 'groups')}= must name columns of a table",
+            describe(predictions),
+            "Pass a data frame, or the path of a file.",
+        )
+    return predictions if target is None else predictions_of_arrays(predictions, target)
 
 
 def _apart(
