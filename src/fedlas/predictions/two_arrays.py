@@ -72,10 +72,10 @@ def _is_scores(first: Tensor, second: Tensor) -> bool:
         target = first if labels[0] else second
         raise InputError("labels must be (N,)", shapes, several_labels(target))
     if labels[0] == labels[1]:
-        held = "0 and 1 alone" if labels[0] else "other values than 0 and 1"
+        content = "0 and 1 alone" if labels[0] else "other values than 0 and 1"
         raise InputError(
             "one of two arrays (N,) must hold labels 0 and 1, the other probabilities",
-            f"{shapes}, both with {held}",
+            f"{shapes}, both with {content}",
             f"Scores of more classes are (N, C). {PASS_PREDICTIONS}",
         )
     return labels[1]

@@ -184,8 +184,8 @@ def _read(
     """Return the predictions of a table, and of the held-out table if that is one."""
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
-    held_out = read_predictions(on, **columns) if is_table(on) else on
-    return read_predictions(table, **columns), held_out
+    validation = read_predictions(on, **columns) if is_table(on) else on
+    return read_predictions(table, **columns), validation
 
 
 def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
