@@ -20,7 +20,7 @@ from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 NO_GROUP = "missing"
@@ -129,7 +129,7 @@ class TableReader:
 
     def __init__(
         self,
-        source: TableSource,
+        source: Table,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
