@@ -218,5 +218,5 @@ def test_one_confidence_a_row(tmp_path):
     with pytest.raises(InputError, match=r"confidence .*one number .*got 2"):
         read_predictions(tmp_path / "top.npz", Columns(confidence="c", correct="ok"))
     path = write(tmp_path, "csv", {"c_a": [0.5], "c_b": [0.5], "ok": [1]})
-    with pytest.raises(InputError, match=r"confidence= .*one column; got c_a, c_b"):
+    with pytest.raises(InputError, match=r"confidence .*one column; got c_a, c_b"):
         read_predictions(path, Columns(confidence="c_*", correct="ok"))
