@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count what a reader of the package takes in: ``tools/gauges.py``. ``tests/unit/test_architecture.py`` sets bounds.
+"""Count what a reader takes in: ``tools/gauges.py``. ``tests/unit/test_architecture.py`` bounds each room.
 
 Nodes are those of Python's syntax tree without docstrings and without Load, Store and Del, which count the same however
 the code is laid out. A code line is neither blank, nor comment, nor docstring. Uses the standard library alone.
@@ -23,24 +23,25 @@ class Gauges(NamedTuple):
     """What the files of a package hold.
 
     Attributes:
-        nodes: Nodes of the syntax tree by wing: library, laboratory, zoo.
-        files: Number of files.
+        nodes: Nodes of the syntax tree by room; ``cli`` is split into commands of files and of runs.
+        files: Number of files by room.
         characters: Mean number of characters in a code line, without indentation.
         tuples: Assignments of a tuple to a tuple in 1,000 code lines.
     """
 
     nodes: dict[str, int]
-    files: int
+    files: dict[str, int]
     characters: float
     tuples: float
 
 
-def wing(path: Path) -> str:
-    """Return which budget a file of the package counts against."""
-    if path.parts[0] == "zoo":
-        return "zoo"
-    is_lab = path.parts[0] == "lab" or (path.parts[0] == "cli" and path.stem in LAB_COMMANDS)
-    return "laboratory" if is_lab else "library"
+def room(path: Path) -> str:
+    """Return which bound a file of the package counts against."""
+    if len(path.parts) == 1:
+        return "the package itself"
+    if path.parts[0] == "cli":
+        return "cli of runs" if path.stem in LAB_COMMANDS else "cli of files"
+    return path.parts[0]
 
 
 def is_docstring(node: ast.AST) -> bool:
@@ -77,23 +78,27 @@ def is_tuple_assignment(node: ast.AST) -> bool:
 def measure(source: Path = SOURCE) -> Gauges:
     """Return the gauges of a package."""
     nodes: Counter[str] = Counter()
+    files: Counter[str] = Counter()
     lines: list[str] = []
-    tuples = files = 0
+    tuples = 0
     for path in source.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
         every = [node for node in ast.walk(tree) if not isinstance(node, IGNORED)]
-        nodes[wing(path.relative_to(source))] += sum(not is_docstring(node) for node in every)
+        name = room(path.relative_to(source))
+        nodes[name] += sum(not is_docstring(node) for node in every)
         tuples += sum(map(is_tuple_assignment, every))
         lines += code_lines(text, tree)
-        files += 1
+        files[name] += 1
     characters = sum(map(len, lines)) / len(lines)
-    return Gauges(dict(nodes), files, characters, 1000 * tuples / len(lines))
+    return Gauges(dict(nodes), dict(files), characters, 1000 * tuples / len(lines))
 
 
 if __name__ == "__main__":
     gauges = measure()
-    for name, count in sorted(gauges.nodes.items()):
-        print(f"{name:<12}{count:>10,} nodes")
-    print(f"{gauges.files} files, {gauges.characters:.1f} characters a code line")
+    for name, count in sorted(gauges.nodes.items(), key=lambda item: -item[1]):
+        print(f"{name:<20}{count:>10,} nodes{gauges.files[name]:>6} files")
+    total = sum(gauges.nodes.values())
+    print(f"{'all':<20}{total:>10,} nodes{sum(gauges.files.values()):>6} files")
+    print(f"{gauges.characters:.1f} characters a code line")
     print(f"{gauges.tuples:.1f} tuple assignments in 1,000 code lines")

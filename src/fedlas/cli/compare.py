@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -18,8 +19,9 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.cli.gate import add_gate, check_directed, check_gate, not_worse, show_gate
+from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
+from fedlas.present.gate import check_directed, enough_rows, not_worse
 from fedlas.present.positive_class import is_event
 from fedlas.present.ranking import better_in, differences_of_models
 from fedlas.present.table import show_blocks
@@ -66,8 +68,8 @@ def add_compare(add: AddSubcommand) -> None:
 def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
-    check_directed(args.fail_if_worse)
-    check_number("--margin", args.margin, low=0)
+    check_directed(args.fail_if_worse, args.margin)
+    _check_differ(*args.files)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",
@@ -111,7 +113,20 @@ def _compare(args: argparse.Namespace) -> int:
     checks = [
         not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse
     ]
+    dropped = max(table.dropped for table in tables)
+    checks = enough_rows(checks, samples=a.num_samples, dropped=dropped) if checks else []
     return show_gate(checks, args, suite=f"{names[0]} {names[1]}") if checks else 0
+
+
+def _check_differ(a: Path, b: Path) -> None:
+    """Refuse a file that would be compared with itself."""
+    with suppress(OSError):
+        if a.samefile(b):
+            raise InputError(
+                "the two files must hold predictions of two models",
+                f"{a} and {b}, which are one file",
+                "Name the file of the other model.",
+            )
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:

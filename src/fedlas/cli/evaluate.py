@@ -28,11 +28,12 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.cli.gate import Check, Requirement, add_gate, check_gate, required, show_gate
-from fedlas.predictions import Columns, Reader
+from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.predictions import Columns, PredictionTable, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
+from fedlas.present.gate import Check, Requirement, enough_rows, required
 from fedlas.present.page import write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
@@ -135,11 +136,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
-    return (
-        show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
-        if args.require
-        else 0
-    )
+    if not args.require:
+        return 0
+    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
+    checks = _checks(evaluation, args.require, dropped)
+    return show_gate(checks, args, suite=args.file.name)
 
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
@@ -148,12 +149,14 @@ def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 
 
-def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
+def _checks(evaluation: Evaluation, rules: Sequence[str], dropped: int) -> list[Check]:
     """Compare the last stage, which is calibrated where a calibrator was asked for, with what is required."""
     stage = list(evaluation.stages)[-1]
     estimates = {**evaluation.positive.get(stage, {}), **evaluation.estimates.get(stage, {})}
     requirements = [Requirement.parse(rule, estimates) for rule in rules]
-    return [required(each, estimates[each.metric]) for each in requirements]
+    checks = [required(each, estimates[each.metric]) for each in requirements]
+    samples = evaluation.stages[stage].num_samples
+    return enough_rows(checks, samples=samples, dropped=dropped)
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:

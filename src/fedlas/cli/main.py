@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used or results that
-            cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm or a gate failed, 130 after
-            Ctrl-C.
+            cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm or a gate failed, 4 if a strict
+            gate cannot tell, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import LARGEST, InputError, check_dense, check_finite, describe
+from fedlas._core.check import (
+    LARGEST,
+    InputError,
+    check_dense,
+    check_finite,
+    describe,
+    suggestion,
+)
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import truth_places
 from fedlas.predictions.probabilities import logarithm
@@ -95,23 +102,26 @@ def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
 
 
 def checked_target(
-    target: Any, shape: tuple[int, int], device: torch.device, classes: Any = None
+    target: Any,
+    shape: tuple[int, int],
+    device: torch.device,
+    classes: tuple[str, ...] | None = None,
 ) -> Tensor:
     """Return labels ``(N,)`` as int64.
 
     Args:
         target: Class numbers; also as floats without fractions, or as booleans of two classes. With ``classes``, their
-            names.
+            names as text too.
         shape: ``(N, C)`` of the scores.
         device: Device of the scores.
-        classes: Names of the classes, a sequence in the order of the columns; None if labels are numbers.
+        classes: Names of the classes, in the order of the columns; None if labels are numbers.
 
     Raises:
         InputError: If there is not one label for each row, or one is no class.
     """
     samples, num_classes = shape
-    if classes is not None:
-        target = _numbers_of(target, classes, num_classes)
+    if classes is not None and _is_text(target):
+        target = numbers_of(target, classes)
     fix = "Pass class numbers, or names and Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
     target = detached("target", target, fix)
     boolean = target.dtype == torch.bool
@@ -155,15 +165,68 @@ def several_labels(target: Tensor) -> str:
     return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
 
 
-def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
-    """Return the number of each label among the names of the classes."""
-    if not isinstance(classes, list | tuple | np.ndarray) or len(classes) != num_classes:
+def _is_text(target: Any) -> bool:
+    """Return whether labels are names."""
+    return not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OUS"
+
+
+def checked_classes(classes: Any, num_classes: int) -> tuple[str, ...] | None:
+    """Return names of the classes ``(C,)`` as text; None if there are none.
+
+    Raises:
+        InputError: If there is not a different name for each class.
+    """
+    if classes is None:
+        return None
+    names = (
+        [str(name) for name in classes] if isinstance(classes, list | tuple | np.ndarray) else []
+    )
+    if len(names) != num_classes or len(set(names)) < num_classes:
         raise InputError(
-            f"classes must be a sequence of {num_classes} names, in the order of the columns",
+            f"classes must be a sequence of {num_classes} different names, in the order of the columns",
             describe(classes),
-            "Name every class.",
+            "Name every class once.",
         )
-    numbers = {str(name): number for number, name in enumerate(classes)}
+    return tuple(names)
+
+
+def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
+    """Return the number of the class that two-class measures are about; None if it was not said.
+
+    Args:
+        event: Its name in ``classes``, or its number: an integer, or as text where classes have no names.
+        num_classes: ``C``, which must be 2.
+        classes: Names of the classes.
+
+    Raises:
+        InputError: If there are not two classes, or it is neither of them.
+    """
+    if event is None:
+        return None
+    if num_classes != 2:
+        raise InputError(
+            "is for predictions of two classes",
+            f"{num_classes} classes",
+            "Leave it out, or make two classes of them: the event, and all others.",
+            argument="event",
+        )
+    event = event.item() if isinstance(event, np.ndarray | np.generic | Tensor) else event
+    names = classes or ("0", "1")
+    if isinstance(event, int) and not isinstance(event, bool) and event in (0, 1):
+        return int(event)
+    if str(event) in names:
+        return names.index(str(event))
+    raise InputError(
+        f"must be one of the classes, {names[0]} or {names[1]}",
+        describe(event),
+        suggestion(str(event), names),
+        argument="event",
+    )
+
+
+def numbers_of(target: Any, classes: tuple[str, ...]) -> list[int]:
+    """Return the number of each label among the names of the classes."""
+    numbers = {name: number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
     try:
         labels = [str(label) for label in np.asarray(target).ravel().tolist()]
@@ -180,7 +243,7 @@ def _numbers_of(target: Any, classes: Any, num_classes: int) -> list[int]:
         if label not in numbers:
             alike = [name for name in numbers if name.casefold() == label.casefold()]
             raise InputError(
-                f"labels must be among the classes {', '.join([str(name) for name in classes][:12])}",
+                f"labels must be among the classes {', '.join(classes[:12])}",
                 shortened(repr(label), 60),
                 (
                     f"Did you mean {alike[0]!r}?"

@@ -31,6 +31,7 @@ _PARTNERS = {
     "percent": ("probs", "confidence"),
     "classes": ("logits", "probs"),
     "label_probs": ("logits", "probs"),
+    "event": ("logits", "probs"),
 }
 """Columns that an option needs one of."""
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -65,6 +66,8 @@ class Columns:
         groups: Column of the groups of samples; it may be one of the others.
         covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
         clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
+        event: Name of the class, of two, that two-class measures are about, or its number, 0 or 1; None: it is not
+            said.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
@@ -94,6 +97,7 @@ class Columns:
     groups: str | None = None
     covariates: Names = None
     clusters: str | None = None
+    event: str | int | None = None
     normalize: bool = False
     percent: bool = False
     drop_missing: bool = False
@@ -106,6 +110,10 @@ class Columns:
         for option in (*_SINGLE, "confidence", "separator", "format"):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError("must be text", describe(name), "Pass one name.", argument=option)
+        if not isinstance(self.event, str | int | None) or isinstance(self.event, bool):
+            raise InputError(
+                "must be a class", describe(self.event), "Pass its name.", argument="event"
+            )
         for option in ("normalize", "percent", "drop_missing"):
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(
@@ -138,7 +146,9 @@ class Columns:
             )
         for option, partners in _PARTNERS.items():
             has_partner = any(getattr(self, name) for name in partners)
-            if getattr(self, option) and kinds and not has_partner:
+            value = getattr(self, option)
+            is_there = value is not None if option == "event" else bool(value)
+            if is_there and kinds and not has_partner:
                 raise InputError(
                     ("goes with ", *listed(partners, " or ")),
                     kinds[0],
@@ -191,7 +201,9 @@ class Columns:
     def paths(self) -> list[str]:
         """Names that may be paths into values of JSON, as ``a.b`` is."""
         values = [
-            value for name, value in vars(self).items() if name not in ("classes", "separator")
+            value
+            for name, value in vars(self).items()
+            if name not in ("classes", "event", "separator")
         ]
         texts = [
             word

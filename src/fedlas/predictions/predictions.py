@@ -21,11 +21,14 @@ from fedlas.predictions.arguments import (
     OptionalArray,
     Target,
     check_sample_values,
+    checked_classes,
+    checked_event,
     checked_index,
     checked_label_probs,
     checked_target,
     detached,
     no_labels,
+    numbers_of,
 )
 from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates
@@ -55,10 +58,15 @@ class Predictions:
             sample of weight 0 is as if it were not there.
         clusters: Optional cluster of each sample ``(N,)``, such as its image, patient or user: whole numbers, or names,
             which are numbered in sorted order; kept as int64 on the CPU. Samples of one cluster are not independent.
+        classes: Optional names of the classes ``(C,)``, in the order of the columns, each once; kept as a tuple of
+            texts. ``target`` may then hold names.
+        event: Optional class that two-class measures are about: its name in ``classes``, or its number, 0 or 1; kept as
+            the number.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
-            label_probs that are no probabilities, weights that are none, or no samples at all.
+            label_probs that are no probabilities, weights that are none, names of classes that are not ``C`` different
+            ones, an event that is none of two classes, or no samples at all.
 
     Note:
         Logits that are all in [0, 1] with rows that sum to 1, up to rounding, are almost surely probabilities: a
@@ -81,6 +89,8 @@ class Predictions:
     label_probs: OptionalArray = OptionalArray()  # noqa: RUF009
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
+    classes: Any = None
+    event: Any = None
 
     def __post_init__(self) -> None:
         logits = check_logits(detached("logits", self.logits))
@@ -107,9 +117,11 @@ class Predictions:
         vars(self)["logits"] = logits
         self._check_others()
 
-    def _check_others(self, classes: Sequence[Any] | None = None) -> None:
+    def _check_others(self) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
+        classes = values["classes"] = checked_classes(values.get("classes"), shape[1])
+        values["event"] = checked_event(values.get("event"), shape[1], classes)
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
             values["target"] = checked_target(target, shape, self.scores.device, classes)
@@ -118,7 +130,7 @@ class Predictions:
         check_sample_values(values, shape[0], self.scores.device)
 
     def __repr__(self) -> str:
-        names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
+        names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
         others = f" and {', '.join(names)}" if names else ""
         labels = "with" if self.has_target else "without"
         return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
@@ -189,19 +201,19 @@ class Predictions:
             InputError: If it is neither.
         """
         index = checked_index(index, self.num_samples)
-        tensors = {name: value[index.to(value.device)] for name, value in self._tensors().items()}
-        return self._replaced(**tensors)
+        values = self._values().items()
+        chosen = {n: v[index.to(v.device)] for n, v in values if isinstance(v, Tensor)}
+        return self._replaced(**chosen)
 
-    def _replaced(self, **tensors: Tensor | None) -> Predictions:
-        values: dict[str, Any] = self._tensors() | tensors
-        return (self._of_probs if self.are_probs else type(self))(**values)
+    def _replaced(self, **values: Any) -> Predictions:
+        return (self._of_probs if self.are_probs else type(self))(**self._values() | values)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that are there, by name; probabilities that were passed in place of logits."""
+    def _values(self) -> dict[str, Any]:
+        """Return the fields that are there, by name; probabilities that were passed in place of logits."""
         return {"probs" if self.are_probs else "logits": self.scores} | self._others()
 
     def _others(self) -> dict[str, Any]:
-        """Return the tensors that are there besides scores, by name."""
+        """Return the fields that are there besides scores, by name."""
         return {name: value for name in _FIELDS[1:] if (value := vars(self).get(name)) is not None}
 
     def save(self, path: str | Path) -> Path:
@@ -210,8 +222,11 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        tensors = {"logits": self.logits} | self._others()
-        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
+        values = {"logits": self.logits} | self._others()
+        arrays: dict[str, Any] = {
+            name: value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            for name, value in values.items()
+        }
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
@@ -221,7 +236,6 @@ class Predictions:
         target: Any = None,
         *,
         normalize: bool = False,
-        classes: Sequence[Any] | None = None,
         **others: Any,
     ) -> Predictions:
         """Return predictions of a model that gives probabilities, which stay as they are; logits are their logarithms.
@@ -232,8 +246,7 @@ class Predictions:
                 by its sum. The logarithm of an exact zero is that of 1.2e-38.
             target: As in :class:`Predictions`; or names of ``classes``.
             normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
-            classes: Names of the classes in the order of the columns, if ``target`` holds names.
-            **others: Further arguments of :class:`Predictions`, such as ``features``.
+            **others: Further arguments of :class:`Predictions`, such as ``features`` and ``classes``.
 
         Raises:
             InputError: If they are no probabilities (the message says whether they look like percentages or logits),
@@ -244,7 +257,10 @@ class Predictions:
             tensor([ True, False])
         """
         checked = probabilities_from(detached("probs", probs), normalize=normalize)
-        return cls._of_probs(checked, classes, target=target, **others)
+        if target is not None and (classes := others.get("classes")) is not None:
+            names = checked_classes(classes, checked.shape[1])
+            target = numbers_of(target, names or ())
+        return cls._of_probs(checked, target=target, **others)
 
     @classmethod
     def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
@@ -277,8 +293,10 @@ class Predictions:
                 ),
             )
         reader = TableReader(Frame(frame), named)
+        samples = Samples.joined(reader.samples(), reader.label)
+        are_probs = named.kind == "probs"
         return cls.of_samples(
-            Samples.joined(reader.samples(), reader.label), are_probs=named.kind == "probs"
+            samples, are_probs=are_probs, classes=reader.classes, event=named.event
         )
 
     def to_frame(self) -> Any:
@@ -295,17 +313,23 @@ class Predictions:
         return require("pandas", extra="tables").DataFrame(arrays)
 
     @classmethod
-    def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
+    def of_samples(
+        cls,
+        samples: Samples,
+        *,
+        are_probs: bool,
+        classes: Sequence[str] = (),
+        event: str | int | None = None,
+    ) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
         names = ("label_probs", "weights", "features", "clusters")
         others: dict[str, Any] = {name: getattr(samples, name) for name in names}
+        others |= {"classes": classes or None, "event": event}
         build = cls._of_probs if are_probs else cls
         return build(samples.scores, target=samples.outcome, **others)
 
     @classmethod
-    def _of_probs(
-        cls, probs: Tensor, classes: Sequence[Any] | None = None, **others: Any
-    ) -> Predictions:
+    def _of_probs(cls, probs: Tensor, **others: Any) -> Predictions:
         """Return predictions of checked probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
             raise InputError(
@@ -317,7 +341,7 @@ class Predictions:
         vars(predictions).update(
             {"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
         )
-        predictions._check_others(classes)
+        predictions._check_others()
         return predictions
 
     @classmethod
@@ -337,7 +361,8 @@ class Predictions:
 vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fromkeys(
     ("target", "features", "label_probs", "weights", "clusters"), "Tensor | None"
 )
-_FIELDS = ("logits", "target", "features", "label_probs", "weights", "clusters")
+_TENSORS = ("logits", "target", "features", "label_probs", "weights", "clusters")
+_FIELDS = (*_TENSORS, "classes", "event")
 
 
 AnyPredictions = Predictions | TopLabel
@@ -357,6 +382,7 @@ class PredictionTable:
         unread: Number of answers of a language model whose confidence could not be read; they were left out.
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
+        dropped: Number of rows that lacked a value and were left out.
     """
 
     predictions: AnyPredictions
@@ -367,6 +393,7 @@ class PredictionTable:
     unread: int = 0
     refusals: int = 0
     covariates: Covariates | None = None
+    dropped: int = 0
 
 
 def plain_predictions(value: Any) -> Any:

@@ -192,7 +192,12 @@ def _read(
     table: AnyPredictions = (
         TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
         if of_top_label
-        else Predictions.of_samples(samples, are_probs=reader.columns.kind == "probs")
+        else Predictions.of_samples(
+            samples,
+            are_probs=reader.columns.kind == "probs",
+            classes=reader.classes,
+            event=reader.columns.event,
+        )
     )
     return PredictionTable(
         table,
@@ -203,6 +208,7 @@ def _read(
         covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
+        dropped=reader.dropped,
     )
 
 

@@ -1,0 +1,238 @@
+"""A gate for a pipeline: requirements on metrics that hold, fail, or are within chance."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from xml.etree import ElementTree
+
+from fedlas._core.check import InputError, check_number, suggestion
+from fedlas._core.text import printable
+from fedlas.metrics import METRICS
+from fedlas.present.table import Column, column
+from fedlas.stats.estimates import Estimate
+from fedlas.stats.two_models import ModelDifference
+
+FAILED = 3
+"""Exit status of a gate that fails."""
+UNKNOWN = 4
+"""Exit status of a strict gate that cannot tell."""
+FEWEST = 30
+"""With fewer samples no rule holds: bootstrap intervals of so few are too narrow."""
+_RULE = re.compile(
+    r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
+)
+_FORM = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound of a metric, as ``ece<=0.03``.
+
+    Attributes:
+        metric: Registry name, or name of a measure of the event.
+        sign: ``"<="`` or ``">="``.
+        bound: A fraction for a metric in percent.
+    """
+
+    metric: str
+    sign: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str, names: Iterable[str]) -> Requirement:
+        """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``.
+
+        Raises:
+            InputError: If the text is no such rule, if the metric was not measured, or if the bound always holds, never
+                holds, or points away from what is better.
+        """
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise InputError(
+                "--require must be a metric, <= or >=, and a number", repr(text), _FORM
+            )
+        metric, sign, number, percent = match.groups()
+        metrics = list(names)
+        if metric not in metrics:
+            raise InputError(
+                f"--require must name a metric of these predictions, {', '.join(metrics)}",
+                repr(metric),
+                suggestion(metric, metrics),
+            )
+        return cls(metric, sign, float(number) / (100 if percent else 1))._checked(text)
+
+    def _checked(self, text: str) -> Requirement:
+        """Return the rule if it can hold and can fail, and states that the model is good."""
+        about = column(self.metric)
+        low, high = about.between
+        better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
+        if self.sign != better:
+            raise InputError(
+                f"--require must state how good {about.title} is at least: it is better where it is "
+                f"{'smaller' if better == '<=' else 'larger'}",
+                repr(text),
+                f"Write '{self.metric}{better}{self.bound:g}'.",
+            )
+        always = self.bound >= high if self.sign == "<=" else self.bound <= low
+        never = self.bound < low if self.sign == "<=" else self.bound > high
+        if always or never or not math.isfinite(self.bound):
+            unit = f"; {self.bound:g} % is {self.bound:g}%" if about.unit and self.bound > 1 else ""
+            raise InputError(
+                f"--require must set a bound that {about.title} can keep and can break, between {low:g} and {high:g}",
+                f"{text!r}, which {'never' if never else 'always'} holds",
+                f"Choose a bound in between{unit}. {_FORM}",
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.sign}{self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A requirement such as ``ece<=0.03``, whether the interval decides it, and a sentence with the numbers."""
+
+    name: str
+    outcome: Literal["holds", "fails", "unknown"]
+    text: str
+
+
+def required(requirement: Requirement, estimate: Estimate) -> Check:
+    """Compare the interval of a metric with a bound: beyond it fails, within it holds, across it is unknown."""
+    # What must be large is compared with its sign turned.
+    sign = 1 if requirement.sign == "<=" else -1
+    low, high = sorted((sign * estimate.low, sign * estimate.high))
+    bound = sign * requirement.bound
+    about = column(requirement.metric)
+    unit = f" {about.unit}" if about.unit else ""
+    numbers = (
+        f"{about.title} {about.format(estimate.value)}{unit}, interval {about.format(estimate.low)} to "
+        f"{about.format(estimate.high)}, required {requirement.sign} {about.format(requirement.bound)}{unit}"
+    )
+    name = str(requirement)
+    if low > bound:
+        return Check(name, "fails", f"Fails: {numbers}.")
+    if high <= bound:
+        return Check(name, "holds", f"Holds: {numbers}.")
+    text = f"Cannot tell: {numbers}. More samples make the interval narrower."
+    return Check(name, "unknown", text)
+
+
+def enough_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
+    """Return the checks as far as the rows support them: few rows hold nothing, and most must have been measured.
+
+    Args:
+        checks: Those of the rows that were measured.
+        samples: How many rows those are.
+        dropped: How many others lacked a value and were left out.
+    """
+    if samples < FEWEST:
+        few = f"Cannot tell: only {samples} samples were measured, and {FEWEST} are needed. "
+        checks = [
+            replace(check, outcome="unknown", text=few + check.text)
+            if check.outcome == "holds"
+            else check
+            for check in checks
+        ]
+    if dropped <= samples:
+        return list(checks)
+    numbers = f"{dropped:,} of {samples + dropped:,} rows lack a value and were left out"
+    return [
+        *checks,
+        Check("rows", "fails", f"Fails: {numbers}: half of the rows must be measured."),
+    ]
+
+
+def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]) -> Check:
+    """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
+    higher = METRICS[difference.metric].higher_is_better
+    about = column(difference.metric)
+    worse = -difference.difference if higher else difference.difference
+    ends = (-difference.high, -difference.low) if higher else (difference.low, difference.high)
+    allowed = f" (allowed {about.format(margin)})" if margin else ""
+    unit = " points" if about.unit else ""
+    word = "worse" if worse > 0 else "better"
+    numbers = (
+        f"{names[0]} is {word} than {names[1]} in {about.title} by {about.format(abs(worse))}{unit}{allowed}, "
+        f"interval of the loss {_signed(ends[0], about)} to {_signed(ends[1], about)}"
+    )
+    name = f"{difference.metric} not worse"
+    if difference.better == "b" and ends[0] > margin:
+        return Check(name, "fails", f"Fails: {numbers}.")
+    if ends[1] <= margin:
+        return Check(name, "holds", f"Holds: {numbers}.")
+    return Check(name, "unknown", f"Not worse beyond chance: {numbers}.")
+
+
+def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
+    """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
+    check_number("--margin", margin, low=0)
+    for metric in metrics:
+        if metric not in METRICS or METRICS[metric].higher_is_better is None:
+            directed = [
+                entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
+            ]
+            raise InputError(
+                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}",
+                repr(metric),
+                suggestion(metric, directed),
+            )
+        low, high = column(metric).between
+        if margin >= high - low:
+            raise InputError(
+                f"--margin must be less than {high - low:g}, the largest difference in {column(metric).title}",
+                f"{margin:g}, within which every model is",
+                "Pass a fraction, such as 0.01 for one point of a percentage.",
+            )
+
+
+def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:
+    """Return the exit status: 0, :data:`FAILED` if a check fails, or strictly :data:`UNKNOWN` if one cannot tell."""
+    outcomes = {check.outcome for check in checks}
+    if "fails" in outcomes:
+        return FAILED
+    return UNKNOWN if strict and "unknown" in outcomes else 0
+
+
+def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
+    """Return the checks as JUnit XML; one that is unknown passes and says so, or fails with ``strict``."""
+    bad = ("fails", "unknown") if strict else ("fails",)
+    failures = sum(check.outcome in bad for check in checks)
+    root = ElementTree.Element(
+        "testsuite", name="fedlas", tests=str(len(checks)), failures=str(failures)
+    )
+    for check in checks:
+        test = ElementTree.SubElement(
+            root, "testcase", classname=printable(suite), name=printable(check.name)
+        )
+        text = printable(check.text)
+        if check.outcome in bad:
+            ElementTree.SubElement(test, "failure", message=text).text = text
+        else:
+            ElementTree.SubElement(test, "system-out").text = text
+    ElementTree.indent(root)
+    return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
+
+
+_KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "notice"}
+
+
+def workflow_annotations(checks: Sequence[Check]) -> list[str]:
+    """Return the checks as annotations of GitHub Actions, one a line."""
+    lines = []
+    for check in checks:
+        title = _escaped(check.name).replace(":", "%3A").replace(",", "%2C")
+        lines.append(f"::{_KINDS[check.outcome]} title={title}::{_escaped(check.text)}")
+    return lines
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("%", "%25")
+
+
+def _signed(value: float, about: Column) -> str:
+    return f"{'-' if value < 0 else '+'}{about.format(abs(value))}"
