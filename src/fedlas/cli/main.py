@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
-    if words[:1] == ["compare"] and any(map(Path.is_dir, map(Path, words[1:]))):
+    if words[:1] == ["compare"] and any(map(os.path.isdir, words[1:])):
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes

@@ -106,7 +106,12 @@ class Columns:
     format: Literal["table", "lm-eval"] | None = None
 
     def __post_init__(self) -> None:
-        # Types first: the checks below compare texts.
+        self._check_types()
+        object.__setattr__(self, "classes", tuple(_words(self.classes)))
+        self._check_names()
+        self._check_together()
+
+    def _check_types(self) -> None:
         for option in (*_SINGLE, "confidence", "separator", "format"):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError("must be text", describe(name), "Pass one name.", argument=option)
@@ -119,7 +124,8 @@ class Columns:
                 raise InputError(
                     "must be True or False", describe(flag), "Pass True.", argument=option
                 )
-        object.__setattr__(self, "classes", tuple(_words(self.classes)))
+
+    def _check_names(self) -> None:
         for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
@@ -130,17 +136,22 @@ class Columns:
                     "Write a,b,c or 'prefix_*'; quote a name with a comma.",
                     argument=option,
                 )
-        # Then options that contradict each other.
+        if self.separator is not None and len(self.separator) != 1:
+            raise InputError(
+                "the separator must be one character",
+                repr(self.separator),
+                "Write ';' or ',', or leave it out.",
+            )
+        check_choice("confidence_as", self.confidence_as, CONFIDENCE_FORMS)
+        if self.format is not None:
+            check_choice("format", self.format, ["table", "lm-eval"])
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
         kinds = [Argument(name) for name in _SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             raise InputError(
-                (
-                    "only one of ",
-                    *listed(_SCORES[:-1], ", "),
-                    " and ",
-                    Argument(_SCORES[-1]),
-                    " can name columns",
-                ),
+                ("only one of ", *listed(_SCORES, " and "), " can name columns"),
                 tuple(listed([kind.name for kind in kinds], " and ")),
                 "Say what the columns hold: the file does not show it.",
             )
@@ -165,15 +176,6 @@ class Columns:
                 ),
                 (Argument("correct"), " with one of these"),
                 "Leave one or the other out.",
-            )
-        check_choice("confidence_as", self.confidence_as, CONFIDENCE_FORMS)
-        if self.format is not None:
-            check_choice("format", self.format, ["table", "lm-eval"])
-        if self.separator is not None and len(self.separator) != 1:
-            raise InputError(
-                "the separator must be one character",
-                repr(self.separator),
-                "Write ';' or ',', or leave it out.",
             )
 
     @property
@@ -320,12 +322,12 @@ ONE_CONFIDENCE = (
 )
 
 
-def listed(names: Sequence[str], between: str) -> list[str | Argument]:
-    """Return arguments with words between them."""
+def listed(names: Sequence[str], last: str) -> list[str | Argument]:
+    """Return arguments with commas between them, and ``last`` before the last."""
     words: list[str | Argument] = []
     for name in names:
-        words += [between, Argument(name)]
-    return words[1:]
+        words += [", ", Argument(name)]
+    return [*words[1:-2], last, words[-1]] if names[1:] else words[1:]
 
 
 def _words(text: Names, names: Sequence[str] = ()) -> list[str]:

@@ -179,7 +179,7 @@ def test_python_words_in_python_and_options_on_the_command_line():
         match=r"^report: calibrate='temperature' needs held-out predictions; got no on=\. Pass on=",
     ):
         report(drawn(), calibrate="temperature")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
+    with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
         report(drawn(), clases=["a"])
 
 
