@@ -2,8 +2,8 @@
 
 A published network of CIFAR-10 is frozen up to its last stage. Since what is frozen says the same in every epoch, its
 output is computed once: ``FOLDER/PROBLEM.npz`` holds maps of 16 x 16 with 32 channels in place of images, and
-``FOLDER/last-stage.safetensors`` the weights of the stage and head that are trained. Problems are the 20 superclasses of
-CIFAR-100, each of five classes that look alike (200 images a class to draw training and validation from, 400 to test
+``FOLDER/last-stage.safetensors`` the weights of the stage and head that are trained. Problems are the 20 superclasses
+of CIFAR-100, each of five classes that look alike (200 images a class to draw training and validation from, 400 to test
 on), and ``all``, its 100 classes (10 images a class to draw from, 40 to test on). The network has seen none of them.
 """
 
@@ -61,7 +61,7 @@ def maps_of(images: np.ndarray) -> np.ndarray:
 
 
 def write(name: str, classes: Sequence[int], *, pool: int, tested: int, unused: int) -> None:
-    """Write a problem: of each class the first ``pool`` training images; to test on, ``tested`` and the next ``unused``."""
+    """Write a problem: of each class ``pool`` training images; to test on, ``tested`` and ``unused`` of training."""
     parts: dict[str, list[tuple[np.ndarray, int]]] = {"train": [], "test": []}
     for label, number in enumerate(classes):
         train, test = (np.flatnonzero(targets == number) for targets in (train_target, test_target))
