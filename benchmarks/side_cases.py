@@ -1,4 +1,4 @@
-"""`auto` with side information in simulated cases: ``python benchmarks/side_cases.py groups``, ``warning`` or ``drift``.
+"""`auto` with side information, simulated: ``python benchmarks/side_cases.py groups``, ``warning`` or ``drift``.
 
 ``groups``: 19 groups in the validation samples, as one-hot columns, and one that they lack. For each kind of difference
 (offsets, factors, both, none) the test NLL relative to ``auto`` without groups, over eight draws.
@@ -141,4 +141,4 @@ def drift():
 
 
 if __name__ == "__main__":
-    {"groups": groups, "warning": warning}[sys.argv[1]]()
+    {"groups": groups, "warning": warning, "drift": drift}[sys.argv[1]]()
