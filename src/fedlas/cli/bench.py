@@ -140,8 +140,7 @@ def _bench(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    names = ("calibrators", "details", "title")
-    options = {name: getattr(args, name) for name in names}
+    options = {"calibrators": args.method, "details": args.details, "title": args.title}
     return bench_group(group, **chosen, executor=executor, **options)
 
 

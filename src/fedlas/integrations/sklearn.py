@@ -261,7 +261,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        choice: Any = self.calibrator
+        choice: Any = self.method
         if isinstance(choice, str):
             calibrator = CALIBRATORS[choice].value()
         elif isinstance(choice, Calibrator):

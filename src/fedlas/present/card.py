@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
 from fedlas._core.text import printable
@@ -241,7 +241,7 @@ def card(
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
 
     Raises:
-        InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
+        InputError: If the two are the same or have different numbers of classes, the method cannot be used, or a
             number is out of range.
 
     Example:
@@ -264,14 +264,14 @@ def card(
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
-    value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
+    value: object = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
         calibration = fit_calibration(value, val)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("calibrator must be a name or fitted", describe(value), fix)
+        raise InputError("method must be a name or fitted", describe(value), fix)
     return card_of(
         val,
         test,
@@ -306,9 +306,13 @@ def card_of(
     stages = stages_of(test, calibration)
     is_binary = is_event(test) and not top_label
     if rules and not is_binary:
-        fix = "Leave it out; from which confidence to accept predictions says risks=."
+        fix = (
+            "Leave it out; from which confidence to accept predictions says ",
+            Argument("risks"),
+            ".",
+        )
         raise InputError(
-            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     level: dict[str, Any] = {"confidence_level": CONFIDENCE_LEVEL, "replicates": replicates}
     decisions = {}
