@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, pyarrow_module
@@ -166,7 +166,10 @@ class Delimited(Arrow):
             return InputError(
                 "scores must be numbers",
                 f"{shortened(repr(cell), 60)} in {where}",
-                "Name columns of scores, or leave out rows of NA by drop_missing=True.",
+                [
+                    "write numbers, or name columns of scores",
+                    ("leave out rows of NA by ", Argument("drop_missing", True)),
+                ],
             )
         return None
 
