@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.lab.report.compare import method_differences
+from fedlas.lab.results.differences import method_differences
 from fedlas.lab.runs.bench_folder import run_folders
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import FinishedRun

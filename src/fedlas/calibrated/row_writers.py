@@ -199,7 +199,7 @@ class ArrowWriter:
         if isinstance(table, JsonLines):
             objects = [json_row(line, 0, table.label) for line in content]
             return _arrow().Table.from_pylist(objects)
-        numbers = {*self.scores} - table.in_percent
+        numbers = {*self.scores} - table.in_percent  # percent signs stay
         types = {name: "float64" if name in numbers else "string" for name in table.names}
         return table.parsed(b"".join(content), types)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +31,7 @@ from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
 from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
+from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
 PREFIX = "calibrated_"
@@ -61,6 +62,7 @@ class TableCalibration:
         covariates: Columns that the calibrator reads in addition; None if there are none.
         cross_fitted: Metrics of rows that the fit did not see; None for too few.
         rows: Rows of the fit.
+        units: Units of the columns, which other tables must have too.
         notes: Sentences on the table and the fit.
 
     Example:
@@ -79,6 +81,7 @@ class TableCalibration:
     cross_fitted: CrossFit | None = None
     rows: int = 0
     notes: tuple[str, ...] = ()
+    units: Units = field(default_factory=Units)
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
@@ -127,6 +130,7 @@ class TableCalibration:
             cross_fitted,
             val.num_samples,
             (*reader.notes(), *doubts),
+            reader.units.as_fit(),
         )
 
     @property
@@ -188,6 +192,7 @@ class TableCalibration:
             "in_lists": self.in_lists,
             "covariates": None if self.covariates is None else self.covariates.plain(),
             "adds": list(self.added),
+            "units": self.units.plain(),
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
             "notes": list(self.notes),
@@ -238,6 +243,7 @@ class TableCalibration:
             None if cross_fitted is None else CrossFit.read(cross_fitted),
             int(content["rows"]),
             notes,
+            Units.read(content["units"]),
         )
 
 
@@ -287,7 +293,8 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
         else list(calibration.scores)
     )
     live = replace(live, **{calibration.columns.kind or "logits": named})
-    return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
+    covariates = copy.deepcopy(calibration.covariates) or Covariates()
+    return TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
 
 
 _OF_THE_FIT = re.compile(

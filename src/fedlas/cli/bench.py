@@ -18,8 +18,8 @@ from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
-from fedlas.lab.report.after_calibrators import check_calibrators
 from fedlas.lab.report.result import bench_result
+from fedlas.lab.results.after_calibrators import check_calibrators
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.present.table import show_blocks
 

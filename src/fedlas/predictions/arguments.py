@@ -68,15 +68,6 @@ def no_labels(predictions: Any) -> InputError:
     )
 
 
-def labels_apart(predictions: object) -> InputError:
-    """Return the error of a function that was called with labels as a further argument."""
-    return InputError(
-        "labels must be part of the predictions",
-        f"{describe(predictions)} and labels",
-        PASS_PREDICTIONS,
-    )
-
-
 def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
     """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
 

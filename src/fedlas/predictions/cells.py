@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -44,12 +44,14 @@ class TableChunk:
         numbers: Columns of numbers by name: ``(n,)``, or ``(n, C)`` of a column of lists; NaN for a missing one.
         values: Values of other columns by name, ``n`` of each.
         file: Name of the file, for messages.
+        percent: Whether numbers have percent signs, by column; columns without any number have no entry.
     """
 
     rows: NDArray[np.int64]
     numbers: Mapping[str, NDArray[np.floating[Any]]]
     values: Mapping[str, Values]
     file: str
+    percent: Mapping[str, bool] = field(default_factory=dict)
 
     def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
         """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
@@ -371,3 +373,32 @@ def number_in(text: str | None, decimal_point: str) -> float | None:
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
+
+
+def percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> bool | None:
+    """Return whether the texts of a column of numbers end with percent signs; None without any text.
+
+    Raises:
+        InputError: If some do and others do not; the row of one of them is named.
+    """
+    signs = [
+        text.rstrip().endswith("%")
+        if isinstance(text, str)
+        else False
+        if text is not None
+        else None
+        for text in texts
+        if text not in ("", *MISSING)
+    ]
+    if {True, False} <= {*signs}:
+        row = next(
+            first + row
+            for row, text in enumerate(texts)
+            if text not in (None, "", *MISSING) and not str(text).rstrip().endswith("%")
+        )
+        raise InputError(
+            f"all numbers of column {name!r} must have percent signs, or none",
+            f"none in row {row} of {file}",
+            "Write all rows in one unit.",
+        )
+    return next((sign for sign in signs if sign is not None), None)

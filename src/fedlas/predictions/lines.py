@@ -14,7 +14,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, few
+from fedlas.predictions.cells import MISSING, few, number_in
 
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""
@@ -251,15 +251,16 @@ def numbers_at(
                     f"{shortened(repr(number), 60)} in row {row} of {file}",
                     _fix(number, name),
                 )
-            try:
-                cells[place] = float(number)
-            except (TypeError, ValueError):
-                if number and number not in MISSING:
-                    raise InputError(
-                        f"column {name!r} must hold numbers",
-                        f"{shortened(repr(number), 60)} in row {row} of {file}",
-                        "Write a number, or null where there is none.",
-                    ) from None
+            if number in (None, "", *MISSING):
+                continue
+            value_read = number_in(number, ".") if isinstance(number, str) else float(number)
+            if value_read is None:
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    "Write a number, or null where there is none.",
+                )
+            cells[place] = value_read
     return array[:, 0] if width is None else array
 
 

@@ -178,7 +178,7 @@ def test_python_words_in_python_and_options_on_the_command_line():
         InputError, match=r"^report: calibrate= needs held-out predictions; got no on=\. Pass on="
     ):
         report(drawn(), calibrate="temperature")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
+    with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
         report(drawn(), clases=["a"])
 
 

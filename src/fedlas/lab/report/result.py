@@ -15,20 +15,21 @@ import numpy as np
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.text import printable
-from fedlas.lab.report.after_calibrators import RAW, at_stages
+from fedlas._core.text import number_of, printable
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
-from fedlas.lab.report.compare import measured_metric, pair_of, short_p, signed
-from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model, with_failures
+from fedlas.lab.report.cells import by_seed
+from fedlas.lab.report.compare import short_p, signed
 from fedlas.lab.report.verdict import (
     TEST,
     answers,
     listed,
     missing_notes,
-    number_of,
     short_legend,
     spread_note,
 )
+from fedlas.lab.results.after_calibrators import RAW, at_stages
+from fedlas.lab.results.differences import measured_metric, pair_of
+from fedlas.lab.results.result import FEWEST_SEEDS, Result, result_from, with_failures
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
@@ -78,7 +79,7 @@ class BenchResult:
     """
 
     name: str
-    models: Mapping[str, ReportModel]
+    models: Mapping[str, Result]
     kind: str = "data sets"
 
     @property
@@ -332,7 +333,7 @@ class BenchResult:
             return critical_difference_diagram(self.ranks(metric), ax=ax)
         (model,) = self.models.values()
         about = column(self._metric(metric))
-        values, floors = model.by_seed(about)
+        values, floors = by_seed(model, about)
         return seed_values(values, floors=floors, label=about.head, ax=ax)
 
     @free_figures()
@@ -423,7 +424,7 @@ def bench_result(
         summary = with_failures(collect(folder), (failures or {}).get(key, {}))
         summary = with_estimates(summary, replicates=replicates)
         summary = at_stages(summary, calibrators, named=named)
-        models[key] = report_model(summary)
+        models[key] = result_from(summary)
     several = (
         f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )
