@@ -10,6 +10,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import IO, Any
 
 import numpy as np
@@ -212,9 +214,19 @@ class _JsonWriter(ExitStack):
         self.file = file
 
     def write(self, rows: Any) -> None:
-        """Write some rows; other values than numbers and text become text, such as dates."""
+        """Write some rows; dates, times and exact decimals become text.
+
+        Raises:
+            TypeError: For other values, such as bytes.
+        """
         for row in rows.to_pylist():
-            self.file.write(json.dumps(row, default=str).encode() + b"\n")
+            self.file.write(json.dumps(row, default=_text).encode() + b"\n")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, date | time | timedelta | Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
 
 
 class ArchiveWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -69,6 +70,7 @@ def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
+    check_output("--junit", args.junit, args.files)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",

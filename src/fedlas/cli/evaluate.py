@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -171,8 +172,5 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
             "Leave their options out, or name a file of predictions.",
         )
     check_page_options(args, "--report")
-    read = [path.resolve() for path in (args.file, args.on) if path is not None]
-    if args.report is not None and args.report.resolve() in read:
-        raise InputError(
-            "--report must be another file", args.report, "It would replace predictions."
-        )
+    check_output("--report", args.report, (args.file, args.on))
+    check_output("--junit", args.junit, (args.file, args.on, args.report))

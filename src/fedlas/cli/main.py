@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import re
 import shlex
 import sys
@@ -15,7 +16,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
-    if words[:1] == ["compare"] and any(map(Path.is_dir, map(Path, words[1:]))):
+    if words[:1] == ["compare"] and any(map(os.path.isdir, words[1:])):
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes

@@ -297,3 +297,41 @@ def test_files_and_folders_are_two_commands(files, given, message, capsys):
     with pytest.raises(SystemExit):
         main(["compare", *given])
     assert message in capsys.readouterr().err
+
+
+CSV = ["top.csv", *NAMED]
+READ_AND_WRITTEN = {
+    "--junit": ["evaluate", *CSV, "--require", "accuracy >= 0.1", "--junit", "top.csv"],
+    "--junit of compare": [
+        "compare", "all.npz", "noisy.npz", "--fail-if-worse", "accuracy", "--junit", "noisy.npz",
+    ],
+    "--report": ["evaluate", "top.html", *NAMED, "--report", "top.html"],
+    "--out of apply": ["apply", "cal.json", "top.csv", "--out", "cal.csv"],
+    "the default of apply": ["apply", "cal.json", "top.csv", "top.calibrated.csv"],
+    "--page of monitor": ["monitor", "card.json", "top.html", "--page", "top.html"],
+    "--out of card": ["card", "all.npz", "top.json", "--out", "top.json"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ_AND_WRITTEN)
+def test_no_command_writes_what_it_reads(files, case, tmp_path, capsys):
+    assert main(["calibrate", *CSV, "--method", "isotonic", "--out", "cal.json"]) == 0
+    (tmp_path / "top.calibrated.csv").write_bytes((tmp_path / "top.csv").read_bytes())
+    (tmp_path / "cal.csv").symlink_to("top.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(READ_AND_WRITTEN[case]) == 2
+    assert "must be another file" in " ".join(capsys.readouterr().err.split())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_list_of_columns_may_be_longer_than_a_name_of_a_file(files, capsys):
+    names = ",".join(f"p_{number}" for number in range(80))
+    assert main(["compare", "all.npz", "noisy.npz", "--probs", names, "--target", "target"]) == 2
+    assert "'p_0'" in capsys.readouterr().err
+
+
+def test_a_title_in_markdown_is_escaped(files, tmp_path, capsys):
+    (tmp_path / "a|b_[x].npz").write_bytes((tmp_path / "all.npz").read_bytes())
+    assert main(["compare", "a|b_[x].npz", "noisy.npz", "--replicates", "60", "--markdown"]) == 0
+    assert r"A: a\|b_\[x\].npz" in capsys.readouterr().out
