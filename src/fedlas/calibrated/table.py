@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, reason, suggestion
+from fedlas._core.check import InputError, describe, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
@@ -158,16 +159,29 @@ class TableCalibration:
         Returns:
             A frame of the same kind.
 
+        Warns:
+            CalibrationWarning: If unusually many rows have covariates unlike those of the fit.
+
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
                 column are named.
         """
         reader = live_reader(self, Frame(columns_of_arrow(frame)))
-        parts = [calibrated_columns(self, each, reader.label) for each in live_samples(reader)]
+        edge = self.edge_count()
+        parts = []
+        for samples in live_samples(reader):
+            edge.add(samples.features)
+            parts.append(calibrated_columns(self, samples, reader.label))
         if not parts:
             raise InputError("there must be at least one row", "none", "Check the frame.")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        for note in edge.notes():
+            warn_user(note)
         return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
+
+    def edge_count(self) -> EdgeCount:
+        """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
+        return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
 
     def save(self, path: str | Path) -> Path:
         """Write the calibration as JSON, atomically, and return the path.
