@@ -91,15 +91,18 @@ _RECORDS = (
 EVENT_MEASURES: Mapping[str, EventMeasure] = {record.name: record for record in _RECORDS}
 """By name, in the order of the rows of a table."""
 _TOP_LABEL_ECE = "top_label_ece"
+_NAMES = {"ece": _TOP_LABEL_ECE, EVENT_ECE: "ece"}
+_REGISTERED = {name: registered for registered, name in _NAMES.items()}
+_OF_BOTH_CLASSES = frozenset({"brier"})
 
 
 def column_of(name: str, *, event: bool) -> Column:
     """Return how to show a metric: one of the event where that is the subject, else the registered one."""
     if event and name in EVENT_MEASURES:
         return EVENT_MEASURES[name].column
-    if name == _TOP_LABEL_ECE:
-        return replace(column("ece"), title="Top-label ECE", metric=name)
-    return column(name)
+    registered = column(_REGISTERED.get(name, name) if event else name)
+    title = f"Top-label {registered.title}" if event and name in _REGISTERED else registered.title
+    return replace(registered, title=title, metric=name)
 
 
 def named_for_event(values: Mapping[str, V], halve: Callable[[V], V]) -> dict[str, V]:
@@ -111,24 +114,17 @@ def named_for_event(values: Mapping[str, V], halve: Callable[[V], V]) -> dict[st
 
     Example:
         >>> named_for_event({"ece": 0.1, "brier": 0.4, "classwise_ece": 0.2}, lambda brier: brier / 2)
-        {'ece': 0.2, 'top_label_ece': 0.1, 'brier': 0.2}
+        {'top_label_ece': 0.1, 'brier': 0.2, 'ece': 0.2}
     """
-    named: dict[str, V] = {}
-    for name, value in values.items():
-        if name == "ece":
-            if EVENT_ECE in values:
-                named["ece"] = values[EVENT_ECE]
-            named[_TOP_LABEL_ECE] = value
-        elif name == EVENT_ECE:
-            named["ece"] = value
-        else:
-            named[name] = halve(value) if name == "brier" else value
-    return named
+    return {
+        _NAMES.get(name, name): halve(value) if name in _OF_BOTH_CLASSES else value
+        for name, value in values.items()
+    }
 
 
 def registry_name(name: str) -> str:
     """Return the registry name of a metric that is named as :func:`named_for_event` names it."""
-    return {"ece": EVENT_ECE, _TOP_LABEL_ECE: "ece"}.get(name, name)
+    return _REGISTERED.get(name, name)
 
 
 def estimates_for_event(table: EstimateTable) -> EstimateTable:

@@ -190,14 +190,13 @@ def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, 
         return check
     share = estimates["observed"].value
     rare = min(share, 1 - share)
-    worthless = {"ece": rare / 2, "ici": rare / 2, "brier": share * (1 - share)}.get(rule.metric)
-    if worthless is None or rule.bound < worthless:
-        return check
-    model = (
-        "one that gives every sample the same probability"
-        if rule.metric == "brier"
-        else "one that halves every risk"
+    halved = "one that halves every risk", rare / 2
+    constant = "one that gives every sample the same probability", share * (1 - share)
+    model, worthless = {"ece": halved, "ici": halved, "brier": constant}.get(
+        rule.metric, ("", math.inf)
     )
+    if rule.bound < worthless:
+        return check
     about = rule.column
     unit = f" {about.unit}" if about.unit else ""
     text = (
