@@ -23,8 +23,8 @@ from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities
 from fedlas.predictions.sources import TableSource
 from fedlas.predictions.units import Units
 
-NO_GROUP = "missing"
-"""Group of the rows without one, where rows without a value are left out."""
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
 _FIXES = {
     "logits": "name them by logits=.",
     "percent": "pass percent=True, or divide by 100.",
