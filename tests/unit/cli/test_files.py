@@ -110,7 +110,7 @@ def test_a_page_of_confidences(files, capsys):
         (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
-        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence and --correct NAME"),
+        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
         (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip

@@ -175,7 +175,8 @@ def test_a_calibrator_that_makes_it_worse_is_named():
 
 def test_python_words_in_python_and_options_on_the_command_line():
     with pytest.raises(
-        InputError, match=r"^report: calibrate= needs held-out predictions; got no on=\. Pass on="
+        InputError,
+        match=r"^report: calibrate='temperature' needs held-out predictions; got no on=\. Pass on=",
     ):
         report(drawn(), calibrate="temperature")
     with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
