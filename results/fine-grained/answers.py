@@ -77,6 +77,9 @@ def epochs_of(problem: str, folder: Path) -> list[dict[str, Any]]:
             "method": metrics["loss"],
             "seed": metrics["seed"],
             "epoch": record["epoch"],
+            "train accuracy": record["train"]["accuracy"],
+            **{f"val {name}": record["val"][name] for name in ("accuracy", "nll", "ece")},
+            "val gap": record["val"]["o_ece"] - record["val"]["u_ece"],
             "norm, correct": record["indicator"]["spearman_correct"],
             "norm, confidence": record["indicator"]["spearman_confidence"],
         }
@@ -174,6 +177,29 @@ def over_fitting(runs: Runs) -> Iterator[str]:
         )
 
 
+def by_epoch() -> Iterator[str]:
+    """Yield the ECE of validation of two methods less that of cross-entropy at some epochs, over seeds and problems."""
+    rows = {
+        (row["problem"], row["method"], row["seed"], row["epoch"]): row
+        for row in read("epochs.csv")
+    }
+    for epoch in (1, 2, 3, 5, 8, 12, 20):
+        cells = []
+        of_ce = {key: row for key, row in rows.items() if key[1] == "ce" and key[3] == epoch}
+        for method in ("ls", "fedlas", "mbls", "fedlas+"):
+            pairs = [(rows.get((key[0], method, *key[2:])), row) for key, row in of_ce.items()]
+            found = [100 * (mine["val ece"] - row["val ece"]) for mine, row in pairs if mine]
+            p = paired_t_test(found, [0.0] * len(found)).p_value
+            cells.append(f"{method} {fmean(found):+.2f} (p {p:.3f})")
+        gap, trained = (
+            100 * fmean(row[key] for row in of_ce.values()) for key in ("val gap", "train accuracy")
+        )
+        yield (
+            f"  epoch {epoch:2}: ce is right on {trained:.0f} % in training, gap {gap:+.1f}; "
+            + ", ".join(cells)
+        )
+
+
 def rule(runs: Runs) -> Iterator[str]:
     """Yield what the choice between two trainings by a validation NLL, and by the gap of the first, gives."""
     for other in ("ls", "mbls", "fedlas", "fedlas+"):
@@ -259,7 +285,7 @@ if __name__ == "__main__":
         ("auto nll", 1),
     ):
         lines += compare(every, name, factor)
-    lines += ["\nover-fitting", *over_fitting(every), "\nrule", *rule(every)]
+    lines += ["\nover-fitting", *over_fitting(every), *by_epoch(), "\nrule", *rule(every)]
     (HERE / "answers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (HERE / "figure.svg").write_text(figure(every), encoding="utf-8")
     (HERE / "indicator.svg").write_text(figure_of_indicator(), encoding="utf-8")
