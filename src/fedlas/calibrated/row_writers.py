@@ -48,9 +48,10 @@ def row_writer(
     formats = [_FAMILIES.get(each, each) for each in (first.path.suffix.lower(), suffix)]
     if formats[0] != formats[1] and ".npz" in formats:
         raise InputError(
-            "out= must be an .npz if, and only if, the file that is read is one",
+            "must be an .npz if, and only if, the file that is read is one",
             f"{suffix} for {first.label}",
             "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet.",
+            argument="out",
         )
     with ExitStack() as stack:
         if isinstance(first, Archive):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError, Text
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
@@ -264,9 +264,13 @@ def numbers_at(
     return array[:, 0] if width is None else array
 
 
-def _fix(value: Any, name: str) -> str:
+def _fix(value: Any, name: str) -> Text:
     if isinstance(value, dict) and "logprob" in value:
-        return "Pass confidence_as= mean, sum or min for log-probabilities of tokens."
+        return (
+            "For log-probabilities of tokens, pass ",
+            Argument("confidence_as", "mean"),
+            ", 'sum' or 'min'.",
+        )
     if isinstance(value, dict):
         return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
     return "Name another column."

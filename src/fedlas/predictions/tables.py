@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.files import checked_path, is_file, parse_json
 from fedlas._core.text import shortened
 from fedlas.predictions import lines
@@ -173,7 +173,10 @@ class Delimited(Arrow):
             return InputError(
                 "scores must be numbers",
                 f"{shortened(repr(cell), 60)} in {where}",
-                "Name columns of scores, or leave out rows of NA by drop_missing=True.",
+                [
+                    "write numbers, or name columns of scores",
+                    ("leave out rows of NA by ", Argument("drop_missing", True)),
+                ],
             )
         return None
 
