@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
-from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import published_numbers, results_table
-from fedlas.lab.report.compare import Difference, method_differences
-from fedlas.lab.report.model import ReportModel, report_model
+from fedlas.lab.report.cells import cell_of, noise_of
+from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
+from fedlas.lab.results.differences import Difference, method_differences
+from fedlas.lab.results.result import Result, result_from
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
@@ -85,9 +86,9 @@ _BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @cache
-def model_of(study: str) -> ReportModel:
+def model_of(study: str) -> Result:
     """The packed runs of a study."""
-    return report_model(
+    return result_from(
         with_calibrators(
             with_estimates(collect(ROOT / study), replicates=0), [AUTO], required=False
         )
@@ -110,13 +111,13 @@ def leaderboard() -> str:
     )
 
 
-def board(model: ReportModel) -> Table:
+def board(model: Result) -> Table:
     """A row a method: means over seeds, and for the ECE interval and noise floor; AURC where runs measured it."""
     aurc = any(model.values(method, "aurc") for method in model.methods)
     rows = []
     for method in model.methods:
         *first, after = _with_floor(model, method)
-        interval = model.noise(method, column("ece")).interval or DASH
+        interval = noise_of(model, method, column("ece")).interval or DASH
         rows.append([method, *first, interval, after, *[_mean(model, method, "aurc")] * aurc])
     return table_of(
         [*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows
@@ -126,21 +127,23 @@ def board(model: ReportModel) -> Table:
 _HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
 
 
-def _with_floor(model: ReportModel, method: str) -> list[Any]:
+def _with_floor(model: Result, method: str) -> list[Any]:
     """Seeds, accuracy, NLL, ECE with its noise floor, and ECE after temperature scaling."""
-    noise, (ece, after) = model.noise(method, column("ece")), _ece(model, method)
+    noise, (ece, after) = noise_of(model, method, column("ece")), _ece(model, method)
     floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
     means = [_mean(model, method, metric) for metric in ("accuracy", "nll")]
     return [len(model.seeds[method]), *means, f"{ece}{floor}", after]
 
 
-def _ece(model: ReportModel, method: str) -> list[str]:
+def _ece(model: Result, method: str) -> list[str]:
     """Before and after temperature scaling."""
     return [_mean(model, method, "ece", stage) for stage in STAGES]
 
 
-def _mean(model: ReportModel, method: str, metric: str, stage: str = "test") -> str:
-    return model.cell(method, column(metric, places=4 if column(metric).unit else 3), stage).text
+def _mean(model: Result, method: str, metric: str, stage: str = "test") -> str:
+    return cell_of(
+        model, method, column(metric, places=4 if column(metric).unit else 3), stage
+    ).text
 
 
 def _table(spec: dict[str, Any]) -> Table:
@@ -164,7 +167,7 @@ def _calibrated(study: str) -> Table:
     model, stages = model_of(study), (*STAGES, AUTO)
     rows = []
     for method in model.methods:
-        ece, floor = (_mean(model, method, "ece"), model.noise(method, column("ece")).floor)
+        ece, floor = (_mean(model, method, "ece"), noise_of(model, method, column("ece")).floor)
         nll = [_mean(model, method, "nll", stage) for stage in stages]
         after = [_mean(model, method, "ece", stage) for stage in stages[1:]]
         accuracy = [_mean(model, method, "accuracy", stage) for stage in ("test", AUTO)]
@@ -207,7 +210,7 @@ def _levels(studies: Mapping[str, str], metric: str) -> Table:
                 )
                 for source in sources
             ]
-            noise = model.noise(method, column(metric))
+            noise = noise_of(model, method, column(metric))
             floor = f" ({'~' * noise.calibrated}{noise.floor})" if noise.floor else ""
             if set(theirs) != {DASH}:
                 rows.append([data, method, *theirs, _mean(model, method, metric) + floor])
@@ -685,7 +688,7 @@ def draw(study: str) -> str:
     model, about = model_of(study), column("ece")
     methods = [method for method in model.methods if method in FIGURES[study] or not FIGURES[study]]
     values = {method: [100 * value for value in model.values(method, "ece")] for method in methods}
-    noise = {method: model.noise(method, about).floor_value for method in methods}
+    noise = {method: noise_of(model, method, about).floor_value for method in methods}
     floors = {method: 100 * value for method, value in noise.items() if value is not None}
     drawn = axes(height=1.2 + 0.19 * len(methods))
     seed_values(values, floors=floors, label=about.head, ax=drawn, legend=False)

@@ -61,6 +61,14 @@ def _same_draws():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_open_figures():
+    """Close what a test drew on figures of pyplot, which warns of more than twenty."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+
+
 @pytest.fixture
 def changeable(monkeypatch):
     """``changeable(REGISTRY)``: the registry, whose entries the test may add to and take from."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.lab.report.compare import method_differences
+from fedlas.lab.results.differences import method_differences
 from fedlas.lab.runs.bench_folder import run_folders
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.summary import FinishedRun
@@ -31,7 +31,7 @@ from fedlas.plots import (
     seed_values,
     training_curves,
 )
-from fedlas.plots.theme import DASHES, dress, legend_outside
+from fedlas.plots.theme import DASHES, dress, free_figures, legend_outside
 from fedlas.present.page import themed_svg
 from fedlas.stats import noise_floor
 
@@ -51,6 +51,7 @@ FIGURES: dict[str, Callable[[], Any]] = {}
 """By name, functions that return the Axes that were drawn on."""
 
 
+@free_figures()
 def draw(name: str) -> str:
     """Return the SVG of a figure."""
     return themed_svg(FIGURES[name](), name)

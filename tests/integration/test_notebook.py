@@ -2,8 +2,10 @@
 
 import tempfile
 
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 from traitlets.config import Config
 
 nbclient = pytest.importorskip("nbclient")
@@ -51,3 +53,51 @@ def test_no_progress_is_saved(tmp_path, monkeypatch):
     made = new_notebook(cells=[new_code_cell(text) for text in texts])
     execute(made, tmp_path)
     assert [each.data for each in made.cells[-1].outputs] == [{"text/plain": ""}]
+
+
+DRAW = "fedlas.plots.reliability_diagram(P)"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{DRAW};",
+        f"import matplotlib.pyplot as plt\n{DRAW}\nplt.show()",
+        f"ax = {DRAW}",
+        f"import matplotlib.pyplot as plt\nplt.figure(figsize=(5, 5))\n{DRAW}",
+    ],
+    ids=["semicolon", "show", "assigned", "figure"],
+)
+def test_a_diagram_is_shown_once_however_it_is_drawn(text, tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    made = new_notebook(cells=[new_code_cell(part) for part in (SAMPLES, text)])
+    execute(made, tmp_path)
+    pictures = [
+        output for output in made.cells[-1].outputs if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 1
+
+
+@pytest.mark.system
+def test_pyplot_saves_what_a_cell_drew_and_keeps_no_figure(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    texts = (
+        SAMPLES,
+        "import matplotlib.pyplot as plt",
+        f"{DRAW}\nplt.savefig('drawn.png')",
+        "plt.figure(figsize=(3.6, 4.6)).savefig('empty.png')",
+        "print(plt.get_fignums())",
+    )
+    made = new_notebook(cells=[new_code_cell(text) for text in texts])
+    execute(made, tmp_path)
+    drawn, empty = (gray_levels(tmp_path / f"{name}.png") for name in ("drawn", "empty"))
+    assert len(drawn) > len(empty) == 1
+    assert made.cells[-1].outputs[0].text == "[]\n"
+
+
+def gray_levels(path):
+    """The distinct gray levels of a picture."""
+    return set(np.asarray(Image.open(path).convert("L")).ravel().tolist())

@@ -21,6 +21,7 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.tune"},
     {"lab.benches"},
     {"lab.report"},
+    {"lab.results"},
     {"lab.studies"},
     {"lab.runs"},
     {"lab.recipes"},

@@ -41,6 +41,11 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
+def number_of(count: int, word: str) -> str:
+    """Return ``"1 seed"`` or ``"2 seeds"``."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Return ``text`` as a CSV cell that a spreadsheet shows and never evaluates: a formula gets an apostrophe.
 

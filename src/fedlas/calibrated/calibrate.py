@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, warn_user
+from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
 from fedlas.calibrated.table import TableCalibration
@@ -193,9 +193,10 @@ def _reader(
     if features is False or features is None:
         if needed and features is False:
             raise InputError(
-                f"features must be given to {type(calibrator).__name__}",
-                "features=False",
+                f"must be given to {type(calibrator).__name__}",
+                Argument("features", False),
                 "Leave features out, or choose another method.",
+                argument="features",
             )
         is_read = used and features is None
         return HeadSearch(head, required=needed) if is_read else NoFeatures()
@@ -203,7 +204,7 @@ def _reader(
         raise InputError(
             "features are for a method that uses them",
             f"features for {type(calibrator).__name__}",
-            "Leave features out, or choose method='auto'.",
+            ("Leave features out, or choose ", Argument("method", "auto"), "."),
         )
     if features is True:
         return HeadSearch(head, required=True)

@@ -23,8 +23,28 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 def option(
     parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any
 ) -> None:
-    """Add an option or a positional argument, with its placeholder and its line of ``--help``."""
+    """Add an option or a positional argument, with its placeholder and its line of ``--help``.
+
+    An option of several values that is given again adds to its first values, and both replace its default.
+    """
+    if settings.get("nargs") == "+" and name.startswith("-"):
+        settings = {"action": Several} | settings
     parser.add_argument(name, metavar=metavar, help=text, **settings)
+
+
+class Several(argparse.Action):
+    """Takes one value or more each time that the option is given."""
+
+    def __call__(  # noqa: D102
+        self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        earlier = [] if before is self.default else before
+        setattr(namespace, self.dest, [*earlier, *self.separate(values)])
+
+    def separate(self, values: Any) -> list[Any]:
+        """Return the values of one use."""
+        return list(values)
 
 
 def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
-from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
+from fedlas.cli.arguments import AddSubcommand, Several, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.compare_runs import add_calibrators
 from fedlas.cli.report import report_folder, require_report_packages
@@ -18,8 +18,8 @@ from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
-from fedlas.lab.report.after_calibrators import check_calibrators
 from fedlas.lab.report.result import bench_result
+from fedlas.lab.results.after_calibrators import check_calibrators
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.present.table import show_blocks
 
@@ -67,15 +67,11 @@ def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-class _Names(argparse.Action):
+class _Names(Several):
     """Accepts names with spaces or commas between them."""
 
-    def __call__(
-        self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
-    ) -> None:
-        setattr(
-            namespace, self.dest, [name for value in values for name in value.split(",") if name]
-        )
+    def separate(self, values: Any) -> list[str]:
+        return [name for value in values for name in value.split(",") if name]
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,6 @@ def add_track(parser: argparse.ArgumentParser) -> None:
         f"also show the runs in these trackers: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
         "option (default: the recipe's)",
         nargs="+",
-        action="extend",
         default=[],
     )
 

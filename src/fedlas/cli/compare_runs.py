@@ -14,10 +14,10 @@ from fedlas.lab.report.compare import (
     NARROW,
     differences_figure,
     differences_table,
-    method_differences,
     sentence,
 )
 from fedlas.lab.report.result import METRICS_SHOWN, BenchResult, bench_result
+from fedlas.lab.results.differences import method_differences
 from fedlas.present.page import write_picture
 from fedlas.present.table import Block, Table, latex, show_blocks
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -28,7 +28,7 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.cli.gate import Check, Requirement, add_gate, check_gate, required, show_gate
+from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
@@ -85,7 +85,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--require",
         "RULE",
-        "bound such as 'ece<=0.03'; exit status 3 if the interval lies beyond it (default: none)",
+        "bound such as 'ece<=0.03', or calibrated; exit status 3 if the interval lies beyond it (default: none)",
         nargs="+",
         default=(),
     )
@@ -135,25 +135,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
-    return (
-        show_gate(_checks(evaluation, args.require), args, suite=args.file.name)
-        if args.require
-        else 0
-    )
+    if not args.require:
+        return 0
+    gate = evaluation.require(*args.require, strict=args.strict)
+    return show_gate(gate, args, suite=args.file.name)
 
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
     options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
-
-
-def _checks(evaluation: Evaluation, rules: Sequence[str]) -> list[Check]:
-    """Compare the last stage, which is calibrated where a calibrator was asked for, with what is required."""
-    stage = list(evaluation.stages)[-1]
-    estimates = {**evaluation.positive.get(stage, {}), **evaluation.estimates.get(stage, {})}
-    requirements = [Requirement.parse(rule, estimates) for rule in rules]
-    return [required(each, estimates[each.metric]) for each in requirements]
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
@@ -181,8 +172,5 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
             "Leave their options out, or name a file of predictions.",
         )
     check_page_options(args, "--report")
-    read = [path.resolve() for path in (args.file, args.on) if path is not None]
-    if args.report is not None and args.report.resolve() in read:
-        raise InputError(
-            "--report must be another file", args.report, "It would replace predictions."
-        )
+    check_output("--report", args.report, (args.file, args.on))
+    check_output("--junit", args.junit, (args.file, args.on, args.report))

@@ -17,7 +17,6 @@ from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood import (
     MAIN,
     SELECTION,
-    OodSummary,
     method_tables,
     score_tables,
     statement,
@@ -25,6 +24,7 @@ from fedlas.lab.report.ood import (
     warnings,
     write_files,
 )
+from fedlas.lab.results.detection import Detection
 from fedlas.lab.runs.begin import finished, must_be_finished
 from fedlas.lab.runs.bench_folder import find_runs, leave_out
 from fedlas.lab.runs.collect import check_alike
@@ -48,7 +48,6 @@ def add_ood(add: AddSubcommand) -> None:
         "NAME[:ROOT]",
         "data sets to detect, or LABEL=NAME:ROOT (default: the classes that the run held out)",
         nargs="+",
-        action="extend",
         default=[],
     )
     option(
@@ -107,20 +106,20 @@ def _ood(args: argparse.Namespace) -> int:
     # Losses keep the order in which they were named, and each has its seeds in a row.
     losses = list(dict.fromkeys(result.loss for result in measured))
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
-    summary = OodSummary(measured, chosen, args.replicates, skipped)
+    detection = Detection(measured, chosen, args.replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
-    table_file, page = write_files(target, summary, command=command)
-    say(*verdicts(summary), wrap=True)
+    table_file, page = write_files(target, detection, command=command)
+    say(*verdicts(detection), wrap=True)
     # The files hold every table; the terminal shows only those that answer the question.
-    compared = method_tables(summary) if len(losses) > 1 else []
+    compared = method_tables(detection) if len(losses) > 1 else []
     tables = (
-        [*compared, *score_tables(summary)]
+        [*compared, *score_tables(detection)]
         if args.details
-        else compared[::2] or score_tables(summary, MAIN[:1])
+        else compared[::2] or score_tables(detection, MAIN[:1])
     )
     for table in tables:
         show(terminal(table))
-    say(SELECTION, *(statement(summary) if args.details else warnings(summary)), wrap=True)
+    say(SELECTION, *(statement(detection) if args.details else warnings(detection)), wrap=True)
     say(f"report: {page}", f"        {table_file}")
     return 0
 

@@ -13,9 +13,9 @@ from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
 from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
-from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.report.verdict import answers, missing_notes, short_legend
+from fedlas.lab.results.result import Result
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out, test_part
 from fedlas.present.page import require_page_packages
@@ -108,7 +108,7 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
     return 0
 
 
-def show_bench(model: ReportModel, *, details: bool = False) -> None:
+def show_bench(model: Result, *, details: bool = False) -> None:
     """Print the verdict of a bench and its table: short, or with every number."""
     say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
     if details:

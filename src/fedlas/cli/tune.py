@@ -32,7 +32,7 @@ def add_tune(add: AddSubcommand) -> None:
         "ranges to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
         "fixes an option (default: those of 'fedlas list tuning')"
     )
-    option(parser, "--space", "KEY=RANGE", space, nargs="+", action="extend", default=[])
+    option(parser, "--space", "KEY=RANGE", space, nargs="+", default=[])
     add_path(parser, "--out", "FOLDER", "folder of the trials (default: runs/tune/RECIPE)")
     flag(parser, "--dry-run", "print ranges, runs and steps, without running (default: run)")
     add_executor(parser)

@@ -45,7 +45,7 @@ class Metric(Entry[Callable[..., float]]):
             replicates, as those of the bootstrap have, it gives one value for each.
         error: From the table of the statistic's ``streaming`` to how far the formula of it can be from the metric.
         quantity: From a chunk of ``n`` rows to ``(n,)``, of which the metric is the mean.
-        between: Least and largest value of the quantity.
+        between: Least and largest value; unset, a fraction's are 0 (-1 with a sign) and 1.
         top_label: Whether it takes a :class:`~fedlas.TopLabel` too; a statistic knows by itself.
         weighted: Whether a metric that is called heeds ``predictions.weights``; others refuse them.
         several_labels: Whether it raises InputError where all samples have one label.
@@ -83,6 +83,19 @@ class Metric(Entry[Callable[..., float]]):
     squares: bool = False
     unbiased: bool = False
     influence: Callable[[Any], Floats | None] | None = None
+
+
+def limits_of(metric: Metric) -> Range:
+    """Return the least and largest value that a metric can have.
+
+    Example:
+        >>> import fedlas.metrics
+        >>> limits_of(METRICS["ece"]), limits_of(METRICS["brier"])
+        ((0.0, 1.0), (0, 2))
+    """
+    if metric.between != ANY or not metric.percent:
+        return metric.between
+    return (-1.0 if metric.higher_is_better is None else 0.0), 1.0
 
 
 def lacks(metric: Metric, predictions: AnyPredictions) -> bool:

@@ -1,7 +1,11 @@
 """Figures of predictions, scores and training logs.
 
-In: predictions, scores or log records, and optionally a matplotlib Axes to draw on. Out: the Axes; no function changes
-global state. Save a figure with ``ax.figure.savefig("name.svg")``.
+In: predictions, scores or log records, and optionally a matplotlib Axes to draw on. Out: the Axes. Save its figure with
+``ax.figure.savefig("name.svg")``.
+
+Without an Axes, notebooks and programs that import ``matplotlib.pyplot`` get a figure of pyplot, so that ``plt.show()``
+and ``plt.savefig("name.png")`` work as usual: the current figure if it is empty, else a new one. Other
+programs get a figure that is freed with its last reference. No function changes ``rcParams``.
 """
 
 from fedlas.plots.calibration_curve import (

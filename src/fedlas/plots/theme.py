@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,6 +114,9 @@ REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 """Style of lines to compare with: the diagonal, zero, a mean, a threshold."""
 
 
+_FREE = ContextVar("free figures", default=False)
+
+
 def theme_named(name: str | Theme) -> Theme:
     """Return the palette called ``"light"``, ``"dark"`` or ``"paper"``, or the one that is passed.
 
@@ -191,7 +196,10 @@ def canvas(
     size: tuple[float, float] = (4.4, 3.4),
     grid: str = "both",
 ) -> tuple[Any, Theme]:
-    """Return ``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
+    """Return ``ax`` or, if it is None, another Axes, in the style of the theme; and the palette.
+
+    Where pyplot is in use, the other Axes is its current one if nothing is drawn there, else one on a new figure of
+    pyplot. Elsewhere it is on a figure that is freed with its last reference.
 
     Args:
         theme: Name of the palette, or the palette.
@@ -203,7 +211,7 @@ def canvas(
         InputError: For an unknown theme, or another ``ax``.
     """
     palette = theme_named(theme)
-    axes: Any = _own_axes(palette, size) if ax is None else ax
+    axes: Any = _default_axes(palette, size) if ax is None else ax
     if not hasattr(axes, "set_facecolor"):
         raise InputError(
             "ax must be a matplotlib Axes", describe(ax), "Pass an Axes, or None for a new figure."
@@ -213,16 +221,42 @@ def canvas(
     return axes, palette
 
 
-def _own_axes(theme: Theme, size: tuple[float, float]) -> Any:
-    """Return an Axes on a new figure: of pyplot where that has windows, so that ``plt.show()`` shows it."""
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    backends = require("matplotlib.backends", extra="plots")
-    windows = backends.backend_registry.list_builtin(backends.BackendFilter.INTERACTIVE)
-    # without windows a figure of pyplot would only stay in memory
-    if pyplot is None or pyplot.get_backend().lower() not in windows:
+def _default_axes(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return the Axes to draw on where the caller names none: of pyplot if that is in use, else of a free figure."""
+    pyplot = _pyplot_in_use()
+    if pyplot is None:
         return new_axes(theme, size=size)
+    if pyplot.get_fignums():
+        current = pyplot.gcf()
+        if not current.axes:
+            if current.get_layout_engine() is None:
+                current.set_layout_engine("constrained")
+            return current.gca()
+        if not current.gca().has_data():
+            return current.gca()
     figure = pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
     return figure.subplots()
+
+
+@contextmanager
+def free_figures() -> Iterator[None]:
+    """Let new figures within not be of pyplot: those of a page are saved, never shown."""
+    token = _FREE.set(True)
+    try:
+        yield
+    finally:
+        _FREE.reset(token)
+
+
+def _pyplot_in_use() -> Any:
+    """Return pyplot if the program has imported it or runs in a notebook, else None."""
+    if _FREE.get():
+        return None
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if hasattr(shell, "kernel"):
+        return require("matplotlib.pyplot", extra="plots")
+    return sys.modules.get("matplotlib.pyplot")
 
 
 def caption(

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError, Text
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, few
+from fedlas.predictions.cells import MISSING, few, number_in
 
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""
 _LONGEST = 1 << 26
 """Most bytes of a row."""
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
+_ENDS = (_NEWLINE, _RETURN)
 _BOM = b"\xef\xbb\xbf"
 _BEGINNINGS = (
     (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
@@ -67,13 +68,15 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
             block += content
             array = np.frombuffer(block, np.uint8)
             quotes = _quotes(array, delimiter, path) if delimiter and b'"' in block else array[:0]
-            edges = _edges(array, quotes)
+            edges = _edges(array, quotes, is_last=is_last)
             if is_last and len(quotes) % 2:
                 raise _unclosed(path)
-            if is_last and len(block) > edges[-1] + 2:
+            if is_last and block[edges[-1] :].strip(b"\r\n"):
                 edges = np.append(edges, len(block))
             if len(edges) > 1:
-                yield memoryview(block)[edges[0] : edges[-1]], _rows(block, edges)
+                rows = _rows(block, edges)
+                if len(rows):
+                    yield memoryview(block)[edges[0] : edges[-1]], rows
                 block = block[edges[-1] :]
             elif len(block) > _LONGEST:
                 raise InputError(
@@ -102,16 +105,18 @@ def check_count(rows: Any, count: int, done: int, label: str) -> Any:
     return rows
 
 
-def _edges(block: NDArray[np.uint8], quotes: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the places outside quotes where lines end, ascending."""
-    ends = np.flatnonzero(block == _NEWLINE)
-    if len(ends) <= 1:  # there is one line, or all end with a return alone
-        is_end = block == _RETURN
-        is_end[:-1] &= block[1:] != _NEWLINE
+def _edges(block: NDArray[np.uint8], quotes: NDArray[Any], *, is_last: bool) -> NDArray[np.int64]:
+    """Return the places outside quotes where lines end, ascending: at newlines, returns, and pairs of them, mixed."""
+    is_end = block == _NEWLINE
+    is_return = block == _RETURN
+    if is_return.any():
+        # the second byte of a pair ends nothing; at the end of a block, it may still come
+        is_end[1:] &= ~is_return[:-1]
+        is_return[-1] &= is_last
+        is_end |= is_return
         is_end[0] = True
-        ends = np.flatnonzero(is_end)
-    ends = ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
-    return ends - ((block[ends - 1] == _RETURN) & (ends > 0) & (block[ends] == _NEWLINE))
+    ends = np.flatnonzero(is_end)
+    return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
 
 
 def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any]:
@@ -119,7 +124,7 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
     quotes = np.flatnonzero(block == _QUOTE)
     before = block[quotes[::2] - 1]
     # Each first one of two opens a cell, or is the second of a double quote; else some are characters like any.
-    if np.isin(before, (ord(delimiter), _NEWLINE, _QUOTE)).all():
+    if np.isin(before, (ord(delimiter), _NEWLINE, _RETURN, _QUOTE)).all():
         return quotes
     edges: list[int] = []
     skip = -1
@@ -130,7 +135,7 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
         is_open = len(edges) % 2
         if is_open and place + 1 in places:
             skip = place + 1
-        elif is_open or block[place - 1] in (ord(delimiter), _NEWLINE):
+        elif is_open or block[place - 1] in (ord(delimiter), _NEWLINE, _RETURN):
             edges.append(place)
             # A quote that is never closed takes the beginning of a later cell for its end.
             ends_well = block[place + 1 : place + 2].tolist() in (
@@ -139,7 +144,7 @@ def _quotes(block: NDArray[np.uint8], delimiter: str, path: Path) -> NDArray[Any
                 [_NEWLINE],
                 [_RETURN],
             )
-            if is_open and not ends_well and _NEWLINE in block[edges[-2] : place]:
+            if is_open and not ends_well and np.isin(block[edges[-2] : place], _ENDS).any():
                 raise _unclosed(path)
     return np.array(edges, dtype=np.int64)
 
@@ -246,21 +251,26 @@ def numbers_at(
                     f"{shortened(repr(number), 60)} in row {row} of {file}",
                     _fix(number, name),
                 )
-            try:
-                cells[place] = float(number)
-            except (TypeError, ValueError):
-                if number and number not in MISSING:
-                    raise InputError(
-                        f"column {name!r} must hold numbers",
-                        f"{shortened(repr(number), 60)} in row {row} of {file}",
-                        "Write a number, or null where there is none.",
-                    ) from None
+            if number in (None, "", *MISSING):
+                continue
+            value_read = number_in(number, ".") if isinstance(number, str) else float(number)
+            if value_read is None:
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    "Write a number, or null where there is none.",
+                )
+            cells[place] = value_read
     return array[:, 0] if width is None else array
 
 
-def _fix(value: Any, name: str) -> str:
+def _fix(value: Any, name: str) -> Text:
     if isinstance(value, dict) and "logprob" in value:
-        return "Pass confidence_as= mean, sum or min for log-probabilities of tokens."
+        return (
+            "For log-probabilities of tokens, pass ",
+            Argument("confidence_as", "mean"),
+            ", 'sum' or 'min'.",
+        )
     if isinstance(value, dict):
         return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
     return "Name another column."

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import Answers
@@ -193,7 +193,7 @@ def _scores(
             raise InputError(
                 f"free answers must have one of {', '.join(_RIGHT)}",
                 f"none in {sample.place}",
-                "Name fields by confidence= and correct=.",
+                ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
         answer = _scored_answer(sample.fields)
         (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])

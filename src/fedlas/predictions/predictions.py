@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
+from fedlas._core.check import Argument, InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
@@ -104,9 +104,15 @@ class Predictions:
         check_finite("logits", logits)
         if are_probabilities(logits):
             warn_user(
-                "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
-                "these are almost surely probabilities, whose softmax is nearly flat. Pass "
-                "Predictions.from_probs(probs, target), or name them by probs= in place of logits=."
+                (
+                    "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
+                    "these are almost surely probabilities, whose softmax is nearly flat. Pass "
+                    "Predictions.from_probs(probs, target), or name them by ",
+                    Argument("probs"),
+                    " in place of ",
+                    Argument("logits"),
+                    ".",
+                )
             )
         vars(self)["logits"] = logits
         self._check_others()
@@ -278,7 +284,13 @@ class Predictions:
             raise InputError(
                 "probs or logits must name columns",
                 named.kind or "none",
-                "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...).",
+                (
+                    "Pass ",
+                    Argument("probs", "p_*"),
+                    " or ",
+                    Argument("logits"),
+                    "'...'; confidences are for TopLabel(frame['confidence'], ...).",
+                ),
             )
         reader = TableReader(Frame(frame), named)
         samples = Samples.joined(reader.samples(), reader.label)
@@ -370,6 +382,7 @@ class PredictionTable:
         unread: Number of answers of a language model whose confidence could not be read; they were left out.
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
+        dropped: Number of rows that lacked a value and were left out.
     """
 
     predictions: AnyPredictions
@@ -380,6 +393,7 @@ class PredictionTable:
     unread: int = 0
     refusals: int = 0
     covariates: Covariates | None = None
+    dropped: int = 0
 
 
 def plain_predictions(value: Any) -> Any:

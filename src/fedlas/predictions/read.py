@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns, columns_named, option_of
+from fedlas.predictions.columns import Columns, columns_named, listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
@@ -64,7 +64,19 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     raise InputError(
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
-        "Pass logits='PREFIX*' (or a,b,c) or probs= likewise, and target='NAME'; or confidence= and correct='NAME'.",
+        (
+            "Pass ",
+            Argument("logits", "PREFIX*"),
+            " (or a,b,c) or ",
+            Argument("probs"),
+            " likewise, and ",
+            Argument("target", "NAME"),
+            "; or ",
+            Argument("confidence", "NAME"),
+            " and ",
+            Argument("correct", "NAME"),
+            ".",
+        ),
     )
 
 
@@ -158,18 +170,22 @@ def _read(
     reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
+        by_label = Argument("target", "NAME")
         raise InputError(
-            (
-                "correct= must say which predictions are right"
-                if of_top_label
-                else "target= must name the labels"
-            ),
+            "must say which predictions are right" if of_top_label else "must name the labels",
             "none",
             (
-                "Pass correct='NAME', or predicted='NAME' and target='NAME'."
-                if of_top_label
-                else "Pass target='NAME'."
-            ),
+                "Pass ",
+                Argument("correct", "NAME"),
+                ", or ",
+                Argument("predicted", "NAME"),
+                " and ",
+                by_label,
+                ".",
+            )
+            if of_top_label
+            else ("Pass ", by_label, "."),
+            argument="correct" if of_top_label else "target",
         )
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
@@ -192,6 +208,7 @@ def _read(
         covariates=reader.covariates,
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
+        dropped=reader.dropped,
     )
 
 
@@ -205,8 +222,8 @@ def is_log(path: Path, columns: Columns) -> bool:
     if columns.format == "lm-eval" and named:
         raise InputError(
             "samples of lm-evaluation-harness have fixed columns",
-            ", ".join(map(option_of, named)),
-            "Leave these options out, or pass format='table'.",
+            tuple(listed(named, ", ")),
+            ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (

@@ -31,16 +31,16 @@ class TableSource(Protocol):
         label: Its name in messages.
         missing: Texts that stand for no number.
         notes: Sentences on how the file was read.
-        in_percent: Columns whose numbers have percent signs, which are divided by 100.
         decimal_point: What separates decimals in text.
+        decimal_mark: The same, None where the first rows do not show it or numbers are no text.
     """
 
     names: list[str]
     label: str
     missing: tuple[str, ...] = ()
     notes: list[str]
-    in_percent: frozenset[str] = frozenset()
     decimal_point: str = "."
+    decimal_mark: str | None = None
 
     @property
     def form(self) -> Any:
@@ -154,8 +154,8 @@ class Joined(TableSource):
         self.current = tables[0]
         self.names = tables[0].names
         self.label = ", ".join(table.label for table in tables)
-        self.in_percent = frozenset().union(*(table.in_percent for table in tables))
         self.decimal_point = tables[0].decimal_point
+        self.decimal_mark = tables[0].decimal_mark
         for table in tables:
             if table.form != tables[0].form:
                 raise InputError(
@@ -300,4 +300,5 @@ def _together(
     for start in range(0, total, ROWS):
         values = {name: next(pieces) for name, (_, pieces) in others.items()}
         read = {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}
-        yield TableChunk(np.arange(start, min(start + ROWS, total)) + 1, read, values, label)
+        rows = np.arange(start, min(start + ROWS, total)) + 1
+        yield TableChunk(rows, read, values, label, dict.fromkeys(read, False))

@@ -13,12 +13,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.files import checked_path, is_file, parse_json
 from fedlas._core.text import shortened
 from fedlas.predictions import lines
 from fedlas.predictions.arrow import Arrow, as_batch, pyarrow_module
-from fedlas.predictions.cells import TableChunk
+from fedlas.predictions.cells import TableChunk, percent_signs
 from fedlas.predictions.lines import at_path, json_row, numbers_at
 from fedlas.predictions.parquet import Parquet
 from fedlas.predictions.sources import Archive, TableSource
@@ -42,9 +42,11 @@ class Delimited(Arrow):
 
     Attributes:
         header: The first line, known once rows have been read.
+        in_percent: Columns with percent signs in the first rows, which are read as text.
     """
 
     header = b""
+    in_percent: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, separator: str | None = None) -> None:
         self.delimiter = separator or ""
@@ -97,8 +99,10 @@ class Delimited(Arrow):
         """Notice a decimal comma and percent signs in the first rows."""
         cells = [cell for row in rows for cell in row]
         comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
-        if comma and not any(map(_DECIMAL_POINT.fullmatch, cells)):
-            self.decimal_point = ","
+        if any(map(_DECIMAL_POINT.fullmatch, cells)):
+            self.decimal_mark = "."
+        elif comma:
+            self.decimal_point = self.decimal_mark = ","
             self.notes.append("Numbers have a decimal comma.")
         percent = {
             name
@@ -169,7 +173,10 @@ class Delimited(Arrow):
             return InputError(
                 "scores must be numbers",
                 f"{shortened(repr(cell), 60)} in {where}",
-                "Name columns of scores, or leave out rows of NA by drop_missing=True.",
+                [
+                    "write numbers, or name columns of scores",
+                    ("leave out rows of NA by ", Argument("drop_missing", True)),
+                ],
             )
         return None
 
@@ -256,9 +263,22 @@ class JsonLines(Arrow):
             for name in dict.fromkeys([*numbers, *others])
         }
         read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
-        return TableChunk(
-            np.array(counts), read, {name: values[name] for name in others}, self.label
-        )
+        signs = {
+            name: percent_signs(
+                [
+                    number
+                    for value in values[name]
+                    for number in (value if isinstance(value, list) else [value])
+                ],
+                name,
+                self.label,
+                counts[0],
+            )
+            for name in numbers
+        }
+        percent = {name: sign for name, sign in signs.items() if sign is not None}
+        others_read = {name: values[name] for name in others}
+        return TableChunk(np.array(counts), read, others_read, self.label, percent)
 
     def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
         """Return a batch of columns, or None if a line is no object or a value of another kind than the first."""
@@ -275,7 +295,7 @@ class JsonLines(Arrow):
             with suppress(ValueError):
                 table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
                 self._whole = whole
-                return as_batch(table)
+                return as_batch(table) if table.num_rows else None
         return None
 
     def _first_values(self, names: Collection[str]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from math import isnan
+from math import inf, isnan
 from typing import Any, Literal
 
 from fedlas._core.terminal import console, say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
+from fedlas.metrics.metric import limits_of
 
 Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]
 SYMBOLS: dict[str, str] = {
@@ -45,6 +46,7 @@ class Column:
         places: Decimals; in percent two fewer.
         words: Whether it holds text, which is aligned to the left.
         shown: Whether a page with a choice of columns shows it at first.
+        between: Least and largest value.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Column:
     places: int = 4
     words: bool = False
     shown: bool = True
+    between: tuple[float, float] = (-inf, inf)
 
     @property
     def head(self) -> str:
@@ -139,7 +142,8 @@ def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
     unit = "%" if entry.percent else ""
     arrow = ARROWS[entry.higher_is_better]
     about = plain_summary(entry.summary)
-    return Column(entry.title, unit, arrow, about, metric, places, shown=shown)
+    between = limits_of(entry)
+    return Column(entry.title, unit, arrow, about, metric, places, shown=shown, between=between)
 
 
 def table_of(
@@ -388,7 +392,7 @@ def show_blocks(
     """
     for block in blocks:
         if isinstance(block, Table) and as_markdown:
-            say(block.title, "", *markdown(block).split("\n"), "", *block.notes, on=on)
+            say(plain(block.title), "", *markdown(block).split("\n"), "", *block.notes, on=on)
         elif isinstance(block, Table):
             show(terminal(block, details=details), on=on)
         elif isinstance(block, Note):

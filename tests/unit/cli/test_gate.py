@@ -1,5 +1,6 @@
 """Gates of a pipeline: requirements that hold, fail or are within chance, and how a pipeline hears of it."""
 
+import argparse
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,8 +9,9 @@ import torch
 
 import fedlas
 from fedlas.cli import main
-from fedlas.cli.gate import Requirement, not_worse, required
+from fedlas.cli.main import _parsers
 from fedlas.errors import InputError
+from fedlas.present.gate import Requirement, not_worse, required
 from fedlas.stats import Estimate
 
 
@@ -47,7 +49,7 @@ def test_the_interval_decides(rule, low, high, outcome):
     "rule", ["ece", "ece<0.03", "ece<=", "ece<=a", "eec<=0.03", "", "ece<=0.03 nll<=1"]
 )
 def test_what_states_nothing_is_refused(rule):
-    with pytest.raises(InputError, match=r"--require"):
+    with pytest.raises(InputError, match="a rule must"):
         Requirement.parse(rule, ["ece", "nll"])
 
 
@@ -100,7 +102,7 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
     )
     assert main(["compare", "sure.npz", "good.npz", *gate, "--junit", "new.xml"]) == 3
     assert ElementTree.parse("new.xml").getroot().attrib["failures"] == "2"
-    assert main(["compare", "sure.npz", "good.npz", *gate, "--margin", "5", "--json"]) == 0
+    assert main(["compare", "sure.npz", "good.npz", *gate, "--margin", "0.9", "--json"]) == 0
     output = capsys.readouterr()
     assert "Holds: sure.npz is worse" in " ".join(output.err.split())
 
@@ -110,7 +112,7 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
     [
         (["evaluate", "good.npz", "--require", "ece<=x"], "a metric, <= or >=, and a number"),
         (["evaluate", "good.npz", "--require", "ece<=1", "--replicates", "0"], "needs replicates"),
-        (["evaluate", "good.npz", "--github"], "--github shows the result of --require"),
+        (["evaluate", "good.npz", "--github"], "--github goes with --require"),
         (
             [
                 "evaluate",
@@ -128,9 +130,9 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
         (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
         (
             ["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"],
-            "--margin must be",
+            "margin must be",
         ),
-        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit shows"),
+        (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit goes with"),
     ],
 )
 def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
@@ -157,3 +159,94 @@ def test_the_next_step_can_be_pasted(folder, monkeypatch, capsys):
     wanted = "calibrate val.csv --probs 'prob_*' --target target --drop-missing --method temperature --out cal.json"
     assert f"next: fedlas {wanted}" in shown
     assert main(wanted.replace("'", "").split()) == 0
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["--require", "accuracy>=99%", "--require", "nll<=2"],
+        ["--require", "nll<=2", "--require", "accuracy>=99%"],
+    ],
+)
+def test_require_given_twice_holds_both_rules(folder, monkeypatch, capsys, rules):
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "good.npz", "--replicates", "99", *rules]) == 3
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Holds: NLL" in shown
+    assert "Fails: Accuracy" in shown
+
+
+def test_fail_if_worse_given_twice_holds_both_metrics(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    gate = ["--fail-if-worse", "nll", "--fail-if-worse", "accuracy", "--replicates", "99"]
+    assert main(["compare", "sure.npz", "good.npz", *gate]) == 3
+
+
+def test_each_option_of_several_values_extends():
+    seen = set()
+    for name, parser in _parsers()[1].items():
+        for action in parser._actions:
+            if action.nargs == "+" and action.option_strings:
+                numeric = action.type in (int, float)
+                values = [action.type(1), action.type(2)] if numeric else ["a", "b"]
+                namespace = argparse.Namespace(**{action.dest: action.default})
+                for value in values:
+                    action(parser, namespace, [value], action.option_strings[0])
+                assert list(getattr(namespace, action.dest)) == values, (name, action.dest)
+                seen.add(f"{name} {action.option_strings[0]}")
+    assert {"evaluate --require", "compare --fail-if-worse", "card --risks", "tune --seeds"} <= seen
+
+
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        ("ece<=3", "always holds"),
+        ("ece<=100%", "always holds"),
+        ("accuracy>=-1", "always holds"),
+        ("accuracy>=90", "never holds"),
+        ("nll<=1e400", "always holds"),
+        ("brier<=2", "always holds"),
+        ("ece>=0.01", "better where it is smaller"),
+        ("accuracy<=0.9", "better where it is larger"),
+        ("ece<=-0.1", "never holds"),
+    ],
+)
+def test_a_bound_that_decides_nothing_is_refused(rule, match):
+    with pytest.raises(InputError, match=match):
+        Requirement.parse(rule, ["ece", "accuracy", "nll", "brier"])
+
+
+@pytest.mark.parametrize("metrics", [["ece"], ["nll", "accuracy"], ["ece", "nll"]])
+def test_a_margin_that_allows_anything_is_refused(folder, monkeypatch, capsys, metrics):
+    monkeypatch.chdir(folder)
+    gate = ["--fail-if-worse", *metrics, "--margin", "1"]
+    assert main(["compare", "good.npz", "sure.npz", *gate]) == 2
+    assert "margin must be less than 1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["compare", "good.npz", str(folder / "good.npz"), "--fail-if-worse", "nll"]) == 2
+    assert "which are one file" in capsys.readouterr().err
+
+
+def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    share = fedlas.evaluate(fedlas.Predictions.load("good.npz"))["accuracy"]
+    gate = ["evaluate", "good.npz", "--replicates", "99", "--require", f"accuracy>={share:.3f}"]
+    assert main(gate) == 0
+    assert main([*gate, "--strict", "--junit", "strict.xml"]) == 4
+    assert ElementTree.parse("strict.xml").getroot().attrib["failures"] == "1"
+    assert main([*gate, "accuracy>=99%", "--strict"]) == 3
+
+
+def test_a_gate_on_few_of_the_rows_is_no_pass(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    table = fedlas.Predictions.load("good.npz").to_frame()
+    table.loc[3:, "prob_0"] = None
+    table.to_csv("holes.csv", index=False)
+    names = ["--probs", "prob_*", "--target", "target", "--drop-missing", "--replicates", "99"]
+    assert main(["evaluate", "holes.csv", *names, "--require", "nll<=9"]) == 3
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1,497 of 1,500 rows lack a value" in shown
+    assert "Cannot tell: only 3 samples" in shown

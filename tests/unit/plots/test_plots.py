@@ -2,6 +2,7 @@
 
 import gc
 import io
+import sys
 import weakref
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from fedlas.plots import (
     reliability_diagram,
     training_curves,
 )
-from fedlas.plots.theme import entitle, legend_height
+from fedlas.plots.theme import entitle, free_figures, legend_height
 from fedlas.predictions import Predictions
 
 
@@ -49,11 +50,12 @@ def test_no_global_state_is_touched(theme):
     png(reliability_diagram(predictions(), theme=theme))
     png(training_curves({"ce": [{"epoch": 1, "lr": 0.1}]}, metric="lr", theme=theme))
     assert dict(matplotlib.rcParams) == before
-    assert not _pylab_helpers.Gcf.figs  # pyplot would have kept them
 
 
-def test_a_dropped_figure_is_freed():
+def test_without_pyplot_a_dropped_figure_is_freed(monkeypatch):
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
     figure = weakref.ref(reliability_diagram(predictions()).figure)
+    assert not _pylab_helpers.Gcf.figs  # pyplot would have kept it
     gc.collect()
     assert figure() is None
 
@@ -237,12 +239,22 @@ def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
     assert 0 <= up.y0 < up.y1 <= whole.y1
 
 
-def test_with_windows_a_figure_is_of_pyplot(monkeypatch):
-    monkeypatch.setattr(plt, "get_backend", lambda: "TkAgg")
-    before = plt.get_fignums()
-    figure = reliability_diagram(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])).figure
-    assert plt.get_fignums() == [*before, figure.number]
-    plt.close(figure)
+def test_with_pyplot_it_draws_on_the_empty_current_figure_and_never_over_another():
+    first, second = (reliability_diagram(predictions()).figure for _ in range(2))
+    assert plt.get_fignums() == [first.number, second.number]
+    sized = plt.figure(figsize=(6, 6))
+    assert reliability_diagram(predictions()).figure is sized
+    assert sized.get_layout_engine() is not None
+    left, right = plt.subplots(1, 2)[1]
+    plt.sca(left)
+    assert reliability_diagram(predictions()) is left
+    assert not right.has_data()
+
+
+def test_the_figure_of_a_page_is_not_of_pyplot():
+    with free_figures():
+        reliability_diagram(predictions())
+    assert not plt.get_fignums()
 
 
 def test_a_figure_for_a_paper_has_the_width_and_font_of_its_column():

@@ -84,7 +84,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     columns = Columns(probs="p_*")
-    with pytest.raises(InputError, match="target= must name the labels"):
+    with pytest.raises(InputError, match="target must name the labels"):
         read_predictions(path, columns)
     read = read_predictions(path, columns, labels=False)
     assert not read.predictions.has_target
@@ -98,7 +98,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
 def test_saved_logits_are_read_without_columns_named(tmp_path):
     logits, _ = scores()
     np.savez(tmp_path / "new.npz", logits=logits, features=logits[:, :2])
-    with pytest.raises(InputError, match="target= must name"):
+    with pytest.raises(InputError, match="target must name"):
         read_predictions(tmp_path / "new.npz")
     found = read_predictions(tmp_path / "new.npz", labels=False).predictions
     assert not found.has_target
@@ -214,7 +214,7 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
         ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells like the header; got 2 in row 2"),
         ("a,b,y,t", ["0.5,0.5,0,u", "x,1,1," + 200_000 * "u"], {"logits": "a,b"}, r"as CSV; got field .* row 2"),
         ("a,a,y", ["0.5,0.5,0"], {"logits": "a,b"}, r"must differ; got 'a' 2 times"),
-        ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"logits= must name a column of t.csv; got 'c'"),
+        ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"logits must name a column of t.csv; got 'c'"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,y"}, r"named once; got 'y' 2 times"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "z*"}, r"match at least two columns; got 0"),
         ("a,b,y", ["0.5,0.5,0"], {"logits": "a,b", "classes": ("u",)}, r"every class.* got 1 for 2"),

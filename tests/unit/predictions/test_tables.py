@@ -64,7 +64,7 @@ def test_thousands_of_columns(table, monkeypatch):
     ("content", "message"),
     [
         ("a,b,y\n1,2,0\n\n1,2,0\n1,2,1,7\n", r"3 cells like the header; got 4 in row 3 of t.csv\. Quote"),
-        ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Name"),
+        ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Write"),
         ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
         ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
         ("a,b,y\n1,2,0\n".encode("utf-16"), "must be text in UTF-8; got text in UTF-16, .*t.csv"),

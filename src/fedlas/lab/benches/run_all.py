@@ -24,8 +24,8 @@ from fedlas.lab.benches.executors import (
 )
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.plan import Run, plan
-from fedlas.lab.report.after_calibrators import RAW, check_calibrators
 from fedlas.lab.report.result import BenchResult, bench_result
+from fedlas.lab.results.after_calibrators import RAW, check_calibrators
 from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders
 from fedlas.lab.runs.collect import check_alike, read_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -122,6 +123,41 @@ def _register(depth: int, size: str) -> None:
 
 _register(8, "0.08")
 _register(20, "0.27")
+_register(56, "0.86")
+
+
+def checkpoint_filter_fn(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return published weights of the same network under the names and in the order of this one; others unchanged.
+
+    The published implementation (``layer1.0.conv1 ... linear``) puts the new channels of a shortcut on both sides of
+    the old ones, this one behind them. So the channels that the blocks of a stage share are put into another order,
+    which changes no logit.
+
+    Args:
+        weights: State dict of a file.
+        model: The network that takes them.
+    """
+    if not isinstance(model, SmallResNet) or "layer1.0.conv1.weight" not in weights:
+        return weights
+    # Place in the published network of each channel of a stage.
+    orders = [torch.arange(len(weights["conv1.weight"]))]
+    for _ in range(2):
+        quarter = len(orders[-1]) // 2
+        ends = (torch.arange(quarter), torch.arange(3 * quarter, 4 * quarter))
+        orders.append(torch.cat((quarter + orders[-1], *ends)))
+    ours = {"fc.weight": weights["linear.weight"][:, orders[-1]], "fc.bias": weights["linear.bias"]}
+    for key, value in weights.items():
+        name, *place = key.split(".")
+        if not name.startswith("layer"):
+            ours |= {} if name == "linear" else {key: value}
+            continue
+        stage = int(name.removeprefix("layer")) - 1
+        if place[1] == "conv1":
+            value = value[:, orders[max(stage - 1, 0) if place[0] == "0" else stage]]
+        elif value.ndim and place[1] != "bn1":  # what joins the shortcut
+            value = value[orders[stage]]
+        ours[".".join((f"stages.{stage}", *place))] = value
+    return ours
 
 
 class WideBlock(nn.Module):

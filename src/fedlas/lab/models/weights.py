@@ -21,6 +21,8 @@ _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the weights in a checkpoint, in the order of search."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 """Prefixes that wrappers add to every key."""
+_RUN = "checkpoint.pt"
+"""Checkpoint in the folder of a run."""
 _HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "linear")
 """Names of the head in other libraries."""
 
@@ -30,9 +32,9 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
     Args:
         model: The model, changed in place.
-        path: ``.safetensors``; a folder with ``model.safetensors`` in it; or a file of ``torch.save`` that holds
-            tensors only: a state dict, or a mapping with one under a key such as ``state_dict`` or ``model``. It is
-            read with ``weights_only=True``, so no code runs.
+        path: ``.safetensors``; a folder with ``model.safetensors`` in it; the folder of a run, whose best epoch is
+            taken; or a file of ``torch.save`` that holds tensors only: a state dict, or a mapping with one under a key
+            such as ``state_dict`` or ``model``. It is read with ``weights_only=True``, so no code runs.
 
     Returns:
         Notes, one sentence each, e.g. that the head starts untrained.
@@ -118,6 +120,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path} ({in_a_line(error)})",
             "Load it where you trust it, and save model.state_dict().",
         ) from error
+    match content:
+        case {"best": {"objective": Mapping() as state}}:  # of a run: model and criterion
+            prefix = "model."
+            content = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
@@ -145,10 +151,14 @@ def weights_digest(path: str | Path) -> str:
 
 
 def _existing(path: str | Path) -> Path:
-    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.is_dir():
+        file /= _RUN if (file / _RUN).exists() else "model.safetensors"
     if not file.is_file():
         raise InputError(
-            "the file of model.weights must exist", file, "Download it first, and check the path."
+            "the file of model.weights must exist",
+            file,
+            "Download it first, or name a file or the folder of a run.",
         )
     return file
 

@@ -90,10 +90,12 @@ _OPTIONAL_DATA = (
     "test_std"
 )
 _UNUSED: dict[str, dict[str, Any]] = {
-    "model": {"bayesian": None, "weights": None, "tune": "full"},
+    "model": {"bayesian": None, "weights": None, "tune": "full", "freeze": []},
+    "optimizer": {"layer_decay": None, "layer_rates": {}},
     "data": dict.fromkeys(_OPTIONAL_DATA.split()),
     "train": {
         "accumulate": 1,
+        "probe_epochs": 0,
         "average": "none",
         "average_decay": ...,
         "average_start": ...,

@@ -104,6 +104,7 @@ class ModelConfig:
             starts untrained.
         tune: ``full`` trains all weights; ``head`` the classifier alone, a linear probe, with everything before it as
             in testing: no dropout, and batch norms keep their statistics.
+        freeze: Names of layers that are not trained, such as ``[conv1, bn1, stages.0]``, and stay as in testing.
         bayesian: Gaussian weights (Bayes by backprop): ``true``, or a section of options; null has plain weights. The
             prior replaces weight decay, which must be 0.
         options: Options of the model, such as ``width``; a recipe has them next to the name.
@@ -112,6 +113,7 @@ class ModelConfig:
     name: str
     weights: str | None = None
     tune: Literal["full", "head"] = "full"
+    freeze: list[str] = field(default_factory=list)
     bayesian: BayesianConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -310,13 +312,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
 
     # Checks that need several sections.
     recipe = Recipe(name=name, **ready)
-    if recipe.model.tune == "head" and (recipe.model.bayesian or recipe.train.average == "swa"):
-        raise InputError(
-            "model.tune=head takes neither model.bayesian nor train.average=swa",
-            "both" if recipe.model.bayesian else "swa",
-            "Both change the weights before the head: leave them out, or write model.tune=full.",
-        )
-    recipe.schedule.milestone_epochs(recipe.train.epochs)
+    _check_tuning(recipe)
+    recipe.schedule.milestone_epochs(recipe.train.epochs - recipe.train.probe_epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
         raise InputError(
             "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
@@ -324,6 +321,32 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
             "Write --set optimizer.weight_decay=0.",
         )
     return recipe
+
+
+def _check_tuning(recipe: Recipe) -> None:
+    """Refuse ways to fine-tune that exclude each other."""
+    options = {
+        "model.tune=head": recipe.model.tune == "head",
+        "model.freeze": bool(recipe.model.freeze),
+        "train.probe_epochs": recipe.train.probe_epochs > 0,
+    }
+    chosen = [option for option, is_set in options.items() if is_set]
+    if len(chosen) > 1 and chosen[0] == "model.tune=head":
+        raise InputError(
+            "model.tune=head trains the head alone in every epoch",
+            chosen[1],
+            f"Leave {chosen[1]} out, or write model.tune=full.",
+        )
+    others = {
+        "model.bayesian": recipe.model.bayesian is not None,
+        "train.average=swa": recipe.train.average == "swa",
+    }
+    if chosen and any(others.values()):
+        raise InputError(
+            f"{chosen[0]} takes neither model.bayesian nor train.average=swa",
+            next(option for option, is_set in others.items() if is_set),
+            f"Both change layers that rest: leave one of the two out, or {chosen[0]}.",
+        )
 
 
 def _options_by_name(

@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from fedlas.lab.report.after_calibrators import AUTO
-from fedlas.lab.report.model import ReportModel, run_cell
+from fedlas.lab.report.cells import cell_of, noise_of, result_table, run_cell
 from fedlas.lab.report.verdict import all_notes
+from fedlas.lab.results.after_calibrators import AUTO
+from fedlas.lab.results.result import Result
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -50,7 +51,7 @@ def results_table(summary: Summary) -> Table:
     return table_of(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
+def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> Table:
     """Return one line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
 
     Args:
@@ -89,20 +90,20 @@ def short_bench_table(model: ReportModel, *, places: int = 3, aurc: bool = False
     return Table((*table.columns, Column("seeds")), counts)
 
 
-def short_cell(model: ReportModel, method: str, about: Column, stage: str = "test") -> Cell:
+def short_cell(model: Result, method: str, about: Column, stage: str = "test") -> Cell:
     """Return mean, deviation and mark of the comparison; with ~ where a calibration error is within noise."""
-    cell = model.cell(method, about, stage)
-    noise = model.noise(method, about, stage)
+    cell = cell_of(model, method, about, stage)
+    noise = noise_of(model, method, about, stage)
     if noise.floor and stage == "test":
         return replace(cell, extra=f"({'~' * noise.calibrated}{noise.floor})")
     return replace(cell, mark="calibrated") if noise.floor and noise.calibrated else cell
 
 
-def long_table(model: ReportModel) -> Table:
+def long_table(model: Result) -> Table:
     """Return the main metrics as trained, and ECE after calibration, with intervals, noise floors and tests."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
-    before = model.table("test", metrics, places=3)
-    after = model.table(model.after, ["ece"] if "ece" in model.summary.metrics else [])
+    before = result_table(model, "test", metrics, places=3)
+    after = result_table(model, model.after, ["ece"] if "ece" in model.summary.metrics else [])
     if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
         before = before.where([0, *range(2, len(before.columns))])
     word = "auto" if model.after == AUTO else "after T"

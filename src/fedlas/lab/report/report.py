@@ -13,7 +13,6 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.registry import Entry
-from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import (
     environment_table,
     link,
@@ -22,7 +21,7 @@ from fedlas.lab.report.bench_tables import (
     runs_table,
     short_bench_table,
 )
-from fedlas.lab.report.model import ReportModel, report_model, with_failures
+from fedlas.lab.report.cells import by_seed, tables
 from fedlas.lab.report.verdict import (
     all_notes,
     answers,
@@ -34,6 +33,8 @@ from fedlas.lab.report.verdict import (
     title,
     what_was_run,
 )
+from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
+from fedlas.lab.results.result import Result, result_from, with_failures
 from fedlas.lab.runs.bench_folder import RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
@@ -41,7 +42,7 @@ from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
-from fedlas.plots.theme import legend_height
+from fedlas.plots.theme import free_figures, legend_height
 from fedlas.predictions import Predictions
 from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, made_by, render
 from fedlas.present.table import (
@@ -65,28 +66,28 @@ class Report:
     markdown: Path
     html: Path
     csv: Path
-    model: ReportModel
+    model: Result
 
 
 def read_report(
     folder: str | Path, *, replicates: int = REPLICATES, failures: Mapping[str, str] | None = None
-) -> ReportModel:
+) -> Result:
     """Return the model of the report over a bench folder.
 
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Replicates of intervals and noise floors; 0 computes none and shows those saved in the run folders.
-        failures: As for :func:`~fedlas.lab.report.model.with_failures`.
+        failures: As for :func:`~fedlas.lab.results.result.with_failures`.
 
     Raises:
         InputError: If nothing in it has finished, or there are too few replicates.
     """
     summary = with_failures(collect(folder), failures or {})
     summary = with_estimates(summary, replicates=replicates)
-    return report_model(with_calibrators(summary, [AUTO], required=False))
+    return result_from(with_calibrators(summary, [AUTO], required=False))
 
 
-def write_report(model: ReportModel, *, heading: str = "") -> Report:
+def write_report(model: Result, *, heading: str = "") -> Report:
     """Write ``report.md``, ``report.html`` and ``results.csv`` into the bench folder of a model.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
@@ -111,7 +112,7 @@ def write_report(model: ReportModel, *, heading: str = "") -> Report:
     return Report(markdown, html, results, model)
 
 
-def markdown_report(model: ReportModel) -> str:
+def markdown_report(model: Result) -> str:
     """Return ``report.md``; names from the runs are escaped."""
     summary = model.summary
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
@@ -121,7 +122,7 @@ def markdown_report(model: ReportModel) -> str:
         bullets(f"{answer.question}: {answer.text}" for answer in answers(model)),
         markdown(short_bench_table(model, aurc=True)),
     ]
-    for _, table in model.tables:
+    for _, table in tables(model):
         parts += [f"## {table.title}", markdown(table)]
     parts.append(bullets(all_notes(model)))
     if published := published_table(summary):
@@ -140,11 +141,11 @@ def markdown_report(model: ReportModel) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html_report(model: ReportModel, *, heading: str = "") -> str:
+def html_report(model: Result, *, heading: str = "") -> str:
     """Return ``report.html``; everything that comes from the runs is escaped. An empty heading names the recipe."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
-    first = model.tables[0][1]
+    first = tables(model)[0][1]
     return render(
         "report.html.j2",
         room="fedlas.lab.report",
@@ -159,7 +160,7 @@ def html_report(model: ReportModel, *, heading: str = "") -> str:
         calibrator=_CALIBRATORS[model.after],
         short=short_bench_table(model, aurc=True),
         short_notes=short_legend(model),
-        tables=[table for _, table in model.tables],
+        tables=[table for _, table in tables(model)],
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],
         missing=missing_notes(model),
         published=published_table(summary),
@@ -182,12 +183,13 @@ def html_report(model: ReportModel, *, heading: str = "") -> str:
     )
 
 
-def _by_seed(model: ReportModel, stage: str) -> list[Any]:
+@free_figures()
+def _by_seed(model: Result, stage: str) -> list[Any]:
     """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
     pictures = []
     when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
     for about in (column("ece"), column("nll")):
-        values, floors = model.by_seed(about, stage)
+        values, floors = by_seed(model, about, stage)
         if any(values.values()):
             ax = seed_values(values, floors=floors, label=f"{about.head}, {when}")
             pictures.append(
@@ -205,7 +207,7 @@ def _methods(summary: Summary) -> list[Entry[Any]]:
     ]
 
 
-def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
+def _diagrams(model: Result) -> tuple[list[Any], list[str], int | None]:
     """Return a diagram for each method at the first seed that all have, notes on those not drawn, and the seed."""
     summary = model.summary
     seed = summary.common_seeds[0] if summary.common_seeds else None
@@ -223,7 +225,7 @@ def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
     return pictures, notes, seed
 
 
-def _curves(model: ReportModel) -> list[Any]:
+def _curves(model: Result) -> list[Any]:
     history = model.summary.history
     pictures = []
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):

@@ -15,25 +15,27 @@ import numpy as np
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.text import printable
-from fedlas.lab.report.after_calibrators import RAW, at_stages
+from fedlas._core.text import number_of, printable
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
-from fedlas.lab.report.compare import measured_metric, pair_of, short_p, signed
-from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel, report_model, with_failures
+from fedlas.lab.report.cells import by_seed
+from fedlas.lab.report.compare import short_p, signed
 from fedlas.lab.report.verdict import (
     TEST,
     answers,
     listed,
     missing_notes,
-    number_of,
     short_legend,
     spread_note,
 )
+from fedlas.lab.results.after_calibrators import RAW, at_stages
+from fedlas.lab.results.differences import measured_metric, pair_of
+from fedlas.lab.results.result import FEWEST_SEEDS, Result, result_from, with_failures
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
+from fedlas.plots.theme import free_figures
 from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.stages import SEED
 from fedlas.present.table import (
@@ -77,7 +79,7 @@ class BenchResult:
     """
 
     name: str
-    models: Mapping[str, ReportModel]
+    models: Mapping[str, Result]
     kind: str = "data sets"
 
     @property
@@ -331,9 +333,10 @@ class BenchResult:
             return critical_difference_diagram(self.ranks(metric), ax=ax)
         (model,) = self.models.values()
         about = column(self._metric(metric))
-        values, floors = model.by_seed(about)
+        values, floors = by_seed(model, about)
         return seed_values(values, floors=floors, label=about.head, ax=ax)
 
+    @free_figures()
     def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
         """Return a page with sentences, tables and figures; one file that needs nothing else."""
         tables = self.tables(metrics)
@@ -355,6 +358,7 @@ class BenchResult:
             ],
         )
 
+    @free_figures()
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
         """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
 
@@ -372,6 +376,7 @@ class BenchResult:
     def __repr__(self) -> str:
         return text_of(self.blocks())
 
+    @free_figures()
     def _repr_html_(self) -> str:
         parts = [
             html_table(block)
@@ -419,7 +424,7 @@ def bench_result(
         summary = with_failures(collect(folder), (failures or {}).get(key, {}))
         summary = with_estimates(summary, replicates=replicates)
         summary = at_stages(summary, calibrators, named=named)
-        models[key] = report_model(summary)
+        models[key] = result_from(summary)
     several = (
         f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
     )

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from math import isnan
 from statistics import fmean
 
-from fedlas.lab.report.after_calibrators import AUTO
-from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
+from fedlas._core.text import number_of
+from fedlas.lab.report.cells import all_noise, cell_of, marks, noise_of
+from fedlas.lab.results.after_calibrators import AUTO
+from fedlas.lab.results.result import FEWEST_SEEDS, Result
 from fedlas.lab.runs.intervals import failure_reasons
 from fedlas.lab.runs.summary import Summary, is_ranked
 from fedlas.present.metric_tables import noise_legend
@@ -23,11 +25,6 @@ _MOST_NAMES = 12
 """Losses that the first sentence names."""
 _BASELINE = "ce"
 """The loss that needs nothing but a calibrator."""
-
-
-def number_of(count: int, word: str) -> str:
-    """Return ``"1 seed"`` or ``"2 seeds"``."""
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def title(summary: Summary) -> str:
@@ -67,7 +64,7 @@ def what_was_run(summary: Summary) -> str:
     return f"{text}All numbers are measured on the test set{epoch}, before and after calibration on the validation set."
 
 
-def answers(model: ReportModel) -> list[Answer]:
+def answers(model: Result) -> list[Answer]:
     """Return at most five sentences: which loss is best, raw and after calibration, and how calibrated it is.
 
     They are the texts of the table, so that sentence and table never round differently.
@@ -84,7 +81,7 @@ def answers(model: ReportModel) -> list[Answer]:
     return [Answer(question, text) for question, text in sentences if text]
 
 
-def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
+def _best(model: Result, about: Column, stage: str = "test") -> str:
     """Return the method with the best mean, and whether that is more than chance over the seeds."""
     comparison = model.comparisons.get((about.metric, stage))
     if comparison is None or (not comparison.tests and comparison.best is None):
@@ -92,7 +89,7 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
     if comparison.best is None:
         return "not tested, since no seed is common to all methods."
     unit = f" {about.unit}" if about.unit else ""
-    best = f"{comparison.best} ({model.cell(comparison.best, about, stage).value}{unit})"
+    best = f"{comparison.best} ({cell_of(model, comparison.best, about, stage).value}{unit})"
     if not comparison.tests:
         return f"{best}."
     # The first sentence says over how many seeds, which holds for all.
@@ -115,25 +112,27 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
     return f"{best}; not distinguishable from {others}{over}."
 
 
-def _calibration(model: ReportModel, calibrator: str) -> str:
+def _calibration(model: Result, calibrator: str) -> str:
     """Return whether the method with the lowest NLL is calibrated by every test, and in which direction it errs."""
     comparison = model.comparisons.get(("nll", "test"))
     name = comparison.best if comparison and comparison.best else model.methods[0]
     about = column("ece", places=3)
     if not model.values(name, "ece"):
         return ""
-    text = f"{name} has an ECE of {model.cell(name, about).value} %"
-    if model.noise(name, about).floor:
+    text = f"{name} has an ECE of {cell_of(model, name, about).value} %"
+    if noise_of(model, name, about).floor:
         text += f", {_noise(model, name)}"
     if values := model.values(name, "ece", model.after):
         text += f"; {about.format(fmean(values))} % after {calibrator}"
     return f"{text}."
 
 
-def _noise(model: ReportModel, name: str) -> str:
+def _noise(model: Result, name: str) -> str:
     """Return whether a test rejects calibration as trained, and the direction if all seeds agree."""
     tests = [column(metric) for metric in _ALL_TESTS if metric in model.summary.metrics]
-    rejected = [t.title for t in tests if (n := model.noise(name, t)).floor and not n.calibrated]
+    rejected = [
+        t.title for t in tests if (n := noise_of(model, name, t)).floor and not n.calibrated
+    ]
     if not rejected:
         return "within the noise of a calibrated model"
     signs = {
@@ -150,7 +149,7 @@ def _noise(model: ReportModel, name: str) -> str:
     return f"{direction}beyond chance{by}"
 
 
-def _against_baseline(model: ReportModel, calibrator: str) -> str:
+def _against_baseline(model: Result, calibrator: str) -> str:
     """Return which losses have a lower NLL than calibrated cross-entropy; themselves calibrated if auto is known."""
     seeds = model.summary.common_seeds
     ours = model.after if model.after == AUTO else "test"
@@ -194,7 +193,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def spread_note(model: ReportModel) -> str:
+def spread_note(model: Result) -> str:
     """Explain ± in one sentence."""
     sizes = sorted({len(seeds) for seeds in model.seeds.values()})
     if sizes[-1] == 1:
@@ -203,7 +202,7 @@ def spread_note(model: ReportModel) -> str:
     return f"Mean ± sample standard deviation over seeds (n = {n})."
 
 
-def short_legend(model: ReportModel) -> list[str]:
+def short_legend(model: Result) -> list[str]:
     """Explain the short table, in at most three lines."""
     n = len(model.summary.common_seeds)
     spread = (
@@ -216,7 +215,7 @@ def short_legend(model: ReportModel) -> list[str]:
     after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
     has_after = any(run.measured.get(model.after) for run in model.summary.runs)
     lines = [f"{spread}, lowest NLL first.{f' Raw: as trained. {after}.' * has_after}"]
-    if any(noise.floor for noise in model.all_noise):
+    if any(noise.floor for noise in all_noise(model)):
         lines.append(
             "(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence."
         )
@@ -227,7 +226,7 @@ def short_legend(model: ReportModel) -> list[str]:
     return lines
 
 
-def table_legend(model: ReportModel) -> dict[Mark, str]:
+def table_legend(model: Result) -> dict[Mark, str]:
     """Explain each mark that occurs, in the order to print them."""
     summary = model.summary
     n = len(summary.common_seeds)
@@ -249,7 +248,7 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
         "worse": "no mark: worse than the best by that test",
     }
     # Only marks that the tables show are explained.
-    texts = {mark: text for mark, text in texts.items() if mark in model.marks}
+    texts = {mark: text for mark, text in texts.items() if mark in marks(model)}
     # The empty mark stands for a cell without one, whose reason depends on the seeds and the metrics.
     if n < FEWEST_SEEDS:
         few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. The p-values are of a {TEST}"
@@ -259,7 +258,7 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
             f"no mark in {', '.join(unranked)}: no method is best there, because it has no direction, or one part of "
             "an error falls when the other rises"
         )
-    if "untested" in model.marks:
+    if "untested" in marks(model):
         apart = (
             "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
         )
@@ -269,26 +268,26 @@ def table_legend(model: ReportModel) -> dict[Mark, str]:
     return texts
 
 
-def marks_notes(model: ReportModel) -> list[str]:
+def marks_notes(model: Result) -> list[str]:
     """Return the legend as sentences that begin with the mark."""
     return [f"{SYMBOLS[mark]} {text}.".strip() for mark, text in table_legend(model).items()]
 
 
-def noise_notes(model: ReportModel) -> list[str]:
+def noise_notes(model: Result) -> list[str]:
     """Explain interval, floor and p-value, and why some are missing."""
     several = any(len(seeds) > 1 for seeds in model.seeds.values())
     return [
-        *noise_legend(model.all_noise, several=several),
+        *noise_legend(all_noise(model), several=several),
         *(f"{reason}." for reason in failure_reasons(model.summary)),
     ]
 
 
-def all_notes(model: ReportModel) -> list[str]:
+def all_notes(model: Result) -> list[str]:
     """Return everything that stands below the tables of a report."""
     return [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
 
 
-def missing_notes(model: ReportModel) -> list[str]:
+def missing_notes(model: Result) -> list[str]:
     """Return sentences on seeds that some methods lack; empty when all have the same seeds."""
     notes: list[str] = []
     summary = model.summary

@@ -37,6 +37,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.predict import predictions_of
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.job import EpochBatches, TrainingJob
+from fedlas.lab.train.layers import freeze
 from fedlas.lab.train.log import warn_once
 from fedlas.lab.train.loop import Fitted, fit
 from fedlas.objective import Objective
@@ -77,6 +78,7 @@ def build_objective(
     if run.recipe.model.tune == "head":
         model.requires_grad_(False)
         find_head(model).requires_grad_(True)
+    freeze(model, run.recipe.model.freeze)
     # Weights are loaded before the conversion, because their names are those of the plain layers.
     bayesian = run.recipe.model.bayesian
     penalty = None
@@ -144,9 +146,20 @@ def training_job(
         identity=run.config(),
         accelerator=accelerator,
         name=run.name,
-        frozen=run.recipe.model.tune == "head",
+        frozen=_resting(run, objective.model),
         hooks=monitors(objective.criterion, norms=watch_norms),
     )
+
+
+def _resting(run: Run, model: nn.Module) -> list[str]:
+    """Return the names of layers that stay as in testing: those that are named, or all that the head is not in."""
+    if run.recipe.model.tune == "full":
+        return run.recipe.model.freeze
+    return [
+        name
+        for name, layer in model.named_modules()
+        if not any(parameter.requires_grad for parameter in layer.parameters())
+    ]
 
 
 def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:

@@ -92,6 +92,10 @@ class OptimizerConfig:
         criterion_lr: Learning rate of the loss's own parameters; null is ``lr``.
         decay_criterion: Whether the loss's own parameters decay too, as in the published FedLAS code.
         clip_norm: Largest L2 norm of the gradient over model and loss together; null does not clip.
+        layer_decay: Factor of the rate from a layer to the one before it, in (0, 1], as for fine-tuning transformers;
+            null has one rate. See :func:`~fedlas.lab.train.layers.layer_shares`.
+        layer_rates: Factor of the rate by name of a layer, such as ``{stages.0: 0.1, fc: 10}``, in place of what
+            ``layer_decay`` gives.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -102,9 +106,20 @@ class OptimizerConfig:
     criterion_lr: float | None = None
     decay_criterion: bool = False
     clip_norm: float | None = None
+    layer_decay: float | None = None
+    layer_rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_literals(type(self), vars(self), "optimizer")
+        if self.layer_decay is not None:
+            check_number("optimizer.layer_decay", self.layer_decay, low=0, high=1, low_open=True)
+        for layer, rate in self.layer_rates.items():
+            if check_number(f"optimizer.layer_rates.{layer}", rate, low=0) == 0:
+                raise InputError(
+                    f"optimizer.layer_rates.{layer} must be above 0",
+                    0,
+                    f"Write model.freeze=[{layer}], which rests its batch norms too.",
+                )
         for name in ("lr", "weight_decay", "criterion_lr"):
             if (value := getattr(self, name)) is not None:
                 check_number(f"optimizer.{name}", value, low=0)
@@ -186,6 +201,8 @@ class TrainConfig:
         select: Validation metric that chooses the best epoch (see
             :func:`~fedlas.lab.train.config.check_select`). Among equal epochs the last
             wins, because it trained longer.
+        probe_epochs: First epochs, in which the head alone is trained at the full rate, and the layers before it rest:
+            linear probing, then fine-tuning. The schedule begins after them.
         drop_last: Leave out a last, smaller batch.
         num_bins: Bins of every calibration error.
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
@@ -210,6 +227,7 @@ class TrainConfig:
     batch_size: int = 128
     precision: Precision = "auto"
     select: str = "accuracy"
+    probe_epochs: int = 0
     drop_last: bool = False
     num_bins: int = 15
     checkpoint_every: int = 1
@@ -229,6 +247,12 @@ class TrainConfig:
                 f"train.accumulate must be at most batch_size {self.batch_size}",
                 self.accumulate,
                 "Choose fewer parts.",
+            )
+        if check_count("train.probe_epochs", self.probe_epochs, low=0) >= self.epochs:
+            raise InputError(
+                f"train.probe_epochs must be below train.epochs ({self.epochs})",
+                self.probe_epochs,
+                "To train the head alone, write model.tune=head.",
             )
         check_literals(type(self), vars(self), "train")
         check_number("train.average_decay", self.average_decay, low=0, high=1)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fedlas._core.check import InputError, describe
 from fedlas.lab.train.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from fedlas.lab.train.layers import layer_shares, split_group
 from fedlas.lab.train.log import warn_once
 from fedlas.objective import Objective, param_groups
 
@@ -100,13 +101,22 @@ _RISE = 0.25
 
 
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
+    """Return SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`).
+
+    With ``layer_decay`` or ``layer_rates`` the model has a group for each share of the rate, the largest first.
+
+    Raises:
+        InputError: If ``layer_rates`` names no layer of the model.
+    """
     groups = param_groups(
         objective,
         weight_decay=config.weight_decay,
         lr=config.criterion_lr,
         decay_criterion=config.decay_criterion,
     )
+    if config.layer_decay is not None or config.layer_rates:
+        shares = layer_shares(objective.model, decay=config.layer_decay, rates=config.layer_rates)
+        groups[:1] = split_group(groups[0], objective.model, shares, config.lr)
     if config.name == "sgd":
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
@@ -115,9 +125,15 @@ def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.opti
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int
+    optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int, probe_epochs: int = 0
 ) -> LambdaLR:
     """Return a schedule to step once per epoch.
+
+    Args:
+        optimizer: The optimizer.
+        config: The schedule.
+        epochs: Epochs of the schedule.
+        probe_epochs: Epochs at the full rate before them.
 
     Raises:
         InputError: If a milestone is not before the last epoch.
@@ -125,6 +141,9 @@ def build_schedule(
     milestones = config.milestone_epochs(epochs)
 
     def factor(epoch: int) -> float:
+        epoch -= probe_epochs
+        if epoch < 0:
+            return 1.0
         warm = min(1.0, (epoch + 1) / (config.warmup_epochs + 1))
         if config.name == "constant":
             return warm

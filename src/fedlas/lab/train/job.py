@@ -80,7 +80,7 @@ class TrainingJob:
         name: Text in front of the progress bar.
         hooks: Observers that add to the log. They read the input of the model's head, or of the module that the
             objective names.
-        frozen: Whether layers without weights to train stay in ``eval()``.
+        frozen: Names of layers of the model that stay in ``eval()``; their parameters need no gradient.
         on_record: Called on the main process with each record, after it is in the log.
         show: Shows the progress.
     """
@@ -96,6 +96,6 @@ class TrainingJob:
     accelerator: Any = field(default_factory=new_accelerator)
     name: str = "train"
     hooks: Sequence[Hook] = ()
-    frozen: bool = False
+    frozen: Sequence[str] = ()
     on_record: Callable[[Mapping[str, Any]], None] | None = None
     show: ShowProgress = TrainingProgress

@@ -19,6 +19,7 @@ from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, restore, sa
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
+from fedlas.lab.train.layers import Tuning
 from fedlas.lab.train.log import LOG, Progress, append_log, truncate_log
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
@@ -97,7 +98,8 @@ class _Training:
         self.is_main = bool(accelerator.is_main_process)
         # Check everything before anything is changed: an error after an epoch would come late.
         self.select = check_select(config.select)
-        job.schedule.milestone_epochs(config.epochs)
+        tuned_epochs = config.epochs - config.probe_epochs
+        job.schedule.milestone_epochs(tuned_epochs)
         # The main process decides, so that all start at the same epoch. Then each reads the shared file.
         path = job.folder / CHECKPOINT
         saved = load_checkpoint(path, job.identity) if on_main(accelerator, path.exists) else None
@@ -107,14 +109,19 @@ class _Training:
             self.read[job.objective.model] = _read_in(job.objective, job.objective.model)
         self.engine = Engine(job.objective, config, accelerator)
         self.optimizer = build_optimizer(job.objective, job.optimizer)
-        self.schedule = build_schedule(self.optimizer, job.schedule, epochs=config.epochs)
+        self.schedule = build_schedule(
+            self.optimizer, job.schedule, epochs=tuned_epochs, probe_epochs=config.probe_epochs
+        )
+        model = job.objective.model
+        head = job.objective.classifier_in(model) if config.probe_epochs else None
+        self.tuning = Tuning(model, job.frozen, head, config.probe_epochs)
+        self.done = 0 if saved is None else int(saved["epoch"])  # epochs that the checkpoint holds
+        self.tuning.begin(self.done + 1)
         self.engine.start(self.optimizer)
         self.weights = AVERAGES[config.average](job.objective.model, config)
-        self.done = 0  # epochs that the checkpoint holds
         self.best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
         if saved is not None:
             restore(saved, job, self.optimizer, self.schedule, self.weights)
-            self.done = saved["epoch"]
             self.best = saved["best"]
         self.history = on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
 
@@ -126,6 +133,8 @@ class _Training:
         started = time.monotonic()
         lr = self.optimizer.param_groups[0]["lr"]
         job.train.set_epoch(epoch - 1)
+        if self.tuning.begin(epoch):
+            self.engine.start(self.optimizer)  # processes exchange the gradients of another set
         trained = self._train(epoch, bar)
         self.schedule.step()
         weights.end_epoch(epoch, job.train, job.accelerator)
@@ -183,9 +192,7 @@ class _Training:
         hooks = self.job.hooks
         objective = engine.wrapped
         objective.train()
-        for layer in self.job.objective.model.modules() if self.job.frozen else ():
-            if not any(parameter.requires_grad for parameter in layer.parameters()):
-                layer.eval()
+        self.tuning.rest(epoch)
         # loss, hits, samples: read once, at the end
         totals = torch.zeros(3, device=accelerator.device)
         for step, batch in enumerate(self.job.train, start=1):

@@ -17,10 +17,10 @@ from fedlas._core.files import no_device, remove
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
+from fedlas._core.text import number_of
 from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
-from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.begin import check_vacant, locked, settled
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder

@@ -43,6 +43,64 @@ def header(**changes):
     return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
+class Both(torch.nn.Module):
+    """A block of the published network: new channels on both sides of the old ones."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(before, after, 3, after // before, padding=1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(after)
+        self.conv2 = torch.nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(after)
+        self.side, self.stride = (after - before) // 2, after // before
+
+    def forward(self, x):
+        residual = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        x = torch.nn.functional.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.side, self.side)
+        )
+        return (residual + x).relu()
+
+
+class Published(torch.nn.Module):
+    """The published small residual network, with its names."""
+
+    def __init__(self, blocks, width=16):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(width)
+        for stage in (1, 2, 3):
+            after = width * 2 ** (stage - 1)
+            first = Both(after if stage == 1 else after // 2, after)
+            others = [Both(after, after) for _ in range(blocks - 1)]
+            self.add_module(f"layer{stage}", torch.nn.Sequential(first, *others))
+        self.linear = torch.nn.Linear(4 * width, 10)
+
+    def forward(self, images):
+        x = self.bn1(self.conv1(images)).relu()
+        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+
+
+def test_published_weights_of_the_same_network_with_channels_in_another_order(tmp_path):
+    torch.manual_seed(0)
+    published = Published(blocks=3)
+    published(torch.randn(16, 3, 8, 8))  # moves the statistics of batch norms
+    save_file(published.state_dict(), tmp_path / "published.safetensors")
+    ours = build_model("resnet20", num_classes=10, in_channels=3)
+    assert load_weights(ours, tmp_path / "published.safetensors") == ()
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(ours.eval()(images), published.eval()(images))
+
+
+def test_published_weights_of_another_depth_or_width_name_what_does_not_fit(tmp_path):
+    file = tmp_path / "published.safetensors"
+    save_file(Published(blocks=3).state_dict(), file)
+    with pytest.raises(InputError, match=r"180 missing: .*stages\.0\.3"):
+        load_weights(build_model("resnet56", num_classes=10, in_channels=3), file)
+    with pytest.raises(InputError, match=r"of another shape: bn1\.bias"):
+        load_weights(build_model("resnet20", num_classes=10, in_channels=3, width=8), file)
+
+
 @pytest.fixture
 def theirs():
     torch.manual_seed(0)

@@ -5,7 +5,8 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.report.compare import differences_figure, method_differences
+from fedlas.lab.report.compare import differences_figure
+from fedlas.lab.results.differences import method_differences
 from fedlas.lab.runs.collect import collect
 from fedlas.stats import holm, paired_t_test
 

@@ -12,9 +12,10 @@ import rich.console
 
 from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.model import report_model
+from fedlas.lab.report.cells import noise_of, result_table, tables
 from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
 from fedlas.lab.report.verdict import table_legend
+from fedlas.lab.results.result import result_from
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, failure_reasons, with_estimates
 from fedlas.metrics import METRICS
@@ -46,7 +47,7 @@ def folder(measured, tmp_path):
 def shown(summary):
     """The terminal's table."""
     console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(terminal(long_table(report_model(summary)), details=True))
+    console.print(terminal(long_table(result_from(summary)), details=True))
     console.file.close()
     return console.export_text()
 
@@ -83,10 +84,10 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
     )
     seen = 0
     model = measured.model
-    for stage, table in model.tables:
+    for stage, table in tables(model):
         for i, about in list(enumerate(table.columns))[2:]:
             for row in table.rows:
-                noise = model.noise(row[0].value, about, stage)
+                noise = noise_of(model, row[0].value, about, stage)
                 assert noise.interval
                 assert (
                     bool(noise.floor) == bool(noise.p_value) == is_calibration_error(about.metric)
@@ -101,7 +102,7 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
     assert seen == 2 * 2 * sum(map(is_calibration_error, measured.model.summary.metrics))
     terminal = shown(measured.model.summary)
     for method in measured.model.summary.methods:
-        noise = model.noise(method, column("ece"))
+        noise = noise_of(model, method, column("ece"))
         assert noise.interval in terminal
         assert noise.lines[1] in terminal
 
@@ -188,7 +189,7 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     )
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
-    rows = {row[0].value: row[2:] for row in report.model.tables[0][1].rows}
+    rows = {row[0].value: row[2:] for row in tables(report.model)[0][1].rows}
     # of one seed alone they would not be about the mean
     assert not any(cell.details for cell in rows["ce"])
     assert all(cell.details for cell in rows["ls"])
@@ -238,8 +239,8 @@ def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_
 ):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.model.summary, ece=0.001)
-    model = report_model(summary)
-    told, untold = (model.noise(method, column("ece")) for method in ("ce", "ls"))
+    model = result_from(summary)
+    told, untold = (noise_of(model, method, column("ece")) for method in ("ce", "ls"))
     assert (told.calibrated, untold.calibrated) == (False, True)
     markdown, html, terminal = markdown_report(model), html_report(model), shown(summary)
     for text in (markdown, html):
@@ -349,6 +350,6 @@ def test_from_five_seeds_on_the_best_is_marked(tmp_path, values, mark):
                 "test": {"ece": value},
             }
             (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
-    model = report_model(collect(tmp_path))
-    assert {row[0].value: row[2].mark for row in model.table().rows}["ls"] == mark
+    model = result_from(collect(tmp_path))
+    assert {row[0].value: row[2].mark for row in result_table(model).rows}["ls"] == mark
     assert mark in table_legend(model)

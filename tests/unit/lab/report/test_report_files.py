@@ -15,10 +15,11 @@ import rich.console
 import fedlas
 from fedlas.errors import InputError
 from fedlas.lab.report.bench_tables import long_table, short_bench_table
-from fedlas.lab.report.model import report_model
+from fedlas.lab.report.cells import cell_of, result_table, tables
 from fedlas.lab.report.report import collect, html_report, read_report
 from fedlas.lab.report.report import write_report as write_everything
 from fedlas.lab.report.verdict import answers
+from fedlas.lab.results.result import result_from
 from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal
@@ -55,7 +56,7 @@ class Page(HTMLParser):
 
 
 def shown(summary, width=100, *, details=True):
-    model = report_model(summary)
+    model = result_from(summary)
     table = (
         terminal(long_table(model), details=True) if details else terminal(short_bench_table(model))
     )
@@ -138,7 +139,7 @@ def test_every_form_shows_the_same_numbers(full_report):
     )
     terminal = shown(full_report.model.summary)
     for method in full_report.model.summary.methods:
-        cell = full_report.model.cell(method, column("ece"))
+        cell = cell_of(full_report.model, method, column("ece"))
         assert f"{cell.value} ± {cell.spread}" in markdown
         assert f"{cell.value} ± {cell.spread}{cell.symbol}" in html
         assert f"{cell.value} ±{cell.spread}{cell.symbol}" in terminal
@@ -149,7 +150,7 @@ def test_every_form_shows_the_same_numbers(full_report):
 
 def test_details_come_last_and_are_folded_at_first(full_report):
     details = [name for name in full_report.model.summary.metrics if METRICS[name].detail]
-    columns = full_report.model.tables[0][1].columns[2:]
+    columns = tables(full_report.model)[0][1].columns[2:]
     assert (
         [c.metric for c in columns if not c.shown]
         == [c.metric for c in columns][-len(details) :]
@@ -177,8 +178,8 @@ def test_marks_are_those_of_the_comparison(full_bench, seeds):
         for seed in (3, 4)
     ]
     summary = replace(summary, runs=(*summary.runs, *(run for run in more if seeds == 5)))
-    model = report_model(summary)
-    for stage, table in model.tables:
+    model = result_from(summary)
+    for stage, table in tables(model):
         for i, about in list(enumerate(table.columns))[2:]:
             comparison = summary.compare(about.metric, stage)
             marks = {row[0].value: row[i].mark for row in table.rows}
@@ -387,7 +388,7 @@ def test_docstring_markup_does_not_reach_the_reader():
 def test_means_are_over_the_same_seeds_for_all(tmp_path, write_run):
     for loss, seed, ece in (("ce", 0, 0.03), ("ce", 1, 0.01), ("ls", 0, 0.02)):
         write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test={"ece": ece})
-    table = report_model(collect(tmp_path)).table("test", ["ece"])
+    table = result_table(result_from(collect(tmp_path)), "test", ["ece"])
     cells = {row[0].value: row[2] for row in table.rows}
     assert (cells["ce"].value, cells["ls"].value) == ("3.00", "2.00")  # not 2.00 and 2.00
     assert (cells["ls"].mark, cells["ce"].mark) == ("", "")

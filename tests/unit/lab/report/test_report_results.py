@@ -6,8 +6,9 @@ import math
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.report.model import report_model
+from fedlas.lab.report.cells import result_table
 from fedlas.lab.report.verdict import table_legend
+from fedlas.lab.results.result import result_from
 from fedlas.lab.runs.collect import collect
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
@@ -69,8 +70,8 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     assert summary.compare("ece").best == "ce"
     for metric in ("o_ece", "u_ece", "debiased_ece2", "confidence_gap"):
         assert summary.compare(metric) is None
-    model = report_model(summary)
-    table = model.table()
+    model = result_from(summary)
+    table = result_table(model)
     assert [row[2].mark for row in table.rows] == ["best", "worse"]
     assert {cell.mark for row in table.rows for cell in row[3:]} == {""}
     assert [c.head for c in table.columns[3:]] == ["O-ECE % ↓", "U-ECE % ↓", "Debiased ECE² → 0"]

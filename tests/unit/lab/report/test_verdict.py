@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fedlas.cli.report import show_bench
-from fedlas.lab.report.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.report.bench_tables import short_bench_table
-from fedlas.lab.report.model import report_model
+from fedlas.lab.report.cells import cell_of, result_table, tables
 from fedlas.lab.report.report import read_report
 from fedlas.lab.report.verdict import answers
+from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
+from fedlas.lab.results.result import result_from
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
 from fedlas.stats import Estimate
@@ -38,14 +39,14 @@ def summary(values, metric="nll"):
 
 
 def texts(summary):
-    return {answer.question: answer.text for answer in answers(report_model(summary))}
+    return {answer.question: answer.text for answer in answers(result_from(summary))}
 
 
 def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
     values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
     assert texts(summary(values)) == {"Lowest NLL": "ce (0.208), beyond chance over 5 seeds."}
     rows = {
-        row[0].value: row[1].mark for row in short_bench_table(report_model(summary(values))).rows
+        row[0].value: row[1].mark for row in short_bench_table(result_from(summary(values))).rows
     }
     assert rows == {"ce": "best", "ls": "worse"}
     assert list(rows) == ["ce", "ls"]  # the lowest NLL first
@@ -55,7 +56,7 @@ def test_from_fewer_seeds_there_is_no_star():
     values = {"ls": [0.30, 0.26, 0.32], "ce": [0.25, 0.26, 0.27]}
     text = texts(summary(values))["Lowest NLL"]
     assert text == "ce (0.260) over 3 seeds; only 5 or more can call one best."
-    assert {row[1].mark for row in short_bench_table(report_model(summary(values))).rows} == {""}
+    assert {row[1].mark for row in short_bench_table(result_from(summary(values))).rows} == {""}
 
 
 @pytest.mark.parametrize(
@@ -184,10 +185,10 @@ def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(
         RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}}
     )
     # results that were published without splits
-    assert report_model(Summary(tmp_path, (run,))).samples == 1000
+    assert result_from(Summary(tmp_path, (run,))).samples == 1000
     np.savez(tmp_path / "splits.npz", train=np.arange(5), val=np.arange(5), test=np.arange(200))
     again = replace(run, folder=RunFolder(tmp_path))
-    assert report_model(Summary(tmp_path, (again,))).samples == 200
+    assert result_from(Summary(tmp_path, (again,))).samples == 200
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
@@ -208,14 +209,14 @@ def test_details_print_every_number(model, capsys, monkeypatch):
     show_bench(model, details=True)
     out = capsys.readouterr().out
     for method in LOSSES:
-        for line in model.cell(method, model.tables[0][1].columns[2]).details:
+        for line in cell_of(model, method, tables(model)[0][1].columns[2]).details:
             assert line in out
     assert "bootstrap interval" in out
 
 
 def test_top5_is_shown_from_ten_classes_up(model):
-    titles = [column.title for column in model.tables[0][1].columns]
+    titles = [column.title for column in tables(model)[0][1].columns]
     assert "Top-5 accuracy" in titles
     model.__dict__["classes"] = 9
-    assert "Top-5 accuracy" not in [column.title for column in model.table().columns]
+    assert "Top-5 accuracy" not in [column.title for column in result_table(model).columns]
     del model.__dict__["classes"]

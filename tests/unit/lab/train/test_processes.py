@@ -15,6 +15,7 @@ from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train.checkpoint import load_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.lab.train.job import TrainingJob
+from fedlas.lab.train.layers import freeze
 from fedlas.lab.train.loop import fit
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
@@ -42,6 +43,16 @@ def objective(loss="fedlas"):
     return Objective(transformer(), LOSSES.build(loss, num_classes=3))
 
 
+def tuned():
+    """An objective whose first layer rests, as in fine-tuning."""
+    module = objective()
+    freeze(module.model, ["conv_proj"])
+    return module
+
+
+TUNED = {"probe_epochs": 1, "frozen": ["conv_proj"], "layer_decay": 0.5}
+
+
 def parts():
     splits = split(
         load_dataset("synthetic", num_train=80, num_test=10, num_classes=3), seed=0, val_size=20
@@ -51,6 +62,7 @@ def parts():
 
 def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **config):
     splits, normalization = parts()
+    frozen, decay = config.pop("frozen", ()), config.pop("layer_decay", None)
     rank, ranks = (
         (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     )
@@ -69,11 +81,12 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
             Batches(splits.val, batch_size=20, **normalization),
             folder=folder,
             config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **FIXED | config),
-            optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
+            optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5, layer_decay=decay),
             schedule=ScheduleConfig(name="constant"),
             identity={},
             accelerator=accelerator or new_accelerator(),
             hooks=monitors(module.criterion),
+            frozen=frozen,
         )
     )
 
@@ -99,6 +112,7 @@ def worker(rank, folder):
     train(objective(), folder / "cut", optimizer="adamw", epochs=1, accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", accelerator=accelerator)
     train(objective(), folder / "moved", epochs=1, accelerator=accelerator)
+    train(tuned(), folder / "tuned", accelerator=accelerator, **TUNED)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +146,17 @@ def test_two_processes_equal_one(folder, tmp_path, loss):
     for number, values in a["optimizer"]["state"].items():
         close(values, b["optimizer"]["state"][number])
     torch.testing.assert_close(torch.load(folder / f"{loss}.pt"), logits(one), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.system
+def test_fine_tuning_in_two_processes_equals_one(folder, tmp_path):
+    """Which gradients the processes exchange changes after the probe; frozen weights stay as they were."""
+    one = tuned()
+    start = one.model.conv_proj.weight.clone()
+    train(one, tmp_path, **TUNED)
+    two = state(folder / "tuned")["objective"]
+    close(state(tmp_path)["objective"], two)
+    assert torch.equal(two["model.conv_proj.weight"], start)
 
 
 @pytest.mark.system

@@ -18,7 +18,7 @@ from fedlas._core.registry import Registry
 from fedlas._core.terminal import is_main_process
 from fedlas.lab.data.disk import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.report.after_calibrators import AUTO, after_calibrators
+from fedlas.lab.results.after_calibrators import AUTO, after_calibrators
 from fedlas.lab.runs.begin import BusyError
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.execute import execute

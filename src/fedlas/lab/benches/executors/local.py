@@ -22,6 +22,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.files import no_device, refuse_links, write_json
+from fedlas._core.text import number_of
 from fedlas.lab.benches.executors.base import (
     EXECUTORS,
     Events,
@@ -33,7 +34,6 @@ from fedlas.lab.benches.executors.base import (
     failed,
     finish,
 )  # fmt: skip
-from fedlas.lab.report.verdict import number_of
 from fedlas.lab.runs.train import available_cores, limited_to
 
 _SIGNALS = [

@@ -11,7 +11,7 @@ from fedlas.errors import InputError
 from fedlas.lab.benches.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.model import report_model
+from fedlas.lab.report.cells import result_table
 from fedlas.lab.report.report import read_report, write_report
 from fedlas.lab.report.verdict import (
     answers,
@@ -20,6 +20,7 @@ from fedlas.lab.report.verdict import (
     table_legend,
     what_was_run,
 )
+from fedlas.lab.results.result import result_from
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -55,7 +56,7 @@ def summary(bench):
 def rows(summary, stage="test", metric="nll"):
     return {
         name.value: (int(n.value), cell)
-        for name, n, cell in report_model(summary).table(stage, [metric]).rows
+        for name, n, cell in result_table(result_from(summary), stage, [metric]).rows
     }
 
 
@@ -84,15 +85,15 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
         "",
     )
     assert (
-        spread_note(report_model(summary))
+        spread_note(result_from(summary))
         == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
     )
 
 
 def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypatch):
-    for room in ("model", "verdict"):
-        monkeypatch.setattr(f"fedlas.lab.report.{room}.FEWEST_SEEDS", 3)
-    model = report_model(summary)
+    for room in ("report.cells", "report.verdict"):
+        monkeypatch.setattr(f"fedlas.lab.{room}.FEWEST_SEEDS", 3)
+    model = result_from(summary)
     for metric in ("nll", "ece", "accuracy"):
         comparison = summary.compare(metric)
         assert comparison.n == 3
@@ -142,7 +143,7 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     # one method with all seeds: nothing to compare it with
-    assert not table_legend(report_model(summary))
+    assert not table_legend(result_from(summary))
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
@@ -159,7 +160,7 @@ def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
     summary = collect(out)
     assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
     assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
-    assert not missing_notes(report_model(summary))
+    assert not missing_notes(result_from(summary))
     scaled = [summary.compare(metric, "test_calibrated") for metric in ("nll", "ece")]
     assert all(len(comparison.tests) == 2 for comparison in scaled)
 
@@ -217,7 +218,7 @@ def test_alone_in_a_folder(shared, tmp_path):
     assert summary.common_seeds == [0, 1]
     assert summary.compare("nll").n == 2
     assert what_was_run(summary).startswith("2 methods on top of finished runs (")
-    assert not missing_notes(report_model(summary))
+    assert not missing_notes(result_from(summary))
 
 
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
@@ -227,7 +228,7 @@ def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
     assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
     assert rows(summary)["deep-ensemble(ce)"][1].value != "—"
-    (note,) = missing_notes(report_model(summary))
+    (note,) = missing_notes(result_from(summary))
     assert "deep-ensemble(ce)" in note
     assert math.isnan(summary.values("ce", "nll")[1])
 

@@ -1,0 +1,83 @@
+"""What ``fedlas ood`` measured, as a result over losses and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from fedlas.lab.results.result import Result, result_from
+from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
+from fedlas.lab.studies.ood.measure import Chosen, RunResult
+from fedlas.stats import Estimate
+from fedlas.zoo.ood import DETECTION
+
+COMPARED = ("auroc", "fpr95-in")
+"""Metrics by which losses are compared."""
+Row = tuple[str, str]
+"""Score and stage."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Results of runs that differ in loss and seed only.
+
+    Attributes:
+        runs: The runs, by loss and then seed.
+        chosen: Scores and options.
+        replicates: Behind each interval.
+        skipped: Why other folders are not among them, as sentences.
+    """
+
+    runs: Sequence[RunResult]
+    chosen: Chosen
+    replicates: int
+    skipped: Sequence[str] = ()
+
+    @cached_property
+    def result(self) -> Result:
+        """The runs as a result: the other data set, the score and its stage are the stage of the metrics."""
+        runs = []
+        for each in self.runs:
+            measured = {}
+            estimates = {}
+            for row, intervals in each.detected.items():
+                stage = "/".join(row)
+                measured[stage] = {name: i.value for name, i in intervals.items()}
+                estimates[stage] = {
+                    name: Estimate(i.value, i.low, i.high) for name, i in intervals.items()
+                }
+            run = FinishedRun(each.folder, self.title, each.loss, each.seed, measured)
+            runs.append(replace(run, estimates=RunEstimates(estimates)))
+        keys = [(metric, stage) for run in runs for stage in run.measured for metric in COMPARED]
+        higher = {m: bool(DETECTION[m].metadata["higher_is_better"]) for m in COMPARED}
+        return result_from(Summary(Path(), tuple(runs)), keys, higher)
+
+    @property
+    def methods(self) -> list[str]:
+        """Losses."""
+        return self.result.summary.methods
+
+    @property
+    def data(self) -> list[str]:
+        """Labels of the other data sets."""
+        return list(dict.fromkeys(label for run in self.runs for label in run.sets))
+
+    @property
+    def title(self) -> str:
+        """Heading of the report."""
+        return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
+
+    def ranked(self, method: str, data: str) -> list[Row]:
+        """Return scores with the stages at which some run has them, the best by mean AUROC first."""
+        rows = dict.fromkeys(
+            (score, stage) for run in self.runs for _, score, stage in run.detected
+        )
+
+        def auroc(row: Row) -> float:
+            values = self.result.values(method, "auroc", "/".join((data, *row)))
+            return fmean(values) if values else 0.0
+
+        return sorted(rows, key=lambda row: -auroc(row))
