@@ -362,7 +362,9 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
+        return TopLabel(
+            samples.scores, outcome, samples.weights, samples.features, samples.clusters
+        )
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 

@@ -29,8 +29,8 @@ from fedlas.predictions.probabilities import (
 from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
-NO_GROUP = "missing"
-"""Group of the rows without one, where rows without a value are left out."""
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
 
 
 @dataclass(frozen=True)

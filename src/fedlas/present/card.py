@@ -241,7 +241,7 @@ def card(
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
 
     Raises:
-        InputError: If the two are the same or have different numbers of classes, the method cannot be used, or a
+        InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
             number is out of range.
 
     Example:
@@ -264,19 +264,20 @@ def card(
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
-    value: object = method.calibrator if isinstance(method, CalibratedModel) else method
+    value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
     if isinstance(value, str):
         calibration = fit_calibration(value, val)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("method must be a name or fitted", describe(value), fix)
+        raise InputError("calibrator must be a name or fitted", describe(value), fix)
+    names = getattr(test, "classes", None) if classes is None else classes
     return card_of(
         val,
         test,
         calibration,
-        model={"run": name, "classes": list(classes) if classes is not None else None},
+        model={"run": name, "classes": list(names) if names else None},
         data={"name": data, **({"period": period} if period else {})},
         risks=risks,
         replicates=replicates,
