@@ -140,7 +140,8 @@ def _bench(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    options = {"calibrators": args.method, "details": args.details, "title": args.title}
+    names = ("calibrators", "details", "title")
+    options = {name: getattr(args, name) for name in names}
     return bench_group(group, **chosen, executor=executor, **options)
 
 

@@ -280,7 +280,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        choice: Any = self.method
+        choice: Any = self.calibrator
         if isinstance(choice, str):
             calibrator = CALIBRATORS[choice].value()
         elif isinstance(choice, Calibrator):

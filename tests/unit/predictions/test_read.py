@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 
@@ -317,7 +318,7 @@ def fitted(table):
 VERBS = {
     "evaluate": fedlas.evaluate,
     "estimates": lambda table: fedlas.estimates(table, replicates=39),
-    "compare": lambda table: fedlas.compare(table, table, replicates=39),
+    "compare": lambda table: fedlas.compare(table, copy.deepcopy(table), replicates=39),
     "report": lambda table: str(fedlas.report(table, replicates=39)),
     "report on": lambda table: str(
         fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)
