@@ -189,7 +189,7 @@ def predictions(inputs: list[Any], target: Array, train: int) -> Iterator[tuple[
             alternate_sign=False,
             n_features=2**15,
         ).transform(inputs)
-        bayes, simple = MultinomialNB(0.1), counts
+        bayes, simple = MultinomialNB(alpha=0.1), counts
         scaled = TfidfTransformer(sublinear_tf=True).fit(counts[:train]).transform(counts)
         dense = TruncatedSVD(64, random_state=0).fit(scaled[:train]).transform(scaled)
     else:

@@ -1,10 +1,13 @@
-"""`auto` with side information in two simulated cases: ``python benchmarks/side_cases.py groups`` or ``warning``.
+"""`auto` with side information, simulated: ``python benchmarks/side_cases.py groups``, ``warning`` or ``drift``.
 
 ``groups``: 19 groups in the validation samples, as one-hot columns, and one that they lack. For each kind of difference
 (offsets, factors, both, none) the test NLL relative to ``auto`` without groups, over eight draws.
 
 ``warning``: how often the fit warns that features are too good: honest sets, sets that the model was trained on, and
 sets with the label among the features; small networks and forests.
+
+``drift``: a column moves and the labels do not follow: NLL relative to ``auto`` without features, with the gate on the
+distance over all directions alone, and with the one on each column and direction too.
 """
 
 import sys
@@ -95,5 +98,47 @@ def warning(sets=80):
         print(f"{name}: {sum(each)} of {len(each)} fits warn")
 
 
+def sensors(samples, columns, kind, seed):
+    """Two classes whose log-odds depend on the first of normal or heavy-tailed columns, or on a difference."""
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(samples, columns, generator=random, dtype=torch.float64)
+    logits = 2 * torch.randn(samples, 2, generator=random, dtype=torch.float64)
+    logits -= logits.mean(dim=1, keepdim=True)
+    effect = 1.5 * features[:, 1 if kind == "pair" else 0]
+    if kind == "pair":
+        features[:, 1] = features[:, 0] + 0.3 * features[:, 1]
+    if kind == "heavy":
+        features[:, 1:] = features[:, 1:] ** 3
+    probability = (logits[:, 1] - logits[:, 0] + effect).sigmoid()
+    target = torch.bernoulli(probability, generator=random).long()
+    return Predictions(1.5 * logits, target, features=features)
+
+
+def drift():
+    for kind in ("heavy", "normal", "pair"):
+        for columns in (5, 20, 100):
+            for samples in (500, 2000):
+                val, test = sensors(samples, columns, kind, 1), sensors(2000, columns, kind, 2)
+                ours = AutoCalibration().fit(val)
+                alone = negative_log_likelihood(
+                    AutoCalibration(features=False).fit(val).transform(test)
+                )
+                ranges = ours.map.side.ranges
+                lines = []
+                for shift in (0, 2, 4, 8):
+                    moved = test.features.clone()
+                    moved[:, 0] += shift * val.features[:, 0].std()
+                    live = Predictions(test.logits, test.target, features=moved)
+                    both = []
+                    for gate in (None, ranges):
+                        ours.map.side.ranges = gate
+                        loss = negative_log_likelihood(ours.transform(live))
+                        both.append(f"{100 * (loss / alone - 1):+.1f}")
+                    lines.append(f"{shift} sd {both[0]} -> {both[1]} %")
+                print(
+                    f"{kind} {columns} columns, {samples} samples: {', '.join(lines)}", flush=True
+                )
+
+
 if __name__ == "__main__":
-    {"groups": groups, "warning": warning}[sys.argv[1]]()
+    {"groups": groups, "warning": warning, "drift": drift}[sys.argv[1]]()

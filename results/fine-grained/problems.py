@@ -1,8 +1,10 @@
-"""Problems of fine-tuning from CIFAR-100: ``python problems.py CIFAR100.npz FOLDER``.
+"""Problems of fine-tuning: ``python problems.py CIFAR100.npz resnet20-cifar10.safetensors FOLDER``.
 
-Writes ``FOLDER/SUPERCLASS.npz`` for each of the 20 superclasses (five classes that look alike; 200 images a class to
-train and validate on, 400 to test on) and ``FOLDER/all.npz`` (100 classes; 100 images a class to train and validate on,
-the first 40 test images a class). The published networks of CIFAR-10 have seen none of them.
+A published network of CIFAR-10 is frozen up to its last stage. Since what is frozen says the same in every epoch, its
+output is computed once: ``FOLDER/PROBLEM.npz`` holds maps of 16 x 16 with 32 channels in place of images, and
+``FOLDER/last-stage.safetensors`` the weights of the stage and head that are trained. Problems are the 20 superclasses
+of CIFAR-100, each of five classes that look alike (200 images a class to draw training and validation from, 400 to test
+on), and ``all``, its 100 classes (10 images a class to draw from, 40 to test on). The network has seen none of them.
 """
 
 import sys
@@ -10,6 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import relu
+
+from fedlas.lab.models import build_model
+from fedlas.lab.models.weights import load_weights
 
 SUPERCLASSES = {
     "aquatic-mammals": "beaver dolphin otter seal whale",
@@ -33,46 +41,54 @@ SUPERCLASSES = {
     "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
     "vehicles-2": "lawn_mower rocket streetcar tank tractor",
 }
-POOL, ALL_POOL, ALL_TEST = 200, 100, 40
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of the published network
+
+cifar, weights, folder = map(Path, sys.argv[1:])
+network = build_model("resnet20", num_classes=10, in_channels=3)
+load_weights(network, weights)
+network.eval()
 
 
-def write(
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    classes: Sequence[int],
-    pool: int,
-    test: int,
-    names: list[str],
-    *,
-    add_unused: bool,
-) -> None:
-    """Write the images of ``classes``: the first ``pool`` training images of each, ``test`` test images of each."""
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "test": []}
+@torch.inference_mode()
+def maps_of(images: np.ndarray) -> np.ndarray:
+    """Return what the frozen part makes of uint8 images ``(N, 32, 32, 3)``: float16 ``(N, 16, 16, 32)``."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    maps = []
+    for chunk in torch.from_numpy(images).movedim(-1, 1).split(100):
+        stem = relu(network.bn1(network.conv1((chunk / 255 - mean) / std)))
+        maps.append(network.stages[1](network.stages[0](stem)).movedim(1, -1).half())
+    return torch.cat(maps).numpy()
+
+
+def write(name: str, classes: Sequence[int], *, pool: int, tested: int, unused: int) -> None:
+    """Write a problem: of each class ``pool`` training images; to test on, ``tested`` and ``unused`` of training."""
+    parts: dict[str, list[tuple[np.ndarray, int]]] = {"train": [], "test": []}
     for label, number in enumerate(classes):
-        of_class = {key: np.flatnonzero(arrays[f"{key}_target"] == number) for key in parts}
-        train, unused = np.split(of_class["train"], [pool])
-        chosen = [("train", "train", train), ("test", "test", of_class["test"][:test])]
-        chosen += [("test", "train", unused)] if add_unused else []
-        for part, source, rows in chosen:
-            labels = np.full(len(rows), label, dtype=np.int64)
-            parts[part].append((arrays[f"{source}_images"][rows], labels))
-    content = {}
-    for part, pairs in parts.items():
-        images, target = map(np.concatenate, zip(*pairs, strict=True))
-        content |= {f"{part}_images": images, f"{part}_target": target}
-    np.savez(path, classes=np.array([names[number] for number in classes]), **content)
+        train, test = (np.flatnonzero(targets == number) for targets in (train_target, test_target))
+        parts["train"].append((train_images[train[:pool]], label))
+        parts["test"].append((test_images[test[:tested]], label))
+        parts["test"].append((train_images[train[pool : pool + unused]], label))
+    content = {"classes": names[list(classes)]}
+    for part, groups in parts.items():
+        content[f"{part}_images"] = maps_of(np.concatenate([images for images, _ in groups]))
+        content[f"{part}_target"] = np.repeat(
+            [label for _, label in groups], [len(images) for images, _ in groups]
+        )
+    np.savez(folder / f"{name}.npz", **content)
 
 
-with np.load(sys.argv[1]) as archive:
-    arrays = {
-        f"{part}_{kind}": archive[f"{part}_{kind}"]
-        for part in ("train", "test")
-        for kind in ("images", "target")
-    }
-    names = archive["classes"].tolist()
-folder = Path(sys.argv[2])
+with np.load(cifar) as archive:
+    train_images, train_target = archive["train_images"], archive["train_target"]
+    test_images, test_target = archive["test_images"], archive["test_target"]
+    names = archive["classes"]
 folder.mkdir(parents=True, exist_ok=True)
+state = {
+    key: value.contiguous()
+    for key, value in network.state_dict().items()
+    if key.startswith(("stages.2.", "fc."))
+}
+save_file(state, folder / "last-stage.safetensors")
 for name, classes in SUPERCLASSES.items():
-    numbers = [names.index(one) for one in classes.split()]
-    write(folder / f"{name}.npz", arrays, numbers, POOL, 100, names, add_unused=True)
-write(folder / "all.npz", arrays, range(100), ALL_POOL, ALL_TEST, names, add_unused=False)
+    numbers = [names.tolist().index(one) for one in classes.split()]
+    write(name, numbers, pool=200, tested=100, unused=300)
+write("all", range(100), pool=10, tested=40, unused=0)

@@ -34,8 +34,9 @@ ABC = {"p_a": [0.7, 0.1, 0.1], "p_b": [0.2, 0.8, 0.1], "p_c": [0.1, 0.1, 0.8]}
                                   probs=["class1", "class10", "class2"], target="y"), "1, 10, 2.*sorted as text"),
         # Functions.
         (lambda: fedlas.evaluate(PREDICTIONS, ["ece"]), r"estimates\(predictions, metrics=\['ece'\]\)"),
-        (lambda: fedlas.evaluate(LOGITS, TARGET), r"fedlas\.Predictions\(logits, target\)"),
-        (lambda: fedlas.report(LOGITS, TARGET), r"report: labels must be part.*fedlas\.Predictions\(logits, target\)"),
+        (lambda: fedlas.report(PREDICTIONS, TARGET),
+         r"labels must be part.*fedlas\.Predictions\(logits, target\)"),
+        (lambda: fedlas.report(PREDICTIONS, probs="p_*"), "probs= must name columns of a table"),
         (lambda: fedlas.calibrate(nn.Linear(4, 3), LOADER, TemperatureScaling), r"Pass TemperatureScaling\(\)"),
         (lambda: fedlas.calibrate(nn.Linear, LOADER), r"Pass an instance, Linear\(\.\.\.\)"),
         (lambda: fedlas.evaluate(fedlas.Predictions), r"fedlas\.Predictions\(logits, target\)"),

@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -41,7 +42,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
 
     Note:
         A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
-        it, and :func:`remove_parts` removes it.
+        it; the next writer of the same path removes it, and :func:`remove_parts` all of a folder.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -56,10 +57,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         raise not_writable(path, error) from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
-        handle = os.open(
-            temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-        )
+        _remove_stale(path)
+        temporary, handle = _locked_part(path)
     except OSError as error:
         raise not_writable(path.parent, error) from error
     # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
@@ -79,6 +78,42 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     return path
 
 
+def _locked_part(path: Path) -> tuple[Path, int]:
+    """Return a new temporary file next to ``path`` and its handle, locked as long as this process writes."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
+        handle = os.open(temporary, flags, 0o666)
+        _lock(handle)
+        if os.path.lexists(temporary):
+            return temporary, handle
+        os.close(handle)  # another writer took it for a stale one before it was locked
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose writers were killed: nobody holds their locks."""
+    for name in os.listdir(path.parent):  # noqa: PTH208 - names are all that is needed
+        if name.startswith(f".{path.name}.") and _PART.fullmatch(name):
+            with suppress(OSError):
+                handle = os.open(path.parent / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+                try:
+                    if _lock(handle):
+                        remove(path.parent / name, inside=path.parent)
+                finally:
+                    os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Return whether this process has the lock of a file now; False where the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 class _RawFile(io.FileIO):
     """A file that keeps its write error, since torch.save replaces that error by one about its archive."""
 
@@ -90,6 +125,33 @@ class _RawFile(io.FileIO):
         except OSError as error:
             self.error = error
             raise
+
+
+def check_output(option: str, path: Path | None, read: Iterable[Path | None]) -> None:
+    """Refuse to write a file that is read, perhaps by another name or through a link.
+
+    Args:
+        option: The option that names the file to write, for the message.
+        path: The file; None where none is written.
+        read: Files that are read; None for those that are not there.
+
+    Raises:
+        InputError: If it is one of them.
+
+    Example:
+        >>> check_output("--out", Path("a.csv"), [Path("./a.csv")])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must be another file; got a.csv. It would replace what is read.
+    """
+    for file in read if path is not None else ():
+        if path is None or file is None:
+            continue
+        if os.path.realpath(path) == os.path.realpath(file) or (
+            os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file)  # noqa: PTH110, PTH121 - no error
+        ):
+            raise InputError(
+                f"{option} must be another file", path, "It would replace what is read."
+            )
 
 
 def check_writable(folder: Path) -> None:

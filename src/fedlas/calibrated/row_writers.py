@@ -10,6 +10,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import IO, Any
 
 import numpy as np
@@ -17,10 +19,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.lines import json_row
-from fedlas.predictions.parquet import Parquet
-from fedlas.predictions.sources import Archive, Joined, open_archive
-from fedlas.predictions.tables import JsonLines
+from fedlas.predictions.tables.json_lines import JsonLines, json_row
+from fedlas.predictions.tables.npz import Archive, open_archive
+from fedlas.predictions.tables.parquet import Parquet
+from fedlas.predictions.tables.table import Joined
 
 _BOM = b"\xef\xbb\xbf"
 _FAMILIES = {".tsv": ".csv", ".ndjson": ".jsonl"}
@@ -46,9 +48,10 @@ def row_writer(
     formats = [_FAMILIES.get(each, each) for each in (first.path.suffix.lower(), suffix)]
     if formats[0] != formats[1] and ".npz" in formats:
         raise InputError(
-            "out= must be an .npz if, and only if, the file that is read is one",
+            "must be an .npz if, and only if, the file that is read is one",
             f"{suffix} for {first.label}",
             "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet.",
+            argument="out",
         )
     with ExitStack() as stack:
         if isinstance(first, Archive):
@@ -199,7 +202,7 @@ class ArrowWriter:
         if isinstance(table, JsonLines):
             objects = [json_row(line, 0, table.label) for line in content]
             return _arrow().Table.from_pylist(objects)
-        numbers = {*self.scores} - table.in_percent
+        numbers = {*self.scores} - table.in_percent  # percent signs stay
         types = {name: "float64" if name in numbers else "string" for name in table.names}
         return table.parsed(b"".join(content), types)
 
@@ -212,9 +215,19 @@ class _JsonWriter(ExitStack):
         self.file = file
 
     def write(self, rows: Any) -> None:
-        """Write some rows; other values than numbers and text become text, such as dates."""
+        """Write some rows; dates, times and exact decimals become text.
+
+        Raises:
+            TypeError: For other values, such as bytes.
+        """
         for row in rows.to_pylist():
-            self.file.write(json.dumps(row, default=str).encode() + b"\n")
+            self.file.write(json.dumps(row, default=_text).encode() + b"\n")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, date | time | timedelta | Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
 
 
 class ArchiveWriter:

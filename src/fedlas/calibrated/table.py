@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, reason, suggestion
+from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
@@ -29,8 +29,10 @@ from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
-from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.table import Table
+from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
 PREFIX = "calibrated_"
@@ -61,6 +63,7 @@ class TableCalibration:
         covariates: Columns that the calibrator reads in addition; None if there are none.
         cross_fitted: Metrics of rows that the fit did not see; None for too few.
         rows: Rows of the fit.
+        units: Units of the columns, which other tables must have too.
         notes: Sentences on the table and the fit.
 
     Example:
@@ -79,15 +82,14 @@ class TableCalibration:
     cross_fitted: CrossFit | None = None
     rows: int = 0
     notes: tuple[str, ...] = ()
+    units: Units = field(default_factory=Units)
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(
-        cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto"
-    ) -> Self:
+    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -100,7 +102,13 @@ class TableCalibration:
             raise InputError(
                 "the rows must have labels",
                 "no column of them",
-                "Name the column of the labels: target='y', or correct='ok' for confidences.",
+                (
+                    "Name the column of the labels: ",
+                    Argument("target", "y"),
+                    ", or ",
+                    Argument("correct", "ok"),
+                    " for confidences.",
+                ),
             )
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
@@ -127,6 +135,7 @@ class TableCalibration:
             cross_fitted,
             val.num_samples,
             (*reader.notes(), *doubts),
+            reader.units.as_fit(),
         )
 
     @property
@@ -154,16 +163,29 @@ class TableCalibration:
         Returns:
             A frame of the same kind.
 
+        Warns:
+            CalibrationWarning: If unusually many rows have covariates unlike those of the fit.
+
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
                 column are named.
         """
         reader = live_reader(self, Frame(columns_of_arrow(frame)))
-        parts = [calibrated_columns(self, each, reader.label) for each in live_samples(reader)]
+        edge = self.edge_count()
+        parts = []
+        for samples in live_samples(reader):
+            edge.add(samples.features)
+            parts.append(calibrated_columns(self, samples, reader.label))
         if not parts:
             raise InputError("there must be at least one row", "none", "Check the frame.")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        for note in edge.notes():
+            warn_user(note)
         return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
+
+    def edge_count(self) -> EdgeCount:
+        """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
+        return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
 
     def save(self, path: str | Path) -> Path:
         """Write the calibration as JSON, atomically, and return the path.
@@ -188,6 +210,7 @@ class TableCalibration:
             "in_lists": self.in_lists,
             "covariates": None if self.covariates is None else self.covariates.plain(),
             "adds": list(self.added),
+            "units": self.units.plain(),
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
             "notes": list(self.notes),
@@ -238,10 +261,11 @@ class TableCalibration:
             None if cross_fitted is None else CrossFit.read(cross_fitted),
             int(content["rows"]),
             notes,
+            Units.read(content["units"]),
         )
 
 
-def live_reader(calibration: TableCalibration, source: TableSource) -> TableReader:
+def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
     """Return a reader of the same columns of another table, found by their names.
 
     Raises:
@@ -287,14 +311,8 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
         else list(calibration.scores)
     )
     live = replace(live, **{calibration.columns.kind or "logits": named})
-    return TableReader(source, live, copy.deepcopy(calibration.covariates) or Covariates())
-
-
-_OF_THE_FIT = re.compile(
-    r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or |pass percent=True, or "
-    r"| Pass normalize=True[^.]*\."
-)
-"""Advice that a table to apply a calibration to cannot follow: its rows stay, and are read as those of the fit."""
+    covariates = copy.deepcopy(calibration.covariates) or Covariates()
+    return TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
 
 
 def live_samples(reader: TableReader) -> Iterator[Samples]:
@@ -302,9 +320,8 @@ def live_samples(reader: TableReader) -> Iterator[Samples]:
     try:
         yield from reader.samples()
     except InputError as error:
-        expected, got, fix = error.parts
-        fix = _OF_THE_FIT.sub("", fix).replace("name them by logits=", "fit and apply one kind")
-        error.parts = (expected, got, fix[:1].upper() + fix[1:])
+        # The rows stay, and are read as those of the fit.
+        error.without(*(field.name for field in fields(Columns)))
         raise
 
 
@@ -345,7 +362,9 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
+        return TopLabel(
+            samples.scores, outcome, samples.weights, samples.features, samples.clusters
+        )
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 
@@ -353,9 +372,9 @@ def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
     """Refuse probabilities that are named as logits."""
     if columns.kind == "logits" and are_probabilities(samples.scores):
         raise InputError(
-            "columns of logits= must hold logits",
+            "columns of logits must hold logits",
             f"probabilities in {label}",
-            "Fit and apply one kind: name probabilities by probs=, or write logits.",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
         )
 
 

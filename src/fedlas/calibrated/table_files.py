@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,8 +33,8 @@ from fedlas.predictions import Columns
 from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source, paths_of
-from fedlas.predictions.sources import Joined
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.table import Joined
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
@@ -52,11 +52,13 @@ class Applied:
         rows: Rows in the table.
         columns: Columns that were added.
         notes: Sentences on how the table was read.
+        edge: Counts of rows with covariates unlike those of the fit, see :class:`EdgeCount`.
     """
 
     rows: int
     columns: tuple[str, ...]
     notes: tuple[str, ...]
+    edge: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -133,6 +135,7 @@ def _place(out: Path | None, write: Callable[[IO[bytes]], None]) -> None:
 
 def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str) -> Applied:
     reader = live_reader(calibration, table)
+    edge = calibration.edge_count()
     rows = 0
     writing: Future[None] | None = None
     added = row_writer(table, file, suffix, calibration.added, calibration.scores)
@@ -142,6 +145,7 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
             if writing is not None:
                 writing.result()
             rows += len(samples.scores)
+            edge.add(samples.features)
             # The next chunk may be another file's before this one is written.
             source = table.current
             part = getattr(source, "rows", None)
@@ -151,7 +155,7 @@ def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix
                 "there must be at least one row", f"none in {table.label}", "Check the file."
             )
         writing.result()
-    return Applied(rows, calibration.added, reader.notes())
+    return Applied(rows, calibration.added, (*reader.notes(), *edge.notes()), edge.plain())
 
 
 def apply_to_logs(

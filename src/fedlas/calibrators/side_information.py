@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.folds import canonical_order, evenly
 from fedlas.calibrators._fit.minimize import minimize_all
@@ -16,6 +17,7 @@ from fedlas.calibrators._fit.side_maps import (
     KernelBasis,
     LinearBasis,
     Offsets,
+    Ranges,
     ResidualProblem,
     ResidualStack,
     SideInformation,
@@ -23,7 +25,7 @@ from fedlas.calibrators._fit.side_maps import (
     sample_signs,
     squared_distances,
 )
-from fedlas.calibrators._fit.state import doubles, ones
+from fedlas.calibrators._fit.state import doubles, ones, zeros
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""
@@ -156,9 +158,15 @@ def fit_side_information(
             for a, u, c in zip(*parts, strict=True)
         ]
     gate = fitted_gate(directions, linear.split, weights)
+    ranges = fitted_ranges(samples, linear, directions)
     return [
         SideInformation(
-            linear, each, gate, kernel, **{name: stack[part] for name, stack in stacks.items()}
+            linear,
+            each,
+            gate,
+            kernel,
+            **{name: stack[part] for name, stack in stacks.items()},
+            ranges=ranges,
         )
         for part, each in enumerate(offsets)
     ]
@@ -325,14 +333,58 @@ def fitted_offsets(
 
 def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:
     """Return the gate that lets nearly all validation samples pass, and rows of any group."""
-    total = weights.sum()
-    spread = weights @ directions.square() / total
-    most = min(split, max(1.0, float(total) / _SAMPLES_A_DIRECTION))
-    measured = torch.arange(len(spread), device="cpu") < most
+    spread = weights @ directions.square() / weights.sum()
+    measured = torch.arange(len(spread), device="cpu") < _measured(split, weights)
     typical = spread[:split].mean() if split else spread.mean()
     precision = torch.where(measured, 1 / (spread + _SHRINKAGE * typical).clamp(min=1e-300), 0.0)
-    distance = directions.square() @ precision
+    edge = _edge(directions.square() @ precision, weights)
+    return Gate(precision=precision, edge=edge.clamp(min=1e-12), trust=doubles(_TRUST))
+
+
+def fitted_ranges(samples: Samples, linear: LinearBasis, directions: Tensor) -> Ranges:
+    """Return ranges of columns and directions that nearly all samples lie in.
+
+    Each range reaches as far as the farthest sample. All are then scaled together, so that nearly all samples that a
+    part leaves out lie in the ranges of that part: the farthest samples alone would be too narrow for new ones of many
+    columns, and far too wide for few.
+    """
+    thin = slice(None, None, max(1, len(directions) // _COVARIANCE_ROWS))
+    weights = samples.parts[:, thin]
+    count = max(1, int(_measured(linear.split, samples.parts[0])))
+    numbers = directions[thin, : min(count, linear.split)]
+    varies = (linear.rotation[:, : linear.split] != 0).any(dim=1)
+    deviations = (samples.features[thin] - linear.mean)[:, varies]
+    values = torch.cat([deviations, numbers], dim=1).abs()
+    if not values.shape[1]:
+        return Ranges(columns=0 * linear.mean, directions=0 * linear.center)
+
+    # A column that hardly varies has little weight: as far as others vary is not far.
+    spread = weights[0] @ directions[thin, : linear.split].square() / weights[0].sum()
+    narrow = (_SHRINKAGE * spread.mean()).sqrt().expand(numbers.shape[1])
+    least = torch.cat([linear.scale[varies], narrow]).clamp(min=1e-150)
+    farthest = zeros(len(values))
+    left_out = zeros(len(values))
+    for part in weights[1:]:
+        outside = (part == 0) & (weights[0] > 0)
+        if bool((part > 0).any()):
+            reach = values[part > 0].amax(dim=0).maximum(least)
+            farthest[outside] = (values[outside] / reach).amax(dim=1)
+            left_out[outside] = weights[0][outside]
+    edge = _edge(farthest, left_out).clamp(min=1e-3) if bool(left_out.any()) else ones(())
+    inverse = 1 / (edge * values[weights[0] > 0].amax(dim=0).maximum(least))
+    columns = 0 * linear.mean
+    columns[varies] = inverse[: int(varies.sum())]
+    rest = len(linear.center) - numbers.shape[1]
+    return Ranges(columns=columns, directions=pad(inverse[int(varies.sum()) :], (0, rest)))
+
+
+def _measured(split: int, weights: Tensor) -> float:
+    """Return how many directions have enough samples to measure distances in."""
+    return min(split, max(1.0, float(weights.sum()) / _SAMPLES_A_DIRECTION))
+
+
+def _edge(distance: Tensor, weights: Tensor) -> Tensor:
+    """Return the distance ``()`` that the gate lets pass: that of nearly all of the weight."""
     ordered, order = distance.sort()
-    share = weights[order].cumsum(0) / total
-    edge = ordered[(share < _INSIDE).sum()].clamp(min=1e-12)
-    return Gate(precision=precision, edge=edge, trust=doubles(_TRUST))
+    share = weights[order].cumsum(0) / weights.sum()
+    return ordered[(share < _INSIDE).sum()]

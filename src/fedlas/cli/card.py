@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
 from fedlas.calibrated.model import of_classes
@@ -90,6 +91,7 @@ def _card(args: argparse.Namespace) -> int:
     elif out is None:  # next to the model, if there is one
         out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     check_card_place(out)
+    check_output("--out", out, places)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import fedlas
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_choice
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.calibrators import Calibrator, MultiLabelCalibration, TemperatureScaling
@@ -73,6 +74,7 @@ def _export(args: argparse.Namespace) -> int:
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
     if out.suffix.lower() != suffix:
         raise InputError(f"--out must end in {suffix} for {form}", out, "Name such a file.")
+    check_output("--out", out, (args.place, args.inputs))
     if is_run:
         return _export_run(args, out)
     return (

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -66,6 +67,8 @@ def add_monitor(add: AddSubcommand) -> None:
 
 def _monitor(args: argparse.Namespace) -> int:
     check_page_options(args, "--page")
+    check_output("--page", args.page, (*args.files, args.card, args.state))
+    check_output("--state", args.state, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     watcher = monitor(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
+from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
@@ -56,6 +57,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
+    check_output("--out", out, map(Path, args.files))
     calibration = calibrate_table(args.files, args.method, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
@@ -144,11 +146,12 @@ def _place_of_table(
 ) -> Path:
     """Return the file to write, which is none that is read."""
     if args.out is None and STANDARD not in args.files:
-        return files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+        out = files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+        check_output("--out (by default FILE.calibrated)", out, (*files, args.calibration))
+        return out
     if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
-    if args.out.resolve() in [path.resolve() for path in (*files, args.calibration)]:
-        raise InputError("--out must be another file", args.out, "It would replace what is read.")
+    check_output("--out", args.out, (*files, args.calibration))
     if args.out.suffix.lower() not in suffixes:
         raise InputError(
             f"--out must end in {', '.join(suffixes)}",

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics.metric import METRICS, Metric, called, lacks, new_statistic, value_of
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
 from fedlas.predictions import TopLabel
-from fedlas.predictions.arguments import labels_apart
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
+from fedlas.predictions.two_arrays import predictions_of_arrays
 
 
-def evaluate(
-    predictions: AnyPredictions | PredictionTable, target: object = None, *, num_bins: int = 15
-) -> dict[str, float]:
+def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
     """Compute every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``, which decides only some of the metrics;
             with ``label_probs`` the true calibration error is added, and with ``weights`` every sample counts by its
-            weight.
-        target: None: labels belong to the predictions, and an error says how to pass them.
+            weight. Or the first of two arrays, in either order: labels ``(N,)``, and probabilities or logits
+            ``(N, C)``, of two classes also ``(N,)`` for class 1.
+        target: The second of two arrays.
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
@@ -31,8 +31,8 @@ def evaluate(
         the debiased square, which can be below 0. Each equals what its own function returns.
 
     Raises:
-        InputError: If ``predictions`` are no :class:`Predictions`, or have weights and a registered metric knows of
-            none, or ``num_bins`` is not a count.
+        InputError: If ``predictions`` are no :class:`Predictions`, two arrays do not show which one holds the labels,
+            weights are there that a registered metric knows nothing of, or ``num_bins`` is not a count.
 
     Note:
         Memory in addition to the logits: two chunks of at most 4 MiB, five bytes a sample while the logits are read and
@@ -45,18 +45,21 @@ def evaluate(
         >>> scores = evaluate(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         >>> scores["accuracy"], round(scores["ece"], 3)
         (0.5, 0.425)
+        >>> evaluate([1, 0, 0, 1], [0.9, 0.2, 0.6, 0.8])["accuracy"]  # y_true, y_prob
+        0.75
     """
-    if isinstance(target, str) or (
+    names_metrics = isinstance(target, str) or (
         isinstance(target, list | tuple) and target and isinstance(target[0], str)
-    ):
-        names = [target] if isinstance(target, str) else list(target)
+    )
+    if names_metrics and isinstance(predictions, AnyPredictions | PredictionTable):
+        names = [target] if isinstance(target, str) else list(target)  # type: ignore[call-overload]
         raise InputError(
             "it computes every default metric",
             f"the names {', '.join(names)}",
             f"For some, call fedlas.estimates(predictions, metrics={names}), or take them from the result.",
         )
     if target is not None:
-        raise labels_apart(predictions)
+        predictions = predictions_of_arrays(predictions, target)
     predictions = check_measurable(predictions)
     check_count("num_bins", num_bins)
     return values_of(predictions, default_metrics(predictions), num_bins)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import Argument, InputError, Text, describe
 from fedlas._core.text import shortened
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
 
-_FIX = "Fill it in or remove the row, or pass drop_missing=True."
+_FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
@@ -44,12 +44,14 @@ class TableChunk:
         numbers: Columns of numbers by name: ``(n,)``, or ``(n, C)`` of a column of lists; NaN for a missing one.
         values: Values of other columns by name, ``n`` of each.
         file: Name of the file, for messages.
+        percent: Whether numbers have percent signs, by column; columns without any number have no entry.
     """
 
     rows: NDArray[np.int64]
     numbers: Mapping[str, NDArray[np.floating[Any]]]
     values: Mapping[str, Values]
     file: str
+    percent: Mapping[str, bool] = field(default_factory=dict)
 
     def complete(self, *, optional: Collection[str | None]) -> tuple[TableChunk, Counter[str]]:
         """Return the rows without missing values, and how many rows lack one in each column but ``optional`` ones."""
@@ -188,7 +190,17 @@ class TableChunk:
                 raise InputError(
                     f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect",
                     f"{shortened(repr(value), 60) if text else 'none'} in {place}",
-                    _FIX if not text else "Name columns of labels by predicted= and target=.",
+                    _FIX
+                    if not text
+                    else [
+                        "correct it",
+                        (
+                            "name columns of labels by ",
+                            Argument("predicted"),
+                            " and ",
+                            Argument("target"),
+                        ),
+                    ],
                 )
             return word in _RIGHT
 
@@ -281,7 +293,7 @@ class Labels:
         self.by_name = by_name
         return number
 
-    def _fix(self, text: str) -> str:
+    def _fix(self, text: str) -> Text:
         """Return the remedy for a label that names no class, by its looks."""
         alike = [name for name in self.names if name.casefold() == text.casefold()]
         if alike:
@@ -289,12 +301,13 @@ class Labels:
         if self.positions and text == str(len(self.positions)):
             names = ",".join(str(number) for number in range(1, min(len(self.positions), 12) + 1))
             dots = ",..." if len(self.positions) > 12 else ""
-            return (
-                f"If they count from 1, subtract 1, or name the classes: classes='{names}{dots}'."
-            )
+            classes = Argument("classes", f"{names}{dots}")
+            return ("If they count from 1, subtract 1, or name the classes: ", classes, ".")
         if not self.names and len(self.positions) == 2:
-            return f"Name both classes, the one that the column is about last: classes='OTHER,{shortened(text, 60)}'."
-        return "Name the classes in the order of the columns by classes=, or correct the label."
+            classes = Argument("classes", f"OTHER,{shortened(text, 60)}")
+            return ("Name both classes, the one that the column is about last: ", classes, ".")
+        by = Argument("classes")
+        return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
 def cell_text(value: Any) -> str:
@@ -371,3 +384,32 @@ def number_in(text: str | None, decimal_point: str) -> float | None:
     with suppress(ValueError):
         return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
+
+
+def percent_signs(texts: Sequence[Any], name: str, file: str, first: int) -> bool | None:
+    """Return whether the texts of a column of numbers end with percent signs; None without any text.
+
+    Raises:
+        InputError: If some do and others do not; the row of one of them is named.
+    """
+    signs = [
+        text.rstrip().endswith("%")
+        if isinstance(text, str)
+        else False
+        if text is not None
+        else None
+        for text in texts
+        if text not in ("", *MISSING)
+    ]
+    if {True, False} <= {*signs}:
+        row = next(
+            first + row
+            for row, text in enumerate(texts)
+            if text not in (None, "", *MISSING) and not str(text).rstrip().endswith("%")
+        )
+        raise InputError(
+            f"all numbers of column {name!r} must have percent signs, or none",
+            f"none in row {row} of {file}",
+            "Write all rows in one unit.",
+        )
+    return next((sign for sign in signs if sign is not None), None)

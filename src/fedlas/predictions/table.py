@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
@@ -15,20 +15,22 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    SUM_TOLERANCE,
+    TABLE_FIXES,
+    Probabilities,
+    logarithm,
+)
+from fedlas.predictions.tables.table import Table
+from fedlas.predictions.units import Units
 
-NO_GROUP = "missing"
-"""Group of the rows without one, where rows without a value are left out."""
-_FIXES = {
-    "logits": "name them by logits=.",
-    "percent": "pass percent=True, or divide by 100.",
-    "normalize": "Pass normalize=True to divide each row by its sum.",
-}
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class TableReader:
         source: The table.
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
+        units: Units that the columns must have, those of a fit; None learns them.
 
     Raises:
         InputError: If a column does not exist.
@@ -126,7 +129,11 @@ class TableReader:
     """
 
     def __init__(
-        self, source: TableSource, columns: Columns, covariates: Covariates | None = None
+        self,
+        source: Table,
+        columns: Columns,
+        covariates: Covariates | None = None,
+        units: Units | None = None,
     ) -> None:
         self.columns = columns
         self._source = source
@@ -152,11 +159,12 @@ class TableReader:
         self._num_classes = 0
         self._is_probs = columns.kind == "probs"
         self._probs, self._votes = (
-            Probabilities(normalize=columns.normalize, fixes=_FIXES, file=source.label)
+            Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
             for _ in range(2)
         )
-        self._percent = bool(source.in_percent.intersection(self._names.scores))
-        self._scale = 0.01 if columns.percent and not self._percent else 1.0
+        self.units = Units() if units is None else units
+        """Units of the columns, known once rows have been read."""
+        self.units.check_decimal(source.decimal_mark, source.label)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -216,6 +224,7 @@ class TableReader:
             if not len(chunk.rows):
                 continue
             self._rows += len(chunk.rows)
+            self._add_units(chunk, more.numbers)
             is_top = columns.kind == "confidence"
             read, outcome, labels = (
                 self._top_label(chunk, confidence) if is_top else self._all(chunk)
@@ -234,6 +243,7 @@ class TableReader:
                 more.features(chunk) if more.columns else None,
                 None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
+        self.units.finish(self.label)
         self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
 
@@ -250,7 +260,7 @@ class TableReader:
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
         lines += [*self.answers.notes(), *self._agreement.notes()]
-        if self._percent:
+        if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
             kind = "probability" if self._is_probs else "logit"
@@ -269,7 +279,25 @@ class TableReader:
                 )
             lines.append(f"{text}.")
         lines += self.covariates.notes() if self.covariates is not None else []
+        lines += self.units.notes()
         return tuple(lines)
+
+    @property
+    def _has_signs(self) -> bool:
+        return any(self.units.percent.get(name) for name in self._names.scores)
+
+    def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
+        """Learn or compare the units of some rows; logits and covariates have a range."""
+        logits = self._names.scores if self.columns.kind == "logits" else ()
+        self.units.add(chunk, (*logits, *covariates))
+
+    def _unscaled(self, scores: Tensor) -> Tensor:
+        """Return shares of 1 for percentages by an option; signs need none."""
+        if not self.columns.percent or self._has_signs:
+            return scores
+        if not self.columns.normalize:
+            self.units.add_percentages(scores)
+        return scores * 0.01
 
     def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:
         """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
@@ -287,12 +315,13 @@ class TableReader:
         columns = self.columns
         names = self._names.scores
         if confidence is None:
-            confidence = chunk.finite(names, "confidences") * self._scale
+            confidence = self._unscaled(chunk.finite(names, "confidences"))
         if confidence.shape[1] > 1:
             raise InputError(
-                "confidence= must hold one number a row",
+                "must hold one number a row",
                 f"{confidence.shape[1]}",
-                "Name the column of the predicted class's probability; of all classes name probs=.",
+                ONE_CONFIDENCE,
+                argument="confidence",
             )
         most = 1.0 + SUM_TOLERANCE
         confidence = self._probs.in_range(
@@ -326,9 +355,7 @@ class TableReader:
                 "Check the file.",
             )
         if self._is_probs:
-            scores = self._shares(
-                self._probs, scores if self._scale == 1.0 else scores * self._scale, chunk, names
-            )
+            scores = self._shares(self._probs, self._unscaled(scores), chunk, names)
         elif self._binary:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         if self._labels is None:
@@ -346,9 +373,10 @@ class TableReader:
         parts = () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
             raise InputError(
-                "classes= must name every class, in the order of the columns",
+                "must name every class, in the order of the columns",
                 f"{len(names)} for {num_classes} classes",
                 "Name all.",
+                argument="classes",
             )
         self.classes = names or parts
         self._num_classes = num_classes

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError, check_kinds, describe
 from fedlas.binary import Decision, Rule, decide, group_measures
+from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
-from fedlas.predictions import MultiLabel, PredictionTable
-from fedlas.predictions.arguments import labels_apart
+from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
+from fedlas.predictions.columns import columns_named
 from fedlas.predictions.predictions import (
     AnyPredictions,
     check_measurable,
     check_predictions,
     plain_predictions,
 )
+from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
+from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
 from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
@@ -36,18 +40,18 @@ from fedlas.present.stages import (
 )
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 
 @check_kinds
 def report(
-    predictions: AnyPredictions | PredictionTable | MultiLabel,
+    predictions: Any,
     target: object = None,
     *,
-    on: AnyPredictions | PredictionTable | MultiLabel | HeldOut | None = None,
+    on: Any = None,
     calibrate: str | None = None,
     reject: Sequence[float] = (),
-    groups: Sequence[Any] | None = None,
+    groups: str | Sequence[Any] | None = None,
     cost_ratio: float | None = None,
     budget: float | None = None,
     recall: float | None = None,
@@ -63,6 +67,7 @@ def report(
     repair: str = REPAIR,
     title: str = "",
     period: str = "",
+    **columns: Any,
 ) -> Evaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
@@ -72,12 +77,15 @@ def report(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group.
-        target: None; labels are part of ``predictions``.
+            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group. Or two arrays,
+            as :func:`~fedlas.evaluate` takes them: ``report(y_true, y_prob)``. Or a data frame or a file, with
+            ``columns``: ``report(frame, probs="p_*", target="y")``.
+        target: The second of two arrays; or the column of the labels of a table.
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
-        groups: Group of each sample ``(N,)``: events expected and observed in each, or accuracy and ECE.
+        groups: Group of each sample ``(N,)``, or the column of a table: events expected and observed in each, or
+            accuracy and ECE.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
@@ -93,6 +101,8 @@ def report(
         repair: How to fit a calibrator, for a reader of the verdict.
         title: Title of the page; empty is ``name``.
         period: When the samples were collected, such as ``"October 2026"``, for the page.
+        **columns: What the columns of a table hold: ``probs``, ``logits`` or ``confidence`` and other fields of
+            ``fedlas.predictions.Columns``; ``groups`` and ``classes`` are then those of the table.
 
     Returns:
         An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
@@ -110,21 +120,19 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
-    if target is not None:
-        raise labels_apart(predictions)
+    if is_table(predictions):
+        if isinstance(groups, str):
+            columns["groups"], grouped_by, groups = groups, groups, None
+        predictions, on = _read(predictions, on, columns, target=target, classes=classes)
+    else:
+        predictions = _of_arrays(predictions, target, columns, groups)
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
-    if isinstance(predictions, MultiLabel):
-        classes = classes or ("absent", "present")
-        groups = predictions.names_of_rows() if groups is None else groups
-        predictions = predictions.pooled()
+    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
+    predictions, classes, groups = _apart(predictions, classes, groups)
     on = on.pooled() if isinstance(on, MultiLabel) else on
-    if isinstance(predictions, PredictionTable):
-        classes = classes or predictions.classes or ()
-        groups = predictions.groups if groups is None else groups
-        predictions = predictions.predictions
     predictions = check_measurable(predictions)
     val = plain_predictions(on)
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
@@ -170,7 +178,47 @@ def report(
         repair=repair,
         heading=title,
         period=period,
+        dropped=dropped,
     )
+
+
+def _read(
+    table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
+) -> tuple[Any, Any]:
+    """Return the predictions of a table, and of the held-out table if that is one."""
+    columns = columns | ({} if target is None else {"target": target})
+    columns |= {"classes": tuple(classes)} if classes else {}
+    validation = read_predictions(on, **columns) if is_table(on) else on
+    return read_predictions(table, **columns), validation
+
+
+def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
+    """Return the predictions in two arrays; anything else unchanged.
+
+    Raises:
+        InputError: For an unknown argument, or one that names a column, of which there are none.
+    """
+    if columns or isinstance(groups, str):
+        columns_named(columns)
+        raise InputError(
+            f"{next(iter(columns), 'groups')}= must name columns of a table",
+            describe(predictions),
+            "Pass a data frame, or the path of a file.",
+        )
+    return predictions if target is None else predictions_of_arrays(predictions, target)
+
+
+def _apart(
+    predictions: Any, classes: Sequence[str], groups: Sequence[Any] | None
+) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
+    """Return predictions, class names and groups; those of a table or of several labels if none are passed."""
+    if isinstance(predictions, MultiLabel):
+        groups = predictions.names_of_rows() if groups is None else groups
+        return predictions.pooled(), classes or ("absent", "present"), groups
+    if isinstance(predictions, PredictionTable):
+        groups = predictions.groups if groups is None else groups
+        return predictions.predictions, classes or predictions.classes or (), groups
+    return predictions, classes, groups
 
 
 def measured_stages(
@@ -185,14 +233,33 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = list(next(iter(measured.values()))) if names is None else names
+    names = (
+        list(next(iter(measured.values())))
+        if names is None
+        else [*names, EVENT_ECE]
+        if event
+        else names
+    )
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
-    positive = measures_by_stage(stages, **level) if event else {}
-    return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
+    if not event:
+        return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
+    # From here on ECE and Brier score are those of the event.
+    named = {
+        stage: named_for_event(each, lambda brier: brier / 2) for stage, each in measured.items()
+    }
+    tables = {stage: estimates_for_event(each) for stage, each in estimates.items()}
+    positive = measures_by_stage(stages, **level)
+    for stage, table in positive.items():
+        for name in ("ece", "nll"):
+            interval = tables[stage].get(name) if stage in tables else None
+            table[name] = interval or Estimate(named[stage][name], nan, nan)
+        if stage in tables:
+            tables[stage]["brier"] = table["brier"]
+    return {"measured": named, "estimates": tables, "z": z, "positive": positive}
 
 
 def _decisions(

@@ -392,7 +392,7 @@ def show_blocks(
     """
     for block in blocks:
         if isinstance(block, Table) and as_markdown:
-            say(block.title, "", *markdown(block).split("\n"), "", *block.notes, on=on)
+            say(plain(block.title), "", *markdown(block).split("\n"), "", *block.notes, on=on)
         elif isinstance(block, Table):
             show(terminal(block, details=details), on=on)
         elif isinstance(block, Note):

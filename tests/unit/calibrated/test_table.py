@@ -24,7 +24,7 @@ from fedlas.calibrated.table_files import apply_to_files, open_tables
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions import lines
+from fedlas.predictions.tables import lines
 
 
 def scores(rows=300, classes=2, factor=3.0):
@@ -343,6 +343,9 @@ def test_columns_that_the_other_format_lacks(calibration, tmp_path):
     with pytest.raises(InputError, match=r"rows must be such that \.csv holds them"):
         apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+    live.assign(more=[b"\xff"] * 9).to_parquet(tmp_path / "live.parquet")
+    with pytest.raises(InputError, match=r"rows must be such that \.jsonl holds them; got bytes"):
+        apply(calibration, tmp_path / "live.parquet", out=tmp_path / "out.jsonl")
 
 
 def test_lines_may_end_with_a_return_alone(calibration, tmp_path):

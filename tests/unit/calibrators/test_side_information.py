@@ -78,6 +78,44 @@ def test_far_from_the_samples_auto_on_logits_is_left(fitted):
     )
 
 
+def sensors(samples, columns, *, seed, pair=False):
+    """Two classes whose log-odds depend on the first column; or on the small difference of the first two."""
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(samples, columns, generator=random, dtype=torch.float64)
+    logits = 2 * torch.randn(samples, 2, generator=random, dtype=torch.float64)
+    known = 1.5 * features[:, 1 if pair else 0]
+    if pair:
+        features[:, 1] = features[:, 0] + 0.3 * features[:, 1]
+    right = (logits[:, 1] - logits[:, 0] + known).sigmoid()
+    target = torch.bernoulli(right, generator=random).long()
+    return Predictions(1.5 * logits, target, features=features)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pair", "shift", "most"), [(100, False, 8, 0.02), (20, True, 2, 0.05)]
+)
+def test_a_drift_of_one_of_many_columns_is_not_diluted(columns, pair, shift, most):
+    """The squared distance over all directions let both pass: +46 and +38 % in the NLL."""
+    val, test = (sensors(n, columns, seed=n, pair=pair) for n in (500, 2000))
+    calibrator, alone = AutoCalibration().fit(val), AutoCalibration(features=False).fit(val)
+    assert nll(calibrator, test) < 0.95 * nll(alone, test)
+    moved = test.features.clone()
+    moved[:, 0] += shift
+    drifted = Predictions(test.logits, test.target, features=moved)
+    assert nll(calibrator, drifted) < (1 + most) * nll(alone, drifted)
+    side = calibrator.map.side
+    assert 0.02 < side.is_beyond(test.features).double().mean() < 0.12
+    assert side.is_beyond(moved).double().mean() > 0.95
+
+
+def test_a_calibration_from_before_ranges_is_read(fitted):
+    content = fitted.plain()
+    numbers = content["state"]["numbers"]
+    content["state"]["numbers"] = {n: v for n, v in numbers.items() if "ranges" not in n}
+    assert len(content["state"]["numbers"]) == len(numbers) - 2
+    assert Calibrator.from_plain(content).map.side.ranges is None
+
+
 def test_weights_are_repeated_samples():
     weights = torch.arange(200) % 4
     val = drawn(200, weights=weights)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_a_page_of_confidences(files, capsys):
         (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
-        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence and --correct NAME"),
+        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
         (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip
@@ -248,12 +249,15 @@ def test_compare_two_files(files, capsys):
     assert list(found) == ["nll"]
     assert found["nll"]["better"] == "a"
     assert found["nll"]["difference"] == found["nll"]["a"] - found["nll"]["b"]
-    assert main(["compare", "top.csv", "top.csv", *NAMED, "--replicates", "99", "--markdown"]) == 0
+    for name in ("top.csv", "top.npz"):
+        shutil.copy(name, f"twin-{name}")
+    twins = ["compare", "top.csv", "twin-top.csv", *NAMED]
+    assert main([*twins, "--replicates", "99", "--markdown"]) == 0
     said = capsys.readouterr()
-    assert "top.csv and top.csv are not distinguishable in Accuracy and ECE." in said.out
+    assert "top.csv and twin-top.csv are not distinguishable in Accuracy and ECE." in said.out
     assert "| metric" in said.out
     assert "holds no labels" not in said.err
-    assert main(["compare", "top.npz", "top.npz", "--replicates", "99"]) == 0
+    assert main(["compare", "top.npz", "twin-top.npz", "--replicates", "99"]) == 0
     assert "a file holds no labels" in capsys.readouterr().err
 
 
@@ -266,7 +270,7 @@ def test_compare_two_files(files, capsys):
         ),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (
-            ["top.npz", "top.npz", "--metrics", "nll"],
+            ["top.npz", "all.npz", "--metrics", "nll"],
             "'nll' needs the probabilities of all classes",
         ),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),
@@ -293,3 +297,41 @@ def test_files_and_folders_are_two_commands(files, given, message, capsys):
     with pytest.raises(SystemExit):
         main(["compare", *given])
     assert message in capsys.readouterr().err
+
+
+CSV = ["top.csv", *NAMED]
+READ_AND_WRITTEN = {
+    "--junit": ["evaluate", *CSV, "--require", "accuracy >= 0.1", "--junit", "top.csv"],
+    "--junit of compare": [
+        "compare", "all.npz", "noisy.npz", "--fail-if-worse", "accuracy", "--junit", "noisy.npz",
+    ],
+    "--report": ["evaluate", "top.html", *NAMED, "--report", "top.html"],
+    "--out of apply": ["apply", "cal.json", "top.csv", "--out", "cal.csv"],
+    "the default of apply": ["apply", "cal.json", "top.csv", "top.calibrated.csv"],
+    "--page of monitor": ["monitor", "card.json", "top.html", "--page", "top.html"],
+    "--out of card": ["card", "all.npz", "top.json", "--out", "top.json"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ_AND_WRITTEN)
+def test_no_command_writes_what_it_reads(files, case, tmp_path, capsys):
+    assert main(["calibrate", *CSV, "--method", "isotonic", "--out", "cal.json"]) == 0
+    (tmp_path / "top.calibrated.csv").write_bytes((tmp_path / "top.csv").read_bytes())
+    (tmp_path / "cal.csv").symlink_to("top.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(READ_AND_WRITTEN[case]) == 2
+    assert "must be another file" in " ".join(capsys.readouterr().err.split())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_list_of_columns_may_be_longer_than_a_name_of_a_file(files, capsys):
+    names = ",".join(f"p_{number}" for number in range(80))
+    assert main(["compare", "all.npz", "noisy.npz", "--probs", names, "--target", "target"]) == 2
+    assert "'p_0'" in capsys.readouterr().err
+
+
+def test_a_title_in_markdown_is_escaped(files, tmp_path, capsys):
+    (tmp_path / "a|b_[x].npz").write_bytes((tmp_path / "all.npz").read_bytes())
+    assert main(["compare", "a|b_[x].npz", "noisy.npz", "--replicates", "60", "--markdown"]) == 0
+    assert r"A: a\|b_\[x\].npz" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import torch
 from fedlas._core import files
 from fedlas._core.files import (
     check_name,
+    check_output,
     check_writable,
     path_inside,
     refuse_links,
@@ -236,3 +237,32 @@ def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkey
     assert (
         f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
     )
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    """Killed writers left a hidden file each, for ever; that of a living one stays, and so do those of other paths."""
+    stale = tmp_path / ".a.json.0123abcd.fedlas.part"
+    other = tmp_path / ".b.json.0123abcd.fedlas.part"
+    for path in (stale, other):
+        path.write_text("half")
+
+    def write(file):
+        part = [path for path in tmp_path.iterdir() if path not in (stale, other)]
+        write_text(tmp_path / "a.json", "of another process")  # while this one writes
+        assert [path for path in part if path.exists()] == part
+        file.write(b"whole")
+
+    write_atomically(tmp_path / "a.json", write)
+    assert (tmp_path / "a.json").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.json"]
+
+
+def test_a_file_that_is_read_is_not_written(tmp_path):
+    path = write_text(tmp_path / "a.csv", "content")
+    (tmp_path / "link.csv").symlink_to(path)
+    os.link(path, tmp_path / "hard.csv")
+    for name in ("a.csv", "link.csv", "hard.csv", "sub/../a.csv"):
+        with pytest.raises(InputError, match="--out must be another file"):
+            check_output("--out", tmp_path / name, [None, path])
+    check_output("--out", tmp_path / "b.csv", [path])
+    check_output("--out", None, [path])

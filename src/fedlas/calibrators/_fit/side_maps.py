@@ -269,6 +269,37 @@ class Gate(Numbers):
         return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
+_STEEPNESS = 8.0
+"""Power of the distance with which the gate falls beyond the ends of a range."""
+
+
+class Ranges(Numbers):
+    """How far a row lies along its farthest column or direction, where nearly all validation samples are within 1.
+
+    The squared distance of :class:`Gate` adds up all directions, and so hides one that has moved among many.
+
+    Attributes:
+        columns: Inverse reach of each column from its mean ``(D,)``; 0 where it does not count.
+        directions: Inverse reach of each direction ``(R,)``; 0 where it does not count.
+    """
+
+    shapes: ClassVar = {"columns": "D", "directions": "R"}
+
+    def check(self, classes: int) -> None:
+        """Refuse a reach below 0 too."""
+        super().check(classes)
+        must((self.columns >= 0).all() and (self.directions >= 0).all(), "a reach is above 0")
+
+    def by_column(self, deviations: Tensor) -> Tensor:
+        """Return the distances ``(n, D)`` of deviations from the means ``(n, D)``."""
+        return deviations.abs() * self.columns
+
+    def forward(self, deviations: Tensor, directions: Tensor) -> Tensor:
+        """Return the largest distance ``(n, 1)`` of deviations from the means ``(n, D)`` and directions ``(n, R)``."""
+        distances = [self.by_column(deviations), directions.abs() * self.directions]
+        return torch.cat(distances, dim=1).amax(dim=1, keepdim=True)
+
+
 class ResidualStack(Numbers):
     """Residual regressions of one basis.
 
@@ -301,6 +332,7 @@ class SideInformation(nn.Module):
         gate: See :class:`Gate`.
         linear_stack: The regressions on the directions, or None.
         kernel_stack: The regressions on the kernel features, or None.
+        ranges: See :class:`Ranges`; None in files from before it was there.
     """
 
     has_steps = True
@@ -311,6 +343,7 @@ class SideInformation(nn.Module):
         "gate": Gate,
         "linear_stack": ResidualStack,
         "kernel_stack": ResidualStack,
+        "ranges": Ranges,
     }
 
     def __init__(
@@ -321,6 +354,7 @@ class SideInformation(nn.Module):
         kernel: KernelBasis | None = None,
         linear_stack: ResidualStack | None = None,
         kernel_stack: ResidualStack | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         super().__init__()
         self.linear = linear
@@ -329,6 +363,7 @@ class SideInformation(nn.Module):
         self.gate = gate
         self.linear_stack = linear_stack
         self.kernel_stack = kernel_stack
+        self.ranges = ranges
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -349,7 +384,27 @@ class SideInformation(nn.Module):
             parts.append(self.linear_stack(directions, log_probs, factors))
         if self.kernel_stack is not None and self.kernel is not None:
             parts.append(self.kernel_stack(self.kernel(numbers), log_probs, factors))
-        return torch.cat(parts, dim=1), self.gate(directions)
+        return torch.cat(parts, dim=1), self._trust(features, directions)
+
+    def _trust(self, features: Tensor, directions: Tensor) -> Tensor:
+        """Return the gate ``(n, 1)``: by the distance in all directions together, and along the farthest one."""
+        gate: Tensor = self.gate(directions)
+        if self.ranges is None:
+            return gate
+        farthest = self.ranges(features - self.linear.mean, directions)
+        return gate * farthest.clamp(min=1.0) ** -_STEEPNESS
+
+    def is_beyond(self, features: Tensor) -> Tensor:
+        """Return which rows ``(n,)`` of features ``(n, D)`` lie where the gate falls."""
+        trust = self._trust(features, self.linear(features))
+        return (trust < self.gate.trust * (1 - 1e-9)).squeeze(1)
+
+    def farthest_columns(self, features: Tensor) -> Tensor:
+        """Return the number of the column ``(n,)`` in which each row lies farthest out; -1 where none is."""
+        if self.ranges is None:
+            return torch.full((len(features),), -1, device="cpu")
+        distance, column = self.ranges.by_column(features - self.linear.mean).max(dim=1)
+        return torch.where(distance > 1, column, -1)
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""
@@ -363,4 +418,5 @@ class SideInformation(nn.Module):
             self.kernel if kernel else None,
             self.linear_stack.only(linear) if self.linear_stack is not None and linear else None,
             self.kernel_stack.only(kernel) if self.kernel_stack is not None and kernel else None,
+            self.ranges,
         )

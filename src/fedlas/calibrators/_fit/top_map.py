@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
+from fedlas.resample.clusters import mean_and_error
 
 _KNOTS = 3
 _RIDGE = 10.0
 """Samples that say that the top label's log-odds are right as they are."""
-_FOLDS = 5
 _ENOUGH_GAIN = 0.5
 """Standard errors by which the map must raise the held-out likelihood."""
 _FARTHEST = 30.0
@@ -66,7 +66,7 @@ def _basis(odds: Tensor, knots: Tensor) -> Tensor:
 
 
 def fitted_top_map(
-    log_probs: Tensor, target: Tensor, weights: Tensor, order: Tensor
+    log_probs: Tensor, target: Tensor, weights: Tensor, folds: Tensor, clusters: Tensor | None
 ) -> TopLabelMap | None:
     """Return the map of held-out log-probabilities ``(n, C)``; None unless it raises the likelihood of left-out folds.
 
@@ -74,20 +74,17 @@ def fitted_top_map(
         log_probs: Of held-out samples ``(n, C)``.
         target: ``(n,)``.
         weights: ``(n,)``.
-        order: An order of the rows that ignores the stored one ``(n,)``.
+        folds: ``(n,)``, whole clusters.
+        clusters: ``(n,)``, or None.
     """
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order), device="cpu") % _FOLDS
     before = log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
     gain = zeros(len(target))
-    for number in range(_FOLDS):
-        inside = fold != number
+    for fold in folds.unique():
+        inside = folds != fold
         part = _fit(log_probs[inside], target[inside], weights[inside])
         after = part(log_probs[~inside]).gather(1, target[~inside].unsqueeze(1)).squeeze(1)
         gain[~inside] = after - before[~inside]
-    total = float(weights.sum())
-    mean = float(weights @ gain) / total
-    error = float(weights @ (gain - mean).square()) ** 0.5 / total
+    mean, error = mean_and_error(gain, weights, clusters)
     return _fit(log_probs, target, weights) if mean > _ENOUGH_GAIN * error else None
 
 

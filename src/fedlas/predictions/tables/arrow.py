@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions import sources
-from fedlas.predictions.cells import TableChunk, number_in
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.cells import TableChunk, number_in, percent_signs
+from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables.table import Table
 
 _LONGEST = 2**20
 """Most bytes of a text in a cell."""
 
 
-class Arrow(TableSource):
+class Arrow(Table):
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
 
     Attributes:
@@ -39,13 +39,13 @@ class Arrow(TableSource):
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
+        """As :meth:`~fedlas.predictions.tables.table.Table.chunks`."""
         self._rows = 0
         with self._guard():
             for table, rows in self._blocks(numbers, others):
                 chunk = self._chunk(table, numbers, others)
-                for start in range(0, len(rows), sources.ROWS):
-                    part = slice(start, start + sources.ROWS)
+                for start in range(0, len(rows), tables.ROWS):
+                    part = slice(start, start + tables.ROWS)
                     self.rows = rows[part]
                     yield chunk.part(part)
                 self._rows += len(rows)
@@ -58,11 +58,13 @@ class Arrow(TableSource):
         raise NotImplementedError
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        percent: dict[str, bool] = {}
         return TableChunk(
             np.arange(self._rows, self._rows + table.num_rows) + 1,
-            {name: self._column(table.column(name), name) for name in numbers},
+            {name: self._column(table.column(name), name, percent) for name in numbers},
             {name: _plain_values(table.column(name)) for name in others},
             self.label,
+            percent,
         )
 
     @contextmanager
@@ -79,8 +81,8 @@ class Arrow(TableSource):
                 "Check the file; text must be UTF-8, not Latin-1.",
             ) from error
 
-    def _column(self, values: Any, name: str) -> NDArray[Any]:
-        """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
+    def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
+        """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; add to ``percent``."""
         # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
         types = pyarrow_module().types
         shape = [len(values)]
@@ -97,8 +99,12 @@ class Arrow(TableSource):
         if types.is_dictionary(values.type) or types.is_string(values.type):
             # Numbers with percent signs, or that JSON lines have in quotes.
             texts = _plain_values(values)
+            if (signs := percent_signs(texts, name, self.label, self._rows + 1)) is not None:
+                percent[name] = signs
             numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             values = pyarrow_module().array([numbers[text] for text in texts], "float64")
+        elif values.null_count < len(values):
+            percent[name] = False
         plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
         if not any(is_kind(values.type) for is_kind in plain):
             raise InputError(

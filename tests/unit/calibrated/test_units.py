@@ -1,0 +1,137 @@
+"""What unit a column has in the fit, it must have in every table that the calibration is applied to."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fedlas
+from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.errors import InputError
+
+RANDOM = np.random.default_rng(3)
+SHARE = RANDOM.uniform(0.4, 0.99, 400)
+P = np.clip(RANDOM.normal(SHARE, 0.3), 0.02, 0.98).round(4)
+Y = (RANDOM.random(400) < SHARE).astype(int)
+ROWS = [
+    {"p": p, "load": load, "y": int(y)}
+    for p, load, y in zip(P.tolist(), SHARE.round(5).tolist(), Y, strict=True)
+]
+FORMS = {
+    "plain": lambda share: share,
+    "sign": lambda share: f"{100 * share:.3f}%",
+    "percent": lambda share: round(100 * share, 3),
+}
+
+
+def write(path, rows):
+    names = list(rows[0])
+    if path.suffix == ".csv":
+        path.write_text(
+            "\n".join(
+                [",".join(names), *(",".join(str(row[name]) for name in names) for row in rows)]
+            )
+        )
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def in_form(column, form, rows=ROWS):
+    return [row | {column: FORMS[form](row[column])} for row in rows]
+
+
+def calibrate(path, **options):
+    method = "auto" if "covariates" in options else "temperature"
+    return fedlas.calibrate(path, probs="p", target="y", method=method, **options)
+
+
+def apply(calibration, path):
+    return apply_to_files(calibration, open_tables([path]), path.with_name(f"out{path.suffix}"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("column", ["load", "p"])
+@pytest.mark.parametrize(
+    ("fit", "live"), [("sign", "plain"), ("plain", "sign"), ("sign", "percent")]
+)
+def test_percent_signs_of_a_column_are_those_of_the_fit(tmp_path, suffix, column, fit, live):
+    calibration = calibrate(
+        write(tmp_path / f"val{suffix}", in_form(column, fit)), covariates="load"
+    )
+    calibration = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
+    assert apply(calibration, write(tmp_path / f"same{suffix}", in_form(column, fit))).rows == 400
+    other = write(tmp_path / f"live{suffix}", in_form(column, live))
+    with pytest.raises(
+        InputError, match=f"column '{column}' must have .*percent signs, as in the fit; got .*live"
+    ) as caught:
+        apply(calibration, other)
+    assert "fit the calibration to a table like this one" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_column_has_one_unit(tmp_path, suffix):
+    rows = [
+        *in_form("load", "sign", ROWS[:300]),
+        *[row | {"load": str(row["load"])} for row in ROWS[300:]],
+    ]
+    with pytest.raises(
+        InputError, match=r"'load' must have percent signs, or none; got none in row 301"
+    ):
+        calibrate(write(tmp_path / f"val{suffix}", rows), covariates="load")
+
+
+def test_files_of_one_table_have_one_unit(tmp_path):
+    files = [
+        write(tmp_path / "a.csv", in_form("load", "sign")),
+        write(tmp_path / "b.csv", in_form("load", "plain")),
+    ]
+    with pytest.raises(
+        InputError, match=r"'load' must have percent signs, as in the rows before; got no .* b\.csv"
+    ):
+        calibrate(files, covariates="load")
+
+
+def test_percentages_by_an_option_stay_percentages(tmp_path):
+    calibration = calibrate(write(tmp_path / "val.csv", in_form("p", "percent")), percent=True)
+    calibration = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
+    assert not any(
+        "percent" in note
+        for note in apply(calibration, write(tmp_path / "same.csv", in_form("p", "percent"))).notes
+    )
+    with pytest.raises(
+        InputError,
+        match=r"percentages, as in the fit; got 400 numbers .* at most 1 in live.csv. Multiply",
+    ):
+        apply(calibration, write(tmp_path / "live.csv", ROWS))
+    few = apply(calibration, write(tmp_path / "live.csv", ROWS[:2]))
+    assert any("at most 1 percent" in note for note in few.notes)
+    with pytest.raises(InputError, match="'p' must have no percent signs, as in the fit"):
+        apply(calibration, write(tmp_path / "signs.csv", in_form("p", "sign")))
+
+
+def test_decimal_marks_are_those_of_the_fit(tmp_path):
+    text = "\n".join(["p;y", *(f"{p};{y}" for p, y in zip(P, Y, strict=True))])
+    (tmp_path / "comma.csv").write_text(text.replace(".", ","))
+    (tmp_path / "point.csv").write_text(text)
+    for fit, live in (("comma", "point"), ("point", "comma")):
+        calibration = calibrate(tmp_path / f"{fit}.csv")
+        assert apply(calibration, tmp_path / f"{fit}.csv").rows == 400
+        with pytest.raises(
+            InputError,
+            match=f"must have a decimal {fit}, as in the fit; got a decimal {live} in {live}.csv",
+        ):
+            apply(calibration, tmp_path / f"{live}.csv")
+        assert len(calibration.apply({"p": P})["calibrated_p"]) == 400
+
+
+def test_values_far_outside_the_fit_are_counted(tmp_path):
+    calibration = calibrate(write(tmp_path / "val.csv", ROWS), covariates="load")
+    rows = [row | {"load": row["load"] * (100 if n < 7 else 1)} for n, row in enumerate(ROWS)]
+    notes = " ".join(apply(calibration, write(tmp_path / "live.csv", rows)).notes)
+    assert "'load' (7; the fit had 0.4" in notes
+    assert not any("outside" in note for note in apply(calibration, tmp_path / "val.csv").notes)
