@@ -151,7 +151,6 @@ def problems(packages: Path, cifar: Path) -> dict[str, tuple[Callable[[], Rows],
         "maintainers": (lambda: maintainers(here), 120, 200),
         "files": (lambda: files(here), 80, 300),
         "letters": (lambda: keel(here, "letter"), 100, 200),
-        "abalone": (lambda: keel(here, "abalone"), 5, 200),
         "pictures": (lambda: pictures(cifar), 50, 200),
     }
 
