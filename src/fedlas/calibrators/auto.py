@@ -58,7 +58,8 @@ class AutoCalibration(Calibrator):
 
     Note:
         "As predicted" counts one sample more than the held-out ones give it, temperature scaling three, and both five
-        with many classes, so that with few samples the mixture stays near them. Members of a weight below 0.001 are left out.
+        with many classes, so that with few samples the mixture stays near them. Members of a weight below 0.001 are
+        left out.
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
