@@ -70,7 +70,7 @@ class Columns:
             said.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
-        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
+        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "(no group)".
         separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
             or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.

@@ -26,11 +26,11 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
-NO_GROUP = "missing"
-"""Group of the rows without one, where rows without a value are left out."""
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TableReader:
 
     def __init__(
         self,
-        source: TableSource,
+        source: Table,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,

@@ -272,11 +272,12 @@ def card(
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
         raise InputError("calibrator must be a name or fitted", describe(value), fix)
+    names = getattr(test, "classes", None) if classes is None else classes
     return card_of(
         val,
         test,
         calibration,
-        model={"run": name, "classes": list(classes) if classes is not None else None},
+        model={"run": name, "classes": list(names) if names else None},
         data={"name": data, **({"period": period} if period else {})},
         risks=risks,
         replicates=replicates,
