@@ -35,6 +35,7 @@ require("sklearn", extra="sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone  # noqa: E402 (after require)
 from sklearn.frozen import FrozenEstimator  # noqa: E402
 from sklearn.model_selection import (  # noqa: E402
+    GroupShuffleSplit,
     StratifiedGroupKFold,
     check_cv,
     cross_val_predict,
@@ -154,8 +155,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X: Any,  # noqa: N803 (scikit-learn's)
         y: Any,
         sample_weight: Any = None,
-        *,
-        clusters: Any = None,
+        groups: Any = None,
     ) -> CalibratedClassifier:
         """Fit estimator and calibrator.
 
@@ -164,8 +164,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             y: Labels ``(N,)``, numbers or text.
             sample_weight: Weight of each sample ``(N,)`` in both fits, or None; a weight of 2 counts twice. An
                 estimator that takes none is fitted without, and the calibrator with them.
-            clusters: Cluster of each sample ``(N,)``, such as its patient, or None: what scikit-learn calls ``groups``.
-                No cluster is in two folds, neither of the estimator nor of the calibrator.
+            groups: Group of each sample ``(N,)``, such as its patient, or None; as in ``cross_val_score``. Samples of
+                one are not independent: the folds of ``cv`` and those of the calibrator hold whole groups.
         """
         # What cannot be meant is refused before anything is fitted.
         calibrator = self._new_calibrator()
@@ -175,7 +175,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        units = None if clusters is None else column_or_1d(clusters)
+        units = None if groups is None else column_or_1d(groups)
         check_consistent_length(y, units)
         # The estimator, and the scores of samples that it has not seen.
         estimator, scores, held_out = self._held_out_scores(X, y, weight, units, method)
@@ -220,7 +220,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             return self.estimator, getattr(self.estimator, method)(X), None
         if isinstance(self.cv, float):
-            train, val_rows = _share(y, units, self.cv, self.random_state)
+            train, val_rows = _held_out(y, units, self.cv, self.random_state)
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
             return estimator, getattr(estimator, method)(_safe_indexing(X, val_rows)), val_rows
@@ -480,29 +480,21 @@ def _with_top(raw: Predictions, probability: Tensor) -> Tensor:
     return (shared * (1 - probability)[:, None]).scatter(1, top, probability[:, None])
 
 
-def _share(y: Any, units: Any, share: float, random_state: Any) -> tuple[Any, Any]:
-    """Return the rows that train and those that are held out, by class; of clusters, whole ones."""
-    if units is None:
-        train, held_out = train_test_split(
-            np.arange(len(y)), test_size=share, stratify=y, random_state=random_state
-        )
-        return train, held_out
-    folds = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=random_state)
-    return next(folds.split(y, y, units))
+def _held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
+    """Return rows to train on and a held-out share of the rows by class, or of the groups."""
+    rows = np.arange(len(y))
+    if groups is None:
+        return tuple(train_test_split(rows, test_size=share, stratify=y, random_state=seed))
+    return next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, y, groups))
 
 
-def _splits(cv: Any, X: Any, y: Any, units: Any = None) -> list[Any]:  # noqa: N803
-    """Return the folds, each with every class in its training part; no cluster is in two."""
-    if units is not None and (cv is None or isinstance(cv, int)):
+def _splits(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
+    """Return the folds, each with every class in its training part; of whole groups unless ``cv`` has its own."""
+    if groups is not None and (cv is None or isinstance(cv, int)):
         cv = StratifiedGroupKFold(5 if cv is None else cv)
-    splits = list(check_cv(cv, y, classifier=True).split(X, y, units))
-    for train, test in splits if units is not None else ():
-        if np.isin(units[test], units[train]).any():
-            raise InputError(
-                "no cluster may be in two folds",
-                f"{describe(cv)}, which divides some",
-                "Leave cv out, or pass a splitter of groups, such as GroupKFold.",
-            )
+    splits = list(check_cv(cv, y, classifier=True).split(X, y, groups))
+    if groups is not None:
+        _check_whole(splits, groups)
     classes = np.unique(y)
     for number, (train, _) in enumerate(splits):
         missing = np.setdiff1d(classes, np.asarray(y)[train])
@@ -514,3 +506,15 @@ def _splits(cv: Any, X: Any, y: Any, units: Any = None) -> list[Any]:  # noqa: N
                 "Use stratified folds, and at least two samples a class.",
             )
     return splits
+
+
+def _check_whole(splits: Sequence[Any], groups: NDArray[Any]) -> None:
+    """Refuse folds that tear groups apart."""
+    for number, (train, test) in enumerate(splits):
+        torn = np.intersect1d(groups[train], groups[test])
+        if len(torn):
+            raise InputError(
+                "cv must hold whole groups",
+                f"group {torn[0]!r} in both parts of fold {number}",
+                "Pass a splitter of groups, such as StratifiedGroupKFold(5), or a number of folds.",
+            )

@@ -481,16 +481,16 @@ def test_no_cluster_is_on_both_sides_of_a_fold(cv):
     patient = np.arange(400) // 8
     rows = np.column_stack([X, patient])
     model = CalibratedClassifier(Noting(), "temperature", cv=cv, random_state=0)
-    model.fit(rows, y, clusters=patient)
+    model.fit(rows, y, groups=patient)
     folds = seen if cv else seen[:-1]
     assert len(folds) == (1 if cv else 5)
     assert all(len(fold) < 50 for fold in folds)
     if cv is None:
         assert sum(50 - len(fold) for fold in folds) == 50
-    with pytest.raises(InputError, match="no cluster may be in two folds"):
+    with pytest.raises(InputError, match="cv must hold whole groups"):
         CalibratedClassifier(
             GaussianNB(), cv=list(KFold(3, shuffle=True, random_state=0).split(X))
-        ).fit(X, y, clusters=patient)
+        ).fit(X, y, groups=patient)
 
 
 def test_the_event_of_a_classifier_is_the_class_that_is_named():
