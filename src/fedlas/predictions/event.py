@@ -65,4 +65,27 @@ def with_event_last(predictions: Any) -> Any:
     """
     if predictions.num_classes != 2:
         return predictions
-    return predictions if event_number(predictions) == 1 else predictions.with_classes_swapped()
+    return predictions if event_number(predictions) == 1 else with_classes_swapped(predictions)
+
+
+def with_classes_swapped(predictions: Any) -> Any:
+    """Return two-class predictions with the other class last.
+
+    Example:
+        >>> from fedlas import Predictions
+        >>> swapped = with_classes_swapped(Predictions([[2.0, 0.0]], [0], classes=["yes", "no"], event="yes"))
+        >>> swapped.logits.tolist(), swapped.target.tolist(), swapped.classes, swapped.event
+        ([[0.0, 2.0]], [1], ('no', 'yes'), 1)
+    """
+    swapped: dict[str, Any] = {
+        "probs" if predictions.are_probs else "logits": predictions.scores.flip(1)
+    }
+    if predictions.has_target:
+        swapped["target"] = 1 - predictions.target
+    if predictions.label_probs is not None:
+        swapped["label_probs"] = predictions.label_probs.flip(1)
+    if predictions.classes is not None:
+        swapped["classes"] = predictions.classes[::-1]
+    if predictions.event is not None:
+        swapped["event"] = 1 - predictions.event
+    return predictions._replaced(**swapped)

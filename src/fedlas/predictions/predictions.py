@@ -191,34 +191,6 @@ class Predictions:
         """Return the same samples with other logits, e.g. after calibration."""
         return type(self)(logits, **self._others())
 
-    def with_classes_swapped(self) -> Predictions:
-        """Return the same samples with the other of two classes last.
-
-        Raises:
-            InputError: For other than two classes.
-
-        Example:
-            >>> swapped = Predictions([[2.0, 0.0]], [0], classes=["yes", "no"], event="yes").with_classes_swapped()
-            >>> swapped.logits.tolist(), swapped.target.tolist(), swapped.classes, swapped.event
-            ([[0.0, 2.0]], [1], ('no', 'yes'), 1)
-        """
-        if self.num_classes != 2:
-            raise InputError(
-                "predictions must have two classes",
-                f"{self.num_classes} classes",
-                "Leave their order as it is.",
-            )
-        swapped: dict[str, Any] = {"probs" if self.are_probs else "logits": self.scores.flip(1)}
-        if self.has_target:
-            swapped["target"] = 1 - self.target
-        if self.label_probs is not None:
-            swapped["label_probs"] = self.label_probs.flip(1)
-        if self.classes is not None:
-            swapped["classes"] = self.classes[::-1]
-        if self.event is not None:
-            swapped["event"] = 1 - self.event
-        return self._replaced(**swapped)
-
     def without_target(self) -> Predictions:
         """Return the same samples without their labels, ``target`` and ``label_probs``."""
         return self._replaced(target=None, label_probs=None)
