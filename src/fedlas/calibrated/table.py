@@ -29,8 +29,9 @@ from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
-from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -88,9 +89,7 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(
-        cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto"
-    ) -> Self:
+    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -266,7 +265,7 @@ class TableCalibration:
         )
 
 
-def live_reader(calibration: TableCalibration, source: TableSource) -> TableReader:
+def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
     """Return a reader of the same columns of another table, found by their names.
 
     Raises:
@@ -363,7 +362,9 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
+        return TopLabel(
+            samples.scores, outcome, samples.weights, samples.features, samples.clusters
+        )
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 

@@ -33,8 +33,9 @@ from fedlas.predictions.arguments import (
 from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
-from fedlas.predictions.sources import Frame, load_arrays
 from fedlas.predictions.table import Samples, TableReader
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.npz import load_arrays
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
