@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.lines import json_row
-from fedlas.predictions.parquet import Parquet
-from fedlas.predictions.sources import Archive, Joined, open_archive
-from fedlas.predictions.tables import JsonLines
+from fedlas.predictions.tables.json_lines import JsonLines, json_row
+from fedlas.predictions.tables.npz import Archive, open_archive
+from fedlas.predictions.tables.parquet import Parquet
+from fedlas.predictions.tables.table import Joined
 
 _BOM = b"\xef\xbb\xbf"
 _FAMILIES = {".tsv": ".csv", ".ndjson": ".jsonl"}

@@ -30,8 +30,9 @@ from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
-from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -89,9 +90,7 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(
-        cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto"
-    ) -> Self:
+    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -267,7 +266,7 @@ class TableCalibration:
         )
 
 
-def live_reader(calibration: TableCalibration, source: TableSource) -> TableReader:
+def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
     """Return a reader of the same columns of another table, found by their names.
 
     Raises:

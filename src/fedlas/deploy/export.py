@@ -96,7 +96,7 @@ def export(
     path: str | Path,
     inputs: Any = None,
     *,
-    form: Literal["onnx", "torch-export", "torchscript"] = "onnx",
+    form: Literal["onnx", "torch-export", "torchscript", "sql"] = "onnx",
     by_name: bool | None = None,
     free_axes: Sequence[int] | FreeAxes = (),
     about: Mapping[str, Any] | None = None,
@@ -110,7 +110,7 @@ def export(
         path: The file.
         inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several. The
             calibration of a table needs none.
-        form: Format of the file.
+        form: Format of the file; ``sql``, a SELECT, is for the calibration of a table whose calibrator has a formula.
         by_name: Whether the model takes the inputs as keyword arguments; None: if they are a mapping.
         free_axes: Axes whose size the file leaves free, such as ``(2, 3)`` for the height and width of images, or by
             input ``{"images": (2, 3)}``. The first axis, the batch, always is, and so is the length of tokens ``(N,

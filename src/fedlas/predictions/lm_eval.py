@@ -16,9 +16,9 @@ from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import Answers
-from fedlas.predictions.lines import at_path, json_rows
-from fedlas.predictions.sources import Frame
 from fedlas.predictions.stated import LABEL, stated_confidence
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.json_lines import at_path, json_rows
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
@@ -110,7 +110,7 @@ class SampleLog(Frame):
             yield sample.path, sample.row, names if named else tuple(map(str, range(count)))
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
-        """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`."""
+        """As :meth:`~fedlas.predictions.tables.table.Table.add_paths`."""
         for name in names:
             values = [at_path(sample.fields, name) for sample in self._samples]
             if name not in self.names and any(value is not None for value in values):

@@ -32,8 +32,8 @@ from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.saved import read_fields, write_fields
-from fedlas.predictions.sources import Frame
 from fedlas.predictions.table import Samples, TableReader
+from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 

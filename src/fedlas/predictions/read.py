@@ -17,9 +17,11 @@ from fedlas.predictions.columns import Columns, columns_named, listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
-from fedlas.predictions.sources import Archive, Frame, Joined, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.npz import Archive
+from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
 _FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
@@ -48,7 +50,7 @@ def open_table(
     return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
-def with_scores(columns: Columns, source: TableSource) -> Columns:
+def with_scores(columns: Columns, source: Table) -> Columns:
     """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
 
     Raises:
@@ -80,7 +82,7 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     )
 
 
-def open_source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
+def open_source(path: Any, columns: Columns) -> tuple[Table, Columns]:
     """Return the table in a frame, or in files, and its columns.
 
     Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedlas._core.files import write_atomically
 from fedlas.predictions.covariates import Covariates, covariates_of
-from fedlas.predictions.sources import load_arrays
+from fedlas.predictions.tables.npz import load_arrays
 
 
 def write_fields(path: str | Path, fields: Mapping[str, Any]) -> Path:

@@ -26,7 +26,7 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 NO_GROUP = "(no group)"
@@ -130,7 +130,7 @@ class TableReader:
 
     def __init__(
         self,
-        source: TableSource,
+        source: Table,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,

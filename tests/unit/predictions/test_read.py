@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 
@@ -63,8 +64,8 @@ def write(form, folder, values, labels):
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     # several blocks, the last a short one
-    monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)
-    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 1024)
+    monkeypatch.setattr("fedlas.predictions.tables.table.ROWS", 16)
+    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     read = read_predictions(path, Columns(probs="p_*", target="label"))
@@ -317,7 +318,7 @@ def fitted(table):
 VERBS = {
     "evaluate": fedlas.evaluate,
     "estimates": lambda table: fedlas.estimates(table, replicates=39),
-    "compare": lambda table: fedlas.compare(table, table, replicates=39),
+    "compare": lambda table: fedlas.compare(table, copy.deepcopy(table), replicates=39),
     "report": lambda table: str(fedlas.report(table, replicates=39)),
     "report on": lambda table: str(
         fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)
