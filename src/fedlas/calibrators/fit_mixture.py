@@ -24,8 +24,9 @@ from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected
 from fedlas.calibrators._fit.state import doubles, ones, zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators._fit.top_map import TopLabelMap, fitted_top_map
-from fedlas.calibrators.affine import BiasCorrectedTemperature, VectorScaling
+from fedlas.calibrators.affine import VectorScaling
 from fedlas.calibrators.base import Calibrator
+from fedlas.calibrators.bcts import BiasCorrectedTemperature
 from fedlas.calibrators.confusion import ConfusionCalibration
 from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, CrossFit, Share, label_log_probs
