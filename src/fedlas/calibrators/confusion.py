@@ -125,7 +125,7 @@ class ConfusionCalibration(Calibrator):
         The 64 most probable classes of a sample are candidates. The others together are taken to mean every label by
         its share; with up to 64 classes there are none. Entries below 1e-5 join what a row spreads over all labels, so
         that a file holds few more numbers than pairs of class and label that occur together. The predicted class can
-        change. A label without a validation sample keeps its number class, as far as the prior reaches. Time of a fit: 30
+        change. A label without a validation sample keeps its own class, as far as the prior reaches. Time of a fit: 30
         passes over 64 numbers a sample. Memory: the matrix, up to 2,048 classes.
 
         Warns (:class:`CalibrationWarning`) when a class has no sample, and when the fit changes nothing.
@@ -198,10 +198,10 @@ def _as_map(
     row, label, count = counts
     classes = len(share)
     total = zeros(classes).index_add(0, row, count) + strength + 1
-    number = torch.arange(classes, device="cpu")
+    index = torch.arange(classes, device="cpu")
     large = count / total[row] >= _LEAST
-    row = torch.cat([number, row[large]])
-    label = torch.cat([number, label[large]])
+    row = torch.cat([index, row[large]])
+    label = torch.cat([index, label[large]])
     value = torch.cat([strength / total, (count / total[counts[0]])[large]])
     spread = 1 - zeros(classes).index_add(0, row, value)
     return ConfusionMap(base, share, spread, row, label, value)
