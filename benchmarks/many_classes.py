@@ -227,7 +227,7 @@ def build(args: argparse.Namespace) -> None:
 def auto_before(probs: Array, target: Array) -> Callable[[Array], Array]:
     """``auto`` with the members it had before, and without what followed them since."""
     many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent
-    fit_mixture.MANY_CLASSES, fit_mixture._absent = 10**9, lambda _: (None, ())
+    fit_mixture.MANY_CLASSES, fit_mixture._absent = 10**9, lambda *_: (None, ())
     try:
         return fit_of(AutoCalibration)(probs, target)
     finally:
@@ -286,15 +286,15 @@ def run(args: argparse.Namespace) -> None:
     if args.out.is_file():
         done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
     calibrators = fits()
-    for size in SIZES:
-        for path in sorted(args.kept.glob("*.npz")):
-            if size not in sizes(path):
-                continue
-            case = split(path, size)
-            for name, fit in calibrators.items():
-                if (path.stem, str(size), name) not in done:
-                    row, error = scored(fit, case)
-                    add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
+    cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
+    # A run that ends early has all problems and sizes in it.
+    for index in np.random.RandomState(0).permutation(len(cases)):
+        path, size = cases[index]
+        case = split(path, size)
+        for name, fit in calibrators.items():
+            if (path.stem, str(size), name) not in done:
+                row, error = scored(fit, case)
+                add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
 
 
 def add(
