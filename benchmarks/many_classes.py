@@ -259,6 +259,13 @@ def sizes(path: Path) -> list[int]:
     return [s for s, less in zip(SIZES, (0, *SIZES), strict=False) if less * classes < possible]
 
 
+def cost(path: Path, size: int) -> int:
+    """Numbers in the predictions of a fit."""
+    arrays = np.load(path)
+    rows, classes = arrays["probs"].shape
+    return int(min(MOST, rows // 2, size * classes) * classes)
+
+
 def scored(fit: Any, case: tuple[Array, Array, Array, Array]) -> tuple[dict[str, float], str]:
     """Scores of a calibrator, NaN with the error where it fails or takes too long."""
     began = time.process_time()
@@ -287,9 +294,8 @@ def run(args: argparse.Namespace) -> None:
         done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
     calibrators = fits()
     cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
-    # A run that ends early has all problems and sizes in it.
-    for index in np.random.RandomState(0).permutation(len(cases)):
-        path, size = cases[index]
+    # The cheap ones first, since a run may end early.
+    for path, size in sorted(cases, key=lambda case: cost(*case)):
         case = split(path, size)
         for name, fit in calibrators.items():
             if (path.stem, str(size), name) not in done:

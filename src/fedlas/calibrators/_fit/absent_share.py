@@ -66,8 +66,8 @@ def fitted_absent_share(
     def share(log_factor: float) -> float:
         return float(weights @ (odds + log_factor).sigmoid() / total)
 
-    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes came
-    # once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
+    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
+    # came once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
     most = min(share(0.0), max(3, singles) / float(total))
     high = 0.0
     low = _LOWEST if share(0.0) > most else 0.0

@@ -22,6 +22,8 @@ _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""
 _SURE = 3.0
 """Nats that show copies, and most that one row counts."""
+_DIGITS = 9
+"""Digits of a sum of weights, in units of the largest."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -177,14 +179,17 @@ def _dealt(
     sizes = np.bincount(group, weight)
     if len(sizes) == len(group) and (weight == 1).all():
         return group % count
+    # Sums are compared without their last digits, so that another unit of the weights leaves equal ones equal.
+    weight = weight / weight.max()
+    sizes = np.bincount(group, weight)
     members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
     filled = np.zeros((count, label.max() + 1))
     total = np.zeros(count)
     folds = np.empty(len(group), dtype=np.int64)
-    for number in np.argsort(-sizes, kind="stable"):
+    for number in np.argsort(-np.round(sizes, _DIGITS), kind="stable"):
         inside = members[number]
         least = filled[:, label[inside]].sum(axis=1)
-        fold = np.lexsort((total, least))[0]
+        fold = np.lexsort((np.round(total, _DIGITS), np.round(least, _DIGITS)))[0]
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
