@@ -151,15 +151,15 @@ def drifts(periods: Sequence[Mapping[str, Any]]) -> list[Drift]:
 def _drift(
     period: str, name: str, before: Mapping[str, float], now: Mapping[str, float]
 ) -> list[Drift]:
-    found = []
+    changes = []
     if "mean" in before and "mean" in now and before["sd"] > 0:
         gap = now["mean"] - before["mean"]
         error = math.sqrt(before["sd"] ** 2 / before["numbers"] + now["sd"] ** 2 / now["numbers"])
         if abs(gap) > max(MOVED * before["sd"], _CERTAIN * error):
-            found.append(Drift(period, name, gap / before["sd"], now["missing"]))
+            changes.append(Drift(period, name, gap / before["sd"], now["missing"]))
     gap = now["missing"] - before["missing"]
     share = max(before["missing"], now["missing"])
     error = math.sqrt(share * (1 - share) * (1 / before["rows"] + 1 / now["rows"]))
     if abs(gap) > max(MISSING, _CERTAIN * error):
-        found.append(Drift(period, name, None, now["missing"]))
-    return found
+        changes.append(Drift(period, name, None, now["missing"]))
+    return changes
