@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.tables.json_lines import at_path
 from fedlas.predictions.tables.table import Table, pieces_of, together
 
 
@@ -32,6 +33,16 @@ class Frame(Table):
         self.names = [str(name) for name in columns]
         self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
+        """As :meth:`Table.add_paths`, into columns of objects, lists and JSON."""
+        for name in names:
+            starts = (name[:place] for place, letter in enumerate(name) if letter == ".")
+            start = next((start for start in starts if start in self._columns), None)
+            if name in self._columns or start is None:
+                continue
+            self._columns[name] = [at_path({start: value}, name) for value in self._plain(start)]
+            self.names = [*self.names, name]
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`Table.chunks`."""
