@@ -220,7 +220,7 @@ def test_rows_without_a_score_in_frames(single):
         with pytest.raises(fedlas.errors.InputError, match=r"at most 10 % .* 1 of 3"):
             single.apply(frame, missing="empty", max_missing=0.1)
         with pytest.warns(
-            fedlas.errors.CalibrationWarning, match=r"1 of 3 row has no score.* row 2\."
+            fedlas.errors.CalibrationWarning, match=r"1 of 3 rows has no score.* row 2\."
         ):
             after = single.apply(frame, missing="empty")
         assert np.isnan(np.asarray(after["calibrated_p"], float)).tolist() == [False, True, False]

@@ -82,9 +82,9 @@ class Missing:
         """Say how many rows have an empty cell, and which are the first, as a sentence."""
         if not self.count:
             return []
-        has = "row has" if self.count == 1 else "rows have"
+        has = "has" if self.count == 1 else "have"
         return [
-            f"{self.count:,} of {rows:,} {has} no score; the calibrated cells are empty: {self._rows()}."
+            f"{self.count:,} of {rows:,} rows {has} no score; the calibrated cells are empty: {self._rows()}."
         ]
 
     def _rows(self) -> str:
