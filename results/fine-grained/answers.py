@@ -32,6 +32,7 @@ PAIRS = (
     "fedlas:ce",
     "ls:ce",
 )
+METHODS = ("ce", "ls", "ls-quarter", "mbls", "fedlas", "fedlas+")
 STAGES = {"raw": "test", "temperature": "test_calibrated"}
 
 
@@ -111,10 +112,20 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 class Runs:
-    """The rows of ``runs.csv``."""
+    """The rows of ``runs.csv``: of each problem the seeds that all planned methods have."""
 
     def __init__(self) -> None:
-        self.rows = read("runs.csv")
+        rows = read("runs.csv")
+        seeds = {}
+        for method in METHODS:
+            for problem in {row["problem"] for row in rows}:
+                of_method = {
+                    row["seed"]
+                    for row in rows
+                    if (row["problem"], row["method"]) == (problem, method)
+                }
+                seeds[problem] = seeds.get(problem, of_method) & of_method
+        self.rows = [row for row in rows if row["seed"] in seeds[row["problem"]]]
         self.problems = list(dict.fromkeys(row["problem"] for row in self.rows))
 
     def values(self, problem: str, method: str, key: str) -> list[float]:
