@@ -249,3 +249,17 @@ def test_a_refusal_does_not_stop_the_night(tmp_path):
         "calibrated_content": None,
     }
     assert isinstance(after[3]["choices"][0]["message"]["calibrated_content"], float)
+
+
+def test_lazy_frames_and_relations(single):
+    duckdb = pytest.importorskip("duckdb")
+    columns = {"p": P, "y": OK}
+    wanted = single.apply(columns)["calibrated_p"]
+    lazy = single.apply(pl.DataFrame(columns).lazy())
+    assert isinstance(lazy, pl.LazyFrame)
+    assert lazy.collect()["calibrated_p"].to_list() == wanted.tolist()
+    relation = duckdb.from_arrow(pa.table(columns)).filter("p > 0.5")
+    assert single.apply(relation)["calibrated_p"].to_pylist() == wanted[P > 0.5].tolist()
+    for frame in (pl.DataFrame(columns).lazy(), duckdb.from_arrow(pa.table(columns))):
+        again = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
+        assert again.calibrator.plain() == single.calibrator.plain()

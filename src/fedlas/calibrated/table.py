@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.calibrated.before_after import CrossFit, cross_fit
 from fedlas.calibrated.edge import EdgeCount
+from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
+from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
+from fedlas.predictions import Columns, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.predictions import AnyPredictions
-from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
@@ -114,7 +113,7 @@ class TableCalibration:
                 ),
             )
         samples = Samples.joined(reader.samples(), reader.label)
-        _check_logits(columns, samples, reader.label)
+        check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns, covariates)
         with one_thread(val.num_samples * max(1, len(reader.scores))):
             calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
@@ -169,13 +168,14 @@ class TableCalibration:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
         Args:
-            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns.
+            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns; also a polars
+                ``LazyFrame`` or a relation of DuckDB.
             missing: ``"error"`` refuses rows without a score, ``"empty"`` gives them NaN and warns of their number;
                 None is ``"empty"`` for answers of language models, else ``"error"``.
             max_missing: Largest share of such rows, from 0 to 1; None for any.
 
         Returns:
-            A frame of the same kind.
+            A frame of the same kind; an Arrow table for a relation.
 
         Warns:
             CalibrationWarning: If unusually many rows have covariates unlike those of the fit, or rows lack a score.
@@ -185,7 +185,7 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        reader = live_reader(self, Frame(columns_of_arrow(frame)), lacking)
+        reader = live_reader(self, Frame(frame), lacking)
         edge = self.edge_count()
         parts = []
         rows = 0
@@ -198,7 +198,7 @@ class TableCalibration:
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         for note in (*lacking.notes(rows), *edge.notes()):
             warn_user(note)
-        return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
+        return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -389,7 +389,7 @@ def calibrated_columns(
             f"{samples.scores.shape[1]} in {label}",
             "Pass scores of the same model.",
         )
-    _check_logits(calibration.columns, samples, label)
+    check_logits(calibration.columns, samples, label)
     values = _values(calibration, samples)
     if values.ndim == 1:
         return [values.numpy()]
@@ -412,34 +412,6 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     return after.probs if calibration.columns.kind == "probs" else after.logits
 
 
-def predictions_of(
-    samples: Samples, columns: Columns, covariates: Covariates | None = None
-) -> AnyPredictions:
-    """Return the predictions of some rows; top labels without an outcome count as wrong, which nothing reads."""
-    if columns.kind == "confidence":
-        outcome = samples.outcome
-        outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(
-            samples.scores,
-            outcome,
-            samples.weights,
-            samples.features,
-            samples.clusters,
-            covariates,
-        )
-    return Predictions.of_samples(samples, are_probs=columns.kind == "probs", covariates=covariates)
-
-
-def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
-    """Refuse probabilities that are named as logits."""
-    if columns.kind == "logits" and are_probabilities(samples.scores):
-        raise InputError(
-            "columns of logits must hold logits",
-            f"probabilities in {label}",
-            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
-        )
-
-
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
     """Return the names of the covariates, the groups among them; a pattern stays one."""
     names = columns.words("covariates")
@@ -453,31 +425,3 @@ def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} must be names")
     return tuple(texts)
-
-
-def columns_of_arrow(frame: Any) -> Any:
-    """Return the columns of an Arrow table by name; any other frame is returned unchanged."""
-    return (
-        {name: frame[name] for name in frame.column_names}
-        if hasattr(frame, "append_column")
-        else frame
-    )
-
-
-def _with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
-    """Return a frame of the same kind with more columns."""
-    plain = {name: values if values.ndim == 1 else list(values) for name, values in columns.items()}
-    if hasattr(frame, "append_column"):
-        for name, values in plain.items():
-            frame = frame.append_column(name, [values])
-        return frame
-    if isinstance(frame, Mapping):
-        return {**frame, **columns}
-    if hasattr(frame, "with_columns"):
-        series = type(frame[frame.columns[0]])
-        return frame.with_columns([series(name, values) for name, values in columns.items()])
-    if hasattr(frame, "assign"):
-        return frame.assign(**plain)
-    raise InputError(
-        "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
-    )

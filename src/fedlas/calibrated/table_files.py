@@ -24,7 +24,6 @@ from fedlas.calibrated.table import (
     PREFIX,
     TableCalibration,
     calibrated_columns,
-    columns_of_arrow,
     filled_columns,
     live_reader,
     live_rows,
@@ -35,6 +34,7 @@ from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source, paths_of
 from fedlas.predictions.tables import source_of, writer_of
+from fedlas.predictions.tables.frame import is_lazy
 from fedlas.predictions.tables.json_lines import json_rows
 from fedlas.predictions.tables.table import Joined, Writer
 
@@ -277,12 +277,12 @@ def is_table(value: object) -> bool:
         return True
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)
-    return hasattr(value, "columns") and not isinstance(value, nn.Module)
+    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
 def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:
     """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
-        return TableCalibration.fit(columns_of_arrow(table), columns, method)
+        return TableCalibration.fit(table, columns, method)
     with local_files([table] if isinstance(table, str | Path) else table) as paths:
         return TableCalibration.fit(*open_source(paths, columns), method)
