@@ -6,6 +6,7 @@ import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas.predictions import Columns, Predictions, TopLabel
+from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.table import Samples
