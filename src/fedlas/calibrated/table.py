@@ -250,6 +250,8 @@ class TableCalibration:
         calibrator = Calibrator.from_plain(content["calibrator"], source=path)
         if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
             raise ValueError(f"{len(scores)} columns of scores")
+        if calibrator.top_label != (columns.kind == "confidence"):
+            raise ValueError(f"a calibrator of other scores than {columns.kind}")
         covariates = content["covariates"]
         cross_fitted = content["cross_fitted"]
         return cls(
