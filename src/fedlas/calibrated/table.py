@@ -18,11 +18,10 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
-from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.before_after import CrossFit, fit_and_check
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
@@ -115,8 +114,7 @@ class TableCalibration:
         _check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns, covariates)
         with one_thread(val.num_samples * max(1, len(reader.scores))):
-            calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
-            cross_fitted = cross_fit(of_classes(calibrator_of(method)), val)
+            calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
             doubts = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,14 @@ from fedlas.calibrators._fit.state import doubles, ones, zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import Calibrator
 from fedlas.calibrators.isotonic import IsotonicCalibration
-from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, CrossFit, Share, label_log_probs
+from fedlas.calibrators.mixture import (
+    FEATURES,
+    CalibratedMixture,
+    CrossFit,
+    LeftOut,
+    Share,
+    label_log_probs,
+)
 from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
@@ -67,7 +76,12 @@ Members = dict[str, tuple[str, Calibrator]]
 
 
 def fitted_mixture(
-    val: Predictions, own: Members | None, num_folds: int, *, keep_class: bool
+    val: Predictions,
+    own: Members | None,
+    num_folds: int,
+    *,
+    keep_class: bool,
+    left_out: list[LeftOut] | None = None,
 ) -> CalibratedMixture:
     """Return the mixture of ``val``; with side information if it has features and they carry weight.
 
@@ -76,6 +90,7 @@ def fitted_mixture(
         own: Members in place of the usual ones.
         num_folds: Folds.
         keep_class: See :class:`CalibratedMixture`.
+        left_out: Takes what the mixture predicts for each fold that was held out.
     """
     split, val = _split(val, num_folds)
     members, dropped = _usual(val) if own is None else (own, ())
@@ -103,11 +118,14 @@ def fitted_mixture(
     if split.held_out:
         prior = [PRIOR.get(name, 0.0) for name in fitted]
         log_probs = split.log_probs(fitted, maps, _DEAR)
-        share = _share(log_probs, prior, split)
-        if several(val.clusters) and "temperature" in fitted:
-            share = _drawn_back(share, log_probs, [*fitted].index("temperature"), split)
+        base = [*fitted].index("temperature") if "temperature" in fitted else None
+        share = _of_logits(log_probs, prior, base, split)
+        regressions = None
         if val.features is not None:
-            side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
+            regressions = _regressions(split, val.features, log_probs, prior)
+            side, side_share, note = _with_features(split, regressions, log_probs, share)
+        if left_out is not None:
+            left_out += _left_out(split, log_probs, prior, base, regressions)
     used = share.weights > 0
     if side_share is not None:
         used |= side_share.weights[: len(fitted)] > 0
@@ -263,10 +281,35 @@ def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> 
     return Share(weights, last)
 
 
-def _with_features(
-    split: CrossFit, features: Tensor, log_probs: Tensor, prior: list[float], alone: Share
-) -> tuple[SideInformation | None, Share | None, str | None]:
-    """Return the regressions on features, the weights of members and regressions, and what to warn about."""
+def _of_logits(log_probs: Tensor, prior: list[float], base: int | None, split: CrossFit) -> Share:
+    """Return the weights of members of logits; ``base`` is the number of temperature scaling among them."""
+    share = _share(log_probs, prior, split)
+    if several(split.val.clusters) and base is not None:
+        share = _drawn_back(share, log_probs, base, split)
+    return share
+
+
+@dataclass(frozen=True, eq=False)
+class _Regressions:
+    """Regressions on features, and what they say of the rows that are held out.
+
+    Attributes:
+        side: They, of all samples.
+        log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
+        gates: How far the features are like those of the other folds ``(n, 1)``.
+        prior: Samples that each part counts in addition.
+    """
+
+    side: SideInformation
+    log_probs: Tensor
+    gates: Tensor
+    prior: list[float]
+
+
+def _regressions(
+    split: CrossFit, features: Tensor, log_probs: Tensor, prior: list[float]
+) -> _Regressions | None:
+    """Return the regressions on features; None if they vary too little for one."""
     val = split.val
     plan = _plan(split, features)
     rows = evenly(split.order, plan.rows).sort().values
@@ -284,30 +327,81 @@ def _with_features(
     )
     fits = fit_side_information(samples, nll_temperature(val).value, plan)
     if fits is None:
-        return None, None, None
+        return None
     side, *parts = fits
     others = [
-        part(val.logits.cpu()[rows].double(), features.cpu()[rows].double())[0].transpose(0, 1)
+        part(val.logits.cpu()[rows].double(), features.cpu()[rows].double())
         for part, rows in zip(parts, split.held_out, strict=True)
     ]
-    everything = torch.cat([log_probs, torch.cat(others, dim=1)])
-    count = len(prior)
+    beside = torch.cat([each.transpose(0, 1) for each, _ in others], dim=1)
     prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior]
-    share = _share(everything, [*prior, *[0.0] * sum(side.counts)], split)
-    chosen = share.weights[count:] > 0
+    return _Regressions(
+        side,
+        torch.cat([log_probs, beside]),
+        torch.cat([gate for _, gate in others]),
+        [*prior, *[0.0] * sum(side.counts)],
+    )
 
-    # What features gain on samples held out.
-    weights = weights_of(val)[split.rows]
-    before = _of_labels(alone, log_probs, split)
-    after = _of_labels(share, everything, split)
-    trust = _trust(after - before, split)
-    if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES or trust <= 0:
+
+def _left_out(
+    split: CrossFit,
+    log_probs: Tensor,
+    prior: list[float],
+    base: int | None,
+    regressions: _Regressions | None,
+) -> list[LeftOut]:
+    """Return what a mixture predicts for each fold, by members and weights that were fitted on the other folds."""
+    if len(split.held_out) < 2:
+        return []
+    places = torch.arange(len(split.rows), device="cpu").split([*map(len, split.held_out)])
+    results = []
+    for fold, here in enumerate(places):
+        others = replace(split, held_out=(*split.held_out[:fold], *split.held_out[fold + 1 :]))
+        there = torch.cat([*places[:fold], *places[fold + 1 :]])
+        share = _of_logits(log_probs[:, there], prior, base, others)
+        result = share(log_probs[:, here].transpose(0, 1))
+        if regressions is not None:
+            of_others = replace(regressions, log_probs=regressions.log_probs[:, there])
+            inside, trust = _share_with_features(others, of_others, log_probs[:, there], share)
+            if trust > 0:
+                gate = regressions.gates[here] * trust
+                parts = regressions.log_probs[:, here].transpose(0, 1)
+                result = torch.logaddexp(inside(parts) + gate.log(), result + torch.log1p(-gate))
+        results.append(LeftOut(split.held_out[fold], result))
+    return results
+
+
+def _with_features(
+    split: CrossFit, regressions: _Regressions | None, log_probs: Tensor, alone: Share
+) -> tuple[SideInformation | None, Share | None, str | None]:
+    """Return the regressions on features, the weights of members and regressions, and what to warn about."""
+    if regressions is None:
         return None, None, None
-    side = side.only(chosen.nonzero().squeeze(1).tolist())
+    share, trust = _share_with_features(split, regressions, log_probs, alone)
+    if trust <= 0:
+        return None, None, None
+    count = len(log_probs)
+    chosen = share.weights[count:] > 0
+    side = regressions.side.only(chosen.nonzero().squeeze(1).tolist())
     side.gate.trust = side.gate.trust * trust
-    total = weights.sum()
-    doubt = _too_good(-float(weights @ before / total), -float(weights @ after / total))
-    return side, share.only(pad(chosen, (count, 0), value=True)), doubt
+    weights = weights_of(split.val)[split.rows]
+    before, after = (
+        -float(weights @ _of_labels(each, parts, split) / weights.sum())
+        for each, parts in ((alone, log_probs), (share, regressions.log_probs))
+    )
+    return side, share.only(pad(chosen, (count, 0), value=True)), _too_good(before, after)
+
+
+def _share_with_features(
+    split: CrossFit, regressions: _Regressions, log_probs: Tensor, alone: Share
+) -> tuple[Share, float]:
+    """Return the weights of members and regressions, and how far to trust them: 0 where they carry no weight."""
+    share = _share(regressions.log_probs, regressions.prior, split)
+    if float(share.weights[len(log_probs) :].sum()) < _LEAST_OF_FEATURES:
+        return share, 0.0
+    # What features gain on samples held out.
+    gain = _of_labels(share, regressions.log_probs, split) - _of_labels(alone, log_probs, split)
+    return share, _trust(gain, split)
 
 
 def _of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
