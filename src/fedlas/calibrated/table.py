@@ -96,7 +96,7 @@ class TableCalibration:
         columns = with_scores(columns, source)
         if isinstance(source, SampleLog):
             columns = replace(columns, format="lm-eval")
-        columns = replace(columns, covariates=_covariates(columns))
+        columns = replace(_with_effect(columns), covariates=_covariates(columns))
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
@@ -386,6 +386,22 @@ def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
             f"probabilities in {label}",
             ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
         )
+
+
+def _with_effect(columns: Columns) -> Columns:
+    """Return the columns, if a calibration uses all that they say.
+
+    Raises:
+        InputError: For one that would have no effect.
+    """
+    for name in ("label_probs", "event"):
+        if getattr(columns, name) is not None:
+            raise InputError(
+                ("a calibration must be fitted without ", Argument(name)),
+                "one, which would have no effect on it",
+                ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+            )
+    return columns
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
