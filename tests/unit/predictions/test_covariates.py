@@ -145,3 +145,18 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
     read = fedlas.TopLabel.load(top.save(tmp_path / "t.npz"))
     assert read.covariates == top.covariates
     assert read.features.tolist() == [[0], [1], [1], [2]]
+
+
+@pytest.mark.parametrize("missing", ["error", "empty"])
+def test_apply_fills_a_missing_number_as_the_fit_did(missing, tmp_path):
+    random = np.random.default_rng(0)
+    logit, age = random.normal(size=800), random.normal(50, 10, 800)
+    y = (random.random(800) < 1 / (1 + np.exp(-logit - (age - 50) / 5))).astype(int)
+    age[::20] = np.nan
+    table = {"p": 1 / (1 + np.exp(-logit)), "age": age, "y": y}
+    fit = fedlas.calibrate(table, probs="p", target="y", covariates="age")
+    fit = fedlas.TableCalibration.load(fit.save(tmp_path / "cal.json"))
+    assert fit.covariates.gaps == ("age",)
+    rows = {"p": [0.5] * 3, "age": [30, np.nan, 70]}
+    young, unknown, old = fit.apply(rows, missing=missing)["calibrated_p"]
+    assert young < unknown < old
