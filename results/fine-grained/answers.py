@@ -61,6 +61,17 @@ def row_of(problem: str, folder: Path) -> dict[str, Any]:
     )
     row["val gap"] = float(val.confidence.mean() - val.correct.double().mean())
     row["val nll"] = metrics["val"]["nll"]
+    gates = [
+        json.loads(line).get("gate") or {}
+        for line in (folder / "log.jsonl").read_text().splitlines()
+    ]
+    kept = gates[metrics["best_epoch"] - 1]
+    row |= {
+        "strength": kept.get("alpha"),
+        "up at the start": gates[0].get("plus"),
+        "up": kept.get("plus"),
+    }
+    row["flips"] = sum(gate.get("train_flips") or 0 for gate in gates) if kept else None
     norms = torch.as_tensor(test.features).float().abs().sum(1).numpy()
     confidence, correct = test.confidence.numpy(), test.correct.numpy().astype(float)
     row["norm, correct"] = spearmanr(norms, correct).statistic
