@@ -95,7 +95,7 @@ class TableCalibration:
         columns = with_scores(columns, source)
         if isinstance(source, SampleLog):
             columns = replace(columns, format="lm-eval")
-        columns = replace(columns, covariates=_covariates(columns))
+        columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
@@ -335,7 +335,7 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
     reader.keeps_rows = True
-    reader.optional = frozenset(covariates.categories)
+    reader.optional = frozenset((*covariates.categories, *covariates.means))
     return reader
 
 
@@ -410,6 +410,22 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
+
+
+def _with_effect(columns: Columns) -> Columns:
+    """Return the columns, if a calibration uses all that they say.
+
+    Raises:
+        InputError: For one that would have no effect.
+    """
+    for name in ("label_probs", "event"):
+        if getattr(columns, name) is not None:
+            raise InputError(
+                ("a calibration must be fitted without ", Argument(name)),
+                "one, which would have no effect on it",
+                ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+            )
+    return columns
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
