@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -241,12 +242,36 @@ def column_options(columns: Columns | None) -> str:
     return "".join(f" {part}" for part in parts)
 
 
+def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
+    """Add ``--method``, with its old name for one release."""
+    option(parser, "--method", "NAME", text, **settings)
+    parser.add_argument(
+        old,
+        dest="method",
+        help=argparse.SUPPRESS,
+        **{"default": argparse.SUPPRESS} | settings | {"action": OldName},
+    )
+
+
+class OldName(Several):
+    """Takes the values of an option whose name has changed."""
+
+    def __call__(  # noqa: D102
+        self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
+    ) -> None:
+        text = f"{option} is now --{self.dest}; the old name goes with the next release."
+        print(f"fedlas: warning: {text}", file=sys.stderr)
+        if isinstance(values, list):
+            super().__call__(_parser, namespace, values)
+        else:
+            setattr(namespace, self.dest, values)
+
+
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
-    option(
+    add_method(
         parser,
         "--calibrate",
-        "NAME",
         f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, check_kinds, describe
 from fedlas._core.errors import collected_warnings
 from fedlas._core.extras import require
+from fedlas._core.renamed import renamed
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
@@ -51,7 +52,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator: A classifier with ``decision_function`` or ``predict_proba``; of both, the former is used, with one
             column a class (``decision_function_shape="ovr"`` of an SVC). A clone is fitted. A trained one in
             ``sklearn.frozen.FrozenEstimator`` is not fitted again, and all samples of ``fit`` go to the calibrator.
-        calibrator: A registered name (``fedlas list calibrators``) or an object, of which a copy is fitted.
+        method: A registered name (``fedlas list calibrators``) or an object, of which a copy is fitted.
         cv: Which samples the calibrator is fitted on. A number of folds, a splitter, an iterable of splits or None
             (5 folds): on the scores that models of the other folds give each fold; the estimator is then fitted on all
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
@@ -102,10 +103,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     venn_abers_: VennAbers
     side_columns_: SideColumns
 
+    @renamed(calibrator="method")
     def __init__(
         self,
         estimator: Any,
-        calibrator: str | Calibrator = "auto",
+        method: str | Calibrator = "auto",
         *,
         features: Any = None,
         cv: Any = None,
@@ -113,7 +115,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         random_state: Any = None,
     ) -> None:
         self.estimator = estimator
-        self.calibrator = calibrator
+        self.method = method
         self.features = features
         self.cv = cv
         self.n_jobs = n_jobs
@@ -245,7 +247,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise InputError(
                 "features must be None, False or a function, for a calibrator that uses them",
                 where if callable(choice) else describe(choice),
-                "Leave features out, or choose calibrator='auto'.",
+                "Leave features out, or choose method='auto'.",
             )
         return True
 
@@ -261,7 +263,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        choice: Any = self.calibrator
+        choice: Any = self.method
         if isinstance(choice, str):
             calibrator = CALIBRATORS[choice].value()
         elif isinstance(choice, Calibrator):

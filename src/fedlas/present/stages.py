@@ -87,7 +87,7 @@ class HeldOut:
             raise InputError(
                 f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
                 "a file",
-                f"Measure the run instead of its file, or pass calibrate={entry.name!r} and on= such predictions.",
+                f"Measure the run instead of its file, or pass method={entry.name!r} and on= such predictions.",
             )
         return self.parts[part](entry.value.needs), part
 
@@ -184,7 +184,7 @@ def check_stages(
     """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
     if calibrate is not None and not isinstance(calibrate, str):
         raise InputError(
-            "calibrate= must be a name", describe(calibrate), "Pass e.g. calibrate='temperature'."
+            "method= must be a name", describe(calibrate), "Pass e.g. method='temperature'."
         )
     if held_out is not None and not isinstance(held_out, HeldOut):
         raise InputError(
@@ -192,22 +192,22 @@ def check_stages(
         )
     if held_out is None:
         if calibrate is not None or reject:
-            option = "calibrate=" if calibrate is not None else "reject="
+            option = "method=" if calibrate is not None else "reject="
             fix = "Pass on= with held-out predictions; those of the test set would flatter it."
             raise InputError(f"{option} needs held-out predictions", "no on=", fix)
         return
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
-        got = "calibrate='all'"
+        got = "method='all'"
         if reject:
             raise InputError(
-                "reject= is for one model", got, "Name one calibrator, or leave calibrate= out."
+                "reject= is for one model", got, "Name one calibrator, or leave method= out."
             )
         if groups is not None:
             fix = "Name one calibrator, or leave groups= out."
             raise InputError("groups= goes with one calibrator at most", got, fix)
         if confidences:
-            fix = "Name one calibrator, or leave calibrate= out."
+            fix = "Name one calibrator, or leave method= out."
             raise InputError(f"{got} needs the probabilities of all classes", "confidences", fix)
     if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
         fix = "Pass two sets of scores of all classes, or two of confidences."
@@ -239,7 +239,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("calibrate=", name, (*CALIBRATORS, ALL))
+    check_choice("method=", name, (*CALIBRATORS, ALL))
     outcome = Calibrated()
     entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.

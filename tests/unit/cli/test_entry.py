@@ -2,9 +2,11 @@
 
 import builtins
 
+import pytest
+
 from fedlas.__main__ import run
 from fedlas.cli.arguments import column_options
-from fedlas.cli.main import in_options
+from fedlas.cli.main import in_options, main
 from fedlas.predictions import Columns
 
 
@@ -22,9 +24,16 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
 
 
 def test_messages_and_columns_are_written_as_options():
-    text = "calibrate='all' needs held-out predictions; got no on=."
-    assert in_options(text, "evaluate") == (
-        "--calibrate all needs held-out predictions; got no --on."
-    )
+    text = "method='all' needs held-out predictions; got no on=."
+    assert in_options(text, "evaluate") == ("--method all needs held-out predictions; got no --on.")
     columns = Columns(probs="p_*", target="y", percent=True)
     assert column_options(columns) == " --probs 'p_*' --target y --percent"
+
+
+def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    tables, training = capsys.readouterr().out.split("tables of predictions:")[1].split("training")
+    commands = [line.split()[0] for line in tables.splitlines() if line.startswith("    ")]
+    assert commands == ["evaluate", "compare", "calibrate", "apply", "card", "monitor"]
+    assert "    train " in training

@@ -155,7 +155,7 @@ def test_data_frames_keep_their_names():
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 def test_a_search_chooses_the_calibrator_and_options_of_the_estimator():
     X, y = data()
-    grid = {"calibrator": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
+    grid = {"method": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
     search = GridSearchCV(
         CalibratedClassifier(GaussianNB(), cv=3), grid, scoring=scorers["neg_nll"], cv=3
     )
