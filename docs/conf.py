@@ -68,6 +68,7 @@ NAVIGATION = {
         "bench-paper",
     ),
     "docs/method": ("references",),
+    "docs/integrations": ("fine-tuning",),
     "docs/own-loss": ("own-calibrator",),
     "results/README": (
         "LEADERBOARD",
@@ -86,6 +87,8 @@ NAVIGATION = {
         "fashion-mnist/README",
         "fashion-mnist/gate",
         "fashion-mnist/indicator",
+        "fine-grained/README",
+        "fine-grained/PROTOCOL",
         "glyphs/README",
         "methods/README",
         "methods/settings",

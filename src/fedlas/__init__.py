@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
     from fedlas.present.card import CalibrationCard, card
+    from fedlas.present.comparison import Comparison, compare
     from fedlas.present.evaluation import Evaluation
     from fedlas.present.report import report
     from fedlas.stats import estimates
-    from fedlas.stats.two_models import compare
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CalibratedModel",
     "CalibrationCard",
+    "Comparison",
     "Evaluation",
     "FeatureTap",
     "MultiLabel",
@@ -61,6 +62,7 @@ __all__ = [
 _HOMES = {
     "CalibratedModel": "calibrated",
     "CalibrationCard": "present.card",
+    "Comparison": "present.comparison",
     "Evaluation": "present.evaluation",
     "FeatureTap": "features",
     "MultiLabel": "predictions",
@@ -70,7 +72,7 @@ _HOMES = {
     "TopLabel": "predictions",
     "calibrate": "calibrated",
     "card": "present.card",
-    "compare": "stats.two_models",
+    "compare": "present.comparison",
     "estimates": "stats",
     "evaluate": "metrics",
     "find_head": "features",

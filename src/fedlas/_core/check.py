@@ -11,12 +11,12 @@ skips the step. Losses accept the meta device, where operations are counted.
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import math
 import numbers
 import os
-import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeGuard, TypeVar
@@ -26,9 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas._core.errors import Argument as Argument
 from fedlas._core.errors import CalibrationWarning as CalibrationWarning
 from fedlas._core.errors import InputError as InputError
 from fedlas._core.errors import NonFiniteError as NonFiniteError
+from fedlas._core.errors import Text as Text
 from fedlas._core.errors import suggestion as suggestion
 from fedlas._core.errors import warn_user as warn_user
 from fedlas._core.text import shortened
@@ -94,7 +96,7 @@ def check_number(
         >>> check_number("alpha", -1, low=0, high=1)
         Traceback (most recent call last):
             ...
-        fedlas._core.errors.InputError: alpha must be a finite number in [0, 1]; got int -1. Choose alpha ...
+        fedlas._core.errors.InputError: alpha must be a finite number in [0, 1]; got int -1. Choose a ...
     """
     number_like: Any = value
     if isinstance(value, numbers.Real) and not isinstance(number_like, bool):
@@ -108,11 +110,19 @@ def check_number(
             return number
     start = "(" if low_open or low == -math.inf else "["
     end = ")" if high_open or high == math.inf else "]"
-    raise InputError(
-        f"{name} must be a finite number in {start}{low:g}, {high:g}{end}",
+    raise wrong_argument(
+        name,
+        f"must be a finite number in {start}{low:g}, {high:g}{end}",
         describe(value),
-        f"Choose {name} in that range.",
+        "Choose a number in that range.",
     )
+
+
+def wrong_argument(name: str, expected: str, got: object, fix: str) -> InputError:
+    """Return the error of an argument, or of a value that is none and whose name is words, ``"the level"``."""
+    if name.isidentifier():
+        return InputError(expected, got, fix, argument=name)
+    return InputError(f"{name} {expected}", got, fix)
 
 
 def check_count(name: str, value: object, *, low: int | None = 1) -> int:
@@ -140,10 +150,11 @@ def check_count(name: str, value: object, *, low: int | None = 1) -> int:
         return number
     too_many = number is not None and abs(number) > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
-    raise InputError(
-        f"{name} must be a whole number{bound}",
+    raise wrong_argument(
+        name,
+        f"must be a whole number{bound}",
         describe(value),
-        f"Choose a whole number{bound} for {name}.",
+        f"Choose a whole number{bound}.",
     )
 
 
@@ -167,13 +178,13 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
         Traceback (most recent call last):
         fedlas._core.errors.InputError: share: names must be a sequence or None; got int 3. Pass a sequence or None.
     """
-    parameters = inspect.signature(function).parameters.values()
+    parameters = list(inspect.signature(function).parameters.values())
     order = [
         each.name
         for each in parameters
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
-    kinds = {each.name: _kinds_of(str(each.annotation)) for each in parameters}
+    kinds = {p.name: _kinds_of(p.annotation) for p in parameters if isinstance(p.annotation, str)}
     place = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
@@ -186,7 +197,9 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
                     owner = ".".join([type(args[0]).__name__, *place.split(".")[1:]])
                 words = " or ".join(_KINDS[kind][0] for kind in accepted)
                 fix = " or ".join(_CONSTRUCTORS.get(kind, _KINDS[kind][0]) for kind in accepted)
-                error = InputError(f"{name} must be {words}", describe(value), f"Pass {fix}.")
+                error = InputError(
+                    f"must be {words}", describe(value), f"Pass {fix}.", argument=name
+                )
                 error.owner = owner
                 raise error
         return function(*args, **options)
@@ -196,9 +209,16 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
 
 def _kinds_of(annotation: str) -> list[str]:
     """Return the kinds that an annotation names; none if one of them is not in the table."""
-    while "[" in annotation:
-        annotation = re.sub(r"\[[^][]*\]", "", annotation)
-    names = [name.strip().rpartition(".")[2] for name in annotation.split("|")]
+    nodes: list[ast.expr] = [ast.parse(annotation, mode="eval").body]
+    names = []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.BinOp):  # a | b
+            nodes += [node.right, node.left]
+        elif isinstance(node, ast.Subscript):  # Sequence[str]
+            nodes.append(node.value)
+        else:
+            names.append(ast.unparse(node).rpartition(".")[2])
     return names if all(name in _KINDS for name in names) else []
 
 
@@ -277,9 +297,8 @@ def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
     names = list(choices)
     if isinstance(value, str) and value in names:
         return names[names.index(value)]
-    raise InputError(
-        f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names)
-    )
+    expected = f"must be one of {', '.join(names)}"
+    raise wrong_argument(name, expected, repr(value), suggestion(str(value), names))
 
 
 def check_logits(logits: Any) -> Tensor:

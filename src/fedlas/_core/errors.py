@@ -6,27 +6,65 @@ An error message names the public function that was called, then the expected co
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 from fedlas._core.text import printable, shortened
+
+
+class Argument(NamedTuple):
+    """An argument in a sentence: ``drop_missing=True`` in Python, ``--drop-missing`` on the command line.
+
+    Attributes:
+        name: As the function spells it.
+        value: What to pass; None for the argument alone, ``target=`` and ``--target``.
+    """
+
+    name: str
+    value: object = None
+
+    def python(self) -> str:
+        """Return it as a call writes it."""
+        return f"{self.name}=" if self.value is None else f"{self.name}={self.value!r}"
+
+    def option(self, options: Mapping[str, str]) -> str:
+        """Return it as a shell takes it; ``options`` has the spelling of each argument."""
+        if self.name not in options:
+            return self.python()
+        value = "" if self.value in (None, True) else f" {shlex.quote(str(self.value))}"
+        return f"{options[self.name]}{value}"
+
+
+Text: TypeAlias = str | Argument | tuple[str | Argument, ...]
+"""A sentence or a part of one: words, and the arguments between them."""
 
 
 class InputError(ValueError):
     """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
 
+    A sentence is words, or a tuple of words and of each :class:`Argument` that it names. ``str()`` writes them as
+    Python does, the command line as its options.
+
     Args:
-        expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
+        expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``; with ``argument`` without the
+            name, ``"must be in [0, 1]"``.
         got: The value instead; its ``str()`` is shown.
-        fix: The remedy, as a full sentence.
+        fix: The remedy, as a full sentence. In a list of remedies, those with an argument that the call does not take
+            are left out, and "or" joins the others.
+        argument: Name of the argument that is wrong; the message begins with it.
+        fixes: Other remedies by where they are read, ``"python"`` or ``"command"``.
 
     Attributes:
         parts: ``(expected, got, fix)`` as they are shown.
-        owner: The public function, method or class that ran, e.g. ``"TemperatureScaling.fit"``; None if none did.
+        argument: Name of the argument that is wrong; None if the message names none.
+        owner: The public function, method or class that was called, e.g. ``"TemperatureScaling.fit"``; None if none
+            was.
 
     Note:
         The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.
@@ -34,16 +72,102 @@ class InputError(ValueError):
     Example:
         >>> print(InputError("alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
         alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
+        >>> error = InputError("must be a column", "no 'y'", "Did you mean 'label'?", argument="target")
+        >>> print(error)
+        target must be a column; got no 'y'. Did you mean 'label'?
+        >>> error.of_command("calibrate", {"target": "--target"})
+        >>> print(error)
+        fedlas calibrate: --target must be a column; got no 'y'. Did you mean 'label'?
     """
 
-    def __init__(self, expected: str, got: object, fix: str) -> None:
-        self.parts = (shortened(expected), shortened(str(got) or repr(got)), fix)
+    def __init__(
+        self,
+        expected: Text,
+        got: object,
+        fix: Text | Sequence[Text],
+        *,
+        argument: str | None = None,
+        fixes: Mapping[str, Text | Sequence[Text]] | None = None,
+    ) -> None:
+        self.argument = argument
         self.owner = public_name()
-        super().__init__(*self.parts)
+        named: Text = (str(got) or repr(got)) if not _names_arguments(got) else got
+        self._sentences = (expected, named, fix)
+        self._fixes = dict(fixes or {})
+        self._lacks: frozenset[str] = frozenset()
+        self._options: Mapping[str, str] | None = None
+        super().__init__(*self._sentences)
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """``(expected, got, fix)`` as they are shown."""
+        expected, got, fix = self._sentences
+        where = "python" if self._options is None else "command"
+        subject = ""
+        if self.argument is not None:
+            subject = f"{(self._options or {}).get(self.argument, self.argument)} "
+        return (
+            shortened(subject + self._write(expected)),
+            shortened(self._write(got)),
+            self._remedy(self._fixes.get(where, fix)),
+        )
+
+    def of_command(self, subcommand: str, options: Mapping[str, str]) -> None:
+        """Show the error in the options of a subcommand, by the arguments that they fill."""
+        self.owner = f"fedlas {subcommand}"
+        self._options = options
+
+    def without(self, *arguments: str) -> None:
+        """Leave out remedies with arguments that the call does not take."""
+        self._lacks = self._lacks | set(arguments)
+
+    def _write(self, text: Text) -> str:
+        return write(text, self._options)
+
+    def _remedy(self, fix: Text | Sequence[Text]) -> str:
+        """Return the remedy, or those of several that the call can follow, as one sentence."""
+        if isinstance(fix, str | tuple):
+            return self._write(fix)
+        remedies = [self._write(text) for text in fix if self._takes(text)]
+        between = "; " if len(remedies) > 2 else ", "
+        sentence = (
+            f"{between.join([*remedies[:-1], ''])}or {remedies[-1]}."
+            if remedies[1:]
+            else f"{remedies[0]}."
+        )
+        return sentence[:1].upper() + sentence[1:]
+
+    def _takes(self, text: Text) -> bool:
+        words = (text,) if isinstance(text, Argument) else text
+        names = {word.name for word in words if isinstance(word, Argument)}
+        there = self._options is None or names <= self._options.keys()
+        return there and not names & self._lacks
 
     def __str__(self) -> str:
         owner = f"{self.owner}: " if self.owner else ""
         return printable(owner + "{}; got {}. {}".format(*self.parts))
+
+
+def _names_arguments(value: object) -> TypeGuard[Text]:
+    """Return whether a value is a sentence with arguments, and no tuple of the user."""
+    return isinstance(value, Argument) or (
+        isinstance(value, tuple) and any(isinstance(word, Argument) for word in value)
+    )
+
+
+def write(text: Text, options: Mapping[str, str] | None = None) -> str:
+    """Return a sentence with its arguments as Python writes them, or as the options of a subcommand."""
+    if isinstance(text, str):
+        return text
+    words = (text,) if isinstance(text, Argument) else text
+    return "".join(
+        word
+        if isinstance(word, str)
+        else word.python()
+        if options is None
+        else word.option(options)
+        for word in words
+    )
 
 
 class NonFiniteError(InputError):
@@ -58,11 +182,16 @@ class NonFiniteError(InputError):
 class CalibrationWarning(UserWarning):
     """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why.
 
+    Attributes:
+        sentence: The text with the arguments that it names, which the command line writes as options.
+
     Example:
         >>> import warnings
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("error", CalibrationWarning)  # stop where a result looks unusual
     """
+
+    sentence: Text | None = None
 
 
 _texts: ContextVar[list[str] | None] = ContextVar("texts", default=None)
@@ -80,17 +209,20 @@ def collected_warnings() -> Iterator[list[str]]:
         _texts.reset(before)
 
 
-def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> None:
+def warn_user(message: Text, category: type[Warning] = CalibrationWarning) -> None:
     """Warn at the line of the user's code that led here: the innermost frame outside of this package and of torch."""
     if (texts := _texts.get()) is not None:
-        texts.append(message)
+        texts.append(write(message))
         return
     frame = sys._getframe(1)
     level = 2
     while frame.f_back is not None and _is_internal(frame):
         frame = frame.f_back
         level = level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warning = category(write(message))
+    if isinstance(warning, CalibrationWarning):
+        warning.sentence = message
+    warnings.warn(warning, stacklevel=level)
 
 
 def _is_internal(frame: FrameType) -> bool:
@@ -99,41 +231,21 @@ def _is_internal(frame: FrameType) -> bool:
     return f"{module}.".startswith(("fedlas.", "torch.")) or frame.f_code.co_filename == "<string>"
 
 
-_CARRIED = {
-    "Batch",
-    "Columns",
-    "PredictionTable",
-    "Reader",
-    "Statistic",
-    "Sums",
-    "TableReader",
-    "open_table",
-}
-"""Public names that other public calls work with: an error names what was called in their place."""
-
-
 def public_name() -> str | None:
-    """Return the innermost public function, class or method that runs, e.g. ``"TemperatureScaling.fit"``.
-
-    Where methods of one object call each other, it is the first that was called.
-    """
-    name, owner = None, None
+    """Return the public function, class or method that the user's code called, e.g. ``"TemperatureScaling.fit"``."""
+    name = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        here, value = _public_call(frame)
-        if here is not None:
-            if name is not None and value is not owner:
-                break
-            name = here
-            owner = value
-            if value is None:
-                break
+        public = _public_call(frame)
+        if public is None and name is not None and not _is_internal(frame):
+            break  # the user's code
+        name = public or name
         frame = frame.f_back
     return name
 
 
-def _public_call(frame: FrameType) -> tuple[str | None, object]:
-    """Return what a frame runs, if it is public, and its ``self``."""
+def _public_call(frame: FrameType) -> str | None:
+    """Return what a frame runs, if it is public."""
     code = frame.f_code
     first = code.co_varnames[0] if code.co_argcount else ""
     if first not in ("self", "cls"):
@@ -141,27 +253,31 @@ def _public_call(frame: FrameType) -> tuple[str | None, object]:
         is_public = name in frame.f_globals and _is_public(
             frame.f_globals.get("__name__", ""), name
         )
-        return name if is_public else None, None
+        return name if is_public else None
     variables = frame.f_locals
     value = variables.get(first)
     if sys.version_info < (3, 13):
         variables.clear()  # a copy, which would keep the frame's files and errors alive
     kind = value if isinstance(value, type) else type(value)
     of_class = code.co_name.endswith("__") or code.co_name == "forward"
+    if not _is_internal(frame) and not _defines(kind, code.co_qualname):
+        return None  # a function of the user whose first argument is called so
     hidden = kind.__name__.startswith("_") or (code.co_name.startswith("_") and not of_class)
     if hidden or not any(_is_public(base.__module__, base.__name__) for base in kind.__mro__):
-        return None, None
-    return kind.__name__ if of_class else f"{kind.__name__}.{code.co_name}", value
+        return None
+    return kind.__name__ if of_class else f"{kind.__name__}.{code.co_name}"
+
+
+def _defines(kind: type, function: str) -> bool:
+    """Return whether a class or one of its bases defines a function, by its qualified name."""
+    return any(base.__qualname__ == function.rpartition(".")[0] for base in kind.__mro__)
 
 
 def _is_public(module: str, name: str) -> bool:
     """Return whether a name of a module is in the ``__all__`` of one of its packages, or is passed on by ``fedlas``."""
     rooms = module.split(".")
-    if (
-        not module.startswith("fedlas.")
-        or rooms[1] in ("_core", "cli", "lab")  # the laboratory is called by recipes and commands
-        or name in _CARRIED
-    ):
+    # the laboratory is called by recipes and commands
+    if not module.startswith("fedlas.") or rooms[1] in ("_core", "cli", "lab"):
         return False
     home: str = getattr(sys.modules.get("fedlas"), "_HOMES", {}).get(name, "")
     if home and f"{module}.".startswith(f"fedlas.{home}."):

@@ -44,7 +44,7 @@ class Rule:
             raise InputError("one of cost_ratio, budget, recall and precision is needed", got, fix)
         ((name, value),) = chosen.items()
         high = 1.0 if name in ("recall", "precision") else math.inf
-        check_number(f"{name}=", value, low=0.0, high=high, low_open=True)
+        check_number(name, value, low=0.0, high=high, low_open=True)
 
     @property
     def name(self) -> str:
@@ -210,7 +210,7 @@ def decide(
     data = positive_class(test, positive)
     if val is None and rule.name != "cost_ratio":
         fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
-        raise InputError(f"{rule.name}= needs validation predictions", "none", fix)
+        raise InputError("needs validation predictions", "none", fix, argument=rule.name)
     chosen_on = test if val is None else val
     threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, positive=positive)
     events = int(data.outcome.sum())

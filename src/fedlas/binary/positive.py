@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_choice, check_count
+from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.metrics.sums import averaging_one
@@ -99,8 +99,8 @@ def positive_class(
     if classes < 2 or (positive is None and classes != 2):
         expected = "predictions must have two classes, or positive must name the one to set against the rest"
         got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"
-        fix = (
-            "Pass positive=k, the number of the class."
+        fix: Text = (
+            ("Pass ", Argument("positive"), "k, the number of the class.")
             if classes > 1
             else "One class cannot be right or wrong."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -14,14 +14,15 @@ from torch.nn.functional import cross_entropy
 from fedlas._core.check import InputError, check_number, reason, warn_user
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
-from fedlas.calibrators._fit.rowwise import as_predictions
+from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.objective.runner import Runner
-from fedlas.predictions import MultiLabel, Predictions, TopLabel
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.resample.clusters import mean_and_error, several
 from fedlas.stats import noise_floor
 
 __all__ = ["BeforeAfter", "Measured"]
@@ -101,9 +102,9 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
         cross_entropy(part.logits.double(), part.target, reduction="none")
         for part in (before, after)
     ]
-    rise = nll[1] - nll[0]
-    mean = float(rise.mean())
-    error = float(rise.std()) / len(rise) ** 0.5
+    weights = weights_of(before)
+    weights = weights * (len(weights) / weights.sum())
+    mean, error = mean_and_error(nll[1] - nll[0], weights, before.clusters)
     if mean > _CERTAIN * error:
         warn_user(
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
@@ -189,6 +190,7 @@ class CrossFit:
         before: Metrics by registry name, as predicted.
         after: The same, calibrated by fits on the other folds.
         floor: Mean ECE of a perfectly calibrated model with the confidences after.
+        clusters: Clusters of these rows, each of which was left out as a whole; None if none were named.
     """
 
     rows: int
@@ -196,6 +198,7 @@ class CrossFit:
     before: Mapping[str, float]
     after: Mapping[str, float]
     floor: float
+    clusters: int | None = None
 
     def __str__(self) -> str:
         """Return one sentence."""
@@ -205,7 +208,10 @@ class CrossFit:
             parts.append(f"accuracy {self._percent('accuracy')}")
         worse = self.after.get("nll", 0) > self.before.get("nll", 0)
         advice = " It does not help them: more held-out rows may." if worse else ""
-        return f"On {self.rows:,} rows left out of the fit in turn: {', '.join(parts)}.{advice}"
+        whole = "" if self.clusters is None else f" of {self.clusters:,} whole clusters"
+        return (
+            f"On {self.rows:,} rows{whole} left out of the fit in turn: {', '.join(parts)}.{advice}"
+        )
 
     def _percent(self, name: str) -> str:
         return f"{100 * self.before[name]:.2f} -> {100 * self.after[name]:.2f} %"
@@ -226,8 +232,14 @@ class CrossFit:
         )
         if not {"ece", "accuracy"} <= before.keys() or before.keys() != after.keys():
             raise ValueError("metrics before and after must be the same")
+        clusters = content.get("clusters")
         return cls(
-            int(content["rows"]), int(content["folds"]), before, after, _number(content["floor"])
+            int(content["rows"]),
+            int(content["folds"]),
+            before,
+            after,
+            _number(content["floor"]),
+            None if clusters is None else int(clusters),
         )
 
 
@@ -239,7 +251,7 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         val: Held-out predictions with labels.
     """
     both = as_predictions(val)
-    folds = stratified_folds(both.logits, both.target, FOLDS, both.weights)
+    folds = stratified_folds(both.logits, both.target, FOLDS, both.weights, clusters=both.clusters)
     if int(folds.max()) < 1:
         return None
     rows: list[Tensor] = []
@@ -256,13 +268,14 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
     last = (
         first.with_logits(torch.cat(after))
         if isinstance(first, Predictions)
-        else TopLabel(torch.cat(after), first.correct, first.weights)
+        else replace(first, confidence=torch.cat(after))
     )
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(val, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
-    return CrossFit(first.num_samples, int(folds.max()) + 1, values[0], values[1], floor)
+    clusters = len(first.clusters.unique()) if several(first.clusters) else None
+    return CrossFit(first.num_samples, int(folds.max()) + 1, values[0], values[1], floor, clusters)
 
 
 def _number(value: Any) -> float:

@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe, warn_user
+from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
 from fedlas.calibrated.table import TableCalibration
@@ -39,6 +39,7 @@ def calibrate(
     ignore_index: int | None = -100,
     label: int | str | None = None,
     weights: int | str | None = None,
+    clusters: int | str | None = None,
 ) -> CalibratedModel: ...
 
 
@@ -59,6 +60,7 @@ def calibrate(
     ignore_index: int | None = -100,
     label: int | str | None = None,
     weights: int | str | None = None,
+    clusters: int | str | None = None,
     **columns: Any,
 ) -> CalibratedModel | TableCalibration:
     """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
@@ -88,6 +90,9 @@ def calibrate(
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
         label: Key or position of the labels in a batch, where they are elsewhere.
         weights: Key or position of the weight of each sample in a batch, or the column of a table.
+        clusters: Key or position of the cluster of each sample in a batch (its patient, its user), or the column of a
+            table: a fit that holds samples out holds whole clusters out. Positions of dense outputs are in the cluster
+            of their sample; without ``clusters``, each sample is one.
         **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
             ``covariates``, ``groups``.
 
@@ -111,9 +116,10 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
+    named = {"weights": weights, "clusters": clusters}
+    others = {name: place for name, place in named.items() if place is not None}
     if columns or is_table(model):
-        if weights is not None:
-            columns["weights"] = weights
+        columns |= others
         chosen = method if isinstance(method, str) else of_classes(method)
         return calibrate_table(model, chosen, columns_named(columns))
     network = network_of(model)
@@ -132,7 +138,7 @@ def calibrate(
         reader=reader,
         ignore_index=ignore_index,
         label=label,
-        others={} if weights is None else {"weights": weights},
+        others=others,
         labeled=True,
         multi_label=several,
     )
@@ -156,7 +162,9 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
     """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
-        calibrator.fit(labels.logits, labels.target, labels.features, labels.weights)
+        calibrator.fit(
+            labels.logits, labels.target, labels.features, labels.weights, labels.clusters
+        )
         return lambda: _labels_in_sample(calibrator, labels)
     val, total = collected(runner, most=MOST_LOGITS)
     calibrator.fit(val)
@@ -185,9 +193,10 @@ def _reader(
     if features is False or features is None:
         if needed and features is False:
             raise InputError(
-                f"features must be given to {type(calibrator).__name__}",
-                "features=False",
+                f"must be given to {type(calibrator).__name__}",
+                Argument("features", False),
                 "Leave features out, or choose another method.",
+                argument="features",
             )
         is_read = used and features is None
         return HeadSearch(head, required=needed) if is_read else NoFeatures()
@@ -195,7 +204,7 @@ def _reader(
         raise InputError(
             "features are for a method that uses them",
             f"features for {type(calibrator).__name__}",
-            "Leave features out, or choose method='auto'.",
+            ("Leave features out, or choose ", Argument("method", "auto"), "."),
         )
     if features is True:
         return HeadSearch(head, required=True)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.lines import json_row
-from fedlas.predictions.parquet import Parquet
-from fedlas.predictions.sources import Archive, Joined, open_archive
-from fedlas.predictions.tables import JsonLines
+from fedlas.predictions.tables.json_lines import JsonLines, json_row
+from fedlas.predictions.tables.npz import Archive, open_archive
+from fedlas.predictions.tables.parquet import Parquet
+from fedlas.predictions.tables.table import Joined
 
 _BOM = b"\xef\xbb\xbf"
 _FAMILIES = {".tsv": ".csv", ".ndjson": ".jsonl"}
@@ -48,9 +48,10 @@ def row_writer(
     formats = [_FAMILIES.get(each, each) for each in (first.path.suffix.lower(), suffix)]
     if formats[0] != formats[1] and ".npz" in formats:
         raise InputError(
-            "out= must be an .npz if, and only if, the file that is read is one",
+            "must be an .npz if, and only if, the file that is read is one",
             f"{suffix} for {first.label}",
             "Name a file that ends in .npz." if formats[0] == ".npz" else "Write .parquet.",
+            argument="out",
         )
     with ExitStack() as stack:
         if isinstance(first, Archive):

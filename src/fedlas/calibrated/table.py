@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.calibrated.before_after import CrossFit, cross_fit
@@ -30,8 +29,9 @@ from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
-from fedlas.predictions.sources import Frame, TableSource
 from fedlas.predictions.table import Samples
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -89,9 +89,7 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(
-        cls, source: TableSource | Any, columns: Columns, method: str | Calibrator = "auto"
-    ) -> Self:
+    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -104,7 +102,13 @@ class TableCalibration:
             raise InputError(
                 "the rows must have labels",
                 "no column of them",
-                "Name the column of the labels: target='y', or correct='ok' for confidences.",
+                (
+                    "Name the column of the labels: ",
+                    Argument("target", "y"),
+                    ", or ",
+                    Argument("correct", "ok"),
+                    " for confidences.",
+                ),
             )
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
@@ -261,7 +265,7 @@ class TableCalibration:
         )
 
 
-def live_reader(calibration: TableCalibration, source: TableSource) -> TableReader:
+def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
     """Return a reader of the same columns of another table, found by their names.
 
     Raises:
@@ -311,21 +315,13 @@ def live_reader(calibration: TableCalibration, source: TableSource) -> TableRead
     return TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
 
 
-_OF_THE_FIT = re.compile(
-    r",? or (leave|pass)[^.;]*drop_missing=True|Pass drop_missing=True[^.;]*; or |pass percent=True, or "
-    r"| Pass normalize=True[^.]*\."
-)
-"""Advice that a table to apply a calibration to cannot follow: its rows stay, and are read as those of the fit."""
-
-
 def live_samples(reader: TableReader) -> Iterator[Samples]:
     """Yield the samples of some rows at a time; errors advise what can be done to the table."""
     try:
         yield from reader.samples()
     except InputError as error:
-        expected, got, fix = error.parts
-        fix = _OF_THE_FIT.sub("", fix).replace("name them by logits=", "fit and apply one kind")
-        error.parts = (expected, got, fix[:1].upper() + fix[1:])
+        # The rows stay, and are read as those of the fit.
+        error.without(*(field.name for field in fields(Columns)))
         raise
 
 
@@ -366,7 +362,9 @@ def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(samples.scores, outcome, samples.weights, features=samples.features)
+        return TopLabel(
+            samples.scores, outcome, samples.weights, samples.features, samples.clusters
+        )
     return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
 
 
@@ -374,9 +372,9 @@ def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
     """Refuse probabilities that are named as logits."""
     if columns.kind == "logits" and are_probabilities(samples.scores):
         raise InputError(
-            "columns of logits= must hold logits",
+            "columns of logits must hold logits",
             f"probabilities in {label}",
-            "Fit and apply one kind: name probabilities by probs=, or write logits.",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
         )
 
 

@@ -33,8 +33,8 @@ from fedlas.predictions import Columns
 from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source, paths_of
-from fedlas.predictions.sources import Joined
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.table import Joined
 
 STANDARD = "-"
 """In place of a file: standard input or output."""

@@ -28,6 +28,7 @@ from fedlas.calibrators._fit.state import zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
+from fedlas.resample.clusters import mean_and_error
 
 __all__ = ["BiasCorrectedTemperature", "VectorScaling"]
 
@@ -50,6 +51,7 @@ class HeldOutLoss:
         folds: The fold of each sample ``(N,)``, from 0; two at least, and none is empty.
         weights: Weight of each sample ``(N,)``.
         problem: The regression on some inputs, labels and weights, with some penalties.
+        clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     State:
         Caches losses, and the last fit of each fold as the start of the next; of few samples also the regressions.
@@ -63,10 +65,12 @@ class HeldOutLoss:
         folds: Tensor,
         weights: Tensor,
         problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
+        clusters: Tensor | None = None,
     ) -> None:
         self._inputs = inputs
         self._target = target
         self._weights = weights
+        self._clusters = clusters
         self._problem = problem
         self._folds = [folds == fold for fold in range(int(folds.max()) + 1)]
         self._last: list[AffineMap | None] = [None] * len(self._folds)
@@ -117,9 +121,8 @@ class HeldOutLoss:
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
         gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
-        total = float(self._weights.sum())
-        mean = float(self._weights @ gain) / total
-        return mean > (float(self._weights @ (gain - mean).square()) / total / total) ** 0.5
+        mean, error = mean_and_error(gain, self._weights, self._clusters)
+        return mean > error
 
 
 def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:
@@ -319,11 +322,13 @@ class VectorScaling(AffineCalibrator):
         weights = weights_of(val)
         if self.num_folds is None:
             return Fit(problem(inputs, target, weights, Penalties()).solve())
-        folds = stratified_folds(inputs, target, self.num_folds, weights)
+        folds = stratified_folds(inputs, target, self.num_folds, weights, clusters=val.clusters)
         if int(folds.max()) == 0:
-            equal = "all samples are equal, so nothing can be held out, and this is temperature scaling."
+            equal = "all samples are copies of one, so nothing can be held out, and this is temperature scaling."
             return Fit(None, equal)
-        score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
+        score = HeldOutLoss(
+            inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem
+        )
         best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
         if not score.beats(start.as_map(inputs), best):
             return Fit(None, NO_GAIN)

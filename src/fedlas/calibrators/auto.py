@@ -62,6 +62,10 @@ class AutoCalibration(Calibrator):
         not how much is known: the weights are scaled to sum to as many samples as they are worth
         (:func:`~fedlas.stats.effective_samples`).
 
+        With clusters (patients, images) whole clusters are held out together. Their samples are worth fewer
+        independent ones, by Kish's design effect of the labels' residuals. What the mixture gains over temperature
+        scaling, and features over logits, counts as far as it exceeds its standard error over clusters.
+
         Where features are unlike those of the validation samples, the mixture of logits alone takes over: it has the
         weight ``1 - 0.95 / max(1, d)^2``, where ``d`` is the squared Mahalanobis distance over that which 95 % of the
         validation samples keep. It takes over where the regressions together have a weight below 0.01 as well;

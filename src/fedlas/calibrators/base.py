@@ -26,7 +26,7 @@ from fedlas._core.errors import collected_warnings
 from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
-from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, when
+from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -140,11 +140,9 @@ class Calibrator(ABC):
         maps = []
         for weights in parts:
             inside = weights > 0
-            logits = val.logits[inside.to(val.logits.device)]
-            target = val.target[inside.to(val.logits.device)]
-            plain = val.weights is None
-            part = Predictions(logits, target, weights=None if plain else weights[inside])
-            maps.append(self.fit_map(part, start))
+            part = val.rows(inside)
+            counts = None if val.weights is None else weights[inside]
+            maps.append(self.fit_map(part._replaced(weights=counts, features=None), start))
         return maps
 
     @property
@@ -196,7 +194,7 @@ class Calibrator(ABC):
         self.least_log = least
         self.array_of = array_of
         self._map = row_map
-        doubt = joined(zeros, *self._doubts(val), few)
+        doubt = joined(zeros, *self._doubts(val), few, clustered(val.clusters, features))
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self

@@ -17,7 +17,7 @@ from fedlas.calibrators._fit.folds import (
     worth,
 )
 from fedlas.calibrators._fit.minimize import mixture_weights
-from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.state import doubles, ones, zeros
@@ -30,6 +30,7 @@ from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.predictions import Predictions
+from fedlas.resample.clusters import mean_and_error, several
 
 RAW = "as predicted"
 PRIOR = {RAW: 2.0, "temperature": 2.0}
@@ -57,7 +58,7 @@ _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
 _FEW = 100
-"""With fewer held-out samples, features count as far as their gain exceeds its standard error."""
+"""With fewer held-out samples, or with clusters, features count as far as their gain exceeds its standard error."""
 _TOO_GOOD = 0.5
 """Share of the held-out NLL that features may leave without a warning."""
 
@@ -103,6 +104,8 @@ def fitted_mixture(
         prior = [PRIOR.get(name, 0.0) for name in fitted]
         log_probs = split.log_probs(fitted, maps, _DEAR)
         share = _share(log_probs, prior, split)
+        if several(val.clusters) and "temperature" in fitted:
+            share = _drawn_back(share, log_probs, [*fitted].index("temperature"), split)
         if val.features is not None:
             side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
     used = share.weights > 0
@@ -171,12 +174,16 @@ def _check(member: Calibrator, val: Predictions) -> None:
 
 def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     """Return what is held out, and the samples with weights that sum to the number of samples that they are worth."""
-    folds = stratified_folds(val.logits, val.target, num_folds, val.weights, val.features)
+    folds = stratified_folds(
+        val.logits, val.target, num_folds, val.weights, val.features, val.clusters
+    )
 
-    # Weights and copies say how often a sample counts, not how much is known.
+    # Weights and copies say how often a sample counts, not how much is known; and samples of a cluster are alike.
     number = sample_numbers(val.logits, val.target, val.features)
     weights = weights_of(val)
     samples = worth(number, weights)
+    if several(val.clusters):
+        samples /= _design_effect(val, val.clusters)
     weights = weights * (samples / weights.sum())
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
@@ -193,6 +200,24 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     thinned[evenly(order, _FLEXIBLE // val.num_classes)] = True
     copies = torch.from_numpy(np.unique(number, return_index=True)[1])
     return CrossFit(val, folds, tuple(held_out), thinned, order, copies), val
+
+
+def _design_effect(val: Predictions, clusters: Tensor) -> float:
+    """Return by how much more sums of residuals over clusters vary than those of independent samples, at least 1.
+
+    Kish's design effect, of what the labels leave of the probabilities after temperature scaling.
+    """
+    temperature = nll_temperature(val).value
+    residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64)
+    for part, rows in double_rows(val.logits):
+        residuals[part] = -(rows / temperature).softmax(dim=1)
+    residuals[torch.arange(val.num_samples), val.target.cpu()] += 1
+    residuals *= weights_of(val).unsqueeze(1)
+    number = torch.unique(clusters, return_inverse=True)[1]
+    count = int(number.max()) + 1
+    sums = residuals.new_zeros(count, val.num_classes).index_add_(0, number, residuals)
+    within = float(residuals.square().sum())
+    return max(1.0, float(sums.square().sum()) / within) if within else 1.0
 
 
 def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
@@ -216,6 +241,26 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
         )
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
     return Share(shares / shares.sum(), last)
+
+
+def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> Share:
+    """Return a mixture between these weights and the member ``base``, the nearer the less sure its gain is.
+
+    Few clusters say little, and many samples in each hide it: the gain counts as far as it exceeds its standard error
+    over clusters.
+    """
+    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    before = log_probs[base].gather(1, target).squeeze(1)
+    gain = _of_labels(share, log_probs, split) - before
+    trust = _trust(gain, split)
+    weights = trust * share.weights
+    weights[base] += 1 - trust
+    same = _identity(log_probs.shape[2])
+    last = AffineMap(
+        trust * share.last.weight + (1 - trust) * same.weight,
+        trust * share.last.bias + (1 - trust) * same.bias,
+    )
+    return Share(weights, last)
 
 
 def _with_features(
@@ -254,7 +299,7 @@ def _with_features(
     weights = weights_of(val)[split.rows]
     before = _of_labels(alone, log_probs, split)
     after = _of_labels(share, everything, split)
-    trust = _trust(after - before, weights)
+    trust = _trust(after - before, split)
     if float(share.weights[count:].sum()) < _LEAST_OF_FEATURES or trust <= 0:
         return None, None, None
     side = side.only(chosen.nonzero().squeeze(1).tolist())
@@ -271,14 +316,14 @@ def _of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
     return result
 
 
-def _trust(gain: Tensor, weights: Tensor) -> float:
-    """Return 1, or less where few samples are held out and the gain is not many times its standard error."""
-    total = float(weights.sum())
-    if total >= _FEW:
+def _trust(gain: Tensor, split: CrossFit) -> float:
+    """Return 1, or less where few samples or clusters are held out and the gain is not many standard errors."""
+    clusters = split.val.clusters
+    weights = weights_of(split.val)[split.rows]
+    if not several(clusters) and float(weights.sum()) >= _FEW:
         return 1.0
-    mean = float(weights @ gain) / total
-    variance = float(weights @ (gain - mean).square()) / total / total
-    return max(0.0, 1 - variance / mean**2) if mean > 0 else 0.0
+    mean, error = mean_and_error(gain, weights, None if clusters is None else clusters[split.rows])
+    return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0
 
 
 def _too_good(before: float, after: float) -> str | None:

@@ -125,14 +125,19 @@ class RegularizedMatrix(AffineCalibrator):
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
         target = val.target.cpu()
-        folds = stratified_folds(inputs, target, self.num_folds, weights)
+        folds = stratified_folds(inputs, target, self.num_folds, weights, clusters=val.clusters)
         filled = int(folds.max()) + 1
         if filled < self.num_folds:
-            few = f"{filled} distinct samples do not fill {self.num_folds} folds: the strongest penalties stand."
+            few = (
+                f"{filled} distinct samples, or clusters of them, do not fill {self.num_folds} folds: the strongest "
+                "penalties stand."
+            )
             return replace(strongest, freedom=FREEDOMS[0]), few
 
         # One penalty after the other: the fits are nested, and the grid of all at once costs many times as much.
-        score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
+        score = HeldOutLoss(
+            inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem
+        )
         middle = intercept[len(intercept) // 2]
         best = score.first_best([Penalties(off_diagonal[0], middle, value) for value in FREEDOMS])
         best = score.first_best([replace(best, off_diagonal=value) for value in off_diagonal])

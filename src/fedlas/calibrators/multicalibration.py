@@ -216,10 +216,13 @@ class Multicalibration(Calibrator):
         cells = self._cells()
         most = _MOST_UPDATES if val.num_classes > 1 else 0
         if self.num_folds is not None and most:
-            folds = stratified_folds(val.logits, val.target, self.num_folds)[order]
+            clusters = None if val.clusters is None else val.clusters[order]
+            folds = stratified_folds(val.logits, val.target, self.num_folds, clusters=val.clusters)[
+                order
+            ]
             # A single fold leaves nothing to hold out.
             most = (
-                held_out_length(cells, log_odds, correct, groups, folds, most)
+                held_out_length(cells, log_odds, correct, groups, folds, most, clusters)
                 if int(folds.max())
                 else 0
             )

@@ -123,6 +123,7 @@ class MultiLabelCalibration:
         target: Tensor,
         features: Tensor | None = None,
         weights: Tensor | None = None,
+        clusters: Tensor | None = None,
     ) -> Self:
         """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
 
@@ -131,11 +132,12 @@ class MultiLabelCalibration:
             target: ``(N, L)``.
             features: Side information ``(N, D)`` of calibrators that use it.
             weights: Weight of each sample ``(N,)``; None: all count alike.
+            clusters: Cluster of each sample ``(N,)``; samples of one are not independent. None: each is one of its own.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        val = MultiLabel(logits, target, features=features, weights=weights)
+        val = MultiLabel(logits, target, features=features, weights=weights, clusters=clusters)
         places = range(val.num_labels)
         parts = [val.pooled()] if self.shared else map(val.label, places)
         fits = [copy.deepcopy(self.calibrator).fit(part) for part in parts]

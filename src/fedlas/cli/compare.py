@@ -7,6 +7,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output
@@ -22,12 +23,11 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
-from fedlas.present.gate import check_directed, enough_rows, not_worse
-from fedlas.present.positive_class import is_event
+from fedlas.present.comparison import compare
+from fedlas.present.gate import check_directed
 from fedlas.present.ranking import better_in, differences_of_models
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
-from fedlas.stats.two_models import compare
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -35,7 +35,7 @@ def add_compare(add: AddSubcommand) -> None:
     parser = add(_compare, "FILE FILE")
     text = "predictions of two models on the same samples"
     option(parser, "files", "FILE", text, nargs=2, type=Path)
-    metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, classwise_ece)"
+    metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event)"
     option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     flag(
         parser,
@@ -71,7 +71,6 @@ def _compare(args: argparse.Namespace) -> int:
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
     check_output("--junit", args.junit, args.files)
-    _check_differ(*args.files)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",
@@ -83,41 +82,43 @@ def _compare(args: argparse.Namespace) -> int:
             "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
         )
     check_replicates(args.replicates)
+    _check_differ(*args.files)
     reader = Reader(columns_of(args))
     paths = args.files
     tables = [reader.read(path) for path in paths]
     _check_labels(*tables)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
-    a, b = (table.predictions for table in tables)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
+    first_table, second_table = tables
     compared = compare(
-        a,
-        b,
+        first_table,
+        second_table,
         metrics,
         num_bins=args.num_bins,
         replicates=args.replicates,
         top_label=args.top_label,
     )
-    event = "classwise_ece" in compared and is_event(a) and not args.top_label
     if args.json:
         content = {
             name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
         }
         say(*json.dumps(content, indent=2).split("\n"))
-    names = [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
-    table = differences_of_models(
-        compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples", event=event
-    )
+    first, second = (path.name if paths[0].name != paths[1].name else str(path) for path in paths)
+    title = f"A: {first}, B: {second}, {compared.samples:,} samples"
     if not args.json:
-        sentences = better_in(compared, (names[0], names[1]), event=event)
+        sentences = better_in(compared, (first, second))
+        table = differences_of_models(compared, title=title)
         show_blocks([*sentences, table], as_markdown=args.markdown)
-    checks = [
-        not_worse(compared[each], args.margin, (names[0], names[1])) for each in args.fail_if_worse
-    ]
-    dropped = max(table.dropped for table in tables)
-    checks = enough_rows(checks, samples=a.num_samples, dropped=dropped) if checks else []
-    return show_gate(checks, args, suite=f"{names[0]} {names[1]}") if checks else 0
+    if not args.fail_if_worse:
+        return 0
+    options: dict[str, Any] = {
+        "margin": args.margin,
+        "strict": args.strict,
+        "names": (first, second),
+    }
+    gate = compared.fail_if_worse(*args.fail_if_worse, **options)
+    return show_gate(gate, args, suite=f"{first} {second}")
 
 
 def _check_differ(a: Path, b: Path) -> None:

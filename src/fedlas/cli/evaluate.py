@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,10 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Columns, PredictionTable, Reader
+from fedlas.predictions import Columns, Reader
 from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.gate import Check, Requirement, enough_rows, required
 from fedlas.present.page import write_page
 from fedlas.present.report import report
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
@@ -87,7 +85,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         parser,
         "--require",
         "RULE",
-        "bound such as 'ece<=0.03'; exit status 3 if the interval lies beyond it (default: none)",
+        "bound such as 'ece<=0.03', or calibrated; exit status 3 if the interval lies beyond it (default: none)",
         nargs="+",
         default=(),
     )
@@ -139,25 +137,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
     if not args.require:
         return 0
-    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
-    checks = _checks(evaluation, args.require, dropped)
-    return show_gate(checks, args, suite=args.file.name)
+    gate = evaluation.require(*args.require, strict=args.strict)
+    return show_gate(gate, args, suite=args.file.name)
 
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
     options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
-
-
-def _checks(evaluation: Evaluation, rules: Sequence[str], dropped: int) -> list[Check]:
-    """Compare the last stage, which is calibrated where a calibrator was asked for, with what is required."""
-    stage = list(evaluation.stages)[-1]
-    estimates = {**evaluation.positive.get(stage, {}), **evaluation.estimates.get(stage, {})}
-    requirements = [Requirement.parse(rule, estimates) for rule in rules]
-    checks = [required(each, estimates[each.metric]) for each in requirements]
-    samples = evaluation.stages[stage].num_samples
-    return enough_rows(checks, samples=samples, dropped=dropped)
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import add_path, flag
-from fedlas.present.gate import Check, junit, status_of, workflow_annotations
+from fedlas.present.gate import Gate, workflow_annotations
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +39,12 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
         )
 
 
-def show_gate(checks: Sequence[Check], args: argparse.Namespace, *, suite: str) -> int:
+def show_gate(gate: Gate, args: argparse.Namespace, *, suite: str) -> int:
     """Print the checks, and write them where options ask for it; return the exit status."""
     # With --json, standard output is for JSON alone.
-    say(*(check.text for check in checks), wrap=True, stderr=args.json)
+    say(*(check.text for check in gate.checks), wrap=True, stderr=args.json)
     if args.github:
-        say(*workflow_annotations(checks), stderr=args.json)
+        say(*workflow_annotations(gate.checks), stderr=args.json)
     if args.junit is not None:
-        write_text(args.junit, junit(checks, suite=suite, strict=args.strict))
-    return status_of(checks, strict=args.strict)
+        write_text(args.junit, gate.junit(suite=suite))
+    return gate.status

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import re
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -19,7 +17,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
-from fedlas._core.errors import CalibrationWarning, InputError, suggestion
+from fedlas._core.errors import CalibrationWarning, InputError, suggestion, write
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.terminal import LostOutputError, standard_streams
 from fedlas._core.text import printable
@@ -156,28 +154,10 @@ def run(words: list[str]) -> int:
     try:
         return int(parsed.run(parsed))
     except InputError as error:
-        expected, got, fix = (in_options(part, words[0]) for part in error.parts)
-        error.parts = (expected, got, fix)
-        if (error.owner or "").partition(".")[0] in _CALLED:
-            error.owner = f"fedlas {words[0]}"
+        error.of_command(words[0], _parsers(words[:1])[1][words[0]].spellings)
         raise
 
 
-def in_options(text: str, subcommand: str) -> str:
-    """Return the message of a Python function in the words of a subcommand: ``on=`` is its option ``--on``."""
-    options = _parsers([subcommand])[1][subcommand].options
-
-    def worded(match: re.Match[str]) -> str:
-        option = f"--{match[1].replace('_', '-')}"
-        value = f" {shlex.quote(match[2])}" if match[2] else ""
-        return f"{option}{value}" if option in options else match[0]
-
-    return _KEYWORD.sub(worded, text)
-
-
-_KEYWORD = re.compile(r"(?<![\w.])([a-z]+(?:_[a-z]+)*)=(?:'([^']*)'|True)?")
-_CALLED = ("", "card", "report", "Rule", "TableCalibration")
-"""Public names that a subcommand calls, which errors show no user of it."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of PyTorch's errors, on an accelerator and on a processor."""
 
@@ -192,12 +172,14 @@ def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., Non
     shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        text = printable(str(message))
-        if not issubclass(category, CalibrationWarning):
+        if not isinstance(message, CalibrationWarning):
             other(message, category, *place, **more)
-        elif text not in shown:
+            return
+        sentence = message.sentence or str(message)
+        text = printable(write(sentence, _parsers(words)[1][words[0]].spellings))
+        if text not in shown:
             shown.add(text)
-            print(f"fedlas: warning: {in_options(text, words[0])}", file=sys.stderr)
+            print(f"fedlas: warning: {text}", file=sys.stderr)
 
     return show
 
@@ -216,6 +198,15 @@ class _Parser(argparse.ArgumentParser):
     def options(self) -> list[str]:
         """Names of the options."""
         return [name for name in self._option_string_actions if name.startswith("--")]
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """Return the option of each argument in Python: ``{"separator": "--sep"}``."""
+        return {
+            action.dest: name
+            for name, action in self._option_string_actions.items()
+            if name.startswith("--") and action.help != argparse.SUPPRESS
+        }
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""

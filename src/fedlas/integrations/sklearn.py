@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,8 +28,14 @@ require("sklearn", extra="sklearn")
 
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone  # noqa: E402 (after require)
 from sklearn.frozen import FrozenEstimator  # noqa: E402
-from sklearn.model_selection import check_cv, cross_val_predict, train_test_split  # noqa: E402
-from sklearn.utils import _safe_indexing, get_tags, indexable  # noqa: E402
+from sklearn.model_selection import (  # noqa: E402
+    GroupShuffleSplit,
+    StratifiedGroupKFold,
+    check_cv,
+    cross_val_predict,
+    train_test_split,
+)
+from sklearn.utils import _safe_indexing, check_consistent_length, get_tags, indexable  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
 from sklearn.utils.validation import (  # noqa: E402
     _check_sample_weight,
@@ -121,7 +128,13 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedClassifier:  # noqa: N803 (scikit-learn's)
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> CalibratedClassifier:
         """Fit estimator and calibrator.
 
         Args:
@@ -129,6 +142,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             y: Labels ``(N,)``, numbers or text.
             sample_weight: Weight of each sample ``(N,)`` in both fits, or None; a weight of 2 counts twice. An
                 estimator that takes none is fitted without, and the calibrator with them.
+            groups: Group of each sample ``(N,)``, such as its patient, or None; as in ``cross_val_score``. Samples of
+                one are not independent: the folds of ``cv`` and those of the calibrator hold whole groups.
         """
         # What cannot be meant is refused before anything is fitted.
         calibrator = self._new_calibrator()
@@ -138,6 +153,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        groups = None if groups is None else column_or_1d(groups)
+        check_consistent_length(y, groups)
         takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
         options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
         # The estimator, and the scores of samples that it has not seen.
@@ -147,22 +164,21 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             labels = y
             scores = getattr(estimator, method)(X)
         elif isinstance(self.cv, float):
-            train, val_rows = train_test_split(
-                np.arange(len(y)), test_size=self.cv, stratify=y, random_state=self.random_state
-            )
+            train, val_rows = _held_out(y, groups, self.cv, self.random_state)
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
             rows = _safe_indexing(X, val_rows)
             scores = getattr(estimator, method)(rows)
             labels = y[val_rows]
             weight = None if weight is None else weight[val_rows]
+            groups = None if groups is None else groups[val_rows]
         else:
             labels = y
             scores = cross_val_predict(
                 self.estimator,
                 X,
                 y,
-                cv=_splits(self.cv, X, y),
+                cv=_splits(self.cv, X, y, groups),
                 method=method,
                 n_jobs=self.n_jobs,
                 params=options,
@@ -174,7 +190,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.side_columns_ = SideColumns(side_source(estimator, self.features))
         side = self.side_columns_.fit(rows) if takes_features else None
         val = replace(
-            val, features=side, weights=None if weight is None else torch.from_numpy(weight)
+            val,
+            features=side,
+            weights=None if weight is None else torch.from_numpy(weight),
+            clusters=groups,
         )
         self.calibrator_ = calibrator.fit(val)
         with collected_warnings():  # the calibrator's fit has warned
@@ -387,9 +406,21 @@ def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
     )
 
 
-def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
-    """Return the folds, each with every class in its training part."""
-    splits = list(check_cv(cv, y, classifier=True).split(X, y))
+def _held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
+    """Return rows to train on and a held-out share of the rows by class, or of the groups."""
+    rows = np.arange(len(y))
+    if groups is None:
+        return tuple(train_test_split(rows, test_size=share, stratify=y, random_state=seed))
+    return next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, y, groups))
+
+
+def _splits(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
+    """Return the folds, each with every class in its training part; of whole groups unless ``cv`` has its own."""
+    if groups is not None and (cv is None or isinstance(cv, int)):
+        cv = StratifiedGroupKFold(5 if cv is None else cv)
+    splits = list(check_cv(cv, y, classifier=True).split(X, y, groups))
+    if groups is not None:
+        _check_whole(splits, groups)
     classes = np.unique(y)
     for number, (train, _) in enumerate(splits):
         missing = np.setdiff1d(classes, np.asarray(y)[train])
@@ -401,3 +432,15 @@ def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
                 "Use stratified folds, and at least two samples a class.",
             )
     return splits
+
+
+def _check_whole(splits: Sequence[Any], groups: NDArray[Any]) -> None:
+    """Refuse folds that tear groups apart."""
+    for number, (train, test) in enumerate(splits):
+        torn = np.intersect1d(groups[train], groups[test])
+        if len(torn):
+            raise InputError(
+                "cv must hold whole groups",
+                f"group {torn[0]!r} in both parts of fold {number}",
+                "Pass a splitter of groups, such as StratifiedGroupKFold(5), or a number of folds.",
+            )

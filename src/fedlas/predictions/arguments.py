@@ -196,9 +196,10 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
         return None
     if num_classes != 2:
         raise InputError(
-            "event= is for predictions of two classes",
+            "is for predictions of two classes",
             f"{num_classes} classes",
             "Leave it out, or make two classes of them: the event, and all others.",
+            argument="event",
         )
     event = event.item() if isinstance(event, np.ndarray | np.generic | Tensor) else event
     names = classes or ("0", "1")
@@ -207,9 +208,10 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     if str(event) in names:
         return names.index(str(event))
     raise InputError(
-        f"event= must be one of the classes, {names[0]} or {names[1]}",
+        f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),
         suggestion(str(event), names),
+        argument="event",
     )
 
 

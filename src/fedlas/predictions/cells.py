@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import Argument, InputError, Text, describe
 from fedlas._core.text import shortened
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
 
-_FIX = "Fill it in or remove the row, or pass drop_missing=True."
+_FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
@@ -190,7 +190,17 @@ class TableChunk:
                 raise InputError(
                     f"column {column!r} must hold 0 and 1, true and false, yes and no, or correct and incorrect",
                     f"{shortened(repr(value), 60) if text else 'none'} in {place}",
-                    _FIX if not text else "Name columns of labels by predicted= and target=.",
+                    _FIX
+                    if not text
+                    else [
+                        "correct it",
+                        (
+                            "name columns of labels by ",
+                            Argument("predicted"),
+                            " and ",
+                            Argument("target"),
+                        ),
+                    ],
                 )
             return word in _RIGHT
 
@@ -283,7 +293,7 @@ class Labels:
         self.by_name = by_name
         return number
 
-    def _fix(self, text: str) -> str:
+    def _fix(self, text: str) -> Text:
         """Return the remedy for a label that names no class, by its looks."""
         alike = [name for name in self.names if name.casefold() == text.casefold()]
         if alike:
@@ -291,12 +301,13 @@ class Labels:
         if self.positions and text == str(len(self.positions)):
             names = ",".join(str(number) for number in range(1, min(len(self.positions), 12) + 1))
             dots = ",..." if len(self.positions) > 12 else ""
-            return (
-                f"If they count from 1, subtract 1, or name the classes: classes='{names}{dots}'."
-            )
+            classes = Argument("classes", f"{names}{dots}")
+            return ("If they count from 1, subtract 1, or name the classes: ", classes, ".")
         if not self.names and len(self.positions) == 2:
-            return f"Name both classes, the one that the column is about last: classes='OTHER,{shortened(text, 60)}'."
-        return "Name the classes in the order of the columns by classes=, or correct the label."
+            classes = Argument("classes", f"OTHER,{shortened(text, 60)}")
+            return ("Name both classes, the one that the column is about last: ", classes, ".")
+        by = Argument("classes")
+        return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
 def cell_text(value: Any) -> str:

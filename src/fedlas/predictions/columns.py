@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from fedlas._core.check import InputError, check_choice, describe, suggestion
+from fedlas._core.check import Argument, InputError, check_choice, describe, suggestion
 from fedlas.predictions.cells import few
 from fedlas.predictions.names import check_increasing, check_order, matched_parts, name_numbers
 
@@ -70,7 +70,7 @@ class Columns:
             said.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
-        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
+        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "(no group)".
         separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
             or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
@@ -106,35 +106,53 @@ class Columns:
     format: Literal["table", "lm-eval"] | None = None
 
     def __post_init__(self) -> None:
-        # Types first: the checks below compare texts.
+        self._check_types()
+        object.__setattr__(self, "classes", tuple(_words(self.classes)))
+        self._check_names()
+        self._check_together()
+
+    def _check_types(self) -> None:
         for option in (*_SINGLE, "confidence", "separator", "format"):
             if not isinstance(name := getattr(self, option), str | None):
-                raise InputError(
-                    f"{option_of(option)} must be text", describe(name), "Pass one name."
-                )
+                raise InputError("must be text", describe(name), "Pass one name.", argument=option)
         if not isinstance(self.event, str | int | None) or isinstance(self.event, bool):
-            raise InputError("event= must be a class", describe(self.event), "Pass its name.")
+            raise InputError(
+                "must be a class", describe(self.event), "Pass its name.", argument="event"
+            )
         for option in ("normalize", "percent", "drop_missing"):
             if not isinstance(flag := getattr(self, option), bool):
                 raise InputError(
-                    f"{option_of(option)} must be True or False", describe(flag), "Pass True."
+                    "must be True or False", describe(flag), "Pass True.", argument=option
                 )
-        object.__setattr__(self, "classes", tuple(_words(self.classes)))
+
+    def _check_names(self) -> None:
         for option in ("logits", "probs", "label_probs", "covariates", "classes"):
             words = _words(getattr(self, option))
             none = not words and option != "classes" and getattr(self, option) is not None
             if none or not all(words) or len(set(words)) < len(words):
                 raise InputError(
-                    f"{option_of(option)} must hold names, each once",
+                    "must hold names, each once",
                     describe(getattr(self, option)),
                     "Write a,b,c or 'prefix_*'; quote a name with a comma.",
+                    argument=option,
                 )
-        # Then options that contradict each other.
-        kinds = [option_of(name) for name in _SCORES if getattr(self, name) is not None]
+        if self.separator is not None and len(self.separator) != 1:
+            raise InputError(
+                "the separator must be one character",
+                repr(self.separator),
+                "Write ';' or ',', or leave it out.",
+            )
+        check_choice("confidence_as", self.confidence_as, CONFIDENCE_FORMS)
+        if self.format is not None:
+            check_choice("format", self.format, ["table", "lm-eval"])
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
+        kinds = [Argument(name) for name in _SCORES if getattr(self, name) is not None]
         if len(kinds) > 1:
             raise InputError(
-                "only one of logits=, probs= and confidence= can name columns",
-                " and ".join(kinds),
+                ("only one of ", *listed(_SCORES, " and "), " can name columns"),
+                tuple(listed([kind.name for kind in kinds], " and ")),
                 "Say what the columns hold: the file does not show it.",
             )
         for option, partners in _PARTNERS.items():
@@ -143,24 +161,21 @@ class Columns:
             is_there = value is not None if option == "event" else bool(value)
             if is_there and kinds and not has_partner:
                 raise InputError(
-                    f"{option_of(option)} goes with {' or '.join(map(option_of, partners))}",
+                    ("goes with ", *listed(partners, " or ")),
                     kinds[0],
                     "Name such columns, or leave it out.",
+                    argument=option,
                 )
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
-                "outcomes must be named once, by correct= or by predicted= and target=",
-                "correct= with one of these",
+                (
+                    "outcomes must be named once, by ",
+                    Argument("correct"),
+                    " or by ",
+                    *listed(("predicted", "target"), " and "),
+                ),
+                (Argument("correct"), " with one of these"),
                 "Leave one or the other out.",
-            )
-        check_choice("confidence_as=", self.confidence_as, CONFIDENCE_FORMS)
-        if self.format is not None:
-            check_choice("format=", self.format, ["table", "lm-eval"])
-        if self.separator is not None and len(self.separator) != 1:
-            raise InputError(
-                "the separator must be one character",
-                repr(self.separator),
-                "Write ';' or ',', or leave it out.",
             )
 
     @property
@@ -227,12 +242,12 @@ class Columns:
             if name in others or any(fnmatchcase(name, each) for each in patterns)
         }
         covariates = _words(self.covariates, names)
-        columns, _ = _find(covariates, names, used, "covariates=", where, fewest=1)
+        columns, _ = _find(covariates, names, used, "covariates", where, fewest=1)
         for name in used.intersection(columns):
             raise InputError(
                 "covariates must be other columns than scores and labels",
                 repr(name),
-                "Leave it out of covariates=.",
+                ("Leave it out of ", Argument("covariates"), "."),
             )
         return tuple(dict.fromkeys(columns))
 
@@ -251,19 +266,17 @@ class Columns:
         options = {option: getattr(self, option) for option in _SINGLE}
         single = {option: name for option, name in options.items() if name is not None}
         for option, name in single.items():
-            _check_exists(name, names, option_of(option), where)
+            _check_exists(name, names, option, where)
         kind = self.kind or "logits"
         scores, parts = _find(
-            _words(getattr(self, kind), names), names, {*single.values()}, option_of(kind), where
+            _words(getattr(self, kind), names), names, {*single.values()}, kind, where
         )
         if kind == "confidence" and len(scores) > 1:
             raise InputError(
-                "confidence= must name one column",
-                ", ".join(scores),
-                "Name the column of the predicted class's probability; of all classes name probs=.",
+                "must name one column", ", ".join(scores), ONE_CONFIDENCE, argument="confidence"
             )
         used = {*single.values(), *scores}
-        votes, _ = _find(_words(self.label_probs, names), names, used, "label_probs=", where)
+        votes, _ = _find(_words(self.label_probs, names), names, used, "label_probs", where)
         for shared in ("groups", "clusters"):  # may be one of the others
             single.pop(shared, None)
         columns = [*scores, *votes, *single.values()]
@@ -302,9 +315,19 @@ def columns_named(names: Mapping[str, Any]) -> Columns:
     return Columns(**names)
 
 
-def option_of(name: str) -> str:
-    """Return how messages name a field of :class:`Columns`; the command line makes ``--name`` of it."""
-    return f"{name}="
+ONE_CONFIDENCE = (
+    "Name the column of the predicted class's probability; of all classes name ",
+    Argument("probs"),
+    ".",
+)
+
+
+def listed(names: Sequence[str], last: str) -> list[str | Argument]:
+    """Return arguments with commas between them, and ``last`` before the last."""
+    words: list[str | Argument] = []
+    for name in names:
+        words += [", ", Argument(name)]
+    return [*words[1:-2], last, words[-1]] if names[1:] else words[1:]
 
 
 def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
@@ -352,7 +375,7 @@ def _find(
                 fix = "Name the columns"
                 fix += "; a single one is the positive class of two." if fewest > 1 else "."
                 count = "at least two columns" if fewest > 1 else "a column"
-                raise InputError(f"{option}{pattern!r} must match {count}", got, fix)
+                raise InputError((Argument(option, pattern), f" must match {count}"), got, fix)
             matched = matched_parts(pattern, matches)
             if fewest > 1:  # classes
                 check_order(matched, pattern, where)
@@ -364,7 +387,7 @@ def _find(
 def _check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
     if name not in names:
         raise InputError(
-            f"{option} must name a column of {where}", repr(name), suggestion(name, names)
+            f"must name a column of {where}", repr(name), suggestion(name, names), argument=option
         )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.tables.table import Table
 
 MOST_VALUES = 256
 """Most values of a column of text: more are names of samples rather than kinds of them."""
@@ -40,7 +40,7 @@ class Covariates:
     unknown: Counter[str] = field(default_factory=Counter, compare=False)
 
     @classmethod
-    def learn(cls, source: TableSource, columns: Columns) -> Self | None:
+    def learn(cls, source: Table, columns: Columns) -> Self | None:
         """Read the columns of ``covariates`` once, and say what each holds; None without such columns.
 
         Groups, text and numbers with leading zeros are categories.

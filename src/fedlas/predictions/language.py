@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.check import Argument, InputError, Text, check_choice, describe
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import TableChunk
@@ -172,15 +172,18 @@ class Answers:
         kind = ""
         if refusals:
             kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
-        fix = "Pass drop_missing=True to leave them out"
+        fix: list[Text] = [
+            "remove these rows",
+            ("pass ", Argument("drop_missing", True), " to leave them out"),
+        ]
         if self.counts["empty"] == count:
-            fix = "Check the path, which leads to nothing"
+            fix = ["check the path, which leads to nothing"]
         elif len(self.rows) == count:
-            fix = "Ask the model for 'Confidence: ... %', or the server for logprobs"
+            fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
         raise InputError(
             f"each answer in column {column!r} must state a confidence",
             f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}",
-            f"{fix}; or name another column.",
+            [*fix, "name another column"],
         )
 
     def notes(self) -> list[str]:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import Answers
-from fedlas.predictions.lines import at_path, json_rows
-from fedlas.predictions.sources import Frame
 from fedlas.predictions.stated import LABEL, stated_confidence
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.json_lines import at_path, json_rows
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
@@ -110,7 +110,7 @@ class SampleLog(Frame):
             yield sample.path, sample.row, names if named else tuple(map(str, range(count)))
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
-        """As :meth:`~fedlas.predictions.sources.TableSource.add_paths`."""
+        """As :meth:`~fedlas.predictions.tables.table.Table.add_paths`."""
         for name in names:
             values = [at_path(sample.fields, name) for sample in self._samples]
             if name not in self.names and any(value is not None for value in values):
@@ -193,7 +193,7 @@ def _scores(
             raise InputError(
                 f"free answers must have one of {', '.join(_RIGHT)}",
                 f"none in {sample.place}",
-                "Name fields by confidence= and correct=.",
+                ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
             )
         answer = _scored_answer(sample.fields)
         (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_finite, check_logits, describe,
 from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import check_sample_values, detached
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.sources import load_arrays
+from fedlas.predictions.tables.npz import load_arrays
 
 UNKNOWN = -100
 """Target of a label that is not known."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas.predictions.cells import few, whole_number
 
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
@@ -125,7 +125,11 @@ def check_increasing(names: Sequence[str], where: str) -> None:
         raise InputError(
             "columns of classes must be numbered from 0 or 1 in order",
             f"{few([str(number) for number in numbers])} in {where}",
-            "They are sorted as text: list them in the order of the classes, or name these classes by classes=.",
+            (
+                "They are sorted as text: list them in the order of the classes, or name these classes by ",
+                Argument("classes"),
+                ".",
+            ),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
+from fedlas._core.check import Argument, InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
@@ -33,8 +33,9 @@ from fedlas.predictions.arguments import (
 from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
-from fedlas.predictions.sources import Frame, load_arrays
 from fedlas.predictions.table import Samples, TableReader
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.npz import load_arrays
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
@@ -104,9 +105,15 @@ class Predictions:
         check_finite("logits", logits)
         if are_probabilities(logits):
             warn_user(
-                "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
-                "these are almost surely probabilities, whose softmax is nearly flat. Pass "
-                "Predictions.from_probs(probs, target), or name them by probs= in place of logits=."
+                (
+                    "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
+                    "these are almost surely probabilities, whose softmax is nearly flat. Pass "
+                    "Predictions.from_probs(probs, target), or name them by ",
+                    Argument("probs"),
+                    " in place of ",
+                    Argument("logits"),
+                    ".",
+                )
             )
         vars(self)["logits"] = logits
         self._check_others()
@@ -278,7 +285,13 @@ class Predictions:
             raise InputError(
                 "probs or logits must name columns",
                 named.kind or "none",
-                "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...).",
+                (
+                    "Pass ",
+                    Argument("probs", "p_*"),
+                    " or ",
+                    Argument("logits"),
+                    "'...'; confidences are for TopLabel(frame['confidence'], ...).",
+                ),
             )
         reader = TableReader(Frame(frame), named)
         samples = Samples.joined(reader.samples(), reader.label)

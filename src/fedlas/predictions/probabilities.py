@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, describe, warn_user
+from fedlas._core.check import Argument, InputError, Text, check_finite, describe, warn_user
 from fedlas._core.errors import public_name
 
 FLOOR = float(torch.finfo(torch.float32).tiny)
@@ -47,7 +47,12 @@ class Probabilities:
     """
 
     def __init__(
-        self, *, normalize: bool, fixes: Mapping[str, str], precision: float = 0.0, file: str = ""
+        self,
+        *,
+        normalize: bool,
+        fixes: Mapping[str, Sequence[Text]],
+        precision: float = 0.0,
+        file: str = "",
     ) -> None:
         self.normalize = normalize
         self.file = file
@@ -76,9 +81,9 @@ class Probabilities:
             got = f"{float(sums[row]):.6g} in {place} ({int(far.sum()):,} such rows among {len(far):,})"
             if self.normalize:
                 raise InputError("a row must have a positive number", got, "Remove the row.")
-            fix = "Name the columns of all classes, and no other; for independent classes there is no softmax."
+            fix = "name the columns of all classes, and no other; for independent classes there is no softmax"
             raise InputError(
-                "the probabilities of a row must sum to 1", got, f"{fix} {self._fixes['normalize']}"
+                "the probabilities of a row must sum to 1", got, [fix, *self._fixes["normalize"]]
             )
         self._rows += len(sums)
         # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
@@ -164,16 +169,22 @@ class Probabilities:
             min=precision
         )
 
-    def _looks_like(self, values: Tensor) -> str:
+    def _looks_like(self, values: Tensor) -> list[Text]:
         """Return the remedy for values that are no probabilities, by their looks."""
         if bool((values < -ROUNDING).any()):
-            return f"These look like logits: {self._fixes['logits']}"
+            return _beginning("these look like logits: ", self._fixes["logits"])
         sums = values.sum(dim=1)
         if bool(((sums - 100.0).abs() < 1.0).all()) or (
             values.shape[1] == 1 and float(values.max()) <= 100.0
         ):
-            return f"These look like percentages: {self._fixes['percent']}"
-        return f"For logits, {self._fixes['logits']} {self._fixes['normalize']}"
+            return _beginning("these look like percentages: ", self._fixes["percent"])
+        logits = self._fixes["logits"]
+        return [*self._fixes["normalize"], *_beginning("for logits, ", logits)]
+
+
+def _beginning(words: str, remedies: Sequence[Text]) -> list[Text]:
+    """Return the remedies, the first of them behind these words."""
+    return [f"{words}{remedies[0]}", *remedies[1:]]
 
 
 def decimal_places(values: Tensor) -> int | None:
@@ -220,11 +231,21 @@ def probabilities_from(probs: Tensor, *, normalize: bool) -> Tensor:
     return checked
 
 
-_FIXES = {
-    "logits": "pass Predictions(logits, target).",
-    "percent": "divide by 100.",
-    "normalize": "Pass normalize=True to divide each row by its sum.",
+_NORMALIZE: list[Text] = [
+    "make each row sum to 1",
+    ("pass ", Argument("normalize", True), " to divide each row by its sum"),
+]
+_FIXES: dict[str, list[Text]] = {
+    "logits": ["pass Predictions(logits, target)"],
+    "percent": ["divide by 100"],
+    "normalize": _NORMALIZE,
 }
+TABLE_FIXES: dict[str, list[Text]] = {
+    "logits": ["convert them to probabilities", ("name them by ", Argument("logits"))],
+    "percent": ["divide by 100", ("pass ", Argument("percent", True))],
+    "normalize": _NORMALIZE,
+}
+"""Remedies for columns of a table."""
 
 
 def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:

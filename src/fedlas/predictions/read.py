@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns, columns_named, option_of
+from fedlas.predictions.columns import Columns, columns_named, listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
-from fedlas.predictions.sources import Archive, Frame, Joined, TableSource
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.npz import Archive
+from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
 _FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
@@ -48,7 +50,7 @@ def open_table(
     return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
-def with_scores(columns: Columns, source: TableSource) -> Columns:
+def with_scores(columns: Columns, source: Table) -> Columns:
     """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
 
     Raises:
@@ -64,11 +66,23 @@ def with_scores(columns: Columns, source: TableSource) -> Columns:
     raise InputError(
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
-        "Pass logits='PREFIX*' (or a,b,c) or probs= likewise, and target='NAME'; or confidence= and correct='NAME'.",
+        (
+            "Pass ",
+            Argument("logits", "PREFIX*"),
+            " (or a,b,c) or ",
+            Argument("probs"),
+            " likewise, and ",
+            Argument("target", "NAME"),
+            "; or ",
+            Argument("confidence", "NAME"),
+            " and ",
+            Argument("correct", "NAME"),
+            ".",
+        ),
     )
 
 
-def open_source(path: Any, columns: Columns) -> tuple[TableSource, Columns]:
+def open_source(path: Any, columns: Columns) -> tuple[Table, Columns]:
     """Return the table in a frame, or in files, and its columns.
 
     Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.
@@ -158,18 +172,22 @@ def _read(
     reader = open_table(path, columns, covariates)
     of_top_label = reader.columns.kind == "confidence"
     if labels and not reader.columns.has_outcomes:
+        by_label = Argument("target", "NAME")
         raise InputError(
-            (
-                "correct= must say which predictions are right"
-                if of_top_label
-                else "target= must name the labels"
-            ),
+            "must say which predictions are right" if of_top_label else "must name the labels",
             "none",
             (
-                "Pass correct='NAME', or predicted='NAME' and target='NAME'."
-                if of_top_label
-                else "Pass target='NAME'."
-            ),
+                "Pass ",
+                Argument("correct", "NAME"),
+                ", or ",
+                Argument("predicted", "NAME"),
+                " and ",
+                by_label,
+                ".",
+            )
+            if of_top_label
+            else ("Pass ", by_label, "."),
+            argument="correct" if of_top_label else "target",
         )
     samples = Samples.joined(reader.samples(), reader.label)
     outcome: Any = samples.outcome
@@ -206,8 +224,8 @@ def is_log(path: Path, columns: Columns) -> bool:
     if columns.format == "lm-eval" and named:
         raise InputError(
             "samples of lm-evaluation-harness have fixed columns",
-            ", ".join(map(option_of, named)),
-            "Leave these options out, or pass format='table'.",
+            tuple(listed(named, ", ")),
+            ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (

@@ -15,21 +15,22 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    SUM_TOLERANCE,
+    TABLE_FIXES,
+    Probabilities,
+    logarithm,
+)
+from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
-NO_GROUP = "missing"
-"""Group of the rows without one, where rows without a value are left out."""
-_FIXES = {
-    "logits": "name them by logits=.",
-    "percent": "pass percent=True, or divide by 100.",
-    "normalize": "Pass normalize=True to divide each row by its sum.",
-}
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class TableReader:
 
     def __init__(
         self,
-        source: TableSource,
+        source: Table,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
@@ -158,7 +159,7 @@ class TableReader:
         self._num_classes = 0
         self._is_probs = columns.kind == "probs"
         self._probs, self._votes = (
-            Probabilities(normalize=columns.normalize, fixes=_FIXES, file=source.label)
+            Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
             for _ in range(2)
         )
         self.units = Units() if units is None else units
@@ -317,9 +318,10 @@ class TableReader:
             confidence = self._unscaled(chunk.finite(names, "confidences"))
         if confidence.shape[1] > 1:
             raise InputError(
-                "confidence= must hold one number a row",
+                "must hold one number a row",
                 f"{confidence.shape[1]}",
-                "Name the column of the predicted class's probability; of all classes name probs=.",
+                ONE_CONFIDENCE,
+                argument="confidence",
             )
         most = 1.0 + SUM_TOLERANCE
         confidence = self._probs.in_range(
@@ -371,9 +373,10 @@ class TableReader:
         parts = () if self._binary or lists else self._names.parts
         if names and len(names) != num_classes:
             raise InputError(
-                "classes= must name every class, in the order of the columns",
+                "must name every class, in the order of the columns",
                 f"{len(names)} for {num_classes} classes",
                 "Name all.",
+                argument="classes",
             )
         self.classes = names or parts
         self._num_classes = num_classes

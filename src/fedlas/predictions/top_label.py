@@ -19,7 +19,7 @@ from fedlas.predictions.arguments import (
     checked_index,
     detached,
 )
-from fedlas.predictions.sources import load_arrays
+from fedlas.predictions.tables.npz import load_arrays
 
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""

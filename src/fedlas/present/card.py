@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
 from fedlas._core.renamed import renamed
@@ -274,11 +274,12 @@ def card(
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
         raise InputError("method must be a name or fitted", describe(value), fix)
+    names = getattr(test, "classes", None) if classes is None else classes
     return card_of(
         val,
         test,
         calibration,
-        model={"run": name, "classes": list(classes) if classes is not None else None},
+        model={"run": name, "classes": list(names) if names else None},
         data={"name": data, **({"period": period} if period else {})},
         risks=risks,
         replicates=replicates,
@@ -308,9 +309,13 @@ def card_of(
     stages = stages_of(test, calibration)
     is_binary = is_event(test) and not top_label
     if rules and not is_binary:
-        fix = "Leave it out; from which confidence to accept predictions says risks=."
+        fix = (
+            "Leave it out; from which confidence to accept predictions says ",
+            Argument("risks"),
+            ".",
+        )
         raise InputError(
-            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     level: dict[str, Any] = {"confidence_level": CONFIDENCE_LEVEL, "replicates": replicates}
     decisions = {}

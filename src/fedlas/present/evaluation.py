@@ -11,12 +11,14 @@ from html import escape
 from math import nan
 from typing import Any
 
-from fedlas._core.check import check_kinds
+from fedlas._core.check import InputError, check_kinds
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.event_measures import EVENT_MEASURES
+from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
     event_groups_table,
@@ -40,7 +42,6 @@ from fedlas.present.metric_tables import (
 )
 from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
-    ROWS,
     Decisions,
     curve_picture,
     decision_tables,
@@ -89,6 +90,7 @@ class Evaluation:
         repair: How to fit a calibrator, for a reader of the verdict.
         heading: Title of the page; empty is ``name``.
         period: When the samples were collected.
+        dropped: Rows that lacked a value and were left out.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Evaluation:
     repair: str = REPAIR
     heading: str = ""
     period: str = ""
+    dropped: int = 0
 
     def __repr__(self) -> str:
         return self.text()
@@ -173,6 +176,42 @@ class Evaluation:
         """
         return text_of(self.blocks(details=details), details=details)
 
+    @check_kinds
+    def require(self, *rules: str, strict: bool = False) -> Gate:
+        """Check rules on the last stage, which is calibrated where a calibrator was asked for.
+
+        Args:
+            *rules: Bounds such as ``"ece<=0.03"``, ``"accuracy>=90%"``, of an event ``"observed_to_expected<=1.2"``; or
+                ``"calibrated"``: all tests of calibration together do not reject it. The interval decides.
+            strict: Whether a rule that the interval does not decide fails.
+
+        Returns:
+            A gate that is true if it passes, with ``status`` for a pipeline, and prints its sentences.
+
+        Raises:
+            InputError: For an evaluation without intervals, an unknown metric, or a bound that decides nothing.
+
+        Example:
+            >>> import fedlas, torch
+            >>> logits = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+            >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+            >>> evaluation = fedlas.report(fedlas.Predictions(3 * logits, target), replicates=99)
+            >>> evaluation.require("ece<=0.1", "calibrated").status
+            3
+        """
+        stage = list(self.stages)[-1]
+        estimates = {**self.estimates.get(stage, {}), **self.positive.get(stage, {})}
+        if not rules or not estimates or not self.replicates:
+            raise InputError(
+                "a gate needs rules and intervals",
+                f"{len(rules)} rules, {self.replicates} replicates",
+                "Name rules such as 'ece<=0.03', and leave replicates out of the report.",
+            )
+        event = self.event if self.positive else ""
+        checks = checks_of(rules, estimates, self.verdicts[stage], event=event)
+        samples = self.stages[stage].num_samples
+        return Gate(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+
     def json(self) -> str:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
@@ -206,7 +245,9 @@ class Evaluation:
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
-        glossary = [(row.title, row.about) for row in ROWS.values()] if self.positive else []
+        glossary = (
+            [(row.title, row.about) for row in EVENT_MEASURES.values()] if self.positive else []
+        )
         if self._compares:
             notes = tuple(
                 filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
@@ -323,13 +364,10 @@ class Evaluation:
 
     @cached_property
     def _events(self) -> dict[str, dict[str, Estimate]]:
-        """Measures of the event by stage, the NLL among them."""
+        """Measures of the event by stage, Spiegelhalter's z among them."""
         events = {}
         for stage, values in self.positive.items():
-            nll = self.estimates.get(stage, {}).get("nll") or Estimate(
-                self.measured[stage]["nll"], nan, nan
-            )
-            events[stage] = {**values, "nll": nll}
+            events[stage] = dict(values)
             if stage in self.z:
                 z, p = self.z[stage]
                 events[stage]["spiegelhalter_z"] = Estimate(z, nan, nan, p=p, test="Spiegelhalter")

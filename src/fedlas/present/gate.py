@@ -1,4 +1,7 @@
-"""A gate for a pipeline: requirements on metrics that hold, fail, or are within chance."""
+"""A gate for a pipeline: requirements on metrics that hold, fail, or are within chance.
+
+``Evaluation.require`` and ``Comparison.fail_if_worse`` make one, and the command line does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from xml.etree import ElementTree
 from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
-from fedlas.present.table import Column, column
+from fedlas.metrics.metric import limits_of
+from fedlas.present.event_measures import ALIASES, column_of, registry_name
+from fedlas.present.table import ARROWS, Column
+from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.two_models import ModelDifference
 
@@ -25,7 +31,9 @@ FEWEST = 30
 _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
-_FORM = "Write 'ece<=0.03' or 'accuracy>=90%', in quotes."
+_FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
+CALIBRATED = "calibrated"
+"""The rule that all tests of calibration together do not reject."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,16 @@ class Requirement:
         metric: Registry name, or name of a measure of the event.
         sign: ``"<="`` or ``">="``.
         bound: A fraction for a metric in percent.
+        event: Name of the class that the measures are about; empty if the predicted class is the subject.
     """
 
     metric: str
     sign: str
     bound: float
+    event: str = ""
 
     @classmethod
-    def parse(cls, text: str, names: Iterable[str]) -> Requirement:
+    def parse(cls, text: str, names: Iterable[str], event: str = "") -> Requirement:
         """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``.
 
         Raises:
@@ -52,27 +62,31 @@ class Requirement:
         """
         match = _RULE.fullmatch(text)
         if match is None:
-            raise InputError(
-                "--require must be a metric, <= or >=, and a number", repr(text), _FORM
-            )
+            raise InputError("a rule must be a metric, <= or >=, and a number", repr(text), _FORM)
         metric, sign, number, percent = match.groups()
         metrics = list(names)
+        metric = ALIASES.get(metric, metric) if event else metric
         if metric not in metrics:
             raise InputError(
-                f"--require must name a metric of these predictions, {', '.join(metrics)}",
+                f"a rule must name a metric of these predictions, {', '.join(metrics)}",
                 repr(metric),
                 suggestion(metric, metrics),
             )
-        return cls(metric, sign, float(number) / (100 if percent else 1))._checked(text)
+        return cls(metric, sign, float(number) / (100 if percent else 1), event)._checked(text)
+
+    @property
+    def column(self) -> Column:
+        """How the metric is shown."""
+        return column_of(self.metric, event=bool(self.event))
 
     def _checked(self, text: str) -> Requirement:
         """Return the rule if it can hold and can fail, and states that the model is good."""
-        about = column(self.metric)
+        about = self.column
         low, high = about.between
         better = {"↓": "<=", "↑": ">="}.get(about.arrow, self.sign)
         if self.sign != better:
             raise InputError(
-                f"--require must state how good {about.title} is at least: it is better where it is "
+                f"a rule must state how good {about.title} is at least: it is better where it is "
                 f"{'smaller' if better == '<=' else 'larger'}",
                 repr(text),
                 f"Write '{self.metric}{better}{self.bound:g}'.",
@@ -82,7 +96,7 @@ class Requirement:
         if always or never or not math.isfinite(self.bound):
             unit = f"; {self.bound:g} % is {self.bound:g}%" if about.unit and self.bound > 1 else ""
             raise InputError(
-                f"--require must set a bound that {about.title} can keep and can break, between {low:g} and {high:g}",
+                f"a rule must set a bound that {about.title} can keep and can break, between {low:g} and {high:g}",
                 f"{text!r}, which {'never' if never else 'always'} holds",
                 f"Choose a bound in between{unit}. {_FORM}",
             )
@@ -107,10 +121,11 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
     sign = 1 if requirement.sign == "<=" else -1
     low, high = sorted((sign * estimate.low, sign * estimate.high))
     bound = sign * requirement.bound
-    about = column(requirement.metric)
+    about = requirement.column
     unit = f" {about.unit}" if about.unit else ""
+    of_event = f" of {requirement.event}" if requirement.event else ""
     numbers = (
-        f"{about.title} {about.format(estimate.value)}{unit}, interval {about.format(estimate.low)} to "
+        f"{about.title}{of_event} {about.format(estimate.value)}{unit}, interval {about.format(estimate.low)} to "
         f"{about.format(estimate.high)}, required {requirement.sign} {about.format(requirement.bound)}{unit}"
     )
     name = str(requirement)
@@ -122,7 +137,76 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
     return Check(name, "unknown", text)
 
 
-def enough_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
+def checks_of(
+    rules: Sequence[str], estimates: Mapping[str, Estimate], verdict: Verdict, *, event: str = ""
+) -> list[Check]:
+    """Return the check of each rule on predictions.
+
+    Args:
+        rules: Such as ``"ece<=0.03"`` or ``"calibrated"``.
+        estimates: Estimates by name.
+        verdict: Whether the predictions are calibrated.
+        event: Name of the class that the measures are about; empty if the predicted class is the subject.
+
+    Raises:
+        InputError: As :meth:`Requirement.parse`.
+    """
+    parsed = [
+        None
+        if rule.strip().lower() == CALIBRATED
+        else Requirement.parse(rule, estimates, event=event)
+        for rule in rules
+    ]
+    checks = [
+        _calibrated(verdict)
+        if rule is None
+        else _beside_prevalence(required(rule, estimates[rule.metric]), rule, estimates)
+        for rule in parsed
+    ]
+    # A bound that holds is no sign of calibration where the tests reject it.
+    if verdict.is_clear and None not in parsed:
+        rejection = f" Yet all tests together reject calibration ({verdict.joint}): add the rule {CALIBRATED}."
+        checks = [
+            replace(check, text=check.text + rejection) if check.outcome == "holds" else check
+            for check in checks
+        ]
+    return checks
+
+
+def _calibrated(verdict: Verdict) -> Check:
+    if verdict.joint_p is None:
+        return Check(CALIBRATED, "unknown", "Cannot tell: no test of calibration was made.")
+    if verdict.is_clear:
+        kind = f": {verdict.direction}" if verdict.direction else ""
+        text = f"Fails: all tests together reject calibration ({verdict.joint}){kind}."
+        return Check(CALIBRATED, "fails", text)
+    text = f"Holds: all tests together do not reject calibration ({verdict.joint})."
+    return Check(CALIBRATED, "holds", text)
+
+
+def _beside_prevalence(check: Check, rule: Requirement, estimates: Mapping[str, Estimate]) -> Check:
+    """Return the check with a warning if a model that says nothing about the event could hold its bound."""
+    if not rule.event or "observed" not in estimates:
+        return check
+    share = estimates["observed"].value
+    rare = min(share, 1 - share)
+    halved = "one that halves every risk", rare / 2
+    constant = "one that gives every sample the same probability", share * (1 - share)
+    model, worthless = {"ece": halved, "ici": halved, "brier": constant}.get(
+        rule.metric, ("", math.inf)
+    )
+    if rule.bound < worthless:
+        return check
+    about = rule.column
+    unit = f" {about.unit}" if about.unit else ""
+    text = (
+        f" Warning: with {about.format(share) if about.unit else f'{share:.4f}'}{unit} events {model} has "
+        f"{about.title} {about.format(worthless)}{unit}, which this bound allows: add {CALIBRATED}."
+    )
+    return replace(check, text=check.text + text)
+
+
+def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[Check]:
     """Return the checks as far as the rows support them: few rows hold nothing, and most must have been measured.
 
     Args:
@@ -147,18 +231,22 @@ def enough_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[
     ]
 
 
-def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]) -> Check:
+def not_worse(
+    difference: ModelDifference, margin: float, names: tuple[str, str], *, event: str = ""
+) -> Check:
     """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
-    higher = METRICS[difference.metric].higher_is_better
-    about = column(difference.metric)
+    about = column_of(difference.metric, event=bool(event))
+    higher = about.arrow == ARROWS[True]
     worse = -difference.difference if higher else difference.difference
     ends = (-difference.high, -difference.low) if higher else (difference.low, difference.high)
     allowed = f" (allowed {about.format(margin)})" if margin else ""
     unit = " points" if about.unit else ""
+    of_event = f" of {event}" if event else ""
     word = "worse" if worse > 0 else "better"
     numbers = (
-        f"{names[0]} is {word} than {names[1]} in {about.title} by {about.format(abs(worse))}{unit}{allowed}, "
-        f"interval of the loss {_signed(ends[0], about)} to {_signed(ends[1], about)}"
+        f"{names[0]} is {word} than {names[1]} in {about.title}{of_event} by "
+        f"{about.format(abs(worse))}{unit}{allowed}, interval of the loss {_signed(ends[0], about)} to "
+        f"{_signed(ends[1], about)}"
     )
     name = f"{difference.metric} not worse"
     if difference.better == "b" and ends[0] > margin:
@@ -170,24 +258,59 @@ def not_worse(difference: ModelDifference, margin: float, names: tuple[str, str]
 
 def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
     """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
-    check_number("--margin", margin, low=0)
+    check_number("margin", margin, low=0)
     for metric in metrics:
-        if metric not in METRICS or METRICS[metric].higher_is_better is None:
+        record = METRICS.get(registry_name(metric))
+        if record is None or record.higher_is_better is None:
             directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None
             ]
             raise InputError(
-                f"--fail-if-worse must name metrics with a better direction, {', '.join(directed)}",
+                f"a model can be worse in metrics with a better direction, {', '.join(directed)}",
                 repr(metric),
                 suggestion(metric, directed),
             )
-        low, high = column(metric).between
+        low, high = limits_of(record)
         if margin >= high - low:
             raise InputError(
-                f"--margin must be less than {high - low:g}, the largest difference in {column(metric).title}",
+                f"margin must be less than {high - low:g}, the largest difference in {record.title}",
                 f"{margin:g}, within which every model is",
                 "Pass a fraction, such as 0.01 for one point of a percentage.",
             )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The checks of a gate; it is true if it passes.
+
+    Attributes:
+        checks: One for each rule, and one that fails if most rows were left out.
+        strict: Whether it fails where an interval cannot tell.
+
+    Example:
+        >>> Gate((Check("ece<=0.03", "holds", "Holds: ECE 1.2 %."),)).status
+        0
+    """
+
+    checks: tuple[Check, ...]
+    strict: bool = False
+
+    def __bool__(self) -> bool:
+        return self.status == 0
+
+    def __str__(self) -> str:
+        return "\n".join(check.text for check in self.checks)
+
+    __repr__ = __str__
+
+    @property
+    def status(self) -> int:
+        """Exit status for a pipeline: 0, 3 if a rule fails, with ``strict`` 4 if one cannot be told."""
+        return status_of(self.checks, strict=self.strict)
+
+    def junit(self, *, suite: str = "predictions") -> str:
+        """Return the checks as JUnit XML."""
+        return junit(self.checks, suite=suite, strict=self.strict)
 
 
 def status_of(checks: Sequence[Check], *, strict: bool = False) -> int:

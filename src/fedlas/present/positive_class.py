@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any
 
@@ -11,6 +10,7 @@ from fedlas.binary import Decision, Rule, measures
 from fedlas.plots import decision_curve, positive_reliability_diagram
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.metric_tables import interval_head, stage_heads
 from fedlas.present.page import axes, figure
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, table_of
@@ -21,104 +21,6 @@ from fedlas.stats.noise_floor import p_said, rejects
 MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 """Measures by stage, then by name."""
 _MOST_STAGES = 3
-
-
-@dataclass(frozen=True)
-class _Row:
-    """How a measure is shown.
-
-    Attributes:
-        title: Name.
-        percent: Whether it is shown in percent.
-        places: Decimals of a fraction; two fewer in percent.
-        arrow: ``"↓"``, ``"↑"``, or what a calibrated model has, such as ``"→ 1"``.
-        main: Whether it is one of the few that are always shown.
-        about: One line on what it measures.
-    """
-
-    title: str
-    percent: bool = False
-    places: int = 3
-    arrow: str = ""
-    main: bool = True
-    about: str = ""
-
-    @property
-    def column(self) -> Column:
-        return Column(
-            self.title,
-            "%" if self.percent else "",
-            self.arrow,
-            places=self.places,
-            about=self.about,
-        )
-
-
-_UP = "↑"
-_DOWN = "↓"
-ROWS: Mapping[str, _Row] = {
-    "observed": _Row("observed", True, 4, about="Share of the samples in which the event occurs."),
-    "expected": _Row("expected", True, 4, about="Mean probability of the event."),
-    "observed_to_expected": _Row(
-        "observed / expected",
-        arrow="→ 1",
-        about="Above 1 the event occurs more often than expected.",
-    ),
-    "in_the_large": _Row(
-        "in the large", arrow="→ 0", main=False, about="Shift that all log-odds lack."
-    ),
-    "slope": _Row(
-        "calibration slope", arrow="→ 1", about="Below 1 the probabilities are too extreme."
-    ),
-    "intercept": _Row(
-        "intercept", arrow="→ 0", main=False, about="Correction at a probability of 1/2."
-    ),
-    "ici": _Row(
-        "ICI (loess)",
-        True,
-        4,
-        _DOWN,
-        about="Mean distance of the probability from the frequency, which a loess smooths.",
-    ),
-    "e50": _Row("E50", True, 4, _DOWN, main=False, about="Median of these distances."),
-    "e90": _Row("E90", True, 4, _DOWN, main=False, about="Their 90th percentile."),
-    "emax": _Row("Emax", True, 4, _DOWN, main=False, about="Their maximum."),
-    "spiegelhalter_z": _Row(
-        "Spiegelhalter's z",
-        places=2,
-        arrow="→ 0",
-        main=False,
-        about="Standard normal if calibrated.",
-    ),
-    "nll": _Row(
-        "NLL",
-        places=4,
-        arrow=_DOWN,
-        about="Mean negative logarithm of the probability of what happened.",
-    ),
-    "brier": _Row(
-        "Brier score",
-        places=4,
-        arrow=_DOWN,
-        about="Mean squared distance of probability and outcome.",
-    ),
-    "brier_skill": _Row(
-        "Brier scaled",
-        arrow=_UP,
-        about="1 less the Brier score over that of the prevalence; 0 is no better than that.",
-    ),
-    "auroc": _Row(
-        "AUROC",
-        arrow=_UP,
-        about="Probability that an event ranks above a sample without one (C statistic).",
-    ),
-    "average_precision": _Row(
-        "average precision",
-        arrow=_UP,
-        about="Area under precision over recall; by chance the share observed.",
-    ),
-}
-"""Rows of the table, in their order."""
 
 
 def is_event(predictions: AnyPredictions) -> bool:
@@ -155,11 +57,15 @@ def event_table(
     """Return one row for each measure: of each stage the value with its interval, and that of a calibrated model.
 
     Args:
-        by_stage: Estimates of :data:`ROWS` by stage, then by name.
+        by_stage: Estimates of :data:`EVENT_MEASURES` by stage, then by name.
         title: Above the table.
         details: Whether to show all measures, with p-values.
     """
-    names = [name for name, row in ROWS.items() if (row.main or details) and _any(by_stage, name)]
+    names = [
+        name
+        for name, row in EVENT_MEASURES.items()
+        if (row.main or details) and _any(by_stage, name)
+    ]
     single = len(by_stage) == 1
     interval = Column(interval_head(by_stage))
     heads = [Column("event", words=True)]
@@ -180,7 +86,7 @@ def _any(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:
 def _measure_cells(
     name: str, estimates: list[Estimate | None], *, details: bool
 ) -> tuple[Cell, ...]:
-    row = ROWS[name]
+    row = EVENT_MEASURES[name]
     form = row.column.format
     cells = [Cell(row.column.head, tip=row.about)]
     for each in estimates:
@@ -213,7 +119,7 @@ def p_only(estimate: Estimate) -> str:
 def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
     """Return title, and value with interval as text, of each measure by name."""
     texts = {}
-    for name, row in ROWS.items():
+    for name, row in EVENT_MEASURES.items():
         if name in estimates:
             form = row.column.format
             each = estimates[name]

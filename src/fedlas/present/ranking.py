@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from fedlas._core.text import listed
 from fedlas.predictions import Predictions
+from fedlas.present.comparison import Comparison
+from fedlas.present.event_measures import column_of
 from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
 from fedlas.present.table import Cell, Column, Table, column, table_of
 from fedlas.stats.noise_floor import p_said
@@ -126,25 +128,19 @@ CAPTION = (
 )
 
 
-_EVENT_CAPTION = "Brier: of both classes, twice that of the event."
-
-
-def better_in(
-    compared: Mapping[str, ModelDifference], names: tuple[str, str], *, event: bool = False
-) -> list[str]:
+def better_in(compared: Comparison, names: tuple[str, str]) -> list[str]:
     """Return sentences: which model is better in what, and where they are not distinguishable.
 
     Args:
         compared: From :func:`fedlas.compare`.
         names: Names of the two models.
-        event: Whether the event of two classes is the subject.
     """
     lines = []
     for side, first, second in (("a", *names), ("b", *reversed(names))):
-        parts = [_by(each, event) for each in compared.values() if each.better == side]
+        parts = [_by(each, compared.event) for each in compared.values() if each.better == side]
         if parts:
             lines.append(f"{first} is better than {second} in {listed(parts)}.")
-    same = [_about(name, event).title for name, each in compared.items() if each.better is None]
+    same = [_title(name, compared.event) for name, each in compared.items() if each.better is None]
     if same and lines:
         lines.append(f"Not distinguishable: {listed(same)}.")
     elif same:
@@ -152,13 +148,11 @@ def better_in(
     return lines
 
 
-def differences_of_models(
-    compared: Mapping[str, ModelDifference], *, title: str, event: bool = False
-) -> Table:
+def differences_of_models(compared: Comparison, *, title: str) -> Table:
     """Return a row for each metric; the arguments are those of :func:`better_in`, and a title."""
     rows = []
     for each in compared.values():
-        about = _about(each.metric, event)
+        about = column_of(each.metric, event=bool(compared.event))
         interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
         values = (
             about.format(each.a),
@@ -170,20 +164,20 @@ def differences_of_models(
             [about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")]
         )
     heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
-    return table_of(heads, rows, title=title, notes=[CAPTION, *[_EVENT_CAPTION] * event])
+    subject = f"The event is {compared.event}: ECE and Brier score are those of its probability."
+    return table_of(heads, rows, title=title, notes=[CAPTION, *[subject] * bool(compared.event)])
 
 
-def _about(metric: str, event: bool) -> Column:
-    """Return how to show a metric; the classwise ECE of two classes is that of the event."""
-    about = column(metric)
-    is_of_event = event and metric == "classwise_ece"
-    return replace(about, title="ECE of the event") if is_of_event else about
+def _title(metric: str, event: str) -> str:
+    title = column_of(metric, event=bool(event)).title
+    return f"{title} of {event}" if event and metric == "ece" else title
 
 
-def _by(each: ModelDifference, event: bool) -> str:
-    about = _about(each.metric, event)
+def _by(each: ModelDifference, event: str) -> str:
+    about = column_of(each.metric, event=bool(event))
     unit = " points" if about.unit else ""
-    return f"{about.title} by {about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
+    change = f"{about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
+    return f"{_title(each.metric, event)} by {change}"
 
 
 def _signed(about: Column, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import nan
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, describe
@@ -22,6 +23,7 @@ from fedlas.predictions.predictions import (
 )
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
+from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
 from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
@@ -39,7 +41,7 @@ from fedlas.present.stages import (
 )
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 
 @renamed(calibrate="method")
@@ -130,6 +132,7 @@ def report(
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
+    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
     predictions, classes, groups = _apart(predictions, classes, groups)
     on = on.pooled() if isinstance(on, MultiLabel) else on
     predictions = check_measurable(predictions)
@@ -177,6 +180,7 @@ def report(
         repair=repair,
         heading=title,
         period=period,
+        dropped=dropped,
     )
 
 
@@ -231,14 +235,33 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = list(next(iter(measured.values()))) if names is None else names
+    names = (
+        list(next(iter(measured.values())))
+        if names is None
+        else [*names, EVENT_ECE]
+        if event
+        else names
+    )
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
-    positive = measures_by_stage(stages, **level) if event else {}
-    return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
+    if not event:
+        return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
+    # From here on ECE and Brier score are those of the event.
+    named = {
+        stage: named_for_event(each, lambda brier: brier / 2) for stage, each in measured.items()
+    }
+    tables = {stage: estimates_for_event(each) for stage, each in estimates.items()}
+    positive = measures_by_stage(stages, **level)
+    for stage, table in positive.items():
+        for name in ("ece", "nll"):
+            interval = tables[stage].get(name) if stage in tables else None
+            table[name] = interval or Estimate(named[stage][name], nan, nan)
+        if stage in tables:
+            tables[stage]["brier"] = table["brier"]
+    return {"measured": named, "estimates": tables, "z": z, "positive": positive}
 
 
 def _decisions(

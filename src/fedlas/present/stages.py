@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
+from fedlas._core.check import (
+    Argument,
+    InputError,
+    check_choice,
+    check_count,
+    check_number,
+    describe,
+)
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import steps
@@ -64,7 +71,9 @@ class HeldOut:
         """
         if self.val is None:
             raise InputError(
-                "held-out predictions are needed", "no on=", "Pass on= with validation data."
+                "held-out predictions are needed",
+                ("no ", Argument("on")),
+                ("Pass ", Argument("on"), " with validation data."),
             )
         return self.val
 
@@ -87,7 +96,13 @@ class HeldOut:
             raise InputError(
                 f"the calibrator {entry.name} needs predictions of the part {part!r}, which are made from a run",
                 "a file",
-                f"Measure the run instead of its file, or pass method={entry.name!r} and on= such predictions.",
+                (
+                    "Measure the run instead of its file, or pass ",
+                    Argument("method", entry.name),
+                    " and ",
+                    Argument("on"),
+                    " such predictions.",
+                ),
             )
         return self.parts[part](entry.value.needs), part
 
@@ -184,52 +199,73 @@ def check_stages(
     """Refuse arguments of :func:`fedlas.report` that contradict each other, before anything is computed."""
     if calibrate is not None and not isinstance(calibrate, str):
         raise InputError(
-            "method= must be a name", describe(calibrate), "Pass e.g. method='temperature'."
+            "must be a name",
+            describe(calibrate),
+            ("Pass e.g. ", Argument("method", "temperature"), "."),
+            argument="method",
         )
     if held_out is not None and not isinstance(held_out, HeldOut):
         raise InputError(
-            "on= must be predictions", describe(held_out), "Pass held-out Predictions."
+            "must be predictions", describe(held_out), "Pass held-out Predictions.", argument="on"
         )
     if held_out is None:
         if calibrate is not None or reject:
-            option = "method=" if calibrate is not None else "reject="
-            fix = "Pass on= with held-out predictions; those of the test set would flatter it."
-            raise InputError(f"{option} needs held-out predictions", "no on=", fix)
+            raise _no_held_out("method" if calibrate is not None else "reject", calibrate)
         return
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
-        got = "method='all'"
+        got = Argument("method", ALL)
+        fix = ("Name one calibrator, or leave ", Argument("method"), " out.")
         if reject:
-            raise InputError(
-                "reject= is for one model", got, "Name one calibrator, or leave method= out."
-            )
+            raise InputError("is for one model", got, fix, argument="reject")
         if groups is not None:
-            fix = "Name one calibrator, or leave groups= out."
-            raise InputError("groups= goes with one calibrator at most", got, fix)
+            fix = ("Name one calibrator, or leave ", Argument("groups"), " out.")
+            raise InputError("goes with one calibrator at most", got, fix, argument="groups")
         if confidences:
-            fix = "Name one calibrator, or leave method= out."
-            raise InputError(f"{got} needs the probabilities of all classes", "confidences", fix)
+            raise InputError((got, " needs the probabilities of all classes"), "confidences", fix)
     if held_out.val is not None and isinstance(held_out.val, TopLabel) != confidences:
-        fix = "Pass two sets of scores of all classes, or two of confidences."
         raise InputError(
-            "on= must hold what the predictions hold", "confidences in one of them alone", fix
+            "must hold what the predictions hold",
+            "confidences in one of them alone",
+            "Pass two sets of scores of all classes, or two of confidences.",
+            argument="on",
         )
     if held_out.val is not None and is_same(held_out.val, predictions):
-        fix = "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it."
-        raise InputError("on= must be other predictions than those measured", "the same", fix)
+        raise InputError(
+            "must be other predictions than those measured",
+            "the same",
+            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+            argument="on",
+        )
+
+
+def _no_held_out(argument: str, value: str | None = None) -> InputError:
+    """Return the error of an argument that needs held-out predictions, where there are none."""
+    return InputError(
+        (Argument(argument, value), " needs held-out predictions"),
+        ("no ", Argument("on")),
+        (
+            "Pass ",
+            Argument("on"),
+            " with held-out predictions; those of the test set would flatter it.",
+        ),
+    )
 
 
 def check_rules(rules: Sequence[Rule], *, event: bool, has_val: bool) -> None:
     """Refuse rules of a decision where there is no event, or nothing to choose a threshold on."""
     if rules and not event:
-        fix = "Leave it out; from which confidence to accept predictions says reject=."
+        fix = (
+            "Leave it out; from which confidence to accept predictions says ",
+            Argument("reject"),
+            ".",
+        )
         raise InputError(
-            f"{rules[0].name}= is for the event of two classes", "the predicted class", fix
+            "is for the event of two classes", "the predicted class", fix, argument=rules[0].name
         )
     for rule in rules:
         if rule.name != "cost_ratio" and not has_val:
-            fix = "Pass on= with held-out predictions; a threshold chosen on the test set would flatter it."
-            raise InputError(f"{rule.name}= needs held-out predictions", "no on=", fix)
+            raise _no_held_out(rule.name)
 
 
 def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
@@ -239,7 +275,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("method=", name, (*CALIBRATORS, ALL))
+    check_choice("method", name, (*CALIBRATORS, ALL))
     outcome = Calibrated()
     entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.

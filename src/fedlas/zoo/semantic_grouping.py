@@ -17,6 +17,7 @@ from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
+from fedlas.resample.clusters import joined_groups, several
 
 __all__ = ["SemanticGrouping"]
 
@@ -151,7 +152,7 @@ class SemanticGrouping(Calibrator):
         Features are divided by their root mean square, so that the penalty means the same for every network. A group of
         fewer than 20 samples, or with too few mistakes for a temperature (see :class:`TemperatureScaling`), takes the
         temperature of all samples. The grouping has no bias, as in the published code. The order of the samples does
-        not matter, and equal samples are in the same half.
+        not matter; equal samples are in the same half, and so are those of a cluster.
 
         Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does, when no group has a temperature of its
         own, and when the fit changes nothing. Costs ``num_partitions`` times about 120 passes over half the samples, in
@@ -217,6 +218,8 @@ class SemanticGrouping(Calibrator):
         logits = val.logits.cpu()[order]
         target = val.target.cpu()[order]
         row = torch.from_numpy(equal_rows(torch.cat([logits.double(), features.double()], dim=1)))
+        if several(val.clusters):
+            row = torch.from_numpy(joined_groups(row.numpy(), val.clusters[order].numpy()))
         unit = float(features.double().square().mean().sqrt()) or 1.0  # 1 if all are 0
         best = nll_temperature(Predictions(logits, target))
         overall = best.value

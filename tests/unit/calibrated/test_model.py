@@ -261,7 +261,7 @@ def test_refused(tmp_path):
         InputError, match=r"for classes; got TemperatureScaling.* for right and wrong"
     ):
         CalibratedModel(nn.Identity(), event)
-    with pytest.raises(InputError, match=r"TemperatureScaling\.module: .*fitted first"):
+    with pytest.raises(InputError, match=r"CalibratedModel: .*fitted first"):
         CalibratedModel(network(), TemperatureScaling())
     with pytest.raises(InputError, match=r"logits must be \(N, 4\).*got \(2, 6\)"):
         CalibratedModel(nn.Identity(), fitted)(torch.zeros(2, 6))

@@ -24,7 +24,7 @@ from fedlas.calibrated.table_files import apply_to_files, open_tables
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions import lines
+from fedlas.predictions.tables import lines
 
 
 def scores(rows=300, classes=2, factor=3.0):

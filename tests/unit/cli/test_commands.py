@@ -210,7 +210,7 @@ def test_evaluate_refuses(files, tmp_path):
         evaluate_file(test, method="temprature", on=val)
     with pytest.raises(InputError, match="Pass --on"):
         evaluate_file(test, method="temperature")
-    with pytest.raises(InputError, match="num_bins"):
+    with pytest.raises(InputError, match="--num-bins"):
         evaluate_file(test, num_bins=0)
 
 

@@ -3,11 +3,12 @@
 import builtins
 
 import pytest
+import torch
 
 from fedlas.__main__ import run
 from fedlas.cli.arguments import column_options
-from fedlas.cli.main import in_options, main
-from fedlas.predictions import Columns
+from fedlas.cli.main import main
+from fedlas.predictions import Columns, Predictions
 
 
 def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeypatch):
@@ -23,9 +24,12 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
     assert run() == 130
 
 
-def test_messages_and_columns_are_written_as_options():
-    text = "method='all' needs held-out predictions; got no on=."
-    assert in_options(text, "evaluate") == ("--method all needs held-out predictions; got no --on.")
+def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
+    Predictions(torch.randn(9, 3), torch.zeros(9, dtype=torch.long)).save(tmp_path / "a.npz")
+    assert main(["evaluate", str(tmp_path / "a.npz"), "--method", "all"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "fedlas: error: fedlas evaluate: --method all needs held-out predictions; got no --on. Pass --on with "
+    )
     columns = Columns(probs="p_*", target="y", percent=True)
     assert column_options(columns) == " --probs 'p_*' --target y --percent"
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_a_page_of_confidences(files, capsys):
         (["top.npz", "--method", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--method", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
-        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence and --correct NAME"),
+        (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
         (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
     ],
 )  # fmt: skip
@@ -248,12 +249,15 @@ def test_compare_two_files(files, capsys):
     assert list(found) == ["nll"]
     assert found["nll"]["better"] == "a"
     assert found["nll"]["difference"] == found["nll"]["a"] - found["nll"]["b"]
-    assert main(["compare", "top.csv", "top.csv", *NAMED, "--replicates", "99", "--markdown"]) == 0
+    for name in ("top.csv", "top.npz"):
+        shutil.copy(name, f"twin-{name}")
+    twins = ["compare", "top.csv", "twin-top.csv", *NAMED]
+    assert main([*twins, "--replicates", "99", "--markdown"]) == 0
     said = capsys.readouterr()
-    assert "top.csv and top.csv are not distinguishable in Accuracy and ECE." in said.out
+    assert "top.csv and twin-top.csv are not distinguishable in Accuracy and ECE." in said.out
     assert "| metric" in said.out
     assert "holds no labels" not in said.err
-    assert main(["compare", "top.npz", "top.npz", "--replicates", "99"]) == 0
+    assert main(["compare", "top.npz", "twin-top.npz", "--replicates", "99"]) == 0
     assert "a file holds no labels" in capsys.readouterr().err
 
 
@@ -266,7 +270,7 @@ def test_compare_two_files(files, capsys):
         ),
         (["top.npz", "none.npz"], "the file must exist; got none.npz"),
         (
-            ["top.npz", "top.npz", "--metrics", "nll"],
+            ["top.npz", "all.npz", "--metrics", "nll"],
             "'nll' needs the probabilities of all classes",
         ),
         (["top.npz", "top.npz", "--replicates", "0"], "replicates must be at least 39"),

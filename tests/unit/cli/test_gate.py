@@ -49,7 +49,7 @@ def test_the_interval_decides(rule, low, high, outcome):
     "rule", ["ece", "ece<0.03", "ece<=", "ece<=a", "eec<=0.03", "", "ece<=0.03 nll<=1"]
 )
 def test_what_states_nothing_is_refused(rule):
-    with pytest.raises(InputError, match=r"--require"):
+    with pytest.raises(InputError, match="a rule must"):
         Requirement.parse(rule, ["ece", "nll"])
 
 
@@ -130,7 +130,7 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
         (["compare", "good.npz", "sure.npz", "--margin", "0.1"], "--margin goes with"),
         (
             ["compare", "good.npz", "sure.npz", "--fail-if-worse", "ece", "--margin", "-1"],
-            "--margin must be",
+            "margin must be",
         ),
         (["compare", "good.npz", "sure.npz", "--junit", "x.xml"], "--junit goes with"),
     ],
@@ -219,7 +219,7 @@ def test_a_margin_that_allows_anything_is_refused(folder, monkeypatch, capsys, m
     monkeypatch.chdir(folder)
     gate = ["--fail-if-worse", *metrics, "--margin", "1"]
     assert main(["compare", "good.npz", "sure.npz", *gate]) == 2
-    assert "--margin must be less than 1" in " ".join(capsys.readouterr().err.split())
+    assert "margin must be less than 1" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):

@@ -79,8 +79,9 @@ def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
     expected = binary.measures(predictions, replicates=0)
     values = {name: each["value"] for name, each in found.items()}
     assert values == {k: v.value for k, v in expected.items()} | {
-        "nll": content["as predicted"]["nll"]
+        name: content["as predicted"][name] for name in ("nll", "ece")
     }
+    assert values["brier"] == pytest.approx(content["as predicted"]["brier"])
     assert found["slope"]["low"] == expected["slope"].low
     assert "low" not in found["ici"]
     assert "joint_p" not in content
@@ -187,9 +188,9 @@ def test_two_models_of_an_event_are_compared_by_its_probability(tmp_path, capsys
     assert main(words) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "good.npz is better than sharp.npz in NLL" in said
-    assert "ECE of the event" in said
-    assert "twice that of the event" in said
+    assert "ECE of class 1 by" in said
+    assert "The event is class 1" in said
     assert main([*words, "--top-label"]) == 0
     said = capsys.readouterr().out
     assert "Accuracy" in said
-    assert "of the event" not in said
+    assert "class 1" not in said

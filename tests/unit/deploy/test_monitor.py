@@ -109,6 +109,31 @@ def test_a_log_of_a_language_model_is_watched(card, tmp_path):
     assert look(card, [file], columns=None) == watcher.content
 
 
+def test_classes_in_another_order_than_on_the_card_are_refused(card, tmp_path):
+    """By position, the accuracy of a service that swapped two columns would be a false alarm, or a false peace."""
+    content = json.loads(card.read_text())
+    content["model"]["classes"] = ["ape", "bee", "cow"]
+    named = tmp_path / "card.json"
+    named.write_text(json.dumps(content))
+    text = write(tmp_path / "a.csv", live(0, 300)).read_text()
+    columns = Columns(logits="z_*")
+    for order in ("ape bee cow", "bee ape cow"):
+        head = ",".join(f"z_{name}" for name in order.split())
+        (tmp_path / "a.csv").write_text(text.replace("z_0,z_1,z_2", head))
+        predictions = live(0, 300)._replaced(classes=tuple(order.split()))
+        if order.startswith("ape"):
+            look(named, [tmp_path / "a.csv"], columns=columns)
+            Monitor(named).update(predictions)
+            continue
+        with pytest.raises(
+            InputError, match=r"ape, bee, cow, in its order; got bee, ape, cow in a.csv"
+        ):
+            look(named, [tmp_path / "a.csv"], columns=columns)
+        with pytest.raises(InputError, match="ape, bee, cow, in its order"):
+            Monitor(named).update(predictions)
+    look(card, [tmp_path / "a.csv"], columns=columns)  # a card without names
+
+
 def test_weights_are_refused(card, tmp_path):
     with pytest.raises(InputError, match="no weights"):
         Monitor(card).update(replace(live(0, 50), weights=torch.ones(50)))
@@ -555,7 +580,7 @@ def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
     text = damaged(json.loads(card.read_text()), path, value)
     for bad in {text, text.replace("Infinity", "1e999")}:
         (tmp_path / "bad.json").write_text(bad)
-        with pytest.raises(InputError, match=r"Card\.read: .*bad\.json"):
+        with pytest.raises(InputError, match=r"Monitor: .*bad\.json"):
             monitor(
                 tmp_path / "bad.json", [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS
             )

@@ -8,8 +8,8 @@ import fedlas
 from fedlas.errors import InputError
 from fedlas.predictions import Columns, Reader, TableReader
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.sources import Frame
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.frame import Frame
 
 TABLE = {
     "p": [0.1, 0.5, 0.9, 0.4],

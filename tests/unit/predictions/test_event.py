@@ -28,7 +28,7 @@ def test_labels_may_be_names_of_the_classes():
 
 @pytest.mark.parametrize("event", [True, 2, "left", "1"])
 def test_another_event_is_refused(event):
-    with pytest.raises(InputError, match="event= must be one of the classes"):
+    with pytest.raises(InputError, match="event must be one of the classes"):
         Predictions(LOGITS, [0, 1, 0], classes=["churned", "stayed"], event=event)
 
 
@@ -46,5 +46,5 @@ def test_a_table_names_the_classes_and_the_event():
     read = read_predictions(frame, probs="churned,stayed", target="y", event="churned").predictions
     assert read.event == 0
     assert read.classes == ("churned", "stayed")
-    with pytest.raises(InputError, match="event= goes with logits= or probs="):
+    with pytest.raises(InputError, match="event goes with logits= or probs="):
         read_predictions({"c": [0.5], "ok": [1]}, confidence="c", correct="ok", event=0)

@@ -89,10 +89,10 @@ def test_names_with_commas(tmp_path):
 
 
 def test_rows_that_lack_a_group_alone_stay(tmp_path):
-    text = "c,ok,g\n0.9,1,a\n,1,a\n0.6,0,\n0.7,,b\n"
+    text = "c,ok,g\n0.9,1,a\n,1,a\n0.6,0,\n0.7,,b\n0.8,1,missing\n"
     table = read(tmp_path, text, confidence="c", correct="ok", groups="g", drop_missing=True)
-    assert table.groups == ("a", "missing")
-    assert table.notes[0].endswith("2 of 4 rows lack a value and were left out: 'c' (1), 'ok' (1).")
+    assert table.groups == ("a", "(no group)", "missing")
+    assert table.notes[0].endswith("2 of 5 rows lack a value and were left out: 'c' (1), 'ok' (1).")
     with pytest.raises(InputError, match="column 'g'"):
         read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
 
@@ -253,7 +253,7 @@ def test_the_command_takes_the_same_options(tmp_path, capsys):
     ]
     assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
     shown = capsys.readouterr().out
-    assert "missing" in shown
+    assert "(no group)" in shown
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_length_and_documents_make_groups(tmp_path):
         (
             [sample(0, [-1.0, -2.0], 0)],
             {"groups": "subjct"},
-            "groups= must name a column.*subject",
+            "groups must name a column.*subject",
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
@@ -297,7 +297,7 @@ def test_length_and_documents_make_groups(tmp_path):
         ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
-        ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights= must name a column"),
+        ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
     ],
 )

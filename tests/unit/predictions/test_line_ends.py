@@ -12,7 +12,7 @@ import fedlas
 from fedlas.calibrated.table_files import apply_to_files, open_tables
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions import lines
+from fedlas.predictions.tables import lines
 
 COLUMNS = {"probs": "p_*", "target": "y"}
 HEADER = "id,p_a,p_b,y"

@@ -110,11 +110,11 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
             lambda p: 100 * p,
             r"must be in \[0, 1\]; got .* in row 1, column 'p_0'.*look like percentages",
         ),
-        (np.log, r"must be in \[0, 1\]; got .*These look like logits: name them by logits="),
-        (lambda p: 5 * p, r"must be in \[0, 1\]; got .*name them by logits=. Pass normalize="),
+        (np.log, r"must be in \[0, 1\]; got .*These look like logits: .*name them by logits="),
+        (lambda p: 5 * p, r"must be in \[0, 1\]; got .*pass normalize=.*name them by logits="),
         (
             lambda p: 0.5 * p,
-            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Pass normalize=",
+            r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*pass normalize=",
         ),
     ],
 )
@@ -180,7 +180,7 @@ def test_from_probs():
         ([[60.0, 40.0]], "percentages: divide by 100"),
         ([97.0, 3.0], "percentages: divide by 100"),
         ([[-1.0, 2.0]], r"look like logits: pass Predictions\(logits, target\)"),
-        ([[0.5, 0.4]], r"sum to 1; got 0.9 in row 0.*Pass normalize=True"),
+        ([[0.5, 0.4]], r"sum to 1; got 0.9 in row 0.*pass normalize=True"),
         ([[float("nan"), 0.4]], "probs must be finite"),
         ([[1, 0]], "probs must be floats"),
         ([[[0.5, 0.5]]], "probs must be floats"),

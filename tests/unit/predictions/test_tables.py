@@ -49,7 +49,7 @@ def test_what_people_write_in_a_csv(table):
 
 
 def test_thousands_of_columns(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 1000)  # less than a row
+    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 1000)  # less than a row
     names = [f"z_{number}" for number in range(3000)]
     rows = [",".join(map(str, range(start, start + 3000))) for start in range(3)]
     content = "\n".join([",".join([*names, "y"]), *(f"{row},2999" for row in rows)])
@@ -64,7 +64,7 @@ def test_thousands_of_columns(table, monkeypatch):
     ("content", "message"),
     [
         ("a,b,y\n1,2,0\n\n1,2,0\n1,2,1,7\n", r"3 cells like the header; got 4 in row 3 of t.csv\. Quote"),
-        ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Name"),
+        ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Write"),
         ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
         ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
         ("a,b,y\n1,2,0\n".encode("utf-16"), "must be text in UTF-8; got text in UTF-16, .*t.csv"),
@@ -123,7 +123,7 @@ def test_refusals_of_lists(lists, message, table):
 
 
 def test_rows_are_counted_over_blocks(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 200)
+    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 200)
     with pytest.raises(InputError, match=r"must all hold 2 numbers; got 0 in row 41"):
         table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
     with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
@@ -190,7 +190,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     parquet.write_table(
         pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd"
     )
-    monkeypatch.setattr("fedlas.predictions.parquet._FREE", 2**20)
+    monkeypatch.setattr("fedlas.predictions.tables.parquet._FREE", 2**20)
     with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 

@@ -37,7 +37,7 @@ def write(folder, form, columns):
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.sources.ROWS", 3)
+    monkeypatch.setattr("fedlas.predictions.tables.table.ROWS", 3)
     path = write(
         tmp_path,
         form,
@@ -103,7 +103,7 @@ def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
 
 
 def test_numbers_of_both_kinds_in_json_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.lines.BYTES", 100)
+    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 100)
     rows = [{"c": 0.5, "ok": 1, "g": group} for group in [1] * 40 + [2.0, 2.5, 2]]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = read_predictions(tmp_path / "t.jsonl", Columns(confidence="c", correct="ok", groups="g"))
@@ -148,7 +148,7 @@ def test_weights_are_read(form, tmp_path):
         Columns(logits="l", target="y", weights="weight"),
     ):
         assert read_predictions(path, named).predictions.weights.tolist() == [1, 0, 2.5, 3]
-    with pytest.raises(InputError, match=r"weights= .*column of top"):
+    with pytest.raises(InputError, match=r"weights .*column of top"):
         read_predictions(path, Columns(confidence="c", correct="ok", weights="mass"))
 
 
@@ -181,7 +181,7 @@ def test_annotators_distributions(tmp_path):
         ({"c": [0.5, 0.6], "ok": [1, ""]}, {"correct": "ok"}, "column 'ok' must hold .*; got none in row 2"),
         ({"c": [0.5, ""], "ok": [1, 0]}, {"correct": "ok"}, "must be finite numbers; got no number in row 2"),
         ({"c": [0.5], "y": [1]}, {"target": "y"}, "which predictions are right; got none. Pass correct="),
-        ({"c": [0.5], "y": [1]}, {"correct": "yes"}, r"correct= must name a column of top.csv; got 'yes'"),
+        ({"c": [0.5], "y": [1]}, {"correct": "yes"}, r"correct must name a column of top.csv; got 'yes'"),
         ({"c": [0.5], "y": [1]}, {"correct": "c"}, "named once; got 'c' 2 times"),
     ],
 )  # fmt: skip
@@ -197,14 +197,14 @@ def test_refusals_name_row_and_column(columns, named, message, tmp_path):
         ({"confidence": "c", "correct": "k", "target": "y"}, "outcomes must be named once"),
         (
             {"confidence": "c", "classes": ("a", "b")},
-            "classes= goes with logits= or probs=; got confidence=",
+            "classes goes with logits= or probs=; got confidence=",
         ),
-        ({"confidence": "c", "label_probs": "v"}, "label_probs= goes with logits="),
-        ({"logits": "l", "correct": "k"}, "correct= goes with confidence=; got logits="),
-        ({"probs": "p", "predicted": "k"}, "predicted= goes with confidence=; got probs="),
+        ({"confidence": "c", "label_probs": "v"}, "label_probs goes with logits="),
+        ({"logits": "l", "correct": "k"}, "correct goes with confidence=; got logits="),
+        ({"probs": "p", "predicted": "k"}, "predicted goes with confidence=; got probs="),
         (
             {"logits": "l", "normalize": True},
-            "normalize= goes with probs= or label_probs=; got logits=",
+            "normalize goes with probs= or label_probs=; got logits=",
         ),
     ],
 )
@@ -215,8 +215,8 @@ def test_columns_that_contradict_each_other(named, message):
 
 def test_one_confidence_a_row(tmp_path):
     np.savez(tmp_path / "top.npz", c=np.ones((3, 2)), ok=[1, 1, 1])
-    with pytest.raises(InputError, match=r"confidence= .*one number .*got 2"):
+    with pytest.raises(InputError, match=r"confidence .*one number .*got 2"):
         read_predictions(tmp_path / "top.npz", Columns(confidence="c", correct="ok"))
     path = write(tmp_path, "csv", {"c_a": [0.5], "c_b": [0.5], "ok": [1]})
-    with pytest.raises(InputError, match=r"confidence= .*one column; got c_a, c_b"):
+    with pytest.raises(InputError, match=r"confidence .*one column; got c_a, c_b"):
         read_predictions(path, Columns(confidence="c_*", correct="ok"))

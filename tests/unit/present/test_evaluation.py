@@ -86,7 +86,7 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
 def test_two_classes_are_judged_by_the_event():
     """The ECE of the top label is within noise, and the probability of class 1 is too high by a third."""
     found = report(drawn(2000, 2, shift=0.5), replicates=199, classes=("no", "yes"))
-    assert found.estimates["as predicted"]["ece"].p > 0.05
+    assert found.estimates["as predicted"]["top_label_ece"].p > 0.05
     assert re.match(
         r"Expects 'yes' in [\d.]+ % and [\d.]+ % occur: over-predicted", found.verdict[0]
     )
@@ -175,7 +175,8 @@ def test_a_calibrator_that_makes_it_worse_is_named():
 
 def test_python_words_in_python_and_options_on_the_command_line():
     with pytest.raises(
-        InputError, match=r"^report: method= needs held-out predictions; got no on=\. Pass on="
+        InputError,
+        match=r"^report: method='temperature' needs held-out predictions; got no on=\. Pass on=",
     ):
         report(drawn(), method="temperature")
     with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):

@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.state import doubles, zeros
+from fedlas.resample.clusters import mean_and_error
 
 _HALVINGS = 60
 # Larger shifts of log-odds give a confidence of 0 or 1 in float64.
@@ -114,7 +115,13 @@ class Cells:
 
 
 def held_out_length(
-    cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int
+    cells: Cells,
+    log_odds: Tensor,
+    correct: Tensor,
+    groups: Tensor,
+    folds: Tensor,
+    most: int,
+    clusters: Tensor | None = None,
 ) -> int:
     """Return how many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
 
@@ -125,6 +132,7 @@ def held_out_length(
         groups: ``(N, G)`` bool.
         folds: Fold of each sample ``(N,)``.
         most: Largest number of corrections.
+        clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
     Returns:
         The number with the lowest held-out log-loss, the least among equals; 0 unless the gain over none exceeds its
@@ -145,15 +153,14 @@ def held_out_length(
     total = doubles([loss + [loss[-1]] * (longest - len(loss)) for loss in losses]).sum(dim=0)
     best = int(total.argmin())
 
-    # Whether the gain of that number exceeds its standard error over the samples.
-    gains = []
+    # Whether the gain of that number exceeds its standard error over the samples, or clusters.
+    gain = torch.zeros_like(log_odds)
     for fold, path in enumerate(paths):
         test = folds == fold
         *_, last = _replay(cells, log_odds[test], groups[test].nonzero(), path[:best])
-        gains.append(_log_loss(log_odds[test], correct[test]) - _log_loss(last, correct[test]))
-    gain = torch.cat(gains)
-    certain = float(gain.mean()) > float(gain.std(correction=0)) / len(gain) ** 0.5
-    return best if certain else 0
+        gain[test] = _log_loss(log_odds[test], correct[test]) - _log_loss(last, correct[test])
+    mean, error = mean_and_error(gain, torch.ones_like(gain), clusters)
+    return best if mean > error else 0
 
 
 def _replay(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import combinations
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,12 @@ M = TypeVar("M", bound=nn.Module)
 # Probabilities that change by less than this look the same in every report.
 _UNCHANGED = 1e-4
 _FEW = 256
+_MOST_COLUMNS = 64
+"""Embeddings have more columns, and do not repeat."""
+_FEWEST_VALUES = 10
+_ROWS_A_COMBINATION = 3
+_ALIKE = 1.2
+"""Combinations for each value of the column that has more values."""
 CHECK = "Check that these are logits, and that the validation set is large enough and not training data."
 
 
@@ -42,6 +49,40 @@ def joined(*doubts: str | None) -> str | None:
     """
     texts = [doubt for doubt in doubts if doubt is not None]
     return " ".join([*texts[:1], *(doubt[0].upper() + doubt[1:] for doubt in texts[1:])]) or None
+
+
+def clustered(clusters: Tensor | None, features: Tensor | None) -> str | None:
+    """Return a doubt if all samples are of one cluster, or seem to be of clusters that nobody named."""
+    if clusters is None:
+        return None if features is None else repeated_columns(features)
+    return when(
+        len(clusters) > 1 and bool((clusters == clusters[0]).all()),
+        "all samples are of one cluster, so held-out samples show nothing of another. Use samples of more images, "
+        "patients or users.",
+    )
+
+
+def repeated_columns(features: Tensor) -> str | None:
+    """Return a doubt if several columns of numbers repeat together, as those of a patient do at each visit.
+
+    That is where columns of at least 10 values each have hardly more combinations than values, and each combination
+    stands for three rows or more.
+    """
+    if features.shape[1] > _MOST_COLUMNS:
+        return None
+    numbers = [torch.unique(column, return_inverse=True)[1] for column in features.cpu().T]
+    sizes = [int(number.max()) + 1 for number in numbers]
+    most = len(features) // _ROWS_A_COMBINATION
+    columns = [place for place, size in enumerate(sizes) if _FEWEST_VALUES <= size <= most]
+    for first, second in combinations(columns, 2):
+        together = len(torch.unique(numbers[first] * sizes[second] + numbers[second]))
+        if together <= _ALIKE * max(sizes[first], sizes[second]):
+            return (
+                f"features {first} and {second} repeat together: {together:,} combinations in {len(features):,} rows. "
+                "If rows of one combination are of one patient or user, name it by clusters=: otherwise rows of the "
+                "same one judge the fit, which new ones may find worse than none."
+            )
+    return None
 
 
 def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:

@@ -1,4 +1,7 @@
-"""Cross-validation folds that depend on the samples, not on their order, unit or precision; copies stay together."""
+"""Cross-validation folds that depend on the samples, not on their order, unit or precision.
+
+Copies of a sample stay together, and so do the samples of a cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
+from fedlas.resample.clusters import joined_groups, numbered, several
 from fedlas.stats.proportion import effective_samples
 
 _FREQUENT = 5
@@ -58,7 +62,7 @@ def sample_numbers(
     """
     number = equal_rows(logits)
     if features is not None:
-        number = _numbered(number * len(number) + equal_rows(features))
+        number = numbered(number * len(number) + equal_rows(features))
     size = np.bincount(number)
     if size.max() == 1:
         return number
@@ -87,12 +91,7 @@ def equal_rows(rows: Tensor) -> NDArray[np.int64]:
         >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
         [0, 1, 0]
     """
-    return _numbered(_checksums(rows))
-
-
-def _numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    _, first, number = np.unique(values, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[number]
+    return numbered(_checksums(rows))
 
 
 def worth(number: NDArray[np.int64], weights: Tensor) -> float:
@@ -111,12 +110,14 @@ def stratified_folds(
     count: int,
     weights: Tensor | None = None,
     features: Tensor | None = None,
+    clusters: Tensor | None = None,
 ) -> Tensor:
-    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one.
+    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one, clusters too.
 
-    A copy of a held-out sample would make it a training sample. Where there are no copies, sizes differ by at most one,
-    overall and within each class; else as little as the copies allow, the largest groups being dealt first. There are
-    fewer folds, none empty, if there are fewer samples than ``count``.
+    A copy of a held-out sample, or another sample of its cluster, would make it a training sample. A sample whose
+    copies are in several clusters joins these. Where there are neither, sizes differ by at most one, overall and within
+    each class; else as little as they allow, the largest groups being dealt first. There are fewer folds, none empty,
+    if there are fewer groups than ``count``. A single cluster says nothing about others: its samples are dealt.
 
     Args:
         logits: ``(N, C)``; another precision, or a number added to all, gives the same folds.
@@ -124,9 +125,12 @@ def stratified_folds(
         count: Number of folds, at least 1.
         weights: ``(N,)``; a weight of 2 counts as a repeated sample.
         features: ``(N, D)``, by which samples of equal logits differ.
+        clusters: ``(N,)``, which folds hold whole.
     """
     labels = target.cpu().numpy()
     number = sample_numbers(logits, target, features)
+    if several(clusters):
+        number = joined_groups(number, clusters.cpu().numpy())
     order = _shuffled(logits, labels, number, features)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
@@ -146,8 +150,9 @@ def _shuffled(
         if features is None
         else np.concatenate([_scores(features)[:1], _scores(logits)])
     )
-    scores = np.empty((len(column), len(label)))
-    scores[:, number] = column
+    scores = np.full((len(column), len(label)), np.inf)
+    for score, rows in zip(scores, column, strict=True):
+        np.minimum.at(score, number, rows)
     order = np.lexsort((*scores, label))
     for block in np.split(order, np.bincount(label).cumsum()[:-1]):
         block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
@@ -183,7 +188,7 @@ def _dealt(
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
-    return folds
+    return np.unique(folds, return_inverse=True)[1]
 
 
 def _checksums(rows: Tensor) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,24 @@ from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_stat
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
+from fedlas.predictions.cells import few
 from fedlas.predictions.read import is_log
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
 """Exit status of an alarm."""
+
+
+@dataclass(frozen=True)
+class LiveScores:
+    """Scores and outcomes of some rows."""
+
+    # Confidences (n,), or logits (n, C).
+    scores: Tensor
+    # Whether confidences came true (n,), or labels; None without labels.
+    outcome: Tensor | None
+    # Names of the classes; empty if they have none.
+    classes: tuple[str, ...] = ()
 
 
 class Monitor:
@@ -169,10 +183,7 @@ def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> I
     if raw and card.calibration.uses_features:
         predictions = read_predictions(file, columns, labels=False).predictions
         return [_of_predictions(card, predictions, raw=True, source=file.name)]
-    return (
-        _batch(card, scores, outcome, raw=raw, source=file.name)
-        for scores, outcome in _blocks(file, columns)
-    )
+    return (_batch(card, scores, raw=raw, source=file.name) for scores in _blocks(file, columns))
 
 
 def _of_predictions(
@@ -186,10 +197,10 @@ def _of_predictions(
             raise InputError(expected, f"{source} without", fix)
         predictions = card.calibration.transform(predictions)
         raw = False
-    return _batch(card, *_scores(predictions), raw=raw, source=source)
+    return _batch(card, _scores(predictions), raw=raw, source=source)
 
 
-def _blocks(file: Path, columns: Columns | None) -> Iterable[tuple[Tensor, Tensor | None]]:
+def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     """Return scores and outcomes of some rows at a time."""
     if is_log(file, columns or Columns()):
         return [_scores(read_predictions(file, columns, labels=False).predictions)]
@@ -200,20 +211,20 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[tuple[Tensor, Tenso
             f"{table.columns.weights!r} in {file}",
             "Leave them out.",
         )
-    return table.blocks()
+    return (LiveScores(*block, table.classes) for block in table.blocks())
 
 
-def _scores(predictions: Predictions | TopLabel) -> tuple[Tensor, Tensor | None]:
+def _scores(predictions: Predictions | TopLabel) -> LiveScores:
     check_takes_weights(predictions, takes_weights=False)
     if isinstance(predictions, Predictions):
-        return predictions.logits.cpu(), predictions.target if predictions.has_target else None
-    return predictions.confidence.cpu(), predictions.correct
+        target = predictions.target.cpu() if predictions.has_target else None
+        return LiveScores(predictions.logits.cpu(), target, predictions.classes or ())
+    return LiveScores(predictions.confidence.cpu(), predictions.correct)
 
 
-def _batch(
-    card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str
-) -> LiveBatch:
-    """Return confidences and outcomes from confidences ``(n,)`` or logits ``(n, C)``."""
+def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+    """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
+    scores, outcome = live.scores, live.outcome
     if scores.ndim == 1:
         if card.subject == "event":
             fix = "Pass the probability of the event, or a card of the predicted class."
@@ -237,6 +248,12 @@ def _batch(
         if not card.num_classes:
             expected = "predictions must be confidences, as the card's"
         raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
+    if card.classes and live.classes and live.classes != card.classes:
+        raise InputError(
+            f"classes must be those of the card, {few(card.classes)}, in its order",
+            f"{few(live.classes)} in {source}",
+            "Order the columns as for the card, or write a card of this model.",
+        )
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
         happened = None if outcome is None else torch.eq(outcome, 1).numpy()

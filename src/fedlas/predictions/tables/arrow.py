@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions import sources
 from fedlas.predictions.cells import TableChunk, number_in, percent_signs
-from fedlas.predictions.sources import TableSource
+from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables.table import Table
 
 _LONGEST = 2**20
 """Most bytes of a text in a cell."""
 
 
-class Arrow(TableSource):
+class Arrow(Table):
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
 
     Attributes:
@@ -39,13 +39,13 @@ class Arrow(TableSource):
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.sources.TableSource.chunks`."""
+        """As :meth:`~fedlas.predictions.tables.table.Table.chunks`."""
         self._rows = 0
         with self._guard():
             for table, rows in self._blocks(numbers, others):
                 chunk = self._chunk(table, numbers, others)
-                for start in range(0, len(rows), sources.ROWS):
-                    part = slice(start, start + sources.ROWS)
+                for start in range(0, len(rows), tables.ROWS):
+                    part = slice(start, start + tables.ROWS)
                     self.rows = rows[part]
                     yield chunk.part(part)
                 self._rows += len(rows)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError
-from fedlas.predictions import sources
-from fedlas.predictions.arrow import Arrow, pyarrow_module
+from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables.arrow import Arrow, pyarrow_module
 
 _FREE = 2**26
 _MOST_TEXT = 2**28
@@ -53,7 +53,7 @@ class Parquet(Arrow):
         with pyarrow_module(".parquet").ParquetFile(
             self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
-            for batch in file.iter_batches(batch_size=sources.ROWS, columns=columns):
+            for batch in file.iter_batches(batch_size=tables.ROWS, columns=columns):
                 yield batch, self._written_out(batch, texts) if self.keeps_all else batch
 
     def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:

@@ -1,0 +1,302 @@
+"""Tests and figures of fine-tuning.
+
+``python answers.py RUNS PROBLEM...`` writes ``runs.csv`` and ``epochs.csv`` from folders ``RUNS/PROBLEM/METHOD-sSEED``;
+``python answers.py`` writes ``answers.txt`` and draws ``figure.svg`` and ``indicator.svg`` from the two files.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from fedlas import read_predictions
+from fedlas.plots import LIGHT
+from fedlas.plots.theme import dress, legend_outside, name_axis
+from fedlas.present.page import axes, themed_svg
+from fedlas.stats import holm, mean_interval, paired_t_test
+
+HERE = Path(__file__).parent
+PAIRS = (
+    "fedlas:ls",
+    "fedlas:mbls",
+    "fedlas+:mbls",
+    "fedlas+:ls",
+    "fedlas:ls-quarter",
+    "fedlas:ce",
+    "ls:ce",
+)
+METHODS = ("ce", "ls", "ls-quarter", "mbls", "fedlas", "fedlas+")
+STAGES = {"raw": "test", "temperature": "test_calibrated"}
+
+
+def row_of(problem: str, folder: Path) -> dict[str, Any]:
+    """Return the numbers of a run."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    auto = json.loads((folder / "calibrated.json").read_text())["after"]["auto"]["metrics"]
+    row = {
+        "problem": problem,
+        "method": metrics["loss"],
+        "seed": metrics["seed"],
+        "epoch": metrics["best_epoch"],
+    }
+    for stage, values in {
+        **{name: metrics[key] for name, key in STAGES.items()},
+        "auto": auto,
+    }.items():
+        row |= {
+            f"{stage} {name}": values[name] for name in ("accuracy", "nll", "ece", "smooth_ece")
+        }
+    row["temperature"] = metrics["temperature"]
+    val, test = (
+        read_predictions(folder / "predictions" / f"{part}.npz").predictions
+        for part in ("val", "test")
+    )
+    row["val gap"] = float(val.confidence.mean() - val.correct.double().mean())
+    row["val nll"] = metrics["val"]["nll"]
+    norms = torch.as_tensor(test.features).float().abs().sum(1).numpy()
+    confidence, correct = test.confidence.numpy(), test.correct.numpy().astype(float)
+    row["norm, correct"] = spearmanr(norms, correct).statistic
+    row["norm, confidence"] = spearmanr(norms, confidence).statistic
+    row["confidence, correct"] = spearmanr(confidence, correct).statistic
+    return row
+
+
+def epochs_of(problem: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what the log of a run says of its indicator, an epoch a row."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        {
+            "problem": problem,
+            "method": metrics["loss"],
+            "seed": metrics["seed"],
+            "epoch": record["epoch"],
+            "train accuracy": record["train"]["accuracy"],
+            **{f"val {name}": record["val"][name] for name in ("accuracy", "nll", "ece")},
+            "val gap": record["val"]["o_ece"] - record["val"]["u_ece"],
+            "norm, correct": record["indicator"]["spearman_correct"],
+            "norm, confidence": record["indicator"]["spearman_confidence"],
+        }
+        for record in records
+    ]
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV with six digits."""
+    with (HERE / name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
+            )
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a CSV, numbers as numbers."""
+    with (HERE / name).open(encoding="utf-8") as file:
+        return [
+            {
+                key: value if key in ("problem", "method") else float(value or "nan")
+                for key, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+class Runs:
+    """The rows of ``runs.csv``: of each problem the seeds that all planned methods have."""
+
+    def __init__(self) -> None:
+        rows = read("runs.csv")
+        seeds = {}
+        for method in METHODS:
+            for problem in {row["problem"] for row in rows}:
+                of_method = {
+                    row["seed"]
+                    for row in rows
+                    if (row["problem"], row["method"]) == (problem, method)
+                }
+                seeds[problem] = seeds.get(problem, of_method) & of_method
+        self.rows = [row for row in rows if row["seed"] in seeds[row["problem"]]]
+        self.problems = list(dict.fromkeys(row["problem"] for row in self.rows))
+
+    def values(self, problem: str, method: str, key: str) -> list[float]:
+        """Return one value a seed."""
+        rows = [row for row in self.rows if (row["problem"], row["method"]) == (problem, method)]
+        return [row[key] for row in sorted(rows, key=lambda row: row["seed"])]
+
+    def differences(self, problem: str, pair: str, key: str) -> list[float]:
+        """Return one method minus another, a value a seed; none if one of them was not run."""
+        mine, its = (self.values(problem, method, key) for method in pair.split(":"))
+        return [a - b for a, b in zip(mine, its, strict=True)] if mine and its else []
+
+
+def compare(runs: Runs, key: str, scale: float) -> Iterator[str]:
+    """Yield each planned difference in each problem, with Holm's correction in a problem, and over problems."""
+    yield (f"\n{key}")
+    tests = {}
+    for problem in runs.problems:
+        pairs = [pair for pair in PAIRS if runs.differences(problem, pair, key)]
+        values = [runs.differences(problem, pair, key) for pair in pairs]
+        p = holm([paired_t_test(v, [0.0] * len(v)).p_value for v in values])
+        tests |= {(problem, pair): (v, q) for pair, v, q in zip(pairs, values, p, strict=True)}
+    for pair in PAIRS:
+        cells, means = [], []
+        for problem in runs.problems:
+            if (problem, pair) in tests:
+                values, p = tests[problem, pair]
+                means.append(scale * fmean(values))
+                cells.append(f"{problem} {means[-1]:+.3f}{'*' if p < 0.05 else ''} (p {p:.3f})")
+        over = mean_interval(means) if len(means) > 1 else None
+        yield (f"  {pair:18} mean {fmean(means):+.3f} {over}  " + "; ".join(cells))
+
+
+def noise(runs: Runs) -> Iterator[str]:
+    """Yield the means of the methods, and the spread of their ECE over seeds."""
+    for problem in runs.problems:
+        yield (f"\n{problem}")
+        for method in dict.fromkeys(
+            row["method"] for row in runs.rows if row["problem"] == problem
+        ):
+            cells = []
+            for key, scale in (("raw accuracy", 100), ("raw ece", 100), ("temperature ece", 100), ("auto ece", 100),
+                               ("raw nll", 1), ("temperature nll", 1), ("auto nll", 1), ("val gap", 100),
+                               ("norm, correct", 1), ("norm, confidence", 1), ("confidence, correct", 1)):  # fmt: skip
+                v = [scale * value for value in runs.values(problem, method, key)]
+                cells.append(f"{key} {fmean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}")
+            yield f"  {method:16} " + "; ".join(cells)
+
+
+def over_fitting(runs: Runs) -> Iterator[str]:
+    """Yield how the effect of a method on the ECE goes with the over-confidence of cross-entropy on validation."""
+    for method in ("ls", "fedlas", "mbls", "fedlas+"):
+        gaps, effects = [], []
+        for problem in runs.problems:
+            gaps += runs.values(problem, "ce", "val gap")
+            effects += runs.differences(problem, f"{method}:ce", "raw ece")
+        found = spearmanr(gaps, effects)
+        yield (
+            f"  {method}: rank correlation of its effect with the gap {found.statistic:+.2f} (p {found.pvalue:.3f})"
+        )
+
+
+def by_epoch() -> Iterator[str]:
+    """Yield the ECE of validation of two methods less that of cross-entropy at some epochs, over seeds and problems."""
+    rows = {
+        (row["problem"], row["method"], row["seed"], row["epoch"]): row
+        for row in read("epochs.csv")
+    }
+    for epoch in (1, 2, 3, 5, 8, 12, 20):
+        cells = []
+        of_ce = {key: row for key, row in rows.items() if key[1] == "ce" and key[3] == epoch}
+        for method in ("ls", "fedlas", "mbls", "fedlas+"):
+            pairs = [(rows.get((key[0], method, *key[2:])), row) for key, row in of_ce.items()]
+            found = [100 * (mine["val ece"] - row["val ece"]) for mine, row in pairs if mine]
+            p = paired_t_test(found, [0.0] * len(found)).p_value
+            cells.append(f"{method} {fmean(found):+.2f} (p {p:.3f})")
+        gap, trained = (
+            100 * fmean(row[key] for row in of_ce.values()) for key in ("val gap", "train accuracy")
+        )
+        yield (
+            f"  epoch {epoch:2}: ce is right on {trained:.0f} % in training, gap {gap:+.1f}; "
+            + ", ".join(cells)
+        )
+
+
+def rule(runs: Runs) -> Iterator[str]:
+    """Yield what the choice between two trainings by a validation NLL, and by the gap of the first, gives."""
+    for other in ("ls", "mbls", "fedlas", "fedlas+"):
+        for problem in runs.problems:
+            gap = runs.values(problem, "ce", "val gap")
+            raw = runs.differences(problem, f"{other}:ce", "raw ece")
+            auto = runs.differences(problem, f"{other}:ce", "auto nll")
+            val = runs.differences(problem, f"{other}:ce", "val nll")
+            by_nll = fmean(a if v < 0 else 0.0 for a, v in zip(auto, val, strict=True))
+            yield (
+                f"  {other:8} {problem:16} gap {100 * fmean(gap):+.1f}  raw ECE {100 * fmean(raw):+.2f}"
+                f"  auto NLL {fmean(auto):+.4f}, chosen by validation NLL as trained {by_nll:+.4f}"
+            )
+
+
+def figure(runs: Runs) -> str:
+    """ECE as trained and after auto against the over-confidence of cross-entropy, as SVG."""
+    methods = ("ce", "ls", "mbls", "fedlas", "fedlas+")
+    names = {"raw": "as trained", "auto": "after auto"}
+    drawn = axes(height=3.2)
+    dress(drawn, LIGHT)
+    for number, method in enumerate(methods):
+        for stage, marker in (("raw", "o"), ("auto", "x")):
+            points = [
+                (
+                    number + 0.1 * place - 0.15,
+                    100 * fmean(runs.values(problem, method, f"{stage} ece")),
+                )
+                for place, problem in enumerate(runs.problems)
+            ]
+            label = names[stage] if number == 0 else None
+            color = LIGHT.lines[int(stage == "auto")]
+            drawn.scatter(*zip(*points, strict=True), s=18, color=color, marker=marker, label=label)
+    drawn.set_xticks(range(len(methods)), methods)
+    drawn.set_ylim(bottom=0)
+    name_axis(drawn.yaxis, "ECE %", LIGHT)
+    legend_outside(drawn, LIGHT, most=2)
+    return themed_svg(
+        drawn, "ECE of five methods on each held-back problem, as trained and after auto"
+    )
+
+
+def figure_of_indicator() -> str:
+    """Rank correlations of the feature norm with correctness and confidence by epoch, as SVG."""
+    rows = [row for row in read("epochs.csv") if row["method"] == "fedlas"]
+    drawn = axes(height=3.0)
+    dress(drawn, LIGHT)
+    epochs = sorted({row["epoch"] for row in rows})
+    for number, key in enumerate(("norm, correct", "norm, confidence")):
+        means = [
+            np.nanmean([row[key] for row in rows if row["epoch"] == epoch]) for epoch in epochs
+        ]
+        drawn.plot(epochs, means, color=LIGHT.lines[number], label=f"{key} (validation)")
+    rival = fmean(row["confidence, correct"] for row in Runs().rows if row["method"] == "fedlas")
+    drawn.axhline(
+        rival,
+        color=LIGHT.lines[2],
+        linestyle="--",
+        label="max probability, correct (test, kept epoch)",
+    )
+    drawn.set_ylim(bottom=min(0, drawn.get_ylim()[0]))
+    name_axis(drawn.xaxis, "epoch", LIGHT)
+    name_axis(drawn.yaxis, "rank correlation", LIGHT)
+    legend_outside(drawn, LIGHT, most=1)
+    return themed_svg(drawn, "Rank correlation of the feature norm with correctness and confidence")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        folders = [
+            (problem, path.parent)
+            for problem in sys.argv[2:]
+            for path in sorted(Path(sys.argv[1], problem).glob("*/calibrated.json"))
+        ]
+        write("runs.csv", [row_of(*one) for one in folders])
+        write("epochs.csv", [row for one in folders for row in epochs_of(*one)])
+    every = Runs()
+    lines = list(noise(every))
+    for name, factor in (
+        ("raw ece", 100),
+        ("raw accuracy", 100),
+        ("auto ece", 100),
+        ("auto nll", 1),
+    ):
+        lines += compare(every, name, factor)
+    lines += ["\nover-fitting", *over_fitting(every), *by_epoch(), "\nrule", *rule(every)]
+    (HERE / "answers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (HERE / "figure.svg").write_text(figure(every), encoding="utf-8")
+    (HERE / "indicator.svg").write_text(figure_of_indicator(), encoding="utf-8")

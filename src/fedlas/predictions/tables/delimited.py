@@ -1,0 +1,188 @@
+"""CSV and TSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import Argument, InputError
+from fedlas._core.text import shortened
+from fedlas.predictions.tables import lines
+from fedlas.predictions.tables.arrow import Arrow, as_batch, pyarrow_module
+
+_SAMPLE = 200
+"""Rows in which decimal commas and percent signs are noticed."""
+# Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
+_DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
+
+
+class Delimited(Arrow):
+    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay as they are.
+
+    The separator (comma, semicolon, tab or bar), a decimal comma and percent signs are noticed in the first rows.
+
+    Args:
+        path: The file.
+        separator: The separator; None notices it.
+
+    Attributes:
+        header: The first line, known once rows have been read.
+        in_percent: Columns with percent signs in the first rows, which are read as text.
+    """
+
+    header = b""
+    in_percent: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path, separator: str | None = None) -> None:
+        self.delimiter = separator or ""
+        super().__init__(path)
+
+    def _names(self) -> list[str]:
+        lines.check_text(self.path)
+        # The text decoded with the header may be rows already, whose errors have a number.
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = next(filter(str.strip, file), "")
+            file.seek(0)
+            if not self.delimiter:
+                unquoted = re.sub('"[^"]*"', "", first)
+                self.delimiter = max(
+                    "\t,;|" if self.path.suffix.lower() == ".tsv" else ",;\t|", key=unquoted.count
+                )
+                if self.delimiter not in ",\t":
+                    self.notes.append(f"Columns are separated by {self.delimiter!r}.")
+            rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
+            try:
+                header = next(rows, [])
+            except csv.Error as error:
+                longest = max(map(len, first.split(self.delimiter)))
+                if longest <= (limit := csv.field_size_limit()):
+                    raise
+                raise InputError(
+                    f"names of columns must be shorter than {limit:,} characters",
+                    f"{longest:,} in {self.label}",
+                    "Check the first line.",
+                ) from error
+            names = [name.strip() for name in header]
+            names = names if len(set(names)) == len(names) else header
+            "".join(names).encode()  # an error for bytes that are no UTF-8
+            with suppress(csv.Error):  # pyarrow reports the row
+                self._notice(names, list(islice(rows, _SAMPLE)))
+        if not names:
+            raise InputError(
+                "the first line must name the columns",
+                f"{self.path}, which is empty",
+                "Add a header.",
+            )
+        return names
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.tables.table.Table.form`."""
+        return *super().form, self.delimiter, self.decimal_point
+
+    def _notice(self, names: list[str], rows: list[list[str]]) -> None:
+        """Notice a decimal comma and percent signs in the first rows."""
+        cells = [cell for row in rows for cell in row]
+        comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
+        if any(map(_DECIMAL_POINT.fullmatch, cells)):
+            self.decimal_mark = "."
+        elif comma:
+            self.decimal_point = self.decimal_mark = ","
+            self.notes.append("Numbers have a decimal comma.")
+        percent = {
+            name
+            for row in rows
+            for name, cell in zip(names, row, strict=False)
+            if _PERCENT.fullmatch(cell)
+        }
+        self.in_percent = frozenset(percent)
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
+        types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
+        self.header = b""
+        for content, rows in lines.row_blocks(self.path, self.delimiter):
+            if not self.header:
+                self.header = rows[0].as_py().strip(b"\r\n")
+                content = content[bytes(content).index(self.header) + len(self.header) :]
+                rows = rows[1:]
+            if len(rows):
+                try:
+                    table = self.parsed(content, types)
+                except ValueError as error:
+                    raise self._first_error(rows, types) or error from error
+                rows = lines.check_count(rows, table.num_rows, self._rows, self.label)
+                yield as_batch(table), rows
+
+    def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
+        """Return the error in the first row that pyarrow cannot read, and in its first such cell."""
+
+        def fails(rows: Any, types: dict[str, str] = types) -> bool:
+            try:
+                self.parsed(b"".join(rows.to_pylist()), types)
+            except ValueError:
+                return True
+            return False
+
+        # pyarrow names rows in the text of its errors alone, so ever fewer rows are read again
+        first = bisect_left(range(len(rows)), True, key=lambda last: fails(rows[: last + 1]))
+        where = f"row {self._rows + first + 1}"
+        row = rows[first : first + 1]
+        if not len(row):
+            return None
+        text = row[0].as_py().decode(errors="surrogateescape")
+        try:
+            cells = next(csv.reader([text.strip("\r\n")], delimiter=self.delimiter))
+        except (
+            csv.Error
+        ) as error:  # a cell of more than 131,072 characters, or a lone carriage return
+            return InputError(
+                "every row must be readable as CSV",
+                f"{error} in {where} of {self.label}",
+                "Look at its scores and labels first; quote line breaks, leave out columns of long text.",
+            )
+        if len(cells) != len(self.names):
+            return InputError(
+                f"every row must have {len(self.names)} cells like the header",
+                f"{len(cells)} in {where} of {self.label}",
+                "Quote cells that hold commas.",
+            )
+        for name, cell in zip(self.names, cells, strict=True):
+            if name not in types or not fails(row, {name: types[name]}):
+                continue
+            where = f"{where}, column {name!r} of {self.label}"
+            if types[name] == "string":
+                return InputError(
+                    "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
+                )
+            return InputError(
+                "scores must be numbers",
+                f"{shortened(repr(cell), 60)} in {where}",
+                [
+                    "write numbers, or name columns of scores",
+                    ("leave out rows of NA by ", Argument("drop_missing", True)),
+                ],
+            )
+        return None
+
+    def parsed(self, content: Any, types: dict[str, str]) -> Any:
+        """Return the columns of ``types`` in the bytes of some rows."""
+        reader = pyarrow_module(".csv")
+        size = max(1 << 20, len(content))
+        blocks = reader.ReadOptions(use_threads=False, column_names=self.names, block_size=size)
+        cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        values = reader.ConvertOptions(
+            include_columns=list(types),
+            column_types=types,
+            null_values=["", *self.missing],
+            decimal_point=self.decimal_point,
+        )
+        return reader.read_csv(pyarrow_module().BufferReader(content), blocks, cells, values)

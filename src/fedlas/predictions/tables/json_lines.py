@@ -1,0 +1,259 @@
+"""JSON lines, and values in nested objects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import Argument, InputError, Text
+from fedlas._core.files import parse_json
+from fedlas._core.text import shortened
+from fedlas.predictions.cells import MISSING, TableChunk, few, number_in, percent_signs
+from fedlas.predictions.tables import lines
+from fedlas.predictions.tables.arrow import Arrow, as_batch, pyarrow_module
+
+
+class JsonLines(Arrow):
+    """One JSON object a line; the keys of the first are the columns, whose first values that are not null set types."""
+
+    _whole = "int64"
+    """Type of whole numbers among labels, which a float may round, until one is not."""
+
+    def _names(self) -> list[str]:
+        lines.check_text(self.path)
+        # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
+        with self._opened() as file:
+            first = json_row(next(filter(str.strip, file), "{}"), 1, self.label)
+        if not first:
+            raise InputError(
+                "objects must have keys",
+                f"none in row 1 of {self.label}",
+                "Write one object a line.",
+            )
+        self._keys = list(first)
+        self._nested = {
+            name
+            for name, value in first.items()
+            if isinstance(value, dict) or _holds_objects(value)
+        }
+        return self._keys
+
+    def _opened(self) -> IO[str]:
+        """Open the file as text; other bytes than UTF-8 are refused where their row is read."""
+        return self.path.open(encoding="utf-8-sig", errors="surrogateescape")
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.tables.table.Table.form`: each row names its values."""
+        return JsonLines
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`~fedlas.predictions.tables.table.Table.add_paths`: ``choices.0.logprobs.content``."""
+        paths = [
+            name
+            for name in names
+            if name not in self.names and name.partition(".")[0] in self._keys
+        ]
+        self._nested.update(mixed)
+        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
+        # pyarrow reads no paths, and no objects of several kinds
+        is_plain = names.keys() <= {*self._keys} - self._nested
+        first = self._first_values(names) if is_plain else {}
+        for content, rows in lines.row_blocks(self.path):
+            table = None
+            if is_plain:
+                table = self._parsed(content, first, others)
+            if table is None:
+                table = [line for line in rows.to_pylist() if line.strip()]
+            rows = lines.check_count(rows, len(table), self._rows, self.label)
+            yield table, rows
+
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        if not isinstance(table, list):
+            return super()._chunk(table, numbers, others)
+        counts = range(self._rows + 1, self._rows + len(table) + 1)
+        objects = [json_row(line, n, self.label) for n, line in zip(counts, table, strict=True)]
+        values = {
+            name: [at_path(row, name) for row in objects]
+            for name in dict.fromkeys([*numbers, *others])
+        }
+        read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
+        signs = {
+            name: percent_signs(
+                [
+                    number
+                    for value in values[name]
+                    for number in (value if isinstance(value, list) else [value])
+                ],
+                name,
+                self.label,
+                counts[0],
+            )
+            for name in numbers
+        }
+        percent = {name: sign for name, sign in signs.items() if sign is not None}
+        others_read = {name: values[name] for name in others}
+        return TableChunk(np.array(counts), read, others_read, self.label, percent)
+
+    def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
+        """Return a batch of columns, or None if a line is no object or a value of another kind than the first."""
+        reader = pyarrow_module(".json")
+        blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
+        for whole in dict.fromkeys((self._whole, "float64")):
+            kinds = [
+                (name, _kind(value, whole if name in labels else "float64"))
+                for name, value in first.items()
+            ]
+            options = reader.ParseOptions(
+                explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
+            )
+            with suppress(ValueError):
+                table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
+                self._whole = whole
+                return as_batch(table) if table.num_rows else None
+        return None
+
+    def _first_values(self, names: Collection[str]) -> dict[str, Any]:
+        """Return the first value of each column that is not null; None where all are."""
+        values: dict[str, Any] = dict.fromkeys(names)
+        # pyarrow names rows
+        with self._opened() as file, suppress(AttributeError, ValueError):
+            for line in filter(str.strip, file):
+                row = parse_json(line, finite=False)
+                values = {
+                    name: row.get(name) if value is None else value
+                    for name, value in values.items()
+                }
+                if None not in values.values():
+                    break
+        return values
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
+
+
+def _kind(value: Any, whole: str) -> Any:
+    """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
+    if isinstance(value, list):
+        return pyarrow_module().list_(
+            _kind(next((each for each in value if each is not None), None), whole)
+        )
+    kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
+    return pyarrow_module().type_for_alias(kinds.get(type(value), "string"))
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each object of a file, with its number from 1; empty lines do not count.
+
+    Raises:
+        InputError: If a line is something else.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(filter(str.strip, file), 1):
+            yield number, json_row(line, number, path.name)
+
+
+def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
+    """Return the object in a line.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        row = parse_json(line, finite=False)
+        if not isinstance(row, dict):
+            raise ValueError(f"{type(row).__name__}")
+    except ValueError as error:
+        raise InputError(
+            "every line must be a JSON object",
+            f"{error} in row {number} of {file}",
+            "Write one object a line.",
+        ) from error
+    return row
+
+
+def at_path(row: Any, path: str) -> Any:
+    """Return the value at a path of keys and places in lists; None if there is none.
+
+    Example:
+        >>> at_path({"choices": [{"text": "Paris"}]}, "choices.0.text")
+        'Paris'
+    """
+    if isinstance(row, dict) and path in row:
+        return row[path]
+    if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):  # JSON in JSON
+        with suppress(ValueError):
+            row = parse_json(row, finite=False)
+    if isinstance(row, list):
+        first, _, rest = path.partition(".")
+        row = row[int(first)] if first.isdecimal() and int(first) < len(row) else None
+        return at_path(row, rest) if rest else row
+    if not isinstance(row, dict):
+        return None
+    # Keys may hold dots themselves: the longest that exists counts.
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        key = ".".join(parts[:length])
+        if key in row:
+            rest = ".".join(parts[length:])
+            return at_path(row[key], rest) if rest else row[key]
+    return None
+
+
+def numbers_at(
+    values: Sequence[Any], name: str, rows: Sequence[int], file: str
+) -> NDArray[np.float64]:
+    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one.
+
+    Raises:
+        InputError: For something else, such as text; row and column are named.
+    """
+    width = next((len(value) for value in values if isinstance(value, list)), None)
+    array = np.full((len(values), 1 if width is None else width), np.nan)
+    for value, row, cells in zip(values, rows, array, strict=True):
+        numbers = value if isinstance(value, list) else [value]
+        if width is not None and (numbers is not value or len(value) != width):
+            raise InputError(
+                f"lists of column {name!r} must all hold {width} numbers",
+                f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}",
+                "Write one number for each class.",
+            )
+        for place, number in enumerate(numbers):
+            if isinstance(number, bool | dict | list):
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    _fix(number, name),
+                )
+            if number in (None, "", *MISSING):
+                continue
+            value_read = number_in(number, ".") if isinstance(number, str) else float(number)
+            if value_read is None:
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    "Write a number, or null where there is none.",
+                )
+            cells[place] = value_read
+    return array[:, 0] if width is None else array
+
+
+def _fix(value: Any, name: str) -> Text:
+    if isinstance(value, dict) and "logprob" in value:
+        return (
+            "For log-probabilities of tokens, pass ",
+            Argument("confidence_as", "mean"),
+            ", 'sum' or 'min'.",
+        )
+    if isinstance(value, dict):
+        return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
+    return "Name another column."

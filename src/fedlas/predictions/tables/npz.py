@@ -1,0 +1,114 @@
+"""Tables in archives of NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.arrays import Arrays, check_fits, open_arrays
+from fedlas._core.check import InputError
+from fedlas._core.files import checked_path
+from fedlas.predictions.cells import TableChunk
+from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables.table import Pieces, Table, pieces_of, together
+
+
+class Archive(Table):
+    """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
+
+    An array that lies in memory column by column (``fortran_order``) is read as a whole: its rows are not contiguous.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.label = path.name
+        self.notes: list[str] = []
+        with open_archive(path) as archive:
+            self.names = archive.names
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`Table.form`; arrays have no order."""
+        return Archive, {*self.names}
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`Table.chunks`."""
+        with open_archive(self.path) as archive:
+            pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
+            rest = {name: self._pieces(archive, name) for name in others}
+            for name, (shape, _) in rest.items():
+                if len(shape) > 1:
+                    raise InputError(
+                        f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so."
+                    )
+            yield from together(pieces, rest, self.label)
+
+    def _pieces(self, archive: Arrays, name: str) -> Pieces:
+        """Return an array of the archive, which is read from its beginning to its end."""
+        array = archive.open(name)
+        row = math.prod(array.shape[1:]) * array.dtype.itemsize
+        if not array.shape or not row:
+            raise InputError(
+                f"array {name!r} must hold something in each row",
+                f"{array.dtype} {array.shape} in {self.label}",
+                "Save one row a sample.",
+            )
+        check_fits(min(tables.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
+        if array.by_column:
+            return pieces_of(archive[name])
+
+        def read() -> Iterator[NDArray[Any]]:
+            for start in range(0, array.shape[0], tables.ROWS):
+                shape = (min(tables.ROWS, array.shape[0] - start), *array.shape[1:])
+                content = array.file.read(shape[0] * row)
+                if len(content) < shape[0] * row:
+                    raise EOFError("an array ends too early")
+                yield np.frombuffer(content, array.dtype).reshape(shape)
+
+        return array.shape, read()
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Arrays]:
+    """Open an ``.npz`` of predictions.
+
+    Raises:
+        InputError: If it is missing, is no archive of plain arrays, or is damaged; also for reading in the block.
+    """
+    try:
+        with open_arrays(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise InputError("the file must exist", path, "Check the path.") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the file must be an .npz of plain arrays",
+            f"{path} ({error})",
+            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
+        ) from error
+
+
+def load_arrays(
+    path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` that have one of ``names``.
+
+    Raises:
+        InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
+    """
+    with open_archive(checked_path(path)) as archive:
+        if not {*needed} <= {*archive.names}:
+            raise InputError(
+                f"the file must have arrays named {' and '.join(map(repr, needed))}",
+                f"{path} with {sorted(archive.names)}",
+                fix,
+            )
+        return {name: archive[name] for name in names if name in archive}

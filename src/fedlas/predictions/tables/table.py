@@ -1,0 +1,123 @@
+"""What a table is to its readers: names, and rows a chunk at a time; and several files as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas.predictions.cells import TableChunk, floating
+
+ROWS = 2**13
+"""Rows of a chunk."""
+Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
+"""Shape of a column, and its values, ``ROWS`` at a time."""
+
+
+class Table(Protocol):
+    """A table to read.
+
+    Attributes:
+        names: Names of its columns, in order.
+        label: Its name in messages.
+        missing: Texts that stand for no number.
+        notes: Sentences on how the file was read.
+        decimal_point: What separates decimals in text.
+        decimal_mark: The same, None where the first rows do not show it or numbers are no text.
+    """
+
+    names: list[str]
+    label: str
+    missing: tuple[str, ...] = ()
+    notes: list[str]
+    decimal_point: str = "."
+    decimal_mark: str | None = None
+
+    @property
+    def form(self) -> Any:
+        """What all files of one table have in common."""
+        return type(self), self.names
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """Yield all rows of some columns of numbers and of other columns, in order."""
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
+        """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
+        return  # other sources have no paths
+
+
+class Joined(Table):
+    """Files read as one table.
+
+    Args:
+        tables: The table in each.
+
+    Attributes:
+        current: The table of the last chunk.
+
+    Raises:
+        InputError: If they are not alike.
+    """
+
+    def __init__(self, tables: Sequence[Any]) -> None:
+        self.tables = tables
+        self.current = tables[0]
+        self.names = tables[0].names
+        self.label = ", ".join(table.label for table in tables)
+        self.decimal_point = tables[0].decimal_point
+        self.decimal_mark = tables[0].decimal_mark
+        for table in tables:
+            if table.form != tables[0].form:
+                raise InputError(
+                    "files of one table must have one format, with the same columns in one order",
+                    f"another in {table.label} than in {tables[0].label}",
+                    "Convert them, or do one by one.",
+                )
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """Sentences on how the files were read, each once."""
+        return list(dict.fromkeys(note for table in self.tables for note in table.notes))
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`Table.add_paths`."""
+        for table in self.tables:
+            table.add_paths(names, mixed)
+        self.names = self.tables[0].names
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`Table.chunks`; rows are counted from 1 in each file."""
+        for table in self.tables:
+            self.current = table
+            table.missing = self.missing
+            yield from table.chunks(numbers, others)
+
+
+def pieces_of(array: NDArray[Any]) -> Pieces:
+    """Return the shape of an array, and its rows ``ROWS`` at a time."""
+    return array.shape, (array[start : start + ROWS] for start in range(0, len(array), ROWS))
+
+
+def together(
+    numbers: dict[str, Pieces], others: dict[str, Pieces], label: str
+) -> Iterator[TableChunk]:
+    """Yield some rows of all columns at a time, whose lengths are checked."""
+    shapes = {name: shape for name, (shape, _) in (numbers | others).items()}
+    if len({shape[0] for shape in shapes.values()}) > 1 or any(
+        len(shape) > 2 for shape in shapes.values()
+    ):
+        got = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
+        raise InputError(
+            "columns must be (N,) or (N, C), all of one length N",
+            f"{got} in {label}",
+            "Name others, or save them so.",
+        )
+    total = next(iter(shapes.values()))[0]
+    for start in range(0, total, ROWS):
+        values = {name: next(pieces) for name, (_, pieces) in others.items()}
+        read = {name: floating(name, next(pieces), label) for name, (_, pieces) in numbers.items()}
+        rows = np.arange(start, min(start + ROWS, total)) + 1
+        yield TableChunk(rows, read, values, label, dict.fromkeys(read, False))

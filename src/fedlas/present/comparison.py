@@ -1,0 +1,167 @@
+"""``fedlas.compare``: two models on the same samples, by the measures of the event where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fedlas._core.check import InputError, check_kinds
+from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.present.event_measures import named_for_event, registry_name
+from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
+from fedlas.present.positive_class import is_event
+from fedlas.stats import two_models
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
+from fedlas.stats.result_table import ResultTable
+from fedlas.stats.two_models import ModelDifference
+
+
+class Comparison(ResultTable[str, ModelDifference]):
+    """Difference of two models by metric, and a gate on it.
+
+    Attributes:
+        event: Name of the class that the metrics are about; empty if the predicted class is the subject.
+        samples: Samples that were compared.
+        dropped: Rows that lacked a value and were left out, of the table that has more of them.
+    """
+
+    event: str
+    samples: int
+    dropped: int
+
+    def __init__(
+        self,
+        content: Mapping[str, ModelDifference],
+        *,
+        samples: int = 0,
+        dropped: int = 0,
+        event: str = "",
+    ) -> None:
+        super().__init__(content)
+        self.event = event
+        self.samples = samples
+        self.dropped = dropped
+
+    @check_kinds
+    def fail_if_worse(
+        self,
+        *metrics: str,
+        margin: float = 0.0,
+        strict: bool = False,
+        names: tuple[str, str] = ("a", "b"),
+    ) -> Gate:
+        """Check that the first model is not worse than the second, beyond chance.
+
+        Args:
+            *metrics: Metrics that were compared.
+            margin: How much worse it may be, as a fraction.
+            strict: Whether a metric in which the interval does not decide fails.
+            names: Names of the models in the sentences.
+
+        Returns:
+            A gate that is true if it passes, with ``status`` for a pipeline, and prints its sentences.
+
+        Raises:
+            InputError: For a metric that was not compared or has no better direction, or a margin that allows
+                anything.
+
+        Example:
+            >>> import fedlas, torch
+            >>> logits = torch.randn(800, 5, generator=torch.Generator().manual_seed(0))
+            >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+            >>> old, new = fedlas.Predictions(logits, target), fedlas.Predictions(3 * logits, target)
+            >>> fedlas.compare(new, old, replicates=99).fail_if_worse("nll", "ece").status
+            3
+        """
+        check_directed(metrics, margin)
+        missing = [name for name in metrics if name not in self]
+        if missing or not metrics:
+            raise InputError(
+                f"fail_if_worse must name metrics that were compared, {', '.join(self)}",
+                ", ".join(missing) or "none",
+                "Name one of these, or compare it: fedlas.compare(a, b, [...]).",
+            )
+        checks = [not_worse(self[name], margin, names, event=self.event) for name in metrics]
+        return Gate(tuple(check_rows(checks, samples=self.samples, dropped=self.dropped)), strict)
+
+
+@check_kinds
+def compare(
+    a: AnyPredictions | PredictionTable,
+    b: AnyPredictions | PredictionTable,
+    metrics: Sequence[str] | None = None,
+    *,
+    num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    top_label: bool = False,
+) -> Comparison:
+    """Compare two models on the same samples, metric by metric, with paired tests.
+
+    Args:
+        a: Predictions of the first model, or a ``TopLabel``.
+        b: Those of the second for the same samples in the same order.
+        metrics: Names of metrics; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
+            classes AUROC, NLL, Brier score and ECE. Of two classes ``"ece"`` and ``"brier"`` are those of the event's
+            probability, and ``"top_label_ece"`` is that of the predicted class.
+        num_bins: Bins of the metrics that have any, at least 1.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
+        replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
+        seed: The same seed draws the same samples.
+        top_label: Whether two classes are compared by the predicted one, too.
+
+    Returns:
+        Difference by name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame, and
+        ``fail_if_worse("nll")`` a gate.
+
+    Raises:
+        InputError: For different samples, as far as targets tell (a top label has none), an unknown metric or one that
+            needs all classes, options out of range, or fewer than 2 samples; or for one object twice.
+
+    Note:
+        Two models, not two methods: whether another training would give the same order only seeds can tell. For two
+        calibration errors the difference comes out too small where one model is calibrated, see
+        :func:`~fedlas.stats.paired_bootstrap`.
+
+    Example:
+        >>> import torch
+        >>> from fedlas import Predictions
+        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
+        >>> differences = compare(Predictions(logits, target), Predictions(3 * logits, target), replicates=199)
+        >>> {name: each.better for name, each in differences.items()}
+        {'accuracy': None, 'nll': 'a', 'brier': 'a', 'ece': 'a'}
+
+    Source:
+        McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+        Psychometrika 12 (1947), in its exact form.
+    """
+    if a is b:
+        raise InputError(
+            "a and b must be predictions of two models",
+            "one object twice",
+            "Pass the other model's.",
+        )
+    dropped = max(getattr(each, "dropped", 0) for each in (a, b))
+    classes = next((each.classes for each in (a, b) if isinstance(each, PredictionTable)), ())
+    first, second = check_measurable(a), check_measurable(b)
+    event = not top_label and is_event(first) and is_event(second)
+    if event and metrics is not None:
+        metrics = [registry_name(name) for name in metrics]
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
+    options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
+    compared = two_models.compare(first, second, metrics, **options)
+    named = named_for_event(compared, _half) if event else compared
+    return Comparison(
+        {name: replace(each, metric=name) for name, each in named.items()},
+        samples=first.num_samples,
+        dropped=dropped,
+        event=(repr(classes[1]) if len(classes) == 2 else "class 1") if event else "",
+    )
+
+
+def _half(each: ModelDifference) -> ModelDifference:
+    """Return the difference of the Brier score of one probability, from that of both."""
+    return replace(each, a=each.a / 2, b=each.b / 2, low=each.low / 2, high=each.high / 2)

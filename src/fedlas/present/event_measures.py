@@ -1,0 +1,142 @@
+"""The records of the measures of an event: how each is shown, what is best and what it can be.
+
+Of two classes, ``ece`` and ``brier`` are those of the event's probability everywhere in this room. The ECE of the
+predicted class has a name of its own, ``top_label_ece``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import TypeVar
+
+from fedlas.present.table import ARROWS, Column, column
+from fedlas.stats.estimates import Estimate, EstimateTable
+
+V = TypeVar("V")
+EVENT_ECE = "classwise_ece"
+"""Metric that is the ECE of the event: of two classes both have the same."""
+ALIASES = {"event_ece": "ece", "event_brier": "brier", "o_e": "observed_to_expected"}
+"""Other names of measures, for rules of a gate."""
+
+
+@dataclass(frozen=True)
+class EventMeasure:
+    """A measure of the event of two classes, as :class:`~fedlas.metrics.metric.Metric` is one of the predicted class.
+
+    Attributes:
+        name: Key in tables, JSON and rules of a gate.
+        title: Name as tables show it.
+        percent: Whether it is shown in percent.
+        places: Decimals of a fraction; two fewer in percent.
+        higher_is_better: None if an ideal value is best, or none is.
+        ideal: What a calibrated model has; None if there is no such value.
+        between: Least and largest value.
+        main: Whether it is one of the few that are always shown.
+        about: One line on what it measures.
+    """
+
+    name: str
+    title: str
+    percent: bool = False
+    places: int = 3
+    higher_is_better: bool | None = None
+    ideal: float | None = None
+    between: tuple[float, float] = (-inf, inf)
+    main: bool = True
+    about: str = ""
+
+    @property
+    def column(self) -> Column:
+        """How tables show it."""
+        direction = "" if self.higher_is_better is None else ARROWS[self.higher_is_better]
+        arrow = direction if self.ideal is None else f"→ {self.ideal:g}"
+        unit = "%" if self.percent else ""
+        return Column(
+            self.title, unit, arrow, self.about, self.name, self.places, between=self.between
+        )
+
+
+_SHARE = (0.0, 1.0)
+_RECORDS = (
+    EventMeasure("observed", "observed", True, 4, between=_SHARE,
+        about="Share of the samples in which the event occurs."),
+    EventMeasure("expected", "expected", True, 4, between=_SHARE, about="Mean probability of the event."),
+    EventMeasure("observed_to_expected", "observed / expected", ideal=1, between=(0.0, inf),
+        about="Above 1 the event occurs more often than expected."),
+    EventMeasure("in_the_large", "in the large", ideal=0, main=False, about="Shift that all log-odds lack."),
+    EventMeasure("slope", "calibration slope", ideal=1, about="Below 1 the probabilities are too extreme."),
+    EventMeasure("intercept", "intercept", ideal=0, main=False, about="Correction at a probability of 1/2."),
+    EventMeasure("ici", "ICI (loess)", True, 4, False, between=_SHARE,
+        about="Mean distance of the probability from the frequency, which a loess smooths."),
+    EventMeasure("ece", "ECE", True, 4, False, between=_SHARE,
+        about="Mean distance of the probability from the frequency in bins of equal width."),
+    EventMeasure("e50", "E50", True, 4, False, between=_SHARE, main=False, about="Median of these distances."),
+    EventMeasure("e90", "E90", True, 4, False, between=_SHARE, main=False, about="Their 90th percentile."),
+    EventMeasure("emax", "Emax", True, 4, False, between=_SHARE, main=False, about="Their maximum."),
+    EventMeasure("spiegelhalter_z", "Spiegelhalter's z", places=2, ideal=0, main=False,
+        about="Standard normal if calibrated."),
+    EventMeasure("nll", "NLL", places=4, higher_is_better=False, between=(0.0, inf),
+        about="Mean negative logarithm of the probability of what happened."),
+    EventMeasure("brier", "Brier score", places=4, higher_is_better=False, between=_SHARE,
+        about="Mean squared distance of probability and outcome."),
+    EventMeasure("brier_skill", "Brier scaled", higher_is_better=True, between=(-inf, 1.0),
+        about="1 less the Brier score over that of the prevalence; 0 is no better than that."),
+    EventMeasure("auroc", "AUROC", higher_is_better=True, between=_SHARE,
+        about="Probability that an event ranks above a sample without one (C statistic)."),
+    EventMeasure("average_precision", "average precision", higher_is_better=True, between=_SHARE,
+        about="Area under precision over recall; by chance the share observed."),
+)  # fmt: skip
+EVENT_MEASURES: Mapping[str, EventMeasure] = {record.name: record for record in _RECORDS}
+"""By name, in the order of the rows of a table."""
+_TOP_LABEL_ECE = "top_label_ece"
+_NAMES = {"ece": _TOP_LABEL_ECE, EVENT_ECE: "ece"}
+_REGISTERED = {name: registered for registered, name in _NAMES.items()}
+_OF_BOTH_CLASSES = frozenset({"brier"})
+
+
+def column_of(name: str, *, event: bool) -> Column:
+    """Return how to show a metric: one of the event where that is the subject, else the registered one."""
+    if event and name in EVENT_MEASURES:
+        return EVENT_MEASURES[name].column
+    registered = column(_REGISTERED.get(name, name) if event else name)
+    title = f"Top-label {registered.title}" if event and name in _REGISTERED else registered.title
+    return replace(registered, title=title, metric=name)
+
+
+def named_for_event(values: Mapping[str, V], halve: Callable[[V], V]) -> dict[str, V]:
+    """Return metrics of two classes by the names that they have where the event is the subject.
+
+    Args:
+        values: By registry name.
+        halve: Takes the Brier score of both probabilities to that of one.
+
+    Example:
+        >>> named_for_event({"ece": 0.1, "brier": 0.4, "classwise_ece": 0.2}, lambda brier: brier / 2)
+        {'top_label_ece': 0.1, 'brier': 0.2, 'ece': 0.2}
+    """
+    return {
+        _NAMES.get(name, name): halve(value) if name in _OF_BOTH_CLASSES else value
+        for name, value in values.items()
+    }
+
+
+def registry_name(name: str) -> str:
+    """Return the registry name of a metric that is named as :func:`named_for_event` names it."""
+    return _REGISTERED.get(name, name)
+
+
+def estimates_for_event(table: EstimateTable) -> EstimateTable:
+    """Return the estimates by the names of :func:`named_for_event`, with the same joint test."""
+    named = EstimateTable(named_for_event(table, _half))
+    named.tests, named.joint_p, named.least_joint_p = (
+        table.tests,
+        table.joint_p,
+        table.least_joint_p,
+    )
+    return named
+
+
+def _half(estimate: Estimate) -> Estimate:
+    return replace(estimate, value=estimate.value / 2, low=estimate.low / 2, high=estimate.high / 2)

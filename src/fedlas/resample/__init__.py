@@ -1,0 +1,1 @@
+"""What is drawn or held out together: clusters of samples, and copies of one."""

@@ -1,0 +1,63 @@
+"""Clusters of samples that are not independent, such as the visits of a patient or the pixels of an image."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def several(clusters: Tensor | None) -> TypeGuard[Tensor]:
+    """Return whether there are clusters: more than one, and one of several samples."""
+    return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
+
+
+def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of the group of each row ``(N,)``: rows that are alike in either are in one group.
+
+    Example:
+        >>> joined_groups(np.array([0, 1, 1, 2]), np.array([5, 5, 6, 7])).tolist()
+        [0, 0, 0, 1]
+    """
+    group = numbered(first)
+    size = group.max() + 1
+    if size == len(group):
+        return numbered(second)
+    other = numbered(second)
+    while True:
+        lowest = np.full(other.max() + 1, size)
+        np.minimum.at(lowest, other, group)
+        wider = lowest[other]
+        lowest = np.full(size, size)
+        np.minimum.at(lowest, group, wider)
+        wider = lowest[group]
+        if (wider == group).all():
+            return numbered(group)
+        group = wider
+
+
+def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tuple[float, float]:
+    """Return the mean of a gain ``(N,)`` over samples, and its standard error; clusters are independent, not samples.
+
+    Args:
+        gain: ``(N,)``.
+        weights: ``(N,)``, which count samples.
+        clusters: ``(N,)``, or None for independent samples.
+    """
+    total = float(weights.sum())
+    mean = float(weights @ gain) / total
+    if not several(clusters):
+        return mean, (float(weights @ (gain - mean).square()) / total / total) ** 0.5
+    number = torch.unique(clusters.cpu(), return_inverse=True)[1]
+    count = int(number.max()) + 1
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, number, weights * (gain - mean))
+    return mean, (float(sums.square().sum()) * count / (count - 1)) ** 0.5 / total
+
+
+def numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of each value ``(N,)``, counted in order of first occurrence."""
+    _, first, number = np.unique(values, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]

@@ -1,0 +1,151 @@
+"""The gate in Python: rules on an evaluation and on a comparison, at their borders, for the event."""
+
+import pytest
+import torch
+
+import fedlas
+from fedlas.errors import InputError
+from fedlas.present.event_measures import EVENT_MEASURES
+from fedlas.present.gate import Check, Gate, check_rows, junit
+
+
+@pytest.fixture(scope="module")
+def rare():
+    """Predictions of 3.5 % events, once calibrated and once with every risk halved."""
+    random = torch.Generator().manual_seed(3)
+    log_odds = torch.randn(12_000, generator=random).double() - 3.7
+    target = torch.bernoulli(log_odds.sigmoid(), generator=random).long()
+    halved = (log_odds.sigmoid() / 2).logit()
+    tables = {}
+    for name, column in {"good": log_odds, "halved": halved}.items():
+        logits = torch.stack([torch.zeros_like(column), column], dim=1)
+        tables[name] = fedlas.Predictions(logits, target)
+    return tables
+
+
+@pytest.fixture(scope="module")
+def evaluations(rare):
+    names = ("no", "yes")
+    return {name: fedlas.report(each, replicates=99, classes=names) for name, each in rare.items()}
+
+
+def test_a_model_that_halves_every_risk_does_not_just_hold(evaluations):
+    """The bound of the documented gate holds, and the line says what the verdict says."""
+    gate = evaluations["halved"].require("ece<=0.03")
+    assert gate.status == 0
+    assert "ECE of 'yes'" in str(gate)
+    assert "all tests together reject calibration (joint p" in str(gate)
+    assert "one that halves every risk has ECE" in str(gate)
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "halved"),
+    [
+        ("calibrated", 0, 3),
+        ("observed_to_expected<=1.5", 0, 3),
+        ("observed_to_expected>=0.5", 0, 0),
+        ("slope>=0.5", 0, 0),
+        ("event_ece<=0.005", 0, 3),
+        ("event_ece <= 0.5 %", 0, 3),
+        ("ici<=0.005", 0, 3),
+        ("auroc>=0.6", 0, 0),
+        ("brier<=0.1", 0, 0),
+    ],
+)
+def test_rules_of_the_event(evaluations, rule, good, halved):
+    assert evaluations["good"].require(rule).status == good
+    assert evaluations["halved"].require(rule).status == halved
+
+
+def test_the_border_of_a_rule_is_the_end_of_the_interval(evaluations):
+    for name in ("ece", "observed_to_expected", "brier", "top_label_ece"):
+        evaluation = evaluations["halved"]
+        stage = "as predicted"
+        table = {**evaluation.estimates[stage], **evaluation.positive[stage]}
+        low, high = table[name].low, table[name].high
+        gates = [
+            evaluation.require(f"{name}<={bound:.12f}", strict=True).status
+            for bound in (low * (1 - 1e-6), (low + high) / 2, high * (1 + 1e-6))
+            if bound > 0
+        ]
+        assert gates == [3, 4, 0][-len(gates) :], name
+
+
+def test_one_ece_and_one_brier_score_everywhere(rare, evaluations):
+    evaluation = evaluations["halved"]
+    stage = "as predicted"
+    event = evaluation.positive[stage]
+    compared = fedlas.compare(rare["halved"], rare["good"], replicates=99)
+    assert compared["ece"].a == pytest.approx(event["ece"].value)
+    assert compared["brier"].a == pytest.approx(event["brier"].value)
+    assert evaluation.measured[stage]["ece"] == event["ece"].value
+    assert evaluation.estimates[stage]["brier"] == event["brier"]
+    probability = rare["halved"].probs[:, 1]
+    assert event["brier"].value == pytest.approx(
+        float((probability - rare["halved"].target).square().mean())
+    )
+    top = fedlas.metrics.expected_calibration_error(rare["halved"])
+    assert evaluation.measured[stage]["top_label_ece"] == pytest.approx(top)
+    alone = fedlas.compare(rare["halved"], rare["good"], ["top_label_ece", "ece"], replicates=99)
+    assert alone["top_label_ece"].a == pytest.approx(top)
+    assert alone["ece"].a == compared["ece"].a
+
+
+def test_a_worse_model_fails_in_the_ece_that_the_table_shows(rare):
+    compared = fedlas.compare(rare["halved"], rare["good"], ["ece", "nll"], replicates=99)
+    gate = compared.fail_if_worse("ece", "nll")
+    assert gate.status == 3
+    assert not gate
+    assert "in ECE of class 1" in str(gate)
+    assert compared.fail_if_worse("ece", margin=0.9).status == 0
+    with pytest.raises(InputError, match="that were compared"):
+        compared.fail_if_worse("brier")
+    with pytest.raises(InputError, match="margin must be less than 1"):
+        compared.fail_if_worse("ece", margin=1.0)
+
+
+def test_predictions_are_not_compared_with_themselves(rare):
+    with pytest.raises(InputError, match="one object twice"):
+        fedlas.compare(rare["good"], rare["good"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "match"),
+    [
+        ((), "needs rules"),
+        (("ece",), "a rule must be"),
+        (("slope<=x",), "a rule must be"),
+        (("auroc<=0.9",), "better where it is larger"),
+        (("ici<=1",), "always holds"),
+        (("observed_to_expected>=0",), "always holds"),
+        (("brier<=2",), "always holds"),
+        (("eec<=0.1",), "'eec'"),
+    ],
+)
+def test_rules_that_decide_nothing_are_refused(evaluations, rules, match):
+    with pytest.raises(InputError, match=match):
+        evaluations["good"].require(*rules)
+
+
+def test_without_replicates_there_is_no_gate(rare):
+    with pytest.raises(InputError, match="needs rules and intervals"):
+        fedlas.report(rare["good"], replicates=0).require("ece<=0.1")
+
+
+def test_a_gate_needs_rows():
+    holds = [Check("ece<=0.1", "holds", "Holds.")]
+    assert Gate(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
+    assert Gate(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
+    assert Gate(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
+    assert 'failures="0"' in junit(holds, suite="x", strict=True)
+
+
+def test_each_measure_of_the_event_has_a_record(evaluations):
+    event = evaluations["good"].positive["as predicted"]
+    assert set(event) <= set(EVENT_MEASURES)
+    for name, record in EVENT_MEASURES.items():
+        low, high = record.between
+        if name in event:
+            assert low <= event[name].value <= high, name
+        assert record.column.metric == name
+        assert record.about
