@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedlas import zoo as zoo
     from fedlas.calibrated import CalibratedModel, TableCalibration, calibrate
     from fedlas.features import FeatureTap, find_head
+    from fedlas.integrations.sklearn import CalibratedClassifier as CalibratedClassifier
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import MultiLabel, Predictions, TopLabel, read_predictions
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CalibratedClassifier": "integrations.sklearn",
     "CalibratedModel": "calibrated",
     "CalibrationCard": "present.card",
     "Comparison": "present.comparison",

@@ -6,7 +6,6 @@ import torch
 import fedlas
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.cli.main import main
-from fedlas.integrations.sklearn import CalibratedClassifier
 
 
 def drawn(seed):
@@ -25,10 +24,9 @@ VAL, TEST = drawn(0), drawn(1)
     [
         (lambda **name: fedlas.report(TEST, on=VAL, replicates=0, **name).measured, "calibrate"),
         (lambda **name: fedlas.card(VAL, TEST, replicates=0, **name).verdict, "calibrator"),
-        (lambda **name: CalibratedClassifier(None, **name).get_params(), "calibrator"),
         (lambda **name: type(MultiLabelCalibration(**name).calibrator), "calibrator"),
     ],
-    ids=["report", "card", "sklearn", "labels"],
+    ids=["report", "card", "labels"],
 )
 def test_the_old_argument_gives_the_same_with_a_warning(call, old):
     expected = call(method="temperature")

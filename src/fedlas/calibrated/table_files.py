@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import no_device, write_atomically
+from fedlas._core.terminal import copy_to_output, standard_input
 from fedlas.calibrated.row_writers import row_writer
 from fedlas.calibrated.table import (
     PREFIX,
@@ -86,7 +86,7 @@ def open_tables(names: Sequence[str | Path], separator: str | None = None) -> Jo
 
 def _standard_input(folder: Path) -> Path:
     """Return a file with the bytes of standard input, named by its format."""
-    stream = sys.stdin.buffer
+    stream = standard_input()
     head = stream.read(1 << 16)
     suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
     path = folder / f"standard-input{suffix}"
@@ -129,8 +129,7 @@ def _place(out: Path | None, write: Callable[[IO[bytes]], None]) -> None:
     with tempfile.TemporaryFile() as file:
         write(file)
         file.seek(0)
-        shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
+        copy_to_output(file)
 
 
 def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str) -> Applied:

@@ -29,7 +29,7 @@ _MATRIX_CLASSES = 200
 """Most classes of the matrix, whose ``C^2`` numbers take minutes beyond; no cell published had more."""
 
 # Log-probabilities below that of the smallest normal float32 are raised to it, as in the published package.
-_LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
+LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 
 
 class StructuredMap(AffineMap):
@@ -59,7 +59,7 @@ class StructuredMap(AffineMap):
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
-        log_probs = log_softmax(log_softmax(rows).clamp(min=_LEAST_LOG) / self.temperature)
+        log_probs = log_softmax(log_softmax(rows).clamp(min=LEAST_LOG) / self.temperature)
         uniform = 1 / (self.num_samples + 1)
         return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
 

@@ -108,8 +108,9 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
     )
     unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
-        unit += f"; covariates {few(calibration.covariates.names)}"
-    _say_export(args.place.name, calibration.calibrator, exported, unit)
+        unit += f"; covariates {few(calibration.covariates.inputs)}"
+    gives = few(calibration.added) if args.format == "sql" else ""
+    _say_export(args.place.name, calibration.calibrator, exported, unit, gives)
     return 0
 
 
@@ -231,6 +232,7 @@ def _say_export(
     calibrator: Calibrator | MultiLabelCalibration | None,
     exported: Exported,
     inputs: str,
+    gives: str = "",
 ) -> None:
     method = "none" if calibrator is None else repr(calibrator)
     if isinstance(calibrator, Calibrator):
@@ -251,7 +253,7 @@ def _say_export(
             )
         )
     say(
-        f"gives:  {' and '.join(OUTPUTS)}, calibrated",
+        f"gives:  {gives or ' and '.join(OUTPUTS) + ', calibrated'}",
         "use:",
         *(f"    {line}" for line in exported.example),
     )

@@ -20,6 +20,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.pixels import multiply_add
 from fedlas._core.threads import Shared, no_warnings
+from fedlas.deploy.sql import read_sql, sql_lines, write_sql
 from fedlas.objective.call import class_logits
 
 OUTPUTS = ("logits", "probs")
@@ -234,6 +235,7 @@ FORMATS: dict[str, Format] = {
     "torchscript": Format(
         ".pt", "torch.jit.load", _write_script, _read_with(torch.jit.load), _torch_lines('torch.jit.load("{path}")')
     ),
+    "sql": Format(".sql", "SQLite", write_sql, read_sql, sql_lines),
 }  # fmt: skip
 """By the name on the command line."""
 

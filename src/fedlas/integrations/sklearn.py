@@ -1,10 +1,14 @@
-"""scikit-learn: any classifier with a calibrator of this library behind it, and calibration metrics as scorers."""
+"""scikit-learn: a classifier whose scores are rescaled by a calibrator, and calibration metrics as scorers.
+
+With ``features=True`` :class:`CalibratedClassifier` also learns from X, and changes the ranking.
+"""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
-from fedlas._core.errors import collected_warnings
+from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.errors import collected_warnings, warn_user
 from fedlas._core.extras import require
-from fedlas._core.renamed import renamed
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
+from fedlas.calibrators.fit_mixture import LABEL_IN_FEATURES
+from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.integrations._side_columns import SideColumns, side_source
-from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
+from fedlas.predictions.arguments import checked_event
+from fedlas.predictions.event import event_of
 
 require("sklearn", extra="sklearn")
 
@@ -35,11 +40,12 @@ from sklearn.model_selection import (  # noqa: E402
     cross_val_predict,
     train_test_split,
 )
-from sklearn.utils import _safe_indexing, check_consistent_length, get_tags, indexable  # noqa: E402
+from sklearn.utils import _safe_indexing, get_tags, indexable  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
 from sklearn.utils.validation import (  # noqa: E402
     _check_sample_weight,
     assert_all_finite,
+    check_consistent_length,
     check_is_fitted,
     column_or_1d,
     has_fit_parameter,
@@ -49,7 +55,7 @@ __all__ = ["CalibratedClassifier", "CalibrationScorer", "calibration_scores", "s
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A scikit-learn classifier whose scores go through a calibrator of this library.
+    """Classifier whose scores are rescaled; with ``features=True`` it also learns from X and changes the ranking.
 
     scikit-learn's own ``CalibratedClassifierCV`` has sigmoid, isotonic and temperature. This class takes every
     calibrator of :data:`~fedlas.calibrators.CALIBRATORS` that works on logits, shows the warnings of their fits, and
@@ -59,16 +65,19 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator: A classifier with ``decision_function`` or ``predict_proba``; of both, the former is used, with one
             column a class (``decision_function_shape="ovr"`` of an SVC). A clone is fitted. A trained one in
             ``sklearn.frozen.FrozenEstimator`` is not fitted again, and all samples of ``fit`` go to the calibrator.
-        method: A registered name (``fedlas list calibrators``) or an object, of which a copy is fitted.
+        method: Calibrator: a registered name (``fedlas list calibrators``) or an object, of which a copy is fitted.
         cv: Which samples the calibrator is fitted on. A number of folds, a splitter, an iterable of splits or None
             (5 folds): on the scores that models of the other folds give each fold; the estimator is then fitted on all
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
             ``"prefit"``: the estimator is trained already and not fitted again.
-        features: Side information of a calibrator that uses features, such as ``auto``. None: ``X`` itself, numbers as
-            they are and categories a column a value; of a pipeline, what its last step takes. False: scores alone. A
-            function: what it returns for ``X``, ``(N, D)``.
+        features: Side information of a calibrator that uses features, such as ``auto``. False: scores alone. True:
+            ``X`` itself, numbers as they are and categories a column a value; of a pipeline, what its last step takes.
+            A function: what it returns for ``X``, ``(N, D)``.
+        event: Of two classes the one that ``predict_proba(X, interval=True)``, :meth:`before_after` and reports on
+            :meth:`predictions` are about; None: the affirmative label, else the last of ``classes_``.
         n_jobs: Processes for the folds, as elsewhere in scikit-learn.
         random_state: Seed of the held-out share; the folds do not use it.
+        calibrator: Earlier name of ``method``.
 
     Raises:
         InputError: On fitting, for an unknown calibrator or one that needs features, for an estimator without scores,
@@ -81,6 +90,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if there is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
     Note:
+        Scores alone are the default, other than in :func:`fedlas.calibrate`. Users of scikit-learn expect that
+        calibration keeps the ranking, as ``CalibratedClassifierCV`` does, and that another AUROC comes from another
+        model. The estimator has seen the same X already: if learning from X again lowers the loss much, a better
+        estimator would, too. ``features=True`` is therefore a choice, and a warning says so where it gains much.
+
         Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
         values ``d`` becomes the logits ``(-d / 2, d / 2)``, whose softmax is the sigmoid of ``d``. The scores of a fold
         come from a model trained on fewer samples than the final one: the larger the folds' number, the smaller that
@@ -110,27 +124,34 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     venn_abers_: VennAbers
     side_columns_: SideColumns
 
-    @renamed(calibrator="method")
     def __init__(
         self,
         estimator: Any,
         method: str | Calibrator = "auto",
         *,
-        features: Any = None,
+        features: Any = False,
+        event: Any = None,
         cv: Any = None,
         n_jobs: int | None = None,
         random_state: Any = None,
+        calibrator: Any = None,
     ) -> None:
         self.estimator = estimator
         self.method = method
         self.features = features
+        self.event = event
+        self.calibrator = calibrator
         self.cv = cv
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def __repr__(self, *options: Any, **more: Any) -> str:
+        effect = "learns from X and changes the ranking" if self.features else "rescales the scores"
+        return f"{super().__repr__(*options, **more)}  # {effect}"
+
     def fit(
         self,
-        X: Any,  # noqa: N803
+        X: Any,  # noqa: N803 (scikit-learn's)
         y: Any,
         sample_weight: Any = None,
         groups: Any = None,
@@ -153,51 +174,30 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        groups = None if groups is None else column_or_1d(groups)
-        check_consistent_length(y, groups)
-        takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
-        options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
+        units = None if groups is None else column_or_1d(groups)
+        check_consistent_length(y, units)
         # The estimator, and the scores of samples that it has not seen.
-        rows = X
-        if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
-            estimator = self.estimator
-            labels = y
-            scores = getattr(estimator, method)(X)
-        elif isinstance(self.cv, float):
-            train, val_rows = _held_out(y, groups, self.cv, self.random_state)
-            part = {name: value[train] for name, value in options.items()}
-            estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
-            rows = _safe_indexing(X, val_rows)
-            scores = getattr(estimator, method)(rows)
-            labels = y[val_rows]
-            weight = None if weight is None else weight[val_rows]
-            groups = None if groups is None else groups[val_rows]
-        else:
-            labels = y
-            scores = cross_val_predict(
-                self.estimator,
-                X,
-                y,
-                cv=_splits(self.cv, X, y, groups),
-                method=method,
-                n_jobs=self.n_jobs,
-                params=options,
-            )
-            estimator = clone(self.estimator).fit(X, y, **options)
+        estimator, scores, held_out = self._held_out_scores(X, y, weight, units, method)
+        rows, labels = X, y
+        if held_out is not None:
+            rows, labels = _safe_indexing(X, held_out), y[held_out]
+            weight = None if weight is None else weight[held_out]
+            units = None if units is None else units[held_out]
         # The calibrator.
         classes = np.asarray(estimator.classes_)
         val = predictions_from(scores, method, labels, classes)
         self.side_columns_ = SideColumns(side_source(estimator, self.features))
-        side = self.side_columns_.fit(rows) if takes_features else None
         val = replace(
             val,
-            features=side,
+            features=self.side_columns_.fit(rows) if takes_features else None,
             weights=None if weight is None else torch.from_numpy(weight),
-            clusters=groups,
+            clusters=units,
         )
-        self.calibrator_ = calibrator.fit(val)
+        with collected_warnings() as doubts:
+            self.calibrator_ = calibrator.fit(val)
+        _warn(doubts, of_inputs=self.features is True)
         with collected_warnings():  # the calibrator's fit has warned
-            self.venn_abers_ = VennAbers().fit_event(val)
+            self.venn_abers_ = VennAbers().fit_event(replace(val, features=None))
         self.estimator_ = estimator
         self.classes_ = classes
         for name in ("n_features_in_", "feature_names_in_"):
@@ -205,20 +205,57 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 setattr(self, name, getattr(estimator, name))
         return self
 
+    def _held_out_scores(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        weight: Any,
+        units: Any,
+        method: str,
+    ) -> tuple[Any, Any, NDArray[np.int64] | None]:
+        """Return the fitted estimator, scores of samples that it has not seen, and their rows; None: all rows."""
+        takes_weights = weight is not None and has_fit_parameter(self.estimator, "sample_weight")
+        options: dict[str, Any] = {"sample_weight": weight} if takes_weights else {}
+        if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
+            return self.estimator, getattr(self.estimator, method)(X), None
+        if isinstance(self.cv, float):
+            train, val_rows = _held_out(y, units, self.cv, self.random_state)
+            part = {name: value[train] for name, value in options.items()}
+            estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
+            return estimator, getattr(estimator, method)(_safe_indexing(X, val_rows)), val_rows
+        scores = cross_val_predict(
+            self.estimator,
+            X,
+            y,
+            cv=_splits(self.cv, X, y, units),
+            method=method,
+            n_jobs=self.n_jobs,
+            params=options,
+        )
+        return clone(self.estimator).fit(X, y, **options), scores, None
+
     @check_kinds
     def predict_proba(self, X: Any, *, interval: bool = False) -> Any:  # noqa: N803
         """Return calibrated probabilities ``(N, C)``, in the order of ``classes_``.
 
         Args:
             X: What the estimator takes.
-            interval: Also return ``p0`` and ``p1 (N, 2)`` of Venn-ABERS: of the second of two classes, or of more that
-                the likeliest class is right. One of the two is calibrated, and far apart they say that the samples of
-                the fit were few there. Their probability is that of Venn-ABERS, not of the calibrator.
+            interval: Return the probabilities of Venn-ABERS in place of the calibrator's, and with them ``p0`` and
+                ``p1 (N, 2)``: of the event of two classes, or of more that the likeliest class is right. One of the
+                two is calibrated, and far apart they say that the samples of the fit were few there. The probability
+                ``p1 / (1 - p0 + p1)`` lies between them; it uses the scores alone.
         """
-        probs = self._calibrated(X).softmax(dim=1).numpy()
         if not interval:
-            return probs
-        return probs, self.venn_abers_.interval(Predictions(self._scores(X))).numpy()
+            return self._calibrated(X).softmax(dim=1).numpy()
+        raw = Predictions(self._scores(X))
+        ends = self.venn_abers_.interval(raw)
+        probability = ends[:, 1] / (1 - ends[:, 0] + ends[:, 1])
+        if raw.num_classes > 2:
+            return _with_top(raw, probability).numpy(), ends.numpy()
+        probs = torch.stack([1 - probability, probability], dim=1)
+        if self._event_number() == 0:
+            ends = 1 - ends.flip(1)
+        return probs.numpy(), ends.numpy()
 
     def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
@@ -236,7 +273,17 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        return Predictions(self._calibrated(X), class_indices(y, self.classes_))
+        logits = self._calibrated(X)
+        event = self._event_number() if len(self.classes_) == 2 else None
+        target = class_indices(y, self.classes_)
+        return Predictions(logits, target, classes=[*map(str, self.classes_)], event=event)
+
+    def _event_number(self) -> int:
+        names = tuple(map(str, self.classes_))
+        number = checked_event(
+            self.event if self.event is None else str(self.event), len(names), names
+        )
+        return event_of(names) if number is None else number
 
     def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
@@ -259,12 +306,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return whether the calibrator gets side information."""
         wants = "features" in getattr(calibrator, "wants", ())
         choice = self.features
-        if choice is None or choice is False:
-            return wants and choice is None
+        if isinstance(choice, bool):
+            return wants and choice
         if not callable(choice) or not wants:
             where = f"a function for {type(calibrator).__name__}"
             raise InputError(
-                "features must be None, False or a function, for a calibrator that uses them",
+                "features must be False, True or a function, for a calibrator that uses them",
                 where if callable(choice) else describe(choice),
                 "Leave features out, or choose method='auto'.",
             )
@@ -283,13 +330,20 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _new_calibrator(self) -> Calibrator:
         choice: Any = self.method
+        if self.calibrator is not None:
+            warnings.warn(
+                "CalibratedClassifier: calibrator= is now method=, and will go in the next release.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            choice = self.calibrator
         if isinstance(choice, str):
             calibrator = CALIBRATORS[choice].value()
         elif isinstance(choice, Calibrator):
             calibrator = copy.deepcopy(choice)
         else:
             raise InputError(
-                "calibrator must be a name or a Calibrator",
+                "method must be a name or a Calibrator",
                 describe(choice),
                 "Pass a name such as 'temperature', or TemperatureScaling().",
             )
@@ -302,108 +356,23 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return calibrator
 
 
-@dataclass(frozen=True)
-class CalibrationScorer:
-    """A metric of this library as scikit-learn's ``scoring=``; the higher the better.
-
-    scikit-learn maximizes scores, so a metric that is better when lower has its sign changed.
-
-    Args:
-        metric: Registry name of a metric that has a direction; ``fedlas list metrics`` prints them.
-        num_bins: Number of bins, for metrics that have any, at least 1.
-
-    Raises:
-        InputError: For an unknown metric, or one where 0 is best or that needs true probabilities. When called, for an
-            estimator without ``predict_proba``.
-
-    Note:
-        Unlike a function in ``make_scorer`` it knows the classes of the estimator, so that a test fold may lack some.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> from sklearn.model_selection import cross_val_score
-        >>> from sklearn.naive_bayes import GaussianNB
-        >>> X, y = load_iris(return_X_y=True)
-        >>> cross_val_score(GaussianNB(), X, y, scoring=CalibrationScorer("ece"), cv=3).round(2)
-        array([-0.06, -0.05, -0.05])
-    """
-
-    metric: str
-    num_bins: int = 15
-
-    def __post_init__(self) -> None:
-        check_count("num_bins", self.num_bins)
-        if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
-            raise InputError(
-                "metric must have a better direction",
-                self.metric,
-                f"Choose one of {', '.join(_directed())}.",
-            )
-
-    @property
-    def name(self) -> str:
-        """The metric's name, after ``neg_`` if its sign is changed."""
-        entry = METRICS[self.metric]
-        return entry.name if entry.higher_is_better else f"neg_{entry.name}"
-
-    def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
-        """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
-        return _scores([self], _predicted(estimator, X, y))[self.name]
+_UNUSED = "The calibrator gains much from X: the model leaves much of X unused; a better model would gain too."
 
 
-def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
-    """Return all of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
-
-    Args:
-        estimator: A fitted classifier with ``predict_proba``.
-        X: What it takes ``(N, ...)``.
-        y: Labels ``(N,)``.
-
-    Raises:
-        InputError: If the estimator has no ``predict_proba``, or a label is none of its classes.
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> from sklearn.naive_bayes import GaussianNB
-        >>> X, y = load_iris(return_X_y=True)
-        >>> scores = calibration_scores(GaussianNB().fit(X, y), X, y)
-        >>> round(scores["accuracy"], 2), round(scores["neg_ece"], 3)
-        (0.96, -0.033)
-    """
-    return _scores(list(scorers.values()), _predicted(estimator, X, y))
+def _warn(doubts: Sequence[str], *, of_inputs: bool) -> None:
+    """Warn of the doubts of a fit; that features may hold the label does not go for X, which the model takes."""
+    for doubt in doubts:
+        warn_user(_UNUSED if of_inputs and LABEL_IN_FEATURES in doubt else doubt)
 
 
-def _directed() -> list[str]:
-    entries = METRICS.entries()
-    return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
-
-
-scorers: dict[str, CalibrationScorer] = {
-    each.name: each for each in map(CalibrationScorer, _directed())
-}
-"""A scorer for every metric with a direction, by name: ``"accuracy"``, ``"neg_ece"``, ``"neg_nll"`` and so on."""
-
-
-def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
-    entries = [METRICS[each.metric] for each in which]
-    values = values_of(predictions, entries, which[0].num_bins)
-    signs = [1 if entry.higher_is_better else -1 for entry in entries]
-    return {
-        each.name: sign * values[entry.name]
-        for each, entry, sign in zip(which, entries, signs, strict=True)
-    }
-
-
-def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
-    if not hasattr(estimator, "predict_proba"):
-        raise InputError(
-            "the estimator must have predict_proba",
-            type(estimator).__name__,
-            "Put it into a CalibratedClassifier, which has them.",
-        )
-    return predictions_from(
-        estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
-    )
+def _with_top(raw: Predictions, probability: Tensor) -> Tensor:
+    """Return probabilities ``(N, C)`` whose likeliest class has that ``probability (N,)``, the others in proportion."""
+    probs = raw.probs.double()
+    top = raw.predicted[:, None]
+    others = probs.scatter(1, top, 0.0)
+    total = others.sum(dim=1, keepdim=True)
+    shared = torch.where(total > 0, others / total, 1.0 / (raw.num_classes - 1))
+    return (shared * (1 - probability)[:, None]).scatter(1, top, probability[:, None])
 
 
 def _held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:

@@ -57,14 +57,14 @@ def check(model, rows, path):
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("side", [None, False])
+@pytest.mark.parametrize("side", [True, False])
 def test_boosted_trees(name, classes, side, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(classes)
     model = CalibratedClassifier(booster(name), NormTemperature(), cv=0.5, features=side).fit(
         rows, target
     )
-    assert model.calibrator_.num_features == (5 if side is None else None)
+    assert model.calibrator_.num_features == (5 if side else None)
     check(model, rows, tmp_path / "net.onnx")
 
 
@@ -76,7 +76,7 @@ def test_trees_of_histograms(classes, missing, tmp_path):
     if missing:
         rows[::7, 2] = np.nan
     trees = HistGradientBoostingClassifier(max_iter=12)
-    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5, features=False)
+    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5)
     check(model.fit(rows, target), rows, tmp_path / "net.onnx")
 
 
@@ -85,7 +85,7 @@ def test_histograms_of_categories_are_refused(tmp_path):
     rows, target = data(2)
     rows[:, 1] = np.arange(300) % 5
     trees = HistGradientBoostingClassifier(max_iter=12, categorical_features=[1])
-    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5, features=False)
+    model = CalibratedClassifier(trees, NormTemperature(), cv=0.5)
     with pytest.raises(InputError, match=r"categorical_features.*Encode the categories"):
         deploy.export(model.fit(rows, target), tmp_path / "net.onnx", rows)
     assert not list(tmp_path.iterdir())
@@ -95,7 +95,7 @@ def test_histograms_of_categories_are_refused(tmp_path):
 def test_auto_behind_boosted_trees(name, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(3)
-    model = CalibratedClassifier(booster(name), cv=3).fit(rows, target)
+    model = CalibratedClassifier(booster(name), features=True, cv=3).fit(rows, target)
     assert model.calibrator_.num_features == 5
     check(model, rows, tmp_path / "net.onnx")
 
@@ -105,7 +105,7 @@ def test_boosted_trees_behind_steps(name, tmp_path):
     pytest.importorskip("onnxmltools")
     rows, target = data(3)
     model = CalibratedClassifier(
-        make_pipeline(StandardScaler(), booster(name)), NormTemperature(), cv=0.5
+        make_pipeline(StandardScaler(), booster(name)), NormTemperature(), features=True, cv=0.5
     )
     check(model.fit(rows, target), rows, tmp_path / "net.onnx")
 
@@ -116,7 +116,8 @@ def test_missing_numbers_are_filled_in_the_file_too(missing, tmp_path):
     rows, target = data(3)
     if missing:
         rows[::7, 2] = np.nan
-    model = CalibratedClassifier(booster("xgboost"), NormTemperature(), cv=0.5).fit(rows, target)
+    model = CalibratedClassifier(booster("xgboost"), NormTemperature(), features=True, cv=0.5)
+    model.fit(rows, target)
     assert model.calibrator_.num_features == 5 + missing
     check(model, rows, tmp_path / "net.onnx")
 
@@ -125,7 +126,10 @@ def test_missing_numbers_are_filled_in_the_file_too(missing, tmp_path):
 def test_a_pipeline_gives_what_its_last_step_takes(classes, tmp_path):
     rows, target = data(classes)
     model = CalibratedClassifier(
-        make_pipeline(StandardScaler(), LogisticRegression()), NormTemperature(), cv=0.5
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        NormTemperature(),
+        features=True,
+        cv=0.5,
     )
     model.fit(rows, target)
     check(model, rows, tmp_path / "net.onnx")

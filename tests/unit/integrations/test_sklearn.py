@@ -9,7 +9,7 @@ from sklearn.datasets import make_classification
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import (
     GridSearchCV,
     KFold,
@@ -285,14 +285,12 @@ def test_an_interval_holds_what_venn_abers_says(classes):
     probs, interval = model.predict_proba(X[400:], interval=True)
     assert interval.shape == (200, 2)
     assert (interval[:, 0] <= interval[:, 1]).all()
-    np.testing.assert_array_equal(probs, model.predict_proba(X[400:]))
+    np.testing.assert_allclose(probs.sum(1), 1)
+    low, high = interval.T
     if classes == 2:
-        low, high = interval.T
-        np.testing.assert_allclose(
-            probs[:, 1] / probs[:, 0],
-            high / (1 - low + high) / (1 - high / (1 - low + high)),
-            rtol=0.2,
-        )
+        np.testing.assert_allclose(probs, model.predict_proba(X[400:]), atol=1e-12)
+    top = probs[:, 1] if classes == 2 else probs[range(200), model._scores(X[400:]).argmax(1)]
+    np.testing.assert_allclose(top, high / (1 - low + high))
     few = CalibratedClassifier(GaussianNB(), "temperature").fit(X[:40], y[:40])
     assert (
         np.ptp(few.predict_proba(X[400:], interval=True)[1], axis=1).mean()
@@ -317,9 +315,10 @@ class TestSideInformation:
     @pytest.mark.filterwarnings("ignore:.*no validation probability changes")
     def test_numbers_as_they_are_and_a_column_a_value(self, table):
         frame, y = table
-        model = CalibratedClassifier(self.numbers_alone(), NormTemperature(), cv="prefit").fit(
-            frame, y
+        model = CalibratedClassifier(
+            self.numbers_alone(), NormTemperature(), features=True, cv="prefit"
         )
+        model.fit(frame, y)
         made = model.side_columns_(frame).numpy()
         np.testing.assert_array_equal(made[:, :3], frame[["a", "b", "c"]])
         np.testing.assert_array_equal(made[:, 3], frame.kind == "down")
@@ -352,13 +351,13 @@ class TestSideInformation:
             table = table.astype(object)
         elif frame == "polars":
             table = pytest.importorskip("polars").DataFrame({"a": X[:, 0], "b": X[:, 1]})
-        model = CalibratedClassifier(GaussianNB(), NormTemperature()).fit(table, y)
+        model = CalibratedClassifier(GaussianNB(), NormTemperature(), features=True).fit(table, y)
         np.testing.assert_array_equal(model.side_columns_(table).numpy(), X[:, :2])
 
     def test_a_pipeline_gives_what_its_last_step_takes(self):
         X, y = data()
         model = CalibratedClassifier(
-            make_pipeline(StandardScaler(), GaussianNB()), NormTemperature()
+            make_pipeline(StandardScaler(), GaussianNB()), NormTemperature(), features=True
         ).fit(X, y)
         np.testing.assert_allclose(
             model.side_columns_(X).numpy(), StandardScaler().fit_transform(X)
@@ -375,11 +374,13 @@ class TestSideInformation:
             GaussianNB(), NormTemperature(), features=lambda X: X[:, :1], cv=0.4
         ).fit(X, y)
         assert chosen.calibrator_.num_features == 1
-        alone = CalibratedClassifier(GaussianNB(), NormTemperature(), features=False).fit(X, y)
+        alone = CalibratedClassifier(GaussianNB(), NormTemperature()).fit(X, y)
         assert alone.calibrator_.num_features is None
         texts = ["one two", "two three", "three four"] * 30
         steps = make_pipeline(TfidfVectorizer(), LogisticRegression())
-        words = CalibratedClassifier(steps, NormTemperature()).fit(texts, [0, 1, 1] * 30)
+        words = CalibratedClassifier(steps, NormTemperature(), features=True).fit(
+            texts, [0, 1, 1] * 30
+        )
         assert words.calibrator_.num_features == 4
 
         class Lengths(LogisticRegression):
@@ -389,7 +390,8 @@ class TestSideInformation:
             def decision_function(self, X):
                 return super().decision_function(np.array([[len(text)] for text in X]))
 
-        bare = CalibratedClassifier(Lengths(), NormTemperature()).fit(texts, [0, 1, 1] * 30)
+        bare = CalibratedClassifier(Lengths(), NormTemperature(), features=True)
+        bare.fit(texts, [0, 1, 1] * 30)
         assert bare.calibrator_.num_features is None
         assert "X has no columns" in bare.side_columns_.note
 
@@ -402,6 +404,104 @@ class TestSideInformation:
     )
     def test_refused_before_anything_is_fitted(self, calibrator, features, got):
         with pytest.raises(
-            InputError, match=f"features must be None, False or a function.*got {got}"
+            InputError, match=f"features must be False, True or a function.*got {got}"
         ):
             CalibratedClassifier(GaussianNB(), calibrator, features=features).fit(*data())
+
+
+def informative(samples=2000, classes=2):
+    """X holds much that the estimator, which sees the first column alone, leaves unused."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(samples, 4))
+    log_odds = X[:, 0] + 3 * X[:, 1] + 3 * X[:, 2]
+    return X, (random.random(samples) < 1 / (1 + np.exp(-log_odds))).astype(int)
+
+
+class FirstColumn(LogisticRegression):
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(X[:, :1], y, sample_weight)
+
+    def decision_function(self, X):
+        return super().decision_function(X[:, :1])
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.filterwarnings("ignore:.*leaves much of X unused")
+def test_a_probability_lies_in_its_interval(features):
+    """67 to 88 % lay outside, since the interval was of another model than the probability."""
+    X, y = informative()
+    model = CalibratedClassifier(FirstColumn(), features=features, cv=3).fit(X[:1000], y[:1000])
+    probs, interval = model.predict_proba(X[1000:], interval=True)
+    low, high = interval.T
+    assert ((low <= probs[:, 1]) & (probs[:, 1] <= high)).all()
+    other = CalibratedClassifier(FirstColumn(), event=0, cv=3).fit(X[:1000], y[:1000])
+    probs, interval = other.predict_proba(X[1000:], interval=True)
+    np.testing.assert_allclose(interval, 1 - np.stack([high, low], axis=1))
+    assert (interval[:, 0] <= probs[:, 0]).all()
+
+
+def test_the_default_rescales_and_features_learn_from_x():
+    X, y = informative()
+    area = {}
+    for name, options in {"raw": None, "default": {}, "features": {"features": True}}.items():
+        model = FirstColumn() if options is None else CalibratedClassifier(FirstColumn(), **options)
+        if name == "features":
+            with pytest.warns(CalibrationWarning, match="leaves much of X unused") as records:
+                model.fit(X[:1000], y[:1000])
+            assert not any("hold the label" in str(each.message) for each in records)
+        else:
+            model.fit(X[:1000], y[:1000])
+        area[name] = roc_auc_score(y[1000:], model.decision_function(X[1000:]))
+    assert area["default"] == pytest.approx(area["raw"], abs=0.002)
+    assert area["features"] > area["raw"] + 0.2
+    assert "rescales the scores" in repr(CalibratedClassifier(FirstColumn()))
+    assert "changes the ranking" in repr(CalibratedClassifier(FirstColumn(), features=True))
+    assert "changes the ranking" in CalibratedClassifier.__doc__.split("\n")[0]
+    assert fedlas.CalibratedClassifier is CalibratedClassifier
+
+
+def test_calibrator_is_the_earlier_name_of_method():
+    X, y = data()
+    with pytest.warns(DeprecationWarning, match="calibrator= is now method="):
+        old = CalibratedClassifier(GaussianNB(), calibrator="temperature").fit(X, y)
+    new = CalibratedClassifier(GaussianNB(), method="temperature").fit(X, y)
+    np.testing.assert_array_equal(old.predict_proba(X), new.predict_proba(X))
+
+
+@pytest.mark.parametrize("cv", [None, 0.25])
+def test_no_cluster_is_on_both_sides_of_a_fold(cv):
+    seen = []
+
+    class Noting(GaussianNB):
+        def fit(self, X, y, sample_weight=None):
+            seen.append(set(X[:, -1].tolist()))
+            return super().fit(X, y, sample_weight)
+
+    X, y = data(400, 2)
+    patient = np.arange(400) // 8
+    rows = np.column_stack([X, patient])
+    model = CalibratedClassifier(Noting(), "temperature", cv=cv, random_state=0)
+    model.fit(rows, y, groups=patient)
+    folds = seen if cv else seen[:-1]
+    assert len(folds) == (1 if cv else 5)
+    assert all(len(fold) < 50 for fold in folds)
+    if cv is None:
+        assert sum(50 - len(fold) for fold in folds) == 50
+    with pytest.raises(InputError, match="cv must hold whole groups"):
+        CalibratedClassifier(
+            GaussianNB(), cv=list(KFold(3, shuffle=True, random_state=0).split(X))
+        ).fit(X, y, groups=patient)
+
+
+def test_the_event_of_a_classifier_is_the_class_that_is_named():
+    X, y = data(classes=2)
+    for labels, event, number in (
+        (["yes", "no"], None, 1),
+        (["left", "stays"], "left", 0),
+        (["left", "stays"], None, 1),
+    ):
+        model = CalibratedClassifier(GaussianNB(), "temperature", event=event)
+        names = np.array(labels)[y]
+        assert model.fit(X, names).predictions(X, names).event == number
+    with pytest.raises(InputError, match="event"):
+        CalibratedClassifier(GaussianNB(), event="gone").fit(X, names).predictions(X, names)

@@ -75,6 +75,10 @@ class Arrow(Table):
             raise
         except Exception as error:  # pyarrow raises many kinds where a file is damaged
             text = " ".join(str(error).split())
+            if isinstance(
+                error, UnicodeError
+            ):  # names of columns hold surrogates in place of such bytes
+                text = "other bytes than UTF-8 in the names of columns"
             raise InputError(
                 f"the file must be a readable {self.path.suffix} file",
                 f"{self.path} ({text})",

@@ -1,0 +1,118 @@
+"""Calibration metrics as scorers of scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_count
+from fedlas.integrations._scores import predictions_from
+from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import values_of
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class CalibrationScorer:
+    """A metric of this library as scikit-learn's ``scoring=``; the higher the better.
+
+    scikit-learn maximizes scores, so a metric that is better when lower has its sign changed.
+
+    Args:
+        metric: Registry name of a metric that has a direction; ``fedlas list metrics`` prints them.
+        num_bins: Number of bins, for metrics that have any, at least 1.
+
+    Raises:
+        InputError: For an unknown metric, or one where 0 is best or that needs true probabilities. When called, for an
+            estimator without ``predict_proba``.
+
+    Note:
+        Unlike a function in ``make_scorer`` it knows the classes of the estimator, so that a test fold may lack some.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import cross_val_score
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> X, y = load_iris(return_X_y=True)
+        >>> cross_val_score(GaussianNB(), X, y, scoring=CalibrationScorer("ece"), cv=3).round(2)
+        array([-0.06, -0.05, -0.05])
+    """
+
+    metric: str
+    num_bins: int = 15
+
+    def __post_init__(self) -> None:
+        check_count("num_bins", self.num_bins)
+        if METRICS[self.metric].higher_is_better is None or METRICS[self.metric].needs:
+            raise InputError(
+                "metric must have a better direction",
+                self.metric,
+                f"Choose one of {', '.join(_directed())}.",
+            )
+
+    @property
+    def name(self) -> str:
+        """The metric's name, after ``neg_`` if its sign is changed."""
+        entry = METRICS[self.metric]
+        return entry.name if entry.higher_is_better else f"neg_{entry.name}"
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
+        """Return the score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
+        return _scores([self], _predicted(estimator, X, y))[self.name]
+
+
+def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
+    """Return all of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
+
+    Args:
+        estimator: A fitted classifier with ``predict_proba``.
+        X: What it takes ``(N, ...)``.
+        y: Labels ``(N,)``.
+
+    Raises:
+        InputError: If the estimator has no ``predict_proba``, or a label is none of its classes.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> X, y = load_iris(return_X_y=True)
+        >>> scores = calibration_scores(GaussianNB().fit(X, y), X, y)
+        >>> round(scores["accuracy"], 2), round(scores["neg_ece"], 3)
+        (0.96, -0.033)
+    """
+    return _scores(list(scorers.values()), _predicted(estimator, X, y))
+
+
+def _directed() -> list[str]:
+    entries = METRICS.entries()
+    return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
+
+
+scorers: dict[str, CalibrationScorer] = {
+    each.name: each for each in map(CalibrationScorer, _directed())
+}
+"""A scorer for every metric with a direction, by name: ``"accuracy"``, ``"neg_ece"``, ``"neg_nll"`` and so on."""
+
+
+def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
+    entries = [METRICS[each.metric] for each in which]
+    values = values_of(predictions, entries, which[0].num_bins)
+    signs = [1 if entry.higher_is_better else -1 for entry in entries]
+    return {
+        each.name: sign * values[entry.name]
+        for each, entry, sign in zip(which, entries, signs, strict=True)
+    }
+
+
+def _predicted(estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
+    if not hasattr(estimator, "predict_proba"):
+        raise InputError(
+            "the estimator must have predict_proba",
+            type(estimator).__name__,
+            "Put it into a CalibratedClassifier, which has them.",
+        )
+    return predictions_from(
+        estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_)
+    )
