@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
+from fedlas._core.terminal import say_commands
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.page import check_page
 from fedlas.present.stages import DEFAULT
@@ -260,7 +260,7 @@ class OldName(Several):
         self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
     ) -> None:
         text = f"{option} is now --{self.dest}; the old name goes with the next release."
-        print(f"fedlas: warning: {text}", file=sys.stderr)
+        say_commands(f"fedlas: warning: {text}", stderr=True)
         if isinstance(values, list):
             super().__call__(_parser, namespace, values)
         else:
