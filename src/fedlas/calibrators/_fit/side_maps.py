@@ -19,7 +19,7 @@ _LEAST_LOG = -20.0
 NORM = 30.0
 """Mean squared norm of the features in every basis, so that one path of ridges suits all."""
 FLAG = NORM**0.5
-"""What stands in place of the one of an indicator of a group."""
+"""Number in place of the one of an indicator of a group."""
 
 
 class LinearBasis(Numbers):
