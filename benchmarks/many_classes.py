@@ -29,6 +29,7 @@ from calibrators import as_predicted, fit_of, late, normalized, peers, ranks, ta
 from numpy.typing import NDArray
 
 import fedlas.calibrators.fit_mixture as fit_mixture
+import fedlas.calibrators.mixture_weights as mixture_weights
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, AutoCalibration
 from fedlas.metrics import (
@@ -227,11 +228,15 @@ def build(args: argparse.Namespace) -> None:
 def auto_before(probs: Array, target: Array) -> Callable[[Array], Array]:
     """``auto`` with the members it had before, and without what followed them since."""
     many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent
-    fit_mixture.MANY_CLASSES, fit_mixture._absent = 10**9, lambda *_: (None, ())
+    for module in (fit_mixture, mixture_weights):
+        module.MANY_CLASSES = 10**9
+    fit_mixture._absent = lambda *_: (None, ())
     try:
         return fit_of(AutoCalibration)(probs, target)
     finally:
-        fit_mixture.MANY_CLASSES, fit_mixture._absent = many, absent
+        for module in (fit_mixture, mixture_weights):
+            module.MANY_CLASSES = many
+        fit_mixture._absent = absent
 
 
 def fits() -> dict[str, Any]:
