@@ -12,6 +12,7 @@ from fedlas._core.files import checked_path, is_file
 from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
 from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
 from fedlas.predictions.tables.npz import Archive, ArchiveWriter
+from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.parquet import Parquet, ParquetWriter
 from fedlas.predictions.tables.table import Joined, Table, Writer
 
@@ -65,7 +66,7 @@ def source_of(path: str | Path, separator: str | None = None) -> Table:
     path = checked_path(path)
     if not is_file(path):
         raise InputError("the file must exist", path, "Check the path.")
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if suffix not in FORMATS:
         raise InputError(
             f"the name must end in {', '.join(FORMATS)}",
