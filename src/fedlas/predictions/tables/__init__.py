@@ -49,7 +49,8 @@ _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
     (".pkl", ".pt", ".pth"), _PICKLE
 )
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
-_OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
+_OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
+_OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 
 
 def source_of(path: str | Path, separator: str | None = None) -> Table:
