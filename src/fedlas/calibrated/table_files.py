@@ -228,9 +228,11 @@ def apply_to_logs(
     reader.answers = Answers()  # those that state nothing stay
     parts = []
     answers: list[int] = []
+    edge = calibration.edge_count()
     for _, _, samples in live_rows(reader, Missing("empty")):
         if samples is None:
             continue
+        edge.add(samples.features)
         parts.append(calibrated_columns(calibration, samples, log.label)[0])
         # The harness takes the choice of the highest score, also where calibration prefers another.
         answers += samples.scores.reshape(len(samples.scores), -1).argmax(dim=1).tolist()
@@ -252,9 +254,14 @@ def apply_to_logs(
     rows = len(fields) + missing.count
     missing.check(rows, log.label)
     _place(out, write)
-    notes = (*reader.notes(), *log.answers.notes(dropped=False), *missing.notes(rows))
+    notes = (
+        *reader.notes(),
+        *log.answers.notes(dropped=False),
+        *missing.notes(rows),
+        *edge.notes(),
+    )
     added = tuple(next(iter(fields.values())))
-    return Applied(rows, added, notes, missing=missing.plain())
+    return Applied(rows, added, notes, edge.plain(), missing.plain())
 
 
 def _fields(values: Any, names: Sequence[str], answer: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import check_output, write_json
 from fedlas._core.terminal import say
 from fedlas.calibrated.missing import Missing, share_of
+from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
     STANDARD,
@@ -53,6 +54,8 @@ def add_calibrate(add: AddSubcommand) -> None:
         "calibrator; see 'fedlas list calibrators' (default: auto)",
         default="auto",
     )
+    text = "of the files, take those with this year, month or day in their names, as 2026-05, or a later one"
+    option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
 
 
@@ -61,7 +64,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
     check_output("--out", out, map(Path, args.files))
-    calibration = calibrate_table(args.files, args.method, columns)
+    files = args.files if args.since is None else files_since(args.files, args.since)
+    calibration = calibrate_table(files, args.method, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
@@ -69,7 +73,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
     say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, args.files[0])}")
+    say(f"calibration: {out}", f"next: {apply_line(out, files[0])}")
     return 0
 
 

@@ -167,15 +167,15 @@ def evaluate_dataset(
 
 def _columns_of(dataset: Any, columns: Columns) -> list[str]:
     """Return the names of the columns that are read, so that the engine reads no others."""
-    words = [
-        word
+    patterns = [
+        pattern
         for name in ("logits", "probs", "target", "weights", "label_probs")
-        for word in columns.words(name)
+        for pattern in columns.words(name)
     ]
     return [
         name
         for name in dataset.schema().names
-        if any(name == word or fnmatchcase(name, word) for word in words)
+        if any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
     ]
 
 
