@@ -22,13 +22,8 @@ _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""
 _SURE = 3.0
 """Nats that show copies, and most that one row counts."""
-<<<<<<< HEAD
-_DIGITS = 9
-"""Digits of a sum of weights, in units of the largest."""
-=======
 _DIGITS = 12
 """Decimals of shares of the weight that count."""
->>>>>>> main
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -183,28 +178,17 @@ def _dealt(
     """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
     if group.max() + 1 == len(group) and (weight == weight[0]).all():
         return group % count
-<<<<<<< HEAD
-    # Sums are compared without their last digits, so that another unit of the weights leaves equal ones equal.
-    weight = weight / weight.max()
-    sizes = np.bincount(group, weight)
-=======
     # Only ratios of weights matter: sums that rounding alone tells apart are equal.
     weight = weight / weight.sum()
     sizes = np.bincount(group, weight).round(_DIGITS)
->>>>>>> main
     members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
     filled = np.zeros((count, label.max() + 1))
     total = np.zeros(count)
     folds = np.empty(len(group), dtype=np.int64)
-    for number in np.argsort(-np.round(sizes, _DIGITS), kind="stable"):
+    for number in np.argsort(-sizes, kind="stable"):
         inside = members[number]
-<<<<<<< HEAD
-        least = filled[:, label[inside]].sum(axis=1)
-        fold = np.lexsort((np.round(total, _DIGITS), np.round(least, _DIGITS)))[0]
-=======
         least = filled[:, label[inside]].sum(axis=1).round(_DIGITS)
         fold = np.lexsort((total.round(_DIGITS), least))[0]
->>>>>>> main
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]
