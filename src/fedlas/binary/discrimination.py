@@ -21,14 +21,14 @@ _MOST_EVENTS = 1024
 def auroc(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
     """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
 
     Returns:
@@ -72,7 +72,7 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
 def average_precision(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -81,7 +81,7 @@ def average_precision(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
         replicates: Replicates of the bootstrap, at least 39 for level 0.95; 0 computes no interval.
         seed: The same seed draws the same samples.

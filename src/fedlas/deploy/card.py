@@ -11,20 +11,22 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 Subject = Literal["event", "top label"]
-"""What a card is about: the probability of the second of two classes, or the confidence of the predicted class."""
+"""What a card is about: the probability of the event of two classes, or the confidence of the predicted class."""
 
 
 def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
     """Return the probability of the event and whether it occurred, or the confidence and whether it is right."""
     if subject == "event" and isinstance(predictions, Predictions):
-        probability = predictions.logits.double().softmax(dim=1)[:, 1]
-        return TopLabel(probability, predictions.target == 1)
+        number = event_number(predictions)
+        probability = predictions.logits.double().softmax(dim=1)[:, number]
+        return TopLabel(probability, predictions.target == number)
     return TopLabel(predictions.confidence, predictions.correct)
 
 
@@ -54,6 +56,7 @@ class Card:
         thresholds: Those that the card vouches for.
         class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
         subject: What sums, bins and thresholds are of.
+        event: Number of the class that is the event.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Card:
     thresholds: tuple[Accepted, ...]
     class_counts: Floats | None
     subject: Subject = "top label"
+    event: int = 1
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -140,7 +144,11 @@ def _card(content: Mapping[str, Any]) -> Card:
         (row["risk"], row["threshold"], row.get("test"))
         for row in content["selective"]["thresholds"]
     ]
+    event = 1
     if subject == "event":
+        event = check_count("number", content["event"].get("number", 1), low=0)
+        if event > 1:
+            raise ValueError(f"event {event} of two classes")
         if num_classes != 2:
             raise ValueError(f"an event of {num_classes} classes")
         rows = [(None, row.get("threshold"), row) for row in content["event"]["decisions"]]
@@ -168,6 +176,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         thresholds,
         classwise,
         subject,
+        event,
     )
 
 
