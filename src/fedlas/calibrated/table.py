@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
@@ -112,7 +113,7 @@ class TableCalibration:
             )
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
-        val = predictions_of(samples, columns)
+        val = predictions_of(samples, columns, covariates)
         with one_thread(val.num_samples * max(1, len(reader.scores))):
             calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
             cross_fitted = cross_fit(of_classes(calibrator_of(method)), val)
@@ -124,7 +125,7 @@ class TableCalibration:
             )
             covariates = None
         if covariates is not None:  # without the counts of this table
-            covariates = Covariates(covariates.numbers, covariates.categories)
+            covariates = replace(covariates, unknown=Counter())
         return cls(
             calibrator,
             columns,
@@ -351,21 +352,30 @@ def calibrated_columns(
 
 def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
-    after = calibration.calibrator.transform(predictions_of(samples, calibration.columns))
+    after = calibration.calibrator.transform(
+        predictions_of(samples, calibration.columns, calibration.covariates)
+    )
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
 
 
-def predictions_of(samples: Samples, columns: Columns) -> AnyPredictions:
+def predictions_of(
+    samples: Samples, columns: Columns, covariates: Covariates | None = None
+) -> AnyPredictions:
     """Return the predictions of some rows; top labels without an outcome count as wrong, which nothing reads."""
     if columns.kind == "confidence":
         outcome = samples.outcome
         outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
         return TopLabel(
-            samples.scores, outcome, samples.weights, samples.features, samples.clusters
+            samples.scores,
+            outcome,
+            samples.weights,
+            samples.features,
+            samples.clusters,
+            covariates,
         )
-    return Predictions.of_samples(samples, are_probs=columns.kind == "probs")
+    return Predictions.of_samples(samples, are_probs=columns.kind == "probs", covariates=covariates)
 
 
 def _check_logits(columns: Columns, samples: Samples, label: str) -> None:

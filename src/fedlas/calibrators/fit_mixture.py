@@ -280,6 +280,7 @@ def _with_features(
         evenly(split.distinct, plan.rows)
         if len(rows) == val.num_samples
         else torch.arange(len(rows), device="cpu"),
+        None if val.covariates is None else torch.tensor(val.covariates.levels, device="cpu"),
     )
     fits = fit_side_information(samples, nll_temperature(val).value, plan)
     if fits is None:

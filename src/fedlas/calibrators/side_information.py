@@ -11,14 +11,16 @@ from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.folds import canonical_order, evenly
 from fedlas.calibrators._fit.minimize import minimize_all
+from fedlas.calibrators._fit.residuals import Inputs, ResidualProblem
 from fedlas.calibrators._fit.side_maps import (
+    FLAG,
     NORM,
+    Codes,
     Gate,
     KernelBasis,
     LinearBasis,
     Offsets,
     Ranges,
-    ResidualProblem,
     ResidualStack,
     SideInformation,
     gaussian,
@@ -114,6 +116,8 @@ class Samples:
         target: ``(N,)``.
         parts: Weights of the samples in each part ``(F, N)``; the first one has all samples.
         distinct: One row of each sample, of which others are copies ``(M,)``.
+        levels: How many values each column of the features has ``(D,)``, 0 for numbers; None: it is not known, and
+            columns of zeros and ones are taken for groups, see :func:`group_columns`.
     """
 
     logits: Tensor
@@ -121,6 +125,13 @@ class Samples:
     target: Tensor
     parts: Tensor
     distinct: Tensor
+    levels: Tensor | None = None
+
+    def codes(self) -> Codes | None:
+        """Return the categories, without coefficients yet; None if there are none."""
+        if self.levels is None or not bool(self.levels.any()):
+            return None
+        return Codes(levels=self.levels, coefficients=zeros(int(self.levels.sum())))
 
 
 def fit_side_information(
@@ -128,21 +139,26 @@ def fit_side_information(
 ) -> list[SideInformation] | None:
     """Return the regressions on all samples, then those on each part; None if no feature varies."""
     weights = samples.parts[0]
-    linear = linear_basis(samples.features, weights, plan.rank)
+    linear = linear_basis(samples.features, weights, plan.rank, samples.levels)
     directions = linear(samples.features)
-    if not directions.shape[1]:
+    codes = samples.codes()
+    places = None if codes is None else codes(samples.features)
+    size = 0 if codes is None else len(codes.coefficients)
+    if not directions.shape[1] + size:
         return None
     numbers = directions[:, : linear.split]
-    offsets, factors = fitted_offsets(samples, numbers, directions[:, linear.split :], temperature)
+    groups = Inputs(directions[:, linear.split :], places, size)
+    offsets, coefficients, factors = fitted_offsets(samples, numbers, groups, temperature)
     log_probs = offsets[0].scaled(samples.logits)
     kernel = kernel_basis(samples, numbers) if plan.kernel and linear.split else None
 
     # All ridges, offsets and parts of a basis at once.
     stacks: dict[str, list[ResidualStack]] = {}
-    for basis, inputs, ridges in _bases(directions, linear.split, kernel, weights, plan):
+    wide = Inputs(directions, places, size, FLAG)
+    for basis, inputs, ridges in _bases(wide, linear.split, kernel, weights, plan):
         problem = ResidualProblem(
             inputs,
-            weights @ inputs.square() / weights.sum(),
+            inputs.square_sums(weights.unsqueeze(0))[0] / weights.sum(),
             log_probs,
             factors[:, list(plan.offsets)],
             samples.target,
@@ -167,25 +183,27 @@ def fit_side_information(
             kernel,
             **{name: stack[part] for name, stack in stacks.items()},
             ranges=ranges,
+            codes=None if codes is None else Codes(levels=codes.levels, coefficients=values),
         )
-        for part, each in enumerate(offsets)
+        for part, (each, values) in enumerate(zip(offsets, coefficients, strict=True))
     ]
 
 
 def _bases(
-    directions: Tensor, split: int, kernel: KernelBasis | None, weights: Tensor, plan: Plan
-) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
+    wide: Inputs, split: int, kernel: KernelBasis | None, weights: Tensor, plan: Plan
+) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
     """Yield names, inputs ``(N, R)`` and the ridges of each of their directions ``(R,)``."""
-    one = ones(directions.shape[1])
-    spread = weights @ directions[:, :split].square() / weights.sum()
+    one = ones(wide.width)
+    numbers = wide.numbers[:, :split]
+    spread = weights @ numbers.square() / weights.sum()
     penalty = spread + _SHRINKAGE * spread.mean()
     # The ridge of groups is one, so that small ones shrink more.
     white = torch.cat([penalty * (spread / penalty).sum() / NORM, one[split:]])
     plain = [ridge * one for ridge in plan.ridges if plan.plain]
-    yield "linear", directions, [*plain, *(ridge * white for ridge in plan.ridges)]
+    yield "linear", wide, [*plain, *(ridge * white for ridge in plan.ridges)]
     if kernel is not None:
-        inputs = kernel(directions[:, :split])
-        one = ones(inputs.shape[1])
+        inputs = Inputs(kernel(numbers))
+        one = ones(inputs.width)
         yield "kernel", inputs, [ridge * one for ridge in plan.ridges]
 
 
@@ -211,23 +229,28 @@ def group_columns(features: Tensor) -> Tensor:
     return chosen
 
 
-def linear_basis(features: Tensor, weights: Tensor, rank: int) -> LinearBasis:
+def linear_basis(
+    features: Tensor, weights: Tensor, rank: int, levels: Tensor | None = None
+) -> LinearBasis:
     """Return uncorrelated directions of the features, of mean squared norm 30, and indicators of groups of that norm.
+
+    Columns of codes, whose ``levels (D,)`` are above 0, have no direction. Without levels groups are guessed.
 
     A row of no group that the fit saw has zeros there, and so the map that all groups share. The ridge pulls each group
     to it: the more, the fewer samples it has.
     """
     total = weights.sum()
-    groups = group_columns(features)
-    mean = torch.where(groups, 0.0, weights @ features / total)
+    groups = group_columns(features) if levels is None else levels < 0
+    others = groups if levels is None else levels > 0
+    mean = torch.where(others, 0.0, weights @ features / total)
     deviation = (weights @ (features - mean).square() / total).sqrt()
-    varies = (deviation > 1e-7 * mean.abs()) & ~groups
+    varies = (deviation > 1e-7 * mean.abs()) & ~others
     scale = torch.where(varies, deviation, 1.0)
     if bool(varies.any()):
         middle = deviation[varies].median()
         if float(deviation[varies].max()) <= _UNITS * float(middle):
             common = float(deviation[varies].square().mean().sqrt())
-            scale = torch.where(groups, 1.0, torch.full_like(scale, common))
+            scale = torch.where(others, 1.0, torch.full_like(scale, common))
     turn = varies.double().diag()[:, varies]
     count = groups.sum()
     zero = torch.zeros_like(mean[varies])
@@ -286,18 +309,18 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
 
 
 def fitted_offsets(
-    samples: Samples, directions: Tensor, groups: Tensor, temperature: float
-) -> tuple[list[Offsets], Tensor]:
-    """Return the offsets fitted on each part, and their factors ``(F, 2, N)``."""
+    samples: Samples, directions: Tensor, groups: Inputs, temperature: float
+) -> tuple[list[Offsets], Tensor, Tensor]:
+    """Return the offsets fitted on each part, coefficients of categories ``(F, S)`` and factors ``(F, 2, N)``."""
     log_probs = (samples.logits / temperature).log_softmax(dim=1)
-    signs = sample_signs(log_probs, directions, groups)
+    signs = sample_signs(log_probs, directions, groups.numbers)
     weights = samples.parts[0]
     share = weights / weights.sum()
     mean = share @ signs
     deviation = (share @ (signs - mean).square()).sqrt()
     deviation = torch.where(deviation > 1e-9 * (mean.abs() + 1), deviation, 1.0)
     # Indicators stay 0 and 1, so that a row of no group has the temperature that all share.
-    common = signs.shape[1] - groups.shape[1]
+    common = signs.shape[1] - groups.numbers.shape[1]
     mean[common:] = 0.0
     deviation[common:] = 1.0
     shared = {
@@ -306,29 +329,30 @@ def fitted_offsets(
         "deviation": deviation,
     }
     start = Offsets(coefficients=0 * mean, **shared)
-    standard = start.standard(log_probs, directions, groups)
+    standard = replace(groups, numbers=start.standard(log_probs, directions, groups.numbers))
     center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
     variance = (log_probs.exp() * (log_probs - center).square()).sum(dim=1)
-    curvature = (samples.parts * variance) @ standard.square() + _COEFFICIENT_RIDGE
+    curvature = standard.square_sums(samples.parts * variance) + _COEFFICIENT_RIDGE
 
     def evaluate(left: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
         values = []
         slopes = []
         for part, coefficients in zip(samples.parts[left], point, strict=True):
-            factor = (standard @ coefficients).exp()
+            factor = standard.times(coefficients.unsqueeze(1)).squeeze(1).exp()
             scores = (log_probs * factor.unsqueeze(1)).log_softmax(dim=1)
             index = samples.target.unsqueeze(1)
             value = -part @ scores.gather(1, index).squeeze(1)
             error = scores.exp().scatter_add(1, index, -torch.ones_like(index, dtype=torch.float64))
-            slope = (part * factor * (error * log_probs).sum(dim=1)) @ standard
+            slope = (part * factor * (error * log_probs).sum(dim=1)).unsqueeze(1)
             values.append(value + _COEFFICIENT_RIDGE / 2 * coefficients.square().sum())
-            slopes.append(slope + _COEFFICIENT_RIDGE * coefficients)
+            slopes.append(standard.sums(slope).squeeze(1) + _COEFFICIENT_RIDGE * coefficients)
         return torch.stack(values), torch.stack(slopes)
 
     point = minimize_all(evaluate, torch.zeros_like(curvature), curvature, 1e-3)
-    factors = (standard @ point.T).exp().T
-    offsets = [Offsets(coefficients=coefficients, **shared) for coefficients in point]
-    return offsets, torch.stack([torch.ones_like(factors), factors], dim=1)
+    factors = standard.times(point.T).exp().T
+    first, second = point.split([signs.shape[1], groups.size], dim=1)
+    offsets = [Offsets(coefficients=coefficients, **shared) for coefficients in first]
+    return offsets, second, torch.stack([torch.ones_like(factors), factors], dim=1)
 
 
 def fitted_gate(directions: Tensor, split: int, weights: Tensor) -> Gate:

@@ -108,7 +108,7 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
     )
     unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
-        unit += f"; covariates {few(calibration.covariates.names)}"
+        unit += f"; covariates {few(calibration.covariates.inputs)}"
     gives = few(calibration.added) if args.format == "sql" else ""
     _say_export(args.place.name, calibration.calibrator, exported, unit, gives)
     return 0

@@ -184,7 +184,7 @@ def _export_table(
         "columns": list(calibration.scores),
         "unit": str(calibration.columns.kind),
         "classes": list(calibration.classes),
-        "covariates": [] if covariates is None else list(covariates.names),
+        "covariates": [] if covariates is None else list(covariates.inputs),
     }
     about["calibration"] = Calibration(calibration.calibrator).plain()
     samples = [(inputs, module.expected(inputs).double().numpy())]
@@ -314,8 +314,11 @@ class TableModule(nn.Module):
         scores = logits if self.kind == "logits" else logits.softmax(1)
         inputs = {"scores": scores[:, 1:] if self.single else scores}
         if self.calibration.covariates is not None:
-            width = len(self.calibration.covariates.names)
-            inputs["covariates"] = torch.randn(_ROWS, width, generator=random, dtype=torch.float64)
+            levels = torch.tensor(self.calibration.covariates.levels, dtype=torch.float64)
+            numbers = torch.randn(_ROWS, len(levels), generator=random, dtype=torch.float64)
+            shares = torch.rand(_ROWS, len(levels), generator=random, dtype=torch.float64)
+            codes = (shares * (levels + 1)).floor()  # the last one is none of the values
+            inputs["covariates"] = torch.where(levels > 0, codes, numbers)
         return inputs
 
     def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
-"""Covariates: columns of a table that say more about a sample than its scores do, as numbers."""
+"""Covariates: columns of a table that say more about a sample than its scores do, as numbers and codes."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.tables.table import Table
@@ -25,11 +26,12 @@ _PADDED = re.compile(r"0\d")
 
 @dataclass(frozen=True)
 class Covariates:
-    """Columns of numbers, and columns of which each value becomes a column of zeros and ones.
+    """Columns of numbers, and columns of categories, which features hold as the number of each row's value.
 
     Args:
         numbers: Columns of numbers.
-        categories: By column, the values that have a place; all others count as none of them.
+        categories: By column, the values that have a number, from 0; all others, and none, have the number behind.
+        one_hot: Whether each value has a column of zeros and ones instead, as in files of the first versions.
 
     State:
         ``unknown`` counts, by column, the rows so far whose value has no place.
@@ -38,6 +40,7 @@ class Covariates:
     numbers: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter, compare=False)
+    one_hot: bool = False
 
     @classmethod
     def learn(cls, source: Table, columns: Columns) -> Self | None:
@@ -74,9 +77,28 @@ class Covariates:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each feature: a column of numbers, or ``column=value``."""
+        """Name of each feature: that of its column, or ``column=value``."""
+        if not self.one_hot:
+            return self.columns
         places = (f"{name}={value}" for name, values in self.categories.items() for value in values)
         return (*self.numbers, *places)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What an exported calibration takes for each feature: ``region: 0 north, 1 south, 2 none of them``."""
+        if self.one_hot:
+            return self.names
+        values = {
+            name: ", ".join(f"{n} {value}" for n, value in enumerate((*each, "none of them")))
+            for name, each in self.categories.items()
+        }
+        return (*self.numbers, *(f"{name}: {text}" for name, text in values.items()))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """How many values each feature has; 0 for numbers."""
+        categories = () if self.one_hot else tuple(map(len, self.categories.values()))
+        return (*[0] * (len(self.names) - len(categories)), *categories)
 
     def features(self, chunk: TableChunk) -> Tensor:
         """Return the features of some rows ``(n, D)``, and count values without a place.
@@ -91,8 +113,10 @@ class Covariates:
             position = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
             index = torch.tensor([position[_hashable(cell)] for cell in cells])
             self.unknown[name] += int((index == len(places)).sum())
-            one_hot = torch.nn.functional.one_hot(index, len(places) + 1)
-            parts.append(one_hot[:, :-1].double())
+            if self.one_hot:
+                parts.append(torch.nn.functional.one_hot(index, len(places) + 1)[:, :-1].double())
+            else:
+                parts.append(index.double().unsqueeze(1))
         return torch.cat(parts, dim=1)
 
     def notes(self) -> list[str]:
@@ -107,7 +131,8 @@ class Covariates:
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         categories = {name: list(values) for name, values in self.categories.items()}
-        return {"numbers": list(self.numbers), "categories": categories}
+        values: dict[str, Any] = {"numbers": list(self.numbers), "categories": categories}
+        return values if self.one_hot else values | {"codes": True}
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
@@ -124,8 +149,43 @@ class Covariates:
         ):
             raise ValueError("covariates must be lists of names")
         return cls(
-            tuple(numbers), {str(name): tuple(values) for name, values in categories.items()}
+            tuple(numbers),
+            {str(name): tuple(values) for name, values in categories.items()},
+            one_hot=content.get("codes") is not True,
         )
+
+
+def check_covariates(covariates: Any, features: Tensor | None) -> None:
+    """Refuse a description of features that are not there.
+
+    Raises:
+        InputError: If it is none, or of other columns.
+    """
+    if covariates is None:
+        return
+    width = None if features is None else features.shape[1]
+    if not isinstance(covariates, Covariates) or len(covariates.names) != width:
+        raise InputError(
+            "covariates must be Covariates that name each column of the features",
+            f"{describe(covariates)} for {'no' if width is None else width} features",
+            "Leave covariates out, or read the table with fedlas.read_predictions.",
+        )
+
+
+def covariates_of(text: Any, path: object) -> Covariates:
+    """Return the covariates that an array of a file describes.
+
+    Raises:
+        InputError: If it does not.
+    """
+    try:
+        return Covariates.read(json.loads(str(text)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "array 'covariates' must describe the features",
+            f"{path} ({error})",
+            "Save the predictions again.",
+        ) from error
 
 
 def _too_many(name: str, label: str) -> InputError:

@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
     PASS_PREDICTIONS,
     Array,
@@ -31,11 +29,11 @@ from fedlas.predictions.arguments import (
     numbers_of,
 )
 from fedlas.predictions.columns import columns_named
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
+from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.npz import load_arrays
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
@@ -59,6 +57,8 @@ class Predictions:
             sample of weight 0 is as if it were not there.
         clusters: Optional cluster of each sample ``(N,)``, such as its image, patient or user: whole numbers, or names,
             which are numbered in sorted order; kept as int64 on the CPU. Samples of one cluster are not independent.
+        covariates: Optional :class:`~fedlas.predictions.covariates.Covariates`: what each column of ``features`` holds,
+            a number or the number of a category's value. Without, all are numbers.
         classes: Optional names of the classes ``(C,)``, in the order of the columns, each once; kept as a tuple of
             texts. ``target`` may then hold names.
         event: Optional class that two-class measures are about: its name in ``classes``, or its number, 0 or 1; kept as
@@ -92,6 +92,7 @@ class Predictions:
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
     classes: Any = None
     event: Any = None
+    covariates: Covariates | None = None
 
     def __post_init__(self) -> None:
         logits = check_logits(detached("logits", self.logits))
@@ -129,6 +130,7 @@ class Predictions:
         if (votes := values["label_probs"]) is not None:
             values["label_probs"] = checked_label_probs(votes, shape, self.scores.device)
         check_sample_values(values, shape[0], self.scores.device)
+        check_covariates(values.get("covariates"), values["features"])
 
     def __repr__(self) -> str:
         names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
@@ -207,6 +209,8 @@ class Predictions:
         return self._replaced(**chosen)
 
     def _replaced(self, **values: Any) -> Predictions:
+        if values.get("features", self.features) is None:
+            values["covariates"] = None
         return (self._of_probs if self.are_probs else type(self))(**self._values() | values)
 
     def _values(self) -> dict[str, Any]:
@@ -223,12 +227,7 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        values = {"logits": self.logits} | self._others()
-        arrays: dict[str, Any] = {
-            name: value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-            for name, value in values.items()
-        }
-        return write_atomically(path, lambda file: np.savez(file, **arrays))
+        return write_fields(path, {"logits": self.logits} | self._others())
 
     @classmethod
     def from_probs(
@@ -297,7 +296,11 @@ class Predictions:
         samples = Samples.joined(reader.samples(), reader.label)
         are_probs = named.kind == "probs"
         return cls.of_samples(
-            samples, are_probs=are_probs, classes=reader.classes, event=named.event
+            samples,
+            are_probs=are_probs,
+            classes=reader.classes,
+            event=named.event,
+            covariates=reader.covariates,
         )
 
     def to_frame(self) -> Any:
@@ -321,11 +324,12 @@ class Predictions:
         are_probs: bool,
         classes: Sequence[str] = (),
         event: str | int | None = None,
+        covariates: Covariates | None = None,
     ) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
         names = ("label_probs", "weights", "features", "clusters")
         others: dict[str, Any] = {name: getattr(samples, name) for name in names}
-        others |= {"classes": classes or None, "event": event}
+        others |= {"classes": classes or None, "event": event, "covariates": covariates}
         build = cls._of_probs if are_probs else cls
         return build(samples.scores, target=samples.outcome, **others)
 
@@ -355,7 +359,7 @@ class Predictions:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
         fix = "Save it with numpy.savez(path, logits=..., target=...), or without target."
-        return cls(**load_arrays(path, _FIELDS, ("logits",), fix))
+        return cls(**read_fields(path, _FIELDS, ("logits",), fix))
 
 
 # help() and the reference show these in place of the descriptors.
@@ -363,7 +367,7 @@ vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fro
     ("target", "features", "label_probs", "weights", "clusters"), "Tensor | None"
 )
 _TENSORS = ("logits", "target", "features", "label_probs", "weights", "clusters")
-_FIELDS = (*_TENSORS, "classes", "event")
+_FIELDS = (*_TENSORS, "classes", "event", "covariates")
 
 
 AnyPredictions = Predictions | TopLabel

@@ -197,19 +197,8 @@ def _read(
             argument="correct" if of_top_label else "target",
         )
     samples = Samples.joined(reader.samples(), reader.label)
-    outcome: Any = samples.outcome
-    table: AnyPredictions = (
-        TopLabel(samples.scores, outcome, samples.weights, clusters=samples.clusters)
-        if of_top_label
-        else Predictions.of_samples(
-            samples,
-            are_probs=reader.columns.kind == "probs",
-            classes=reader.classes,
-            event=reader.columns.event,
-        )
-    )
     return PredictionTable(
-        table,
+        _predictions(samples, reader),
         reader.classes,
         reader.notes(),
         samples.groups,
@@ -218,6 +207,28 @@ def _read(
         unread=len(reader.answers.rows),
         refusals=reader.answers.counts["refusals"],
         dropped=reader.dropped,
+    )
+
+
+def _predictions(samples: Samples, reader: TableReader) -> AnyPredictions:
+    """Return the predictions of all samples of a table."""
+    columns = reader.columns
+    if columns.kind == "confidence":
+        outcome: Any = samples.outcome
+        return TopLabel(
+            samples.scores,
+            outcome,
+            samples.weights,
+            samples.features,
+            samples.clusters,
+            reader.covariates,
+        )
+    return Predictions.of_samples(
+        samples,
+        are_probs=columns.kind == "probs",
+        classes=reader.classes,
+        event=columns.event,
+        covariates=reader.covariates,
     )
 
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
@@ -19,7 +17,8 @@ from fedlas.predictions.arguments import (
     checked_index,
     detached,
 )
-from fedlas.predictions.tables.npz import load_arrays
+from fedlas.predictions.covariates import Covariates, check_covariates
+from fedlas.predictions.saved import read_fields, write_fields
 
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
@@ -40,6 +39,7 @@ class TopLabel:
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         features: Optional side information of each sample ``(N, D)``, such as the input of the classifier head.
         clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
+        covariates: What each column of ``features`` holds, as in :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: For wrong shapes or dtypes, NaN, confidences outside ``[0, 1]``, outcomes other than 0 and 1, or no
@@ -54,8 +54,7 @@ class TopLabel:
         >>> top = TopLabel([0.9, 0.8, 0.6], [True, False, True])
         >>> round(fedlas.evaluate(top)["ece"], 3)
         0.433
-        >>> import numpy as np
-        >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
+        >>>         >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
         >>> TopLabel([0.9, 0.8], predicted == target).correct.tolist()
         [True, False]
     """
@@ -65,6 +64,7 @@ class TopLabel:
     weights: OptionalArray = OptionalArray()  # noqa: RUF009
     features: OptionalArray = OptionalArray()  # noqa: RUF009
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
+    covariates: Covariates | None = None
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -97,6 +97,7 @@ class TopLabel:
             )
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         check_sample_values(values, len(confidence))
+        check_covariates(self.covariates, values["features"])
 
     @property
     def num_samples(self) -> int:
@@ -110,7 +111,8 @@ class TopLabel:
             InputError: If it is neither.
         """
         index = checked_index(index, self.num_samples)
-        return TopLabel(**{name: value[index] for name, value in self._tensors().items()})
+        values = self._values().items()
+        return TopLabel(**{n: v[index] if isinstance(v, Tensor) else v for n, v in values})
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it.
@@ -118,8 +120,7 @@ class TopLabel:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        arrays: dict[str, Any] = {name: value.numpy() for name, value in self._tensors().items()}
-        return write_atomically(path, lambda file: np.savez(file, **arrays))
+        return write_fields(path, self._values())
 
     @classmethod
     def load(cls, path: str | Path) -> TopLabel:
@@ -129,14 +130,14 @@ class TopLabel:
             InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks one of them.
         """
         fix = "Save it with numpy.savez(path, confidence=..., correct=...)."
-        return cls(**load_arrays(path, _FIELDS, ("confidence", "correct"), fix))
+        return cls(**read_fields(path, _FIELDS, ("confidence", "correct"), fix))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that are there, by name."""
+    def _values(self) -> dict[str, Any]:
+        """Return the fields that are there, by name."""
         return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
 
     def __repr__(self) -> str:
-        names = [name for name in _FIELDS[2:] if getattr(self, name) is not None]
+        names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
         others = f" with {', '.join(names)}" if names else ""
         return f"TopLabel({self.num_samples} samples{others})"
 
@@ -164,9 +165,10 @@ def _flat(name: str, value: Any) -> Tensor:
     return tensor
 
 
-_FIELDS = ("confidence", "correct", "weights", "features", "clusters")
+_TENSORS = ("confidence", "correct", "weights", "features", "clusters")
+_FIELDS = (*_TENSORS, "covariates")
 # help() and the reference show these in place of the descriptors.
 vars(TopLabel)["__init__"].__annotations__ |= {
     "confidence": "Tensor",
     "correct": "Tensor",
-} | dict.fromkeys(_FIELDS[2:], "Tensor | None")
+} | dict.fromkeys(_TENSORS[2:], "Tensor | None")

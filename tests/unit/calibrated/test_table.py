@@ -394,7 +394,7 @@ def test_confidences_with_covariates(tmp_path):
     table = {"c": confidence, "ok": right.astype(int), "kind": np.where(hard, "hard", "easy")}
     columns = {"confidence": "c", "correct": "ok", "covariates": "kind"}
     calibration = fedlas.calibrate(pd.DataFrame(table), **columns)
-    assert calibration.calibrator.num_features == 2
+    assert calibration.calibrator.num_features == 1
     after = calibration.apply({"c": [0.9, 0.9], "kind": ["hard", "easy"]})["calibrated_c"]
     assert float(after[0]) < 0.55 < 0.8 < float(after[1])
     loaded = fedlas.calibrated.TableCalibration.load(calibration.save(tmp_path / "c.json"))

@@ -1,7 +1,9 @@
 """`auto` with features: what it gains, and that weights, order, files, layers and exports agree."""
 
+import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.side_information import Plan, affordable, group_columns
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
+from fedlas.predictions.covariates import Covariates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")
 
@@ -390,3 +393,37 @@ def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
     monkeypatch.setattr(fit_mixture, "affordable", lambda *_: plan)
     notes = AutoCalibration().fit(val).notes
     assert notes[-1] == "features of auto: fitted on a random sample of 200 of 400 rows."
+
+
+def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
+    """The fit of codes is that of one-hot columns, without the memory that these take."""
+    draw = np.random.default_rng(0)
+    code, score = draw.integers(0, 5, 800), draw.normal(size=800)
+    number = draw.normal(size=800)
+    odds = score + np.array([0.0, 2.0, -2.0, 1.0, 0.0])[code] + number
+    target = (draw.random(800) < 1 / (1 + np.exp(-odds))).astype(int)
+    logits = np.stack([-score, score], axis=1) / 2
+    flags = np.eye(5)[code]
+    covariates = Covariates(("age",), {"region": tuple("abcde")})
+    wide = Predictions(logits, target, features=np.column_stack([number, flags]))
+    narrow = Predictions(
+        logits, target, features=np.column_stack([number, code]), covariates=covariates
+    )
+    fits = [AutoCalibration().fit(each) for each in (wide, narrow)]
+    after = [fit.transform(each).probs for fit, each in zip(fits, (wide, narrow), strict=True)]
+    assert float((after[0] - after[1]).abs().max()) < 1e-3
+    assert fits[1].num_features == 2
+    # A value that the fit did not see is none: the map that all share.
+    none = narrow.features.clone()
+    none[:, 1] = 5
+    zero = wide.features.clone()
+    zero[:, 1:] = 0
+    others = [
+        fits[0].transform(Predictions(logits, target, features=zero)).probs,
+        fits[1].transform(Predictions(logits, target, features=none)).probs,
+    ]
+    assert float((others[0] - others[1]).abs().max()) < 1e-3
+    again = Calibrator.from_plain(json.loads(json.dumps(fits[1].plain())))
+    assert torch.equal(again.transform(narrow).probs, after[1])
+    layer = fits[1].module()
+    assert float((layer(narrow.logits, none).softmax(1) - others[1]).abs().max()) < 1e-6

@@ -1,4 +1,4 @@
-"""Covariates of a table: numbers as they are, a column for each value of the others, and what cannot be one."""
+"""Covariates of a table: numbers as they are, the number of the value of the others, and what cannot be one."""
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,11 @@ def read(table, **names):
     return reader, list(reader.samples())
 
 
-def test_numbers_stay_and_values_become_columns():
+def test_numbers_stay_and_values_become_codes():
     reader, (part,) = read(TABLE, covariates="x_*,region", groups="region")
-    assert reader.covariates.names == ("x_age", "x_zip=007", "x_zip=7", "region=1", "region=2")
-    expected = [[20, 1, 0, 1, 0], [30.5, 0, 1, 0, 1], [40, 0, 1, 1, 0], [50, 0, 0, 0, 1]]
+    assert reader.covariates.names == ("x_age", "x_zip", "region")
+    assert reader.covariates.levels == (0, 2, 2)
+    expected = [[20, 0, 0], [30.5, 1, 1], [40, 1, 0], [50, 2, 1]]
     assert part.features.tolist() == expected
     assert any("1 rows have no value of 'x_zip'" in note for note in reader.notes())
 
@@ -81,8 +82,8 @@ def test_two_files_of_one_model_share_their_columns(tmp_path):
         pd.DataFrame(TABLE | {"region": regions}).to_csv(tmp_path / f"{name}.csv", index=False)
     reader = Reader(Columns(probs="p", target="y", covariates="region"))
     val, test = reader(tmp_path / "val.csv"), reader.read(tmp_path / "test.csv")
-    assert val.features.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
-    assert test.predictions.features.tolist() == [[1, 0], [0, 0], [0, 0], [1, 0]]
+    assert val.features.tolist() == [[0], [1], [0], [1]]
+    assert test.predictions.features.tolist() == [[0], [2], [2], [0]]
     assert "2 rows have no value of 'region'" in " ".join(reader.notes)
 
 
@@ -102,3 +103,29 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     assert south < other < north
     with pytest.raises(InputError, match="no 'region'"):
         cal.apply({"p": [0.5]})
+
+
+def test_a_file_of_the_first_version_reads_columns_of_zeros_and_ones():
+    old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
+    assert old.names == ("x_age", "region=1", "region=2")
+    reader = TableReader(Frame(TABLE), Columns(probs="p", target="y"), old)
+    (part,) = reader.samples()
+    assert part.features.tolist() == [[20, 1, 0], [30.5, 0, 1], [40, 1, 0], [50, 0, 1]]
+    assert Covariates.read(old.plain()) == old
+
+
+def test_predictions_carry_what_their_features_hold(tmp_path):
+    table = fedlas.read_predictions(TABLE, probs="p", target="y", covariates="x_zip,region")
+    predictions = table.predictions
+    assert predictions.covariates.names == ("region", "x_zip")
+    assert predictions.covariates.levels == (0, 2)
+    saved = fedlas.Predictions.load(predictions.save(tmp_path / "p.npz"))
+    assert saved.covariates == predictions.covariates
+    assert predictions.rows(np.array([0, 2])).covariates == predictions.covariates
+    with pytest.raises(InputError, match="name each column of the features"):
+        fedlas.Predictions([[0.0, 1.0]], [0], features=[[1.0]], covariates=saved.covariates)
+    columns = {"confidence": "p", "correct": "ok", "covariates": "x_zip"}
+    top = fedlas.read_predictions(TABLE | {"ok": [1, 0, 1, 1]}, **columns).predictions
+    read = fedlas.TopLabel.load(top.save(tmp_path / "t.npz"))
+    assert read.covariates == top.covariates
+    assert read.features.tolist() == [[0], [1], [1], [2]]

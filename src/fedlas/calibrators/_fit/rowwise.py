@@ -152,7 +152,8 @@ def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=least_log(both.dtype).exp()).log()
-        shared = {"features": val.features, "weights": val.weights, "clusters": val.clusters}
+        names = ("features", "weights", "clusters", "covariates")
+        shared: dict[str, Any] = {name: getattr(val, name) for name in names}
         return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):
         return check_predictions(val)

@@ -2,147 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.minimize import minimize_all
-from fedlas.calibrators._fit.state import Numbers, must, zeros
-
-_CHUNK = 2**21
-"""Scores of a chunk of rows: 16 MiB."""
-_NEAR = 1e-2
-"""Nats by which the penalized likelihood of all samples may miss its maximum."""
-_FLOOR = 1e-3
-"""Least spread ``p (1 - p)`` of a class in the metric of the search."""
-
-
-Regressions = tuple[Tensor, Tensor, Tensor]
-"""Factors ``a (B,)``, weights ``U (B, R, C)`` and offsets ``c (B, C)`` of ``softmax(e^a o + x U + c)``."""
-
-
-def residual_log_probs(fits: Regressions, inputs: Tensor, offsets: Tensor) -> Tensor:
-    """Return log-probabilities ``(n, B, C)`` of inputs ``x (n, R)`` and offsets ``o (n, B, C)``."""
-    factor, weight, bias = fits
-    product = inputs @ weight.transpose(0, 1).flatten(1)
-    scores = product.unflatten(1, bias.shape) + bias
-    return (scores + factor.exp().unsqueeze(1) * offsets).log_softmax(dim=2)
-
-
-@dataclass(frozen=True, eq=False)
-class ResidualProblem:
-    """The penalized likelihood of regressions that share their inputs: a problem for each ridge, offset and part.
-
-    Each minimizes ``sum_i w_i -log p_i[y_i] + 1/2 sum_rk ridge_r U_rk^2 + bias_ridge/2 |c|^2 + a^2/2``, from 0.
-
-    Attributes:
-        inputs: ``x (N, R)``: centered and uncorrelated columns, float64.
-        spread: Variance of each column ``(R,)``.
-        log_probs: ``(N, C)``.
-        factors: ``(F, K, N)``; offset k of part f is ``o = factors[f, k] log_probs``.
-        target: ``(N,)``.
-        weights: ``w (F, N)``: of the samples of each part.
-        ridges: ``(L, R)``.
-        bias_ridge: Above 0.
-    """
-
-    inputs: Tensor
-    spread: Tensor
-    log_probs: Tensor
-    factors: Tensor
-    target: Tensor
-    weights: Tensor
-    ridges: Tensor
-    bias_ridge: float
-
-    def solve(self) -> Regressions:
-        """Return the regressions at their minima; problem ``(f K + k) L + l`` is part f, offset k and ridge l."""
-        which = self.problems()
-        part, offset, ridge = which
-        classes = self.log_probs.shape[1]
-        rank = self.inputs.shape[1]
-        start = zeros(len(part), 1 + classes + rank * classes)
-        curvature = self._curvature(part, offset, ridge)
-        point = minimize_all(
-            lambda left, point: self._evaluate(which[:, left], point), start, curvature, _NEAR
-        )
-        return self._split(point)
-
-    def problems(self) -> Tensor:
-        """Return numbers of part, offset and ridge of each problem ``(3, B)``."""
-        count = len(self.weights), self.factors.shape[1], len(self.ridges)
-        ranges = [torch.arange(each, device="cpu") for each in count]
-        return torch.stack([grid.flatten() for grid in torch.meshgrid(*ranges, indexing="ij")])
-
-    def chunks(self, problems: int) -> Iterator[slice]:
-        """Yield slices of the rows of which the scores of all problems fit the cache."""
-        rows = max(1, _CHUNK // max(1, problems * self.log_probs.shape[1]))
-        for first in range(0, len(self.target), rows):
-            yield slice(first, first + rows)
-
-    def _split(self, point: Tensor) -> Regressions:
-        classes = self.log_probs.shape[1]
-        weight = point[:, 1 + classes :].view(len(point), -1, classes)
-        return point[:, 0], weight, point[:, 1 : 1 + classes]
-
-    def _evaluate(self, which: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-        part, offset, ridge = which
-        fits = self._split(point)
-        factor, weight, bias = fits
-
-        # The penalties.
-        slope_u = self.ridges[ridge].unsqueeze(2) * weight
-        slope_c = self.bias_ridge * bias
-        slope_a = factor.clone()
-        value = (weight * slope_u).sum(dim=(1, 2)) + (bias * slope_c).sum(dim=1) + factor.square()
-        value /= 2
-
-        # The likelihood.
-        for rows in self.chunks(len(point)):
-            inputs = self.inputs[rows]
-            offsets = self._offsets(rows, part, offset)
-            weights = self.weights[part, rows].T
-            target = self.target[rows]
-            log_probs = residual_log_probs(fits, inputs, offsets)
-            index = target.view(-1, 1, 1).expand(-1, len(point), 1)
-            value -= (log_probs.gather(2, index).squeeze(2) * weights).sum(dim=0)
-            error = log_probs.exp_().scatter_add_(
-                2, index, -torch.ones_like(index, dtype=torch.float64)
-            )
-            error *= weights.unsqueeze(2)
-            product = inputs.T @ error.view(len(error), -1)
-            slope_u += product.unflatten(1, bias.shape).transpose(0, 1)
-            slope_c += error.sum(dim=0)
-            slope_a += factor.exp() * (error * offsets).sum(dim=(0, 2))
-        return value, torch.cat([slope_a.unsqueeze(1), slope_c, slope_u.flatten(1)], dim=1)
-
-    def _offsets(self, rows: slice, part: Tensor, offset: Tensor) -> Tensor:
-        """Return the offsets of problems ``(n, b, C)``."""
-        return self.log_probs[rows].unsqueeze(1) * self.factors[part, offset, rows].T.unsqueeze(2)
-
-    def _curvature(self, part: Tensor, offset: Tensor, ridge: Tensor) -> Tensor:
-        """Return a rough diagonal of the Hessian at 0, as if inputs and probabilities were independent."""
-        # The parts hardly differ in this: the first one, of all samples, stands for them.
-        first = torch.arange(self.factors.shape[1], device="cpu")
-        spread_c = zeros(len(first), self.log_probs.shape[1])
-        spread_a = zeros(len(first))
-        for rows in self.chunks(len(first)):
-            offsets = self._offsets(rows, 0 * first, first)
-            weights = self.weights[0, rows]
-            probs = offsets.softmax(dim=2)
-            spread_c += torch.tensordot(weights, probs * (1 - probs), dims=1)
-            mean = (probs * offsets).sum(dim=2, keepdim=True)
-            spread_a += weights @ (probs * (offsets - mean).square()).sum(dim=2)
-        total = self.weights.sum(dim=1)
-        share = (total / total[0])[part].unsqueeze(1)
-        spread_c = spread_c.clamp(min=_FLOOR * float(total[0]))[offset] * share
-        weight = spread_c.unsqueeze(1) * self.spread.unsqueeze(1) + self.ridges[ridge].unsqueeze(2)
-        factor = spread_a[offset].unsqueeze(1) * share + 1
-        return torch.cat([factor, spread_c + self.bias_ridge, weight.flatten(1)], dim=1)
-
+from fedlas.calibrators._fit.residuals import Inputs, residual_log_probs
+from fedlas.calibrators._fit.state import Numbers, must
 
 _CLIP = 8.0
 """Standardized features are clipped here."""
@@ -151,8 +18,8 @@ _TOP = 5
 _LEAST_LOG = -20.0
 NORM = 30.0
 """Mean squared norm of the features in every basis, so that one path of ridges suits all."""
-_ONE_GROUP = NORM**-0.5
-"""An indicator of a group is 1 times this number's inverse in its direction."""
+FLAG = NORM**0.5
+"""What stands in place of the one of an indicator of a group."""
 
 
 class LinearBasis(Numbers):
@@ -181,6 +48,37 @@ class LinearBasis(Numbers):
         """Return directions ``(n, R)`` of features ``(n, D)``."""
         standard = ((features - self.mean) / self.scale).clamp(-_CLIP, _CLIP)
         return standard @ self.rotation - self.center
+
+
+class Codes(Numbers):
+    """Columns of features that hold the number of a category's value; any other number is none of them.
+
+    Attributes:
+        levels: How many values each column has ``(D,)`` int64; 0: it holds numbers.
+        coefficients: What each value adds to the logarithm of the adaptive temperature's factor ``(S,)``.
+    """
+
+    shapes: ClassVar = {"levels": "D", "coefficients": "S"}
+
+    def check(self, classes: int) -> None:
+        """Refuse levels that do not fit the coefficients too."""
+        super().check(classes)
+        fits = bool((self.levels >= 0).all()) and int(self.levels.sum()) == len(self.coefficients)
+        must(self.levels.dtype == torch.int64 and fits, "each value of a category has a number")
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the place of each value among those of all categories ``(n, G)``; the last place is none."""
+        columns = self.levels > 0
+        levels = self.levels[columns]
+        values = features[:, columns]
+        is_known = (values >= 0) & (values < levels)
+        starts = levels.cumsum(0) - levels
+        places = values.clamp(min=0).long() + starts
+        return torch.where(is_known, places, len(self.coefficients))
+
+    def factor(self, places: Tensor) -> Tensor:
+        """Return the sum of the coefficients of each row ``(n,)``."""
+        return pad(self.coefficients, (0, 1))[places].sum(dim=1)
 
 
 class KernelBasis(Numbers):
@@ -236,10 +134,20 @@ class Offsets(Numbers):
         signs = sample_signs(log_probs, directions, groups)
         return ((signs - self.mean) / self.deviation).clamp(-4.0, 4.0)
 
-    def forward(self, rows: Tensor, directions: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities at the one temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``."""
+    def forward(
+        self, rows: Tensor, directions: Tensor, groups: Tensor, more: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities at the one temperature ``(n, C)``, and the factors 1 and ``e^(b s)`` ``(n, 2)``.
+
+        Args:
+            rows: Logits ``(n, C)``.
+            directions: Of the features ``(n, R)``.
+            groups: Indicators of groups ``(n, G)``.
+            more: What categories add to ``b s`` ``(n,)``.
+        """
         log_probs = self.scaled(rows)
-        factor = (self.standard(log_probs, directions, groups) * self.coefficients).sum(dim=1).exp()
+        signs = self.standard(log_probs, directions, groups)
+        factor = ((signs * self.coefficients).sum(dim=1) + more).exp()
         return log_probs, torch.stack([torch.ones_like(factor), factor], dim=1)
 
 
@@ -249,7 +157,7 @@ def sample_signs(log_probs: Tensor, directions: Tensor, groups: Tensor) -> Tenso
     top = log_p.topk(min(_TOP, log_p.shape[1]), dim=1).values
     entropy = -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
     norm = (directions.square().sum(dim=1, keepdim=True) + 1e-12).log() / 2
-    return torch.cat([top, entropy, norm, groups * _ONE_GROUP], dim=1)
+    return torch.cat([top, entropy, norm, groups / FLAG], dim=1)
 
 
 class Gate(Numbers):
@@ -312,7 +220,7 @@ class ResidualStack(Numbers):
 
     shapes: ClassVar = {"factor": "K", "weight": "KRC", "bias": "KC", "offset": "K"}
 
-    def forward(self, inputs: Tensor, log_probs: Tensor, factors: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs, log_probs: Tensor, factors: Tensor) -> Tensor:
         """Return log-probabilities ``(n, K, C)`` of inputs ``(n, R)``, log-probabilities ``(n, C)`` and factors."""
         offsets = log_probs.unsqueeze(1) * factors.index_select(1, self.offset).unsqueeze(2)
         return residual_log_probs((self.factor, self.weight, self.bias), inputs, offsets)
@@ -333,6 +241,7 @@ class SideInformation(nn.Module):
         linear_stack: The regressions on the directions, or None.
         kernel_stack: The regressions on the kernel features, or None.
         ranges: See :class:`Ranges`; None in files from before it was there.
+        codes: See :class:`Codes`; None where no column holds categories.
     """
 
     has_steps = True
@@ -344,6 +253,7 @@ class SideInformation(nn.Module):
         "linear_stack": ResidualStack,
         "kernel_stack": ResidualStack,
         "ranges": Ranges,
+        "codes": Codes,
     }
 
     def __init__(
@@ -355,6 +265,7 @@ class SideInformation(nn.Module):
         linear_stack: ResidualStack | None = None,
         kernel_stack: ResidualStack | None = None,
         ranges: Ranges | None = None,
+        codes: Codes | None = None,
     ) -> None:
         super().__init__()
         self.linear = linear
@@ -364,6 +275,7 @@ class SideInformation(nn.Module):
         self.linear_stack = linear_stack
         self.kernel_stack = kernel_stack
         self.ranges = ranges
+        self.codes = codes
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -378,12 +290,18 @@ class SideInformation(nn.Module):
         """Return log-probabilities ``(n, K, C)`` of logits and features ``(n, D)``, and the gate ``(n, 1)``."""
         directions = self.linear(features)
         numbers = directions[:, : self.linear.split]
-        log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :])
+        inputs = Inputs(directions)
+        more: Tensor | float = 0.0
+        if self.codes is not None:
+            places = self.codes(features)
+            more = self.codes.factor(places)
+            inputs = Inputs(directions, places, len(self.codes.coefficients), FLAG)
+        log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :], more)
         parts = []
         if self.linear_stack is not None:
-            parts.append(self.linear_stack(directions, log_probs, factors))
+            parts.append(self.linear_stack(inputs, log_probs, factors))
         if self.kernel_stack is not None and self.kernel is not None:
-            parts.append(self.kernel_stack(self.kernel(numbers), log_probs, factors))
+            parts.append(self.kernel_stack(Inputs(self.kernel(numbers)), log_probs, factors))
         return torch.cat(parts, dim=1), self._trust(features, directions)
 
     def _trust(self, features: Tensor, directions: Tensor) -> Tensor:
@@ -419,4 +337,5 @@ class SideInformation(nn.Module):
             self.linear_stack.only(linear) if self.linear_stack is not None and linear else None,
             self.kernel_stack.only(kernel) if self.kernel_stack is not None and kernel else None,
             self.ranges,
+            self.codes,
         )
