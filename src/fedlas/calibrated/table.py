@@ -18,6 +18,7 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
+from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, cross_fit
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.model import calibrator_of, of_classes
@@ -26,6 +27,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.probabilities import are_probabilities
@@ -114,6 +116,12 @@ class TableCalibration:
         samples = Samples.joined(reader.samples(), reader.label)
         _check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns, covariates)
+        val = about_event(val, columns.event, reader.classes)
+        note = ""
+        if isinstance(val, Predictions) and val.num_classes == 2:
+            note = event_note(val)
+            if columns.event is None:
+                check_direction(val, few(reader.scores))
         with one_thread(val.num_samples * max(1, len(reader.scores))):
             calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
             cross_fitted = cross_fit(of_classes(calibrator_of(method)), val)
@@ -135,7 +143,7 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            (*reader.notes(), *doubts),
+            (*reader.notes(), *([note] if note else []), *doubts),
             reader.units.as_fit(),
         )
 

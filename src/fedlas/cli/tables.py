@@ -25,6 +25,7 @@ from fedlas.cli.arguments import (
     add_path,
     add_samples,
     columns_of,
+    flag,
     option,
 )
 from fedlas.deploy.card import has_format
@@ -51,6 +52,7 @@ def add_calibrate(add: AddSubcommand) -> None:
         default="auto",
     )
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
+    flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -65,7 +67,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     say(f"{calibration.rows:,} rows{classes}.", wrap=True)
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
-    say(f"{args.method}: {calibration.carries}", wrap=True)
+    if args.details:
+        say(f"{args.method}: {calibration.carries}", wrap=True)
     say(f"calibration: {out}", f"next: {apply_line(out, args.files[0])}")
     return 0
 

@@ -129,6 +129,23 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
     )
 
 
+def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in which the names of two columns end, in their order; the names themselves if they do not.
+
+    Example:
+        >>> classes_of_pair(("p_no", "p_yes"), ["yes", "no"]), classes_of_pair(("a", "b"), ["0", "1"])
+        (('no', 'yes'), ('a', 'b'))
+    """
+    words = [*dict.fromkeys(labels)]
+    alone = _opposite(words[0]) if len(words) == 1 else ""
+    words += [alone] if alone else []
+    if len(words) != 2 or set(words) & set(columns):
+        return tuple(columns)
+    ends = [[word for word in words if _ends_in(column, word)] for column in columns]
+    is_settled_by_names = all(len(end) == 1 for end in ends) and ends[0] != ends[1]
+    return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
+
+
 _READ = {"0", "1", "0.0", "1.0", "yes", "no", "y", "n", "true", "false", "t", "f"}
 """Labels that are read as outcomes without names of classes."""
 

@@ -17,7 +17,7 @@ from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
 from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import classes_of_column
+from fedlas.predictions.event import classes_of_column, classes_of_pair
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import (
@@ -384,14 +384,15 @@ class TableReader:
                 "Name all.",
                 argument="classes",
             )
-        if self._binary and not names and self.columns.target is not None:
-            labels = chunk.texts(self.columns.target, missing="")
+        if num_classes == 2 and not names and not lists and self.columns.target is not None:
             event = self.columns.event
-            names = classes_of_column(
-                self._names.scores[0],
-                [label for label in labels if label],
-                None if event is None else str(event),
-            )
+            texts = chunk.texts(self.columns.target, missing="")
+            labels = [label for label in texts if label]
+            if self._binary:
+                said = None if event is None else str(event)
+                names = classes_of_column(self._names.scores[0], labels, said)
+            else:
+                parts = classes_of_pair(parts, labels)
         self.classes = names or parts
         self._num_classes = num_classes
         numbers = self._names.numbers if self.classes == parts else ()
