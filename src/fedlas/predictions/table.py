@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
 from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair
@@ -386,7 +386,7 @@ class TableReader:
             )
         if num_classes == 2 and not names and not lists and self.columns.target is not None:
             event = self.columns.event
-            texts = chunk.texts(self.columns.target, missing="")
+            texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
             labels = [label for label in texts if label]
             if self._binary:
                 said = None if event is None else str(event)
