@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
+from fedlas.binary import logistic_recalibration
 from fedlas.lab.data import Batches, Images
 from fedlas.metrics import calibration_by_group, expected_calibration_error
 from fedlas.stats import bootstrap_interval
@@ -84,9 +85,27 @@ def one_batch() -> None:
     assert best < 0.004
 
 
+def recalibration_of_a_million() -> None:
+    """0.6 s of processor time when written; 89 s where a likelihood that rises no more was taken for one that does."""
+    generator = torch.Generator().manual_seed(0)
+    log_odds = 2 * torch.randn(1_000_000, generator=generator)
+    for kind, share in (
+        ("a model", log_odds.sigmoid()),
+        ("chance", torch.full_like(log_odds, 0.5)),
+    ):
+        happened = torch.bernoulli(share, generator=generator).long()
+        sample = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), happened)
+        start = time.process_time()
+        logistic_recalibration(sample)
+        taken = time.process_time() - start
+        print(f"logistic recalibration of a million labels of {kind}: {taken:.2f} s")
+        assert taken < 3
+
+
 if __name__ == "__main__":
     # two threads on busy cores wait for each other, whatever the code does
     torch.set_num_threads(1)
     bootstrap_against_a_loop()
     many_groups_against_few()
     one_batch()
+    recalibration_of_a_million()

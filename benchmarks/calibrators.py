@@ -650,6 +650,11 @@ def docstrings(args: argparse.Namespace) -> None:
         print(counts, "  ".join(cells), flush=True)
 
 
+def late(*_: object) -> None:
+    """End what takes too long."""
+    raise TimeoutError
+
+
 def main() -> None:
     """Run what the first argument names."""
     parser = argparse.ArgumentParser(
@@ -682,9 +687,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-
-    def late(*_: object) -> None:
-        raise TimeoutError
 
     signal.signal(signal.SIGPROF, late)
     {"ranks": print_ranks, "small": print_small, "simulated": simulated, "docstrings": docstrings}[

@@ -53,7 +53,7 @@ NAVIGATION = {
         "troubleshooting",
         "Develop </CONTRIBUTING>",
     ),
-    "docs/any-model": ("calibrators", "tables", "language-models", "production"),
+    "docs/any-model": ("calibrators", "tables", "every-night", "language-models", "production"),
     "docs/reliability-diagram": ("predictions", "binary", "metrics", "uncertainty"),
     "docs/which-loss": (
         "losses",

@@ -1,7 +1,7 @@
 """Tests and figures of fine-tuning.
 
 ``python answers.py RUNS PROBLEM...`` writes ``runs.csv`` and ``epochs.csv`` from folders ``RUNS/PROBLEM/METHOD-sSEED``;
-``python answers.py`` writes ``answers.txt`` and draws ``figure.svg`` and ``indicator.svg`` from the two files.
+``python answers.py`` writes ``answers.txt`` and draws ``figure.svg``, ``epochs.svg`` and ``indicator.svg`` from both.
 """
 
 import csv
@@ -33,6 +33,7 @@ PAIRS = (
     "ls:ce",
 )
 METHODS = ("ce", "ls", "ls-quarter", "mbls", "fedlas", "fedlas+")
+TICKS = (1, 5, 10, 15, 20)
 STAGES = {"raw": "test", "temperature": "test_calibrated"}
 
 
@@ -60,6 +61,17 @@ def row_of(problem: str, folder: Path) -> dict[str, Any]:
     )
     row["val gap"] = float(val.confidence.mean() - val.correct.double().mean())
     row["val nll"] = metrics["val"]["nll"]
+    gates = [
+        json.loads(line).get("gate") or {}
+        for line in (folder / "log.jsonl").read_text().splitlines()
+    ]
+    kept = gates[metrics["best_epoch"] - 1]
+    row |= {
+        "strength": kept.get("alpha"),
+        "up at the start": gates[0].get("plus"),
+        "up": kept.get("plus"),
+    }
+    row["flips"] = sum(gate.get("train_flips") or 0 for gate in gates) if kept else None
     norms = torch.as_tensor(test.features).float().abs().sum(1).numpy()
     confidence, correct = test.confidence.numpy(), test.correct.numpy().astype(float)
     row["norm, correct"] = spearmanr(norms, correct).statistic
@@ -253,6 +265,29 @@ def figure(runs: Runs) -> str:
     )
 
 
+def figure_by_epoch() -> str:
+    """ECE on validation images by epoch, a line a method, as SVG."""
+    rows, drawn = read("epochs.csv"), axes(height=3.0)
+    dress(drawn, LIGHT)
+    epochs = sorted({row["epoch"] for row in rows})
+    for number, method in enumerate(("ce", "ls", "mbls", "fedlas", "fedlas+")):
+        of_method = [row for row in rows if row["method"] == method]
+        means = [
+            100 * fmean(row["val ece"] for row in of_method if row["epoch"] == epoch)
+            for epoch in epochs
+        ]
+        drawn.plot(epochs, means, color=LIGHT.lines[number], label=method)
+    drawn.set_ylim(bottom=0)
+    drawn.set_xticks(TICKS)
+    name_axis(drawn.xaxis, "epoch", LIGHT)
+    name_axis(drawn.yaxis, "ECE %, validation", LIGHT)
+    legend_outside(drawn, LIGHT, most=3)
+    return themed_svg(
+        drawn,
+        "ECE of five methods by epoch: from the eighth on smoothing lowers it, the more the longer",
+    )
+
+
 def figure_of_indicator() -> str:
     """Rank correlations of the feature norm with correctness and confidence by epoch, as SVG."""
     rows = [row for row in read("epochs.csv") if row["method"] == "fedlas"]
@@ -272,6 +307,7 @@ def figure_of_indicator() -> str:
         label="max probability, correct (test, kept epoch)",
     )
     drawn.set_ylim(bottom=min(0, drawn.get_ylim()[0]))
+    drawn.set_xticks(TICKS)
     name_axis(drawn.xaxis, "epoch", LIGHT)
     name_axis(drawn.yaxis, "rank correlation", LIGHT)
     legend_outside(drawn, LIGHT, most=1)
@@ -299,4 +335,5 @@ if __name__ == "__main__":
     lines += ["\nover-fitting", *over_fitting(every), *by_epoch(), "\nrule", *rule(every)]
     (HERE / "answers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (HERE / "figure.svg").write_text(figure(every), encoding="utf-8")
+    (HERE / "epochs.svg").write_text(figure_by_epoch(), encoding="utf-8")
     (HERE / "indicator.svg").write_text(figure_of_indicator(), encoding="utf-8")

@@ -13,7 +13,9 @@ import fedlas
 from fedlas import CalibratedModel
 from fedlas._core.arrays import load_tensors
 from fedlas.calibrated.file import is_calibrated
+from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.cli import main
 from fedlas.deploy import Card, Monitor
 from fedlas.deploy.monitor.state import read_state
 from fedlas.errors import InputError
@@ -40,6 +42,52 @@ def test_a_pipe_or_an_endless_device_is_no_file(name, make, tmp_path):
     with pytest.raises((InputError, OSError), match=r"a device or a pipe|must exist"):
         READERS[name](tmp_path / name)
     assert not is_calibrated(tmp_path / name)
+
+
+def test_a_file_of_a_few_bytes_cannot_name_a_hundred_million_classes(tmp_path):
+    """Reading applies a map to two rows: 800 bytes took 3.3 GB."""
+    frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
+    table = fedlas.calibrate(frame, probs="p", target="y", method="temperature").plain()
+    table["calibrator"]["num_classes"] = 10**8
+    table["scores"] = ["p"]
+    many = {**table["calibrator"], "num_features": 10**8, "calibrator": "auto", "options": {}}
+    many["num_classes"] = 3
+    for name, content, read in (
+        ("cal.json", table, TableCalibration.load),
+        ("calibrator.json", table["calibrator"], Calibrator.load),
+        ("auto.json", many, Calibrator.load),
+    ):
+        (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"1,000,000|too many features"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("../up.npy", np.zeros(3)),
+        ("/up.npy", np.zeros(3)),
+        ("objects.npy", np.array([{}], dtype=object)),
+        *((f"{number}.npy", np.zeros(2**22)) for number in (3,)),
+    ],
+)
+def test_what_nobody_reads_in_an_archive_is_not_copied_unseen(tmp_path, name, content):
+    """2.9 MB became 3.0 GB on disk; pickles and names that lead elsewhere were handed on."""
+    frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
+    cal = fedlas.calibrate(frame, probs="p", target="y", method="temperature").save(
+        tmp_path / "cal.json"
+    )
+    np.savez(tmp_path / "live.npz", p=np.full(5, 0.5))
+    with zipfile.ZipFile(tmp_path / "live.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+        for copy in range(3):  # each is small enough alone
+            with archive.open(f"{copy}{name}" if name[0].isdigit() else name, "w") as member:
+                np.lib.format.write_array(member, content, allow_pickle=True)
+            if not name[0].isdigit():
+                break
+    assert (
+        main(["apply", str(cal), str(tmp_path / "live.npz"), "--out", str(tmp_path / "o.npz")]) == 2
+    )
+    assert not (tmp_path / "o.npz").exists()
 
 
 def write_pack(bench, files):

@@ -114,6 +114,25 @@ class Arrays:
             )
         return ArrayFile(file, shape, dtype, by_column)
 
+    def check_all(self) -> None:
+        """Check every member, before the archive is copied.
+
+        Raises:
+            ValueError: As :meth:`open`; or if a name leads out of a folder, or all arrays together are compressed a
+                hundredfold.
+        """
+        members = self._archive.infolist()
+        packed = sum(info.compress_size for info in members)
+        whole = sum(info.file_size for info in members)
+        if whole > max(_FREE, _MOST_RATIO * packed):
+            raise ValueError(
+                f"its arrays are compressed more than {_MOST_RATIO} times, {whole:,} bytes in {packed:,}"
+            )
+        for name in self.names:
+            if ".." in name.split("/") or name.startswith("/") or "\\" in name or ":" in name:
+                raise ValueError(f"the name {name!r} leads out of a folder")
+            self.open(name)
+
     def _info(self, name: str) -> zipfile.ZipInfo:
         members = self._archive.NameToInfo
         return members[f"{name}.npy" if f"{name}.npy" in members else name]

@@ -8,14 +8,16 @@ does not end the work.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from io import StringIO
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
+from fedlas._core.errors import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.text import printable
 
@@ -42,14 +44,17 @@ class Stream:
     Args:
         stream: Standard output or error; None if that is closed.
         keep_going: Drop what cannot be written, since the work has other results; else raise :class:`LostOutputError`.
+        of_workflow: A runner of GitHub Actions reads it: what it would take for its commands is escaped.
 
     Attributes:
         error: The first error of the system; None if there was none.
     """
 
-    def __init__(self, stream: Any, *, keep_going: bool = True) -> None:
+    def __init__(self, stream: Any, *, keep_going: bool = True, of_workflow: bool = False) -> None:
         self._stream = stream
         self._keep_going = keep_going
+        self._of_workflow = of_workflow
+        self._begins_line = True
         # closed, or of a notebook, which takes any character
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")
@@ -61,8 +66,28 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write ``text``."""
-        self._try("write", text)
+        self._try("write", self._without_commands(text) if self._of_workflow else text)
         return len(text)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing that is written goes anywhere."""
+        return self._stream is None
+
+    def command(self, line: str) -> None:
+        """Write a line that a runner is meant to take for a command."""
+        self._try("write", f"{line}\n")
+
+    def _without_commands(self, text: str) -> str:
+        """Escape ``::`` at the start of a line, and ``##[`` anywhere, as JSON does: the runner reads neither then."""
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            begins = number > 0 or self._begins_line
+            if begins and line.lstrip().startswith("::"):
+                line = line.replace("::", r"\u003a:", 1)
+            lines[number] = line.replace("##[", r"#\u0023[")
+        self._begins_line = lines[-1] == ""
+        return "\n".join(lines)
 
     def flush(self) -> None:
         """Write the buffered text."""
@@ -74,9 +99,7 @@ class Stream:
                 getattr(self._stream, method)(*arguments)
         except OSError as error:
             self.error = self.error or error
-            # Python writes the rest of the buffer when it ends, and would fail again: send it nowhere.
-            with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+            drop_output(self._stream)
             if not self._keep_going:
                 raise LostOutputError from error
 
@@ -85,24 +108,62 @@ class Stream:
 
 
 @contextmanager
-def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
+def standard_streams(*, keep_going: bool, of_workflow: bool = False) -> Iterator[Stream]:
     """Replace standard output and error by a :class:`Stream` each, and give that of the output.
 
     Args:
         keep_going: As for :class:`Stream`, for the output; text that standard error cannot take is always dropped.
+        of_workflow: As for :class:`Stream`, for both.
     """
     # A file that is opened while one of the numbers 0 to 2 is free would get that number, and the printed text.
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(number)
     before = sys.stdout, sys.stderr
-    output = Stream(sys.stdout, keep_going=keep_going)
-    streams: Any = output, Stream(sys.stderr)
+    output = Stream(sys.stdout, keep_going=keep_going, of_workflow=of_workflow)
+    streams: Any = output, Stream(sys.stderr, of_workflow=of_workflow)
     sys.stdout, sys.stderr = streams
     try:
         yield output
     finally:
         sys.stdout, sys.stderr = before
+
+
+def standard_input() -> IO[bytes]:
+    """Return the bytes of standard input.
+
+    Raises:
+        InputError: If it is closed.
+    """
+    if sys.stdin is None:
+        raise InputError(
+            "standard input must be open", "a closed one", "Name a file in place of -."
+        )
+    return sys.stdin.buffer
+
+
+def copy_to_output(file: IO[bytes]) -> None:
+    """Write a file to standard output.
+
+    Raises:
+        InputError: If it is closed.
+        LostOutputError: If its reader has ended, such as ``head``.
+    """
+    stream: Any = sys.stdout
+    if stream is None or (isinstance(stream, Stream) and stream.is_closed):
+        raise InputError("standard output must be open", "a closed one", "Name a file by --out.")
+    try:
+        shutil.copyfileobj(file, stream.buffer, 1 << 20)
+        stream.buffer.flush()
+    except BrokenPipeError as error:
+        drop_output(stream)
+        raise LostOutputError from error
+
+
+def drop_output(stream: Any) -> None:
+    """Send what a stream still holds nowhere: Python writes it when it ends, and would fail again."""
+    with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @cache
@@ -139,6 +200,13 @@ def say(
     screen = console(stderr=stderr) if on is None else on
     for line in lines:
         screen.print(_text(line), style=style, soft_wrap=not wrap)
+
+
+def say_commands(*lines: str, stderr: bool = False) -> None:
+    """Print lines that a runner of GitHub Actions takes for commands; their values are escaped already."""
+    stream: Any = sys.stderr if stderr else sys.stdout
+    for line in lines:
+        (stream if isinstance(stream, Stream) else Stream(stream)).command(line)
 
 
 def show(renderable: Any, *, on: Any = None) -> None:

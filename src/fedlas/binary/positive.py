@@ -120,7 +120,8 @@ def positive_class(
     odds = []
     for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
         rest = torch.cat([rows[:, :number], rows[:, number + 1 :]], dim=1).double()
-        odds.append(rows[:, number].double() - rest.logsumexp(dim=1))
+        others = rest[:, 0] if classes == 2 else rest.logsumexp(dim=1)
+        odds.append(rows[:, number].double() - others)
     log_odds = torch.cat(odds)
     outcome = (predictions.target.cpu() == number).double().numpy()
     shares = averaging_one(predictions)

@@ -15,6 +15,8 @@ from fedlas.stats.intervals import Interval, check_level, normal_interval, z_sco
 from fedlas.stats.proportion import poisson_binomial_p, two_sided
 
 _STEPS = 100
+_ROUNDING = 1e-14
+"""Relative error of a log-likelihood, a sum of many terms."""
 _POINTS = 201
 _KNOTS = {3: (0.1, 0.5, 0.9), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.5, 0.725, 0.95)}
 """Quantiles at which the knots lie, by their number."""
@@ -166,19 +168,20 @@ def fit_logistic(data: Positive, columns: Floats) -> tuple[Floats, Floats, float
         information = (columns * spread[:, None]).T @ columns
         gradient = columns.T @ (data.counts * (data.outcome - probability))
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
-        decrement = float(gradient @ step)
-        if decrement <= 1e-18 * data.num_samples:
-            break
-        # Newton's full step may pass the maximum far from it: it is halved until the likelihood rises.
+        # The likelihood rises by half of gradient times step. Where that is less than rounding of its sum, a comparison
+        # says nothing: the step is taken whole, and its square is what is left of the distance.
+        rounding = _ROUNDING * abs(value)
+        is_last = float(gradient @ step) <= rounding
+        # Newton's full step may pass the maximum far from it: it is halved until the likelihood does not fall.
         size = 1.0
         while (
             new := _log_likelihood(data, columns @ (point + size * step))
-        ) < value and size > 1e-12:
+        ) < value - rounding and not is_last:
             size /= 2.0
-        if new <= value and size <= 1e-12:
-            break
         point = point + size * step
         value = new
+        if is_last:
+            break
     covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
     if not data.is_plain:
         gaps = data.outcome - _sigmoid(columns @ point)
@@ -285,15 +288,19 @@ def _in_the_large(data: Positive) -> tuple[float, float]:
     target = math.log(prevalence) - math.log1p(-prevalence)
     low = target - float(data.log_odds.max())
     high = target - float(data.log_odds.min())
-    # The mean probability rises with the shift: bisection ends at the last bit, whatever the size of the logits.
+    # The mean probability rises with the shift. Newton's step is taken where it stays between shifts that are too low
+    # and too high, and their middle elsewhere, as for logits of any size.
+    shift = 0.5 * (low + high)
     for _ in range(_STEPS):
-        shift = 0.5 * (low + high)
-        if data.mean(_sigmoid(data.log_odds + shift)) < prevalence:
-            low = shift
-        else:
-            high = shift
-    probability = _sigmoid(data.log_odds + shift)
-    information = data.mean(probability * (1.0 - probability))
+        probability = _sigmoid(data.log_odds + shift)
+        information = data.mean(probability * (1.0 - probability))
+        gap = prevalence - data.mean(probability)
+        low, high = (shift, high) if gap > 0 else (low, shift)
+        step = gap / information if information > 0 else math.inf
+        new = shift + step if low < shift + step < high else 0.5 * (low + high)
+        if new == shift or abs(gap) <= _ROUNDING * prevalence:
+            break
+        shift = new
     if information == 0.0:
         return shift, math.inf
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate

@@ -261,6 +261,8 @@ class ArchiveWriter:
         """
         with zipfile.ZipFile(file, "w") as archive:
             if len(self.rows) == 1:
+                with open_archive(self.table.current.path) as arrays:
+                    arrays.check_all()
                 with zipfile.ZipFile(self.table.current.path) as source:
                     for name in source.namelist():
                         with source.open(name) as array, _member(archive, name) as copy:

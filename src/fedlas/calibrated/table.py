@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, describe, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, cross_fit
 from fedlas.calibrated.edge import EdgeCount
+from fedlas.calibrated.frames import with_columns
+from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
+from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
-from fedlas.predictions.cells import few
+from fedlas.predictions import Columns, TableReader, TopLabel
+from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.predictions import AnyPredictions
-from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.read import with_scores
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
@@ -99,6 +99,7 @@ class TableCalibration:
         if isinstance(source, SampleLog):
             columns = replace(columns, format="lm-eval")
         columns = replace(columns, covariates=_covariates(columns))
+        source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
@@ -114,7 +115,7 @@ class TableCalibration:
                 ),
             )
         samples = Samples.joined(reader.samples(), reader.label)
-        _check_logits(columns, samples, reader.label)
+        check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns, covariates)
         val = about_event(val, columns.event, reader.classes)
         note = ""
@@ -163,34 +164,49 @@ class TableCalibration:
         """Names of the columns that are added: ``calibrated_`` and the name of the score."""
         return tuple(f"{PREFIX}{name}" for name in self.scores)
 
-    def apply(self, frame: Any) -> Any:
+    @property
+    def missing(self) -> MissingPolicy:
+        """What happens to rows without a score unless it is said: answers of language models may lack one."""
+        of_answers = self.columns.confidence_as != "number" or self.columns.format == "lm-eval"
+        return "empty" if of_answers else "error"
+
+    def apply(
+        self, frame: Any, *, missing: MissingPolicy | None = None, max_missing: float | None = None
+    ) -> Any:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
         Args:
-            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns.
+            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns; also a polars
+                ``LazyFrame`` or a relation of DuckDB.
+            missing: ``"error"`` refuses rows without a score, ``"empty"`` gives them NaN and warns of their number;
+                None is ``"empty"`` for answers of language models, else ``"error"``.
+            max_missing: Largest share of such rows, from 0 to 1; None for any.
 
         Returns:
-            A frame of the same kind.
+            A frame of the same kind; an Arrow table for a relation.
 
         Warns:
-            CalibrationWarning: If unusually many rows have covariates unlike those of the fit.
+            CalibrationWarning: If unusually many rows have covariates unlike those of the fit, or rows lack a score.
 
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
                 column are named.
         """
-        reader = live_reader(self, Frame(columns_of_arrow(frame)))
+        lacking = Missing(missing or self.missing, max_missing)
+        reader = live_reader(self, Frame(frame), lacking)
         edge = self.edge_count()
         parts = []
-        for samples in live_samples(reader):
-            edge.add(samples.features)
-            parts.append(calibrated_columns(self, samples, reader.label))
-        if not parts:
-            raise InputError("there must be at least one row", "none", "Check the frame.")
+        rows = 0
+        for chunk, index, samples in live_rows(reader, lacking):
+            if samples is not None:
+                edge.add(samples.features)
+            rows += len(chunk.rows)
+            parts.append(filled_columns(self, chunk, index, samples))
+        lacking.check(rows, reader.label)
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in edge.notes():
+        for note in (*lacking.notes(rows), *edge.notes()):
             warn_user(note)
-        return _with_columns(frame, dict(zip(self.added, columns, strict=True)))
+        return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -274,23 +290,26 @@ class TableCalibration:
         )
 
 
-def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
-    """Return a reader of the same columns of another table, found by their names.
+def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:
+    """Return a reader of the same columns of another table, found by their names or by paths into objects.
 
     Raises:
         InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
     """
-    names = source.names
-    label = source.label
     required = [
         *calibration.scores,
         *(calibration.covariates.columns if calibration.covariates else ()),
     ]
-    if missing := [name for name in required if name not in names]:
+    columns = calibration.columns
+    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
+    source.add_paths(required, answers)
+    names = source.names
+    label = source.label
+    if lost := [name for name in required if name not in names]:
         raise InputError(
             f"the table must have the columns of the fit, {few(required)}",
-            f"no {', '.join(map(repr, missing[:6]))} in {label}",
-            suggestion(missing[0], names),
+            f"no {', '.join(map(repr, lost[:6]))} in {label}",
+            suggestion(lost[0], names),
         )
     if there := [name for name in calibration.added if name in names]:
         raise InputError(
@@ -320,18 +339,51 @@ def live_reader(calibration: TableCalibration, source: Table) -> TableReader:
         else list(calibration.scores)
     )
     live = replace(live, **{calibration.columns.kind or "logits": named})
+    live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    return TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    reader.keeps_rows = True
+    reader.optional = frozenset(covariates.categories)
+    return reader
 
 
-def live_samples(reader: TableReader) -> Iterator[Samples]:
-    """Yield the samples of some rows at a time; errors advise what can be done to the table."""
+def live_rows(
+    reader: TableReader, missing: Missing
+) -> Iterator[tuple[TableChunk, NDArray[np.int64], Samples | None]]:
+    """Yield as :meth:`TableReader.rows`, and count rows without a score; errors advise what the table can do."""
+    files = set[str]()
     try:
-        yield from reader.samples()
+        for chunk, index, samples in reader.rows():
+            files.add(chunk.file)
+            lacking = np.delete(chunk.rows, index).tolist()
+            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in reader.label)
+            yield chunk, index, samples
     except InputError as error:
         # The rows stay, and are read as those of the fit.
         error.without(*(field.name for field in fields(Columns)))
         raise
+
+
+def filled_columns(
+    calibration: TableCalibration,
+    chunk: TableChunk,
+    index: NDArray[np.int64],
+    samples: Samples | None,
+) -> list[NDArray[Any]]:
+    """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
+    count = len(chunk.rows)
+    if samples is not None and len(index) == count:
+        return calibrated_columns(calibration, samples, chunk.file)
+    numbers = chunk.numbers.get(calibration.scores[0])
+    kind = np.dtype(np.float64) if numbers is None else numbers.dtype
+    tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
+    filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
+    if samples is not None:
+        for array, values in zip(
+            filled, calibrated_columns(calibration, samples, chunk.file), strict=True
+        ):
+            array[index] = values
+    return filled
 
 
 def calibrated_columns(
@@ -345,7 +397,7 @@ def calibrated_columns(
             f"{samples.scores.shape[1]} in {label}",
             "Pass scores of the same model.",
         )
-    _check_logits(calibration.columns, samples, label)
+    check_logits(calibration.columns, samples, label)
     values = _values(calibration, samples)
     if values.ndim == 1:
         return [values.numpy()]
@@ -368,34 +420,6 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     return after.probs if calibration.columns.kind == "probs" else after.logits
 
 
-def predictions_of(
-    samples: Samples, columns: Columns, covariates: Covariates | None = None
-) -> AnyPredictions:
-    """Return the predictions of some rows; top labels without an outcome count as wrong, which nothing reads."""
-    if columns.kind == "confidence":
-        outcome = samples.outcome
-        outcome = torch.zeros(len(samples.scores), dtype=torch.bool) if outcome is None else outcome
-        return TopLabel(
-            samples.scores,
-            outcome,
-            samples.weights,
-            samples.features,
-            samples.clusters,
-            covariates,
-        )
-    return Predictions.of_samples(samples, are_probs=columns.kind == "probs", covariates=covariates)
-
-
-def _check_logits(columns: Columns, samples: Samples, label: str) -> None:
-    """Refuse probabilities that are named as logits."""
-    if columns.kind == "logits" and are_probabilities(samples.scores):
-        raise InputError(
-            "columns of logits must hold logits",
-            f"probabilities in {label}",
-            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
-        )
-
-
 def _covariates(columns: Columns) -> tuple[str, ...] | None:
     """Return the names of the covariates, the groups among them; a pattern stays one."""
     names = columns.words("covariates")
@@ -409,31 +433,3 @@ def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} must be names")
     return tuple(texts)
-
-
-def columns_of_arrow(frame: Any) -> Any:
-    """Return the columns of an Arrow table by name; any other frame is returned unchanged."""
-    return (
-        {name: frame[name] for name in frame.column_names}
-        if hasattr(frame, "append_column")
-        else frame
-    )
-
-
-def _with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
-    """Return a frame of the same kind with more columns."""
-    plain = {name: values if values.ndim == 1 else list(values) for name, values in columns.items()}
-    if hasattr(frame, "append_column"):
-        for name, values in plain.items():
-            frame = frame.append_column(name, [values])
-        return frame
-    if isinstance(frame, Mapping):
-        return {**frame, **columns}
-    if hasattr(frame, "with_columns"):
-        series = type(frame[frame.columns[0]])
-        return frame.with_columns([series(name, values) for name, values in columns.items()])
-    if hasattr(frame, "assign"):
-        return frame.assign(**plain)
-    raise InputError(
-        "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
-    )

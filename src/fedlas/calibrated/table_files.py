@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,22 +18,25 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import no_device, write_atomically
-from fedlas.calibrated.row_writers import row_writer
+from fedlas._core.terminal import copy_to_output, standard_input
+from fedlas.calibrated.missing import Missing
 from fedlas.calibrated.table import (
     PREFIX,
     TableCalibration,
     calibrated_columns,
-    columns_of_arrow,
+    filled_columns,
     live_reader,
-    live_samples,
+    live_rows,
 )
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source, paths_of
-from fedlas.predictions.tables import source_of
-from fedlas.predictions.tables.table import Joined
+from fedlas.predictions.tables import source_of, writer_of
+from fedlas.predictions.tables.frame import is_lazy
+from fedlas.predictions.tables.json_lines import json_rows
+from fedlas.predictions.tables.table import Joined, Writer
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
@@ -53,12 +55,18 @@ class Applied:
         columns: Columns that were added.
         notes: Sentences on how the table was read.
         edge: Counts of rows with covariates unlike those of the fit, see :class:`EdgeCount`.
+        missing: ``count`` of the rows without a score, whose cells are empty, and the ``first`` of them.
     """
 
     rows: int
     columns: tuple[str, ...]
     notes: tuple[str, ...]
     edge: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what was written as plain values for JSON."""
+        return asdict(self)
 
 
 @contextmanager
@@ -86,7 +94,7 @@ def open_tables(names: Sequence[str | Path], separator: str | None = None) -> Jo
 
 def _standard_input(folder: Path) -> Path:
     """Return a file with the bytes of standard input, named by its format."""
-    stream = sys.stdin.buffer
+    stream = standard_input()
     head = stream.read(1 << 16)
     suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
     path = folder / f"standard-input{suffix}"
@@ -97,7 +105,11 @@ def _standard_input(folder: Path) -> Path:
 
 
 def apply_to_files(
-    calibration: TableCalibration, table: Joined, out: Path | None, suffix: str = ""
+    calibration: TableCalibration,
+    table: Joined,
+    out: Path | None,
+    suffix: str = "",
+    missing: Missing | None = None,
 ) -> Applied:
     """Write the rows of a table with the calibrated columns added; the file is complete, or is not there.
 
@@ -106,16 +118,18 @@ def apply_to_files(
         table: What :func:`open_tables` returns.
         out: The file; None is standard output.
         suffix: Format, as the end of a name; empty for that of ``out``, or of what is read.
+        missing: What happens to rows without a score; None is what the calibration says.
 
     Raises:
         InputError: If a column is missing, a value is no score (row and column are named), there are no rows, or the
             file cannot be written.
     """
     result: list[Applied] = []
+    missing = missing or Missing(calibration.missing)
     suffix = suffix or (out or table.tables[0].path).suffix.lower()
 
     def write(file: IO[bytes]) -> None:
-        result.append(_write(calibration, table, file, suffix))
+        result.append(_write(calibration, table, file, suffix, missing))
 
     _place(out, write)
     return result[0]
@@ -129,37 +143,56 @@ def _place(out: Path | None, write: Callable[[IO[bytes]], None]) -> None:
     with tempfile.TemporaryFile() as file:
         write(file)
         file.seek(0)
-        shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
+        copy_to_output(file)
 
 
-def _write(calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str) -> Applied:
-    reader = live_reader(calibration, table)
+def _write(
+    calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str, missing: Missing
+) -> Applied:
+    writer = writer_of(table, file, calibration.scores, PREFIX, suffix)
+    try:
+        applied = _rows_written(calibration, table, writer, missing)
+    except BaseException:
+        writer.discard()
+        raise
+    writer.close()
+    return applied
+
+
+def _rows_written(
+    calibration: TableCalibration, table: Joined, writer: Writer, missing: Missing
+) -> Applied:
+    reader = live_reader(calibration, table, missing)
     edge = calibration.edge_count()
     rows = 0
     writing: Future[None] | None = None
-    added = row_writer(table, file, suffix, calibration.added, calibration.scores)
     # One chunk is calibrated and written while the next is read.
-    with ThreadPoolExecutor(1) as pool, added as writer:
-        for samples in live_samples(reader):
+    with ThreadPoolExecutor(1) as pool:
+        for chunk, index, samples in live_rows(reader, missing):
             if writing is not None:
                 writing.result()
-            rows += len(samples.scores)
-            edge.add(samples.features)
+            rows += len(chunk.rows)
+            if samples is not None:
+                edge.add(samples.features)
             # The next chunk may be another file's before this one is written.
             source = table.current
-            part = getattr(source, "rows", None)
-            writing = pool.submit(_chunk, calibration, samples, part, source, writer)
-        if writing is None:
-            raise InputError(
-                "there must be at least one row", f"none in {table.label}", "Check the file."
+            content = getattr(source, "rows", None)
+            writing = pool.submit(
+                _chunk, calibration, (chunk, index, samples), content, source, writer
             )
-        writing.result()
-    return Applied(rows, calibration.added, (*reader.notes(), *edge.notes()), edge.plain())
+        missing.check(rows, table.label)
+        if writing is not None:
+            writing.result()
+    names = tuple(table.name_beside(name, PREFIX) for name in calibration.scores)
+    notes = (*reader.notes(), *missing.notes(rows), *edge.notes())
+    return Applied(rows, names, notes, edge.plain(), missing.plain())
 
 
 def apply_to_logs(
-    calibration: TableCalibration, paths: Sequence[Path], out: Path | None
+    calibration: TableCalibration,
+    paths: Sequence[Path],
+    out: Path | None,
+    missing: Missing | None = None,
 ) -> Applied:
     """Write logs of lm-evaluation-harness with a calibrated confidence in each sample; every field stays as it was.
 
@@ -170,6 +203,7 @@ def apply_to_logs(
         calibration: What was fitted on such a log.
         paths: The logs, one after another.
         out: The file; None is standard output.
+        missing: What happens to answers without a confidence; None leaves theirs empty.
 
     Raises:
         InputError: As :func:`apply_to_files`, or if the fit was by ranges of length, which every log has of its own.
@@ -180,21 +214,26 @@ def apply_to_logs(
             "ranges of length",
             "Fit it with --covariates length, which takes numbers of words.",
         )
-    log = SampleLog(paths, Columns(format="lm-eval", drop_missing=True))
+    missing = missing or Missing(calibration.missing)
+    log = SampleLog(paths, Columns(format="lm-eval", drop_missing=missing.policy == "empty"))
     if CONFIDENCE in log.names:
         raise InputError(
             "a log must not be calibrated yet",
             f"{CONFIDENCE!r} in {log.label}",
             "Calibrate the scores once: apply it to the log as the harness wrote it.",
         )
-    reader = live_reader(calibration, log)
+    reader = live_reader(calibration, log, Missing("empty"))
     reader.answers = Answers()  # those that state nothing stay
     parts = []
     answers: list[int] = []
-    for each in live_samples(reader):
-        parts.append(calibrated_columns(calibration, each, log.label)[0])
+    edge = calibration.edge_count()
+    for _, _, samples in live_rows(reader, Missing("empty")):
+        if samples is None:
+            continue
+        edge.add(samples.features)
+        parts.append(calibrated_columns(calibration, samples, log.label)[0])
         # The harness takes the choice of the highest score, also where calibration prefers another.
-        answers += each.scores.reshape(len(each.scores), -1).argmax(dim=1).tolist()
+        answers += samples.scores.reshape(len(samples.scores), -1).argmax(dim=1).tolist()
     fields = {
         (path, row): _fields(values, names, answer)
         for values, (path, row, names), answer in zip(
@@ -204,15 +243,22 @@ def apply_to_logs(
 
     def write(file: IO[bytes]) -> None:
         for path in paths:
-            with path.open("rb") as lines:
-                for row, line in enumerate(filter(bytes.strip, lines), 1):
-                    more = json.dumps(fields.get((path, row), {CONFIDENCE: None}))
-                    file.write(line.strip()[:-1] + b", " + more[1:].encode() + b"\n")
+            for row, sample in json_rows(path):
+                more = fields.get((path, row), {CONFIDENCE: None})
+                file.write(json.dumps({**sample, **more}).encode() + b"\n")
 
+    missing.add(log.answers.rows, log.label, several=False)
+    rows = len(fields) + missing.count
+    missing.check(rows, log.label)
     _place(out, write)
-    notes = [each.replace("and were left out", "and have null") for each in log.answers.notes()]
+    notes = (
+        *reader.notes(),
+        *log.answers.notes(dropped=False),
+        *missing.notes(rows),
+        *edge.notes(),
+    )
     added = tuple(next(iter(fields.values())))
-    return Applied(len(fields), added, (*reader.notes(), *notes))
+    return Applied(rows, added, notes, edge.plain(), missing.plain())
 
 
 def _fields(values: Any, names: Sequence[str], answer: int) -> dict[str, Any]:
@@ -224,9 +270,9 @@ def _fields(values: Any, names: Sequence[str], answer: int) -> dict[str, Any]:
 
 
 def _chunk(
-    calibration: TableCalibration, samples: Any, rows: Any, source: Any, writer: Any
+    calibration: TableCalibration, read: Any, content: Any, source: Any, writer: Any
 ) -> None:
-    writer.write(source, rows, calibrated_columns(calibration, samples, source.label))
+    writer.write(source, content, filled_columns(calibration, *read))
 
 
 def is_table(value: object) -> bool:
@@ -237,12 +283,12 @@ def is_table(value: object) -> bool:
         return True
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(each, str | Path) for each in value)
-    return hasattr(value, "columns") and not isinstance(value, nn.Module)
+    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
 def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:
     """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
-        return TableCalibration.fit(columns_of_arrow(table), columns, method)
+        return TableCalibration.fit(table, columns, method)
     with local_files([table] if isinstance(table, str | Path) else table) as paths:
         return TableCalibration.fit(*open_source(paths, columns), method)

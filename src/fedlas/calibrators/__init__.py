@@ -5,9 +5,11 @@ logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers 
 """
 
 from fedlas._core.check import CalibrationWarning
-from fedlas.calibrators.affine import BiasCorrectedTemperature, VectorScaling
+from fedlas.calibrators.affine import VectorScaling
 from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.bcts import BiasCorrectedTemperature
+from fedlas.calibrators.confusion import ConfusionCalibration
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
@@ -34,6 +36,7 @@ __all__ = [
     "CalibrationLayer",
     "CalibrationWarning",
     "Calibrator",
+    "ConfusionCalibration",
     "DirichletCalibration",
     "DriftTemperature",
     "EnsembleTemperatureScaling",

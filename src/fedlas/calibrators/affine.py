@@ -1,4 +1,4 @@
-"""Affine maps in front of the softmax: their base, vector scaling, and bias-corrected temperature scaling."""
+"""Affine maps in front of the softmax: their base, and vector scaling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import check_count
+from fedlas._core.check import check_count, check_number
 from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
@@ -22,15 +22,14 @@ from fedlas.calibrators._fit.softmax_regression import (
     DiagonalMap,
     Penalties,
     SoftmaxRegression,
-    bias_corrected_temperature,
 )
 from fedlas.calibrators._fit.state import zeros
-from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import mean_and_error
 
-__all__ = ["BiasCorrectedTemperature", "VectorScaling"]
+__all__ = ["VectorScaling"]
 
 NO_GAIN = "held-out samples do not show that it beats temperature scaling, so this is temperature scaling."
 
@@ -244,6 +243,31 @@ class AffineCalibrator(Calibrator):
         return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
 
 
+class _Near(NamedTuple):
+    """The temperature of all samples, near which those of parts lie."""
+
+    temperature: float
+    is_held: bool
+
+
+def starts_of_parts(val: Predictions, parts: Tensor) -> list[Start]:
+    """Return the temperature scaling of each part of the samples, whose weights are ``(F, N)``."""
+    best = nll_temperature(val)
+    near = _Near(best.value, best.doubt is not None)
+    temperatures = temperatures_of_parts(val, parts, near).tolist()
+    return [Start(1 / value, max(1 / value, 1 / best.spread)) for value in temperatures]
+
+
+def part_of(val: Predictions, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, labels and weights of the samples with a weight above 0, ``weights (N,)``."""
+    inside = weights > 0
+    return val.logits.cpu()[inside], val.target.cpu()[inside], weights[inside]
+
+
+PART_TOLERANCE = 1e-3
+"""Held-out scores of parts, of a search from the map of all samples, need few digits."""
+
+
 def temperature_start(val: Predictions) -> Start:
     """Return the temperature scaling of ``val`` as the start of a regression."""
     best = nll_temperature(val)
@@ -282,9 +306,11 @@ class VectorScaling(AffineCalibrator):
     Args:
         num_folds: Folds of the cross-validation that decides how far the parameters may differ from those of
             temperature scaling, at least 2. None: no cross-validation.
+        freedom: The standard deviation of that difference, above 0, in units of the factor of temperature scaling; it
+            takes the place of the cross-validation.
 
     Raises:
-        InputError: For a ``num_folds`` below 2.
+        InputError: For a ``num_folds`` below 2, or a freedom that is not above 0.
 
     Note:
         Not invariant to adding one number to all logits of a row, because ``w`` differs between classes: fit and
@@ -313,13 +339,34 @@ class VectorScaling(AffineCalibrator):
 
     map_type = DiagonalMap
 
-    def __init__(self, num_folds: int | None = 5) -> None:
+    def __init__(self, num_folds: int | None = 5, *, freedom: float | None = None) -> None:
         self.num_folds = None if num_folds is None else check_count("num_folds", num_folds, low=2)
+        self.freedom = (
+            None if freedom is None else check_number("freedom", freedom, low=0, low_open=True)
+        )
+
+    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+        """Return maps of parts of the samples, with a given freedom by searches from the map of all."""
+        if self.freedom is None:
+            return super().fit_parts(val, parts, start)
+        maps: list[nn.Module] = []
+        for weights, near in zip(parts, starts_of_parts(val, parts), strict=True):
+            problem = SoftmaxRegression(
+                *part_of(val, weights),
+                Penalties(freedom=self.freedom),
+                diagonal=True,
+                scale=near.scale,
+                width=near.width,
+            )
+            maps.append(problem.solve(start, tolerance=PART_TOLERANCE))
+        return maps
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
         problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
         target = val.target.cpu()
         weights = weights_of(val)
+        if self.freedom is not None:
+            return Fit(problem(inputs, target, weights, Penalties(freedom=self.freedom)).solve())
         if self.num_folds is None:
             return Fit(problem(inputs, target, weights, Penalties()).solve())
         folds = stratified_folds(inputs, target, self.num_folds, weights, clusters=val.clusters)
@@ -333,46 +380,3 @@ class VectorScaling(AffineCalibrator):
         if not score.beats(start.as_map(inputs), best):
             return Fit(None, NO_GAIN)
         return Fit(problem(inputs, target, weights, best).solve())
-
-
-@CALIBRATORS.register(
-    "bcts",
-    title="Bias-corrected temperature",
-    paper="Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation",
-    year=2020,
-    url="https://arxiv.org/abs/1901.06852",
-)
-class BiasCorrectedTemperature(AffineCalibrator):
-    """Divides all logits by one number and adds an offset for each class (BCTS): ``z / T + b``.
-
-    ``T`` and ``b (C,)`` minimize the negative log-likelihood on validation predictions, a convex problem, by Newton's
-    method in float64. With it the mean probability of each class is its share of the labels: what predictions of rare
-    classes need, at ``C + 1`` parameters.
-
-    Note:
-        A ridge penalty of ``C / N`` on the offsets keeps a class without samples finite, as in structured scaling; the
-        paper has none. The predicted class can change. Warns (:class:`CalibrationWarning`) as :class:`VectorScaling`.
-
-    Example:
-        >>> val = Predictions(60 * [[1.0, 0.0]] + 60 * [[0.0, 1.0]], (50 * [0] + 10 * [1]) + (30 * [0] + 30 * [1]))
-        >>> calibrated = BiasCorrectedTemperature().fit(val).transform(val)
-        >>> [round(float(p), 2) for p in calibrated.probs[[0, 60], 0]]  # the observed shares: 5 of 6, and 1 of 2
-        [0.82, 0.49]
-
-    Source:
-        Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
-    """
-
-    map_type = DiagonalMap
-    enough = (100, 0)
-
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
-        fit = bias_corrected_temperature(
-            inputs,
-            val.target,
-            val.weights,
-            scale=start.scale,
-            width=start.width,
-            prior=float(val.num_classes),
-        )
-        return Fit(fit, start.doubt)

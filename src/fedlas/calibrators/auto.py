@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
@@ -28,11 +29,17 @@ class AutoCalibration(Calibrator):
     """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
-    spline calibration. Each is fitted on four fifths of the validation samples and gives probabilities of the last
-    fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels; with 2,000 or fewer the
-    search ends after 500 steps from equal weights, often before the maximum. The members are then fitted on all samples
-    and mixed. A temperature and an offset for each class, fitted on the held-out mixture, follow where there are 200
-    samples: a mixture of calibrated predictions is less sure than it should be.
+    spline calibration. From 20 classes on they are vector scaling with a given prior, an offset for each class, and two
+    confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
+    probabilities of the last fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels;
+    with 2,000 or fewer the search ends after 500 steps from equal weights, often before the maximum. The members are
+    then fitted on all samples and mixed. A temperature and an offset for each class, fitted on the held-out mixture,
+    follow where there are 200 samples: a mixture of calibrated predictions is less sure than it should be. With many
+    classes a map of the top label's log-odds follows where left-out folds show a gain; the other classes keep their
+    ratios, and the top label stays.
+
+    Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
+    their mean share is at most ``3/N`` together (rule of three). ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
@@ -50,8 +57,9 @@ class AutoCalibration(Calibrator):
         InputError: For a ``num_folds`` below 2, or members without a map.
 
     Note:
-        "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
-        samples the mixture stays near them. Members of a weight below 0.001 are left out.
+        "As predicted" counts one sample more than the held-out ones give it, temperature scaling three, and both five
+        with many classes, so that with few samples the mixture stays near them. Members of a weight below 0.001 are
+        left out.
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
@@ -192,7 +200,7 @@ class AutoCalibration(Calibrator):
         places = [f"members.{number}" for number in range(len(types))]
         texts: Any = {name: tuple(map(str, state[name])) for name in ("dropped", "notes")}
         parts = {**dict(zip(places, types, strict=True)), "share": Share}
-        parts |= {"side": SideInformation, "side_share": Share}
+        parts |= {"side": SideInformation, "side_share": Share, "absent": AbsentShare}
 
         def mixture(**modules: Any) -> nn.Module:
             members = [

@@ -37,7 +37,7 @@ from fedlas.calibrators._fit.rowwise import (
     prepared,
     weights_of,
 )
-from fedlas.calibrators._fit.state import fitted, load_map, numbers_of, read_saved
+from fedlas.calibrators._fit.state import fitted, load_map, must, numbers_of, read_saved
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
@@ -46,6 +46,8 @@ from fedlas.stats.proportion import effective_samples
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+_MOST_CLASSES = 1_000_000
+"""Most classes or features of a map in a file: reading it applies it to two rows of as many."""
 _RARE = ("num_features", "top_label", "least_log", "array_of")
 """What a file holds only if it differs from the usual."""
 
@@ -350,9 +352,9 @@ class Calibrator(ABC):
             not isinstance(content, dict)
             or content.get("format") != FORMAT
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
-            or content["num_classes"] < 1
+            or not 1 <= content["num_classes"] <= _MOST_CLASSES
         ):
-            expected = f"the file must have format {FORMAT!r} with {', '.join(fields)}"
+            expected = f"the file must have format {FORMAT!r} with {', '.join(fields)} (1 to {_MOST_CLASSES:,})"
             fix = "Write it with Calibrator.save of this version."
             raise InputError(expected, f"{source} without", fix)
         kind = CALIBRATORS[content["calibrator"]].value
@@ -367,6 +369,7 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
+                must(calibrator.num_features <= _MOST_CLASSES, "there are too many features")
             calibrator.top_label = content.get("top_label", False) is True
             if (array_of := content.get("array_of")) is not None:
                 calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))

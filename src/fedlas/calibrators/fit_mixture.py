@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fedlas._core.check import InputError
-from fedlas.calibrators._fit.doubts import when, with_doubts
+from fedlas.calibrators._fit.absent_share import AbsentShare, fitted_absent_share
+from fedlas.calibrators._fit.doubts import some, when, with_doubts
 from fedlas.calibrators._fit.folds import (
     canonical_order,
     evenly,
@@ -22,7 +23,11 @@ from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
 from fedlas.calibrators._fit.state import doubles, ones, zeros
 from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.top_map import TopLabelMap, fitted_top_map
+from fedlas.calibrators.affine import VectorScaling
 from fedlas.calibrators.base import Calibrator
+from fedlas.calibrators.bcts import BiasCorrectedTemperature
+from fedlas.calibrators.confusion import ConfusionCalibration
 from fedlas.calibrators.isotonic import IsotonicCalibration
 from fedlas.calibrators.mixture import FEATURES, CalibratedMixture, CrossFit, Share, label_log_probs
 from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
@@ -30,11 +35,16 @@ from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import log_softmax
 from fedlas.resample.clusters import mean_and_error, several
 
 RAW = "as predicted"
-PRIOR = {RAW: 2.0, "temperature": 2.0}
-"""Samples that members count in addition: those that cannot over-fit."""
+PRIOR = {RAW: 1.0, "temperature": 3.0}
+"""Samples that members count in addition: those that hardly over-fit. Two each left far too sure predictions so."""
+MANY_CLASSES = 20
+"""With at least so many classes other members join, and a map of the top label follows."""
+_PRIOR_OF_MANY = 5.0
+"""Samples that raw predictions and temperature scaling count in addition there: more members have parameters."""
 _PRIOR_BESIDE_FEATURES = 1.0
 """Samples that these count in addition where there are regressions on features."""
 _STEPS = 500
@@ -57,6 +67,8 @@ _MOST_HELD_OUT = 2**22
 _MATRIX_CLASSES = 32
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_FOLDS_OF_TOP = 5
+"""Folds in which the map of the top label is judged, where one fold alone is held out."""
 _FEW = 100
 """With fewer held-out samples, or with clusters, features count as far as their gain exceeds its standard error."""
 _TOO_GOOD = 0.5
@@ -101,13 +113,14 @@ def fitted_mixture(
     side_share = None
     note = None
     if split.held_out:
-        prior = [PRIOR.get(name, 0.0) for name in fitted]
+        prior = [_prior(name, val.num_classes) for name in fitted]
         log_probs = split.log_probs(fitted, maps, _DEAR)
         share = _share(log_probs, prior, split)
         if several(val.clusters) and "temperature" in fitted:
             share = _drawn_back(share, log_probs, [*fitted].index("temperature"), split)
         if val.features is not None:
             side, side_share, note = _with_features(split, val.features, log_probs, prior, share)
+    absent, absent_note = _absent(val)
     used = share.weights > 0
     if side_share is not None:
         used |= side_share.weights[: len(fitted)] > 0
@@ -118,11 +131,34 @@ def fitted_mixture(
         share.only(used),
         side,
         side_share and side_share.only(used),
+        absent,
         keep_class=keep_class,
         dropped=(*dropped, *failed),
-        notes=_notes(split, [name for name in names if name in _DEAR], side),
+        notes=(*absent_note, *_notes(split, [name for name in names if name in _DEAR], side)),
     )
     return with_doubts(mixture, doubt, note)
+
+
+def _prior(name: str, classes: int) -> float:
+    """Return how many samples a member counts in addition."""
+    prior = PRIOR.get(name, 0.0)
+    return _PRIOR_OF_MANY if prior and classes >= MANY_CLASSES else prior
+
+
+def _absent(val: Predictions) -> tuple[AbsentShare | None, tuple[str, ...]]:
+    """Return the share of classes without a sample, and a note of it; None if every class has one."""
+    weights = weights_of(val)
+    present = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes) > 0
+    if bool(present.all()):
+        return None, ()
+    temperature = nll_temperature(val).value
+    absent, share = fitted_absent_share(val.logits.cpu().double(), present, weights, temperature)
+    classes = some((~present).nonzero().squeeze(1).tolist())
+    note = (
+        f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability "
+        f"there, at most 3/N by the rule of three. Where such a class does occur, use samples of it."
+    )
+    return absent, (note,)
 
 
 _DEAR = frozenset({"isotonic", "spline", "matrix"})
@@ -156,6 +192,14 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
         "isotonic": ("isotonic", IsotonicCalibration()),
         "spline": ("spline", SplineCalibration()),
     }
+    if val.num_classes >= MANY_CLASSES:
+        # The mixture weighs them, so no penalty is searched for.
+        members |= {
+            "vector": ("vector", VectorScaling(freedom=1.0)),
+            "offsets": ("bcts", BiasCorrectedTemperature(prior=1.0)),
+            "confusion": ("confusion", ConfusionCalibration(1.0, "none")),
+            "held confusion": ("confusion", ConfusionCalibration(10.0, "none")),
+        }
     most = _FLEXIBLE // val.num_classes
     dropped: tuple[str, ...] = ()
     if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
@@ -239,8 +283,26 @@ def _share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
         last = bias_corrected_temperature(
             mixture, target, weights, scale=scale, width=scale, prior=prior_c
         )
+    top = None
+    if log_probs.shape[2] >= MANY_CLASSES and float(weights.sum()) >= _FEWEST_TO_SHARPEN:
+        top = _top_map(log_softmax(last(mixture)), split)
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
-    return Share(shares / shares.sum(), last)
+    return Share(shares / shares.sum(), last, top)
+
+
+def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
+    """Return the map of the top label of held-out log-probabilities ``(n, C)``; None if folds show no gain."""
+    folds = split.folds[split.rows]
+    clusters = None if split.val.clusters is None else split.val.clusters.cpu()[split.rows]
+    if len(split.held_out) == 1:
+        rank = torch.empty_like(split.order)
+        rank[split.order] = torch.arange(len(rank), device="cpu")
+        number = rank[split.rows].argsort().argsort()
+        if clusters is not None and several(clusters):
+            number = torch.unique(clusters, return_inverse=True)[1]
+        folds = number % _FOLDS_OF_TOP
+    samples = (split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows])
+    return fitted_top_map(log_probs, *samples, folds, clusters)
 
 
 def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> Share:
@@ -260,7 +322,10 @@ def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> 
         trust * share.last.weight + (1 - trust) * same.weight,
         trust * share.last.bias + (1 - trust) * same.bias,
     )
-    return Share(weights, last)
+    top = share.top
+    if top is not None:
+        top = TopLabelMap(knots=top.knots, coefficients=trust * top.coefficients)
+    return Share(weights, last, top)
 
 
 def _with_features(

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.softmax_regression import AffineMap
 from fedlas.calibrators._fit.state import must
+from fedlas.calibrators._fit.top_map import TopLabelMap
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
@@ -24,31 +26,34 @@ _LIFT = 1e-4
 
 
 class Share(nn.Module):
-    """Weights of the parts of a mixture, and the affine map behind it.
+    """Weights of the parts of a mixture, and the maps behind it.
 
     Attributes:
         weights: ``w (K,)``, float64, summing to 1.
         last: The map of the mixture's log-probabilities.
+        top: A map of the top label's log-odds behind it, or None.
     """
 
     weights: Tensor
-    parts: ClassVar = {"last": AffineMap}
+    parts: ClassVar = {"last": AffineMap, "top": TopLabelMap}
 
-    def __init__(self, weights: Tensor, last: AffineMap) -> None:
+    def __init__(self, weights: Tensor, last: AffineMap, top: TopLabelMap | None = None) -> None:
         super().__init__()
         self.last = last
+        self.top = top
         self.register_buffer("weights", weights)
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """Return log-probabilities of the mixture ``(n, C)``, from those of its parts ``(n, K, C)``."""
         mixture = (log_probs + self.weights.log().unsqueeze(1)).logsumexp(dim=1)
         calibrated: Tensor = self.last(mixture)
-        return log_softmax(calibrated)
+        result: Tensor = log_softmax(calibrated)
+        return result if self.top is None else self.top(result)
 
     def only(self, chosen: Tensor) -> Share:
         """Return the weights of the chosen ones of the first parts, a mask, and those of the parts behind it."""
         rest = len(self.weights) - len(chosen)
-        return Share(self.weights[pad(chosen, (0, rest), value=True)], self.last)
+        return Share(self.weights[pad(chosen, (0, rest), value=True)], self.last, self.top)
 
     def check(self, _: int) -> None:
         """Refuse weights that are none."""
@@ -70,6 +75,7 @@ class CalibratedMixture(nn.Module):
         share: Weights of the members, and the last map.
         side: Regressions on features, or None.
         side_share: Weights of members and regressions, and the last map; None without features.
+        absent: What classes without a validation sample get, or None if there are none.
         keep_class: Whether the class with the largest logit gets the largest probability.
         dropped: Names of members that were left out.
         notes: Sentences on rows that the fit left out.
@@ -82,6 +88,7 @@ class CalibratedMixture(nn.Module):
         share: Share,
         side: SideInformation | None = None,
         side_share: Share | None = None,
+        absent: AbsentShare | None = None,
         *,
         keep_class: bool,
         dropped: tuple[str, ...] = (),
@@ -95,6 +102,7 @@ class CalibratedMixture(nn.Module):
         self.share = share
         self.side = side
         self.side_share = side_share
+        self.absent = absent
         self.keep_class = keep_class
         # Kernels and steps need the digits of float64.
         self.has_steps = side is not None or any(
@@ -134,6 +142,8 @@ class CalibratedMixture(nn.Module):
             others, gate = self.side(rows, features)
             inside = self.side_share(torch.cat([log_probs, others], dim=1))
             result = torch.logaddexp(inside + gate.log(), result + torch.log1p(-gate))
+        if self.absent is not None:
+            result = self.absent(rows, result)
         if self.keep_class:
             top = rows.argmax(dim=1, keepdim=True)
             highest = result.amax(dim=1, keepdim=True)

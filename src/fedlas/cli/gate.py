@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
-from fedlas._core.terminal import say
+from fedlas._core.terminal import say, say_commands
 from fedlas.cli.arguments import add_path, flag
 from fedlas.present.gate import Gate, workflow_annotations
 
@@ -44,7 +44,7 @@ def show_gate(gate: Gate, args: argparse.Namespace, *, suite: str) -> int:
     # With --json, standard output is for JSON alone.
     say(*(check.text for check in gate.checks), wrap=True, stderr=args.json)
     if args.github:
-        say(*workflow_annotations(gate.checks), stderr=args.json)
+        say_commands(*workflow_annotations(gate.checks), stderr=args.json)
     if args.junit is not None:
         write_text(args.junit, gate.junit(suite=suite))
     return gate.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from fedlas._core.check import InputError
@@ -19,7 +20,9 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.monitor.look import monitor
+from fedlas.deploy.monitor.history import add_period, drifts
+from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
+from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import (
     explanations,
     monitor_page,
@@ -60,6 +63,20 @@ def add_monitor(add: AddSubcommand) -> None:
         "FILE",
         "file of the state: resume from it, and update it (default: start afresh)",
     )
+    add_path(
+        parser,
+        "--history",
+        "JSON",
+        "add PREDS as one period, such as a month, with the columns of --covariates, and write the page of all "
+        "periods next to it (default: none)",
+    )
+    option(
+        parser,
+        "--covariates",
+        "COLUMNS",
+        "columns whose means and missing shares --history watches; named like --logits (default: none)",
+        nargs="+",
+    )
     add_page(parser, "--page", "write the history as a page")
     flag(parser, "--json", "print JSON (default: a table and sentences)")
     flag(parser, "--details", "print every watched mean (default: one for each watch)")
@@ -67,15 +84,24 @@ def add_monitor(add: AddSubcommand) -> None:
 
 def _monitor(args: argparse.Namespace) -> int:
     check_page_options(args, "--page")
+    if args.history is not None and args.history.suffix.lower() != ".json":
+        raise InputError("--history must end in .json", args.history, "Name it history.json.")
     check_output("--page", args.page, (*args.files, args.card, args.state))
     check_output("--state", args.state, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
+    if args.covariates is not None and args.history is None:
+        raise InputError(
+            "--covariates is for --history", "no --history", "Add --history history.json."
+        )
+    columns = columns_of(args)
+    if columns is not None:  # of the scores alone
+        columns = replace(columns, covariates=None)
     watcher = monitor(
         args.card,
         args.files,
         false_alarm=args.false_alarm,
-        columns=columns_of(args),
+        columns=columns,
         raw=True if args.raw else False if args.calibrated else None,
         state=args.state,
     )
@@ -89,8 +115,22 @@ def _monitor(args: argparse.Namespace) -> int:
         if args.details:
             show(terminal(statistics_table(content).where((0, 1, 2, 4))))
         say(watcher.summary, *explanations(content), wrap=True, style="dim")
+    moved = False
+    if args.history is not None:
+        moved = _add_period(args, watcher)
     if args.page is not None:
         write_page(args.page, monitor_page(watcher, title=args.title, period=args.period))
         if not args.json:
             say(f"page: {args.page}")
-    return watcher.status
+    return ALARM if moved else watcher.status
+
+
+def _add_period(args: argparse.Namespace, watcher: Monitor) -> bool:
+    """Add the period to the history and its page, and return whether a column has drifted in it."""
+    periods = add_period(args.history, watcher, args.card, args.files, columns_of(args))
+    page = write_page(args.history.with_suffix(".html"), history_page(periods))
+    latest = [drift for drift in drifts(periods) if drift.period == periods[-1]["period"]]
+    if not args.json:
+        lines = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+        say(*lines, f"history: {args.history}, {len(periods)} periods", f"         {page}")
+    return bool(latest)

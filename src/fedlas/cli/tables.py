@@ -6,10 +6,12 @@ import argparse
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
+from fedlas._core.files import check_output, write_json
 from fedlas._core.terminal import say
+from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
     STANDARD,
@@ -114,11 +116,60 @@ def add_apply(add: AddSubcommand) -> None:
         "file to write, .csv, .jsonl, .parquet or .npz; - is standard output (default: FILE.calibrated)",
     )
     option(
+        parser,
+        "--missing",
+        None,
+        "rows without a score: error refuses the file, empty keeps them with an empty cell (default: empty for answers "
+        "of language models, else error)",
+        choices=("error", "empty"),
+    )
+    option(
+        parser,
+        "--max-missing",
+        "SHARE",
+        "refuse the file if more rows lack a score, as 1%% or 0.01 (default: any number may)",
+        type=_share,
+    )
+    add_path(
+        parser,
+        "--summary",
+        "JSON",
+        "also write status, counts and notes for a scheduler, of a refused file too (default: none)",
+    )
+    option(
         parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
     )
 
 
+def _share(text: str) -> float:
+    try:
+        share = share_of(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(
+            f"it must be a share from 0 to 1, or 0% to 100%; got {text!r}"
+        )
+    return share
+
+
 def _apply(args: argparse.Namespace) -> int:
+    """Write the table; with ``--summary`` also how that went, whatever happens."""
+    check_output("--summary", args.summary, (*map(Path, args.files), args.calibration, args.out))
+    summary: dict[str, Any] = {"calibration": str(args.calibration), "files": args.files}
+    try:
+        summary |= {"status": "complete", **_applied(args)}
+    except InputError as error:
+        summary |= {"status": "refused", "error": str(error)}
+        raise
+    finally:
+        if args.summary is not None:
+            write_json(args.summary, {"status": "failed", **summary})
+    return 0
+
+
+def _applied(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the table and print what was done; return the same as plain values."""
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
@@ -127,21 +178,22 @@ def _apply(args: argparse.Namespace) -> int:
         out = _place_of_table(args, files, [files[0].suffix.lower()] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
+        missing = Missing(args.missing or calibration.missing, args.max_missing)
         applied = (
-            apply_to_logs(calibration, files, place)
+            apply_to_logs(calibration, files, place, missing)
             if is_log
-            else apply_to_files(calibration, open_tables(files, separator), place)
+            else apply_to_files(calibration, open_tables(files, separator), place, missing=missing)
         )
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
     )
-    logits = calibration.columns.kind == "logits" and applied.columns == calibration.added
+    logits = calibration.columns.kind == "logits" and not is_log
     unit = "logits" if logits else "probabilities from 0 to 1"
     say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
     if not to_standard:
         say(f"table: {out}")
-    return 0
+    return {"out": str(out), **applied.plain()}
 
 
 def _place_of_table(

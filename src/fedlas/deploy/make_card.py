@@ -18,6 +18,7 @@ from fedlas.metrics import evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.resample.clusters import check_independent
 from fedlas.stats import ALPHA
 from fedlas.stats.gap_sums import GapSums
 from fedlas.stats.noise_floor import p_said
@@ -68,6 +69,7 @@ def make_card(
     # of two classes. No threshold's bound holds with weights.
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
+        check_independent(part, "the thresholds' bounds")
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)

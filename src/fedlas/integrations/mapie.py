@@ -17,6 +17,7 @@ from fedlas._core.threads import no_warnings
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.resample.clusters import check_independent
 
 require("mapie", extra="conformal")
 
@@ -113,6 +114,7 @@ def prediction_sets(
     test = check_predictions(test)
     for predictions in (val, test):
         check_takes_weights(predictions, takes_weights=False)
+        check_independent(predictions, "the coverage")
     check_number("coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice("score", score, get_args(Score))
     check_count("seed", seed, low=0)
@@ -224,6 +226,7 @@ def controlled_threshold(
     for name, number in (("target", target), ("confidence_level", confidence_level)):
         check_number(name, number, low=0, high=1, low_open=True, high_open=True)
     check_takes_weights(val, takes_weights=False)
+    check_independent(val)
     if not isinstance(val, TopLabel):
         val = check_labeled(val)
         val = (

@@ -186,10 +186,10 @@ class Answers:
             [*fix, "name another column"],
         )
 
-    def notes(self) -> list[str]:
-        """Say how many were left out, and how many are refusals, as sentences."""
+    def notes(self, *, dropped: bool = True) -> list[str]:
+        """Say how many were left out, if they were, and how many are refusals, as sentences."""
         lines = []
-        if self.rows:
+        if self.rows and dropped:
             count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
             lines.append(
                 f"{count} state no confidence that can be read and were left out: {self._listed()}."

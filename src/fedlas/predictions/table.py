@@ -148,6 +148,10 @@ class TableReader:
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
         self.answers = getattr(source, "answers", None) or Answers()
+        self.optional: frozenset[str] = frozenset()
+        """Columns that a row may lack."""
+        self.keeps_rows = False
+        """Whether rows without a value stay in the table, where another note counts them."""
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()
@@ -204,6 +208,16 @@ class TableReader:
         Raises:
             InputError: As :meth:`blocks`.
         """
+        for _, _, samples in self.rows():
+            if samples is not None:
+                yield samples
+
+    def rows(self) -> Iterator[tuple[TableChunk, NDArray[np.int64], Samples | None]]:
+        """Yield some rows at a time, the places of those that are used among them, and their samples.
+
+        Raises:
+            InputError: As :meth:`blocks`.
+        """
         columns = self.columns
         votes = self._names.label_probs
         weights = () if columns.weights is None else (columns.weights,)
@@ -217,17 +231,16 @@ class TableReader:
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
         others = [*dict.fromkeys([*columns.others, *more.categories])]
-        for chunk in self._source.chunks(names, others):
-            count = len(chunk.rows)
+        for whole in self._source.chunks(names, others):
+            chunk = whole
             if columns.drop_missing:
-                chunk, lacking = chunk.complete(optional={optional, *self._text})
-                self._dropped += lacking + Counter({"": count - len(chunk.rows)})
-            if not len(chunk.rows):
-                continue
+                chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
+                self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
             confidence = None
-            if self._text:
+            if self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk)
             if not len(chunk.rows):
+                yield whole, np.zeros(0, np.int64), None
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
@@ -235,7 +248,7 @@ class TableReader:
             read, outcome, labels = (
                 self._top_label(chunk, confidence) if is_top else self._all(chunk)
             )
-            yield Samples(
+            samples = Samples(
                 read,
                 outcome,
                 self._shares(self._votes, chunk.finite(votes, "label probabilities"), chunk, votes)
@@ -249,6 +262,7 @@ class TableReader:
                 more.features(chunk) if more.columns else None,
                 None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
             )
+            yield whole, np.searchsorted(whole.rows, chunk.rows), samples
         self.units.finish(self.label)
         self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
@@ -257,7 +271,7 @@ class TableReader:
         """Say how the rows so far were read, as sentences."""
         lines = list(self._source.notes)
         dropped = self._dropped[""]
-        if dropped:
+        if dropped and not self.keeps_rows:
             columns = [
                 f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name
             ]
@@ -265,7 +279,7 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
-        lines += [*self.answers.notes(), *self._agreement.notes()]
+        lines += [*self.answers.notes(dropped=not self.keeps_rows), *self._agreement.notes()]
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:

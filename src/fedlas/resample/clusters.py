@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.check import InputError
+
 
 def several(clusters: Tensor | None) -> TypeGuard[Tensor]:
     """Return whether there are clusters: more than one, and one of several samples."""
     return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
+
+
+def check_independent(predictions: Any, promise: str = "the bound") -> None:
+    """Refuse clusters where a promise, such as a bound, holds for independent samples alone.
+
+    Raises:
+        InputError: If the predictions have clusters.
+    """
+    clusters = getattr(predictions, "clusters", None)
+    if clusters is not None:
+        raise InputError(
+            f"samples must be independent for {promise} to hold",
+            f"{len(clusters):,} samples of {len(clusters.unique()):,} clusters",
+            "Keep one sample of each cluster; or, if samples are independent, take the clusters off: "
+            "dataclasses.replace(predictions, clusters=None).",
+        )
 
 
 def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

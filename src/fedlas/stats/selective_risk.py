@@ -15,6 +15,7 @@ from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson
 
@@ -245,12 +246,7 @@ def reject_option(
     test = check_measurable(test)
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
-        if part.clusters is not None:
-            raise InputError(
-                "samples must be independent for the bound to hold",
-                "clusters",
-                "Take the clusters off, dataclasses.replace(predictions, clusters=None), if samples are independent.",
-            )
+        check_independent(part)
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000

@@ -93,6 +93,24 @@ def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):
     assert main([*repaired, "--replicates", "99", "--require", "ece<=0.1"]) == 3
 
 
+def test_no_command_of_a_runner_comes_from_data(tmp_path, monkeypatch, capsys):
+    """Names of groups begin lines of the table; ``##[`` is read anywhere in a line."""
+    monkeypatch.chdir(tmp_path)
+    names = ["::stop-commands::x", "  ::set-output name=a::b", "b##[add-mask]a", "c\r::error::d"]
+    rows = [f"{0.2 + 0.6 * (i % 2)},{i % 2},{names[i % 4]!r}" for i in range(200)]
+    live = tmp_path / "::warning::%0A::error::x.csv"
+    live.write_text("\n".join(["p,y,g", *rows, ""]).replace("'", '"').replace("\\r", "\r"))
+    columns = ["--probs", "p", "--target", "y", "--groups", "g", "--replicates", "39"]
+    assert main(["evaluate", live.name, *columns, "--require", "ece<=0.5", "--github"]) == 0
+    output = capsys.readouterr()
+    lines = [line.strip() for line in (output.out + output.err).replace("\r", "\n").split("\n")]
+    commands = [line for line in lines if line.startswith("::")]
+    assert [command.partition(" ")[0] for command in commands] == ["::notice"]
+    assert "%0A" not in commands[0]
+    assert not [line for line in lines if "##[" in line]
+    assert r"\u003a:stop-commands::x" in output.out
+
+
 def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     gate = ["--fail-if-worse", "nll", "ece", "--replicates", "99"]

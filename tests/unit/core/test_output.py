@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import fedlas
 from fedlas._core.terminal import LostOutputError, Stream, say, standard_streams
 from fedlas.cli import main
 
@@ -125,6 +126,29 @@ def test_streams_drop_or_stop():
 
 
 @pytest.mark.system
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("redirect", "status", "error"),
+    [
+        ("live.csv --out - | head -1", 0, ""),
+        ("live.csv --out - >&-", 2, "standard output must be open"),
+        ("- --out o.csv <&-", 2, "standard input must be open"),
+    ],
+)
+def test_apply_in_a_pipe(tmp_path, redirect, status, error):
+    """head ended it with "Broken pipe" and status 2; a closed stream with an AttributeError."""
+    frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
+    fedlas.calibrate(frame, probs="p", target="y", method="temperature").save(tmp_path / "c.json")
+    (tmp_path / "live.csv").write_text("p\n" + "0.25\n" * 100_000)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m fedlas apply c.json {redirect}"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+    assert error in done.stderr
+    assert "Broken pipe" not in done.stderr
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
 @pytest.mark.parametrize(
     ("redirect", "status", "error"),

@@ -232,7 +232,9 @@ def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path, capsys
     assert values[0] is None
     assert set(values[1::2]) == {None}
     assert all(0 < value < 1 for value in values[2::2])
-    assert "and have null: row 1." in " ".join(capsys.readouterr().err.split())
+    assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_ranges_of_length_are_not_those_of_another_log(tmp_path):

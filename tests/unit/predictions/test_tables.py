@@ -237,6 +237,13 @@ def test_long_cells_name_the_right_remedy(table, text, message):
         table("t.csv", text)
 
 
+def test_a_header_of_another_encoding_is_said_to_be_one(tmp_path):
+    """It said that the codec cannot encode a surrogate, which the user never wrote."""
+    (tmp_path / "t.csv").write_bytes("p,straße,y\n0.5,1,0\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"other bytes than UTF-8 in the names of columns"):
+        read_predictions(tmp_path / "t.csv", Columns(probs="p", target="y"))
+
+
 @pytest.mark.parametrize("cell", ["1" * 100_000, f"0,1{' ' * 100_000}x", f"0.1{' ' * 100_000}x"])
 def test_noticing_percent_signs_takes_no_time_that_grows_with_the_square_of_a_cell(table, cell):
     """Each way to share out the digits or blanks was tried: hours for a file of 26 MB."""

@@ -328,6 +328,7 @@ def bias_corrected_temperature(
     scale: float,
     width: float,
     prior: float = 0.0,
+    near: AffineMap | None = None,
 ) -> AffineMap:
     """Return the map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
 
@@ -342,6 +343,7 @@ def bias_corrected_temperature(
         width: As in :class:`SoftmaxRegression`.
         prior: Penalty ``prior / N`` of the square of each offset, in nats. Unless 0, there is one of ``1 / N`` of
             the square of the factor's difference from ``scale``, in units of the width, too.
+        near: A map of that form where the search starts instead; it then ends at three digits.
     """
     samples = len(target) if weights is None else float(weights.sum())
     regression = SoftmaxRegression(
@@ -355,8 +357,9 @@ def bias_corrected_temperature(
         diagonal_penalty=1 / (samples * logits.shape[1]) / width / width if prior else None,
     )
     problem = _OneFactor(regression, logits.shape[1])
-    start = torch.cat([regression.start[:1], regression.start[logits.shape[1] :]])
-    minimum = minimize(problem, start)
+    first = regression.start if near is None else regression.to_point(near)
+    start = torch.cat([first[:1], first[logits.shape[1] :]])
+    minimum = minimize(problem, start, tolerance=1e-8 if near is None else 1e-3)
     return regression.to_map(problem.expand(minimum.point), converged=bool(minimum.converged))
 
 

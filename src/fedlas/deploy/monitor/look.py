@@ -66,6 +66,7 @@ class Monitor:
         self._watches = watches_of(self.card, false_alarm=false_alarm)
         self._stream = Watched.nothing(self._watches)
         self._raw = self.card.raw
+        self._before = self._totals()
 
     @check_kinds
     def update(self, predictions: Predictions | TopLabel, *, raw: bool | None = None) -> bool:
@@ -85,11 +86,43 @@ class Monitor:
 
     def _look(self, batches: Iterable[LiveBatch]) -> None:
         before = self._stream.samples
+        self._before = self._totals()
         for batch in batches:
             self._stream.observe(batch)
         if self._stream.samples == before:
             raise InputError("there must be at least one sample", "none", "Check the files.")
         self._stream.looks += 1
+
+    def _totals(self) -> dict[str, tuple[float, float]]:
+        """Return samples, and those with labels, and count and sum of the leading mean of each watch."""
+        stream = self._stream
+        totals = {
+            name: (float(each.count[:, 0].sum()), float(each.total[:, 0].sum()))
+            for name, each in stream.histories.items()
+        }
+        return {"": (float(stream.samples), float(stream.labeled)), **totals}
+
+    @property
+    def last_look(self) -> dict[str, Any]:
+        """Samples of the last look alone, and the leading mean of each watch with its 95 % interval, for JSON."""
+        now = self._totals()
+        samples, labeled = (int(a - b) for a, b in zip(now[""], self._before[""], strict=True))
+        means = {}
+        for watch in self._watches:
+            count, total = (
+                a - b for a, b in zip(now[watch.name], self._before[watch.name], strict=True)
+            )
+            if count > 0:
+                reach = 1.96 * float(watch.spread[0]) / math.sqrt(count)
+                means[watch.name] = {
+                    "name": watch.statistics[0],
+                    "samples": int(count),
+                    "mean": total / count,
+                    "low": total / count - reach,
+                    "high": total / count + reach,
+                    "card": float(watch.card[0]),
+                }
+        return {"samples": samples, "labeled": labeled, "means": means}
 
     @property
     def status(self) -> int:

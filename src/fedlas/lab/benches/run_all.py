@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_kinds
-from fedlas._core.files import check_name, checked_path
+from fedlas._core.files import check_name, checked_path, path_inside
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import passing_lines, say
 from fedlas.lab.benches.executors import (
@@ -201,6 +201,8 @@ def _check_folders(runs: Sequence[Run]) -> None:
     for place in dict.fromkeys(run.folder.parent for run in runs):
         check_bench_folder(place)
     for run in runs:
+        # A stranger's bench may hold a link in place of a run.
+        path_inside(run.folder.parent, run.folder / "config.yaml")
         with suppress(UnreadableError):  # it fails by itself, when its turn comes
             check_claim(run)
     planned = {run.folder for run in runs}
@@ -289,6 +291,7 @@ def bench(
     folders = {}
     for model, build in models.items():
         folders[model] = folder / check_name("the model", model, "Rename it: it names a folder.")
+        path_inside(folder, folders[model] / "results.csv")
         recipe = recipe_of_objects(
             train, val, test, build, name=name, model_name=model, settings=settings, losses=builders
         )

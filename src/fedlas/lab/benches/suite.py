@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedlas._core.files import path_inside
 from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, listed, load_recipe, refuse_unknown
@@ -49,9 +50,13 @@ class Group:
         Raises:
             InputError: As :func:`fedlas.lab.recipes.plan.plan`.
         """
+        folders = [self.folder(recipe, out) for recipe in self.recipes]
+        for folder in folders:
+            if out not in (None, folder):  # a folder in the one that the user named
+                path_inside(folder.parent, folder / "results.csv")
         return [
-            (recipe, plan(recipe, losses=losses, seeds=seeds, out=self.folder(recipe, out)))
-            for recipe in self.recipes
+            (recipe, plan(recipe, losses=losses, seeds=seeds, out=folder))
+            for recipe, folder in zip(self.recipes, folders, strict=True)
         ]
 
 

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file
-from fedlas.predictions.tables.delimited import Delimited
-from fedlas.predictions.tables.json_lines import JsonLines
-from fedlas.predictions.tables.npz import Archive
-from fedlas.predictions.tables.parquet import Parquet
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
+from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
+from fedlas.predictions.tables.npz import Archive, ArchiveWriter
+from fedlas.predictions.tables.parquet import Parquet, ParquetWriter
+from fedlas.predictions.tables.table import Joined, Table, Writer
 
-FORMATS: dict[str, Callable[..., Table]] = {
-    ".csv": Delimited,
-    ".tsv": Delimited,
-    ".jsonl": JsonLines,
-    ".ndjson": JsonLines,
-    ".parquet": Parquet,
-    ".npz": Archive,
+
+@dataclass(frozen=True)
+class Format:
+    """How a table in a file is read and written.
+
+    Attributes:
+        read: Makes the table of a path, and of a separator in formats that have one.
+        write: Writes its rows again with more columns.
+        has_separator: Whether cells have a separator, which may be named.
+    """
+
+    read: Callable[..., Table]
+    write: type[Writer]
+    has_separator: bool = False
+
+
+_DELIMITED = Format(Delimited, DelimitedWriter, has_separator=True)
+_JSON = Format(JsonLines, JsonLinesWriter)
+FORMATS: dict[str, Format] = {
+    ".csv": _DELIMITED,
+    ".tsv": _DELIMITED,
+    ".jsonl": _JSON,
+    ".ndjson": _JSON,
+    ".parquet": Format(Parquet, ParquetWriter),
+    ".npz": Format(Archive, ArchiveWriter),
 }
-"""Reader of a file, by the end of its name."""
+"""Format of a file, by the end of its name."""
 _SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
 _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
 _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
@@ -52,4 +72,33 @@ def source_of(path: str | Path, separator: str | None = None) -> Table:
             path.name,
             _OTHERS.get(suffix, "Rename or convert the file."),
         )
-    return FORMATS[suffix](path, *([separator] if FORMATS[suffix] is Delimited else []))
+    entry = FORMATS[suffix]
+    return entry.read(path, separator) if entry.has_separator else entry.read(path)
+
+
+def writer_of(
+    table: Joined, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
+) -> Writer:
+    """Return a writer of the rows of a table, with a column next to each score.
+
+    Args:
+        table: The table that is read.
+        file: Where the rows go.
+        scores: Columns of scores.
+        prefix: Begins the names of what is written next to them.
+        suffix: Format of the file, as the end of a name.
+
+    Raises:
+        InputError: If arrays become another format, or other rows arrays.
+    """
+    is_archive = [isinstance(table.tables[0], Archive), suffix == ".npz"]
+    if is_archive[0] != is_archive[1]:
+        raise InputError(
+            "must be an .npz if, and only if, the file that is read is one",
+            f"{suffix} for {table.tables[0].label}",
+            "Name a file that ends in .npz." if is_archive[0] else "Write .parquet.",
+            argument="out",
+        )
+    for source in table.tables:
+        source.keeps_all = True
+    return FORMATS[suffix].write(file, table, scores, prefix, suffix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,7 @@ _LONGEST = 2**20
 
 
 class Arrow(Table):
-    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV.
-
-    Attributes:
-        rows: The rows of the last chunk with all columns: an Arrow array of lines, or a record batch.
-    """
-
-    rows: Any = None
+    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +48,7 @@ class Arrow(Table):
         raise NotImplementedError
 
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-        """Yield some rows of these columns, and the same rows with all columns."""
+        """Yield some rows of these columns, and, if ``keeps_all``, the same rows with all columns."""
         raise NotImplementedError
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
@@ -75,6 +69,10 @@ class Arrow(Table):
             raise
         except Exception as error:  # pyarrow raises many kinds where a file is damaged
             text = " ".join(str(error).split())
+            if isinstance(
+                error, UnicodeError
+            ):  # names of columns hold surrogates in place of such bytes
+                text = "other bytes than UTF-8 in the names of columns"
             raise InputError(
                 f"the file must be a readable {self.path.suffix} file",
                 f"{self.path} ({text})",
@@ -97,11 +95,16 @@ class Arrow(Table):
                 )
             values = values.flatten()
         if types.is_dictionary(values.type) or types.is_string(values.type):
+            quick = self._quick_numbers(values, name)
+            if quick is not None:
+                percent[name] = False
+                return quick
             # Numbers with percent signs, or that JSON lines have in quotes.
             texts = _plain_values(values)
             if (signs := percent_signs(texts, name, self.label, self._rows + 1)) is not None:
                 percent[name] = signs
             numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
+            self._check_texts(texts, numbers, name)
             values = pyarrow_module().array([numbers[text] for text in texts], "float64")
         elif values.null_count < len(values):
             percent[name] = False
@@ -119,6 +122,62 @@ class Arrow(Table):
         if values.null_count:
             array[np.from_dlpack(values.is_null().cast("uint8")) > 0] = np.nan
         return array.reshape(shape)
+
+    def _quick_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
+        """Return the numbers in a column of text ``(n,)``; None if Python must look at each, as at percent signs."""
+        compute = pyarrow_module(".compute")
+        types = pyarrow_module().types
+        if not types.is_string(values.type) or values.null_count == len(values):
+            return None
+        empty = compute.is_in(values, value_set=pyarrow_module().array(["", *self.missing]))
+        if self.decimal_point != ".":
+            values = compute.replace_substring(values, self.decimal_point, ".")
+        if compute.any(empty).as_py():
+            values = compute.if_else(empty, pyarrow_module().scalar(None, values.type), values)
+        try:
+            numbers = values.cast("float64")
+        except ValueError:
+            return None
+        if numbers.null_count == len(numbers):
+            return None
+        percent: dict[str, bool] = {}
+        return self._column(numbers, name, percent)
+
+    def _check_texts(
+        self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
+    ) -> None:
+        """Refuse text that is no number where empty cells and missing ones are the only others."""
+
+
+def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+    """Return Arrow rows with more columns, ``(n,)`` or lists of ``(n, C)``; NaN is null."""
+    arrow = pyarrow_module()
+    for name, values in zip(names, arrays, strict=True):
+        is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
+        column = arrow.array(
+            values if values.ndim == 1 else list(values), mask=is_nan if is_nan.any() else None
+        )
+        rows = rows.append_column(name, column)
+    return rows
+
+
+@contextmanager
+def held_by(suffix: str, label: str) -> Iterator[None]:
+    """Turn errors of pyarrow on writing into one that names the file.
+
+    Raises:
+        InputError: If a format cannot hold the rows, or columns change their type.
+    """
+    arrow = pyarrow_module()
+    try:
+        yield
+    # A column whose values change their kind from row to row is a TypeError of pyarrow's.
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
+        raise InputError(
+            f"rows must be such that {suffix} holds them",
+            f"{error!s:.200} in {label}",
+            "Write the format that is read, or leave out columns of several kinds.",
+        ) from error
 
 
 def as_batch(table: Any) -> Any:

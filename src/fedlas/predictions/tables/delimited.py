@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import Arrow, as_batch, pyarrow_module
+from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.table import Joined, Writer
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
@@ -34,11 +38,9 @@ class Delimited(Arrow):
         separator: The separator; None notices it.
 
     Attributes:
-        header: The first line, known once rows have been read.
         in_percent: Columns with percent signs in the first rows, which are read as text.
     """
 
-    header = b""
     in_percent: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, separator: str | None = None) -> None:
@@ -108,19 +110,40 @@ class Delimited(Arrow):
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
-        self.header = b""
+        if self.keeps_all:  # each cell keeps its text
+            types = dict.fromkeys(self.names, "binary") | dict.fromkeys(types, "string")
+        header = b""
         for content, rows in lines.row_blocks(self.path, self.delimiter):
-            if not self.header:
-                self.header = rows[0].as_py().strip(b"\r\n")
-                content = content[bytes(content).index(self.header) + len(self.header) :]
+            if not header:
+                header = rows[0].as_py().strip(b"\r\n")
+                content = content[bytes(content).index(header) + len(header) :]
                 rows = rows[1:]
             if len(rows):
                 try:
                     table = self.parsed(content, types)
                 except ValueError as error:
                     raise self._first_error(rows, types) or error from error
-                rows = lines.check_count(rows, table.num_rows, self._rows, self.label)
-                yield as_batch(table), rows
+                lines.check_count(rows, table.num_rows, self._rows, self.label)
+                batch = as_batch(table)
+                yield batch, batch
+
+    def typed(self, rows: Any, numbers: Collection[str]) -> Any:
+        """As :meth:`~fedlas.predictions.tables.table.Table.typed`; percent signs stay."""
+        arrow = pyarrow_module()
+        columns = []
+        for name in rows.schema.names:
+            column = rows.column(name)
+            if name in numbers and name not in self.in_percent:
+                column = arrow.array(self._column(column, name, {}))
+            columns.append(column.cast("string") if arrow.types.is_binary(column.type) else column)
+        return arrow.table(columns, names=rows.schema.names)
+
+    def _check_texts(
+        self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
+    ) -> None:
+        for row, text in enumerate(texts, self._rows + 1):
+            if numbers[text] is None and text not in (None, "", *self.missing):
+                raise _no_number(text, f"row {row}, column {name!r} of {self.label}")
 
     def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
         """Return the error in the first row that pyarrow cannot read, and in its first such cell."""
@@ -163,14 +186,7 @@ class Delimited(Arrow):
                 return InputError(
                     "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
                 )
-            return InputError(
-                "scores must be numbers",
-                f"{shortened(repr(cell), 60)} in {where}",
-                [
-                    "write numbers, or name columns of scores",
-                    ("leave out rows of NA by ", Argument("drop_missing", True)),
-                ],
-            )
+            return _no_number(cell, where)
         return None
 
     def parsed(self, content: Any, types: dict[str, str]) -> Any:
@@ -186,3 +202,68 @@ class Delimited(Arrow):
             decimal_point=self.decimal_point,
         )
         return reader.read_csv(pyarrow_module().BufferReader(content), blocks, cells, values)
+
+
+class DelimitedWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.table.Writer`; cells are quoted where rows need it."""
+
+    def __init__(
+        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, table, scores, prefix, suffix)
+        first = table.tables[0]
+        self._delimiter = "\t" if suffix == ".tsv" else ","
+        self._point = "."
+        if isinstance(first, Delimited):
+            self._point = first.decimal_point
+            if first.path.suffix.lower() == suffix:
+                self._delimiter = first.delimiter
+            with first.path.open("rb") as head:
+                file.write(lines.BOM * (head.read(3) == lines.BOM))
+        header = io.StringIO()
+        csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
+            [*table.names, *self.names]
+        )
+        file.write(header.getvalue().encode())
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows."""
+        with held_by(self.suffix, source.label):
+            if not isinstance(source, Delimited):
+                rows = source.typed(rows, self.scores)
+            rows = append(rows, self.names, arrays)
+            if self._point == ",":
+                rows = self._with_commas(rows)
+            try:
+                content = self._text(rows, "none")
+            except ValueError:  # a cell holds a separator, a quote or the end of a line
+                content = self._text(rows, "needed")
+            self.file.write(content)
+
+    def _text(self, rows: Any, quoting: str) -> Any:
+        writer = pyarrow_module(".csv")
+        options = writer.WriteOptions(
+            include_header=False, delimiter=self._delimiter, quoting_style=quoting
+        )
+        text = pyarrow_module().BufferOutputStream()
+        writer.write_csv(rows, text, options)
+        return memoryview(text.getvalue())
+
+    def _with_commas(self, rows: Any) -> Any:
+        compute = pyarrow_module(".compute")
+        for name in self.names:
+            place = rows.schema.get_field_index(name)
+            texts = compute.replace_substring(rows.column(place).cast("string"), ".", ",")
+            rows = rows.set_column(place, name, texts)
+        return rows
+
+
+def _no_number(cell: Any, where: str) -> InputError:
+    return InputError(
+        "scores must be numbers",
+        f"{shortened(repr(cell), 60)} in {where}",
+        [
+            "write numbers, or name columns of scores",
+            ("leave out rows of NA by ", Argument("drop_missing", True)),
+        ],
+    )

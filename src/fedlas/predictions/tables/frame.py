@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
+from fedlas._core.extras import require
 from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.tables.json_lines import at_path
 from fedlas.predictions.tables.table import Table, pieces_of, together
 
 
 class Frame(Table):
-    """A data frame of pandas or polars, or a mapping from names to columns."""
+    """A data frame of pandas or polars, an Arrow table, a relation of DuckDB, or a mapping from names to columns."""
 
     label = "the frame"
 
     def __init__(self, frame: Any) -> None:
-        if hasattr(frame, "collect_schema") and hasattr(frame, "collect"):  # a lazy one of polars
-            frame = frame.collect()
+        frame = collected(frame)
+        if hasattr(frame, "append_column"):  # of Arrow
+            frame = {name: frame[name] for name in frame.column_names}
         columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
         if columns is None or isinstance(frame, str | Tensor):
             raise InputError(
@@ -32,6 +35,16 @@ class Frame(Table):
         self.names = [str(name) for name in columns]
         self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
         self.notes: list[str] = []
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
+        """As :meth:`Table.add_paths`, into columns of objects, lists and JSON."""
+        for name in names:
+            starts = (name[:place] for place, letter in enumerate(name) if letter == ".")
+            start = next((start for start in starts if start in self._columns), None)
+            if name in self._columns or start is None:
+                continue
+            self._columns[name] = [at_path({start: value}, name) for value in self._plain(start)]
+            self.names = [*self.names, name]
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`Table.chunks`."""
@@ -93,3 +106,21 @@ def _column(name: str, values: Any) -> Any:
         return values
     check_dense(f"column {name!r}", values)
     return values.detach().cpu()
+
+
+def is_lazy(frame: Any) -> bool:
+    """Return whether the rows of a frame are still to be computed: a polars ``LazyFrame``, a relation of DuckDB."""
+    return (hasattr(frame, "collect_schema") and hasattr(frame, "collect")) or hasattr(
+        frame, "to_arrow_table"
+    )
+
+
+def collected(frame: Any) -> Any:
+    """Return the rows of a lazy frame, as a polars ``DataFrame`` or an Arrow table; any other frame is returned as is.
+
+    Raises:
+        MissingExtraError: For a lazy one without narwhals.
+    """
+    if not is_lazy(frame):
+        return frame
+    return require("narwhals", extra="tables").from_native(frame).collect().to_native()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +18,8 @@ from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import MISSING, TableChunk, few, number_in, percent_signs
 from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import Arrow, as_batch, pyarrow_module
+from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.table import Writer
 
 
 class JsonLines(Arrow):
@@ -62,10 +66,24 @@ class JsonLines(Arrow):
         self._nested.update(mixed)
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
 
+    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
+        """As :meth:`~fedlas.predictions.tables.table.Table.typed`."""
+        return pyarrow_module().Table.from_pylist(rows)
+
+    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
+        """As :meth:`~fedlas.predictions.tables.table.Table.objects`."""
+        content: list[dict[str, Any]] = rows
+        return content
+
+    def name_beside(self, name: str, prefix: str) -> str:
+        """As :meth:`~fedlas.predictions.tables.table.Table.name_beside`: ``r.calibrated_conf`` for ``r.conf``."""
+        head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
+        return f"{head}{dot}{prefix}{tail}"
+
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         names = dict.fromkeys([*numbers, *others])
         # pyarrow reads no paths, and no objects of several kinds
-        is_plain = names.keys() <= {*self._keys} - self._nested
+        is_plain = names.keys() <= {*self._keys} - self._nested and not self.keeps_all
         first = self._first_values(names) if is_plain else {}
         for content, rows in lines.row_blocks(self.path):
             table = None
@@ -74,15 +92,17 @@ class JsonLines(Arrow):
             if table is None:
                 table = [line for line in rows.to_pylist() if line.strip()]
             rows = lines.check_count(rows, len(table), self._rows, self.label)
-            yield table, rows
+            if isinstance(table, list):
+                numbered = enumerate(table, self._rows + 1)
+                table = [json_row(line, number, self.label) for number, line in numbered]
+            yield table, table if self.keeps_all else rows
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         if not isinstance(table, list):
             return super()._chunk(table, numbers, others)
         counts = range(self._rows + 1, self._rows + len(table) + 1)
-        objects = [json_row(line, n, self.label) for n, line in zip(counts, table, strict=True)]
         values = {
-            name: [at_path(row, name) for row in objects]
+            name: [at_path(row, name) for row in table]
             for name in dict.fromkeys([*numbers, *others])
         }
         read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
@@ -135,6 +155,33 @@ class JsonLines(Arrow):
                 if None not in values.values():
                     break
         return values
+
+
+class JsonLinesWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.table.Writer`; a value in an object is written into that object."""
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows; dates, times and exact decimals become text."""
+        columns = [
+            [
+                None if np.isnan(values).any() else values
+                for values in (array.tolist() if array.ndim == 1 else array)
+            ]
+            for array in arrays
+        ]
+        with held_by(self.suffix, source.label):
+            objects = source.objects(rows, self.scores)
+            for row, *values in zip(objects, *columns, strict=True):
+                for name, value in zip(self.scores, values, strict=True):
+                    plain = value.tolist() if isinstance(value, np.ndarray) else value
+                    put_beside(row, name, self.prefix, plain)
+                self.file.write(json.dumps(row, default=_text).encode() + b"\n")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, date | time | timedelta | Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
 
 
 def _holds_objects(value: Any) -> bool:
@@ -207,6 +254,44 @@ def at_path(row: Any, path: str) -> Any:
             rest = ".".join(parts[length:])
             return at_path(row[key], rest) if rest else row[key]
     return None
+
+
+def put_beside(row: dict[str, Any], path: str, prefix: str, value: Any) -> None:
+    """Set a value next to the one at a path, in the innermost object that holds it.
+
+    Raises:
+        InputError: If there is a value of that name.
+
+    Example:
+        >>> row = {"choices": [{"text": "Paris"}]}
+        >>> put_beside(row, "choices.0.text", "calibrated_", 0.9)
+        >>> row
+        {'choices': [{'text': 'Paris', 'calibrated_text': 0.9}]}
+    """
+    inner, tail = row, path
+    node: Any = row
+    rest = path
+    while rest:
+        key, step = rest, rest
+        if isinstance(node, dict):
+            inner, tail = node, rest
+            parts = rest.split(".")
+            starts = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+            key = step = next((start for start in starts if start in node), "")
+            node = node.get(key)
+        elif isinstance(node, list):
+            step = rest.partition(".")[0]
+            node = node[int(step)] if step.isdecimal() and int(step) < len(node) else None
+        else:
+            break
+        rest = rest[len(step) + 1 :] if step else ""
+    if prefix + tail in inner:
+        raise InputError(
+            "there must be no value of a name that is added",
+            repr(prefix + tail),
+            "Calibrate the scores once: remove the value, or rename it.",
+        )
+    inner[prefix + tail] = value
 
 
 def numbers_at(

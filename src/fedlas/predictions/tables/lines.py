@@ -18,7 +18,7 @@ _LONGEST = 1 << 26
 """Most bytes of a row."""
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
 _ENDS = (_NEWLINE, _RETURN)
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BEGINNINGS = (
     (b"\xff\xfe", "text in UTF-16", "Save it as UTF-8."),
     (b"\xfe\xff", "text in UTF-16", "Save it as UTF-8."),
@@ -56,7 +56,7 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
     """
     with path.open("rb") as file:
         # The first row begins with the end of a line too.
-        block = b"\n" + file.read(len(_BOM)).removeprefix(_BOM)
+        block = b"\n" + file.read(len(BOM)).removeprefix(BOM)
         is_last = False
         while not is_last:
             content = file.read(max(BYTES, len(block)))

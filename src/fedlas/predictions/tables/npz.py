@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import checked_path
 from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.tables import table as tables
-from fedlas.predictions.tables.table import Pieces, Table, pieces_of, together
+from fedlas.predictions.tables.table import Joined, Pieces, Table, Writer, pieces_of, together
 
 
 class Archive(Table):
@@ -72,6 +73,62 @@ class Archive(Table):
                 yield np.frombuffer(content, array.dtype).reshape(shape)
 
         return array.shape, read()
+
+
+class ArchiveWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.table.Writer`: arrays of archives are joined, and others added."""
+
+    def __init__(
+        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, table, scores, prefix, suffix)
+        self._arrays: list[list[NDArray[Any]]] = [[] for _ in scores]
+        self._rows = dict.fromkeys(table.tables, 0)
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
+        """Hold what is added to some rows of a file."""
+        self._rows[source] += len(arrays[0])
+        for parts, values in zip(self._arrays, arrays, strict=True):
+            parts.append(values)
+
+    def close(self) -> None:
+        """Write the archive, compressed if the first one is.
+
+        Raises:
+            InputError: If arrays that hold no rows differ between the archives.
+        """
+        with zipfile.ZipFile(self.table.tables[0].path) as first:
+            form = max(member.compress_type for member in first.infolist())
+        with zipfile.ZipFile(self.file, "w", form) as archive:
+            for name in self.table.names:
+                self._add(archive, name, self._joined(name))
+            for name, parts in zip(self.names, self._arrays, strict=True):
+                self._add(archive, name, np.concatenate(parts))
+
+    @staticmethod
+    def _add(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)
+
+    def _joined(self, name: str) -> NDArray[Any]:
+        """Return the rows of all archives, or an array that all of them hold."""
+        parts: list[NDArray[Any]] = []
+        for table in self._rows:
+            with open_archive(table.path) as arrays:
+                parts.append(arrays[name])
+        if len(parts) == 1:
+            return parts[0]
+        if all(
+            part.shape[:1] == (rows,) for part, rows in zip(parts, self._rows.values(), strict=True)
+        ):
+            return np.concatenate(parts)
+        if any(not np.array_equal(part, parts[0]) for part in parts):
+            raise InputError(
+                f"array {name!r} must hold a row a sample, or the same in all files",
+                f"others in {self.table.label}",
+                "Leave it out, or do one by one.",
+            )
+        return parts[0]
 
 
 @contextmanager

@@ -13,9 +13,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from numpy.typing import NDArray
+
 from fedlas._core.check import InputError
 from fedlas.predictions.tables import table as tables
-from fedlas.predictions.tables.arrow import Arrow, pyarrow_module
+from fedlas.predictions.tables.arrow import Arrow, append, held_by, pyarrow_module
+from fedlas.predictions.tables.table import Joined, Writer
 
 _FREE = 2**26
 _MOST_TEXT = 2**28
@@ -27,13 +30,7 @@ LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**
 
 
 class Parquet(Arrow):
-    """A Parquet file.
-
-    Attributes:
-        keeps_all: Whether ``rows`` hold all columns, with their types.
-    """
-
-    keeps_all = False
+    """A Parquet file."""
 
     def _names(self) -> list[str]:
         with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
@@ -89,6 +86,31 @@ class Parquet(Arrow):
                 "Write numbers or text, or lists of numbers.",
             )
         return False
+
+
+class ParquetWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.table.Writer`."""
+
+    def __init__(
+        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, table, scores, prefix, suffix)
+        self._writer: Any = None
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows; columns keep the types of the first."""
+        with held_by(self.suffix, source.label):
+            table = append(source.typed(rows, self.scores), self.names, arrays)
+            if self._writer is None:
+                self._writer = pyarrow_module(".parquet").ParquetWriter(self.file, table.schema)
+            self._writer.write(table.cast(self._writer.schema))
+
+    def close(self) -> None:
+        """Write the footer."""
+        if self._writer is not None:
+            self._writer.close()
+
+    discard = close
 
 
 def check_expansion(path: Path, names: Collection[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ class Table(Protocol):
         missing: Texts that stand for no number.
         notes: Sentences on how the file was read.
         decimal_point: What separates decimals in text.
-        decimal_mark: The same, None where the first rows do not show it or numbers are no text.
+        keeps_all: Whether the reader also holds, as ``rows``, all columns of the rows of the last chunk.
+        rows: Those: an Arrow batch, or a list of objects.
+        decimal_mark: The same as ``decimal_point``, None where the first rows do not show it or numbers are no text.
     """
 
     names: list[str]
@@ -35,6 +37,8 @@ class Table(Protocol):
     notes: list[str]
     decimal_point: str = "."
     decimal_mark: str | None = None
+    keeps_all: bool = False
+    rows: Any = None
 
     @property
     def form(self) -> Any:
@@ -44,9 +48,58 @@ class Table(Protocol):
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
 
+    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
+        """Return all columns of some rows as an Arrow table; text of columns that are ``numbers`` becomes numbers."""
+        return rows
+
+    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:
+        """Return some rows as objects."""
+        content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
+        return content
+
+    def name_beside(self, name: str, prefix: str) -> str:
+        """Return the name of what is written next to a column: a value in an object stays in that object."""
+        return f"{prefix}{name}"
+
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
         return  # other sources have no paths
+
+
+class Writer:
+    """Writes rows of a table with more columns.
+
+    Args:
+        file: Where they go.
+        table: What is read.
+        scores: Columns next to which others are written.
+        prefix: Begins the names of these.
+        suffix: End of the file's name.
+    """
+
+    def __init__(
+        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        self.file = file
+        self.table = table
+        self.scores = scores
+        self.prefix = prefix
+        self.suffix = suffix
+        self.names = [f"{prefix}{name}" for name in scores]
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows of a file, and an array for each score; NaN is an empty cell.
+
+        Raises:
+            InputError: If the format cannot hold them.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what is left."""
+
+    def discard(self) -> None:
+        """Let go of what an error left open."""
 
 
 class Joined(Table):
@@ -87,6 +140,10 @@ class Joined(Table):
         for table in self.tables:
             table.add_paths(names, mixed)
         self.names = self.tables[0].names
+
+    def name_beside(self, name: str, prefix: str) -> str:
+        """As :meth:`Table.name_beside`."""
+        return self.tables[0].name_beside(name, prefix)
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`Table.chunks`; rows are counted from 1 in each file."""

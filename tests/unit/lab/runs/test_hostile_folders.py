@@ -194,6 +194,7 @@ def files_in(folder):
             ["ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"],
         ),
         ("ce-s0/predictions", ["train"]),
+        ("ce-s0", ["bench"]),
         ("ce-s0/log.jsonl", ["train"]),
         ("ce-s0/.lock", ["train"]),
         (".trackers", ["train", "--track", "tensorboard"]),
@@ -213,6 +214,21 @@ def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command,
     before = files_in(home)
     words = {"RUN": str(bench / "ce-s0"), "BENCH": str(bench)}
     given = [words.get(word, word) for word in command]
+    if command[0] == "bench":
+        (home / "metrics.json").unlink()
+        before = files_in(home)
+        settings = [word for setting in TINY for word in ("--set", setting)]
+        given = [
+            "bench",
+            "synthetic",
+            "--losses",
+            "ce",
+            "--seeds",
+            "0",
+            "--out",
+            str(bench),
+            *settings,
+        ]
     if command[0] == "train":
         (bench / "ce-s0" / "metrics.json").unlink()
         settings = [word for setting in TINY for word in ("--set", setting)]

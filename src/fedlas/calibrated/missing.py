@@ -1,0 +1,107 @@
+"""Rows of a table without a score: refused, or kept with an empty calibrated cell and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fedlas._core.check import InputError, check_choice
+
+MissingPolicy = Literal["empty", "error"]
+_SHOWN = 20
+"""Rows that a note lists."""
+
+
+@dataclass
+class Missing:
+    """What to do with rows without a score, and those there were.
+
+    Args:
+        policy: ``"error"`` refuses the table; ``"empty"`` keeps the rows and leaves their calibrated cells empty.
+        most: Largest share of such rows; None for any.
+
+    State:
+        ``count`` of such rows, and the ``first`` of them.
+
+    Raises:
+        InputError: For another policy, or a share that is not in [0, 1].
+    """
+
+    policy: MissingPolicy = "error"
+    most: float | None = None
+    count: int = field(default=0, init=False)
+    first: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("missing=", self.policy, ["empty", "error"])
+        if self.most is not None and not 0 <= self.most <= 1:
+            raise InputError(
+                "must be a share from 0 to 1",
+                self.most,
+                "Pass 0.01 for 1 %.",
+                argument="max_missing",
+            )
+        if self.most is not None and self.policy == "error":
+            raise InputError(
+                "max_missing goes with empty cells for rows without a score",
+                "missing is 'error'",
+                "Choose missing 'empty', or leave max_missing out.",
+            )
+
+    def add(self, rows: Sequence[int], file: str, *, several: bool) -> None:
+        """Count rows without a score, by their numbers in a file."""
+        self.count += len(rows)
+        where = f" of {file}" if several else ""
+        self.first += [f"{row:,}{where}" for row in rows[: _SHOWN - len(self.first)]]
+
+    def check(self, rows: int, label: str) -> None:
+        """Refuse a table with too many such rows, or without any other.
+
+        Raises:
+            InputError: Then; the first of them are named.
+        """
+        if not rows:
+            raise InputError(
+                "there must be at least one row", f"none in {label}", "Check the file."
+            )
+        if self.count == rows:
+            raise InputError(
+                "at least one row must have a score",
+                f"none of {rows:,} in {label}",
+                "Check the columns.",
+            )
+        if self.most is not None and self.count > self.most * rows:
+            raise InputError(
+                f"at most {100 * self.most:g} % of the rows may lack a score",
+                f"{self.count:,} of {rows:,} ({100 * self.count / rows:.3g} %) in {label}: {self._rows()}",
+                "Look at these rows, or allow more of them.",
+            )
+
+    def notes(self, rows: int) -> list[str]:
+        """Say how many rows have an empty cell, and which are the first, as a sentence."""
+        if not self.count:
+            return []
+        has = "has" if self.count == 1 else "have"
+        return [
+            f"{self.count:,} of {rows:,} rows {has} no score; the calibrated cells are empty: {self._rows()}."
+        ]
+
+    def _rows(self) -> str:
+        more = self.count - len(self.first)
+        end = f" and {more:,} more" if more else ""
+        return f"row{'s' * (self.count > 1)} {', '.join(self.first)}{end}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the counts as plain values for JSON."""
+        return {"count": self.count, "first": self.first}
+
+
+def share_of(text: str) -> float:
+    """Return the share in a text, ``1%`` or ``0.01``.
+
+    Raises:
+        ValueError: For other text.
+    """
+    text = text.strip()
+    return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

@@ -1,0 +1,78 @@
+"""The share of classes without a validation sample, by the rule of three."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlas.calibrators._fit.state import Numbers, doubles, must
+
+_LOWEST = -30.0
+"""Least log of the factor, which leaves nothing of any share."""
+_HALVINGS = 60
+
+
+class AbsentShare(Numbers):
+    """Probabilities of classes without a validation sample: those of temperature scaling, at lower odds.
+
+    ``p_k = c r_k / (1 - r_A + c r_A)`` for the absent classes A, where ``r = softmax(z / T)``; the other classes share
+    the rest as before.
+
+    Attributes:
+        absent: 1 for absent classes, else 0 ``(C,)``.
+        temperature: ``T ()``.
+        log_factor: ``log c ()``, at most 0.
+    """
+
+    shapes: ClassVar = {"absent": "C", "temperature": "", "log_factor": ""}
+
+    def forward(self, rows: Tensor, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities of logits ``(n, C)`` and of the log-probabilities before ``(n, C)``."""
+        is_absent = self.absent > 0
+        rare = (rows / self.temperature + self.absent * self.log_factor).log_softmax(dim=1)
+        common = rare.masked_fill(is_absent, -torch.inf).logsumexp(dim=1, keepdim=True)
+        others = log_probs.masked_fill(is_absent, -torch.inf).log_softmax(dim=1)
+        return torch.where(is_absent, rare, others + common)
+
+    def check(self, classes: int) -> None:
+        """Refuse a mask of no class or of all, and numbers that no fit gives."""
+        super().check(classes)
+        flags = bool(((self.absent == 0) | (self.absent == 1)).all())
+        must(flags and 0 < int(self.absent.sum()) < classes, "absent must mark some classes")
+        must(float(self.temperature) > 0, "temperature must be above 0")
+        must(float(self.log_factor) <= 0, "log_factor must be at most 0")
+
+
+def fitted_absent_share(
+    logits: Tensor, present: Tensor, weights: Tensor, temperature: float
+) -> tuple[AbsentShare, float]:
+    """Return the map that gives absent classes a mean share of at most 3/N together, and that share.
+
+    Args:
+        logits: ``(N, C)`` float64.
+        present: Which classes have a sample ``(C,)``.
+        weights: ``(N,)``, whose sum is the number of samples.
+        temperature: Of temperature scaling.
+    """
+    log_probs = (logits / temperature).log_softmax(dim=1)
+    rare = log_probs.masked_fill(present, -torch.inf).logsumexp(dim=1)
+    common = log_probs.masked_fill(~present, -torch.inf).logsumexp(dim=1)
+    odds = rare - common
+    total = weights.sum()
+
+    def share(log_factor: float) -> float:
+        return float(weights @ (odds + log_factor).sigmoid() / total)
+
+    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence.
+    most = min(share(0.0), 3 / float(total))
+    high = 0.0
+    low = _LOWEST if share(0.0) > most else 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) <= most else (low, middle)
+    mask = (~present).double()
+    return AbsentShare(
+        absent=mask, temperature=doubles(temperature), log_factor=doubles(low)
+    ), share(low)

@@ -1,0 +1,127 @@
+"""The map of the top label's log-odds behind a mixture of many classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
+from fedlas.resample.clusters import mean_and_error
+
+_KNOTS = 3
+_RIDGE = 10.0
+"""Samples that say that the top label's log-odds are right as they are."""
+_ENOUGH_GAIN = 0.5
+"""Standard errors by which the map must raise the held-out likelihood."""
+_FARTHEST = 30.0
+"""Largest log-odds, which float64 still tells from certainty."""
+_STEPS = 30
+
+
+class TopLabelMap(Numbers):
+    """Maps the log-odds of the largest probability; the others keep their ratios, and the top label stays on top.
+
+    ``s -> s + c + b s + sum_j d_j softplus(s - k_j)``.
+
+    Attributes:
+        knots: ``k (K,)``.
+        coefficients: ``c``, ``b`` and ``d (2 + K,)``.
+    """
+
+    shapes: ClassVar = {"knots": "K", "coefficients": "L"}
+
+    def forward(self, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities of log-probabilities ``(n, C)``, of which exponentials sum to 1."""
+        two = log_probs.topk(2, dim=1)
+        top = two.indices[:, :1]
+        odds, others = _log_odds(log_probs)
+        basis = _basis(odds.squeeze(1), self.knots)
+        mapped = odds + (basis @ self.coefficients).unsqueeze(1)
+        # Where the second label would come above the top one, both are equally probable.
+        mapped = torch.maximum(mapped, two.values[:, 1:] - others).clamp(-_FARTHEST, _FARTHEST)
+        lifted = log_probs - (_softplus(mapped) + others)
+        return lifted.scatter(1, top, -_softplus(-mapped))
+
+    def check(self, classes: int) -> None:
+        """Refuse other numbers of coefficients too."""
+        super().check(classes)
+        must(len(self.coefficients) == 2 + len(self.knots), "each knot must have a coefficient")
+
+
+def _softplus(values: Tensor) -> Tensor:
+    """Return ``log(1 + e^x)``; that of torch has no float64 in ONNX Runtime."""
+    return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
+
+
+def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-odds of the largest probability and the log-probability of all others, both ``(n, 1)``."""
+    top, index = log_probs.max(dim=1, keepdim=True)
+    others = log_probs.scatter(1, index, -torch.inf).logsumexp(dim=1, keepdim=True)
+    others = others.clamp(min=-_FARTHEST)
+    return (top - others).clamp(-_FARTHEST, _FARTHEST), others
+
+
+def _basis(odds: Tensor, knots: Tensor) -> Tensor:
+    """Return ``1, s, softplus(s - k_j)`` of log-odds ``s (n,)`` as columns ``(n, 2 + K)``."""
+    bends = _softplus(odds.unsqueeze(1) - knots)
+    return torch.cat([torch.ones_like(bends[:, :1]), odds.unsqueeze(1), bends], dim=1)
+
+
+def fitted_top_map(
+    log_probs: Tensor, target: Tensor, weights: Tensor, folds: Tensor, clusters: Tensor | None
+) -> TopLabelMap | None:
+    """Return the map of held-out log-probabilities ``(n, C)``; None unless it raises the likelihood of left-out folds.
+
+    Args:
+        log_probs: Of held-out samples ``(n, C)``.
+        target: ``(n,)``.
+        weights: ``(n,)``.
+        folds: ``(n,)``, whole clusters.
+        clusters: ``(n,)``, or None.
+    """
+    before = log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
+    gain = zeros(len(target))
+    for fold in folds.unique():
+        inside = folds != fold
+        part = _fit(log_probs[inside], target[inside], weights[inside])
+        after = part(log_probs[~inside]).gather(1, target[~inside].unsqueeze(1)).squeeze(1)
+        gain[~inside] = after - before[~inside]
+    mean, error = mean_and_error(gain, weights, clusters)
+    return _fit(log_probs, target, weights) if mean > _ENOUGH_GAIN * error else None
+
+
+def _fit(log_probs: Tensor, target: Tensor, weights: Tensor) -> TopLabelMap:
+    """Return the map by Newton's method on the likelihood that the top label is right, with a ridge."""
+    odds = _log_odds(log_probs)[0].squeeze(1)
+    right = (log_probs.argmax(dim=1) == target).double()
+    knots = _quantiles(odds, weights)
+    basis = _basis(odds, knots)
+    total = weights.sum()
+    mean = weights @ basis / total
+    deviation = (weights @ (basis - mean).square() / total).sqrt().clamp(min=1e-6)
+    mean[0] = 0.0
+    deviation[0] = 1.0
+    standard = (basis - mean) / deviation
+    ridge = _RIDGE * ones(len(mean))
+    point = zeros(len(mean))
+    for _ in range(_STEPS):
+        probs = (odds + standard @ point).sigmoid()
+        slope = (weights * (probs - right)) @ standard + ridge * point
+        curvature = (standard.T * (weights * probs * (1 - probs))) @ standard + ridge.diag()
+        step = torch.linalg.solve(curvature, slope)
+        point = point - step
+        if float(step.abs().max()) < 1e-10:
+            break
+    coefficients = point / deviation
+    coefficients[0] = coefficients[0] - (coefficients[1:] * mean[1:]).sum()
+    return TopLabelMap(knots=knots, coefficients=coefficients)
+
+
+def _quantiles(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the quartiles of weighted values ``(3,)``."""
+    ordered, order = values.sort()
+    share = weights[order].cumsum(0) / weights.sum()
+    cuts = doubles([(number + 1) / (_KNOTS + 1) for number in range(_KNOTS)])
+    return ordered[torch.searchsorted(share, cuts).clamp(max=len(values) - 1)]

@@ -1,0 +1,81 @@
+"""Bias-corrected temperature scaling: one factor, and an offset for each class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedlas._core.check import check_number
+from fedlas.calibrators._fit.softmax_regression import DiagonalMap, bias_corrected_temperature
+from fedlas.calibrators.affine import AffineCalibrator, Fit, Start, part_of, starts_of_parts
+from fedlas.calibrators.base import CALIBRATORS
+from fedlas.predictions import Predictions
+
+__all__ = ["BiasCorrectedTemperature"]
+
+
+@CALIBRATORS.register(
+    "bcts",
+    title="Bias-corrected temperature",
+    paper="Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation",
+    year=2020,
+    url="https://arxiv.org/abs/1901.06852",
+)
+class BiasCorrectedTemperature(AffineCalibrator):
+    """Divides all logits by one number and adds an offset for each class (BCTS): ``z / T + b``.
+
+    ``T`` and ``b (C,)`` minimize the negative log-likelihood on validation predictions, a convex problem, by Newton's
+    method in float64. With it the mean probability of each class is its share of the labels: what predictions of rare
+    classes need, at ``C + 1`` parameters.
+
+    Args:
+        prior: The ridge penalty of the offsets is this number over ``N``, above 0; None: ``C / N``, as in structured
+            scaling.
+
+    Raises:
+        InputError: For a prior that is not above 0.
+
+    Note:
+        The penalty keeps a class without samples finite; the paper has none. The predicted class can change. Warns
+        (:class:`CalibrationWarning`) as :class:`VectorScaling`.
+
+    Example:
+        >>> val = Predictions(60 * [[1.0, 0.0]] + 60 * [[0.0, 1.0]], (50 * [0] + 10 * [1]) + (30 * [0] + 30 * [1]))
+        >>> calibrated = BiasCorrectedTemperature().fit(val).transform(val)
+        >>> [round(float(p), 2) for p in calibrated.probs[[0, 60], 0]]  # the observed shares: 5 of 6, and 1 of 2
+        [0.82, 0.49]
+
+    Source:
+        Alexandari, Kundaje and Shrikumar 2020 (ICML), section 3.
+    """
+
+    map_type = DiagonalMap
+    enough = (100, 0)
+
+    def __init__(self, prior: float | None = None) -> None:
+        self.prior = None if prior is None else check_number("prior", prior, low=0, low_open=True)
+
+    def fit_parts(self, val: Predictions, parts: Tensor, start: Any) -> list[nn.Module]:
+        """Return maps of parts of the samples by searches from the map of all."""
+        return [
+            bias_corrected_temperature(
+                *part_of(val, weights),
+                scale=near.scale,
+                width=near.width,
+                prior=self.prior or float(val.num_classes),
+                near=start,
+            )
+            for weights, near in zip(parts, starts_of_parts(val, parts), strict=True)
+        ]
+
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+        fit = bias_corrected_temperature(
+            inputs,
+            val.target,
+            val.weights,
+            scale=start.scale,
+            width=start.width,
+            prior=self.prior or float(val.num_classes),
+        )
+        return Fit(fit, start.doubt)

@@ -1,0 +1,131 @@
+"""What a user says of his samples is used or refused by every fit, metric and interval; nothing is dropped."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+import fedlas
+from fedlas import Predictions, TopLabel
+from fedlas.calibrators import CALIBRATORS
+from fedlas.deploy.calibration import fit_calibration
+from fedlas.deploy.make_card import make_card
+from fedlas.errors import InputError
+from fedlas.metrics import METRICS
+from fedlas.predictions.covariates import Covariates
+from fedlas.stats.selective_risk import reject_option
+
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+
+DRAW = np.random.default_rng(0)
+SAMPLES = 600
+LOGITS = 2 * DRAW.normal(size=(SAMPLES, 3))
+TARGET = torch.multinomial(
+    torch.tensor(LOGITS / 3 + [0.5, 0.0, -0.5]).softmax(dim=1),
+    1,
+    generator=torch.Generator().manual_seed(0),
+)[:, 0]
+FEATURES = np.column_stack(
+    [TARGET.numpy() + DRAW.normal(size=SAMPLES), DRAW.integers(0, 4, SAMPLES)]
+)
+PLAIN = Predictions(LOGITS, TARGET, features=FEATURES)
+COVARIATES = Covariates(("age",), {"region": tuple("abcd")})
+LABEL_PROBS = torch.nn.functional.one_hot(TARGET, 3) * 0.7 + 0.1
+SAID = {
+    "weights": DRAW.integers(1, 5, SAMPLES).astype(float),
+    "clusters": TARGET.numpy() * 10 + np.arange(SAMPLES) % 10,
+    "label_probs": LABEL_PROBS / LABEL_PROBS.sum(dim=1, keepdim=True),
+    "covariates": COVARIATES,
+    "features": FEATURES + 1.0 * DRAW.normal(size=FEATURES.shape),
+    "target": (TARGET + torch.arange(SAMPLES) % 2) % 3,
+    "logits": LOGITS[:, ::-1].copy(),
+    "classes": ("a", "b", "c"),
+    "event": None,
+}
+"""Another value of each field."""
+
+
+def test_every_field_has_a_line_here():
+    """A new role is named above; the tests below then ask every fit, metric and interval about it."""
+    assert SAID.keys() == {field.name for field in fields(Predictions)}
+    assert {field.name for field in fields(TopLabel)} - {"confidence", "correct"} <= SAID.keys()
+
+
+def said(name):
+    return replace(PLAIN, **{name: SAID[name]})
+
+
+def fitted(name, val):
+    """What a calibrator makes of the same samples after a fit; None if it refuses them."""
+    calibrator = CALIBRATORS[name].value()
+    try:
+        after = calibrator.fit(val).transform(PLAIN if val.covariates is None else val)
+    except InputError:
+        return None
+    return after.logits
+
+
+HOLD_OUT = {"num_folds", "num_partitions"}
+"""Arguments of calibrators that hold samples out, and so use clusters; the others fit one map to all samples."""
+
+
+OF_A_HEAD = {"feature-clipping"}
+"""They need the classifier head, which these predictions lack."""
+
+
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in CALIBRATORS.entries() if entry.name not in OF_A_HEAD]
+)
+def test_a_fit_uses_what_is_said_of_its_samples(name):
+    kind = CALIBRATORS[name].value
+    before = fitted(name, PLAIN)
+    expected = {"weights", "logits", "target"}
+    if (kind.needs | kind.wants) & {"features"}:
+        expected.add("features")
+    for field in sorted(expected):
+        after = fitted(name, said(field))
+        assert after is None or not torch.equal(after, before), f"{field} is dropped"
+    if HOLD_OUT.isdisjoint(vars(kind())):
+        assert torch.equal(fitted(name, said("clusters")), before)
+
+
+def test_auto_uses_what_its_features_hold():
+    fits = [fitted("auto", val) for val in (PLAIN, said("covariates"))]
+    assert not torch.equal(*fits)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "top5"])  # 1 of three classes
+def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
+    base = replace(PLAIN, label_probs=SAID["label_probs"]) if METRICS[name].needs else PLAIN
+
+    def measured(**changes):
+        options = {"metrics": [name], "replicates": 60}
+        return fedlas.estimates(replace(base, **changes), **options)[name]
+
+    plain = measured()
+    for field in ("weights", "logits", "target"):
+        if field == "target" and METRICS[name].needs:
+            continue  # the distribution of the labels takes their place
+        try:
+            after = measured(**{field: SAID[field]})
+        except InputError:
+            continue
+        assert after.value != plain.value, f"{field} is dropped"
+    try:
+        after = measured(clusters=SAID["clusters"])
+    except InputError:
+        return
+    assert after.value == pytest.approx(plain.value)
+    assert (after.low, after.high) != (plain.low, plain.high), "clusters are dropped"
+
+
+@pytest.mark.parametrize("name", ["weights", "clusters"])
+def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said(name):
+    options = {"replicates": 60, "name": "a"}
+    texts = [str(fedlas.report(val, **options).json()) for val in (PLAIN, said(name))]
+    assert texts[0] != texts[1]
+    with pytest.raises(InputError, match=name if name == "weights" else "independent"):
+        make_card(said(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
+    with pytest.raises(InputError, match=name if name == "weights" else "independent"):
+        reject_option(said(name), PLAIN, risk=0.1)

@@ -1,0 +1,265 @@
+"""What calibrate reads, apply reads from the same file: all formats, kinds of columns and sources."""
+
+import json
+import shlex
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fedlas
+from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.cli import main
+from fedlas.predictions.tables.json_lines import at_path
+
+RANDOM = np.random.default_rng(5)
+COUNT = 240
+P = RANDOM.uniform(0.05, 0.95, COUNT).round(5)
+SITE = np.array(["north", "south"])[RANDOM.integers(0, 2, COUNT)]
+AGE = RANDOM.normal(50, 12, COUNT).round(2)
+Y = np.where(RANDOM.random(COUNT) < P, "yes", "no")
+OK = (RANDOM.random(COUNT) < P).astype(int)
+FLAT = {
+    "id": [f"{k:03d}" for k in range(COUNT)], "p_no": 1 - P, "p_yes": P, "z": np.log(P / (1 - P)), "y": Y,
+    "c": P, "ok": OK, "age": AGE, "site": SITE, "percent": [f"{100 * p:.3f}%" for p in P],
+}  # fmt: skip
+KINDS = {
+    "probabilities": {"probs": "p_no,p_yes", "target": "y"},
+    "a pattern": {"probs": "p_*", "target": "y"},
+    "one probability": {"probs": "p_yes", "target": "ok"},
+    "percent signs": {"probs": "percent", "target": "ok"},
+    "one logit": {"logits": "z", "target": "ok"},
+    "confidences": {"confidence": "c", "correct": "ok"},
+    "covariates": {"probs": "p_*", "target": "y", "covariates": "age,site"},
+    "groups": {"confidence": "c", "correct": "ok", "groups": "site"},
+}
+WRITERS = {
+    ".csv": lambda path, frame: frame.to_csv(path, index=False),
+    ".tsv": lambda path, frame: frame.to_csv(path, index=False, sep="\t"),
+    ".jsonl": lambda path, frame: frame.to_json(path, orient="records", lines=True, double_precision=12),
+    ".parquet": lambda path, frame: frame.to_parquet(path, index=False),
+    ".npz": lambda path, frame: np.savez(path, **{k: np.array(v.tolist()) for k, v in frame.items()}),
+}  # fmt: skip
+READERS = {
+    ".csv": lambda path: pd.read_csv(path, dtype={"id": str}),
+    ".tsv": lambda path: pd.read_csv(path, dtype={"id": str}, sep="\t"),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"id": str}),
+    ".parquet": pd.read_parquet,
+    ".npz": lambda path: pd.DataFrame(dict(np.load(path))),
+}
+
+
+def command(words, columns):
+    return words + [
+        text for name, value in columns.items() for text in (f"--{name.replace('_', '-')}", value)
+    ]
+
+
+def follow(shown, live):
+    """Run the ``next:`` line that calibrate printed, on a file."""
+    text = " ".join(shown.split()).split("next: ")[1]
+    suffix = live.suffix
+    words = shlex.split(text.replace(f"LIVE{suffix} ", f"{live.name} ").replace("LIVE.", "live."))
+    assert words[0] == "fedlas"
+    assert main(words[1:]) == 0
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_calibrate_reads_apply_reads_from_the_same_file(
+    kind, suffix, tmp_path, monkeypatch, capsys
+):
+    if (kind, suffix) == ("percent signs", ".npz"):
+        pytest.skip("arrays hold numbers")
+    monkeypatch.chdir(tmp_path)
+    columns = KINDS[kind]
+    frame = pd.DataFrame(FLAT)
+    WRITERS[suffix](tmp_path / f"val{suffix}", frame)
+    method = [] if "covariates" in columns or "groups" in columns else ["--method", "temperature"]
+    assert main(command(["calibrate", f"val{suffix}", "--out", "cal.json", *method], columns)) == 0
+    follow(capsys.readouterr().out, tmp_path / f"val{suffix}")
+    after = READERS[suffix](tmp_path / f"live.calibrated{suffix}")
+    calibration = fedlas.TableCalibration.load("cal.json")
+    assert set(calibration.added) == set(after.columns) - set(frame.columns)
+    assert after["id"].tolist() == FLAT["id"]
+    if kind != "percent signs":
+        for live in (frame, pl.DataFrame(frame), pa.Table.from_pandas(frame), dict(frame)):
+            applied = calibration.apply(live)
+            for name in calibration.added:
+                np.testing.assert_allclose(np.asarray(applied[name]), after[name], atol=1e-9)
+
+
+def token(p):
+    return {"token": "a", "logprob": float(np.log(p))}
+
+
+def openai(p):
+    message = {"content": f"It is so. Confidence: {100 * p:.2f}%"}
+    return {"choices": [{"message": message, "logprobs": {"content": [token(p)]}}]}
+
+
+def vllm(p):
+    return {"outputs": [{"token_ids": [7], "logprobs": [{"7": {"logprob": float(np.log(p))}}]}]}
+
+
+def rows_of(answer):
+    return [answer(float(p)) | {"ok": int(ok)} for p, ok in zip(P, OK, strict=True)]
+
+
+LOGS = {
+    "a nested number": (lambda p: {"r": {"conf": p}}, "r.conf", "number"),
+    "OpenAI's log-probabilities": (openai, "choices.0.logprobs.content", "mean"),
+    "OpenAI's answers": (openai, "choices.0.message.content", "words"),
+    "vLLM's log-probabilities": (vllm, "outputs.0", "sum"),
+    "a response as text": (
+        lambda p: {"response": json.dumps({"conf": p})},
+        "response.conf",
+        "number",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOGS)
+def test_logs_get_their_confidences_back(case, tmp_path, monkeypatch, capsys):
+    """``calibrate --confidence r.conf`` printed a line that apply refused."""
+    monkeypatch.chdir(tmp_path)
+    answer, path, form = LOGS[case]
+    rows = rows_of(answer)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [
+        "calibrate",
+        "log.jsonl",
+        "--confidence",
+        path,
+        "--correct",
+        "ok",
+        "--confidence-as",
+        form,
+    ]
+    assert main([*words, "--method", "isotonic", "--out", "cal.json"]) == 0
+    follow(capsys.readouterr().out, tmp_path / "log.jsonl")
+    after = [
+        json.loads(line) for line in (tmp_path / "live.calibrated.jsonl").read_text().splitlines()
+    ]
+    beside = {"outputs.0": "calibrated_outputs.0", "response.conf": "calibrated_response.conf"}
+    head, _, tail = path.rpartition(".")
+    values = [at_path(row, beside.get(path, f"{head}.calibrated_{tail}")) for row in after]
+    calibration = fedlas.TableCalibration.load("cal.json")
+    applied = calibration.apply(pd.DataFrame(rows))
+    np.testing.assert_allclose(values, applied[f"calibrated_{path}"], atol=1e-12)
+    inside = json.loads(
+        json.dumps(after),
+        object_hook=lambda d: {k: v for k, v in d.items() if not k.startswith("calibrated_")},
+    )
+    assert inside == rows
+    again = fedlas.calibrate(
+        pd.DataFrame(rows), confidence=path, correct="ok", confidence_as=form, method="isotonic"
+    )
+    assert again.calibrator.plain() == calibration.calibrator.plain()
+    assert main(["apply", "cal.json", "live.calibrated.jsonl", "--out", "twice.jsonl"]) == 2
+
+
+MISSING = {
+    ".csv": ("p,y\n0.9,1\n,0\nNA,1\n0.2,0\n", "calibrated_p"),
+    ".jsonl": ('{"p": 0.9}\n{"p": null}\n{"q": 1}\n{"p": 0.2}\n', "calibrated_p"),
+    ".parquet": (pa.table({"p": [0.9, None, None, 0.2]}), "calibrated_p"),
+    ".npz": ({"p": np.array([0.9, np.nan, np.nan, 0.2])}, "calibrated_p"),
+}
+
+
+def write(path, content):
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        pq.write_table(content, path)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return fedlas.calibrate({"p": P, "y": OK}, probs="p", target="y", method="temperature")
+
+
+@pytest.mark.parametrize("out", WRITERS)
+@pytest.mark.parametrize("suffix", MISSING)
+def test_rows_without_a_score(single, suffix, out, tmp_path, monkeypatch, capsys):
+    if ".npz" in (suffix, out) and suffix != out:
+        pytest.skip("arrays stay arrays")
+    monkeypatch.chdir(tmp_path)
+    single.save("cal.json")
+    write(tmp_path / f"live{suffix}", MISSING[suffix][0])
+    words = ["apply", "cal.json", f"live{suffix}", "--out", f"out{out}", "--summary", "done.json"]
+    assert main(words) == 2
+    assert json.loads((tmp_path / "done.json").read_text())["status"] == "refused"
+    assert main([*words, "--missing", "empty", "--max-missing", "25%"]) == 2
+    assert "2 of 4 (50 %)" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / f"out{out}").exists()
+    assert main([*words, "--missing", "empty", "--max-missing", "0.5"]) == 0
+    assert "2 of 4 rows have no score; the calibrated cells are empty: rows 2, 3." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    cells = READERS[out](tmp_path / f"out{out}")["calibrated_p"]
+    assert np.isnan(cells.to_numpy(float)).tolist() == [False, True, True, False]
+    done = json.loads((tmp_path / "done.json").read_text())
+    assert (done["status"], done["rows"], done["missing"]) == (
+        "complete",
+        4,
+        {"count": 2, "first": ["2", "3"]},
+    )
+
+
+def test_rows_without_a_score_in_frames(single):
+    live = {"p": [0.9, np.nan, 0.2]}
+    for frame in (live, pd.DataFrame(live), pl.DataFrame(live), pa.table(live)):
+        with pytest.raises(fedlas.errors.InputError, match="row 2"):
+            single.apply(frame)
+        with pytest.raises(fedlas.errors.InputError, match=r"at most 10 % .* 1 of 3"):
+            single.apply(frame, missing="empty", max_missing=0.1)
+        with pytest.warns(
+            fedlas.errors.CalibrationWarning, match=r"1 of 3 rows has no score.* row 2\."
+        ):
+            after = single.apply(frame, missing="empty")
+        assert np.isnan(np.asarray(after["calibrated_p"], float)).tolist() == [False, True, False]
+    with pytest.raises(fedlas.errors.InputError, match="at least one row must have a score"):
+        single.apply({"p": [np.nan]}, missing="empty")
+
+
+def test_a_refusal_does_not_stop_the_night(tmp_path):
+    answer, path, form = LOGS["OpenAI's answers"]
+    rows = rows_of(answer)
+    calibration = fedlas.calibrate(
+        pd.DataFrame(rows), confidence=path, correct="ok", confidence_as=form, method="isotonic"
+    )
+    silent = {"choices": [{"message": {"content": "I cannot say."}}]}
+    (tmp_path / "live.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in (rows[0], silent, {"choices": []}, rows[1]))
+    )
+    done = apply_to_files(
+        calibration, open_tables([tmp_path / "live.jsonl"]), tmp_path / "out.jsonl"
+    )
+    assert done.missing == {"count": 2, "first": ["2", "3"]}
+    assert done.columns == ("choices.0.message.calibrated_content",)
+    after = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert after[1]["choices"][0]["message"] == {
+        "content": "I cannot say.",
+        "calibrated_content": None,
+    }
+    assert isinstance(after[3]["choices"][0]["message"]["calibrated_content"], float)
+
+
+def test_lazy_frames_and_relations(single):
+    duckdb = pytest.importorskip("duckdb")
+    columns = {"p": P, "y": OK}
+    wanted = single.apply(columns)["calibrated_p"]
+    lazy = single.apply(pl.DataFrame(columns).lazy())
+    assert isinstance(lazy, pl.LazyFrame)
+    assert lazy.collect()["calibrated_p"].to_list() == wanted.tolist()
+    relation = duckdb.from_arrow(pa.table(columns)).filter("p > 0.5")
+    assert single.apply(relation)["calibrated_p"].to_pylist() == wanted[P > 0.5].tolist()
+    for frame in (pl.DataFrame(columns).lazy(), duckdb.from_arrow(pa.table(columns))):
+        again = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
+        assert again.calibrator.plain() == single.calibrator.plain()

@@ -1,0 +1,101 @@
+"""Months of a service in one history: drift of a column without labels, alarms, and when it was calibrated again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedlas.cli import main
+
+
+def write(path, seed, rows=1500, *, moved=0.0, missing=0.0, factor=1.0):
+    random = np.random.default_rng(seed)
+    score = random.normal(size=rows)
+    happens = random.random(rows) < 1 / (1 + np.exp(-factor * score))
+    age = random.normal(50 + 10 * moved, 10, size=rows)
+    lines = ["p,y,age,site"]
+    for s, y, a in zip(score, happens, age, strict=True):
+        cell = "" if random.random() < missing else f"{a:.1f}"
+        lines.append(f"{1 / (1 + np.exp(-s)):.6f},{int(y)},{cell},{'north' if s > 0 else 'south'}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+COLUMNS = ["--probs", "p", "--target", "y"]
+
+
+@pytest.fixture
+def card(tmp_path, capsys):
+    def make(name, seed):
+        files = [
+            write(tmp_path / f"{part}{seed}.csv", seed + at)
+            for at, part in enumerate(("val", "test"))
+        ]
+        out = str(tmp_path / name)
+        assert (
+            main(
+                [
+                    "card",
+                    *files,
+                    *COLUMNS,
+                    "--calibrate",
+                    "temperature",
+                    "--replicates",
+                    "0",
+                    "--out",
+                    out,
+                ]
+            )
+            == 0
+        )
+        capsys.readouterr()
+        return out
+
+    return make
+
+
+def test_a_year_of_months(card, tmp_path, capsys):
+    first, second = card("a.json", 0), card("b.json", 10)
+    history = tmp_path / "history.json"
+
+    def month(name, card_file, **change):
+        file = write(tmp_path / f"{name}.csv", 20 + int(name[-2:]), **change)
+        columns = [*COLUMNS, "--covariates", "age,site"]
+        status = main(["monitor", card_file, file, *columns, "--history", str(history)])
+        return status, capsys.readouterr().out
+
+    assert month("2026-01", first)[0] == 0
+    assert month("2026-02", first)[0] == 0
+    status, shown = month("2026-03", first, moved=2.0)
+    assert (status, "DRIFT of a column: age moved by +" in shown) == (3, True)
+    status, shown = month("2026-04", first, missing=0.2)
+    assert (status, "age is missing in 2" in shown) == (3, True)
+    status, shown = month("2026-05", first, factor=0.2)
+    assert (status, "DRIFT" in shown) == (3, False)
+    # The new card starts its own reference; a period that is repeated takes its own place.
+    assert month("2026-06", second, moved=2.0)[0] == 0
+    assert month("2026-06", second, moved=2.0)[0] == 0
+    periods = json.loads(history.read_text())["periods"]
+    assert [row["period"][-2:] for row in periods] == ["01", "02", "03", "04", "05", "06"]
+    assert periods[4]["alarms"]
+    assert abs(periods[0]["columns"]["age"]["mean"] - 50) < 1
+    assert "mean" not in periods[0]["columns"]["site"]
+    gap = periods[4]["means"]["calibration"]
+    assert gap["low"] < gap["mean"] < gap["high"]
+    page = history.with_suffix(".html").read_text()
+    for text in (
+        "6 periods",
+        "Calibrated again: 2026-06.",
+        "Quiet in 2026-06",
+        "age moved by +",
+    ):
+        assert text in page
+
+
+def test_what_is_no_history_is_left_alone(card, tmp_path, capsys):
+    other = tmp_path / "history.json"
+    other.write_text('{"mine": 1}')
+    file = write(tmp_path / "a.csv", 3)
+    assert main(["monitor", card("a.json", 0), file, *COLUMNS, "--history", str(other)]) == 2
+    assert "--history must be a file that it wrote" in capsys.readouterr().err
+    assert other.read_text() == '{"mine": 1}'
