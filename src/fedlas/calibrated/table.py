@@ -26,7 +26,7 @@ from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.base import fit_with_notes
-from fedlas.predictions import Columns, TableReader, TopLabel
+from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event, event_note
