@@ -115,18 +115,10 @@ def _card(content: Mapping[str, Any]) -> Card:
     model = content["model"]
     reference = content["reference"]
     name = model["run"]
-    classes = model["classes"]
-    num_classes = check_count("num_classes", model["num_classes"], low=0)
     if not isinstance(name, str):
         raise ValueError("the run has no name")
-    if classes is None:
-        classes = []
-    elif not (
-        isinstance(classes, list)
-        and len(classes) == num_classes
-        and all(isinstance(c, str) for c in classes)
-    ):
-        raise ValueError(f"classes are not the names of {num_classes}")
+    num_classes = check_count("num_classes", model["num_classes"], low=0)
+    classes = _classes(model["classes"], num_classes)
     # The monitor compares with these sums; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     raw = {"raw": True, "calibrated": False}[content.get("live", "calibrated")]
@@ -144,11 +136,8 @@ def _card(content: Mapping[str, Any]) -> Card:
         (row["risk"], row["threshold"], row.get("test"))
         for row in content["selective"]["thresholds"]
     ]
-    event = 1
+    event = _event(content) if subject == "event" else 1
     if subject == "event":
-        event = check_count("number", content["event"].get("number", 1), low=0)
-        if event > 1:
-            raise ValueError(f"event {event} of two classes")
         if num_classes != 2:
             raise ValueError(f"an event of {num_classes} classes")
         rows = [(None, row.get("threshold"), row) for row in content["event"]["decisions"]]
@@ -178,6 +167,24 @@ def _card(content: Mapping[str, Any]) -> Card:
         subject,
         event,
     )
+
+
+def _classes(names: Any, num_classes: int) -> list[str]:
+    """Return the names of the classes; none if there are none."""
+    if names is None:
+        return []
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(names) != num_classes:
+        raise ValueError(f"classes are not the names of {num_classes}")
+    return list(names)
+
+
+def _event(content: Mapping[str, Any]) -> int:
+    """Return the number of the class that is the event; cards without it are about the second."""
+    number = check_count("number", content["event"].get("number", 1), low=0)
+    if number > 1:
+        raise ValueError(f"event {number} of two classes")
+    return number
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:

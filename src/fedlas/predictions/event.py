@@ -99,19 +99,19 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
     Raises:
         InputError: For labels of which neither affirms what the other denies, where neither name nor event decides.
     """
-    words = [*dict.fromkeys(labels)]
-    alone = _opposite(words[0]) if len(words) == 1 else ""
-    words += [alone] if alone else []
-    if len(words) != 2:
+    pair = [*dict.fromkeys(labels)]
+    alone = _opposite(pair[0]) if len(pair) == 1 else ""
+    pair += [alone] if alone else []
+    if len(pair) != 2:
         return ()
     about = [
-        word for word in words if event is not None and word.lower() == str(event).strip().lower()
-    ] or [word for word in words if event is None and _ends_in(column, word)]
+        word for word in pair if event is not None and word.lower() == str(event).strip().lower()
+    ] or [word for word in pair if event is None and _ends_in(column, word)]
     if len(about) == 1:
         (last,) = about
-        return next(word for word in words if word != last), last
-    first, last = words if event_of(words) == 1 else words[::-1]
-    if is_settled(words) and event is None:
+        return next(word for word in pair if word != last), last
+    first, last = pair if event_of(pair) == 1 else pair[::-1]
+    if is_settled(pair) and event is None:
         return () if {first.lower(), last.lower()} <= _READ else (first, last)
     if event is not None:
         return ()
@@ -136,12 +136,12 @@ def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str,
         >>> classes_of_pair(("p_no", "p_yes"), ["yes", "no"]), classes_of_pair(("a", "b"), ["0", "1"])
         (('no', 'yes'), ('a', 'b'))
     """
-    words = [*dict.fromkeys(labels)]
-    alone = _opposite(words[0]) if len(words) == 1 else ""
-    words += [alone] if alone else []
-    if len(words) != 2 or set(words) & set(columns):
+    pair = [*dict.fromkeys(labels)]
+    alone = _opposite(pair[0]) if len(pair) == 1 else ""
+    pair += [alone] if alone else []
+    if len(pair) != 2 or set(pair) & set(columns):
         return tuple(columns)
-    ends = [[word for word in words if _ends_in(column, word)] for column in columns]
+    ends = [[word for word in pair if _ends_in(column, word)] for column in columns]
     is_settled_by_names = all(len(end) == 1 for end in ends) and ends[0] != ends[1]
     return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
 

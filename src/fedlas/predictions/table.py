@@ -403,8 +403,8 @@ class TableReader:
             texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
             labels = [label for label in texts if label]
             if self._binary:
-                said = None if event is None else str(event)
-                names = classes_of_column(self._names.scores[0], labels, said)
+                event_name = None if event is None else str(event)
+                names = classes_of_column(self._names.scores[0], labels, event_name)
             else:
                 parts = classes_of_pair(parts, labels)
         self.classes = names or parts

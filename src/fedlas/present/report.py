@@ -151,12 +151,9 @@ def report(
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    remarks = list(notes)
-    remarks += filter(None, [event_note(predictions) if of_event and not is_pooled else ""])
+    remarks = [*notes, event_note(predictions) if of_event and not is_pooled else ""]
     if held_out is not None:
-        remarks += filter(
-            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
-        )
+        remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if calibrate is not None:
             outcome = calibrated(calibrate, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
@@ -179,7 +176,7 @@ def report(
         outcome=outcome,
         num_bins=num_bins,
         **level,
-        notes=(*remarks, *outcome.notes),
+        notes=(*filter(None, remarks), *outcome.notes),
         classes=tuple(classes),
         grouped_by=grouped_by,
         repair=repair,
