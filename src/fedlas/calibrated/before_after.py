@@ -17,6 +17,7 @@ from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.mixture import LeftOut
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.metrics.evaluate import entries_of, values_of
@@ -254,6 +255,37 @@ class CrossFit:
         )
 
 
+def fit_and_check(
+    calibrator: Calibrator, val: AnyPredictions
+) -> tuple[Calibrator, tuple[str, ...], CrossFit | None]:
+    """Return the fitted calibrator, its notes, and metrics of rows that were left out in turn.
+
+    A mixture holds folds out to find its weights; what it predicts for each, with weights of the other folds, is
+    measured. Any other calibrator is fitted again without each fold.
+    """
+    left_out: list[LeftOut] = []
+    can_keep = isinstance(val, Predictions) and (val.weights is None or bool(val.weights.all()))
+    if (
+        can_keep
+        and hasattr(calibrator, "left_out")
+        and not getattr(calibrator, "keep_class", False)
+    ):
+        calibrator.left_out = left_out
+    fitted, notes = fit_with_notes(calibrator, val)
+    if not left_out or not isinstance(val, Predictions):
+        again = copy.deepcopy(calibrator)
+        vars(again).pop("left_out", None)
+        return fitted, notes, cross_fit(again, val)
+    del calibrator.left_out
+    enough = [0]
+    for each in left_out:
+        if enough[-1] < ENOUGH:
+            enough.append(enough[-1] + len(each.rows))
+    first = val.rows(torch.cat([each.rows for each in left_out])[: enough[-1]])
+    after = torch.cat([each.log_probs for each in left_out])[: enough[-1]]
+    return fitted, notes, measured_left_out(first, first.with_logits(after), len(left_out))
+
+
 def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
     """Fit on all folds but one, calibrate that one, and measure; None for fewer than two distinct rows.
 
@@ -281,14 +313,23 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         if isinstance(first, Predictions)
         else replace(first, confidence=torch.cat(after))
     )
+    return measured_left_out(first, last, int(folds.max()) + 1)
+
+
+def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:
+    """Return metrics of rows that were left out, as predicted and calibrated."""
     clusters = len(first.clusters.unique()) if several(first.clusters) else None
-    sizes = first.num_samples, int(folds.max()) + 1
-    both_classes = isinstance(first, Predictions) and isinstance(last, Predictions)
-    if both_classes and first.num_classes == 2 and len(first.target.unique()) == 2:
+    sizes = first.num_samples, folds
+    if (
+        isinstance(first, Predictions)
+        and isinstance(last, Predictions)
+        and first.num_classes == 2
+        and len(first.target.unique()) == 2
+    ):
         floor = noise_floor(last, metric="classwise_ece", replicates=200).mean
         event = event_name(first)
         return CrossFit(*sizes, *_of_event(first, last), floor, clusters, event)
-    names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(val, Predictions)]
+    names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]

@@ -18,14 +18,13 @@ from fedlas._core.check import Argument, InputError, reason, suggestion, warn_us
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
-from fedlas.calibrated.before_after import CrossFit, cross_fit
+from fedlas.calibrated.before_after import CrossFit, fit_and_check
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
@@ -98,7 +97,7 @@ class TableCalibration:
         columns = with_scores(columns, source)
         if isinstance(source, SampleLog):
             columns = replace(columns, format="lm-eval")
-        columns = replace(columns, covariates=_covariates(columns))
+        columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
@@ -124,8 +123,7 @@ class TableCalibration:
             if columns.event is None:
                 check_direction(val, few(reader.scores))
         with one_thread(val.num_samples * max(1, len(reader.scores))):
-            calibrator, doubts = fit_with_notes(of_classes(calibrator_of(method)), val)
-            cross_fitted = cross_fit(of_classes(calibrator_of(method)), val)
+            calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
             doubts = (
@@ -274,6 +272,8 @@ class TableCalibration:
         calibrator = Calibrator.from_plain(content["calibrator"], source=path)
         if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
             raise ValueError(f"{len(scores)} columns of scores")
+        if calibrator.top_label != (columns.kind == "confidence"):
+            raise ValueError(f"a calibrator of other scores than {columns.kind}")
         covariates = content["covariates"]
         cross_fitted = content["cross_fitted"]
         return cls(
@@ -343,7 +343,7 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
     reader.keeps_rows = True
-    reader.optional = frozenset(covariates.categories)
+    reader.optional = frozenset((*covariates.categories, *covariates.means))
     return reader
 
 
@@ -418,6 +418,22 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
+
+
+def _with_effect(columns: Columns) -> Columns:
+    """Return the columns, if a calibration uses all that they say.
+
+    Raises:
+        InputError: For one that would have no effect.
+    """
+    for name in ("label_probs", "event"):
+        if getattr(columns, name) is not None:
+            raise InputError(
+                ("a calibration must be fitted without ", Argument(name)),
+                "one, which would have no effect on it",
+                ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+            )
+    return columns
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:

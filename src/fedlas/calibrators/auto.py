@@ -13,7 +13,7 @@ from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
 from fedlas.calibrators.fit_mixture import Members, fitted_mixture
-from fedlas.calibrators.mixture import CalibratedMixture, Share
+from fedlas.calibrators.mixture import CalibratedMixture, LeftOut, Share
 from fedlas.predictions import Predictions, TopLabel
 
 __all__ = ["AutoCalibration", "CalibratedMixture"]
@@ -108,6 +108,8 @@ class AutoCalibration(Calibrator):
     wants = frozenset({"features"})
     per_class = False
     enough = (50, 0)
+    left_out: list[LeftOut] | None = None
+    """A list takes, at the next fit, what the mixture predicts for each fold that it holds out."""
 
     @check_kinds
     def __init__(
@@ -183,7 +185,9 @@ class AutoCalibration(Calibrator):
         """Return the mixture of ``val``; with features, if it has some and they carry weight."""
         if not self.features and val.features is not None:
             val = val._replaced(features=None)
-        return fitted_mixture(val, self._own, self.num_folds, keep_class=self.keep_class)
+        return fitted_mixture(
+            val, self._own, self.num_folds, keep_class=self.keep_class, left_out=self.left_out
+        )
 
     def _plain_arguments(self) -> dict[str, Any]:
         # Members that carry weight are in the state.

@@ -136,12 +136,11 @@ def executor_of(args: argparse.Namespace) -> Executor:
 def _bench(args: argparse.Namespace) -> int:
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
-    check_calibrators(args.calibrators)
+    check_calibrators(args.method)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    names = ("calibrators", "details", "title")
-    options = {name: getattr(args, name) for name in names}
+    options = {"calibrators": args.method, "details": args.details, "title": args.title}
     return bench_group(group, **chosen, executor=executor, **options)
 
 

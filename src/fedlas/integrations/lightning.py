@@ -224,9 +224,8 @@ class CalibrationCallback(Callback):
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
         if self._outputs:
-            predictions = Predictions(
-                *(torch.cat(parts) for parts in zip(*self._outputs, strict=True))
-            )
+            logits, target = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
+            predictions = Predictions(logits, target)
             self._outputs = []
             update = getattr(
                 _objective_in(module, self.objective).criterion, "update_from_validation", None
@@ -276,4 +275,5 @@ def _of_all_ranks(predictions: Predictions) -> Predictions:
         return predictions
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, (predictions.logits, predictions.target))
-    return Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    logits, target = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return Predictions(logits, target)

@@ -21,7 +21,7 @@ from fedlas._core.errors import collected_warnings, warn_user
 from fedlas._core.extras import require
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
-from fedlas.calibrators.fit_mixture import LABEL_IN_FEATURES
+from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
 from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.integrations._side_columns import SideColumns, side_source

@@ -58,6 +58,7 @@ class TableChunk:
         lacking = {
             name: np.isnan(each).reshape(len(each), -1).any(axis=1)
             for name, each in self.numbers.items()
+            if name not in optional
         }
         plain = {name: _plain(each) for name, each in self.values.items()}
         for name, column in plain.items():

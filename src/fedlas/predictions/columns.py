@@ -161,9 +161,9 @@ class Columns:
             is_there = value is not None if option == "event" else bool(value)
             if is_there and kinds and not has_partner:
                 raise InputError(
-                    ("goes with ", *listed(partners, " or ")),
+                    "is for other columns",
                     kinds[0],
-                    "Name such columns, or leave it out.",
+                    ["leave it out", *(("name columns by ", Argument(name)) for name in partners)],
                     argument=option,
                 )
         if self.correct is not None and (self.predicted is not None or self.target is not None):

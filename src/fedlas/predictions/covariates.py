@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +31,8 @@ class Covariates:
     Args:
         numbers: Columns of numbers.
         categories: By column, the values that have a number, from 0; all others, and none, have the number behind.
+        means: Mean of each column of numbers, which stands for a missing one; empty in files of the first versions.
+        gaps: Columns of numbers with missing ones in the fit: a further feature says where they are.
         one_hot: Whether each value has a column of zeros and ones instead, as in files of the first versions.
 
     State:
@@ -41,12 +43,15 @@ class Covariates:
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter, compare=False)
     one_hot: bool = False
+    means: Mapping[str, float] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
 
     @classmethod
     def learn(cls, source: Table, columns: Columns) -> Self | None:
         """Read the columns of ``covariates`` once, and say what each holds; None without such columns.
 
-        Groups, text and numbers with leading zeros are categories.
+        Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
+        number becomes the mean, and a further feature says so, as with scikit-learn's ``SimpleImputer``.
 
         Raises:
             InputError: If a column does not exist or has more than 256 values that are no numbers.
@@ -57,9 +62,13 @@ class Covariates:
         point = source.decimal_point
         values: dict[str, set[str]] = {name: set() for name in names}
         text = {columns.groups} & {*names}
+        lacking: set[str] = set()
         for chunk in source.chunks([], names):
             for name in names:
-                cells = {_key(cell) for cell in _distinct(chunk.values[name])} - {""}
+                cells = {_key(cell) for cell in _distinct(chunk.values[name])}
+                if "" in cells and not columns.drop_missing:
+                    lacking.add(name)
+                cells -= {""}
                 if not all(_is_number(cell, point) for cell in cells):
                     text.add(name)
                 if len(values[name]) <= MOST_VALUES:
@@ -68,7 +77,13 @@ class Covariates:
             if name in text and len(values[name]) > MOST_VALUES:
                 raise _too_many(name, source.label)
         numbers = tuple(name for name in names if name not in text)
-        return cls(numbers, {name: tuple(sorted(values[name])) for name in names if name in text})
+        categories = {
+            name: (*sorted(values[name]), *[""] * (name in lacking))
+            for name in names
+            if name in text
+        }
+        gaps = tuple(name for name in numbers if name in lacking)
+        return cls(numbers, categories, means=_means(source, numbers), gaps=gaps)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -79,7 +94,7 @@ class Covariates:
     def names(self) -> tuple[str, ...]:
         """Name of each feature: that of its column, or ``column=value``."""
         if not self.one_hot:
-            return self.columns
+            return (*self.numbers, *(f"{name} missing" for name in self.gaps), *self.categories)
         places = (f"{name}={value}" for name, values in self.categories.items() for value in values)
         return (*self.numbers, *places)
 
@@ -92,7 +107,8 @@ class Covariates:
             name: ", ".join(f"{n} {value}" for n, value in enumerate((*each, "none of them")))
             for name, each in self.categories.items()
         }
-        return (*self.numbers, *(f"{name}: {text}" for name, text in values.items()))
+        plain = self.names[: len(self.numbers) + len(self.gaps)]
+        return (*plain, *(f"{name}: {text}" for name, text in values.items()))
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -106,7 +122,7 @@ class Covariates:
         Raises:
             InputError: If a number is missing or infinite; row and column are named.
         """
-        parts = [chunk.finite(self.numbers, "covariates").double()] if self.numbers else []
+        parts = [self._numbers(chunk)] if self.numbers else []
         for name, places in self.categories.items():
             numbers = {value: number for number, value in enumerate(places)}
             cells = chunk.values[name]
@@ -119,20 +135,47 @@ class Covariates:
                 parts.append(index.double().unsqueeze(1))
         return torch.cat(parts, dim=1)
 
+    def _numbers(self, chunk: TableChunk) -> Tensor:
+        """Return numbers ``(n, numbers + gaps)``, missing ones filled with the mean."""
+        columns = {name: chunk.numbers[name] for name in self.numbers}
+        is_missing = {name: np.isnan(column) for name, column in columns.items()}
+        filled = {
+            name: np.where(is_missing[name], self.means.get(name, np.nan), column)
+            for name, column in columns.items()
+        }
+        for name in self.numbers:
+            if name not in self.gaps:
+                self.unknown[name] += int(is_missing[name].sum())
+        whole = replace(chunk, numbers=filled).finite(self.numbers, "covariates").double()
+        flags = [torch.from_numpy(is_missing[name]).double() for name in self.gaps]
+        return torch.cat([whole, *(flag.unsqueeze(1) for flag in flags)], dim=1)
+
     def notes(self) -> list[str]:
         """Say which rows so far have a value without a place, as sentences."""
-        return [
-            f"{count:,} rows have no value of {name!r}, or one that the fit did not see: they count as none of "
-            f"{few(self.categories[name], 6)}."
-            for name, count in self.unknown.items()
-            if count
-        ]
+        texts = []
+        for name, count in self.unknown.items():
+            if not count:
+                continue
+            if name in self.categories:
+                values = few(self.categories[name], 6)
+                texts.append(
+                    f"{count:,} rows have no value of {name!r}, or one that the fit did not see: they count as none of "
+                    f"{values}."
+                )
+            else:
+                texts.append(
+                    f"{count:,} rows have no number in {name!r}, where the fit had one in all: "
+                    "its mean takes the place."
+                )
+        return texts
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         categories = {name: list(values) for name, values in self.categories.items()}
         values: dict[str, Any] = {"numbers": list(self.numbers), "categories": categories}
-        return values if self.one_hot else values | {"codes": True}
+        if self.one_hot:
+            return values
+        return values | {"codes": True, "means": dict(self.means), "gaps": list(self.gaps)}
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
@@ -143,15 +186,21 @@ class Covariates:
         """
         numbers = content["numbers"]
         categories = content["categories"]
-        lists = [numbers, *categories.values()]
+        means = {str(name): float(value) for name, value in content.get("means", {}).items()}
+        gaps = content.get("gaps", [])
+        lists = [numbers, gaps, *categories.values()]
         if not all(
             isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists
         ):
             raise ValueError("covariates must be lists of names")
+        if not {*gaps} <= means.keys() <= {*numbers} or not np.isfinite([*means.values()]).all():
+            raise ValueError("means must be those of columns of numbers")
         return cls(
             tuple(numbers),
             {str(name): tuple(values) for name, values in categories.items()},
             one_hot=content.get("codes") is not True,
+            means=means,
+            gaps=tuple(gaps),
         )
 
 
@@ -186,6 +235,18 @@ def covariates_of(text: Any, path: object) -> Covariates:
             f"{path} ({error})",
             "Save the predictions again.",
         ) from error
+
+
+def _means(source: Table, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean of each column of numbers, over the rows that have one."""
+    sums = dict.fromkeys(names, 0.0)
+    counts = Counter[str]()
+    for chunk in source.chunks(names, []) if names else ():
+        for name in names:
+            column = chunk.numbers[name][np.isfinite(chunk.numbers[name])]
+            sums[name] += float(column.sum(dtype=np.float64))
+            counts[name] += len(column)
+    return {name: sums[name] / max(counts[name], 1) for name in names}
 
 
 def _too_many(name: str, label: str) -> InputError:

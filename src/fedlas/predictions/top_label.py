@@ -111,8 +111,9 @@ class TopLabel:
             InputError: If it is neither.
         """
         index = checked_index(index, self.num_samples)
-        values = self._values().items()
-        return TopLabel(**{n: v[index] if isinstance(v, Tensor) else v for n, v in values})
+        values = self._values()
+        values |= {name: values[name][index] for name in _TENSORS if name in values}
+        return TopLabel(**values)
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it.

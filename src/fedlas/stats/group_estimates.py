@@ -109,7 +109,7 @@ def group_estimates(
             "ece": Estimate(row.ece, 0.0, 1.0),
         }
         if len(rows) > 1 and replicates:
-            shared = {
+            shared: dict[str, Any] = {
                 n: None if v is None else v[rows]
                 for n, v in (("weights", weights), ("clusters", clusters))
             }

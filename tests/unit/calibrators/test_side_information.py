@@ -15,6 +15,7 @@ from fedlas.calibrators import (
     MultiLabelCalibration,
     TemperatureScaling,
     fit_mixture,
+    mixture_features,
 )
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.side_information import Plan, affordable, group_columns
@@ -258,7 +259,7 @@ def test_many_rows_are_thinned():
     val = drawn(3000)
     plan = Plan(rows=200, kernel=False, offsets=(1,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedlas.calibrators.fit_mixture.affordable", lambda *_: plan)
+        patch.setattr("fedlas.calibrators.mixture_features.affordable", lambda *_: plan)
         few = AutoCalibration().fit(val)
     assert few.num_features == 6
 
@@ -390,7 +391,7 @@ def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
     loaded = Calibrator.load(calibrator.save(tmp_path / "a.json"))
     assert loaded.notes == calibrator.notes == notes[-1:]
     plan = Plan(rows=200)
-    monkeypatch.setattr(fit_mixture, "affordable", lambda *_: plan)
+    monkeypatch.setattr(mixture_features, "affordable", lambda *_: plan)
     notes = AutoCalibration().fit(val).notes
     assert notes[-1] == "features of auto: fitted on a random sample of 200 of 400 rows."
 

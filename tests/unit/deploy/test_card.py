@@ -167,7 +167,7 @@ def test_the_page_holds_the_numbers_and_nothing_from_outside(folder, content):
 
 
 def test_the_verb(folder, tmp_path, capsys):
-    assert card(folder, out=tmp_path / "c.json", calibrate="vector", risks=[0.2], replicates=0) == 0
+    assert card(folder, out=tmp_path / "c.json", method="vector", risks=[0.2], replicates=0) == 0
     said = capsys.readouterr().out
     assert "Target risk %" in said
     assert "Calibration: vector, fitted on the validation part" in said

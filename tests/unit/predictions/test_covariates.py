@@ -30,10 +30,10 @@ def read(table, **names):
 def test_numbers_stay_and_values_become_codes():
     reader, (part,) = read(TABLE, covariates="x_*,region", groups="region")
     assert reader.covariates.names == ("x_age", "x_zip", "region")
-    assert reader.covariates.levels == (0, 2, 2)
+    assert reader.covariates.levels == (0, 3, 2)
+    assert reader.covariates.categories["x_zip"] == ("007", "7", "")
     expected = [[20, 0, 0], [30.5, 1, 1], [40, 1, 0], [50, 2, 1]]
     assert part.features.tolist() == expected
-    assert any("1 rows have no value of 'x_zip'" in note for note in reader.notes())
 
 
 def test_a_file_gives_what_a_frame_gives(tmp_path):
@@ -61,12 +61,28 @@ def test_what_cannot_be_a_covariate(names, match):
         read(TABLE, covariates=names)
 
 
-def test_names_of_samples_are_none_and_missing_numbers_are_named():
+def test_names_of_samples_are_no_categories():
     many = {"p": np.full(300, 0.5), "y": np.arange(300) % 2, "id": [f"c{k}" for k in range(300)]}
     with pytest.raises(InputError, match="more in column 'id'"):
         read(many, covariates="id")
-    with pytest.raises(InputError, match="row 2, column 'x_age'"):
-        read(TABLE | {"x_age": [1, np.nan, 2, 3]}, covariates="x_age")
+
+
+def test_missing_numbers_are_the_mean_and_a_feature_says_so():
+    """As scikit-learn's ``SimpleImputer(add_indicator=True)`` has it."""
+    table = TABLE | {"x_age": [1, np.nan, 2, 3]}
+    reader, (part,) = read(table, covariates="x_age,x_zip")
+    assert reader.covariates.names == ("x_age", "x_age missing", "x_zip")
+    assert part.features.tolist() == [[1, 0, 0], [2, 1, 1], [2, 0, 1], [3, 0, 2]]
+    assert reader.covariates.levels == (0, 0, 3)
+    # A column that was whole in the fit: the mean, and a note.
+    whole, _ = read(TABLE, covariates="x_age")
+    later = TableReader(Frame(table), Columns(probs="p", target="y"), whole.covariates)
+    (part,) = later.samples()
+    assert part.features[:, 0].tolist() == [1, 35.125, 2, 3]
+    assert "1 rows have no number in 'x_age'" in " ".join(later.notes())
+    # Rows are left out instead where that is asked for.
+    reader, (part,) = read(table, covariates="x_age", drop_missing=True)
+    assert part.features.tolist() == [[1], [2], [3]]
 
 
 def test_plain_values_bring_them_back():
@@ -118,7 +134,7 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
     table = fedlas.read_predictions(TABLE, probs="p", target="y", covariates="x_zip,region")
     predictions = table.predictions
     assert predictions.covariates.names == ("region", "x_zip")
-    assert predictions.covariates.levels == (0, 2)
+    assert predictions.covariates.levels == (0, 3)
     saved = fedlas.Predictions.load(predictions.save(tmp_path / "p.npz"))
     assert saved.covariates == predictions.covariates
     assert predictions.rows(np.array([0, 2])).covariates == predictions.covariates
@@ -129,3 +145,18 @@ def test_predictions_carry_what_their_features_hold(tmp_path):
     read = fedlas.TopLabel.load(top.save(tmp_path / "t.npz"))
     assert read.covariates == top.covariates
     assert read.features.tolist() == [[0], [1], [1], [2]]
+
+
+@pytest.mark.parametrize("missing", ["error", "empty"])
+def test_apply_fills_a_missing_number_as_the_fit_did(missing, tmp_path):
+    random = np.random.default_rng(0)
+    logit, age = random.normal(size=800), random.normal(50, 10, 800)
+    y = (random.random(800) < 1 / (1 + np.exp(-logit - (age - 50) / 5))).astype(int)
+    age[::20] = np.nan
+    table = {"p": 1 / (1 + np.exp(-logit)), "age": age, "y": y}
+    fit = fedlas.calibrate(table, probs="p", target="y", covariates="age")
+    fit = fedlas.TableCalibration.load(fit.save(tmp_path / "cal.json"))
+    assert fit.covariates.gaps == ("age",)
+    rows = {"p": [0.5] * 3, "age": [30, np.nan, 70]}
+    young, unknown, old = fit.apply(rows, missing=missing)["calibrated_p"]
+    assert young < unknown < old

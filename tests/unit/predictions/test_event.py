@@ -46,5 +46,5 @@ def test_a_table_names_the_classes_and_the_event():
     read = read_predictions(frame, probs="churned,stayed", target="y", event="churned").predictions
     assert read.event == 0
     assert read.classes == ("churned", "stayed")
-    with pytest.raises(InputError, match="event goes with logits= or probs="):
+    with pytest.raises(InputError, match="event is for other columns"):
         read_predictions({"c": [0.5], "ok": [1]}, confidence="c", correct="ok", event=0)

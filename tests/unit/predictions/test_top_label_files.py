@@ -197,14 +197,14 @@ def test_refusals_name_row_and_column(columns, named, message, tmp_path):
         ({"confidence": "c", "correct": "k", "target": "y"}, "outcomes must be named once"),
         (
             {"confidence": "c", "classes": ("a", "b")},
-            "classes goes with logits= or probs=; got confidence=",
+            "classes is for other columns; got confidence=",
         ),
-        ({"confidence": "c", "label_probs": "v"}, "label_probs goes with logits="),
-        ({"logits": "l", "correct": "k"}, "correct goes with confidence=; got logits="),
-        ({"probs": "p", "predicted": "k"}, "predicted goes with confidence=; got probs="),
+        ({"confidence": "c", "label_probs": "v"}, "label_probs is for other columns"),
+        ({"logits": "l", "correct": "k"}, "correct is for other columns; got logits="),
+        ({"probs": "p", "predicted": "k"}, "predicted is for other columns; got probs="),
         (
             {"logits": "l", "normalize": True},
-            "normalize goes with probs= or label_probs=; got logits=",
+            "normalize is for other columns; got logits=",
         ),
     ],
 )

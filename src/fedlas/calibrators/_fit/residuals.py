@@ -33,7 +33,7 @@ class Inputs:
         codes: Place of the value of each category ``(N, G)``, from 0 to ``size``, which stands for none; None: no
             categories.
         size: Number ``S`` of the columns of zeros and ones.
-        unit: What stands in place of the ones.
+        unit: Number in place of the ones.
     """
 
     numbers: Tensor

@@ -1,0 +1,135 @@
+"""Fits the weights of a mixture, and the maps behind it, on what its members predict for samples held out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedlas.calibrators._fit.minimize import mixture_weights
+from fedlas.calibrators._fit.rowwise import weights_of
+from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
+from fedlas.calibrators._fit.state import doubles, ones
+from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.top_map import TopLabelMap, fitted_top_map
+from fedlas.calibrators.mixture import (
+    CrossFit,
+    Share,
+    label_log_probs,
+)
+from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import log_softmax
+from fedlas.resample.clusters import mean_and_error, several
+
+MANY_CLASSES = 20
+"""With at least so many classes other members join, and a map of the top label follows."""
+_STEPS = 500
+"""Most steps from equal weights. They often end before the maximum, where few other samples gain no more."""
+MANY = 2000
+"""With more samples held out the weights are those at the maximum."""
+_SMALLEST = 1e-3
+"""Members of a smaller weight are left out."""
+_NEVER = 1e-9
+"""Least probability of a held-out label, so that one member cannot lose everything on one sample."""
+_FEWEST_TO_SHARPEN = 200
+"""Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_FOLDS_OF_TOP = 5
+"""Folds in which the map of the top label is judged, where one fold alone is held out."""
+_FEW = 100
+"""With fewer held-out samples, or with clusters, features count as far as their gain exceeds its standard error."""
+
+
+def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
+    """Return weights and last map, from the members' log-probabilities ``(K, n, C)`` and what each counts more."""
+    target = split.val.target.cpu()[split.rows]
+    weights = weights_of(split.val)[split.rows]
+    counts = doubles(prior)
+    parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
+    few = float(weights.sum()) <= MANY
+    start = torch.full_like(counts, 1 / len(counts)) if few else None
+    shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
+
+    # The map of the mixture, where samples are enough.
+    mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
+    last = identity(log_probs.shape[2])
+    if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
+        scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+        prior_c = float(log_probs.shape[2])
+        last = bias_corrected_temperature(
+            mixture, target, weights, scale=scale, width=scale, prior=prior_c
+        )
+    top = None
+    if log_probs.shape[2] >= MANY_CLASSES and float(weights.sum()) >= _FEWEST_TO_SHARPEN:
+        top = _top_map(log_softmax(last(mixture)), split)
+    shares = torch.where(shares < _SMALLEST, 0.0, shares)
+    return Share(shares / shares.sum(), last, top)
+
+
+def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
+    """Return the map of the top label of held-out log-probabilities ``(n, C)``; None if folds show no gain."""
+    folds = split.folds[split.rows]
+    clusters = None if split.val.clusters is None else split.val.clusters.cpu()[split.rows]
+    if len(split.held_out) == 1:
+        rank = torch.empty_like(split.order)
+        rank[split.order] = torch.arange(len(rank), device="cpu")
+        number = rank[split.rows].argsort().argsort()
+        if clusters is not None and several(clusters):
+            number = torch.unique(clusters, return_inverse=True)[1]
+        folds = number % _FOLDS_OF_TOP
+    samples = (split.val.target.cpu()[split.rows], weights_of(split.val)[split.rows])
+    return fitted_top_map(log_probs, *samples, folds, clusters)
+
+
+def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> Share:
+    """Return a mixture between these weights and the member ``base``, the nearer the less sure its gain is.
+
+    Few clusters say little, and many samples in each hide it: the gain counts as far as it exceeds its standard error
+    over clusters.
+    """
+    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    before = log_probs[base].gather(1, target).squeeze(1)
+    gain = of_labels(share, log_probs, split) - before
+    trust = trust_in(gain, split)
+    weights = trust * share.weights
+    weights[base] += 1 - trust
+    same = identity(log_probs.shape[2])
+    last = AffineMap(
+        trust * share.last.weight + (1 - trust) * same.weight,
+        trust * share.last.bias + (1 - trust) * same.bias,
+    )
+    top = share.top
+    if top is not None:
+        top = TopLabelMap(knots=top.knots, coefficients=trust * top.coefficients)
+    return Share(weights, last, top)
+
+
+def share_of_logits(
+    log_probs: Tensor, prior: list[float], base: int | None, split: CrossFit
+) -> Share:
+    """Return the weights of members of logits; ``base`` is the number of temperature scaling among them."""
+    share = fitted_share(log_probs, prior, split)
+    if several(split.val.clusters) and base is not None:
+        share = _drawn_back(share, log_probs, base, split)
+    return share
+
+
+def of_labels(share: Share, log_probs: Tensor, split: CrossFit) -> Tensor:
+    """Return what a mixture gives the labels held out ``(n,)``, from log-probabilities of its parts ``(K, n, C)``."""
+    target = split.val.target.cpu()[split.rows].unsqueeze(1)
+    result: Tensor = share(log_probs.transpose(0, 1)).gather(1, target).squeeze(1)
+    return result
+
+
+def trust_in(gain: Tensor, split: CrossFit) -> float:
+    """Return 1, or less where few samples or clusters are held out and the gain is not many standard errors."""
+    clusters = split.val.clusters
+    weights = weights_of(split.val)[split.rows]
+    if not several(clusters) and float(weights.sum()) >= _FEW:
+        return 1.0
+    mean, error = mean_and_error(gain, weights, None if clusters is None else clusters[split.rows])
+    return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0
+
+
+def identity(classes: int) -> AffineMap:
+    """Return the map that changes nothing."""
+    one = ones(classes)
+    return AffineMap(one, 0 * one)

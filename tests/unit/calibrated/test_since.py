@@ -1,0 +1,43 @@
+"""A monthly job calibrates on the files of a date or later."""
+
+import numpy as np
+import pytest
+
+from fedlas.calibrated.since import date_of, files_since
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+
+def test_files_by_the_date_in_their_names(tmp_path):
+    for name in ("2026-04.csv", "2026-05.csv", "20260601.csv", "year=2026/month=7/part-0.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    late = files_since([str(tmp_path)], "2026-05")
+    assert [file.removeprefix(f"{tmp_path}/") for file in late] == [
+        "2026-05.csv", "20260601.csv", "year=2026/month=7/part-0.csv",
+    ]  # fmt: skip
+    assert files_since([f"{tmp_path}/2026-*.csv"], "2026") == [
+        f"{tmp_path}/2026-04.csv", f"{tmp_path}/2026-05.csv",
+    ]  # fmt: skip
+    for since, match in (("May", "a year, a month or a day"), ("2027", "2027 or later")):
+        with pytest.raises(InputError, match=match):
+            files_since([str(tmp_path)], since)
+    (tmp_path / "val.csv").write_text("")
+    with pytest.raises(InputError, match="a date in its name"):
+        files_since([f"{tmp_path}/val.csv"], "2026")
+
+
+def test_the_name_of_the_file_comes_before_that_of_its_folder():
+    assert date_of("export-2026-11-30/2025-03.csv") == (2025, 3)
+
+
+def test_calibrate_since(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for month in ("2026-04", "2026-05", "2026-06"):
+        p = random.random(200)
+        rows = [f"{a:.4f},{int(b < a)}" for a, b in zip(p, random.random(200), strict=True)]
+        (tmp_path / f"{month}.csv").write_text("\n".join(["p,y", *rows, ""]))
+    out = str(tmp_path / "cal.json")
+    words = [f"{tmp_path}/2026-*.csv", "--since", "2026-05", "--probs", "p", "--target", "y"]
+    assert main(["calibrate", *words, "--method", "temperature", "--out", out]) == 0
+    assert "400 rows" in capsys.readouterr().out
