@@ -421,18 +421,13 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
 
 
 def _with_effect(columns: Columns) -> Columns:
-    """Return the columns, if a calibration uses all that they say.
-
-    Raises:
-        InputError: For one that would have no effect.
-    """
-    for name in ("label_probs", "event"):
-        if getattr(columns, name) is not None:
-            raise InputError(
-                ("a calibration must be fitted without ", Argument(name)),
-                "one, which would have no effect on it",
-                ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
-            )
+    """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.label_probs is not None:
+        raise InputError(
+            ("a calibration must be fitted without ", Argument("label_probs")),
+            "one, which would have no effect on it",
+            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+        )
     return columns
 
 
