@@ -11,6 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
+from fedlas._core.terminal import say_commands
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.page import check_page
 from fedlas.present.stages import DEFAULT
@@ -241,12 +242,36 @@ def column_options(columns: Columns | None) -> str:
     return "".join(f" {part}" for part in parts)
 
 
+def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
+    """Add ``--method``, with its old name for one release."""
+    option(parser, "--method", "NAME", text, **settings)
+    parser.add_argument(
+        old,
+        dest="method",
+        help=argparse.SUPPRESS,
+        **{"default": argparse.SUPPRESS} | settings | {"action": OldName},
+    )
+
+
+class OldName(Several):
+    """Takes the values of an option whose name has changed."""
+
+    def __call__(  # noqa: D102
+        self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
+    ) -> None:
+        text = f"{option} is now --{self.dest}; the old name goes with the next release."
+        say_commands(f"fedlas: warning: {text}", stderr=True)
+        if isinstance(values, list):
+            super().__call__(_parser, namespace, values)
+        else:
+            setattr(namespace, self.dest, values)
+
+
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
-    option(
+    add_method(
         parser,
         "--calibrate",
-        "NAME",
         f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)

@@ -21,6 +21,7 @@ from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.npz import Archive
+from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
@@ -115,11 +116,33 @@ def paths_of(path: Any) -> list[Path] | None:
         return [file for each in path for file in paths_of(each) or ()]
     if not isinstance(path, str | Path):
         return None
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+        return _parquet_files(Path(path))
     if not has_magic(str(path)) or os.path.lexists(path):
         return [Path(path)]
     files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
     if not files:
         raise InputError("the pattern must match files", repr(path), "Check it, and quote it.")
+    return files
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
+
+    Raises:
+        InputError: If there are none.
+    """
+    files = sorted(
+        file
+        for file in folder.rglob("*.parquet")
+        if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    )
+    if not files:
+        raise InputError(
+            "a folder must hold Parquet files",
+            folder,
+            "Name its files by a pattern, such as '*.csv'.",
+        )
     return files
 
 
@@ -238,7 +261,7 @@ def is_log(path: Path, columns: Columns) -> bool:
             tuple(listed(named, ", ")),
             ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    is_json = suffix_of(path) in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (
         not named and columns.format is None and is_json and is_lm_eval(path)
     )

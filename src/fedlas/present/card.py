@@ -12,6 +12,7 @@ from typing import Any
 from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
+from fedlas._core.renamed import renamed
 from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
@@ -194,11 +195,12 @@ class CalibrationCard:
         return f"Made on {origin['on']} by fedlas {origin['fedlas']}{samples}."
 
 
+@renamed(calibrator="method")
 @check_kinds
 def card(
     val: AnyPredictions | PredictionTable,
     test: AnyPredictions | PredictionTable,
-    calibrator: str | Calibrator | CalibratedModel = DEFAULT,
+    method: str | Calibrator | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
     data: str = "test data",
@@ -222,7 +224,7 @@ def card(
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
         test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`.
-        calibrator: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
+        method: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
         name: Name of the model.
         data: Name of the test data.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
@@ -241,7 +243,7 @@ def card(
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
 
     Raises:
-        InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
+        InputError: If the two are the same or have different numbers of classes, the method cannot be used, or a
             number is out of range.
 
     Example:
@@ -264,14 +266,14 @@ def card(
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
-    value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
+    value: object = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
         calibration = fit_calibration(value, val)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("calibrator must be a name or fitted", describe(value), fix)
+        raise InputError("method must be a name or fitted", describe(value), fix)
     names = getattr(test, "classes", None) if classes is None else classes
     return card_of(
         val,
@@ -357,7 +359,7 @@ def card_of(
 
 
 def _width(width: Mapping[str, Any]) -> str:
-    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "95 %"))
+    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "quantile_95"))
     return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
 
 

@@ -8,6 +8,7 @@ from math import nan
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
@@ -43,13 +44,14 @@ from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 
+@renamed(calibrate="method")
 @check_kinds
 def report(
     predictions: Any,
     target: object = None,
     *,
     on: Any = None,
-    calibrate: str | None = None,
+    method: str | None = None,
     reject: Sequence[float] = (),
     groups: str | Sequence[Any] | None = None,
     cost_ratio: float | None = None,
@@ -82,7 +84,7 @@ def report(
             ``columns``: ``report(frame, probs="p_*", target="y")``.
         target: The second of two arrays; or the column of the labels of a table.
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
-        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
+        method: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``, or the column of a table: events expected and observed in each, or
             accuracy and ECE.
@@ -109,7 +111,7 @@ def report(
         and ``to_latex()``.
 
     Raises:
-        InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``calibrate`` or
+        InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``method`` or
             ``reject`` without ``on``, ``on`` that is ``predictions``, or a number out of range.
 
     Example:
@@ -136,9 +138,9 @@ def report(
     predictions = check_measurable(predictions)
     val = plain_predictions(on)
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
-    if held_out is not None and calibrate is None and not reject:
-        calibrate = DEFAULT
-    check_stages(predictions, held_out, calibrate, reject, groups)
+    if held_out is not None and method is None and not reject:
+        method = DEFAULT
+    check_stages(predictions, held_out, method, reject, groups)
     event = is_event(predictions) and not top_label
     rules = rules_of(cost_ratio, budget, recall, precision)
     check_rules(rules, event=event, has_val=held_out is not None)
@@ -150,8 +152,8 @@ def report(
         remarks += filter(
             None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
         )
-        if calibrate is not None:
-            outcome = calibrated(calibrate, predictions, held_out)
+        if method is not None:
+            outcome = calibrated(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     by_group: dict[str, Any] = {}
     if groups is not None:
@@ -161,7 +163,7 @@ def report(
     rejected: Rejections = {}
     if reject and held_out is not None:
         rejected = rejections(stages, reject, held_out.validation(), fitted)
-    names = COMPARED if calibrate == ALL else None
+    names = COMPARED if method == ALL else None
     return Evaluation(
         name,
         stages,
