@@ -112,10 +112,12 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 def workers_number(text: str) -> int | None:
     """Return a number of workers; None for ``auto``."""
-    return None if text == "auto" else int(text)
-
-
-workers_number.__name__ = "number (or auto)"  # argparse calls it so in its error
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it must be a number or auto; got {text!r}") from None
 
 
 def executor_of(args: argparse.Namespace) -> Executor:

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
-    with standard_streams(keep_going=leaves, of_workflow="--github" in words) as output:
+    with standard_streams(keep_going=leaves, of_workflow=words.count("--github") > 0) as output:
         try:
             status = _status(words, resumes=chosen is not None and chosen.resumes)
             stop = None

@@ -365,7 +365,7 @@ def card_of(
 
 
 def _width(width: Mapping[str, Any]) -> str:
-    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "95 %"))
+    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "quantile_95"))
     return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
 
 
