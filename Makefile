@@ -77,9 +77,8 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
-docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors
-	rm -rf site docs/gallery examples/gallery/runs
-	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . site
+docs: $(VENV)/.docs   ## build the documentation site into site/, warnings as errors; what has not changed is kept
+	$(BIN)/python -m sphinx -W --keep-going -j auto -c docs -d build/doctrees . site
 	@echo "open site/index.html"
 
 docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again when a page changes
@@ -88,7 +87,7 @@ docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again wh
 all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs build dist site docs/figures docs/gallery examples/gallery/runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

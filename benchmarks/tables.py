@@ -1,4 +1,4 @@
-"""Time and memory of ``fedlas apply`` on a CSV, beside reading and writing it by pyarrow.
+"""Time and memory of ``fedlas apply`` on a CSV and on Parquet, and of reading and writing them by pyarrow.
 
     python benchmarks/tables.py 1000000 5000000
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import torch
 
 import fedlas
@@ -67,10 +68,24 @@ def main():
             print(
                 f"{rows:,} rows, {live.stat().st_size / 1e6:,.0f} MB: apply {seconds:.2f} s, {most:,.0f} MiB"
             )
-            if rows <= 5_000_000:
-                begin = time.process_time()
-                pyarrow.csv.write_csv(pyarrow.csv.read_csv(live), out)
-                print(f"    pyarrow {time.process_time() - begin:.2f} s")
+            if rows > 5_000_000:
+                continue
+            begin = time.process_time()
+            table = pyarrow.csv.read_csv(live)
+            pyarrow.csv.write_csv(table, out)
+            alone = time.process_time() - begin
+            print(f"    pyarrow {alone:.2f} s, ratio {seconds / alone:.2f}")
+            live, out = live.with_suffix(".parquet"), out.with_suffix(".parquet")
+            pyarrow.parquet.write_table(table, live)
+            begin = time.process_time()
+            apply_to_files(calibration, open_tables([live]), out)
+            seconds = time.process_time() - begin
+            begin = time.process_time()
+            pyarrow.parquet.write_table(pyarrow.parquet.read_table(live), out)
+            alone = time.process_time() - begin
+            print(
+                f"    Parquet: apply {seconds:.2f} s, pyarrow {alone:.2f} s, ratio {seconds / alone:.2f}"
+            )
 
 
 if __name__ == "__main__":

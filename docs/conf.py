@@ -9,13 +9,14 @@ from types import FunctionType
 from typing import Any
 
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.display import status_iterator
 
 import fedlas
 
 sys.path.insert(0, str(Path(__file__).parent / "site"))
+import figures
 from command_line import command_line
-from figures import FIGURES, draw
-from gallery import arrange, run_notebooks
+from gallery import arrange, forget_stale, library, run_notebooks
 from reference import name_examples, overview, readable, source_of
 
 ROOT = Path(__file__).parents[1]
@@ -200,11 +201,34 @@ EXAMPLE = r"""<details class="example" id="\3"><summary>\1 (examples/\3.py)</sum
 
 
 def draw_figures(app: Any) -> None:
-    """Draw the figures at each build: they are never committed, so they cannot be older than the code."""
+    """Draw the figures of another library or other runs anew; they are never committed."""
     folder = Path(app.srcdir, "docs", "figures")
     folder.mkdir(exist_ok=True)
-    for name in FIGURES:
-        (folder / f"{name}.svg").write_text(draw(name), encoding="utf-8")
+    key = folder / "library"
+    inputs = [library(), Path(figures.__file__).read_text(encoding="utf-8")]
+    inputs += [f"{path.name} {path.stat().st_mtime_ns}" for path in sorted(figures.RUNS.iterdir())]
+    if key.exists() and key.read_text(encoding="utf-8") == "\n".join(inputs):
+        return
+    names = list(figures.FIGURES)
+    for name in status_iterator(names, "drawing figures... ", length=len(names)):
+        (folder / f"{name}.svg").write_text(figures.draw(name), encoding="utf-8")
+    key.write_text("\n".join(inputs), encoding="utf-8")
+
+
+def generated(_app: Any, _env: Any, *_pages: Any) -> list[str]:
+    """Return the page that is made of code alone, which no file shows to be outdated."""
+    return ["docs/reference/command-line"]
+
+
+def remove_stale(app: Any, error: Exception | None) -> None:
+    """Remove pages of an earlier build that this one does not have."""
+    if error is not None:
+        return
+    pages = {Path(app.outdir, f"{name}.html") for name in app.env.found_docs}
+    pages |= {Path(app.outdir, name) for name in ("index.html", "search.html")}
+    for path in Path(app.outdir).rglob("*.html"):
+        if path not in pages and "_static" not in path.parts:
+            path.unlink()
 
 
 def complete(_app: Any, page: str, source: list[str]) -> None:
@@ -246,9 +270,13 @@ def linkcode_resolve(_domain: str, info: dict[str, str]) -> str | None:
 def setup(app: Any) -> None:
     """Connect the steps that are this site's own."""
     app.add_config_value("notebooks", "*", "")
+    app.add_config_value("navigation", NAVIGATION, "env")
     app.connect("builder-inited", draw_figures)
+    app.connect("builder-inited", forget_stale, priority=400)
     app.connect("builder-inited", run_notebooks, priority=900)
+    app.connect("env-get-outdated", generated)
     app.connect("doctree-read", arrange)
     app.connect("source-read", complete)
     app.connect("autodoc-process-signature", readable)
     app.connect("autodoc-process-docstring", name_examples, priority=900)  # after napoleon
+    app.connect("build-finished", remove_stale)

@@ -1,6 +1,13 @@
-"""The gallery: scripts of ``examples/gallery`` become pages with their picture first, and notebooks that were run."""
+"""The gallery: scripts of ``examples/gallery`` become pages with their picture first, and notebooks that were run.
 
+An example runs again when its script, the code of the library or a package that it stands on has changed.
+"""
+
+import ast
+import hashlib
 import tempfile
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +15,12 @@ import matplotlib.pyplot as plt
 import nbformat
 from docutils import nodes
 from nbclient import NotebookClient
+from sphinx.util.display import status_iterator
 from sphinx_gallery.directives import imgsgnode
 from sphinx_gallery.scrapers import figure_rst
 from traitlets.config import Config
 
+import fedlas
 from fedlas.calibrators import CALIBRATORS
 from fedlas.plots import LIGHT
 from fedlas.present.page import themed_svg
@@ -62,10 +71,42 @@ def scrape(_block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> 
     return str(figure_rst(files, settings["src_dir"], f"Figure of: {example}"))
 
 
+@cache
+def library() -> str:
+    """Return a digest of the library's code without docstrings, and of the packages that examples stand on."""
+    digest = hashlib.sha256()
+    for package in ("torch", "numpy", "matplotlib", "scikit-learn"):
+        digest.update(version(package).encode())
+    for path in sorted(Path(fedlas.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(
+                node
+            ):
+                del node.body[0]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
+def forget_stale(app: Any) -> None:
+    """Let sphinx-gallery run the examples again that an older library ran."""
+    pages = Path(app.srcdir, "docs", "gallery")
+    for path in pages.glob("*.py.md5"):
+        key = path.with_name(path.name.removesuffix(".py.md5") + ".library")
+        if not key.exists() or key.read_text(encoding="utf-8") != library():
+            path.unlink()
+
+
 def run_notebooks(app: Any) -> None:
     """Run the notebooks that a build made; ``-D notebooks=NAME*`` runs fewer."""
     pages = Path(app.srcdir, "docs", "gallery")
-    for path in sorted(pages.glob(f"{app.config.notebooks}.ipynb")):
+    notebooks = sorted(pages.glob(f"{app.config.notebooks}.ipynb"))
+    for path in status_iterator(
+        notebooks,
+        "running notebooks... ",
+        length=len(notebooks),
+        stringify_func=lambda path: path.name,
+    ):
         notebook = nbformat.read(path, as_version=4)
         if any(cell.get("outputs") for cell in notebook.cells):
             continue
@@ -73,6 +114,9 @@ def run_notebooks(app: Any) -> None:
             sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
             NotebookClient(notebook, startup_timeout=600, config=sockets).execute(cwd=folder)
         nbformat.write(notebook, path)
+    for path in pages.glob("*.py.md5"):
+        name = path.name.removesuffix(".py.md5")
+        path.with_name(f"{name}.library").write_text(library(), encoding="utf-8")
 
 
 def arrange(app: Any, tree: nodes.document) -> None:

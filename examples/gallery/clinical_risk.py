@@ -39,4 +39,4 @@ plt.show()
 # %%
 # A missed disease costs four times a needless biopsy. What threshold, and what comes of it?
 
-print(fedlas.report(test, on=val, calibrate="auto", cost_ratio=4))
+print(fedlas.report(test, on=val, method="auto", cost_ratio=4))

@@ -88,7 +88,7 @@ def _make_all():
         _fedlas("ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few)
         _fedlas("card", "digits/fedlas-s0", *few)
         _fedlas(
-            "export", "digits/fedlas-s0", "--format", "torch-export", "--calibrate", "vector", *few
+            "export", "digits/fedlas-s0", "--format", "torch-export", "--method", "vector", *few
         )
         _monitor()
     return asked
@@ -154,12 +154,12 @@ def _evaluations():
     _fedlas(
         "evaluate",
         f"digits/{PLAIN}-s0",
-        "--calibrate",
+        "--method",
         "temperature",
         *few,
         "evaluated/temperature.html",
     )
-    _fedlas("evaluate", f"digits/{PLAIN}-s0", "--calibrate", "all", *few, "evaluated/all.html")
+    _fedlas("evaluate", f"digits/{PLAIN}-s0", "--method", "all", *few, "evaluated/all.html")
     score = np.random.default_rng(0).uniform(size=200)
     table = Path("predictions_of_the_second_hospital_in_the_external_validation_cohort.csv")
     rows = [f"{1 - p:.4f},{p:.4f},{int(u < p)}" for p, u in zip(score, score[::-1], strict=True)]

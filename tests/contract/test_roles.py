@@ -10,6 +10,7 @@ import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
 from fedlas.deploy.calibration import fit_calibration
+from fedlas.deploy.export import export
 from fedlas.deploy.make_card import make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
@@ -131,7 +132,7 @@ def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said(name):
         reject_option(said(name), PLAIN, risk=0.1)
 
 
-@pytest.mark.parametrize("option", [{"label_probs": "v*"}, {"event": 1}])
+@pytest.mark.parametrize("option", [{"label_probs": "v*"}])
 def test_an_option_without_effect_on_a_calibration_is_refused(option):
     columns = {"p": [0.2, 0.7] * 40, "y": [0, 1] * 40, "v0": [0.5] * 80, "v1": [0.5] * 80}
     with pytest.raises(InputError, match="no effect"):
@@ -156,3 +157,20 @@ def test_a_table_hands_on_what_its_columns_are():
         assert getattr(read, field.name) is not None, f"{field.name} is lost"
     assert read.clusters.tolist() == [0, 0, 1]
     assert (read.event, read.classes) == (1, ("a", "b"))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_calibration_with_categories_is_exported(form, tmp_path):
+    """The export compares the file with the calibration itself, values that the fit did not see included."""
+    draw = np.random.default_rng(0)
+    score, age, region = draw.normal(size=800), draw.normal(size=800), draw.choice(list("abc"), 800)
+    chance = 1 / (1 + np.exp(-score - age - 2 * (region == "a")))
+    table = {"p": 1 / (1 + np.exp(-score)), "age": age, "region": region}
+    table["y"] = (draw.random(800) < chance).astype(int)
+    calibration = fedlas.calibrate(table, probs="p", target="y", covariates="age,region")
+    exported = export(
+        calibration, tmp_path / {"onnx": "cal.onnx", "torch-export": "cal.pt2"}[form], form=form
+    )
+    assert exported.inputs[1]["shape"] == ["batch", 2]
+    assert calibration.covariates.inputs[1] == "region: 0 a, 1 b, 2 c, 3 none of them"

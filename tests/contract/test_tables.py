@@ -1,5 +1,6 @@
 """What calibrate reads, apply reads from the same file: all formats, kinds of columns and sources."""
 
+import gzip
 import json
 import shlex
 
@@ -9,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 import fedlas
 from fedlas.calibrated.table_files import apply_to_files, open_tables
@@ -263,3 +265,58 @@ def test_lazy_frames_and_relations(single):
     for frame in (pl.DataFrame(columns).lazy(), duckdb.from_arrow(pa.table(columns))):
         again = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
         assert again.calibrator.plain() == single.calibrator.plain()
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_packed_files_are_read_and_written(suffix, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(FLAT)
+    WRITERS[suffix](tmp_path / f"val{suffix}", frame)
+    opened = {".gz": gzip.open, ".zst": zstandard.open}[packed]
+    with opened(f"val{suffix}{packed}", "wb") as file:
+        file.write((tmp_path / f"val{suffix}").read_bytes())
+    named = ["--probs", "p_*", "--target", "y", "--method", "temperature", "--out", "cal.json"]
+    assert main(["calibrate", f"val{suffix}{packed}", *named]) == 0
+    assert f"LIVE{suffix}{packed} --out LIVE.calibrated{suffix}{packed}" in capsys.readouterr().out
+    assert main(["apply", "cal.json", f"val{suffix}{packed}"]) == 0
+    assert main(["apply", "cal.json", f"val{suffix}{packed}", "--out", f"plain{suffix}"]) == 0
+    with opened(f"val.calibrated{suffix}{packed}", "rb") as file:
+        assert file.read() == (tmp_path / f"plain{suffix}").read_bytes()
+    lines = (tmp_path / f"val{suffix}").read_bytes().splitlines(keepends=True)
+    with opened(f"long{suffix}{packed}", "wb") as file:
+        file.write(b"".join([*lines[: suffix == ".csv"], *lines[1:] * 300]))
+    path = tmp_path / f"long{suffix}{packed}"
+    content = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(content[: int(share * len(content))])
+        assert main(["apply", "cal.json", path.name, "--out", f"torn{suffix}"]) == 2
+        assert "runcated" in capsys.readouterr().err
+    assert not (tmp_path / f"torn{suffix}").exists()
+
+
+def test_a_partitioned_folder_is_one_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(FLAT)
+    for number, month in enumerate(("11", "12")):
+        folder = tmp_path / "scores" / "year=2026" / f"month={month}"
+        folder.mkdir(parents=True)
+        for part in range(2):
+            start = 120 * number + 60 * part
+            frame[start : start + 60].to_parquet(folder / f"part-{part}.parquet", index=False)
+        (folder / "_metadata").write_bytes(b"")
+    named = ["--probs", "p_*", "--target", "y", "--groups", "month", "--out", "cal.json"]
+    assert main(["calibrate", "scores", *named]) == 0
+    assert "LIVE --out LIVE.calibrated.parquet" in capsys.readouterr().out
+    for live in ("scores", "scores/*/*/*.parquet"):
+        assert main(["apply", "cal.json", live, "--out", "all.parquet"]) == 0
+        after = pd.read_parquet("all.parquet")
+        assert after["id"].tolist() == FLAT["id"]
+        assert after["month"].tolist() == ["11"] * 120 + ["12"] * 120
+        assert set(after["year"]) == {"2026"}
+        assert after["calibrated_p_yes"].between(0, 1).all()
+    assert main(["apply", "cal.json", "scores"]) == 0
+    assert (tmp_path / "scores.calibrated.parquet").exists()
+    (tmp_path / "empty").mkdir()
+    assert main(["apply", "cal.json", "empty", "--out", "no.parquet"]) == 2
+    assert "must hold Parquet files" in capsys.readouterr().err

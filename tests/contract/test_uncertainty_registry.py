@@ -113,5 +113,5 @@ def test_report_and_evaluation_take_it(made, name, capsys):
     (run,) = [run for run in collect(derived.folder.parent).runs if run.name == derived.folder.name]
     assert (run.loss, run.made_by) == (f"{name}(ce)", name)
     if name == "deep-ensemble":  # its folder is like that of the others
-        assert main(["evaluate", str(derived.folder), "--calibrate", "temperature", "--json"]) == 0
+        assert main(["evaluate", str(derived.folder), "--method", "temperature", "--json"]) == 0
         assert "after temperature" in json.loads(capsys.readouterr().out)

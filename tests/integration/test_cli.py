@@ -131,7 +131,7 @@ def test_every_verb_end_to_end(capsys, inside):
     assert "report.html" in out
     assert (inside / "runs/synthetic/report.md").is_file()
     status, out, _ = call(
-        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "temperature", "--json"
+        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--method", "temperature", "--json"
     )
     assert status == 0
     metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())
@@ -139,7 +139,7 @@ def test_every_verb_end_to_end(capsys, inside):
         assert metrics[recorded].pop("aurc") >= 0  # which a run records too
         assert json.loads(out)[stage] == pytest.approx(metrics[recorded])
     status, out, _ = call(
-        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "all", "--json"
+        capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--method", "all", "--json"
     )
     assert status == 0
     ran = {stage.removeprefix("after ") for stage in json.loads(out) if stage.startswith("after ")}

@@ -113,7 +113,7 @@ def quick(arguments):
     """The same command with few epochs, images, losses, seeds and replicates, where it does not say how many itself."""
     verb = arguments[0]
     # A bench with calibrators is shown with its results, so its page keeps it small.
-    if verb in ("train", "bench", "tune") and not {"--dry-run", "--calibrators"} & {*arguments}:
+    if verb in ("train", "bench", "tune") and not {"--dry-run", "--method"} & {*arguments}:
         few = [word for value in SMALL for word in ("--set", value)]
         if verb == "bench":
             losses = _parse(arguments).losses or ["ce", "fedlas"]

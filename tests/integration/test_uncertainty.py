@@ -85,7 +85,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
         capsys,
         "evaluate",
         "b/deep-ensemble-ce-s0",
-        "--calibrate",
+        "--method",
         "temperature",
         "--json",
         "--replicates",

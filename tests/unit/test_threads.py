@@ -44,7 +44,7 @@ def predictions_file(folder):
 
 
 def on_held_out(_):
-    return str(fedlas.report(VAL, on=TEST, calibrate="isotonic", replicates=39))
+    return str(fedlas.report(VAL, on=TEST, method="isotonic", replicates=39))
 
 
 FUNCTIONS = {

@@ -138,8 +138,8 @@ class InputError(ValueError):
         return sentence[:1].upper() + sentence[1:]
 
     def _takes(self, text: Text) -> bool:
-        words = (text,) if isinstance(text, Argument) else text
-        names = {word.name for word in words if isinstance(word, Argument)}
+        sentence = (text,) if isinstance(text, Argument) else text
+        names = {piece.name for piece in sentence if isinstance(piece, Argument)}
         there = self._options is None or names <= self._options.keys()
         return there and not names & self._lacks
 
@@ -159,14 +159,14 @@ def write(text: Text, options: Mapping[str, str] | None = None) -> str:
     """Return a sentence with its arguments as Python writes them, or as the options of a subcommand."""
     if isinstance(text, str):
         return text
-    words = (text,) if isinstance(text, Argument) else text
+    sentence = (text,) if isinstance(text, Argument) else text
     return "".join(
-        word
-        if isinstance(word, str)
-        else word.python()
+        piece
+        if isinstance(piece, str)
+        else piece.python()
         if options is None
-        else word.option(options)
-        for word in words
+        else piece.option(options)
+        for piece in sentence
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -270,6 +271,8 @@ class CalibratedModel(nn.Module):
             self._reader = NoFeatures()
         elif isinstance(self._reader, NoFeatures):
             self._reader = self._new_reader()
+            # The head may outlive this module, and would keep a hook of each calibration.
+            weakref.finalize(self, self._reader.remove).atexit = False
         self.calibrator = copy.deepcopy(calibrator)
         device = device_of(self.model)
         # A fit is made on the CPU.

@@ -36,6 +36,7 @@ from fedlas.predictions.read import open_source, paths_of
 from fedlas.predictions.tables import source_of, writer_of
 from fedlas.predictions.tables.frame import is_lazy
 from fedlas.predictions.tables.json_lines import json_rows
+from fedlas.predictions.tables.packed import packed_as, suffix_of
 from fedlas.predictions.tables.table import Joined, Writer
 
 STANDARD = "-"
@@ -126,10 +127,11 @@ def apply_to_files(
     """
     result: list[Applied] = []
     missing = missing or Missing(calibration.missing)
-    suffix = suffix or (out or table.tables[0].path).suffix.lower()
+    suffix = suffix or suffix_of(out or table.tables[0].path)
 
     def write(file: IO[bytes]) -> None:
-        result.append(_write(calibration, table, file, suffix, missing))
+        with packed_as(out, file) as packed:
+            result.append(_write(calibration, table, packed, suffix, missing))
 
     _place(out, write)
     return result[0]
@@ -242,10 +244,11 @@ def apply_to_logs(
     }
 
     def write(file: IO[bytes]) -> None:
-        for path in paths:
-            for row, sample in json_rows(path):
-                more = fields.get((path, row), {CONFIDENCE: None})
-                file.write(json.dumps({**sample, **more}).encode() + b"\n")
+        with packed_as(out, file) as packed:
+            for path in paths:
+                for row, sample in json_rows(path):
+                    more = fields.get((path, row), {CONFIDENCE: None})
+                    packed.write(json.dumps({**sample, **more}).encode() + b"\n")
 
     missing.add(log.answers.rows, log.label, several=False)
     rows = len(fields) + missing.count

@@ -45,7 +45,7 @@ def plan_of(split: CrossFit, features: Tensor) -> Plan:
 
 @dataclass(frozen=True, eq=False)
 class Regressions:
-    """Regressions on features, and what they say of the rows that are held out.
+    """Regressions on features, and their predictions for the rows that are held out.
 
     Attributes:
         side: They, of all samples.

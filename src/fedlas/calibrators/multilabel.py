@@ -18,6 +18,7 @@ from fedlas._core.check import (
     describe,
 )
 from fedlas._core.files import write_json
+from fedlas._core.renamed import renamed
 from fedlas.calibrators._fit.state import fitted, read_saved
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions.multi_label import MultiLabel
@@ -60,7 +61,7 @@ class MultiLabelCalibration:
     """Calibrates each of ``L`` independent labels as the second of two classes with logits ``(0, z)``.
 
     Args:
-        calibrator: Registered name, or an unfitted calibrator, of which each label gets a copy.
+        method: Registered name, or an unfitted calibrator, of which each label gets a copy.
         shared: Whether all labels share one calibrator, fitted on all of them: for labels with few positive samples.
 
     Raises:
@@ -75,12 +76,12 @@ class MultiLabelCalibration:
         [3.1, 0.5]
     """
 
+    @renamed(calibrator="method")
     @check_kinds
-    def __init__(self, calibrator: str | Calibrator = "auto", *, shared: bool = False) -> None:
+    def __init__(self, method: str | Calibrator = "auto", *, shared: bool = False) -> None:
+        calibrator = method
         if not isinstance(calibrator, Calibrator):
-            calibrator = CALIBRATORS[
-                check_choice("calibrator", calibrator, list(CALIBRATORS))
-            ].value()
+            calibrator = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))].value()
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
             raise InputError(

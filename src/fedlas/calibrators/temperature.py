@@ -190,7 +190,7 @@ class DriftTemperature(SingleTemperature):
 
     Note:
         Fit it on ``fedlas.objective.drifted_predictions(model, validation_batches)``; the command line,
-        ``fedlas evaluate RUN --calibrate drift-temperature``, makes these from the run. Fitted on clean predictions it
+        ``fedlas evaluate RUN --method drift-temperature``, makes these from the run. Fitted on clean predictions it
         is temperature scaling.
 
         It is a compromise between clean and drifted inputs: use it where drift is expected. An over-confident

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
+from fedlas._core.terminal import say_commands
 from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.present.page import check_page
 from fedlas.present.stages import DEFAULT
@@ -149,6 +150,8 @@ _COLUMNS = (
     ("--probs", "COLUMNS", "columns of probabilities, named like --logits (default: none)"),
     ("--target", "COLUMN", "column of the labels: class names, or numbers from 0 (default: none)"),
     ("--classes", "A,B,C", "class names in the order of the columns (default: the part of each name that * matches)"),
+    ("--event", "CLASS", "class, of two, that measures, gates and pages are about (default: the affirmative one, as "
+     "yes or 1, else the last)"),
     ("--confidence", "COLUMN", "column of the probability of the predicted class, where the others are unknown "
      "(default: array confidence of an .npz)"),
     ("--correct", "COLUMN", "with --confidence: column of 0 and 1, true and false, yes and no, or correct and "
@@ -211,7 +214,13 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
     for name, metavar, text in options:
-        option(parser, name, metavar, text, action="store" if metavar == "COLUMN" else "append")
+        option(
+            parser,
+            name,
+            metavar,
+            text,
+            action="store" if metavar in ("COLUMN", "CLASS") else "append",
+        )
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
@@ -241,12 +250,36 @@ def column_options(columns: Columns | None) -> str:
     return "".join(f" {part}" for part in parts)
 
 
+def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings: Any) -> None:
+    """Add ``--method``, with its old name for one release."""
+    option(parser, "--method", "NAME", text, **settings)
+    parser.add_argument(
+        old,
+        dest="method",
+        help=argparse.SUPPRESS,
+        **{"default": argparse.SUPPRESS} | settings | {"action": OldName},
+    )
+
+
+class OldName(Several):
+    """Takes the values of an option whose name has changed."""
+
+    def __call__(  # noqa: D102
+        self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
+    ) -> None:
+        text = f"{option} is now --{self.dest}; the old name goes with the next release."
+        say_commands(f"fedlas: warning: {text}", stderr=True)
+        if isinstance(values, list):
+            super().__call__(_parser, namespace, values)
+        else:
+            setattr(namespace, self.dest, values)
+
+
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
-    option(
+    add_method(
         parser,
         "--calibrate",
-        "NAME",
         f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
     )
     add_replicates(parser)

@@ -112,10 +112,12 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 def workers_number(text: str) -> int | None:
     """Return a number of workers; None for ``auto``."""
-    return None if text == "auto" else int(text)
-
-
-workers_number.__name__ = "number (or auto)"  # argparse calls it so in its error
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it must be a number or auto; got {text!r}") from None
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
@@ -136,12 +138,11 @@ def executor_of(args: argparse.Namespace) -> Executor:
 def _bench(args: argparse.Namespace) -> int:
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
-    check_calibrators(args.calibrators)
+    check_calibrators(args.method)
     chosen: dict[str, Any] = {"losses": args.losses, "seeds": args.seeds, "out": args.out}
     if args.dry_run:
         return dry_run_bench(group, **chosen)
-    names = ("calibrators", "details", "title")
-    options = {name: getattr(args, name) for name in names}
+    options = {"calibrators": args.method, "details": args.details, "title": args.title}
     return bench_group(group, **chosen, executor=executor, **options)
 
 

@@ -106,16 +106,14 @@ def _card(args: argparse.Namespace) -> int:
             "Pass two files of predictions, or leave it out.",
         )
     if len(places) > 1:
-        card = _card_of_files(places, args.calibrate, columns, {**options, **for_files})
+        card = _card_of_files(places, args.method, columns, {**options, **for_files})
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."
         )
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
-        card = card_of_run(
-            places[0], calibrate=args.calibrate or DEFAULT, data=args.data, **options
-        )
+        card = card_of_run(places[0], calibrate=args.method or DEFAULT, data=args.data, **options)
     page = card.save(out)
     show_blocks(card.blocks(details=args.details), details=args.details)
     say(f"card: {out}", f"      {page}")
@@ -143,8 +141,8 @@ def _card_of_files(
     if models and calibrate is not None:
         raise InputError(
             "a saved model has its calibration",
-            f"--calibrate {calibrate}",
-            "Leave --calibrate out, or the model.",
+            f"--method {calibrate}",
+            "Leave --method out, or the model.",
         )
     val = read_predictions(val_file, columns)
     test = read_predictions(test_file, columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_method, add_replicates, flag, option
 from fedlas.lab.report.compare import (
     CAPTION,
     NARROW,
@@ -59,9 +59,9 @@ def add_compare_runs(add: AddSubcommand) -> None:
 
 
 def add_calibrators(parser: argparse.ArgumentParser) -> None:
-    """Add ``--calibrators``."""
+    """Add ``--method``."""
     text = "calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
-    option(parser, "--calibrators", "NAME", text, nargs="+", default=[])
+    add_method(parser, "--calibrators", text, nargs="+", default=[])
 
 
 def _compare_runs(args: argparse.Namespace) -> int:
@@ -99,11 +99,11 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
-    calibrators = args.calibrators or list(dict.fromkeys(named)) or ["raw"]
+    calibrators = args.method or list(dict.fromkeys(named)) or ["raw"]
     about = {"replicates": args.replicates, "name": args.title}
     if args.stage == "raw":
         return bench_result(folders, calibrators, **about)
-    if args.calibrators or any("@" in pair for pair in pairs):
+    if args.method or any("@" in pair for pair in pairs):
         raise InputError(
             "--stage is for methods without a calibrator", args.stage, "Leave --stage out."
         )

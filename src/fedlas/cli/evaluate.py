@@ -15,6 +15,7 @@ from fedlas.cli.arguments import (
     add_columns,
     add_confidence_level,
     add_data_folder,
+    add_method,
     add_num_bins,
     add_page,
     add_replicates,
@@ -62,10 +63,9 @@ def add_evaluate(add: AddSubcommand) -> None:
         "held-out predictions to fit a calibrator on (default: a run's val)",
         type=Path,
     )
-    option(
+    add_method(
         parser,
         "--calibrate",
-        "NAME",
         f"calibrator to apply, or 'all' (default: {DEFAULT} with --on but without --reject, else none)",
         nargs="?",
         const=DEFAULT,
@@ -106,18 +106,18 @@ def _evaluate(args: argparse.Namespace) -> int:
         held_out = None if val is None else HeldOut(val, show=show)
         if run:
             predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
-            if held_out is not None or args.calibrate is not None or args.reject:
+            if held_out is not None or args.method is not None or args.reject:
                 held_out = laboratory("studies.run_parts", "run_held_out")(
                     args.file, val=val, data=args.data, show=show
                 )
         else:
             predictions = reader.read([args.file, *more])
-        repair = f"--on {args.on} --calibrate" if args.on else "--calibrate" if run else "--on VAL"
+        repair = f"--on {args.on} --method" if args.on else "--method" if run else "--on VAL"
         repair += column_options(columns)
         evaluation = report(
             predictions,
             on=held_out,
-            calibrate=args.calibrate,
+            method=args.method,
             reject=args.reject,
             **rules_given(args),
             top_label=args.top_label,
@@ -163,8 +163,8 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
-    if args.calibrate == ALL and args.require:
-        raise InputError("--require is for one model", "--calibrate all", "Name one calibrator.")
+    if args.method == ALL and args.require:
+        raise InputError("--require is for one model", "--method all", "Name one calibrator.")
     if args.file.is_dir() and columns is not None:
         raise InputError(
             "columns are for files",

@@ -87,7 +87,7 @@ def _export(args: argparse.Namespace) -> int:
 def _export_table(args: argparse.Namespace, out: Path) -> int:
     """Write the calibration of a table, which needs neither a model nor inputs."""
     unused = {
-        "--calibrate": args.calibrate,
+        "--method": args.method,
         "--data": args.data,
         "--model": args.model,
         "--inputs": args.inputs,
@@ -115,7 +115,7 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
 
 
 def _export_run(args: argparse.Namespace, out: Path) -> int:
-    method = args.calibrate or DEFAULT
+    method = args.method or DEFAULT
     # Everything that can be refused is refused before the export, which may take minutes.
     if args.free_axes or args.model is not None or args.inputs is not None:
         raise InputError(
@@ -148,9 +148,9 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
 
 def _export_file(args: argparse.Namespace, out: Path) -> int:
     file = args.place
-    if args.calibrate is not None or args.data is not None:
+    if args.method is not None or args.data is not None:
         raise InputError(
-            "--calibrate and --data are for a run",
+            "--method and --data are for a run",
             f"the file {file}",
             "Leave them out: a saved model has its calibration.",
         )

@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
@@ -42,8 +42,8 @@ SUBCOMMANDS = {
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
     "apply": Subcommand("Add calibrated scores to a table.", "tables"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
-    "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
+    "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
     "init": Subcommand("Write a recipe for a folder of images.", "init"),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
-    with standard_streams(keep_going=leaves, of_workflow="--github" in words) as output:
+    with standard_streams(keep_going=leaves, of_workflow=words.count("--github") > 0) as output:
         try:
             status = _status(words, resumes=chosen is not None and chosen.resumes)
             stop = None
@@ -205,7 +205,7 @@ class _Parser(argparse.ArgumentParser):
         return {
             action.dest: name
             for name, action in self._option_string_actions.items()
-            if name.startswith("--")
+            if name.startswith("--") and action.help != argparse.SUPPRESS
         }
 
     def error(self, message: str) -> NoReturn:
@@ -215,6 +215,27 @@ class _Parser(argparse.ArgumentParser):
         self.exit(
             2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n"
         )
+
+
+class _InGroups(argparse.HelpFormatter):
+    """Shows the subcommands for tables of predictions, and below them those for training."""
+
+    def _iter_indented_subactions(
+        self, action: argparse.Action
+    ) -> Generator[argparse.Action, None, None]:
+        for subaction in super()._iter_indented_subactions(action):
+            if title := _TITLES.get(subaction.dest):
+                self._dedent()
+                yield argparse.Action([], dest="", metavar=title)
+                self._indent()
+            yield subaction
+
+
+_TITLES = {
+    "evaluate": "tables of predictions:",
+    "export": "training, and what belongs to it:",
+}
+"""Titles in ``--help``, by the subcommand that they stand above."""
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -246,7 +267,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 _MEANT = dict.fromkeys(("--labels", "--label", "--truth", "--y"), "--target")
-_MEANT |= {"--probabilities": "--probs", "--scores": "--logits", "--output": "--out"}
+_MEANT |= {
+    "--calibrator": "--method",
+    "--probabilities": "--probs",
+    "--scores": "--logits",
+    "--output": "--out",
+}
 """Options that other programs have."""
 _LISTS = ("--logits", "--probs", "--classes", "--label-probs", "--covariates")
 """Options that take several names as one word."""
@@ -266,6 +292,7 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
     about = "Measure, calibrate and train classifiers."
     parser = _Parser(prog="fedlas", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
+    parser.formatter_class = _InGroups
     group = parser.add_subparsers(
         dest="subcommand",
         title="subcommands",

@@ -28,6 +28,7 @@ from fedlas.cli.arguments import (
     add_path,
     add_samples,
     columns_of,
+    flag,
     option,
 )
 from fedlas.deploy.card import has_format
@@ -35,6 +36,7 @@ from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
 from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.tables import FORMATS
+from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
 _SUFFIX = ".calibration.json"
 
@@ -56,6 +58,7 @@ def add_calibrate(add: AddSubcommand) -> None:
     text = "of the files, take those with this year, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
+    flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -71,15 +74,18 @@ def _calibrate(args: argparse.Namespace) -> int:
     say(f"{calibration.rows:,} rows{classes}.", wrap=True)
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
-    say(f"{args.method}: {calibration.carries}", wrap=True)
+    if args.details:
+        say(f"{args.method}: {calibration.carries}", wrap=True)
     say(f"calibration: {out}", f"next: {apply_line(out, files[0])}")
     return 0
 
 
 def apply_line(out: Path, file: str) -> str:
     """Return the command that applies a calibration."""
-    live = f"LIVE{Path(file).suffix if file != STANDARD else '.csv'}"
-    return f"fedlas apply {shlex.quote(str(out))} {live} --out LIVE.calibrated{Path(live).suffix}"
+    if Path(file).is_dir():
+        return f"fedlas apply {shlex.quote(str(out))} LIVE --out LIVE.calibrated.parquet"
+    suffix = whole_suffix(Path(file)) if file != STANDARD else ".csv"
+    return f"fedlas apply {shlex.quote(str(out))} LIVE{suffix} --out LIVE.calibrated{suffix}"
 
 
 def _place_of_calibration(file: str) -> Path:
@@ -176,7 +182,7 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     with local_files(args.files) as files:
         is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, files))
         # The samples of a log hold more than columns.
-        out = _place_of_table(args, files, [files[0].suffix.lower()] if is_log else FORMATS)
+        out = _place_of_table(args, files, [suffix_of(files[0])] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
@@ -202,13 +208,17 @@ def _place_of_table(
 ) -> Path:
     """Return the file to write, which is none that is read."""
     if args.out is None and STANDARD not in args.files:
-        out = files[0].with_name(f"{files[0].stem}.calibrated{files[0].suffix}")
+        folder = Path(args.files[0])
+        if folder.is_dir():
+            return folder.with_name(f"{folder.name}.calibrated.parquet")
+        suffix = whole_suffix(files[0])
+        out = files[0].with_name(f"{files[0].name.removesuffix(suffix)}.calibrated{suffix}")
         check_output("--out (by default FILE.calibrated)", out, (*files, args.calibration))
         return out
     if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
     check_output("--out", args.out, (*files, args.calibration))
-    if args.out.suffix.lower() not in suffixes:
+    if suffix_of(args.out) not in suffixes:
         raise InputError(
             f"--out must end in {', '.join(suffixes)}",
             args.out,

@@ -20,12 +20,12 @@ from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.resample.clusters import check_independent
 from fedlas.stats import ALPHA
+from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.gap_sums import GapSums
 from fedlas.stats.noise_floor import p_said
 from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
-LEVEL = 0.95
 CELLS = 5
 BINS = 100
 """Cells of confidence in which the gap is followed, and bins of its distribution, for ``fedlas monitor``."""
@@ -109,14 +109,14 @@ def make_card(
         "metrics_of": {
             "part": "test",
             "num_bins": num_bins,
-            "interval": LEVEL,
+            "interval": CONFIDENCE_LEVEL,
             "replicates": replicates,
         },
         "selective": {
-            "method": METHOD.format(promise=promise.format(level=LEVEL)),
-            "level": LEVEL,
+            "method": METHOD.format(promise=promise.format(level=CONFIDENCE_LEVEL)),
+            "level": CONFIDENCE_LEVEL,
             "thresholds": [
-                reject_option(val, test, risk=risk, confidence_level=LEVEL).plain()
+                reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).plain()
                 for risk in risks
             ],
         },
@@ -152,7 +152,7 @@ def _width(val: AnyPredictions, test: AnyPredictions, subject: Subject) -> dict[
     return {
         "method": "venn-abers",
         "mean": float((high - low).mean()),
-        "95 %": float((high - low).quantile(0.95)),
+        "quantile_95": float((high - low).quantile(0.95)),
     }
 
 

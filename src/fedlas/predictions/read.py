@@ -15,12 +15,14 @@ from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas.predictions.cells import few
 from fedlas.predictions.columns import Columns, columns_named, listed
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import about_event
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.npz import Archive
+from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
@@ -115,11 +117,33 @@ def paths_of(path: Any) -> list[Path] | None:
         return [file for each in path for file in paths_of(each) or ()]
     if not isinstance(path, str | Path):
         return None
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+        return _parquet_files(Path(path))
     if not has_magic(str(path)) or os.path.lexists(path):
         return [Path(path)]
     files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
     if not files:
         raise InputError("the pattern must match files", repr(path), "Check it, and quote it.")
+    return files
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
+
+    Raises:
+        InputError: If there are none.
+    """
+    files = sorted(
+        file
+        for file in folder.rglob("*.parquet")
+        if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    )
+    if not files:
+        raise InputError(
+            "a folder must hold Parquet files",
+            folder,
+            "Name its files by a pattern, such as '*.csv'.",
+        )
     return files
 
 
@@ -151,17 +175,23 @@ def read_predictions(
     return _read(path, columns_named(names) if names else columns, labels=labels)
 
 
+def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
+    """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
+    event = None if columns is None else columns.event
+    named = columns is not None and replace(columns, event=None) != Columns()
+    if named or not _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+        return None
+    predictions = about_event(Predictions.load(path), event)
+    return PredictionTable(predictions, predictions.classes or ())
+
+
 def _read(
     path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
 ) -> PredictionTable:
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if (
-        suffix == ".npz"
-        and columns is None
-        and _is_saved(path, {"logits", "target"} if labels else {"logits"})
-    ):
-        return PredictionTable(Predictions.load(path))
+    if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
+        return saved
     top_label = {"confidence", "correct"}
     if (
         suffix == ".npz"
@@ -238,7 +268,7 @@ def is_log(path: Path, columns: Columns) -> bool:
             tuple(listed(named, ", ")),
             ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    is_json = suffix_of(path) in (".jsonl", ".ndjson")
     return columns.format == "lm-eval" or (
         not named and columns.format is None and is_json and is_lm_eval(path)
     )

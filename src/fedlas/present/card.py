@@ -12,6 +12,7 @@ from typing import Any
 from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
+from fedlas._core.renamed import renamed
 from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
@@ -20,6 +21,7 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import about_event, event_number
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import acceptance, thresholds_table
@@ -194,11 +196,12 @@ class CalibrationCard:
         return f"Made on {origin['on']} by fedlas {origin['fedlas']}{samples}."
 
 
+@renamed(calibrator="method")
 @check_kinds
 def card(
     val: AnyPredictions | PredictionTable,
     test: AnyPredictions | PredictionTable,
-    calibrator: str | Calibrator | CalibratedModel = DEFAULT,
+    method: str | Calibrator | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
     data: str = "test data",
@@ -208,6 +211,7 @@ def card(
     num_bins: int = 15,
     title: str = "",
     period: str = "",
+    event: str | int | None = None,
     top_label: bool = False,
     cost_ratio: float | None = None,
     budget: float | None = None,
@@ -216,13 +220,13 @@ def card(
 ) -> CalibrationCard:
     """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
 
-    With two classes the second is an event: the card says from which probability to act, and a monitor watches that
+    With two classes one is the event: the card says from which probability to act, and a monitor watches that
     probability. For more classes, and for confidences alone, it says which predictions may be accepted.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
         test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`.
-        calibrator: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
+        method: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
         name: Name of the model.
         data: Name of the test data.
         risks: Shares of wrong among accepted predictions, each in (0, 1).
@@ -231,6 +235,8 @@ def card(
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
+        event: Of two classes the one that the card is about, its name or number; None: as the predictions say, else the
+            affirmative one, as "yes" or "1", else the last.
         top_label: Whether the predicted class is the subject of two classes, too.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
@@ -241,7 +247,7 @@ def card(
         An object that prints, and gives ``text()``, ``html()`` and ``save(path)``, which ``fedlas monitor`` reads.
 
     Raises:
-        InputError: If the two are the same or have different numbers of classes, the calibrator cannot be used, or a
+        InputError: If the two are the same or have different numbers of classes, the method cannot be used, or a
             number is out of range.
 
     Example:
@@ -254,8 +260,8 @@ def card(
         'A temperature of 2.04: NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
-    val = check_measurable(val)
-    test = check_measurable(test)
+    val = about_event(check_measurable(val), event, classes or ())
+    test = about_event(check_measurable(test), event, classes or ())
     if is_same(val, test):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
         raise InputError("validation and test must be different predictions", "the same", fix)
@@ -264,14 +270,14 @@ def card(
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
-    value: object = calibrator.calibrator if isinstance(calibrator, CalibratedModel) else calibrator
+    value: object = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
         calibration = fit_calibration(value, val)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("calibrator must be a name or fitted", describe(value), fix)
+        raise InputError("method must be a name or fitted", describe(value), fix)
     names = getattr(test, "classes", None) if classes is None else classes
     return card_of(
         val,
@@ -336,6 +342,8 @@ def card_of(
     event = None
     if is_binary:
         event = {
+            "name": evaluation.event,
+            "number": event_number(test),
             "measures": plain_measures(evaluation.positive),
             "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
             "decisions": [each.plain() for each in decisions[_CALIBRATED]],
@@ -357,7 +365,7 @@ def card_of(
 
 
 def _width(width: Mapping[str, Any]) -> str:
-    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "95 %"))
+    mean, most = (f"{100 * width[name]:.2f}" for name in ("mean", "quantile_95"))
     return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
 
 

@@ -98,7 +98,7 @@ class HeldOut:
                 "a file",
                 (
                     "Measure the run instead of its file, or pass ",
-                    Argument("calibrate", entry.name),
+                    Argument("method", entry.name),
                     " and ",
                     Argument("on"),
                     " such predictions.",
@@ -201,8 +201,8 @@ def check_stages(
         raise InputError(
             "must be a name",
             describe(calibrate),
-            ("Pass e.g. ", Argument("calibrate", "temperature"), "."),
-            argument="calibrate",
+            ("Pass e.g. ", Argument("method", "temperature"), "."),
+            argument="method",
         )
     if held_out is not None and not isinstance(held_out, HeldOut):
         raise InputError(
@@ -210,12 +210,12 @@ def check_stages(
         )
     if held_out is None:
         if calibrate is not None or reject:
-            raise _no_held_out("calibrate" if calibrate is not None else "reject", calibrate)
+            raise _no_held_out("method" if calibrate is not None else "reject", calibrate)
         return
     confidences = isinstance(predictions, TopLabel)
     if calibrate == ALL:
-        got = Argument("calibrate", ALL)
-        fix = ("Name one calibrator, or leave ", Argument("calibrate"), " out.")
+        got = Argument("method", ALL)
+        fix = ("Name one calibrator, or leave ", Argument("method"), " out.")
         if reject:
             raise InputError("is for one model", got, fix, argument="reject")
         if groups is not None:
@@ -275,7 +275,7 @@ def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
         MissingExtraError: If the named calibrator needs a package that is not installed.
     """
-    check_choice("calibrate", name, (*CALIBRATORS, ALL))
+    check_choice("method", name, (*CALIBRATORS, ALL))
     outcome = Calibrated()
     entries = CALIBRATORS.entries() if name == ALL else [CALIBRATORS[name]]
     # One that cannot run does not stop the others; alone it is the answer.

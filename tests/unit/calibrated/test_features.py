@@ -1,6 +1,7 @@
 """Features without being asked: the head's input, others, none; in one forward pass, in files and in copies."""
 
 import copy
+import gc
 import pickle
 import re
 
@@ -146,6 +147,19 @@ def test_without_a_head_logits_alone_are_used_and_one_line_says_so(model, why):
     assert re.search(f"# logits alone, since {why}.*; 300 samples, ECE", line)
     assert "\n" not in line
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_no_hook_outlives_a_calibrated_model():
+    """Each calibration with features left a hook on the model's head."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    generator = torch.Generator().manual_seed(0)
+    loader = [(torch.randn(300, 4, generator=generator), torch.arange(300) % 3)]
+    for _ in range(2):
+        calibrated = fedlas.calibrate(model, loader, "feature-clipping")
+        assert len(model[2]._forward_pre_hooks) == 1
+        del calibrated
+        gc.collect()
+        assert not model[2]._forward_pre_hooks
 
 
 def test_a_scaled_head_has_its_usual_name():

@@ -63,7 +63,7 @@ def test_a_report_has_all_labels_together_and_each():
     text = fedlas.report(named, replicates=0).text()
     assert all(name in text for name in ("cat", "dog", "fox"))
     assert f"{named.pooled().num_samples:,} samples" in text
-    after = fedlas.report(named, on=MultiLabel(named.logits[:300], named.target[:300]), calibrate="temperature",
+    after = fedlas.report(named, on=MultiLabel(named.logits[:300], named.target[:300]), method="temperature",
                           replicates=0)  # fmt: skip
     assert "after temperature" in after.stages
 

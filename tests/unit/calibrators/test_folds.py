@@ -132,3 +132,20 @@ def test_precision_and_the_sign_of_zero_do_not_matter():
     folds = stratified_folds(logits, target, 5)
     assert torch.equal(stratified_folds(same, target, 5), folds)
     assert torch.equal(stratified_folds(logits.double(), target, 5), folds)
+
+
+@pytest.mark.parametrize("factor", [2.5, 0.1, 1 / 3, 1e6])
+def test_only_ratios_of_weights_matter_to_folds(factor):
+    draw = torch.Generator().manual_seed(3)
+    logits = torch.randn(90, 3, generator=draw, dtype=torch.float64)
+    target = torch.randint(3, (90,), generator=draw)
+    weights = torch.randint(1, 8, (90,), generator=draw).double() / 10
+    clusters = torch.arange(90) // 2
+    for names in ({}, {"clusters": clusters}):
+        folds = stratified_folds(logits, target, 5, weights, **names)
+        again = stratified_folds(logits, target, 5, factor * weights, **names)
+        assert torch.equal(folds, again)
+    assert torch.equal(
+        stratified_folds(logits, target, 5, torch.full((90,), 2.5, dtype=torch.float64)),
+        stratified_folds(logits, target, 5),
+    )

@@ -50,7 +50,7 @@ def test_one_method_is_enough(registered, generated, tmp_path):
 def test_it_has_a_title_and_reports_take_it(registered, generated):
     assert CALIBRATORS["share-shift"].metadata["title"] == "Share shift"
     assert not ShiftCalibration.keeps_argmax
-    text = str(report(generated(300, seed=1), calibrate="share-shift", on=generated(300)))
+    text = str(report(generated(300, seed=1), method="share-shift", on=generated(300)))
     assert "Share shift" in text or "share-shift" in text
 
 

@@ -56,7 +56,7 @@ def test_evaluate_prints_percent_and_says_so(files, capsys):
 def test_evaluate_json_is_exact(files, capsys):
     assert (
         evaluate_file(
-            files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10, replicates=0
+            files[0], method="temperature", on=files[1], as_json=True, num_bins=10, replicates=0
         )
         == 0
     )
@@ -112,9 +112,9 @@ def test_evaluate_explains_a_sign_only_where_it_stands(tmp_path, capsys, sharpne
 
 def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
     folder = files[0].parent.parent
-    evaluate_file(folder, calibrate="temperature", as_json=True, replicates=0)
+    evaluate_file(folder, method="temperature", as_json=True, replicates=0)
     from_folder = json.loads(capsys.readouterr().out)
-    evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, replicates=0)
+    evaluate_file(files[0], method="temperature", on=files[1], as_json=True, replicates=0)
     from_file = json.loads(capsys.readouterr().out)
     assert {**from_file, "verdict": 0} == {**from_folder, "verdict": 0}
 
@@ -122,7 +122,7 @@ def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
 @pytest.mark.system
 def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, capsys):
     test, val = files
-    assert evaluate_file(test, calibrate="all", on=val, as_json=True, replicates=39) == 0
+    assert evaluate_file(test, method="all", on=val, as_json=True, replicates=39) == 0
     found = json.loads(capsys.readouterr().out)
     ran = {stage.removeprefix("after ") for stage in found if stage.startswith("after ")}
     assert set(found) == {
@@ -145,12 +145,10 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
         for name in CALIBRATORS
         if CALIBRATORS[name].value.needs
     )
-    evaluate_file(test, calibrate="temperature", on=val, as_json=True, replicates=0)
+    evaluate_file(test, method="temperature", on=val, as_json=True, replicates=0)
     assert json.loads(capsys.readouterr().out)["after temperature"] == found["after temperature"]
 
-    assert (
-        evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
-    )
+    assert evaluate_file(test, method="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
     captured = capsys.readouterr()
     for name in ran:
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
@@ -174,7 +172,7 @@ def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_pat
     assert (
         evaluate_file(
             files[0],
-            calibrate="temperature",
+            method="temperature",
             on=tmp_path / "certain.npz",
             as_json=True,
             replicates=0,
@@ -207,11 +205,11 @@ def test_evaluate_refuses(files, tmp_path):
         with pytest.raises(InputError, match=message):
             evaluate_file(tmp_path / file)
     with pytest.raises(InputError, match="same model"):
-        evaluate_file(test, calibrate="temperature", on=tmp_path / "seven.npz")
+        evaluate_file(test, method="temperature", on=tmp_path / "seven.npz")
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
-        evaluate_file(test, calibrate="temprature", on=val)
+        evaluate_file(test, method="temprature", on=val)
     with pytest.raises(InputError, match="Pass --on"):
-        evaluate_file(test, calibrate="temperature")
+        evaluate_file(test, method="temperature")
     with pytest.raises(InputError, match="--num-bins"):
         evaluate_file(test, num_bins=0)
 

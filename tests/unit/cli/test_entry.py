@@ -2,6 +2,7 @@
 
 import builtins
 
+import pytest
 import torch
 
 from fedlas.__main__ import run
@@ -25,9 +26,18 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
 
 def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
     Predictions(torch.randn(9, 3), torch.zeros(9, dtype=torch.long)).save(tmp_path / "a.npz")
-    assert main(["evaluate", str(tmp_path / "a.npz"), "--calibrate", "all"]) == 2
+    assert main(["evaluate", str(tmp_path / "a.npz"), "--method", "all"]) == 2
     assert capsys.readouterr().err.startswith(
-        "fedlas: error: fedlas evaluate: --calibrate all needs held-out predictions; got no --on. Pass --on with "
+        "fedlas: error: fedlas evaluate: --method all needs held-out predictions; got no --on. Pass --on with "
     )
     columns = Columns(probs="p_*", target="y", percent=True)
     assert column_options(columns) == " --probs 'p_*' --target y --percent"
+
+
+def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    tables, training = capsys.readouterr().out.split("tables of predictions:")[1].split("training")
+    commands = [line.split()[0] for line in tables.splitlines() if line.startswith("    ")]
+    assert commands == ["evaluate", "compare", "calibrate", "apply", "card", "monitor"]
+    assert "    train " in training

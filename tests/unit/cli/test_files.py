@@ -68,7 +68,7 @@ def test_confidences_are_calibrated_on_others(files, capsys):
         "rest.csv",
         "--replicates",
         "0",
-        "--calibrate",
+        "--method",
         "platt",
         "--json",
     ]
@@ -107,9 +107,9 @@ def test_a_page_of_confidences(files, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz", "--calibrate", "temperature", "--on", "all.npz"], "--on must hold what the predictions hold"),
-        (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
-        (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
+        (["top.npz", "--method", "temperature", "--on", "all.npz"], "--on must hold what the predictions hold"),
+        (["top.npz", "--method", "all", "--on", "top.npz"], "all needs the probabilities"),
+        (["all.npz", "--groups", "site", "--method", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
         (["top.csv"], r"columns conf, said, is, site. Pass .*; or --confidence NAME and --correct NAME"),
         (["top.csv", "--confidence", "conf"], "which predictions are right; got none. Pass --correct NAME"),
@@ -143,7 +143,7 @@ def test_groups_in_json_and_after_a_calibrator(files, capsys):
     options = [
         "--groups",
         "site",
-        "--calibrate",
+        "--method",
         "temperature",
         "--on",
         "noisy.npz",

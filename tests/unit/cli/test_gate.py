@@ -88,7 +88,7 @@ def test_a_gate_that_holds_and_one_that_fails(folder, monkeypatch, capsys):
     (case,) = ElementTree.parse("gate.xml").getroot()
     assert case.attrib == {"classname": "sure.npz", "name": "ece<=0.1"}
     assert case[0].tag == "failure"
-    repaired = ["evaluate", "good.npz", "--on", "sure.npz", "--calibrate", "temperature"]
+    repaired = ["evaluate", "good.npz", "--on", "sure.npz", "--method", "temperature"]
     # the last stage is what counts
     assert main([*repaired, "--replicates", "99", "--require", "ece<=0.1"]) == 3
 
@@ -137,7 +137,7 @@ def test_a_new_model_against_the_old_one(folder, monkeypatch, capsys):
                 "good.npz",
                 "--on",
                 "sure.npz",
-                "--calibrate",
+                "--method",
                 "all",
                 "--require",
                 "ece<=1",
@@ -170,9 +170,7 @@ def test_the_next_step_can_be_pasted(folder, monkeypatch, capsys):
     assert (
         "fedlas evaluate test.csv --on VAL --probs 'prob_*' --target target --drop-missing" in shown
     )
-    assert (
-        main(["evaluate", "test.csv", *names, "--on", "val.csv", "--calibrate", "temperature"]) == 0
-    )
+    assert main(["evaluate", "test.csv", *names, "--on", "val.csv", "--method", "temperature"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     wanted = "calibrate val.csv --probs 'prob_*' --target target --drop-missing --method temperature --out cal.json"
     assert f"next: fedlas {wanted}" in shown

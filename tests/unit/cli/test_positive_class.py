@@ -118,7 +118,7 @@ def test_other_classes_and_one_outcome_alone(tmp_path, capsys):
 
 def test_stages_and_page_keep_their_intervals(file, tmp_path, capsys):
     val = Predictions(torch.randn(200, 2), torch.randint(2, (200,))).save(tmp_path / "val.npz")
-    evaluate_file(file, calibrate="temperature", on=val, replicates=60, html=tmp_path / "page.html")
+    evaluate_file(file, method="temperature", on=val, replicates=60, html=tmp_path / "page.html")
     text = capsys.readouterr().out
     # two values, each with both ends of its interval
     assert len(rows(text)["calibration slope → 1"]) == 6

@@ -53,7 +53,7 @@ def test_a_run_folder_has_its_validation_part(files, capsys):
 def test_a_calibrator_is_applied_to_both_parts(files, capsys):
     val, test = files
     _, said = evaluate(
-        capsys, "--on", "val.npz", "--reject", "0.3", "--calibrate", "temperature", "--json"
+        capsys, "--on", "val.npz", "--reject", "0.3", "--method", "temperature", "--json"
     )
     scaling = TemperatureScaling().fit(val)
     expected = reject_option(scaling.transform(val), scaling.transform(test), risk=0.3).plain()
@@ -63,7 +63,7 @@ def test_a_calibrator_is_applied_to_both_parts(files, capsys):
 def test_the_bound_is_claimed_only_where_it_holds(files, capsys):
     """After a calibrator fitted on the same samples, 6 of 22 thresholds broke it."""
     broken = "After a calibrator that was fitted on the same predictions it does not hold."
-    for options, holds in (((), True), (("--calibrate", "temperature"), False)):
+    for options, holds in (((), True), (("--method", "temperature"), False)):
         _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", *options)
         text = " ".join(said.split())
         assert (
@@ -98,7 +98,7 @@ def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, cap
         (("--reject", "0.1"), "--reject needs held-out predictions; got no --on"),
         (("--reject", "0", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
         (("--reject", "nan", "--on", "val.npz"), "reject must be a finite number in (0, 1)"),
-        (("--reject", "0.1", "--on", "val.npz", "--calibrate", "all"), "--reject is for one model"),
+        (("--reject", "0.1", "--on", "val.npz", "--method", "all"), "--reject is for one model"),
     ],
 )
 def test_what_cannot_be_meant_is_said(files, capsys, options, message):

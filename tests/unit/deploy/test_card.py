@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_predictions(folder, content):
     assert content["metrics"]["as predicted"]["ece"]["p"] < 0.05 < ece["p"]
     assert content["calibration"]["temperature"] == pytest.approx(2, rel=0.2)
     assert content["data"]["samples"] == {"train": 9, "val": 1500, "test": 600}
-    assert 0 < content["width"]["mean"] < content["width"]["95 %"] < 1
+    assert 0 < content["width"]["mean"] < content["width"]["quantile_95"] < 1
 
 
 def test_thresholds_are_counted_on_both_parts(folder, content):
@@ -167,7 +167,7 @@ def test_the_page_holds_the_numbers_and_nothing_from_outside(folder, content):
 
 
 def test_the_verb(folder, tmp_path, capsys):
-    assert card(folder, out=tmp_path / "c.json", calibrate="vector", risks=[0.2], replicates=0) == 0
+    assert card(folder, out=tmp_path / "c.json", method="vector", risks=[0.2], replicates=0) == 0
     said = capsys.readouterr().out
     assert "Target risk %" in said
     assert "Calibration: vector, fitted on the validation part" in said

@@ -48,7 +48,7 @@ def test_bytes_come_back_exactly(run_folder):
 
 def test_the_card_lies_beside_the_file(run_folder, tmp_path, capsys):
     out = tmp_path / "net.pt2"
-    assert export(run_folder, format="torch-export", out=out, calibrate="vector", replicates=0) == 0
+    assert export(run_folder, format="torch-export", out=out, method="vector", replicates=0) == 0
     assert "300 samples, largest difference of a probability" in capsys.readouterr().out
     card = json.loads((tmp_path / "net.pt2.card.json").read_text())
     assert card["exported"]["file"] == "net.pt2"
@@ -58,7 +58,7 @@ def test_the_card_lies_beside_the_file(run_folder, tmp_path, capsys):
 
 def test_torch_export(run_folder, tmp_path, no_card):
     out = tmp_path / "net.pt2"
-    export(run_folder, format="torch-export", out=out, calibrate="temperature", replicates=0)
+    export(run_folder, format="torch-export", out=out, method="temperature", replicates=0)
     files = {"metadata.json": ""}
     program = torch.export.load(io.BytesIO(out.read_bytes()), extra_files=files)
     about = json.loads(files["metadata.json"])
@@ -74,7 +74,7 @@ def test_onnx(run_folder, tmp_path, no_card):
         pytest.importorskip(package)
     runtime = pytest.importorskip("onnxruntime")
     out = tmp_path / "net.onnx"
-    export(run_folder, out=out, calibrate="temperature", replicates=0)
+    export(run_folder, out=out, method="temperature", replicates=0)
     session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert [port.name for port in session.get_outputs()] == ["logits", "probs"]
     for size in (1, 3, 300):

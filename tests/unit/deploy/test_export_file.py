@@ -155,7 +155,7 @@ def test_nonsense(folder):
             {"format": "safetensors"},
             "--format must be one of onnx, torch-export",
         ),
-        ("users_code:build", inputs, {"calibrate": "none"}, "--calibrate and --data are for a run"),
+        ("users_code:build", inputs, {"calibrate": "none"}, "--method and --data are for a run"),
         ("users_code:build", inputs, {"format": "onx"}, "Did you mean 'onnx'"),
         ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
     ):

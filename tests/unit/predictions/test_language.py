@@ -366,7 +366,7 @@ def test_the_command_notices_a_log(tmp_path, capsys):
                 str(path),
                 "--on",
                 str(val),
-                "--calibrate",
+                "--method",
                 "temperature",
                 "--replicates",
                 "0",

@@ -147,8 +147,11 @@ def test_another_form_than_the_name_says(tmp_path, content, words, name):
     with pytest.raises(InputError, match=rf"must be .*UTF-8; got {words}") as caught:
         read_predictions(tmp_path / name, **TWO)
     assert "Latin-1" not in str(caught.value)
-    (tmp_path / f"{name}.gz").write_bytes(b"")
+    (tmp_path / f"{name}.bz2").write_bytes(b"")
     with pytest.raises(InputError, match="Unpack it"):
+        read_predictions(tmp_path / f"{name}.bz2", **TWO)
+    (tmp_path / f"{name}.gz").write_bytes(b"a,b,y\n1,2,0\n")
+    with pytest.raises(InputError, match="must be a readable"):
         read_predictions(tmp_path / f"{name}.gz", **TWO)
 
 

@@ -296,7 +296,7 @@ def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
         logits, target = scores(200, seed=seed)
         files[name] = write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target])
         np.savez(tmp_path / f"{name}.npz", logits=logits, target=target)
-    options = ["--calibrate", "temperature", "--json", "--replicates", "0"]
+    options = ["--method", "temperature", "--json", "--replicates", "0"]
     names = ["--logits", "p_*", "--target", "label"]
     assert main(["evaluate", str(files["test"]), "--on", str(files["val"]), *names, *options]) == 0
     from_table = capsys.readouterr()
@@ -321,7 +321,7 @@ VERBS = {
     "compare": lambda table: fedlas.compare(table, copy.deepcopy(table), replicates=39),
     "report": lambda table: str(fedlas.report(table, replicates=39)),
     "report on": lambda table: str(
-        fedlas.report(FLIPPED, on=table, calibrate="temperature", replicates=39)
+        fedlas.report(FLIPPED, on=table, method="temperature", replicates=39)
     ),
     "card": lambda table: str(fedlas.card(table, FLIPPED, "temperature", replicates=39)),
     "calibrator": fitted,

@@ -72,7 +72,7 @@ def test_a_report_takes_two_arrays_and_a_table():
         probs="p",
         target="y",
         on=frame | {"p": [0.7, 0.3, 0.6, 0.4], "y": [1, 0, 1, 1]},
-        calibrate="temperature",
+        method="temperature",
         replicates=0,
     )
     assert "after temperature" in repaired.measured

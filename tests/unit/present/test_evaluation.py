@@ -40,7 +40,7 @@ def sharp():
     return report(
         drawn(sharpness=3, seed=SEED),
         on=drawn(sharpness=3, seed=1),
-        calibrate="temperature",
+        method="temperature",
         replicates=99,
         name="<test>",
     )
@@ -169,16 +169,16 @@ def test_without_tests_nothing_is_claimed():
 
 
 def test_a_calibrator_that_makes_it_worse_is_named():
-    found = report(drawn(), on=drawn(sharpness=0.3, seed=1), calibrate="temperature", replicates=99)
+    found = report(drawn(), on=drawn(sharpness=0.3, seed=1), method="temperature", replicates=99)
     assert re.search(r"makes it worse \(NLL .*leave it out", found.verdict[1])
 
 
 def test_python_words_in_python_and_options_on_the_command_line():
     with pytest.raises(
         InputError,
-        match=r"^report: calibrate='temperature' needs held-out predictions; got no on=\. Pass on=",
+        match=r"^report: method='temperature' needs held-out predictions; got no on=\. Pass on=",
     ):
-        report(drawn(), calibrate="temperature")
+        report(drawn(), method="temperature")
     with pytest.raises(InputError, match=r"got 'clases'\. Did you mean 'classes'"):
         report(drawn(), clases=["a"])
 
@@ -247,7 +247,7 @@ def test_confidences_alone_are_calibrated():
         TopLabel(each.confidence, each.correct)
         for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1))
     )
-    found = report(test, on=val, calibrate="isotonic", reject=[0.2], replicates=99)
+    found = report(test, on=val, method="isotonic", reject=[0.2], replicates=99)
     expected = IsotonicCalibration().fit(val).transform(test)
     assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
     assert found.measured["after isotonic"] == fedlas.evaluate(expected)
@@ -255,7 +255,7 @@ def test_confidences_alone_are_calibrated():
     assert set(found.rejected) == set(found.stages)
     assert "repairs it" in found.html()
     (worse,) = report(
-        TopLabel(drawn().confidence, drawn().correct), on=val, calibrate="platt", replicates=99
+        TopLabel(drawn().confidence, drawn().correct), on=val, method="platt", replicates=99
     ).verdict[1:]
     assert "makes it worse (NLL" in worse
     with pytest.raises(InputError, match="other predictions"):
@@ -289,18 +289,18 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
 @pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 @pytest.mark.parametrize("value", [None, -1, "", [1, "a"], {}, torch.zeros(2), object, b"x"])
 def test_wrong_types_give_an_error_or_a_result(value):
-    options = {"calibrator": "none", "replicates": 0}
+    options = {"method": "none", "replicates": 0}
     test, val = drawn(50), drawn(50, seed=1)
     calls = [
         partial(report, value),
         partial(fedlas.card, value, val),
         partial(fedlas.deploy.Card.read, value),
     ]
-    reported = ("on", "calibrate", "reject", "groups", "num_bins", "replicates", "name")
+    reported = ("on", "method", "reject", "groups", "num_bins", "replicates", "name")
     calls += [
         partial(report, test, **{"on": val, "replicates": 0, name: value}) for name in reported
     ]
-    carded = ("calibrator", "name", "data", "risks", "replicates", "classes", "num_bins")
+    carded = ("method", "name", "data", "risks", "replicates", "classes", "num_bins")
     calls += [partial(fedlas.card, test, val, **{**options, name: value}) for name in carded]
     for call in calls:
         with contextlib.suppress(InputError):

@@ -22,6 +22,8 @@ _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""
 _SURE = 3.0
 """Nats that show copies, and most that one row counts."""
+_DIGITS = 12
+"""Decimals of shares of the weight that count."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -174,17 +176,19 @@ def _dealt(
     group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
 ) -> NDArray[np.int64]:
     """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
-    sizes = np.bincount(group, weight)
-    if len(sizes) == len(group) and (weight == 1).all():
+    if group.max() + 1 == len(group) and (weight == weight[0]).all():
         return group % count
+    # Only ratios of weights matter: sums that rounding alone tells apart are equal.
+    weight = weight / weight.sum()
+    sizes = np.bincount(group, weight).round(_DIGITS)
     members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
     filled = np.zeros((count, label.max() + 1))
     total = np.zeros(count)
     folds = np.empty(len(group), dtype=np.int64)
     for number in np.argsort(-sizes, kind="stable"):
         inside = members[number]
-        least = filled[:, label[inside]].sum(axis=1)
-        fold = np.lexsort((total, least))[0]
+        least = filled[:, label[inside]].sum(axis=1).round(_DIGITS)
+        fold = np.lexsort((total.round(_DIGITS), least))[0]
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])
         total[fold] += sizes[number]

@@ -60,6 +60,18 @@ class Codes(Numbers):
 
     shapes: ClassVar = {"levels": "D", "coefficients": "S"}
 
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__(**numbers)
+        # Known when a layer is exported, where a mask would depend on data.
+        columns = (self.levels.flatten() > 0).nonzero().flatten()
+        sizes = self.levels.flatten()[columns]
+        for name, value in (
+            ("columns", columns),
+            ("sizes", sizes),
+            ("starts", sizes.cumsum(0) - sizes),
+        ):
+            self.register_buffer(name, value, persistent=False)
+
     def check(self, classes: int) -> None:
         """Refuse levels that do not fit the coefficients too."""
         super().check(classes)
@@ -68,12 +80,9 @@ class Codes(Numbers):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the place of each value among those of all categories ``(n, G)``; the last place is none."""
-        columns = self.levels > 0
-        levels = self.levels[columns]
-        values = features[:, columns]
-        is_known = (values >= 0) & (values < levels)
-        starts = levels.cumsum(0) - levels
-        places = values.clamp(min=0).long() + starts
+        values = features.index_select(1, self.columns)
+        is_known = (values >= 0) & (values < self.sizes)
+        places = values.clamp(min=0).long() + self.starts
         return torch.where(is_known, places, len(self.coefficients))
 
     def factor(self, places: Tensor) -> Tensor:

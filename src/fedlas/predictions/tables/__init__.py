@@ -12,6 +12,7 @@ from fedlas._core.files import checked_path, is_file
 from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
 from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
 from fedlas.predictions.tables.npz import Archive, ArchiveWriter
+from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.parquet import Parquet, ParquetWriter
 from fedlas.predictions.tables.table import Joined, Table, Writer
 
@@ -48,7 +49,8 @@ _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
     (".pkl", ".pt", ".pth"), _PICKLE
 )
 _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
-_OTHERS |= dict.fromkeys((".gz", ".zip", ".zst", ".bz2", ".xz"), "Unpack it.")
+_OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
+_OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 
 
 def source_of(path: str | Path, separator: str | None = None) -> Table:
@@ -65,7 +67,7 @@ def source_of(path: str | Path, separator: str | None = None) -> Table:
     path = checked_path(path)
     if not is_file(path):
         raise InputError("the file must exist", path, "Check the path.")
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if suffix not in FORMATS:
         raise InputError(
             f"the name must end in {', '.join(FORMATS)}",

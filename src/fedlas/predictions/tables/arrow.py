@@ -14,6 +14,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions.cells import TableChunk, number_in, percent_signs
 from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables.packed import whole_suffix
 from fedlas.predictions.tables.table import Table
 
 _LONGEST = 2**20
@@ -74,7 +75,7 @@ class Arrow(Table):
             ):  # names of columns hold surrogates in place of such bytes
                 text = "other bytes than UTF-8 in the names of columns"
             raise InputError(
-                f"the file must be a readable {self.path.suffix} file",
+                f"the file must be a readable {whole_suffix(self.path)} file",
                 f"{self.path} ({text})",
                 "Check the file; text must be UTF-8, not Latin-1.",
             ) from error

@@ -18,6 +18,7 @@ from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.packed import open_bytes, open_text, suffix_of
 from fedlas.predictions.tables.table import Joined, Writer
 
 _SAMPLE = 200
@@ -50,13 +51,13 @@ class Delimited(Arrow):
     def _names(self) -> list[str]:
         lines.check_text(self.path)
         # The text decoded with the header may be rows already, whose errors have a number.
-        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_text(self.path, newline="") as file:
             first = next(filter(str.strip, file), "")
-            file.seek(0)
+        with open_text(self.path, newline="") as file:
             if not self.delimiter:
                 unquoted = re.sub('"[^"]*"', "", first)
                 self.delimiter = max(
-                    "\t,;|" if self.path.suffix.lower() == ".tsv" else ",;\t|", key=unquoted.count
+                    "\t,;|" if suffix_of(self.path) == ".tsv" else ",;\t|", key=unquoted.count
                 )
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
@@ -216,9 +217,9 @@ class DelimitedWriter(Writer):
         self._point = "."
         if isinstance(first, Delimited):
             self._point = first.decimal_point
-            if first.path.suffix.lower() == suffix:
+            if suffix_of(first.path) == suffix:
                 self._delimiter = first.delimiter
-            with first.path.open("rb") as head:
+            with open_bytes(first.path) as head:
                 file.write(lines.BOM * (head.read(3) == lines.BOM))
         header = io.StringIO()
         csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from fedlas._core.text import shortened
 from fedlas.predictions.cells import MISSING, TableChunk, few, number_in, percent_signs
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.packed import open_bytes, open_text
 from fedlas.predictions.tables.table import Writer
 
 
@@ -49,7 +51,7 @@ class JsonLines(Arrow):
 
     def _opened(self) -> IO[str]:
         """Open the file as text; other bytes than UTF-8 are refused where their row is read."""
-        return self.path.open(encoding="utf-8-sig", errors="surrogateescape")
+        return open_text(self.path)
 
     @property
     def form(self) -> Any:
@@ -204,7 +206,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: If a line is something else.
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_bytes(path), "utf-8-sig") as file:
         for number, line in enumerate(filter(str.strip, file), 1):
             yield number, json_row(line, number, path.name)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas.predictions.tables.packed import open_bytes, suffix_of
 
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""
@@ -35,13 +36,13 @@ def check_text(path: Path) -> None:
     Raises:
         InputError: Then; it says which, and what to do.
     """
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         first = file.read(64)
     forms = [form for form in _BEGINNINGS if first.startswith(form[0])]
     if b"\0" in first:
         forms.append(_BEGINNINGS[0])  # without a mark
     for _, what, fix in forms[:1]:
-        raise InputError(f"a {path.suffix} file must be text in UTF-8", f"{what}, {path}", fix)
+        raise InputError(f"a {suffix_of(path)} file must be text in UTF-8", f"{what}, {path}", fix)
 
 
 def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, Any]]:
@@ -54,7 +55,7 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
     Raises:
         InputError: If a quote is never closed, or a row is longer than 64 MiB.
     """
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         # The first row begins with the end of a line too.
         block = b"\n" + file.read(len(BOM)).removeprefix(BOM)
         is_last = False

@@ -97,6 +97,9 @@ class ArchiveWriter(Writer):
         Raises:
             InputError: If arrays that hold no rows differ between the archives.
         """
+        for source in self.table.tables:
+            with open_archive(source.path) as arrays:
+                arrays.check_all()
         with zipfile.ZipFile(self.table.tables[0].path) as first:
             form = max(member.compress_type for member in first.infolist())
         with zipfile.ZipFile(self.file, "w", form) as archive:

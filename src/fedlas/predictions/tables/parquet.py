@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -29,12 +30,23 @@ LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**
 """Largest text and list in the footer of a Parquet file."""
 
 
+_PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
+
+
 class Parquet(Arrow):
-    """A Parquet file."""
+    """A Parquet file; ``year=2026`` in the names of its folders is a column of text in each row."""
 
     def _names(self) -> list[str]:
         with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
             self.schema = file.schema_arrow
+        folders = map(_PARTITION.fullmatch, self.path.parts[:-1])
+        self._partition = {
+            match[1]: match[2] for match in folders if match and match[1] not in self.schema.names
+        }
+        for name in self._partition:
+            self.schema = self.schema.append(
+                pyarrow_module().field(name, pyarrow_module().string())
+            )
         return list(self.schema.names)
 
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
@@ -42,8 +54,11 @@ class Parquet(Arrow):
         texts = [name for name in names if self._is_text(name)]
         columns = list(names)
         if self.keeps_all:
-            columns = self.names
+            columns = list(self.names)
             texts = [name for name in columns if str(self.schema.field(name).type) in _TEXTS]
+        partition = {name: text for name, text in self._partition.items() if name in columns}
+        columns = [name for name in columns if name not in partition]
+        texts = [name for name in texts if name not in partition]
         check_expansion(self.path, columns)
         # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
         # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
@@ -51,6 +66,8 @@ class Parquet(Arrow):
             self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
             for batch in file.iter_batches(batch_size=tables.ROWS, columns=columns):
+                for name, text in partition.items():
+                    batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
                 yield batch, self._written_out(batch, texts) if self.keeps_all else batch
 
     def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:

@@ -130,7 +130,7 @@ def test_one_bench_has_metrics_as_columns(bench, result, capsys):
     best = min(table.rows, key=lambda row: row[2].number)
     assert best[2].mark in ("best", "leading")
     assert all(re.fullmatch(r"\(~?\d+\.\d\)", row[4].extra) for row in table.rows)
-    assert main(["compare-runs", str(bench), "--calibrators", "raw", *TWO, *FEW]) == 0
+    assert main(["compare-runs", str(bench), "--method", "raw", *TWO, *FEW]) == 0
     out = capsys.readouterr().out
     assert "Lowest NLL: " in out
     assert all(len(line) <= 80 for line in out.splitlines())
@@ -153,7 +153,7 @@ def test_several_benches_have_ranks(benches, capsys, tmp_path):
     ranks = [row[-1].number for row in table.rows]
     assert ranks == sorted(ranks)
     names = [f"{tmp_path}/ranks.{kind}" for kind in ("pdf", "svg")]
-    command = ["compare-runs", *map(str, folders), "--calibrators", *TWO, *FEW]
+    command = ["compare-runs", *map(str, folders), "--method", *TWO, *FEW]
     assert main([*command, "--plot", *names]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Mean rank by NLL over 3 data sets: " in out
@@ -205,7 +205,7 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
 def test_latex_compiles(benches, capsys):
     """Checked by a reader of LaTeX: environments and braces close, and rows have as many cells as columns."""
     folders = [str(benches / name) for name in "ab"]
-    assert main(["compare-runs", *folders, "--calibrators", *TWO, *FEW, "--format", "latex"]) == 0
+    assert main(["compare-runs", *folders, "--method", *TWO, *FEW, "--format", "latex"]) == 0
     text = capsys.readouterr().out
     check_latex(text)
     assert text.count(r"\begin{table}") == 2

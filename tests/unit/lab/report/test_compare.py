@@ -135,7 +135,7 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
         (["fedlas:ls", "--metrics", "eec"], "Did you mean 'ece'"),
         (["fedlas:ls", "--metrics", "ks"], "They measured"),
         (["fedlas@auto:ls@auto"], "calibrators need predictions"),
-        (["--calibrators", "atuo"], "Did you mean 'auto'"),
+        (["--method", "atuo"], "Did you mean 'auto'"),
         (["fedlas@auto:ls", "--stage", "auto"], "--stage is for methods without a calibrator"),
         (["none"], "the folder must exist"),
     ],

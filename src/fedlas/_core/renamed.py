@@ -1,0 +1,45 @@
+"""Arguments that were renamed: the old name works for one release, with a warning."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take arguments by their old names.
+
+    Args:
+        **names: The new name of each old one.
+
+    Example:
+        >>> @renamed(calibrator="method")
+        ... def fit(method: str = "auto") -> str:
+        ...     return method
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     fit(calibrator="temperature")
+        'temperature'
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def called(*args: P.args, **options: P.kwargs) -> R:
+            for old, new in names.items():
+                if old in options and new not in options:
+                    place = function.__qualname__.removesuffix(".__init__")
+                    warnings.warn(
+                        f"{place}: {old}= is now {new}=; the old name goes with the next release.",
+                        DeprecationWarning,
+                        stacklevel=2,
+                    )
+                    options[new] = options.pop(old)
+            return function(*args, **options)
+
+        return called
+
+    return decorate

@@ -1,0 +1,72 @@
+"""Text files that are compressed by gzip or Zstandard: read and written as a stream, never as a whole."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from fedlas._core.extras import require
+
+_KINDS = {".gz": "gzip", ".zst": "zstd"}
+"""Compression of a file, by the end of its name."""
+TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+"""Formats that may be compressed."""
+
+
+def suffix_of(path: Path) -> str:
+    """Return the format of a file as the end of its name in lower case: ``.csv`` for ``a.csv`` and ``a.csv.gz``."""
+    ends = [end.lower() for end in path.suffixes[-2:]]
+    packed = len(ends) == 2 and ends[1] in _KINDS and ends[0] in TEXTS
+    return ends[0] if packed else path.suffix.lower()
+
+
+def whole_suffix(path: Path) -> str:
+    """Return the end of a name with that of its compression: ``.csv.gz``."""
+    return path.name[-len(suffix_of(path) + path.suffix) :] if is_packed(path) else path.suffix
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file is compressed text, by its name."""
+    return suffix_of(path) != path.suffix.lower()
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file to read what it holds once it is unpacked; reading fails where a stream ends too early."""
+    if not is_packed(path):
+        return path.open("rb")
+    stream: Any = require("pyarrow", extra="tables").input_stream(
+        str(path), compression=_KINDS[path.suffix.lower()]
+    )
+    return io.BufferedReader(stream)
+
+
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """Open a text file without its mark; other bytes than UTF-8 are refused where their row is read."""
+    return io.TextIOWrapper(open_bytes(path), "utf-8-sig", "surrogateescape", newline)
+
+
+@contextmanager
+def packed_as(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give a file that compresses what is written to another one, if a name says so."""
+    if path is None or not is_packed(path):
+        yield file
+        return
+    arrow: Any = require("pyarrow", extra="tables")
+    outer = arrow.PythonFile(_Open(file), "w")
+    with arrow.CompressedOutputStream(outer, _KINDS[path.suffix.lower()]) as packed:
+        yield packed
+
+
+class _Open:
+    """A file that whoever writes to it cannot close."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+        self.flush = file.flush
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,57 @@
+"""Options and arguments that are now called method: the old name gives the same and a warning, for one release."""
+
+import pytest
+import torch
+
+import fedlas
+from fedlas.calibrators import MultiLabelCalibration
+from fedlas.cli.main import main
+
+
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(200, 3, generator=generator)
+    return fedlas.Predictions(
+        logits, torch.multinomial((logits / 2).softmax(1), 1, generator=generator)[:, 0]
+    )
+
+
+VAL, TEST = drawn(0), drawn(1)
+
+
+@pytest.mark.parametrize(
+    ("call", "old"),
+    [
+        (lambda **name: fedlas.report(TEST, on=VAL, replicates=0, **name).measured, "calibrate"),
+        (lambda **name: fedlas.card(VAL, TEST, replicates=0, **name).verdict, "calibrator"),
+        (lambda **name: type(MultiLabelCalibration(**name).calibrator), "calibrator"),
+    ],
+    ids=["report", "card", "labels"],
+)
+def test_the_old_argument_gives_the_same_with_a_warning(call, old):
+    expected = call(method="temperature")
+    with pytest.warns(DeprecationWarning, match=f"{old}= is now method="):
+        assert call(**{old: "temperature"}) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "FILE", "--on", "VAL", "--replicates", "0"],
+        ["card", "VAL", "FILE", "--replicates", "0", "--out", "OUT"],
+    ],
+    ids=["evaluate", "card"],
+)
+def test_the_old_option_gives_the_same_with_a_warning(words, tmp_path, capsys):
+    places = {name: str(tmp_path / f"{name}.npz") for name in ("VAL", "FILE")} | {
+        "OUT": str(tmp_path / "card.json")
+    }
+    VAL.save(places["VAL"])
+    TEST.save(places["FILE"])
+    words = [places.get(word, word) for word in words]
+    assert main([*words, "--method", "temperature"]) == 0
+    expected = capsys.readouterr()
+    assert main([*words, "--calibrate", "temperature"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == expected.out
+    assert "--calibrate is now --method" in shown.err
