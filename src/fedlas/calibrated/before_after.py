@@ -265,7 +265,7 @@ def fit_and_check(
         again = copy.deepcopy(calibrator)
         vars(again).pop("left_out", None)
         return fitted, notes, cross_fit(again, val)
-    del calibrator.left_out
+    vars(calibrator).pop("left_out")
     enough = [0]
     for each in left_out:
         if enough[-1] < ENOUGH:
