@@ -29,6 +29,7 @@ from calibrators import as_predicted, fit_of, late, normalized, peers, ranks, ta
 from numpy.typing import NDArray
 
 import fedlas.calibrators.fit_mixture as fit_mixture
+import fedlas.calibrators.mixture_weights as mixture_weights
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, AutoCalibration
 from fedlas.metrics import (
@@ -227,11 +228,15 @@ def build(args: argparse.Namespace) -> None:
 def auto_before(probs: Array, target: Array) -> Callable[[Array], Array]:
     """``auto`` with the members it had before, and without what followed them since."""
     many, absent = fit_mixture.MANY_CLASSES, fit_mixture._absent
-    fit_mixture.MANY_CLASSES, fit_mixture._absent = 10**9, lambda _: (None, ())
+    for module in (fit_mixture, mixture_weights):
+        module.MANY_CLASSES = 10**9
+    fit_mixture._absent = lambda *_: (None, ())
     try:
         return fit_of(AutoCalibration)(probs, target)
     finally:
-        fit_mixture.MANY_CLASSES, fit_mixture._absent = many, absent
+        for module in (fit_mixture, mixture_weights):
+            module.MANY_CLASSES = many
+        fit_mixture._absent = absent
 
 
 def fits() -> dict[str, Any]:
@@ -257,6 +262,13 @@ def sizes(path: Path) -> list[int]:
     classes, rows = arrays["probs"].shape[1], len(arrays["target"]) // 2
     possible = min(MOST, rows)
     return [s for s, less in zip(SIZES, (0, *SIZES), strict=False) if less * classes < possible]
+
+
+def cost(path: Path, size: int) -> int:
+    """Numbers in the predictions of a fit."""
+    arrays = np.load(path)
+    rows, classes = arrays["probs"].shape
+    return int(min(MOST, rows // 2, size * classes) * classes)
 
 
 def scored(fit: Any, case: tuple[Array, Array, Array, Array]) -> tuple[dict[str, float], str]:
@@ -286,15 +298,14 @@ def run(args: argparse.Namespace) -> None:
     if args.out.is_file():
         done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
     calibrators = fits()
-    for size in SIZES:
-        for path in sorted(args.kept.glob("*.npz")):
-            if size not in sizes(path):
-                continue
-            case = split(path, size)
-            for name, fit in calibrators.items():
-                if (path.stem, str(size), name) not in done:
-                    row, error = scored(fit, case)
-                    add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
+    cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
+    # The cheap ones first, since a run may end early.
+    for path, size in sorted(cases, key=lambda case: cost(*case)):
+        case = split(path, size)
+        for name, fit in calibrators.items():
+            if (path.stem, str(size), name) not in done:
+                row, error = scored(fit, case)
+                add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
 
 
 def add(

@@ -230,7 +230,7 @@ def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch)
     )
     status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
-    assert "ce-s0: knn was not computed. knn_score: k must be at most 9" in out
+    assert "ce-s0: knn was not computed. compute_score: k must be at most 9" in out
     for asked in (["--scores", "knn"], ["--set", "knn.k=10"]):
         status, _, err = call(capsys, "ood", run, "--data", "digits", "--replicates", "39", *asked)
         assert status == 2

@@ -50,8 +50,8 @@ from fedlas.resample.clusters import several
 RAW = "as predicted"
 PRIOR = {RAW: 1.0, "temperature": 3.0}
 """Samples that members count in addition: those that hardly over-fit. Two each left far too sure predictions so."""
-_PRIOR_OF_MANY = 5.0
-"""Samples that raw predictions and temperature scaling count in addition there: more members have parameters."""
+_PRIOR_OF_MANY = {RAW: 2.0, "temperature": 8.0}
+"""Samples that these count in addition there, where more members have parameters."""
 _FLEXIBLE = 2**19
 """Most logits (N x C) of the rows that members with a curve or a row of numbers for each class are fitted on: about a
 second each."""
@@ -116,7 +116,7 @@ def fitted_mixture(
             side, side_share, note = with_features(split, regressions, log_probs, share)
         if left_out is not None:
             left_out += predicted_left_out(split, log_probs, prior, base, regressions)
-    absent, absent_note = _absent(val)
+    absent, absent_note = _absent(val, split.distinct)
     if left_out and absent is not None:
         logits = val.logits.cpu().double()
         left_out[:] = [
@@ -142,22 +142,24 @@ def fitted_mixture(
 
 def _prior(name: str, classes: int) -> float:
     """Return how many samples a member counts in addition."""
-    prior = PRIOR.get(name, 0.0)
-    return _PRIOR_OF_MANY if prior and classes >= MANY_CLASSES else prior
+    return (_PRIOR_OF_MANY if classes >= MANY_CLASSES else PRIOR).get(name, 0.0)
 
 
-def _absent(val: Predictions) -> tuple[AbsentShare | None, tuple[str, ...]]:
+def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tuple[str, ...]]:
     """Return the share of classes without a sample, and a note of it; None if every class has one."""
     weights = weights_of(val)
     present = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes) > 0
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
-    absent, share = fitted_absent_share(val.logits.cpu().double(), present, weights, temperature)
+    singles = int((torch.bincount(val.target.cpu()[distinct]) == 1).sum())
+    absent, share = fitted_absent_share(
+        val.logits.cpu().double(), present, weights, temperature, singles
+    )
     classes = some((~present).nonzero().squeeze(1).tolist())
     note = (
-        f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability "
-        f"there, at most 3/N by the rule of three. Where such a class does occur, use samples of it."
+        f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability there, at most "
+        f"{max(3, singles)}/N. Where such a class does occur, use samples of it."
     )
     return absent, (note,)
 

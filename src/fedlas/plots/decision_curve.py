@@ -23,7 +23,7 @@ def decision_curve(
     *,
     thresholds: Sequence[float] | Literal["data"] = THRESHOLDS,
     marks: Sequence[float] = (),
-    positive: int | None = None,
+    positive: int | str | None = None,
     ax: Axes | None = None,
     title: str | None = None,
     theme: ThemeOption = "light",
@@ -38,7 +38,7 @@ def decision_curve(
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99. ``"data"``: a hundred up to where
             nearly all probabilities are, and net benefit per 1,000 samples.
         marks: Thresholds to mark with a vertical line.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
@@ -114,7 +114,7 @@ def decision_curve(
     return axes
 
 
-def _range(models: Mapping[str, Predictions], positive: int | None) -> list[float]:
+def _range(models: Mapping[str, Predictions], positive: int | str | None) -> list[float]:
     """Return a hundred thresholds up to where nearly all probabilities, or three times the events, are."""
     most = 0.0
     for each in models.values():

@@ -104,7 +104,7 @@ def test_a_paired_difference_is_delong_s(draw):
     (a, b), (c, d) = errors
     variance = (a - c).var(ddof=1) / outcome.sum() + (b - d).var(ddof=1) / (~outcome).sum()
     assert (found.high - found.low) / 2 == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
-    assert set(compare(p, other, replicates=39)) == {"auroc", "nll", "brier", "classwise_ece"}
+    assert set(compare(p, other, replicates=39)) == {"auroc", "nll", "brier", "ece"}
 
 
 def test_copies_in_clusters_leave_the_error(draw):

@@ -525,11 +525,24 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tables(tmp_path)
     assert (
-        main(["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]) == 0
+        main(
+            [
+                "calibrate",
+                "val.csv",
+                "--probs",
+                "p_*",
+                "--target",
+                "y",
+                "--out",
+                "cal.json",
+                "--details",
+            ]
+        )
+        == 0
     )
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 rows, classes no, yes." in shown
-    assert "On 300 rows left out of the fit in turn: NLL" in shown
+    assert "The event 'yes' on 300 rows left out of the fit in turn: O/E" in shown
     assert "auto: temperature" in shown
     assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
     assert main(["apply", "cal.json", "live.csv"]) == 0

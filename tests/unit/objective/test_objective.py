@@ -289,7 +289,7 @@ def test_a_refused_batch_changes_nothing_and_keeps_nothing():
     inputs, target = data()
     objective(inputs, target)
     before = copy.deepcopy(objective.state_dict())
-    with pytest.raises(InputError, match=r"FedLAS: target must be in \[0, 4\)"):
+    with pytest.raises(InputError, match=r"target must be in \[0, 4\)"):
         objective(inputs, target + C)
     torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
     assert objective._tap._capture.captured is None

@@ -79,7 +79,7 @@ def test_models_of_other_samples_are_refused():
         decision_curve({"one": predictions(), "two": predictions(seed=1)})
     with pytest.raises(ValueError, match="same samples; got 0 model"):
         decision_curve({})
-    with pytest.raises(ValueError, match="net_benefit: thresholds"):
+    with pytest.raises(ValueError, match="decision_curve: thresholds"):
         decision_curve(predictions(), thresholds=[2.0])
 
 

@@ -231,7 +231,7 @@ def test_rounded_probabilities_given_as_logits_are_noticed(decimals, classes):
 def test_arrays_that_are_no_predictions_say_what_to_pass():
     import fedlas
 
-    with pytest.raises(InputError, match="from_probs"):
+    with pytest.raises(InputError, match="a row must sum to 1; got 0 in row 0"):
         fedlas.evaluate(np.zeros((3, 2)), [0, 1, 0])
 
 

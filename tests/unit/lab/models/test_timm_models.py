@@ -62,7 +62,7 @@ def test_nothing_is_downloaded(monkeypatch):
         ("timm:", "timm must have a model of that name"),
         ("timm:resnet50.nonsense", "Did you mean 'resnet50."),
         ("tim:resnet50", "Did you mean 'timm'"),
-        ("resnet51", "Did you mean 'resnet50'"),
+        ("resnet49", "Did you mean 'resnet"),
     ],
 )
 def test_unknown_names(name, message):
