@@ -272,11 +272,9 @@ def fit_and_check(
     ):
         calibrator.left_out = left_out
     fitted, notes = fit_with_notes(calibrator, val)
+    vars(calibrator).pop("left_out", None)
     if not left_out or not isinstance(val, Predictions):
-        again = copy.deepcopy(calibrator)
-        vars(again).pop("left_out", None)
-        return fitted, notes, cross_fit(again, val)
-    del calibrator.left_out
+        return fitted, notes, cross_fit(calibrator, val)
     enough = [0]
     for each in left_out:
         if enough[-1] < ENOUGH:
