@@ -117,7 +117,7 @@ _ALONE = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[\n;]")
 
-# Numbers in words, in front of "percent".
+# Numbers written out, in front of "percent".
 _ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WRITTEN = (
