@@ -63,7 +63,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
     """Return two-class predictions with the event that is named, and names of the classes if they have none.
 
     Args:
-        predictions: Any predictions; those of other than two classes stay.
+        predictions: Any predictions; those of other than two classes get names alone.
         event: Name or number of the class; None: as they say.
         classes: Names of the classes.
 
@@ -71,7 +71,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
         InputError: If there are not two classes, or the event is neither of them.
     """
     changes: dict[str, Any] = {}
-    if getattr(predictions, "num_classes", 0) == len(classes) == 2 and predictions.classes is None:
+    if getattr(predictions, "num_classes", 0) == len(classes) > 1 and predictions.classes is None:
         changes["classes"] = tuple(classes)
     if event is not None:
         if not hasattr(predictions, "logits"):
