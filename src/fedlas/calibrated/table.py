@@ -184,7 +184,7 @@ class TableCalibration:
             A frame of the same kind; an Arrow table for a relation.
 
         Warns:
-            CalibrationWarning: If unusually many rows have covariates unlike those of the fit, or rows lack a score.
+            CalibrationWarning: If values are unlike those of the fit or cannot be compared, or rows lack a score.
 
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
@@ -202,7 +202,7 @@ class TableCalibration:
             parts.append(filled_columns(self, chunk, index, samples))
         lacking.check(rows, reader.label)
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*lacking.notes(rows), *edge.notes()):
+        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
             warn_user(note)
         return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
@@ -286,7 +286,7 @@ class TableCalibration:
             None if cross_fitted is None else CrossFit.read(cross_fitted),
             int(content["rows"]),
             notes,
-            Units.read(content["units"]),
+            Units.read(content.get("units")),
         )
 
 

@@ -609,3 +609,22 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, calibration, args, match
     assert main(args) == 2
     assert re.search(match, " ".join(capsys.readouterr().err.split()))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_notes_of_a_table_name_its_columns_and_classes():
+    draw = np.random.default_rng(0)
+    names = [f"c{number:02d}" for number in range(1, 5)]
+    patient = np.repeat(np.arange(20), 10)
+    frame = {
+        "age": draw.normal(60, 9, 20)[patient],
+        "bmi": draw.normal(25, 4, 20)[patient],
+        "y": [names[number] for number in (np.arange(200) + (patient > 9)) % 2],
+    } | {
+        f"p_{name}": np.full(200, share)
+        for name, share in zip(names, (0.4, 0.4, 0.1, 0.1), strict=True)
+    }
+    calibration = fedlas.calibrate(frame, probs="p_*", target="y", covariates="age,bmi")
+    text = " ".join(calibration.notes)
+    assert "Labels name classes: c01, c02, c03, c04, in" in text
+    assert "2 classes (c03, c04) without a validation sample" in text
+    assert "age and bmi repeat together: 20 combinations in 200 rows" in text
