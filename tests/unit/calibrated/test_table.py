@@ -596,3 +596,51 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, calibration, args, match
     assert main(args) == 2
     assert re.search(match, " ".join(capsys.readouterr().err.split()))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_record_batch_is_a_frame(calibration):
+    batch = pa.Table.from_pandas(frame(40)).to_batches()[0]
+    after = calibration.apply(batch)
+    assert isinstance(after, pa.RecordBatch)
+    assert (
+        after["calibrated_p_yes"].to_pylist()
+        == calibration.apply(frame(40))["calibrated_p_yes"].tolist()
+    )
+
+
+@pytest.mark.parametrize("share", ["1%", True])
+def test_the_largest_missing_share_is_a_number(calibration, share):
+    with pytest.raises(InputError, match="max_missing must be a finite number"):
+        calibration.apply(frame(40), missing="empty", max_missing=share)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_integers_that_a_format_cannot_hold_are_refused(calibration, tmp_path, suffix):
+    row = {"id": 12345678901234567890123, "p_no": 0.4, "p_yes": 0.6}
+    (tmp_path / "live.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="rows must be such that"):
+        apply(calibration, tmp_path / "live.jsonl", out=tmp_path / f"out{suffix}")
+
+
+def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path, capsys):
+    (tmp_path / "live").mkdir()
+    frame(40).to_parquet(tmp_path / "live" / "a.parquet")
+    saved = calibration.save(tmp_path / "cal.json")
+    out = tmp_path / "live" / "all.parquet"
+    assert main(["apply", str(saved), str(tmp_path / "live"), "--out", str(out)]) == 2
+    assert "--out must lie outside the folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_addresses_of_a_store_are_refused_and_no_folder_of_that_name_is_made(
+    calibration, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saved = str(calibration.save(tmp_path / "cal.json"))
+    frame(40).to_csv("live.csv", index=False)
+    before = sorted(tmp_path.iterdir())
+    assert main(["apply", saved, "s3://bucket/live.csv"]) == 2
+    assert "files must lie on this machine" in capsys.readouterr().err
+    assert main(["apply", saved, "live.csv", "--out", "s3://bucket/out.csv"]) == 2
+    assert "it must be a path on this machine" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
