@@ -132,7 +132,7 @@ def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said(name):
         reject_option(said(name), PLAIN, risk=0.1)
 
 
-@pytest.mark.parametrize("option", [{"label_probs": "v*"}, {"event": 1}])
+@pytest.mark.parametrize("option", [{"label_probs": "v*"}])
 def test_an_option_without_effect_on_a_calibration_is_refused(option):
     columns = {"p": [0.2, 0.7] * 40, "y": [0, 1] * 40, "v0": [0.5] * 80, "v1": [0.5] * 80}
     with pytest.raises(InputError, match="no effect"):

@@ -118,7 +118,7 @@ _PLAIN = (
 
 
 def choose_threshold(
-    val: Predictions, rule: Rule, *, num_samples: int, positive: int | None = None
+    val: Predictions, rule: Rule, *, num_samples: int, positive: int | str | None = None
 ) -> float | None:
     """Return the probability from which on one acts, chosen on validation samples.
 
@@ -127,7 +127,7 @@ def choose_threshold(
         rule: What decides. A recall takes the highest threshold that finds as many events; a precision the lowest that
             keeps it; a budget the lowest that acts on no larger share than ``budget / num_samples``.
         num_samples: Samples that the budget is for.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
 
     Returns:
         A threshold in ``(0, 1)``; None if none keeps the rule.
@@ -169,7 +169,7 @@ def decide(
     test: Predictions,
     rule: Rule,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Decision:
     """Choose from which probability on one acts, and report on test samples what that does.
@@ -178,7 +178,7 @@ def decide(
         val: Calibrated predictions of validation samples; None with a cost ratio, which needs none.
         test: Calibrated predictions of test samples.
         rule: What decides.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
 
     Returns:

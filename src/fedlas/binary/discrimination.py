@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from fedlas._core.check import check_count
+from fedlas._core.check import Argument, InputError, check_count
 from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import event_name, event_number
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
@@ -21,14 +22,14 @@ _MOST_EVENTS = 1024
 def auroc(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
     """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
 
     Returns:
@@ -72,7 +73,7 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
 def average_precision(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -81,7 +82,7 @@ def average_precision(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
         replicates: Replicates of the bootstrap, at least 39 for level 0.95; 0 computes no interval.
         seed: The same seed draws the same samples.
@@ -145,3 +146,42 @@ def _precision(counts: Floats, positives: Floats) -> Floats:
     share = np.divide(hits, rows, out=np.zeros_like(hits), where=rows > 0)
     events = np.maximum(hits[:, -1:], 1e-300)
     return np.asarray((positives[:, ::-1] * share / events).sum(axis=1))
+
+
+def check_direction(predictions: Predictions, columns: str) -> None:
+    """Refuse scores that rank the other class of two above, beyond chance.
+
+    Args:
+        predictions: Logits ``(N, 2)`` and target ``(N,)``.
+        columns: Columns of the scores, for the message.
+
+    Raises:
+        InputError: If the 99 % interval of AUROC lies below 0.5.
+
+    Example:
+        >>> check_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p")
+    """
+    data = positive_class(predictions, None)
+    if len(data.outcome) < _FEWEST_ROWS or data.outcome.min() == data.outcome.max():
+        return
+    area = area_estimate(data, 0.99)
+    if area.high >= 0.5:
+        return
+    number = event_number(predictions)
+    other, remedy = "the other class", Argument("event", "0")
+    if predictions.classes is not None:
+        other = repr(predictions.classes[1 - number])
+        remedy = Argument("classes", ",".join(predictions.classes[::-1]))
+    raise InputError(
+        f"scores must rank {event_name(predictions)} above the rest",
+        f"AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] of {columns}",
+        (
+            f"The column looks like the probability of {other}; ",
+            remedy,
+            " if that is meant.",
+        ),
+    )
+
+
+_FEWEST_ROWS = 20
+"""With fewer rows the interval of AUROC is none."""

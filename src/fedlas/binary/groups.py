@@ -56,7 +56,7 @@ def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> ResultTable[Any, GroupMeasures]:
     """Compare the events that are expected in each group with those that occur.
@@ -64,7 +64,7 @@ def group_measures(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
-        positive: The class that is the event, against the rest; None: class 1 of two.
+        positive: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -117,7 +117,9 @@ def group_measures(
     return ResultTable({name: measures[name] for name in order})
 
 
-def _measured(part: Predictions, positive: int | None, confidence_level: float) -> GroupMeasures:
+def _measured(
+    part: Predictions, positive: int | str | None, confidence_level: float
+) -> GroupMeasures:
     """Return the measures of the samples of one group."""
     data = positive_class(part, positive)
     events = int(data.outcome.sum())

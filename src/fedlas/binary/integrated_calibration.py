@@ -52,7 +52,7 @@ class IntegratedCalibration:
 def integrated_calibration(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     span: float = SPAN,
     confidence_level: float = 0.95,
     replicates: int = 199,
@@ -66,7 +66,7 @@ def integrated_calibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95; 0 computes neither, and the

@@ -31,7 +31,7 @@ from fedlas.stats.intervals import Interval, check_level, normal_interval
 def measures(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -40,7 +40,7 @@ def measures(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: For ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
         seed: As there.
@@ -115,13 +115,13 @@ def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
 
 
 def brier_skill(
-    predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95
+    predictions: Predictions, *, positive: int | str | None = None, confidence_level: float = 0.95
 ) -> Interval:
     """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the interval, in ``(0, 1)``.
 
     Returns:

@@ -47,7 +47,7 @@ def net_benefit(
     predictions: Predictions,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
-    positive: int | None = None,
+    positive: int | str | None = None,
     confidence_level: float = 0.95,
 ) -> NetBenefit:
     """Return ``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
@@ -58,7 +58,7 @@ def net_benefit(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
 
     Returns:

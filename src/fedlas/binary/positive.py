@@ -15,6 +15,7 @@ from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
@@ -91,9 +92,9 @@ class Positive:
 
 
 def positive_class(
-    predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
+    predictions: Predictions, positive: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
-    """Return the class ``positive`` against the rest; None: class 1 of two."""
+    """Return the class ``positive``, a name or number, against the rest; None: the event of two."""
     predictions = check_predictions(predictions)
     classes = predictions.num_classes
     if classes < 2 or (positive is None and classes != 2):
@@ -105,7 +106,12 @@ def positive_class(
             else "One class cannot be right or wrong."
         )
         raise InputError(expected, got, fix)
-    number = 1 if positive is None else check_count("positive", positive, low=0)
+    if positive is None:
+        number = event_number(predictions)
+    elif isinstance(positive, str) and positive in (predictions.classes or ()):
+        number = (predictions.classes or ()).index(positive)
+    else:
+        number = check_count("positive", positive, low=0)
     if number >= classes:
         fix = "Pass the number of one of the classes."
         raise InputError(f"positive must be a class in [0, {classes})", number, fix)
@@ -165,7 +171,7 @@ class PositiveBins:
 def positive_bins(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     num_bins: int = 10,
     scheme: str = "equal-width",
     confidence_level: float = 0.95,
@@ -177,7 +183,7 @@ def positive_bins(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
         confidence_level: Level of the interval of each frequency, in ``(0, 1)``.

@@ -45,13 +45,13 @@ class LogisticRecalibration:
 
 
 def logistic_recalibration(
-    predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95
+    predictions: Predictions, *, positive: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
     """Compute calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -213,7 +213,7 @@ class SplineCurve:
 def spline_curve(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     num_knots: int = 5,
     confidence_level: float = 0.95,
 ) -> SplineCurve:
@@ -223,7 +223,7 @@ def spline_curve(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
         confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 

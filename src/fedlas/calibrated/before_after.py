@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_number, reason, warn_user
+from fedlas.binary import measures
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
@@ -22,6 +23,7 @@ from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_erro
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.event import event_name
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.resample.clusters import mean_and_error, several
 from fedlas.stats import noise_floor
@@ -192,6 +194,7 @@ class CrossFit:
         after: The same, calibrated by fits on the other folds.
         floor: Mean ECE of a perfectly calibrated model with the confidences after.
         clusters: Clusters of these rows, each of which was left out as a whole; None if none were named.
+        event: Name of the class that the metrics are about, with O/E, slope and ICI; empty if the predicted class is.
     """
 
     rows: int
@@ -200,19 +203,26 @@ class CrossFit:
     after: Mapping[str, float]
     floor: float
     clusters: int | None = None
+    event: str = ""
 
     def __str__(self) -> str:
         """Return one sentence."""
+        changes = [
+            f"{title} {self.before[name]:.2f} -> {self.after[name]:.2f}"
+            for name, title in (("observed_to_expected", "O/E"), ("slope", "slope"))
+            if name in self.before
+        ]
+        changes += [f"ICI {self._percent('ici')}"] if "ici" in self.before else []
         parts = [f"ECE {self._percent('ece')} (of a calibrated model {100 * self.floor:.2f})"]
         if "nll" in self.before:
             parts.insert(0, f"NLL {self.before['nll']:.4f} -> {self.after['nll']:.4f}")
-            parts.append(f"accuracy {self._percent('accuracy')}")
+            parts += [] if self.event else [f"accuracy {self._percent('accuracy')}"]
+        parts = [*changes, *parts]
+        about = f"The event {self.event} on" if self.event else "On"
         worse = self.after.get("nll", 0) > self.before.get("nll", 0)
         advice = " It does not help them: more held-out rows may." if worse else ""
         whole = "" if self.clusters is None else f" of {self.clusters:,} whole clusters"
-        return (
-            f"On {self.rows:,} rows{whole} left out of the fit in turn: {', '.join(parts)}.{advice}"
-        )
+        return f"{about} {self.rows:,} rows{whole} left out of the fit in turn: {', '.join(parts)}.{advice}"
 
     def _percent(self, name: str) -> str:
         return f"{100 * self.before[name]:.2f} -> {100 * self.after[name]:.2f} %"
@@ -241,6 +251,7 @@ class CrossFit:
             after,
             _number(content["floor"]),
             None if clusters is None else int(clusters),
+            str(content.get("event", "")),
         )
 
 
@@ -261,11 +272,9 @@ def fit_and_check(
     ):
         calibrator.left_out = left_out
     fitted, notes = fit_with_notes(calibrator, val)
+    vars(calibrator).pop("left_out", None)
     if not left_out or not isinstance(val, Predictions):
-        again = copy.deepcopy(calibrator)
-        vars(again).pop("left_out", None)
-        return fitted, notes, cross_fit(again, val)
-    del calibrator.left_out
+        return fitted, notes, cross_fit(calibrator, val)
     enough = [0]
     for each in left_out:
         if enough[-1] < ENOUGH:
@@ -307,12 +316,39 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
 
 def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:
     """Return metrics of rows that were left out, as predicted and calibrated."""
+    clusters = len(first.clusters.unique()) if several(first.clusters) else None
+    sizes = first.num_samples, folds
+    if (
+        isinstance(first, Predictions)
+        and isinstance(last, Predictions)
+        and first.num_classes == 2
+        and len(first.target.unique()) == 2
+    ):
+        floor = noise_floor(last, metric="classwise_ece", replicates=200).mean
+        event = event_name(first)
+        values = _of_event(first, last)
+        return CrossFit(*sizes, values[0], values[1], floor, clusters, event)
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
-    clusters = len(first.clusters.unique()) if several(first.clusters) else None
-    return CrossFit(first.num_samples, folds, values[0], values[1], floor, clusters)
+    return CrossFit(*sizes, values[0], values[1], floor, clusters)
+
+
+def _of_event(*stages: Predictions) -> list[dict[str, float]]:
+    """Return the metrics of the event of each stage, those that all have."""
+    entries = entries_of(["nll", "accuracy", "classwise_ece"])
+    values = []
+    for stage in stages:
+        metrics = values_of(stage, entries, NUM_BINS)
+        metrics["ece"] = metrics.pop("classwise_ece")
+        event = measures(stage, replicates=0)
+        shown = ("observed_to_expected", "slope", "ici", "brier")
+        values.append(metrics | {name: event[name].value for name in shown if name in event})
+    return [
+        {name: row[name] for name in row if all(name in other for other in values)}
+        for row in values
+    ]
 
 
 def _number(value: Any) -> float:

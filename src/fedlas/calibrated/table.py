@@ -17,6 +17,7 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
+from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, fit_and_check
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
@@ -24,9 +25,10 @@ from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, TableReader, TopLabel
+from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import with_scores
 from fedlas.predictions.table import Samples
@@ -114,6 +116,12 @@ class TableCalibration:
         samples = Samples.joined(reader.samples(), reader.label)
         check_logits(columns, samples, reader.label)
         val = predictions_of(samples, columns, covariates)
+        val = about_event(val, columns.event, reader.classes)
+        note = ""
+        if isinstance(val, Predictions) and val.num_classes == 2:
+            note = event_note(val)
+            if columns.event is None:
+                check_direction(val, few(reader.scores))
         with one_thread(val.num_samples * max(1, len(reader.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
@@ -134,7 +142,7 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            (*reader.notes(), *doubts),
+            (*reader.notes(), *([note] if note else []), *doubts),
             reader.units.as_fit(),
         )
 
@@ -176,7 +184,7 @@ class TableCalibration:
             A frame of the same kind; an Arrow table for a relation.
 
         Warns:
-            CalibrationWarning: If unusually many rows have covariates unlike those of the fit, or rows lack a score.
+            CalibrationWarning: If values are unlike those of the fit or cannot be compared, or rows lack a score.
 
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
@@ -194,7 +202,7 @@ class TableCalibration:
             parts.append(filled_columns(self, chunk, index, samples))
         lacking.check(rows, reader.label)
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*lacking.notes(rows), *edge.notes()):
+        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
             warn_user(note)
         return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
@@ -278,7 +286,7 @@ class TableCalibration:
             None if cross_fitted is None else CrossFit.read(cross_fitted),
             int(content["rows"]),
             notes,
-            Units.read(content["units"]),
+            Units.read(content.get("units")),
         )
 
 
@@ -413,18 +421,13 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
 
 
 def _with_effect(columns: Columns) -> Columns:
-    """Return the columns, if a calibration uses all that they say.
-
-    Raises:
-        InputError: For one that would have no effect.
-    """
-    for name in ("label_probs", "event"):
-        if getattr(columns, name) is not None:
-            raise InputError(
-                ("a calibration must be fitted without ", Argument(name)),
-                "one, which would have no effect on it",
-                ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
-            )
+    """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.label_probs is not None:
+        raise InputError(
+            ("a calibration must be fitted without ", Argument("label_probs")),
+            "one, which would have no effect on it",
+            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+        )
     return columns
 
 

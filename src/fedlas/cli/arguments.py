@@ -150,6 +150,8 @@ _COLUMNS = (
     ("--probs", "COLUMNS", "columns of probabilities, named like --logits (default: none)"),
     ("--target", "COLUMN", "column of the labels: class names, or numbers from 0 (default: none)"),
     ("--classes", "A,B,C", "class names in the order of the columns (default: the part of each name that * matches)"),
+    ("--event", "CLASS", "class, of two, that measures, gates and pages are about (default: the affirmative one, as "
+     "yes or 1, else the last)"),
     ("--confidence", "COLUMN", "column of the probability of the predicted class, where the others are unknown "
      "(default: array confidence of an .npz)"),
     ("--correct", "COLUMN", "with --confidence: column of 0 and 1, true and false, yes and no, or correct and "
@@ -212,7 +214,13 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
     for name, metavar, text in options:
-        option(parser, name, metavar, text, action="store" if metavar == "COLUMN" else "append")
+        option(
+            parser,
+            name,
+            metavar,
+            text,
+            action="store" if metavar in ("COLUMN", "CLASS") else "append",
+        )
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:

@@ -28,6 +28,7 @@ from fedlas.cli.arguments import (
     add_path,
     add_samples,
     columns_of,
+    flag,
     option,
 )
 from fedlas.deploy.card import has_format
@@ -57,6 +58,7 @@ def add_calibrate(add: AddSubcommand) -> None:
     text = "of the files, take those with this year, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
+    flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -72,7 +74,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     say(f"{calibration.rows:,} rows{classes}.", wrap=True)
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
-    say(f"{args.method}: {calibration.carries}", wrap=True)
+    if args.details:
+        say(f"{args.method}: {calibration.carries}", wrap=True)
     say(f"calibration: {out}", f"next: {apply_line(out, files[0])}")
     return 0
 

@@ -11,20 +11,22 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 Subject = Literal["event", "top label"]
-"""What a card is about: the probability of the second of two classes, or the confidence of the predicted class."""
+"""What a card is about: the probability of the event of two classes, or the confidence of the predicted class."""
 
 
 def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
     """Return the probability of the event and whether it occurred, or the confidence and whether it is right."""
     if subject == "event" and isinstance(predictions, Predictions):
-        probability = predictions.logits.double().softmax(dim=1)[:, 1]
-        return TopLabel(probability, predictions.target == 1)
+        number = event_number(predictions)
+        probability = predictions.logits.double().softmax(dim=1)[:, number]
+        return TopLabel(probability, predictions.target == number)
     return TopLabel(predictions.confidence, predictions.correct)
 
 
@@ -54,6 +56,7 @@ class Card:
         thresholds: Those that the card vouches for.
         class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
         subject: What sums, bins and thresholds are of.
+        event: Number of the class that is the event.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Card:
     thresholds: tuple[Accepted, ...]
     class_counts: Floats | None
     subject: Subject = "top label"
+    event: int = 1
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -111,18 +115,10 @@ def _card(content: Mapping[str, Any]) -> Card:
     model = content["model"]
     reference = content["reference"]
     name = model["run"]
-    classes = model["classes"]
-    num_classes = check_count("num_classes", model["num_classes"], low=0)
     if not isinstance(name, str):
         raise ValueError("the run has no name")
-    if classes is None:
-        classes = []
-    elif not (
-        isinstance(classes, list)
-        and len(classes) == num_classes
-        and all(isinstance(c, str) for c in classes)
-    ):
-        raise ValueError(f"classes are not the names of {num_classes}")
+    num_classes = check_count("num_classes", model["num_classes"], low=0)
+    classes = _classes(model["classes"], num_classes)
     # The monitor compares with these sums; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     raw = {"raw": True, "calibrated": False}[content.get("live", "calibrated")]
@@ -140,6 +136,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         (row["risk"], row["threshold"], row.get("test"))
         for row in content["selective"]["thresholds"]
     ]
+    event = _event(content) if subject == "event" else 1
     if subject == "event":
         if num_classes != 2:
             raise ValueError(f"an event of {num_classes} classes")
@@ -168,7 +165,26 @@ def _card(content: Mapping[str, Any]) -> Card:
         thresholds,
         classwise,
         subject,
+        event,
     )
+
+
+def _classes(names: Any, num_classes: int) -> list[str]:
+    """Return the names of the classes; none if there are none."""
+    if names is None:
+        return []
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(names) != num_classes:
+        raise ValueError(f"classes are not the names of {num_classes}")
+    return list(names)
+
+
+def _event(content: Mapping[str, Any]) -> int:
+    """Return the number of the class that is the event; cards without it are about the second."""
+    number = check_count("number", content["event"].get("number", 1), low=0)
+    if number > 1:
+        raise ValueError(f"event {number} of two classes")
+    return number
 
 
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:

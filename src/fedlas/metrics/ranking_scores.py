@@ -12,6 +12,7 @@ from fedlas._core.check import InputError
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import check_predictions
 
 Floats = NDArray[np.float64]
@@ -25,8 +26,9 @@ def area_influence(predictions: Predictions) -> Floats | None:
         return None
     shares = averaging_one(predictions)
     weights = np.ones(predictions.num_samples) if shares is None else shares.numpy()
-    happened = predictions.target.cpu().numpy() == 1
-    return area_and_influence(class_scores(predictions)(1), happened, weights)[1]
+    number = event_number(predictions)
+    happened = predictions.target.cpu().numpy() == number
+    return area_and_influence(class_scores(predictions)(number), happened, weights)[1]
 
 
 @METRICS.register(
@@ -46,7 +48,8 @@ def auroc(predictions: Predictions) -> float:
     """Area under the ROC curve: probability that an event scores above a sample without one, ties by half.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes class 1 is the event; with more it is
+        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
+            ``predictions.event`` or their names say another; with more it is
             the mean over each class that occurs against the rest.
 
     Returns:
@@ -81,7 +84,8 @@ def average_precision(predictions: Predictions) -> float:
     """Average precision: mean over events of the precision among all samples that score at least as high.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes class 1 is the event; with more it is
+        predictions: Logits ``(N, C)`` and target ``(N,)``. With two classes one is the event, class 1 unless
+            ``predictions.event`` or their names say another; with more it is
             the mean over each class that occurs against the rest.
 
     Returns:
@@ -101,7 +105,7 @@ def average_precision(predictions: Predictions) -> float:
 
 
 def _mean_over_classes(predictions: Predictions, value: Score) -> float:
-    """Return the mean of ``value(scores, happened, weights)`` over the classes, or of class 1 of two."""
+    """Return the mean of ``value(scores, happened, weights)`` over the classes, or of the event of two."""
     check_predictions(predictions)
     target = predictions.target.cpu().numpy()
     shares = averaging_one(predictions)
@@ -113,7 +117,7 @@ def _mean_over_classes(predictions: Predictions, value: Score) -> float:
             f"only class {occurring[0]}",
             "Pass a test set in which several labels occur.",
         )
-    classes = [1] if predictions.num_classes == 2 else occurring.tolist()
+    classes = [event_number(predictions)] if predictions.num_classes == 2 else occurring.tolist()
     scores = class_scores(predictions)
     return float(np.mean([value(scores(k), target == k, weights) for k in classes]))
 

@@ -44,7 +44,7 @@ _MOST_TICKS = 5
 def positive_reliability_diagram(
     predictions: Predictions,
     *,
-    positive: int | None = None,
+    positive: int | str | None = None,
     num_bins: int = 10,
     ax: Axes | None = None,
     title: str | None = None,
@@ -63,7 +63,7 @@ def positive_reliability_diagram(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        positive: The class to set against the rest; None: class 1 of two.
+        positive: The class to set against the rest, its name or number; None: the event of two.
         num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedlas._core.check import Argument, InputError
+
 _OPPOSITES = {
     "yes": ("no",), "y": ("n",), "true": ("false",), "t": ("f",), "1": ("0", "-1"), "1.0": ("0.0", "-1.0"),
     "positive": ("negative",), "pos": ("neg",), "present": ("absent",), "case": ("control",), "+": ("-",),
@@ -52,40 +54,110 @@ def event_note(predictions: Any) -> str:
     """Return a sentence that names the event and the rule that chose it; nothing where the user chose it."""
     if predictions.event is not None or predictions.classes is None:
         return ""
-    name = event_name(predictions)
+    rule = "the affirmative one" if is_settled(predictions.classes) else "the last"
     other = predictions.classes[1 - event_number(predictions)]
-    rule = "the affirmative" if is_settled(predictions.classes) else "the last"
-    return f"The event is {name}, {rule} of the two classes; event={other!r} chooses the other."
+    return f"The event is {event_name(predictions)}, {rule} of two classes; name {other!r} as the event if it is meant."
 
 
-def with_event_last(predictions: Any) -> Any:
-    """Return two-class predictions with the event as class 1; others unchanged.
+def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> Any:
+    """Return two-class predictions with the event that is named, and names of the classes if they have none.
 
-    Measures of the event then need not know its number.
+    Args:
+        predictions: Any predictions; those of other than two classes get names alone.
+        event: Name or number of the class; None: as they say.
+        classes: Names of the classes.
+
+    Raises:
+        InputError: If there are not two classes, or the event is neither of them.
     """
-    if predictions.num_classes != 2:
-        return predictions
-    return predictions if event_number(predictions) == 1 else with_classes_swapped(predictions)
+    changes: dict[str, Any] = {}
+    if getattr(predictions, "num_classes", 0) == len(classes) > 1 and predictions.classes is None:
+        changes["classes"] = tuple(classes)
+    if event is not None:
+        if not hasattr(predictions, "logits"):
+            raise InputError(
+                "is for predictions of two classes",
+                "confidences of the predicted class",
+                "Leave it out.",
+                argument="event",
+            )
+        changes["event"] = event
+    return predictions._replaced(**changes) if changes else predictions
 
 
-def with_classes_swapped(predictions: Any) -> Any:
-    """Return two-class predictions with the other class last.
+def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> tuple[str, ...]:
+    """Return the two classes that one column of scores tells apart, the one that it is about last.
+
+    Args:
+        column: Its name. One that ends in the name of a class, as ``p_no``, is about that class.
+        labels: The different labels of the first rows.
+        event: The class that the user named: a column whose name does not say its class is about it.
+
+    Returns:
+        Names of the classes; empty for truth values and 0 and 1, of which the affirmative one is meant.
+
+    Raises:
+        InputError: For labels of which neither affirms what the other denies, where neither name nor event decides.
+    """
+    pair = [*dict.fromkeys(labels)]
+    alone = _opposite(pair[0]) if len(pair) == 1 else ""
+    pair += [alone] if alone else []
+    if len(pair) != 2:
+        return ()
+    about = [word for word in pair if _ends_in(column, word)]
+    if len(about) != 1 and event is not None:
+        about = [word for word in pair if word.lower() == str(event).strip().lower()]
+    if len(about) == 1:
+        (last,) = about
+        return next(word for word in pair if word != last), last
+    first, last = pair if event_of(pair) == 1 else pair[::-1]
+    if is_settled(pair) and event is None:
+        return () if {first.lower(), last.lower()} <= _READ else (first, last)
+    if event is not None:
+        return ()
+    choices = [Argument("classes", f"{a},{b}") for a, b in ((last, first), (first, last))]
+    raise InputError(
+        f"one column of scores must say which class it is about, {first!r} or {last!r}",
+        f"{column!r}",
+        (
+            "Write ",
+            choices[0],
+            " or ",
+            choices[1],
+            ": the last is the one that the column is about.",
+        ),
+    )
+
+
+def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in which the names of two columns end, in their order; the names themselves if they do not.
 
     Example:
-        >>> from fedlas import Predictions
-        >>> swapped = with_classes_swapped(Predictions([[2.0, 0.0]], [0], classes=["yes", "no"], event="yes"))
-        >>> swapped.logits.tolist(), swapped.target.tolist(), swapped.classes, swapped.event
-        ([[0.0, 2.0]], [1], ('no', 'yes'), 1)
+        >>> classes_of_pair(("p_no", "p_yes"), ["yes", "no"]), classes_of_pair(("a", "b"), ["0", "1"])
+        (('no', 'yes'), ('a', 'b'))
     """
-    swapped: dict[str, Any] = {
-        "probs" if predictions.are_probs else "logits": predictions.scores.flip(1)
-    }
-    if predictions.has_target:
-        swapped["target"] = 1 - predictions.target
-    if predictions.label_probs is not None:
-        swapped["label_probs"] = predictions.label_probs.flip(1)
-    if predictions.classes is not None:
-        swapped["classes"] = predictions.classes[::-1]
-    if predictions.event is not None:
-        swapped["event"] = 1 - predictions.event
-    return predictions._replaced(**swapped)
+    pair = [*dict.fromkeys(labels)]
+    alone = _opposite(pair[0]) if len(pair) == 1 else ""
+    pair += [alone] if alone else []
+    if len(pair) != 2 or set(pair) & set(columns):
+        return tuple(columns)
+    ends = [[word for word in pair if _ends_in(column, word)] for column in columns]
+    is_settled_by_names = all(len(end) == 1 for end in ends) and ends[0] != ends[1]
+    return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
+
+
+_READ = {"0", "1", "0.0", "1.0", "yes", "no", "y", "n", "true", "false", "t", "f"}
+"""Labels that are read as outcomes without names of classes."""
+
+
+def _opposite(word: str) -> str:
+    pairs = {name: others[0] for name, others in _OPPOSITES.items()}
+    pairs |= {other: name for name, others in _OPPOSITES.items() for other in others}
+    return pairs.get(word.lower(), "")
+
+
+def _ends_in(column: str, word: str) -> bool:
+    """Return whether the name of a column ends in a word, alone or after a sign that is no letter or digit."""
+    name, end = column.lower(), word.lower()
+    before = name.removesuffix(end)
+    return name == end or (name.endswith(end) and not before[-1:].isalnum())

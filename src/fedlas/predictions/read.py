@@ -15,6 +15,7 @@ from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas.predictions.cells import few
 from fedlas.predictions.columns import Columns, columns_named, listed
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import about_event
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.table import Samples, TableReader
@@ -180,17 +181,23 @@ def read_predictions(
     return _read(path, columns_named(names) if names else columns, labels=labels)
 
 
+def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
+    """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
+    event = None if columns is None else columns.event
+    named = columns is not None and replace(columns, event=None) != Columns()
+    if named or not _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+        return None
+    predictions = about_event(Predictions.load(path), event)
+    return PredictionTable(predictions, predictions.classes or ())
+
+
 def _read(
     path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
 ) -> PredictionTable:
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if (
-        suffix == ".npz"
-        and columns is None
-        and _is_saved(path, {"logits", "target"} if labels else {"logits"})
-    ):
-        return PredictionTable(Predictions.load(path))
+    if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
+        return saved
     top_label = {"confidence", "correct"}
     if (
         suffix == ".npz"

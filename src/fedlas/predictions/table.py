@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
 from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import classes_of_column, classes_of_pair
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import (
@@ -185,6 +186,11 @@ class TableReader:
         """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary
 
+    @property
+    def _about_class(self) -> str:
+        """Class that a single column of scores is about."""
+        return repr(self.classes[1]) if self.classes else "the second of two classes"
+
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
 
@@ -279,7 +285,7 @@ class TableReader:
         if self._binary:
             kind = "probability" if self._is_probs else "logit"
             lines.append(
-                f"The one column {self._names.scores[0]!r} is the {kind} of the second of two classes."
+                f"The one column {self._names.scores[0]!r} is the {kind} of {self._about_class}."
             )
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
@@ -292,9 +298,12 @@ class TableReader:
                     f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
                 )
             lines.append(f"{text}.")
-        lines += self.covariates.notes() if self.covariates is not None else []
-        lines += self.units.notes()
-        return tuple(lines)
+        return (*lines, *self.notes_on_fit())
+
+    def notes_on_fit(self) -> tuple[str, ...]:
+        """Say which values so far are unlike those of the fit, as sentences."""
+        covariates = [] if self.covariates is None else self.covariates.notes()
+        return (*covariates, *self.units.notes())
 
     @property
     def _has_signs(self) -> bool:
@@ -392,6 +401,15 @@ class TableReader:
                 "Name all.",
                 argument="classes",
             )
+        if num_classes == 2 and not names and not lists and self.columns.target is not None:
+            event = self.columns.event
+            texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
+            labels = [label for label in texts if label]
+            if self._binary:
+                event_name = None if event is None else str(event)
+                names = classes_of_column(self._names.scores[0], labels, event_name)
+            else:
+                parts = classes_of_pair(parts, labels)
         self.classes = names or parts
         self._num_classes = num_classes
         numbers = self._names.numbers if self.classes == parts else ()

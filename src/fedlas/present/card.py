@@ -21,6 +21,7 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import about_event, event_number
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import acceptance, thresholds_table
@@ -210,6 +211,7 @@ def card(
     num_bins: int = 15,
     title: str = "",
     period: str = "",
+    event: str | int | None = None,
     top_label: bool = False,
     cost_ratio: float | None = None,
     budget: float | None = None,
@@ -218,7 +220,7 @@ def card(
 ) -> CalibrationCard:
     """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
 
-    With two classes the second is an event: the card says from which probability to act, and a monitor watches that
+    With two classes one is the event: the card says from which probability to act, and a monitor watches that
     probability. For more classes, and for confidences alone, it says which predictions may be accepted.
 
     Args:
@@ -233,6 +235,8 @@ def card(
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
+        event: Of two classes the one that the card is about, its name or number; None: as the predictions say, else the
+            affirmative one, as "yes" or "1", else the last.
         top_label: Whether the predicted class is the subject of two classes, too.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of as many as ``test`` holds.
@@ -256,28 +260,28 @@ def card(
         'A temperature of 2.04: NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
-    val = check_measurable(val)
-    test = check_measurable(test)
-    if is_same(val, test):
+    validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
+    measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
+    if is_same(validation, measured):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
         raise InputError("validation and test must be different predictions", "the same", fix)
-    if classes_of(val) != classes_of(test):
-        got = f"{classes_of(val)} and {classes_of(test)}"
+    if classes_of(validation) != classes_of(measured):
+        got = f"{classes_of(validation)} and {classes_of(measured)}"
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
     value: object = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
-        calibration = fit_calibration(value, val)
+        calibration = fit_calibration(value, validation)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
         raise InputError("method must be a name or fitted", describe(value), fix)
-    names = getattr(test, "classes", None) if classes is None else classes
+    names = getattr(measured, "classes", None) if classes is None else classes
     return card_of(
-        val,
-        test,
+        validation,
+        measured,
         calibration,
         model={"run": name, "classes": list(names) if names else None},
         data={"name": data, **({"period": period} if period else {})},
@@ -338,6 +342,8 @@ def card_of(
     event = None
     if is_binary:
         event = {
+            "name": evaluation.event,
+            "number": event_number(test),
             "measures": plain_measures(evaluation.positive),
             "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
             "decisions": [each.plain() for each in decisions[_CALIBRATED]],

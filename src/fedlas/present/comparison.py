@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import Argument, InputError, check_kinds
+from fedlas.predictions.event import about_event, event_name, event_number
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.event_measures import named_for_event, registry_name
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
@@ -96,6 +97,7 @@ def compare(
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
+    event: str | int | None = None,
     top_label: bool = False,
 ) -> Comparison:
     """Compare two models on the same samples, metric by metric, with paired tests.
@@ -110,6 +112,8 @@ def compare(
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
+        event: Of two classes the one that the metrics are about, its name or number; None: as the predictions say, else
+            the affirmative one, as "yes" or "1", else the last.
         top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
@@ -146,19 +150,31 @@ def compare(
         )
     dropped = max(getattr(each, "dropped", 0) for each in (a, b))
     classes = next((each.classes for each in (a, b) if isinstance(each, PredictionTable)), ())
-    first, second = check_measurable(a), check_measurable(b)
-    event = not top_label and is_event(first) and is_event(second)
-    if event and metrics is not None:
+    first, second = (about_event(check_measurable(each), event, classes) for each in (a, b))
+    of_event = not top_label and is_event(first) and is_event(second)
+    if of_event and event_number(first) != event_number(second):
+        if first.classes and first.classes == (second.classes or ())[::-1]:
+            raise InputError(
+                "classes must be in one order",
+                f"{', '.join(first.classes)} and {', '.join(second.classes)}",
+                "Order the columns of one as those of the other, and their names.",
+            )
+        raise InputError(
+            "a and b must be about one event",
+            f"{event_name(first)} and {event_name(second)}",
+            ("Name it by ", Argument("event"), ", and the classes in one order."),
+        )
+    if of_event and metrics is not None:
         metrics = [registry_name(name) for name in metrics]
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
     compared = two_models.compare(first, second, metrics, **options)
-    named = named_for_event(compared, _half) if event else compared
+    named = named_for_event(compared, _half) if of_event else compared
     return Comparison(
         {name: replace(each, metric=name) for name, each in named.items()},
         samples=first.num_samples,
         dropped=dropped,
-        event=(repr(classes[1]) if len(classes) == 2 else "class 1") if event else "",
+        event=event_name(first) if of_event else "",
     )
 
 

@@ -16,6 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
+from fedlas.predictions.event import event_number, event_of
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.gate import Gate, check_rows, checks_of
@@ -119,8 +120,13 @@ class Evaluation:
 
     @property
     def event(self) -> str:
-        """Name of the event, the second of two classes."""
-        return repr(self.classes[1]) if len(self.classes) == 2 else "class 1"
+        """Name of the event of two classes."""
+        first = self.stages[RAW]
+        if not isinstance(first, Predictions) or first.num_classes != 2:
+            return "class 1"
+        names = first.classes or (self.classes if len(self.classes) == 2 else None)
+        number = event_of(names) if first.event is None else first.event
+        return f"class {number}" if names is None else repr(names[number])
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -164,7 +170,7 @@ class Evaluation:
         if not self.positive:
             return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
         test = check_predictions(self.stages[RAW])
-        events = int((test.target == 1).sum())
+        events = int((test.target == event_number(test)).sum())
         return f"{self.name}: {test.num_samples:,} samples, {events:,} events of {self.event}"
 
     @check_kinds

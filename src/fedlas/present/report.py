@@ -15,6 +15,7 @@ from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
 from fedlas.predictions.columns import columns_named
+from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.predictions import (
     AnyPredictions,
     check_measurable,
@@ -58,6 +59,7 @@ def report(
     budget: float | None = None,
     recall: float | None = None,
     precision: float | None = None,
+    event: str | int | None = None,
     top_label: bool = False,
     num_bins: int = 15,
     confidence_level: float = CONFIDENCE_LEVEL,
@@ -73,7 +75,7 @@ def report(
 ) -> Evaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
-    With two classes the second is an event, and its probability is the subject; of more classes, and of confidences
+    With two classes one is the event, and its probability is the subject; of more classes, and of confidences
     alone, the predicted class is.
 
     Args:
@@ -92,6 +94,8 @@ def report(
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
         precision: The same for a share of events among the alarms, in (0, 1].
+        event: Of two classes the one that measures are about, its name or number; None: as the predictions say, else
+            the affirmative one, as "yes" or "1", else the last. A note names it.
         top_label: Whether the predicted class is the subject of two classes, too.
         num_bins: Number of bins of calibration errors, at least 1.
         confidence_level: Level of the intervals, in ``(0, 1)``.
@@ -133,31 +137,31 @@ def report(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
     dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
+    is_pooled = isinstance(predictions, MultiLabel)
     predictions, classes, groups = _apart(predictions, classes, groups)
     on = on.pooled() if isinstance(on, MultiLabel) else on
-    predictions = check_measurable(predictions)
+    predictions = about_event(check_measurable(predictions), event, classes)
     val = plain_predictions(on)
+    val = about_event(val, event, classes) if isinstance(val, AnyPredictions) else val
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and method is None and not reject:
         method = DEFAULT
     check_stages(predictions, held_out, method, reject, groups)
-    event = is_event(predictions) and not top_label
+    of_event = is_event(predictions) and not top_label
     rules = rules_of(cost_ratio, budget, recall, precision)
-    check_rules(rules, event=event, has_val=held_out is not None)
+    check_rules(rules, event=of_event, has_val=held_out is not None)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    remarks = list(notes)
+    remarks = [*notes, event_note(predictions) if of_event and not is_pooled else ""]
     if held_out is not None:
-        remarks += filter(
-            None, [training_data(held_out.val, predictions) if held_out.val is not None else ""]
-        )
+        remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
             outcome = calibrated(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
     by_group: dict[str, Any] = {}
     if groups is not None:
-        by_group = _by_group(stages, groups, event=event, num_bins=num_bins, **level)
+        by_group = _by_group(stages, groups, event=of_event, num_bins=num_bins, **level)
     # What is decided on held-out predictions.
     fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
     rejected: Rejections = {}
@@ -167,14 +171,14 @@ def report(
     return Evaluation(
         name,
         stages,
-        **measured_stages(stages, names, event=event, num_bins=num_bins, **level),
+        **measured_stages(stages, names, event=of_event, num_bins=num_bins, **level),
         groups=by_group,
         rejected=rejected,
         decisions=_decisions(stages, rules, held_out, fitted, confidence_level),
         outcome=outcome,
         num_bins=num_bins,
         **level,
-        notes=(*remarks, *outcome.notes),
+        notes=(*filter(None, remarks), *outcome.notes),
         classes=tuple(classes),
         grouped_by=grouped_by,
         repair=repair,

@@ -525,11 +525,24 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tables(tmp_path)
     assert (
-        main(["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]) == 0
+        main(
+            [
+                "calibrate",
+                "val.csv",
+                "--probs",
+                "p_*",
+                "--target",
+                "y",
+                "--out",
+                "cal.json",
+                "--details",
+            ]
+        )
+        == 0
     )
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 rows, classes no, yes." in shown
-    assert "On 300 rows left out of the fit in turn: NLL" in shown
+    assert "The event 'yes' on 300 rows left out of the fit in turn: O/E" in shown
     assert "auto: temperature" in shown
     assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
     assert main(["apply", "cal.json", "live.csv"]) == 0
@@ -641,6 +654,26 @@ def test_addresses_of_a_store_are_refused_and_no_folder_of_that_name_is_made(
     before = sorted(tmp_path.iterdir())
     assert main(["apply", saved, "s3://bucket/live.csv"]) == 2
     assert "files must lie on this machine" in capsys.readouterr().err
-    assert main(["apply", saved, "live.csv", "--out", "s3://bucket/out.csv"]) == 2
+    with pytest.raises(SystemExit):
+        main(["apply", saved, "live.csv", "--out", "s3://bucket/out.csv"])
     assert "it must be a path on this machine" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_notes_of_a_table_name_its_columns_and_classes():
+    draw = np.random.default_rng(0)
+    names = [f"c{number:02d}" for number in range(1, 5)]
+    patient = np.repeat(np.arange(20), 10)
+    frame = {
+        "age": draw.normal(60, 9, 20)[patient],
+        "bmi": draw.normal(25, 4, 20)[patient],
+        "y": [names[number] for number in (np.arange(200) + (patient > 9)) % 2],
+    } | {
+        f"p_{name}": np.full(200, share)
+        for name, share in zip(names, (0.4, 0.4, 0.1, 0.1), strict=True)
+    }
+    calibration = fedlas.calibrate(frame, probs="p_*", target="y", covariates="age,bmi")
+    text = " ".join(calibration.notes)
+    assert "Labels name classes: c01, c02, c03, c04, in" in text
+    assert "2 classes (c03, c04) without a validation sample" in text
+    assert "age and bmi repeat together: 20 combinations in 200 rows" in text

@@ -289,8 +289,8 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
         )
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
-        happened = None if outcome is None else torch.eq(outcome, 1).numpy()
-        return LiveBatch(logits.softmax(dim=1)[:, 1].numpy(), happened, None)
+        happened = None if outcome is None else torch.eq(outcome, card.event).numpy()
+        return LiveBatch(logits.softmax(dim=1)[:, card.event].numpy(), happened, None)
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())

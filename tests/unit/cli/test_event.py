@@ -1,0 +1,194 @@
+"""Each command is about the class that the user means, whatever the order, the labels and the number of columns."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fedlas
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+LABELS = {  # the event, and the other class
+    "yes": ("yes", "no"),
+    "true": ("true", "false"),
+    "numbers": ("1", "0"),
+    "positive": ("positive", "negative"),
+    "words": ("left", "stayed"),
+}
+
+
+@pytest.fixture(scope="module")
+def chances():
+    random = np.random.default_rng(0)
+    logit = 1.2 * random.normal(size=800) - 2
+    return 1 / (1 + np.exp(-logit)), random.random(800)
+
+
+def write(folder, chances, words, *, order, columns, factor=2.0):
+    """Write validation and test scores of a model that is too extreme; return the options that name the columns."""
+    event, other = words
+    p, uniform = chances
+    logit = np.log(p / (1 - p))
+    scores = 1 / (1 + np.exp(-factor * logit))
+    frame = {f"p_{event}": scores.round(6), f"p_{other}": (1 - scores).round(6)}
+    names = [f"p_{event}", f"p_{other}"]
+    names = names[::-1] if order == "event last" else names
+    if columns != "two":
+        names = [f"p_{event}" if columns == "of the event" else f"p_{other}"]
+    frame = pd.DataFrame({name: frame[name] for name in names})
+    frame["y"] = np.where(uniform < p, event, other)
+    frame[:400].to_csv(folder / "val.csv", index=False)
+    frame[400:].to_csv(folder / "test.csv", index=False)
+    return ["--probs", ",".join(names), "--target", "y"]
+
+
+CELLS = [
+    (labels, order, columns)
+    for labels in LABELS
+    for order, columns in (
+        ("event last", "two"),
+        ("event first", "two"),
+        ("", "of the event"),
+        ("", "of the other"),
+    )
+]
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by rule", "by --event"])
+@pytest.mark.parametrize(("labels", "order", "columns"), CELLS)
+def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, columns, named):
+    monkeypatch.chdir(tmp_path)
+    words = LABELS[labels]
+    p, uniform = chances
+    events = int((uniform[400:] < p[400:]).sum())
+    options = write(tmp_path, chances, words, order=order, columns=columns)
+    if labels == "numbers" and order == "event first":  # numbered columns have an order
+        assert main(["evaluate", "test.csv", *options]) == 2
+        return
+    if named:
+        options += ["--event", words[0]]
+    # Words of which neither affirms what the other denies: the last is the event, and a note says so.
+    last = words[1] if order == "event first" or columns == "of the other" else words[0]
+    event = words[0] if named or labels != "words" else last
+    count = events if event == words[0] else 400 - events
+    name = f"'{event}'"
+
+    assert main(["evaluate", "test.csv", *options, "--replicates", "60", "--json"]) == 0
+    said = capsys.readouterr()
+    content = json.loads(said.out)
+    observed = content["positive class"]["as predicted"]["observed"]["value"]
+    assert observed == pytest.approx(count / 400)
+    assert name in content["verdict"][0]
+    assert "class " not in content["verdict"][0]
+    if not named and columns == "two":
+        assert f"The event is '{event}'" in said.err
+
+    gate = ["--replicates", "60", "--require", "slope<=9"]
+    assert main(["evaluate", "test.csv", *options, *gate]) == 0
+    assert f"of '{event}'" in " ".join(capsys.readouterr().out.split())
+
+    fit = ["calibrate", "val.csv", *options, "--method", "temperature", "--out", "cal.json"]
+    assert main(fit) == 0
+    assert f"The event '{event}' on" in " ".join(capsys.readouterr().out.split())
+    assert main(["apply", "cal.json", "test.csv", "--out", "after.csv"]) == 0
+    capsys.readouterr()
+    after = pd.read_csv("after.csv")
+    before = pd.read_csv("test.csv")
+    for column in options[1].split(","):
+        assert after[f"calibrated_{column}"].corr(before[column], method="spearman") > 0.99
+
+    cards = ["card", "val.csv", "test.csv", *options, "--replicates", "0", "--out", "card.json"]
+    assert main([*cards, "--calibrate", "none"]) == 0
+    capsys.readouterr()
+    card = json.loads((tmp_path / "card.json").read_text())["event"]
+    assert card["name"] == name
+    assert card["measures"]["as predicted"]["observed"]["value"] == pytest.approx(count / 400)
+    assert main(["monitor", "card.json", "test.csv", *options, "--json"]) == 0
+    capsys.readouterr()
+
+
+def test_words_that_settle_nothing_name_both_classes(tmp_path, chances):
+    write(tmp_path, chances, ("active", "left"), order="", columns="of the event")
+    table = pd.read_csv(tmp_path / "val.csv").rename(columns={"p_active": "score"})
+    with pytest.raises(InputError, match=r"'(active|left)' or '(active|left)'") as error:
+        fedlas.read_predictions(table, probs="score", target="y")
+    assert "active,left" in str(error.value)
+    assert "left,active" in str(error.value)
+    read = fedlas.read_predictions(table, probs="score", target="y", event="active")
+    assert read.classes == ("left", "active")
+
+
+@pytest.mark.parametrize("command", ["calibrate", "python"])
+def test_a_column_about_the_other_class_stops_the_fit(
+    tmp_path, monkeypatch, capsys, chances, command
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, chances, ("1", "0"), order="", columns="of the other")
+    table = pd.read_csv("val.csv").rename(columns={"p_0": "score"})
+    table.to_csv("val.csv", index=False)
+    options = ["--probs", "score", "--target", "y"]
+    if command == "python":
+        with pytest.raises(InputError, match="looks like the probability of"):
+            fedlas.calibrate(table, probs="score", target="y")
+        return
+    assert main(["calibrate", "val.csv", *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "looks like the probability of the other class; --event 0 if that is meant" in shown
+    assert main(["calibrate", "val.csv", *options, "--event", "0", "--method", "temperature"]) == 0
+
+
+def test_a_column_whose_name_says_its_class_is_told_by_classes(
+    tmp_path, monkeypatch, capsys, chances
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, chances, ("left", "active"), order="", columns="of the other")
+    pd.read_csv("val.csv").rename(columns={"p_active": "p_left"}).to_csv("val.csv", index=False)
+    options = ["--probs", "p_left", "--target", "y"]
+    assert main(["calibrate", "val.csv", *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "looks like the probability of 'active'; --classes left,active if that is meant" in shown
+    advice = ["--classes", "left,active", "--method", "temperature"]
+    assert main(["calibrate", "val.csv", *options, *advice]) == 0
+
+
+def test_models_with_classes_in_two_orders_are_not_said_to_have_two_events():
+    probs = np.array([[0.2, 0.8], [0.7, 0.3]] * 30)
+    one, other = (
+        fedlas.Predictions.from_probs(table, ["yes", "no"] * 30, classes=names)
+        for table, names in ((probs, ["no", "yes"]), (probs[:, ::-1].copy(), ["yes", "no"]))
+    )
+    with pytest.raises(InputError, match=r"classes must be in one order; got no, yes and yes, no"):
+        fedlas.compare(one, other)
+
+
+def test_two_models_are_compared_about_the_named_event(tmp_path, monkeypatch, capsys, chances):
+    monkeypatch.chdir(tmp_path)
+    words = ("left", "stayed")
+    options = write(tmp_path, chances, words, order="event first", columns="two", factor=3.0)
+    (tmp_path / "test.csv").rename("sharp.csv")
+    write(tmp_path, chances, words, order="event first", columns="two", factor=1.0)
+    gate = ["--fail-if-worse", "ece", "--replicates", "99"]
+    for event in words:
+        assert main(["compare", "sharp.csv", "test.csv", *options, "--event", event, *gate]) == 3
+        assert f"in ECE of '{event}'" in " ".join(capsys.readouterr().out.split())
+
+
+def test_arrays_name_their_event(chances):
+    p, uniform = chances
+    target = (uniform < p).astype(int)
+    probs = np.stack([1 - p, p], axis=1)
+    names = ("stayed", "left")
+    for event, number in (("stayed", 0), ("left", 1), (0, 0), (None, 1)):
+        labels = [names[label] for label in target]
+        predictions = fedlas.Predictions.from_probs(probs, labels, classes=names, event=event)
+        share = (target == number).mean()
+        measures = fedlas.binary.measures(predictions, replicates=0)
+        assert measures["observed"].value == pytest.approx(share)
+        evaluation = fedlas.report(predictions, replicates=0)
+        assert evaluation.event == repr(names[number])
+        plain = fedlas.Predictions.from_probs(probs, target)
+        other = fedlas.report(plain, event=event, classes=names, replicates=0)
+        assert other.verdict == evaluation.verdict
+        assert bool(evaluation.notes) == (event is None)
