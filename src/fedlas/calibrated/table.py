@@ -128,7 +128,7 @@ class TableCalibration:
             names = few(covariates.columns, 6)
             doubts = (
                 *doubts,
-                f"The calibrator does not read covariates: {names} are not needed to apply it.",
+                f"The calibrator reads no covariates, so apply needs none of: {names}.",
             )
             covariates = None
         if covariates is not None:  # without the counts of this table
@@ -333,12 +333,10 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
                 "A calibration is for the classes of its fit: fit another, or remove the column.",
             )
     live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
-    named: Any = (
-        calibration.scores[0]
-        if calibration.columns.kind == "confidence"
-        else list(calibration.scores)
-    )
-    live = replace(live, **{calibration.columns.kind or "logits": named})
+    is_one = calibration.columns.kind == "confidence"
+    named: Any = calibration.scores[0] if is_one else list(calibration.scores)
+    names = () if calibration.in_lists else calibration.classes
+    live = replace(live, classes=names, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
