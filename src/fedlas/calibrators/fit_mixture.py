@@ -156,7 +156,7 @@ def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tup
     absent, share = fitted_absent_share(
         val.logits.cpu().double(), present, weights, temperature, singles
     )
-    classes = some((~present).nonzero().squeeze(1).tolist())
+    classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
         f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability there, at most "
         f"{max(3, singles)}/N. Where such a class does occur, use samples of it."
