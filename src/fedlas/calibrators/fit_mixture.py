@@ -168,7 +168,7 @@ def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tup
     absent, share = fitted_absent_share(
         val.logits.cpu().double(), present, weights, temperature, most
     )
-    classes = some((~present).nonzero().squeeze(1).tolist())
+    classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
         f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability there, at most "
         f"{most}/N. Where such a class does occur, use samples of it."
