@@ -312,9 +312,12 @@ class TableReader:
                     f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
                 )
             lines.append(f"{text}.")
-        lines += self.covariates.notes() if self.covariates is not None else []
-        lines += self.units.notes()
-        return tuple(lines)
+        return (*lines, *self.notes_on_fit())
+
+    def notes_on_fit(self) -> tuple[str, ...]:
+        """Say which values so far are unlike those of the fit, as sentences."""
+        covariates = [] if self.covariates is None else self.covariates.notes()
+        return (*covariates, *self.units.notes())
 
     @property
     def _has_signs(self) -> bool:
