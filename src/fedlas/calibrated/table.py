@@ -335,8 +335,8 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
     live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
-    names = () if calibration.in_lists else calibration.classes
-    live = replace(live, classes=names, **{calibration.columns.kind or "logits": named})
+    classes = () if calibration.in_lists else calibration.classes
+    live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
