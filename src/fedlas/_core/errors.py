@@ -295,8 +295,8 @@ def suggestion(name: str, names: Iterable[str]) -> str:
         "Did you mean 'temperature'?"
     """
     choices = list(names)
-    # 0.5 is low enough for a misspelled name of three or four letters.
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    # Two of three letters agree; below that, another name is meant.
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
     if near:
         return f"Did you mean {near[0]!r}?"
     more = f" and {len(choices) - 30} more" if len(choices) > 30 else ""

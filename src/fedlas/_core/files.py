@@ -310,14 +310,18 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
 
 
 def path_argument(text: str) -> Path:
-    """Return a path from the command line; refuses ``""``, to which an unset shell variable expands.
+    """Return a path from the command line; refuses ``""``, to which an unset variable expands, and addresses.
 
     Raises:
-        argparse.ArgumentTypeError: For empty text.
+        argparse.ArgumentTypeError: For empty text, or an address such as ``s3://bucket/a.csv``.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError(
             f"it must name a path; got {text!r}. Name one, or leave the option out"
+        )
+    if "://" in text:  # a path would become a folder of that name
+        raise argparse.ArgumentTypeError(
+            f"it must be a path on this machine; got {text!r}. Name one, and copy the file from there"
         )
     return Path(text)
 

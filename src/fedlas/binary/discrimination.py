@@ -172,15 +172,16 @@ def check_direction(predictions: Predictions, columns: str) -> None:
     if area.high >= 0.5:
         return
     number = event_number(predictions)
-    other = "the other class"
+    other, remedy = "the other class", Argument("event", "0")
     if predictions.classes is not None:
         other = repr(predictions.classes[1 - number])
+        remedy = Argument("classes", ",".join(predictions.classes[::-1]))
     raise InputError(
         f"scores must rank {event_name(predictions)} above the rest",
         f"AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] of {columns}",
         (
             f"The column looks like the probability of {other}; ",
-            Argument("event", predictions.classes[1 - number] if predictions.classes else "0"),
+            remedy,
             " if that is meant.",
         ),
     )

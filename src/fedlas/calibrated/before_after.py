@@ -326,7 +326,8 @@ def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -
     ):
         floor = noise_floor(last, metric="classwise_ece", replicates=200).mean
         event = event_name(first)
-        return CrossFit(*sizes, *_of_event(first, last), floor, clusters, event)
+        values = _of_event(first, last)
+        return CrossFit(*sizes, values[0], values[1], floor, clusters, event)
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names)

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.extras import require
 from fedlas.predictions.tables.frame import collected, is_lazy
 
 
@@ -23,7 +24,8 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
     plain = {name: values if values.ndim == 1 else list(values) for name, values in columns.items()}
     if hasattr(frame, "append_column"):
         for name, values in plain.items():
-            frame = frame.append_column(name, [values])
+            column = require("pyarrow", extra="tables").array(values)
+            frame = frame.append_column(name, column)
         return frame
     if isinstance(frame, Mapping):
         return {**frame, **columns}

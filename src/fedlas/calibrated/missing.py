@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, check_number
 
 MissingPolicy = Literal["empty", "error"]
 _SHOWN = 20
@@ -35,13 +35,8 @@ class Missing:
 
     def __post_init__(self) -> None:
         check_choice("missing=", self.policy, ["empty", "error"])
-        if self.most is not None and not 0 <= self.most <= 1:
-            raise InputError(
-                "must be a share from 0 to 1",
-                self.most,
-                "Pass 0.01 for 1 %.",
-                argument="max_missing",
-            )
+        if self.most is not None:
+            check_number("max_missing", self.most, low=0, high=1)
         if self.most is not None and self.policy == "error":
             raise InputError(
                 "max_missing goes with empty cells for rows without a score",

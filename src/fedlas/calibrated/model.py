@@ -7,7 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -169,13 +169,18 @@ class CalibratedModel(nn.Module):
             return calibrated.sigmoid() if self.multi_label else calibrated.softmax(dim=1)
 
     def before_after(
-        self, test_loader: Iterable[Any], *, device: str | torch.device | None = None
+        self,
+        test_loader: Iterable[Any],
+        *,
+        device: str | torch.device | None = None,
+        ignore_index: int | Literal["fitted"] | None = "fitted",
     ) -> BeforeAfter:
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
 
         Args:
             test_loader: As the loader of :func:`fedlas.calibrate`, with other samples.
             device: Device of the inputs; None is that of the model's parameters.
+            ignore_index: Label of positions that do not count; None: all count; "fitted" is that of the model.
 
         Raises:
             InputError: As :func:`fedlas.calibrate`.
@@ -185,7 +190,7 @@ class CalibratedModel(nn.Module):
             self.calibration,
             test_loader,
             device=device,
-            ignore_index=self.ignore_index,
+            ignore_index=self.ignore_index if ignore_index == "fitted" else ignore_index,
             reader=self._reader,
             multi_label=self.multi_label,
         )

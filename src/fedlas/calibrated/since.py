@@ -46,8 +46,10 @@ def files_since(names: Sequence[str], since: str) -> list[str]:
             "--since must be a year, a month or a day", repr(since), "Write it as 2026-05."
         )
     dates: dict[str, tuple[int, ...]] = {}
-    for path in paths_of(list(names)) or ():
-        for file in _inside(path):
+    for name in names:
+        # A folder may hold other files than Parquet here.
+        paths = [Path(name)] if Path(name).is_dir() else paths_of(name) or ()
+        for file in (file for path in paths for file in _inside(path)):
             date = date_of(str(file))
             if date is None:
                 raise InputError(

@@ -128,7 +128,7 @@ class TableCalibration:
             names = few(covariates.columns, 6)
             doubts = (
                 *doubts,
-                f"The calibrator does not read covariates: {names} are not needed to apply it.",
+                f"The calibrator reads no covariates, so apply needs none of: {names}.",
             )
             covariates = None
         if covariates is not None:  # without the counts of this table
@@ -184,7 +184,7 @@ class TableCalibration:
             A frame of the same kind; an Arrow table for a relation.
 
         Warns:
-            CalibrationWarning: If unusually many rows have covariates unlike those of the fit, or rows lack a score.
+            CalibrationWarning: If values are unlike those of the fit or cannot be compared, or rows lack a score.
 
         Raises:
             InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
@@ -202,7 +202,7 @@ class TableCalibration:
             parts.append(filled_columns(self, chunk, index, samples))
         lacking.check(rows, reader.label)
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*lacking.notes(rows), *edge.notes()):
+        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
             warn_user(note)
         return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
@@ -286,7 +286,7 @@ class TableCalibration:
             None if cross_fitted is None else CrossFit.read(cross_fitted),
             int(content["rows"]),
             notes,
-            Units.read(content["units"]),
+            Units.read(content.get("units")),
         )
 
 
@@ -333,12 +333,10 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
                 "A calibration is for the classes of its fit: fit another, or remove the column.",
             )
     live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
-    named: Any = (
-        calibration.scores[0]
-        if calibration.columns.kind == "confidence"
-        else list(calibration.scores)
-    )
-    live = replace(live, **{calibration.columns.kind or "logits": named})
+    is_one = calibration.columns.kind == "confidence"
+    named: Any = calibration.scores[0] if is_one else list(calibration.scores)
+    names = () if calibration.in_lists else calibration.classes
+    live = replace(live, classes=names, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
     reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())

@@ -40,7 +40,7 @@ class AutoCalibration(Calibrator):
 
     Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
     their mean share is at most ``3/N`` together (rule of three), or ``n/N`` where more than three classes, n, have one
-    sample (Good and Turing). ``notes`` says so.
+    sample (Good and Turing) or none. ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
@@ -58,9 +58,9 @@ class AutoCalibration(Calibrator):
         InputError: For a ``num_folds`` below 2, or members without a map.
 
     Note:
-        "As predicted" counts one sample more than the held-out ones give it, temperature scaling three (two and eight
-        with many classes), so that with few samples the mixture stays near them. Members of a weight below 0.001 are
-        left out.
+        "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
+        samples the mixture stays near them: one and three below 100 samples, two and eight with many classes. Members
+        of a weight below 0.001 are left out.
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond

@@ -196,7 +196,7 @@ class Calibrator(ABC):
         self.least_log = least
         self.array_of = array_of
         self._map = row_map
-        doubt = joined(zeros, *self._doubts(val), few, clustered(val.clusters, features))
+        doubt = joined(zeros, *self._doubts(val), few, clustered(val, features))
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -48,8 +49,12 @@ from fedlas.predictions import Predictions
 from fedlas.resample.clusters import several
 
 RAW = "as predicted"
-PRIOR = {RAW: 1.0, "temperature": 3.0}
-"""Samples that members count in addition: those that hardly over-fit. Two each left far too sure predictions so."""
+_PRIOR = {RAW: 2.0, "temperature": 2.0}
+"""Samples that members count in addition: those that hardly over-fit."""
+_PRIOR_OF_FEW = {RAW: 1.0, "temperature": 3.0}
+"""Samples that these count in addition where so few are held out that two each leave far too sure predictions so."""
+_FEW = 100.0
+"""With fewer samples that prior holds."""
 _PRIOR_OF_MANY = {RAW: 2.0, "temperature": 8.0}
 """Samples that these count in addition there, where more members have parameters."""
 _FLEXIBLE = 2**19
@@ -106,7 +111,7 @@ def fitted_mixture(
     side_share = None
     note = None
     if split.held_out:
-        prior = [_prior(name, val.num_classes) for name in fitted]
+        prior = _prior(val, fitted)
         log_probs = split.log_probs(fitted, maps, _DEAR)
         base = [*fitted].index("temperature") if "temperature" in fitted else None
         share = share_of_logits(log_probs, prior, base, split)
@@ -140,9 +145,12 @@ def fitted_mixture(
     return with_doubts(mixture, doubt, note)
 
 
-def _prior(name: str, classes: int) -> float:
-    """Return how many samples a member counts in addition."""
-    return (_PRIOR_OF_MANY if classes >= MANY_CLASSES else PRIOR).get(name, 0.0)
+def _prior(val: Predictions, names: Iterable[str]) -> list[float]:
+    """Return how many samples each member counts in addition, where weights sum to the samples' worth."""
+    prior = _PRIOR_OF_FEW if float(weights_of(val).sum()) < _FEW else _PRIOR
+    if val.num_classes >= MANY_CLASSES:
+        prior = _PRIOR_OF_MANY
+    return [prior.get(name, 0.0) for name in names]
 
 
 def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tuple[str, ...]]:
@@ -152,14 +160,18 @@ def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tup
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
+    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
+    # came once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
+    # Where many are absent, one sample for each: held lower, they cost too much when they come.
     singles = int((torch.bincount(val.target.cpu()[distinct]) == 1).sum())
+    most = max(3, singles, int((~present).sum()))
     absent, share = fitted_absent_share(
-        val.logits.cpu().double(), present, weights, temperature, singles
+        val.logits.cpu().double(), present, weights, temperature, most
     )
-    classes = some((~present).nonzero().squeeze(1).tolist())
+    classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
         f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability there, at most "
-        f"{max(3, singles)}/N. Where such a class does occur, use samples of it."
+        f"{most}/N. Where such a class does occur, use samples of it."
     )
     return absent, (note,)
 

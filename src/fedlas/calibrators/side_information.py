@@ -35,7 +35,8 @@ _SHRINKAGE = 0.05
 """Share of the mean variance that whitening adds to each direction."""
 _LANDMARKS = 150
 _UNITS = 10.0
-"""Where deviations of columns differ by more than this, their units differ, and each is standardized."""
+"""Where deviations of columns differ by more than this, their units differ, and each is standardized. A column whose
+values all lie as far below the median deviation is standardized in any case; one of rare large values is not."""
 _NO_SPREAD = 1e-9
 """Directions of a smaller share of the variance are left out."""
 _COVARIANCE_ROWS = 8192
@@ -250,7 +251,9 @@ def linear_basis(
         middle = deviation[varies].median()
         if float(deviation[varies].max()) <= _UNITS * float(middle):
             common = float(deviation[varies].square().mean().sqrt())
-            scale = torch.where(others, 1.0, torch.full_like(scale, common))
+            reach = (features - mean).abs()[weights > 0].amax(dim=0)
+            is_small = varies & (reach < middle / _UNITS)
+            scale = torch.where(is_small, deviation, torch.where(others, 1.0, common))
     turn = varies.double().diag()[:, varies]
     count = groups.sum()
     zero = torch.zeros_like(mean[varies])

@@ -68,12 +68,12 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     option(parser, "--period", "TEXT", period, default="")
 
 
-def check_page_options(args: argparse.Namespace, name: str) -> None:
-    """Refuse a page that cannot be written, and a title or period without a page."""
+def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
+    """Refuse a page that cannot be written, and a title or period without a page, unless a period may be alone."""
     place = getattr(args, name.removeprefix("--"))
     if place is not None:
         check_page(name, place)
-    elif args.title or args.period:
+    elif args.title or (args.period and not period_alone):
         raise InputError(
             "--title and --period are for the page", f"no {name}", "Add it, or leave them out."
         )

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.errors import InputError, suggestion
-from fedlas._core.terminal import Cell, say, show, table
+from fedlas._core.terminal import Cell, console, say, show, table
 from fedlas._core.text import printable
 
 if TYPE_CHECKING:  # the kinds are listed without torch
@@ -74,16 +75,14 @@ def _list(args: argparse.Namespace) -> int:
     if args.markdown:
         say(*entries.markdown().split("\n"))
         return 0
-    rows: list[Sequence[Cell]] = []
-    for row in entries.rows:
-        details = entries.details(row)
-        rows.append(
-            (
-                [(row["name"], "bold")],
-                [row["what it is"], *([(f"\n{details}", "dim")] if details else [])],
-            )
-        )
+    room = max(20, console().width - 2 - max(len(row["name"]) for row in entries.rows))
+    rows: list[Sequence[Cell]] = [
+        ([(row["name"], "bold")], shorten(row["what it is"], room, placeholder=" ..."))
+        for row in entries.rows
+    ]
     show(table(("name", "what it is"), rows, box=None, pad_edge=False))
+    if any(map(entries.details, entries.rows)):
+        say("options and papers: --markdown", style="dim")
     return 0
 
 

@@ -233,7 +233,7 @@ class _InGroups(argparse.HelpFormatter):
 
 _TITLES = {
     "evaluate": "tables of predictions:",
-    "export": "training, and what belongs to it:",
+    "export": "training:",
 }
 """Titles in ``--help``, by the subcommand that they stand above."""
 

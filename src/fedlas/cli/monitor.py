@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output
@@ -20,8 +22,8 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.monitor.history import add_period, drifts
-from fedlas.deploy.monitor.look import ALARM, Monitor, monitor
+from fedlas.deploy.monitor.history import add_period, column_sums, drifts, open_period
+from fedlas.deploy.monitor.look import ALARM, monitor
 from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import (
     explanations,
@@ -83,7 +85,7 @@ def add_monitor(add: AddSubcommand) -> None:
 
 
 def _monitor(args: argparse.Namespace) -> int:
-    check_page_options(args, "--page")
+    check_page_options(args, "--page", period_alone=args.history is not None)
     if args.history is not None and args.history.suffix.lower() != ".json":
         raise InputError("--history must end in .json", args.history, "Name it history.json.")
     check_output("--page", args.page, (*args.files, args.card, args.state))
@@ -95,6 +97,13 @@ def _monitor(args: argparse.Namespace) -> int:
             "--covariates is for --history", "no --history", "Add --history history.json."
         )
     columns = columns_of(args)
+    if args.history is not None:
+        page = args.history.with_suffix(".html")
+        check_output("--history", args.history, (*args.files, args.card, args.state))
+        check_output("--page", args.page, (page,))
+        # What is wrong is refused before the state moves on.
+        periods = open_period(args.history, args.files, args.period)
+        sums = column_sums(args.files, columns)
     if columns is not None:  # of the scores alone
         columns = replace(columns, covariates=None)
     watcher = monitor(
@@ -117,7 +126,7 @@ def _monitor(args: argparse.Namespace) -> int:
         say(watcher.summary, *explanations(content), wrap=True, style="dim")
     moved = False
     if args.history is not None:
-        moved = _add_period(args, watcher)
+        moved = _show_periods(args, add_period(args.history, periods, watcher, args.card, sums))
     if args.page is not None:
         write_page(args.page, monitor_page(watcher, title=args.title, period=args.period))
         if not args.json:
@@ -125,9 +134,8 @@ def _monitor(args: argparse.Namespace) -> int:
     return ALARM if moved else watcher.status
 
 
-def _add_period(args: argparse.Namespace, watcher: Monitor) -> bool:
-    """Add the period to the history and its page, and return whether a column has drifted in it."""
-    periods = add_period(args.history, watcher, args.card, args.files, columns_of(args))
+def _show_periods(args: argparse.Namespace, periods: Sequence[Mapping[str, Any]]) -> bool:
+    """Write the page of a history, and return whether a column has drifted in the last period."""
     page = write_page(args.history.with_suffix(".html"), history_page(periods))
     latest = [drift for drift in drifts(periods) if drift.period == periods[-1]["period"]]
     if not args.json:

@@ -14,12 +14,13 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
 from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
 from fedlas.lab.report.report import read_report, write_report
+from fedlas.lab.report.result import BenchResult
 from fedlas.lab.report.verdict import answers, missing_notes, short_legend
 from fedlas.lab.results.result import Result
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.run_parts import run_held_out, test_part
 from fedlas.present.page import require_page_packages
-from fedlas.present.table import latex, markdown, show_blocks, terminal
+from fedlas.present.table import Table, latex, markdown, show_blocks, terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
 
@@ -57,6 +58,13 @@ def require_report_packages() -> None:
     require("scipy.stats", extra="stats")
 
 
+def _latex(table: Table, model: Result, folder: Path) -> str:
+    """Return the table of a bench with a caption: seeds and the test of its marks."""
+    name = folder.resolve().name
+    caption = BenchResult(name, {name: model}).caption(table)
+    return latex(table, caption=f"{table.title or name}. {caption}", label=name)
+
+
 def report_folder(
     folder: Path,
     *,
@@ -81,7 +89,7 @@ def report_folder(
     # Shown first: on a full disk the page cannot be written.
     if language is not None:
         table = short_bench_table(model, aurc=True)
-        say(*(latex(table) if language == "latex" else markdown(table)).split("\n"))
+        say(*(_latex(table, model, folder) if language == "latex" else markdown(table)).split("\n"))
         write_report(model, heading=heading)
         return 0
     show_bench(model, details=details)

@@ -218,6 +218,13 @@ def _place_of_table(
     if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
     check_output("--out", args.out, (*files, args.calibration))
+    for folder in filter(Path.is_dir, map(Path, args.files)):
+        if args.out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                "--out must lie outside the folder that is read",
+                f"{args.out} in {folder}",
+                "The next run would read it too: name a file elsewhere.",
+            )
     if suffix_of(args.out) not in suffixes:
         raise InputError(
             f"--out must end in {', '.join(suffixes)}",

@@ -33,6 +33,7 @@ Rows = dict[str, Tensor]
 """Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters``."""
 MOST_LOGITS = 2**28
 """Logits and features that are kept, 1 GiB of float32; of more, a random sample of the rows."""
+_VOID = 255
 _WIDE = (torch.float32, torch.float64, torch.int64)
 
 
@@ -187,6 +188,8 @@ class Runner:
             counts = rows["target"].ne(ignored)
             if not bool(counts.all()):
                 rows = {name: part[counts] for name, part in rows.items()}
+        if "target" in rows and not self._multi_label:
+            _check_void(rows["target"], logits.shape[1])
         return rows, len(logits)
 
     def _several(self, labels: Any, logits: Tensor) -> Tensor:
@@ -249,6 +252,17 @@ class Runner:
             f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
             "one without labels" if target is None else f"labels {describe(target)}",
             "Wrap the loader in a generator that yields such batches.",
+        )
+
+
+def _check_void(target: Tensor, num_classes: int) -> None:
+    """Refuse labels of which only 255 is no class, as data sets of segmentation mark positions without one."""
+    outside = target[(target < 0) | (target >= num_classes)]
+    if len(outside) and bool((outside == _VOID).all()):
+        raise InputError(
+            f"labels must be in [0, {num_classes}), or ignore_index",
+            f"{len(outside):,} of {len(target):,} labels that are {_VOID}",
+            f"Pass ignore_index={_VOID} to leave these positions out.",
         )
 
 

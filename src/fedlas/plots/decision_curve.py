@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fedlas._core.check import InputError, check_kinds
-from fedlas.binary.net_benefit import THRESHOLDS, net_benefit
+from fedlas.binary.net_benefit import net_benefit
 from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, canvas, caption, legend
 from fedlas.predictions import Predictions
@@ -21,7 +21,7 @@ _COLORS = (2, 1, 4)
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,
-    thresholds: Sequence[float] | Literal["data"] = THRESHOLDS,
+    thresholds: Sequence[float] | Literal["data"] | None = None,
     marks: Sequence[float] = (),
     positive: int | str | None = None,
     ax: Axes | None = None,
@@ -35,8 +35,8 @@ def decision_curve(
 
     Args:
         models: Logits ``(N, C)`` and target ``(N,)``, or several of them by name.
-        thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99. ``"data"``: a hundred up to where
-            nearly all probabilities are, and net benefit per 1,000 samples.
+        thresholds: Probabilities in ``(0, 1)``. None: a hundred up to three times the share of events. ``"data"``: a
+            hundred up to where nearly all probabilities are, and net benefit per 1,000 samples.
         marks: Thresholds to mark with a vertical line.
         positive: The class to set against the rest, its name or number; None: the event of two.
         ax: Where to draw; a new figure if None.
@@ -60,7 +60,11 @@ def decision_curve(
     """
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     of_data = isinstance(thresholds, str)
-    limits = _range(named, positive) if isinstance(thresholds, str) else thresholds
+    limits = (
+        _range(named, positive, cover=of_data)
+        if thresholds is None or isinstance(thresholds, str)
+        else thresholds
+    )
     unit = 1000.0 if of_data else 1.0
     curves = {
         name: net_benefit(each, positive=positive, thresholds=limits)
@@ -114,10 +118,14 @@ def decision_curve(
     return axes
 
 
-def _range(models: Mapping[str, Predictions], positive: int | str | None) -> list[float]:
-    """Return a hundred thresholds up to where nearly all probabilities, or three times the events, are."""
-    most = 0.0
+def _range(
+    models: Mapping[str, Predictions], positive: int | str | None, *, cover: bool
+) -> list[float]:
+    """Return a hundred thresholds up to three times the events, or, to cover them, nearly all probabilities."""
+    most = 0.01
     for each in models.values():
         data = positive_class(each, positive)
-        most = max(most, float(np.quantile(data.probability, 0.995)), 3.0 * data.mean(data.outcome))
+        most = max(most, 3.0 * data.mean(data.outcome))
+        if cover:
+            most = max(most, float(np.quantile(data.probability, 0.995)))
     return [min(most, 0.99) * step / 100 for step in range(1, 101)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,8 @@ def checked_target(
     samples, num_classes = shape
     if classes is not None and _is_text(target):
         target = numbers_of(target, classes)
-    fix = "Pass class numbers, or names and Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
+    came = _names_that_came(target) or ["cat", "dog"]
+    fix = f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_listed(came)})."
     target = detached("target", target, fix)
     boolean = target.dtype == torch.bool
     target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
@@ -144,6 +146,19 @@ def checked_target(
             else "Remove ignored positions first, or check the number of classes.",
         )
     return target
+
+
+def _names_that_came(target: Any) -> list[str]:
+    """Return the distinct labels of a target of text, in order; none of another."""
+    if not _is_text(target):
+        return []
+    return sorted({str(label) for label in np.asarray(target).ravel().tolist()})
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    """Return names as a list in Python, the first ones of many."""
+    shown = [shortened(repr(name), 60) for name in names[:most]]
+    return f"[{', '.join([*shown, '...'] if len(names) > most else shown)}]"
 
 
 def several_labels(target: Tensor) -> str:
@@ -230,18 +245,18 @@ def numbers_of(target: Any, classes: tuple[str, ...]) -> list[int]:
         for label in labels
     ]
     numbers = truths | numbers
-    for label in labels:
-        if label not in numbers:
-            alike = [name for name in numbers if name.casefold() == label.casefold()]
-            raise InputError(
-                f"labels must be among the classes {', '.join(classes[:12])}",
-                shortened(repr(label), 60),
-                (
-                    f"Did you mean {alike[0]!r}?"
-                    if alike
-                    else "Correct it, or name the classes in the columns' order."
-                ),
-            )
+    strangers = [label for label in dict.fromkeys(labels) if label not in numbers]
+    if strangers:
+        alike = [name for name in numbers if name.casefold() == strangers[0].casefold()]
+        raise InputError(
+            f"labels must be among the classes {', '.join(classes[:12])}",
+            _listed(strangers)[1:-1],
+            (
+                f"Did you mean {alike[0]!r}?"
+                if alike
+                else "Correct them, or name the classes in the columns' order."
+            ),
+        )
     return [numbers[label] for label in labels]
 
 

@@ -230,6 +230,7 @@ class Labels:
     ) -> None:
         self.column = column
         self.shown = [str(number) for number in numbers] or list(names)
+        self._full_names = list(names)
         self.names = {name: place for place, name in enumerate(names)}
         self.names |= {str(number): place for place, number in enumerate(numbers)}
         self.truths = truth_places(names)
@@ -274,6 +275,8 @@ class Labels:
         by_name = bool(names) or (bool(self.names) and text.lower() in self.truths)
         if names:
             number = self.names[names[0]]
+            if text in self._full_names:
+                self.shown = self._full_names
         elif text.lower() in self.truths:
             number = self.truths[text.lower()]
         elif number not in self.positions:

@@ -104,7 +104,9 @@ class Covariates:
         if self.one_hot:
             return self.names
         values = {
-            name: ", ".join(f"{n} {value}" for n, value in enumerate((*each, "none of them")))
+            name: ", ".join(
+                f"{n} {value or '(empty)'}" for n, value in enumerate((*each, "none of them"))
+            )
             for name, each in self.categories.items()
         }
         plain = self.names[: len(self.numbers) + len(self.gaps)]

@@ -63,7 +63,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
     """Return two-class predictions with the event that is named, and names of the classes if they have none.
 
     Args:
-        predictions: Any predictions; those of other than two classes stay.
+        predictions: Any predictions; those of other than two classes get names alone.
         event: Name or number of the class; None: as they say.
         classes: Names of the classes.
 
@@ -71,7 +71,7 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
         InputError: If there are not two classes, or the event is neither of them.
     """
     changes: dict[str, Any] = {}
-    if getattr(predictions, "num_classes", 0) == len(classes) == 2 and predictions.classes is None:
+    if getattr(predictions, "num_classes", 0) == len(classes) > 1 and predictions.classes is None:
         changes["classes"] = tuple(classes)
     if event is not None:
         if not hasattr(predictions, "logits"):
@@ -91,7 +91,7 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
     Args:
         column: Its name. One that ends in the name of a class, as ``p_no``, is about that class.
         labels: The different labels of the first rows.
-        event: The class that the user named: the column is about it.
+        event: The class that the user named: a column whose name does not say its class is about it.
 
     Returns:
         Names of the classes; empty for truth values and 0 and 1, of which the affirmative one is meant.
@@ -104,9 +104,9 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
     pair += [alone] if alone else []
     if len(pair) != 2:
         return ()
-    about = [
-        word for word in pair if event is not None and word.lower() == str(event).strip().lower()
-    ] or [word for word in pair if event is None and _ends_in(column, word)]
+    about = [word for word in pair if _ends_in(column, word)]
+    if len(about) != 1 and event is not None:
+        about = [word for word in pair if word.lower() == str(event).strip().lower()]
     if len(about) == 1:
         (last,) = about
         return next(word for word in pair if word != last), last

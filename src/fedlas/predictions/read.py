@@ -107,7 +107,7 @@ def paths_of(path: Any) -> list[Path] | None:
     """Return the files of a path, of a pattern or of several paths; None for a frame.
 
     Raises:
-        InputError: If a pattern matches none.
+        InputError: If a pattern matches none, or one is an address of a store, as ``s3://bucket/a.csv``.
     """
     if (
         isinstance(path, list | tuple)
@@ -117,6 +117,12 @@ def paths_of(path: Any) -> list[Path] | None:
         return [file for each in path for file in paths_of(each) or ()]
     if not isinstance(path, str | Path):
         return None
+    if "://" in str(path):
+        raise InputError(
+            "files must lie on this machine",
+            repr(str(path)),
+            "Copy it here; or read it with pandas and fsspec in Python, and pass the frame.",
+        )
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
         return _parquet_files(Path(path))
     if not has_magic(str(path)) or os.path.lexists(path):

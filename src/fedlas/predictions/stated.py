@@ -19,7 +19,9 @@ WORDS = {
     "impossible": 0.0,
 }  # fmt: skip
 """Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
-_ANNOUNCED = r"(?:confidence|probability|likelihood|certainty|credence|p\(true\))"
+_ANNOUNCED = (
+    r"(?:(?<!un)(?:confidence|probability|likelihood|certainty|credence)|p\((?:true|correct)\))"
+)
 LABEL = re.compile(_ANNOUNCED, re.IGNORECASE)
 """Announces a confidence."""
 _LEFT = 120
@@ -46,16 +48,26 @@ _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|(?<!\.)[.,]\d+)
 _UNIT = r"(?:%|percent\b|per\s?cent\b|pct\b)"
 _NUMBER = re.compile(
     rf"(?<![\w,^$#/])(?<!\d\.)(?P<first>{_DIGITS})(?P<unit>\s*{_UNIT})?"
-    rf"(?:\s*(?P<range>-|\bto\b|\band\b)\s*(?P<second>{_DIGITS})(?P<unit2>\s*{_UNIT})?"
+    rf"(?:\s*(?P<range>->?|\u2192|\bto\b|\band\b)\s*(?P<second>{_DIGITS})(?P<unit2>\s*{_UNIT})?"
     rf"|[\s(\[]*(?:times\s+)?(?P<ratio>/|\bout\s+of\b|\bof\b|\bin(?:\s+every)?\b)\s*(?P<whole>{_DIGITS})\s*%?[)\]]?"
     r"|[\s,(\[]*on\s+(?:a|the)\s+scale\s+(?:of|from)\s+(?P<low>\d+)\s*(?:-|to)\s*(?P<high>\d+)"
-    rf")?(?![\w^]|[.,:]\d|\*\*\d|\s*[/:]\s*\d|\s*(?:x|\u00d7)\s*10|\s*{_UNIT}|\s+or\s+[\d.]|\s+CI\b)",
+    rf")?(?![\w^]|[.,:]\d|\*\*\d|\s*[/:]\s*\d|\s*(?:x|\u00d7)\s*10|\s*{_UNIT}|\s+or\s+[\d.]|\s+(?:CI|nats?|bits?)\b)",
     re.IGNORECASE,
 )
 _SCALE = re.compile(
     r"(?:[\d.]+\s*%?\s*(?:-|to|and)|out\s+of|/)\s*(\d+(?:\.\d+)?)\s*%?[)\]]?", re.IGNORECASE
 )
 """The largest number that there may be, where it is announced: "(0-100)", "on a scale from 1 to 10"."""
+_IN_PERCENT = re.compile(
+    rf"^\W*(?:in\s+)?(?:%|percent(?:age)?\b|pct\b)|[(\[]\s*(?:in\s+)?{_UNIT}\s*[)\]]", re.IGNORECASE
+)
+"""Behind a label: all its numbers are in percent."""
+_ITEM = re.compile(
+    r"^\W*[(\[]\d[)\]]\s+(?:is|at)\b|\b(?P<before>in|answer|option|choice|that)\s*[(\[]\d[)\]](?=\s+\w)"
+    r"|[(\[]\d[)\]](?P<after>\s+(?:is|at)\b)",
+    re.IGNORECASE,
+)
+"""A number that an answer goes by, such as (1): no confidence."""
 _SCALES = {1.0, 4.0, 5.0, 6.0, 7.0, 10.0, 20.0, 100.0}
 
 # The text between a label and its number.
@@ -91,10 +103,39 @@ _SURE = re.compile(
     rf"\s*-?\s*(?:sure|certain|confident|chance|likely|probable|{_ANNOUNCED})\b(?!\s+(?:interval|band|bound|level\b))",
     re.IGNORECASE,
 )
+_PUT = re.compile(
+    r"\bi(?:'d|'ll|\s+would)\s+(?:put|place|rate|estimate)\s+(?:this|that|it)\s+at\s+(?:(?:about|around|roughly)\s+)?$",
+    re.IGNORECASE,
+)
+_AT_HALVES = re.compile(
+    r"\b(?:it|that|this|i)(?:'s|'m|\s+is|\s+am)\s+(?:(?:about|around|roughly)\s+)?$", re.IGNORECASE
+)
+_BEHIND_ANSWER = re.compile(r"[,;.\n]\s*$|\s[(\[-]\s*$")
+_END = re.compile(r"\s*(?:[.,;!?)\"'*]|$|on\s+(?:this|that|it)\b)", re.IGNORECASE)
 _ALONE = re.compile(
     r"[\s\W]*(?:(?:about|around|roughly|approximately|approx|maybe|perhaps)\W*)?", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[\n;]")
+
+# Numbers written out, in front of "percent".
+_ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WRITTEN = (
+    {"zero": 0, "ten": 10, "fifteen": 15, "hundred": 100, "a hundred": 100, "one hundred": 100}
+    | {word: number for number, word in enumerate(_ONES, 1)}
+    | {word: 10 * number for number, word in enumerate(_TENS, 2)}
+    | {
+        f"{ten} {one}": 10 * i + j
+        for i, ten in enumerate(_TENS, 2)
+        for j, one in enumerate(_ONES, 1)
+    }
+)
+_NUMBER_WORDS = "|".join((*_ONES, *_TENS, "zero", "ten", "fifteen", "hundred", "thousand", "point"))
+_NUMBER_WORD = rf"(?:(?:a\s+)?(?:{_NUMBER_WORDS}))\b"
+_WORDY = rf"\b{_NUMBER_WORD}(?:[\s-]{_NUMBER_WORD}){{0,5}}"
+_WORDY_PERCENT = re.compile(
+    rf"{_WORDY}(?=(?:\s+(?:to|and|or)\s+{_WORDY})?\s*{_UNIT})", re.IGNORECASE
+)
 
 # Words.
 _NEGATED = re.compile(
@@ -133,11 +174,12 @@ def stated_confidence(
 ) -> NDArray[np.float64]:
     """Return the confidence that each answer states ``(N,)``; NaN where it states none, or what it states is unclear.
 
-    A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, or if "sure",
-    "certain" or "chance" follows it; the last such number of an answer counts. It is a share (0.85), in percent (85 %,
-    or above 10 without a unit), of another (8/10, 9 of 10), or of a scale that is named: "(1-10): 8". The middle of a
-    range counts. Bounds ("more than 90%"), negations, odds and negative numbers are unclear, and so is 8 without a
-    unit. Without a number the longest of ``words`` counts, unless it is negated or contradicted.
+    A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, if "sure",
+    "certain" or "chance" follows it, or in "I'd put this at 72%"; the last such number of an answer counts. It is a
+    share (0.85), in percent (85 %, ninety percent, or above 10 without a unit), of another (8/10, 9 of 10), or of a
+    scale that is named: "(1-10): 8", "(%): 1". The middle of a range counts. Bounds ("more than 90%"), negations, odds
+    and negative numbers are unclear, and so is 8 without a unit. Without a number the longest of ``words`` counts,
+    unless it is negated or contradicted.
 
     Args:
         answers: Texts, or numbers.
@@ -172,8 +214,23 @@ def stated_confidence(
     for answer in answers:
         text = str(answer)
         if text not in cache:
-            cache[text] = _stated(text.translate(_PLAIN), table, pattern)
+            cache[text] = _stated(_in_digits(text.translate(_PLAIN)), table, pattern)
     return np.array([cache[str(answer)] for answer in answers], dtype=np.float64)
+
+
+def _in_digits(text: str) -> str:
+    """Return a text with "ninety percent" as 90 percent, and without numbers that answers go by."""
+
+    def digits(match: re.Match[str]) -> str:
+        written = re.sub(r"[\s-]+", " ", match[0]).lower()
+        return str(_WRITTEN.get(written, match[0]))
+
+    def item(match: re.Match[str]) -> str:
+        if match["before"]:
+            return f"{match['before']} it"
+        return f"it{match['after']}" if match["after"] else ""
+
+    return _ITEM.sub(item, _WORDY_PERCENT.sub(digits, text))
 
 
 def _stated(text: str, words: Mapping[str, float], pattern: re.Pattern[str]) -> float:
@@ -190,7 +247,7 @@ def _statements(text: str) -> Iterator[float | None]:
         announced = next(
             (tie for tie in (pattern.search(before) for pattern in patterns) if tie), None
         )
-        sure = _SURE.match(after)
+        sure = _SURE.match(after) or _is_put(match, before, after)
         alone = _ALONE.fullmatch(text[: match.start()]) and not after.strip(" \n\t.!*_)]}\"'`")
         if announced:
             filler = announced.groupdict().get("filler") or ""
@@ -204,9 +261,18 @@ def _statements(text: str) -> Iterator[float | None]:
                 yield math.nan
             else:
                 scales = _SCALE.findall(filler)
-                yield _share(match, scale=float(scales[-1]) if scales else None)
+                in_percent = not scales and _IN_PERCENT.search(filler) is not None
+                scale = 100.0 if in_percent else float(scales[-1]) if scales else None
+                fraction = (
+                    in_percent and not match["unit"] and 0 < float(_plain(match["first"])) < 1
+                )
+                yield math.nan if fraction else _share(match, scale=scale)
         elif sure and (
-            match["unit"] or match["unit2"] or match["ratio"] or float(_plain(match["first"])) <= 1
+            match["unit"]
+            or match["unit2"]
+            or match["ratio"]
+            or float(_plain(match["first"])) <= 1
+            or match["first"] == match["second"]
         ):
             unclear = _OPPOSITE.search(_clause_before(before)) or _OPPOSITE.search(
                 _clause_after(after)
@@ -219,6 +285,19 @@ def _statements(text: str) -> Iterator[float | None]:
             yield math.nan if signed or is_date else _share(match, scale=None)
         else:
             yield None
+
+
+def _is_put(match: re.Match[str], before: str, after: str) -> bool:
+    """Return whether a sentence ends that puts the answer at a number: "I'd put this at 72%", "It's 50-50"."""
+    if not _END.match(after):
+        return False
+    halves = match["first"] == "50" and "50" in (match["second"], match["whole"])
+    of_100 = match["ratio"] == "/" and match["whole"] == "100" and not after.strip(" \n\t.!*_)]}")
+    return bool(
+        _PUT.search(before)
+        or (halves and _AT_HALVES.search(before))
+        or (of_100 and _BEHIND_ANSWER.search(before))
+    )
 
 
 def _is_template(match: re.Match[str]) -> bool:

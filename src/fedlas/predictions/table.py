@@ -31,7 +31,7 @@ from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 NO_GROUP = "(no group)"
-"""Group of the rows without one, where rows without a value are left out: no text that a table has."""
+"""Group of the rows without one, where rows without a value are left out. A table cannot have both."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ class TableReader:
         self.classes: tuple[str, ...] = ()
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()
+        self._no_group_cells: set[bool] = set()
         self._rows = 0
         self._zeros = 0
         self._zero_labels = 0
@@ -255,9 +256,7 @@ class TableReader:
                 if votes
                 else None,
                 chunk.finite(weights, "weights")[:, 0] if weights else None,
-                None
-                if columns.groups is None
-                else tuple(chunk.texts(columns.groups, missing=missing)),
+                None if columns.groups is None else self._read_groups(chunk, missing),
                 labels,
                 more.features(chunk) if more.columns else None,
                 None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
@@ -266,6 +265,21 @@ class TableReader:
         self.units.finish(self.label)
         self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
+
+    def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
+        """Return the group of each row; refuse a table that has both empty cells and cells named like their group."""
+        column = str(self.columns.groups)
+        names = chunk.texts(column, missing=missing)
+        if missing is not None and missing in names:
+            cells = zip(names, chunk.values[column], strict=True)
+            self._no_group_cells |= {not cell_text(cell) for name, cell in cells if name == missing}
+            if len(self._no_group_cells) == 2:
+                raise InputError(
+                    f"groups must have other names than {missing!r}, which names the rows without a group",
+                    f"both cells {missing!r} and empty cells in column {column!r} of {self.label}",
+                    "Rename that group, or fill in the empty cells.",
+                )
+        return tuple(names)
 
     def notes(self) -> tuple[str, ...]:
         """Say how the rows so far were read, as sentences."""
@@ -298,9 +312,12 @@ class TableReader:
                     f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
                 )
             lines.append(f"{text}.")
-        lines += self.covariates.notes() if self.covariates is not None else []
-        lines += self.units.notes()
-        return tuple(lines)
+        return (*lines, *self.notes_on_fit())
+
+    def notes_on_fit(self) -> tuple[str, ...]:
+        """Say which values so far are unlike those of the fit, as sentences."""
+        covariates = [] if self.covariates is None else self.covariates.notes()
+        return (*covariates, *self.units.notes())
 
     @property
     def _has_signs(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +28,7 @@ class Units:
         ranges: By column, the lowest and highest value; probabilities have none, since theirs is known.
         small: Share of scores of at most 1, where they are percentages by an option.
         of_fit: Whether these are the units of a fit, which other rows must have.
+        known: Whether the units of the fit are known; files of the first versions do not hold them.
 
     State:
         ``outside`` counts, by column, values farther outside the fit's range than the range is wide.
@@ -38,6 +39,7 @@ class Units:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     small: float | None = None
     of_fit: bool = False
+    known: bool = True
     outside: Counter[str] = field(default_factory=Counter, compare=False)
     _sizes: Counter[str] = field(default_factory=Counter, compare=False)
 
@@ -110,6 +112,11 @@ class Units:
     def notes(self) -> list[str]:
         """Say which values look like those of another unit, as sentences."""
         lines = []
+        if not self.known:
+            lines.append(
+                "The calibration's file is of a version that kept no units, so percent signs, the decimal mark and the "
+                "range of values were not compared with the fit's. Fit it again to have them compared."
+            )
         far = [
             f"{name!r} ({count:,}; the fit had {self.ranges[name][0]:.4g} to {self.ranges[name][1]:.4g})"
             for name, count in self.outside.most_common()
@@ -127,10 +134,12 @@ class Units:
 
     def as_fit(self) -> Units:
         """Return the same units as those of a fit, with nothing counted."""
-        return Units(self.percent, self.decimal, self.ranges, self.small, of_fit=True)
+        return replace(self, of_fit=self.known, outside=Counter(), _sizes=Counter())
 
-    def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+    def plain(self) -> dict[str, Any] | None:
+        """Return plain values for JSON; None if they are not known."""
+        if not self.known:
+            return None
         return {
             "percent": sorted(name for name, is_percent in self.percent.items() if is_percent),
             "plain": sorted(name for name, is_percent in self.percent.items() if not is_percent),
@@ -140,12 +149,14 @@ class Units:
         }
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
-        """Read the result of :meth:`plain` as the units of a fit.
+    def read(cls, content: Mapping[str, Any] | None) -> Self:
+        """Read the result of :meth:`plain` as the units of a fit; files of the first versions have none.
 
         Raises:
             ValueError: If it is something else.
         """
+        if content is None:
+            return cls(known=False)
         percent = {str(name): True for name in content["percent"]}
         percent |= {str(name): False for name in content["plain"]}
         ranges = {

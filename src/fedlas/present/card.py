@@ -260,28 +260,28 @@ def card(
         'A temperature of 2.04: NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
-    val = about_event(check_measurable(val), event, classes or ())
-    test = about_event(check_measurable(test), event, classes or ())
-    if is_same(val, test):
+    validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
+    measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
+    if is_same(validation, measured):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
         raise InputError("validation and test must be different predictions", "the same", fix)
-    if classes_of(val) != classes_of(test):
-        got = f"{classes_of(val)} and {classes_of(test)}"
+    if classes_of(validation) != classes_of(measured):
+        got = f"{classes_of(validation)} and {classes_of(measured)}"
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
     value: object = method.calibrator if isinstance(method, CalibratedModel) else method
     if isinstance(value, str):
-        calibration = fit_calibration(value, val)
+        calibration = fit_calibration(value, validation)
     elif isinstance(value, Calibrator):
         calibration = Calibration(value, fitted_on=f"other data, see {name}")
     else:
         fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
         raise InputError("method must be a name or fitted", describe(value), fix)
-    names = getattr(test, "classes", None) if classes is None else classes
+    names = getattr(measured, "classes", None) if classes is None else classes
     return card_of(
-        val,
-        test,
+        validation,
+        measured,
         calibration,
         model={"run": name, "classes": list(names) if names else None},
         data={"name": data, **({"period": period} if period else {})},

@@ -153,6 +153,12 @@ def compare(
     first, second = (about_event(check_measurable(each), event, classes) for each in (a, b))
     of_event = not top_label and is_event(first) and is_event(second)
     if of_event and event_number(first) != event_number(second):
+        if first.classes and first.classes == (second.classes or ())[::-1]:
+            raise InputError(
+                "classes must be in one order",
+                f"{', '.join(first.classes)} and {', '.join(second.classes)}",
+                "Order the columns of one as those of the other, and their names.",
+            )
         raise InputError(
             "a and b must be about one event",
             f"{event_name(first)} and {event_name(second)}",

@@ -29,7 +29,7 @@ ZTests = Mapping[str, SpiegelhalterTest]
 """Spiegelhalter's test by stage."""
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
+WITHIN = "~ within noise: the test does not reject calibration."
 _Z = Column(
     "Spiegelhalter's z",
     arrow=ARROWS[None],

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fedlas.losses
 from fedlas import CalibratedModel, Predictions, calibrate, estimates
 from fedlas.calibrators import (
     CALIBRATORS,
@@ -63,6 +64,19 @@ def test_dense_outputs(method):
     )
     assert measured.after.floor is None
     assert measured.after.nll < measured.before.nll
+
+
+def test_labels_of_255_without_ignore_index_say_what_to_pass():
+    message = r"got \d+ of \d+ labels that are 255. Pass ignore_index=255"
+    with pytest.raises(InputError, match=message):
+        calibrate(Pixels(), images(), "temperature")
+    tidy = [(logits, target % 3) for logits, target in images()]
+    fitted = calibrate(Pixels(), tidy, "temperature")
+    with pytest.raises(InputError, match=message):
+        fitted.before_after(images(1))
+    assert fitted.before_after(images(1), ignore_index=255).samples == 6 * 6 * 5
+    with pytest.raises(InputError, match="Pass ignore_index=255"):
+        fedlas.losses.FocalLoss()(*images()[0])
 
 
 def test_a_generator_is_read_once():

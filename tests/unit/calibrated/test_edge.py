@@ -1,5 +1,7 @@
 """Rows with covariates unlike those of the fit: counted, noted with the columns they lie farthest out in."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -39,8 +41,11 @@ def features(frame):
 def test_a_column_that_moved_is_named(calibration):
     live = table(500, 1)
     live["x3"] = live["x3"] + 8
-    with pytest.warns(CalibrationWarning, match=r"500 of 500 rows .*'x3' \(500\)"):
+    with pytest.warns(CalibrationWarning) as caught:
         calibration.apply(live)
+    unit, edge = (str(each.message) for each in caught)
+    assert "far outside the range of the fit; check the unit: 'x3' (" in unit
+    assert re.search(r"500 of 500 rows .*'x3' \(500\)", edge)
 
 
 def test_files_have_the_note_and_the_counts(calibration, tmp_path):

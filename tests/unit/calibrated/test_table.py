@@ -609,3 +609,81 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, calibration, args, match
     assert main(args) == 2
     assert re.search(match, " ".join(capsys.readouterr().err.split()))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_record_batch_is_a_frame(calibration):
+    batch = pa.Table.from_pandas(frame(40)).to_batches()[0]
+    after = calibration.apply(batch)
+    assert isinstance(after, pa.RecordBatch)
+    assert (
+        after["calibrated_p_yes"].to_pylist()
+        == calibration.apply(frame(40))["calibrated_p_yes"].tolist()
+    )
+
+
+@pytest.mark.parametrize("share", ["1%", True])
+def test_the_largest_missing_share_is_a_number(calibration, share):
+    with pytest.raises(InputError, match="max_missing must be a finite number"):
+        calibration.apply(frame(40), missing="empty", max_missing=share)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_integers_that_a_format_cannot_hold_are_refused(calibration, tmp_path, suffix):
+    row = {"id": 12345678901234567890123, "p_no": 0.4, "p_yes": 0.6}
+    (tmp_path / "live.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="rows must be such that"):
+        apply(calibration, tmp_path / "live.jsonl", out=tmp_path / f"out{suffix}")
+
+
+def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path, capsys):
+    (tmp_path / "live").mkdir()
+    frame(40).to_parquet(tmp_path / "live" / "a.parquet")
+    saved = calibration.save(tmp_path / "cal.json")
+    out = tmp_path / "live" / "all.parquet"
+    assert main(["apply", str(saved), str(tmp_path / "live"), "--out", str(out)]) == 2
+    assert "--out must lie outside the folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_addresses_of_a_store_are_refused_and_no_folder_of_that_name_is_made(
+    calibration, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saved = str(calibration.save(tmp_path / "cal.json"))
+    frame(40).to_csv("live.csv", index=False)
+    before = sorted(tmp_path.iterdir())
+    assert main(["apply", saved, "s3://bucket/live.csv"]) == 2
+    assert "files must lie on this machine" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["apply", saved, "live.csv", "--out", "s3://bucket/out.csv"])
+    assert "it must be a path on this machine" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_notes_of_a_table_name_its_columns_and_classes():
+    draw = np.random.default_rng(0)
+    names = [f"c{number:02d}" for number in range(1, 5)]
+    patient = np.repeat(np.arange(20), 10)
+    frame = {
+        "age": draw.normal(60, 9, 20)[patient],
+        "bmi": draw.normal(25, 4, 20)[patient],
+        "y": [names[number] for number in (np.arange(200) + (patient > 9)) % 2],
+    } | {
+        f"p_{name}": np.full(200, share)
+        for name, share in zip(names, (0.4, 0.4, 0.1, 0.1), strict=True)
+    }
+    calibration = fedlas.calibrate(frame, probs="p_*", target="y", covariates="age,bmi")
+    text = " ".join(calibration.notes)
+    assert "Labels name classes: c01, c02, c03, c04, in" in text
+    assert "2 classes (c03, c04) without a validation sample" in text
+    assert "age and bmi repeat together: 20 combinations in 200 rows" in text
+
+
+def test_apply_names_the_class_of_a_single_column(tmp_path):
+    frame = {"p_left": [0.2, 0.7] * 100, "y": ["active", "left", "left", "left"] * 50}
+    calibration = fedlas.calibrate(frame, probs="p_left", target="y", method="temperature")
+    pd.DataFrame(frame).to_csv(tmp_path / "live.csv", index=False)
+    applied = apply_to_files(
+        calibration, open_tables([tmp_path / "live.csv"]), tmp_path / "out.csv"
+    )
+    assert "The one column 'p_left' is the probability of 'left'." in applied.notes

@@ -9,7 +9,7 @@ import pytest
 
 import fedlas
 from fedlas.calibrated.table_files import apply_to_files, open_tables
-from fedlas.errors import InputError
+from fedlas.errors import CalibrationWarning, InputError
 
 RANDOM = np.random.default_rng(3)
 SHARE = RANDOM.uniform(0.4, 0.99, 400)
@@ -135,3 +135,35 @@ def test_values_far_outside_the_fit_are_counted(tmp_path):
     notes = " ".join(apply(calibration, write(tmp_path / "live.csv", rows)).notes)
     assert "'load' (7; the fit had 0.4" in notes
     assert not any("outside" in note for note in apply(calibration, tmp_path / "val.csv").notes)
+
+
+def test_a_file_of_before_units_loads_and_says_that_they_are_not_compared(tmp_path):
+    fitted = calibrate(write(tmp_path / "val.csv", ROWS), covariates="load")
+    content = json.loads(fitted.save(tmp_path / "new.json").read_text())
+    del content["units"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old = fedlas.TableCalibration.load(tmp_path / "old.json")
+    again = fedlas.TableCalibration.load(old.save(tmp_path / "again.json"))
+    live = {name: [row[name] for row in ROWS] for name in ("load", "p")}
+    for calibration in (old, again):
+        with pytest.warns(
+            CalibrationWarning, match="kept no units, so percent signs.*Fit it again"
+        ):
+            assert calibration.apply(live)["calibrated_p"] == pytest.approx(
+                fitted.apply(live)["calibrated_p"]
+            )
+        signs = write(tmp_path / "signs.csv", in_form("load", "sign"))
+        assert "kept no units" in " ".join(apply(calibration, signs).notes)
+
+
+def test_a_frame_with_other_values_than_the_fit_warns_as_its_file_does(tmp_path):
+    rows = [row | {"site": "ab"[number % 2]} for number, row in enumerate(ROWS)]
+    calibration = calibrate(write(tmp_path / "val.csv", rows), covariates="load,site")
+    frame = {name: [row[name] for row in rows] for name in ("load", "p", "site")}
+    frame["site"][:7] = ["mars"] * 7
+    frame["load"][:9] = [1e4] * 9
+    with pytest.warns(CalibrationWarning) as caught:
+        calibration.apply(frame)
+    text = " ".join(str(each.message) for each in caught)
+    assert "7 rows have no value of 'site', or one that the fit did not see" in text
+    assert "far outside the range of the fit; check the unit: 'load' (9;" in text

@@ -44,6 +44,22 @@ def nll(calibrator, test):
     return negative_log_likelihood(calibrator.transform(test))
 
 
+@pytest.mark.parametrize("unit", [1e-1, 1e-3])
+def test_the_unit_of_one_informative_column_among_others_hides_nothing(unit):
+    def parts(samples, seed):
+        plain = drawn(samples, columns=1, seed=seed, strength=1.0)
+        noise = torch.randn(samples, 20, generator=torch.Generator().manual_seed(seed + 10))
+        features = torch.cat([plain.features, noise.double()], dim=1)
+        scaled = features * torch.tensor([unit] + 20 * [1.0])
+        return tuple(plain._replaced(features=each) for each in (features, scaled))
+
+    (val, small), (test, of_small) = parts(500, 0), parts(2000, 1)
+    without = nll(AutoCalibration(features=False).fit(val), test)
+    gain = without - nll(AutoCalibration().fit(val), test)
+    assert gain > 0.02
+    assert without - nll(AutoCalibration().fit(small), of_small) > 0.9 * gain
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return AutoCalibration().fit(drawn())

@@ -64,8 +64,6 @@ def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, colum
     p, uniform = chances
     events = int((uniform[400:] < p[400:]).sum())
     options = write(tmp_path, chances, words, order=order, columns=columns)
-    if named and columns == "of the other":
-        return  # --event names the class that a single column is about
     if labels == "numbers" and order == "event first":  # numbered columns have an order
         assert main(["evaluate", "test.csv", *options]) == 2
         return
@@ -139,6 +137,30 @@ def test_a_column_about_the_other_class_stops_the_fit(
     shown = " ".join(capsys.readouterr().err.split())
     assert "looks like the probability of the other class; --event 0 if that is meant" in shown
     assert main(["calibrate", "val.csv", *options, "--event", "0", "--method", "temperature"]) == 0
+
+
+def test_a_column_whose_name_says_its_class_is_told_by_classes(
+    tmp_path, monkeypatch, capsys, chances
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, chances, ("left", "active"), order="", columns="of the other")
+    pd.read_csv("val.csv").rename(columns={"p_active": "p_left"}).to_csv("val.csv", index=False)
+    options = ["--probs", "p_left", "--target", "y"]
+    assert main(["calibrate", "val.csv", *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "looks like the probability of 'active'; --classes left,active if that is meant" in shown
+    advice = ["--classes", "left,active", "--method", "temperature"]
+    assert main(["calibrate", "val.csv", *options, *advice]) == 0
+
+
+def test_models_with_classes_in_two_orders_are_not_said_to_have_two_events():
+    probs = np.array([[0.2, 0.8], [0.7, 0.3]] * 30)
+    one, other = (
+        fedlas.Predictions.from_probs(table, ["yes", "no"] * 30, classes=names)
+        for table, names in ((probs, ["no", "yes"]), (probs[:, ::-1].copy(), ["yes", "no"]))
+    )
+    with pytest.raises(InputError, match=r"classes must be in one order; got no, yes and yes, no"):
+        fedlas.compare(one, other)
 
 
 def test_two_models_are_compared_about_the_named_event(tmp_path, monkeypatch, capsys, chances):

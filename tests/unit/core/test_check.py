@@ -143,6 +143,7 @@ def test_choices():
 
 def test_suggestions():
     assert suggestion("fedlass", ["ce", "fedlas"]) == "Did you mean 'fedlas'?"
+    assert suggestion("platt", ["beta", "plane"]) == "Choose one of: beta, plane."
     assert suggestion("x", []) == "Choose one of: (none)."
     many = suggestion("zzz", [f"name{i}" for i in range(100)])
     assert many.endswith("name29 and 70 more.")

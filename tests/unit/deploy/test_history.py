@@ -99,3 +99,33 @@ def test_what_is_no_history_is_left_alone(card, tmp_path, capsys):
     assert main(["monitor", card("a.json", 0), file, *COLUMNS, "--history", str(other)]) == 2
     assert "--history must be a file that it wrote" in capsys.readouterr().err
     assert other.read_text() == '{"mine": 1}'
+
+
+def test_a_month_in_another_folder_is_no_month_that_is_run_again(card, tmp_path, capsys):
+    history = tmp_path / "history.json"
+    card_file = card("a.json", 0)
+
+    def month(name, *options):
+        (tmp_path / name).mkdir(exist_ok=True)
+        file = write(tmp_path / name / "live.csv", 3, rows=300)
+        return main(["monitor", card_file, file, *COLUMNS, "--history", str(history), *options])
+
+    assert month("2026-01") == 0
+    assert month("2026-02") == 2
+    assert "Name this one by --period" in capsys.readouterr().err
+    assert month("2026-02", "--period", "2026-02") == 0
+    assert month("2026-01") == 0
+    periods = json.loads(history.read_text())["periods"]
+    assert [row["period"] for row in periods] == ["2026-02", "live"]
+
+
+def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, capsys):
+    file = write(tmp_path / "a.csv", 3)
+    state, history = tmp_path / "state.json", str(tmp_path / "h.json")
+    run = ["monitor", card("a.json", 0), file, *COLUMNS, "--state", str(state)]
+    assert main([*run, "--history", history, "--covariates", "nope"]) == 2
+    assert main([*run, "--history", str(state)]) == 2
+    page = str(tmp_path / "h.html")
+    assert main([*run, "--history", history, "--page", page]) == 2
+    assert not state.exists()
+    assert "--page must be another file" in capsys.readouterr().err

@@ -74,6 +74,12 @@ def test_decision_curves_are_net_benefits():
     assert len(decision_curve(models["one"]).collections) == 1
 
 
+def test_the_default_axis_ends_at_three_times_the_events():
+    rare_events = Predictions([[0.0, -2.0]] * 18 + [[0.0, 4.0]] * 2, [0] * 18 + [1] * 2)
+    low, high = decision_curve(rare_events).get_xlim()
+    assert (low, high) == pytest.approx((0.003, 0.3))
+
+
 def test_models_of_other_samples_are_refused():
     with pytest.raises(ValueError, match=r"decision_curve: models .*same samples; got 2"):
         decision_curve({"one": predictions(), "two": predictions(seed=1)})

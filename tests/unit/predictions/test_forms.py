@@ -97,6 +97,16 @@ def test_rows_that_lack_a_group_alone_stay(tmp_path):
         read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
 
 
+def test_a_group_named_no_group_is_not_mixed_with_rows_without_a_group(tmp_path):
+    named = {"confidence": "c", "correct": "ok", "groups": "g", "drop_missing": True}
+    text = "c,ok,g\n0.9,1,(no group)\n0.6,0,a\n"
+    assert read(tmp_path, text, **named).groups == ("(no group)", "a")
+    with pytest.raises(
+        InputError, match=r"both cells '\(no group\)' and empty cells in column 'g'"
+    ):
+        read(tmp_path, text + "0.8,1,\n", **named)
+
+
 def test_json_lines_whose_first_lacks_values(tmp_path):
     rows = '{"c": null, "ok": null, "g": null, "w": null}\n{"c": 0.3, "ok": 0, "g": "a", "w": 1}\n'
     last = '{"c": 1, "ok": 1, "g": "b", "w": 2.5}\n{"c": 0.5, "ok": 1, "g": null, "w": null}\n'

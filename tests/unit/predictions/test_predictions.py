@@ -403,3 +403,11 @@ def test_labels_are_taken_away_with_what_is_known_of_them():
 def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
     with pytest.raises(InputError, match=NO_LABELS):
         METRICS.build(name, predictions=Predictions(LOGITS))
+
+
+def test_labels_that_are_no_classes_are_named():
+    probs = [[0.5, 0.5]] * 4
+    with pytest.raises(InputError, match=r"got 'dgo', 'bird'\. Correct them"):
+        Predictions.from_probs(probs, ["cat", "dgo", "bird", "dgo"], classes=["cat", "dog"])
+    with pytest.raises(InputError, match=r"from_probs\(probs, target, classes=\['no', 'yes'\]\)"):
+        Predictions.from_probs(probs, ["no", "yes", "no", "yes"])

@@ -1,4 +1,4 @@
-"""The share of classes without a validation sample, by the rule of three."""
+"""The share of classes without a validation sample: at most that of a few samples."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class AbsentShare(Numbers):
 
 
 def fitted_absent_share(
-    logits: Tensor, present: Tensor, weights: Tensor, temperature: float, singles: int
+    logits: Tensor, present: Tensor, weights: Tensor, temperature: float, most: int
 ) -> tuple[AbsentShare, float]:
-    """Return the map that gives absent classes a mean share of at most ``max(3, singles)/N`` together, and that share.
+    """Return the map that gives absent classes a mean share of at most ``most/N`` together, and that share.
 
     Args:
         logits: ``(N, C)`` float64.
         present: Which classes have a sample ``(C,)``.
         weights: ``(N,)``, whose sum is the number of samples.
         temperature: Of temperature scaling.
-        singles: Classes with one sample.
+        most: Samples.
     """
     log_probs = (logits / temperature).log_softmax(dim=1)
     rare = log_probs.masked_fill(present, -torch.inf).logsumexp(dim=1)
@@ -66,14 +66,12 @@ def fitted_absent_share(
     def share(log_factor: float) -> float:
         return float(weights @ (odds + log_factor).sigmoid() / total)
 
-    # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
-    # came once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
-    most = min(share(0.0), max(3, singles) / float(total))
+    limit = min(share(0.0), most / float(total))
     high = 0.0
-    low = _LOWEST if share(0.0) > most else 0.0
+    low = _LOWEST if share(0.0) > limit else 0.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if share(middle) <= most else (low, middle)
+        low, high = (middle, high) if share(middle) <= limit else (low, middle)
     mask = (~present).double()
     return AbsentShare(
         absent=mask, temperature=doubles(temperature), log_factor=doubles(low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TypeVar
 
@@ -51,10 +51,12 @@ def joined(*doubts: str | None) -> str | None:
     return " ".join([*texts[:1], *(doubt[0].upper() + doubt[1:] for doubt in texts[1:])]) or None
 
 
-def clustered(clusters: Tensor | None, features: Tensor | None) -> str | None:
+def clustered(val: Predictions, features: Tensor | None) -> str | None:
     """Return a doubt if all samples are of one cluster, or seem to be of clusters that nobody named."""
+    clusters = val.clusters
     if clusters is None:
-        return None if features is None else repeated_columns(features)
+        names = () if val.covariates is None else val.covariates.names
+        return None if features is None else repeated_columns(features, names)
     return when(
         len(clusters) > 1 and bool((clusters == clusters[0]).all()),
         "all samples are of one cluster, so held-out samples show nothing of another. Use samples of more images, "
@@ -62,11 +64,11 @@ def clustered(clusters: Tensor | None, features: Tensor | None) -> str | None:
     )
 
 
-def repeated_columns(features: Tensor) -> str | None:
+def repeated_columns(features: Tensor, names: Sequence[str] = ()) -> str | None:
     """Return a doubt if several columns of numbers repeat together, as those of a patient do at each visit.
 
     That is where columns of at least 10 values each have hardly more combinations than values, and each combination
-    stands for three rows or more.
+    stands for three rows or more. ``names`` are those of the columns, where they have some.
     """
     if features.shape[1] > _MOST_COLUMNS:
         return None
@@ -77,8 +79,11 @@ def repeated_columns(features: Tensor) -> str | None:
     for first, second in combinations(columns, 2):
         together = len(torch.unique(numbers[first] * sizes[second] + numbers[second]))
         if together <= _ALIKE * max(sizes[first], sizes[second]):
+            pair = (
+                f"{names[first]} and {names[second]}" if names else f"features {first} and {second}"
+            )
             return (
-                f"features {first} and {second} repeat together: {together:,} combinations in {len(features):,} rows. "
+                f"{pair} repeat together: {together:,} combinations in {len(features):,} rows. "
                 "If rows of one combination are of one patient or user, name it by clusters=: otherwise rows of the "
                 "same one judge the fit, which new ones may find worse than none."
             )
@@ -158,19 +163,20 @@ def absent_classes(val: Predictions) -> str | None:
     absent = (count == 0).nonzero().squeeze(1).tolist()
     return when(
         absent,
-        f"{some(absent)} of {len(count)} without a validation sample: nothing is known of "
+        f"{some(absent, val.classes)} of {len(count)} without a validation sample: nothing is known of "
         f"{'its probability' if len(absent) == 1 else 'their probabilities'}. Use a larger validation set, or "
         "temperature scaling.",
     )
 
 
-def some(classes: list[int]) -> str:
-    """Return the class numbers as text; of many classes, their count and the first five.
+def some(classes: list[int], names: Sequence[str] | None = None) -> str:
+    """Return the classes as text, by their names if they have some; of many, their count and the first five.
 
     Example:
-        >>> some([3]), some(list(range(12)))
-        ('class 3', '12 classes (0, 1, 2, 3, 4, ...)')
+        >>> some([3]), some(list(range(12))), some([0, 2], ["cat", "dog", "owl"])
+        ('class 3', '12 classes (0, 1, 2, 3, 4, ...)', '2 classes (cat, owl)')
     """
+    texts = [str(number) if names is None else names[number] for number in classes[:5]]
     if len(classes) == 1:
-        return f"class {classes[0]}"
-    return f"{len(classes)} classes ({', '.join(map(str, classes[:5]))}{', ...' if len(classes) > 5 else ''})"
+        return f"class {texts[0]}"
+    return f"{len(classes)} classes ({', '.join(texts)}{', ...' if len(classes) > 5 else ''})"

@@ -92,29 +92,67 @@ def _moments(sums: Mapping[str, float]) -> dict[str, float]:
     return moments
 
 
-def add_period(
-    path: Path, watcher: Monitor, card_file: Path, files: Sequence[Path], columns: Columns | None
-) -> list[dict[str, Any]]:
-    """Add what the monitor saw last to a history, in place of a period of the same files; return all periods.
+def open_period(
+    path: Path, files: Sequence[Path], name: str = ""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the other periods of a history and the beginning of a new one, before anything is watched.
+
+    Args:
+        path: The history; there may be none yet.
+        files: Files of the period.
+        name: Name of the period, whose place it takes; empty for that of the files.
 
     Raises:
-        InputError: If the file is no history, or a column does not exist.
+        InputError: If the file is no history, or has a period of that name of other files.
     """
-    periods = read_history(path) if path.exists() else []
+    row: dict[str, Any] = {
+        "period": name or " ".join(file.stem for file in files),
+        "files": [str(file) for file in files],
+    }
+    others = []
+    for period in read_history(path) if path.exists() else []:
+        if period["period"] != row["period"]:
+            others.append(period)
+        elif not name and period.get("files", row["files"]) != row["files"]:
+            raise InputError(
+                "files of another period must have another name",
+                f"{row['period']!r} in {path} of {', '.join(period['files'])}",
+                "Name this one by --period, such as 2026-05; to replace the other, by its name.",
+            )
+    return others, row
+
+
+def add_period(
+    path: Path,
+    periods: tuple[list[dict[str, Any]], dict[str, Any]],
+    watcher: Monitor,
+    card_file: Path,
+    columns: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Add what the monitor saw last to a history, and return all periods.
+
+    Args:
+        path: The history.
+        periods: What :func:`open_period` returned.
+        watcher: What watched the files.
+        card_file: The card, or its folder.
+        columns: What :func:`column_sums` returned.
+    """
+    others, row = periods
     card = card_file / "card.json" if card_file.is_dir() else card_file
     content = read_json(card)
     row = {
-        "period": " ".join(file.stem for file in files),
+        **row,
         "card": watcher.card.name,
         "digest": hashlib.sha256(card.read_bytes()).hexdigest()[:16],
         "made": content.get("made", {}).get("on", ""),
         **watcher.last_look,
         "alarms": watcher.content["alarms"],
-        "columns": column_sums(files, columns),
+        "columns": columns,
     }
-    periods = [each for each in periods if each["period"] != row["period"]] + [row]
-    write_json(path, {"format": FORMAT, "periods": periods})
-    return periods
+    everything = [*others, row]
+    write_json(path, {"format": FORMAT, "periods": everything})
+    return everything
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -34,11 +34,15 @@ def hard_target(
         )
     masked = torch.where(valid, target, 0)
     if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
+        counted = target[valid]
+        outside = counted[(counted < 0) | (counted >= classes)]
         raise InputError(
             f"target must be in [0, {classes}) or ignore_index {ignore_index}",
-            f"values from {int(target[valid].min())} to {int(target[valid].max())}",
+            f"values from {int(counted.min())} to {int(counted.max())}",
             ONE_OUTPUT
             if classes == 1
+            else "Pass ignore_index=255 to leave positions without a class out."
+            if bool((outside == 255).all())
             else "Check the labels and the number of classes of the model.",
         )
     return masked, valid

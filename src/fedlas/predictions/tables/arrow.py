@@ -172,8 +172,8 @@ def held_by(suffix: str, label: str) -> Iterator[None]:
     arrow = pyarrow_module()
     try:
         yield
-    # A column whose values change their kind from row to row is a TypeError of pyarrow's.
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
+    # Values that change their kind from row to row are a TypeError of pyarrow's, and huge integers an OverflowError.
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError, OverflowError) as error:
         raise InputError(
             f"rows must be such that {suffix} holds them",
             f"{error!s:.200} in {label}",

@@ -61,7 +61,7 @@ def packed_as(path: Path | None, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class _Open:
-    """A file that whoever writes to it cannot close."""
+    """A file that stays open when a writer closes it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.write = file.write

@@ -202,6 +202,13 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
             bench_result(wrong[1], ["raw"]).bayes_table("nll", wrong[0])
 
 
+def test_the_table_of_a_bench_has_a_caption(bench, capsys):
+    assert main(["report", str(bench), *FEW, "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    check_latex(text)
+    assert re.search(r"\\caption\{a\. Test set\. .*\(n = 5\).*t-test over 5 seeds", text)
+
+
 def test_latex_compiles(benches, capsys):
     """Checked by a reader of LaTeX: environments and braces close, and rows have as many cells as columns."""
     folders = [str(benches / name) for name in "ab"]

@@ -1,0 +1,82 @@
+"""A file of a calibration that was changed anywhere is read or refused in words: no other error, in load or apply."""
+
+import copy
+import json
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedlas
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+VALUES = [None, True, -1, 0, 2, 1e400, 10**30, -5.5, "", "x", "p", [], {}, [[1]], {"a": 1}]
+
+
+def paths(value, path=()):
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from paths(inner, (*path, key))
+
+
+def mutated(document, draw):
+    changed = copy.deepcopy(document)
+    *parents, last = draw.choice(list(paths(document)))
+    holder = changed
+    for key in parents:
+        holder = holder[key]
+    if draw.random() < 0.25:
+        del holder[last]
+    else:
+        holder[last] = draw.choice(VALUES)
+    text = json.dumps(changed)
+    if draw.random() < 0.25:
+        place = draw.randrange(len(text))
+        text = text[:place] + draw.choice('0[]{}",:x9-') + text[place + 1 :]
+    return text
+
+
+@pytest.mark.parametrize("method", ["auto", "isotonic", "beta", "temperature"])
+def test_a_mutated_calibration_is_applied_or_refused(tmp_path, method):
+    random_numbers = np.random.default_rng(0)
+    p = random_numbers.uniform(0.05, 0.95, 60)
+    y = (random_numbers.random(60) < p).astype(int)
+    table = {"p": p, "y": y, "age": random_numbers.normal(50, 9, 60), "site": ["a", "b", "c"] * 20}
+    more = {"covariates": ["age", "site"]} if method == "auto" else {}
+    fedlas.calibrate(table, probs="p", target="y", method=method, **more).save(tmp_path / "c.json")
+    document = json.loads((tmp_path / "c.json").read_text())
+    live = {name: values[:5] for name, values in table.items() if name != "y"}
+    draw, answers = random.Random(method), set()
+    for _ in range(250):
+        (tmp_path / "m.json").write_text(mutated(document, draw))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fedlas.TableCalibration.load(tmp_path / "m.json").apply(live)
+            answers.add("applied")
+        except InputError:
+            answers.add("refused")
+    assert answers == {"applied", "refused"}
+
+
+def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("v.csv").write_text("p,y\n" + "0.3,0\n0.6,1\n0.7,1\n0.8,0\n" * 20)
+    named = ("--probs", "p", "--target", "y", "--method", "temperature")
+    assert main(["calibrate", "v.csv", *named, "--out", "cal.json"]) == 0
+    Path("link.json").symlink_to("v.csv")
+    Path("link.sql").symlink_to("cal.json")
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for command, words in (
+        (["calibrate", "v.csv", *named, "--out", "link.json"], "must be a calibration, to be rep"),
+        (["export", "cal.json", "--format", "sql", "--out", "link.sql"], "must be another file"),
+    ):
+        capsys.readouterr()
+        assert main(command) == 2, command
+        assert words in " ".join(capsys.readouterr().err.split())
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
