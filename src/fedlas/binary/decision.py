@@ -12,8 +12,9 @@ from fedlas._core.check import InputError, check_number
 from fedlas.binary.net_benefit import Totals
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
+from fedlas.stats.degrees import student_score
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.intervals import check_level, z_score
+from fedlas.stats.intervals import check_level
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,8 @@ def decide(
     first = np.array([int((~acts).sum())])
     weight = np.array([threshold / max(1.0 - threshold, 1e-300)])
     totals = Totals(data, order)
-    gain = _estimate(totals.mean(first, weight), confidence_level)
-    over_all = _estimate(totals.mean(first, weight, below=True), confidence_level)
+    gain = _estimate(totals.mean(first, weight), confidence_level, data.degrees())
+    over_all = _estimate(totals.mean(first, weight, below=True), confidence_level, data.degrees())
     recall = _share(data, acts, happened, confidence_level)
     precision = _share(data, happened, acts, confidence_level)
     return Decision(
@@ -240,9 +241,9 @@ def decide(
     )
 
 
-def _estimate(mean: tuple[Floats, Floats], confidence_level: float) -> Estimate:
+def _estimate(mean: tuple[Floats, Floats], confidence_level: float, degrees: float) -> Estimate:
     value = float(mean[0][0])
-    reach = z_score(confidence_level) * float(mean[1][0])
+    reach = student_score(confidence_level, degrees) * float(mean[1][0])
     return Estimate(value, value - reach, value + reach, confidence_level=confidence_level)
 
 

@@ -121,7 +121,11 @@ def precision_estimate(
     moved = value - float(_precision(*observed)[0])
     replicate_values = _precision(counts, positives)
     ends = interval_from(
-        value, replicate_values + moved, confidence_level=confidence_level, method="percentile"
+        value,
+        replicate_values + moved,
+        confidence_level=confidence_level,
+        method="percentile",
+        degrees=data.degrees(),
     )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)

@@ -16,6 +16,7 @@ from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
+from fedlas.stats.degrees import student_score
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level, z_score
 from fedlas.stats.pooling import partial_pooling
@@ -147,8 +148,9 @@ def _ratio(
         ends = clopper_pearson(events, data.num_samples, confidence_level=confidence_level)
         low, high = (end / mean for end in ends)
     else:
-        spread = data.error_of_mean(data.outcome - ratio * data.probability)
-        reach = np.exp(z_score(confidence_level) * spread / observed) if observed > 0 else np.inf
+        gaps = data.outcome - ratio * data.probability
+        score = student_score(confidence_level, data.degrees(gaps))
+        reach = np.exp(score * data.error_of_mean(gaps) / observed) if observed > 0 else np.inf
         low = ratio / reach
         high = ratio * reach
     p, test = events_test(data)

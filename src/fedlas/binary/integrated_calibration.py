@@ -13,6 +13,7 @@ from fedlas.binary.cells import CellDraws, Loess, sums_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
+from fedlas.stats.degrees import widening
 from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, share_at_least
@@ -150,9 +151,15 @@ def curve_and_tests(
     floors = coarse.distances(coarse.curves(counts, labels), counts)
     observed = coarse.distances(coarse.curves(counts, coarse.positives[None]), counts)
 
+    degrees = data.degrees()
+
     def estimate(name: str) -> Estimate:
         ends = error_interval(
-            values[name], samples[name], floors[name], confidence_level=confidence_level
+            values[name],
+            samples[name],
+            floors[name],
+            confidence_level=confidence_level,
+            degrees=degrees,
         )
         null.add(name, float(observed[name][0]), floors[name])
         return Estimate(
@@ -169,6 +176,10 @@ def curve_and_tests(
 
     ends = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)
     low, high = np.quantile(redrawn, ends, axis=0)
+    factor = widening(confidence_level, degrees)
+    if factor > 1.0:
+        mean = redrawn.mean(axis=0)
+        low, high = (mean + factor * (end - mean) for end in (low, high))
     parts |= {name: estimate(name) for name in DISTANCES}
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))

@@ -109,9 +109,12 @@ def _rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
 
 
 def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
-    """Return a mean of numbers in [0, 1] with its normal interval."""
+    """Return a mean of numbers in [0, 1] with its normal interval, with few clusters Student's."""
     value = data.mean(values)
-    return share_estimate(value, data.error_of_mean(values - value), confidence_level)
+    terms = values - value
+    return share_estimate(
+        value, data.error_of_mean(terms), confidence_level, degrees=data.degrees(terms)
+    )
 
 
 def brier_skill(
@@ -155,7 +158,12 @@ def brier_skill(
     influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (
         data.outcome - prevalence
     )
-    error = data.error_of_mean(influence - data.mean(influence))
-    interval = normal_interval(1.0 - brier / spread, error, confidence_level=confidence_level)
+    terms = influence - data.mean(influence)
+    interval = normal_interval(
+        1.0 - brier / spread,
+        data.error_of_mean(terms),
+        confidence_level=confidence_level,
+        degrees=data.degrees(terms),
+    )
     # No skill is above 1, so to cut the end off there loses no coverage.
     return replace(interval, high=min(interval.high, 1.0))

@@ -12,7 +12,8 @@ from fedlas._core.check import InputError, as_numbers, describe
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking import ROUNDING
 from fedlas.predictions import Predictions
-from fedlas.stats.intervals import z_score
+from fedlas.stats.degrees import student_score
+from fedlas.stats.intervals import check_level
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 """Thresholds where none are chosen."""
@@ -72,7 +73,7 @@ def net_benefit(
         Assumes that the share of positives among the samples is that of the people whom the model will be used for; in
         a case-control sample it is not.
 
-        Net benefit is a mean over samples, and the interval is the normal one of a mean, with clusters of their sums.
+        Net benefit is a mean over samples, its interval the normal one of a mean, with clusters Student's of sums.
         Its width is 0 where the model acts on no sample, and that of ``gain`` where it acts as the better default does.
 
     Example:
@@ -86,7 +87,7 @@ def net_benefit(
         Making 26 (2006).
     """
     data = positive_class(predictions, positive)
-    z = z_score(confidence_level)
+    z = student_score(check_level(confidence_level), data.degrees())
     limit = as_numbers(thresholds)
     if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):
         raise InputError(

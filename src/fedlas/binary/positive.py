@@ -17,6 +17,7 @@ from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import check_predictions
+from fedlas.stats.degrees import cluster_degrees
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
 
@@ -74,6 +75,11 @@ class Positive:
     def error_of_mean(self, terms: Floats) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
         return math.sqrt(float(self.variance_of_sum(terms[:, None])[0, 0])) / self.num_samples
+
+    def degrees(self, terms: Floats | None = None) -> float:
+        """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; None: of ones."""
+        counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]
+        return cluster_degrees(counts if terms is None else terms * counts, self.clusters)
 
     def share(
         self, hits: NDArray[np.bool_], rows: Integers, confidence_level: float

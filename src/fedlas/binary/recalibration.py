@@ -10,9 +10,10 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
+from fedlas.stats.degrees import student_score, two_sided, wald_p
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.intervals import Interval, check_level, normal_interval, z_score
-from fedlas.stats.proportion import poisson_binomial_p, two_sided
+from fedlas.stats.intervals import Interval, check_level, normal_interval
+from fedlas.stats.proportion import poisson_binomial_p
 
 _STEPS = 100
 _ROUNDING = 1e-14
@@ -57,7 +58,8 @@ def logistic_recalibration(
     Returns:
         The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
         curvature of the likelihood; that of calibration in the large is White's, which holds for any slope. With
-        weights or clusters all are robust (sandwich) intervals, of sums over clusters.
+        weights or clusters all are robust (sandwich) intervals, of sums over clusters, with
+        Student's degrees of freedom for the effective number of clusters.
 
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
@@ -86,9 +88,9 @@ def logistic_recalibration(
         error of the ratio.
     """
     data = positive_class(predictions, positive, both_outcomes=True)
-    z = z_score(confidence_level)
-    line, covariance, fitted = _regression(data)
-    shift, shift_error = _in_the_large(data)
+    check_level(confidence_level)
+    line, fit = _regression(data)
+    shift, shift_error, shift_degrees = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
     observed = float(data.counts @ data.outcome)
@@ -99,21 +101,26 @@ def logistic_recalibration(
         )
     ratio = observed / expected
     relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
+    gaps = data.outcome - ratio * data.probability
+    ratio_degrees = data.degrees(gaps)
     if not data.is_plain:
-        gaps = data.outcome - ratio * data.probability
         relative = data.error_of_mean(gaps) * data.num_samples / observed
-    reach = math.exp(z * relative)
-    errors = np.sqrt(np.diagonal(covariance))
+    reach = math.exp(student_score(confidence_level, ratio_degrees) * relative)
+    errors = np.sqrt(np.diagonal(fit.covariance))
 
-    # With two degrees of freedom the upper tail of chi-squared is an exponential. Weights and clusters leave no
-    # likelihood to compare, so that Wald's statistic stands in.
-    evidence = fitted - _log_likelihood(data, data.log_odds)
+    # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
+    statistic = 2.0 * (fit.log_likelihood - _log_likelihood(data, data.log_odds))
     if not data.is_plain:
         away = line - np.array([1.0, 0.0])
-        evidence = 0.5 * float(away @ np.linalg.solve(covariance, away))
+        statistic = float(away @ np.linalg.solve(fit.covariance, away))
     slope, intercept, in_the_large = (
-        normal_interval(float(value), float(error), confidence_level=confidence_level)
-        for value, error in (*zip(line, errors, strict=True), (shift, shift_error))
+        normal_interval(
+            float(value), float(error), confidence_level=confidence_level, degrees=degrees
+        )
+        for value, error, degrees in (
+            *zip(line, errors, fit.degrees, strict=True),
+            (shift, shift_error, shift_degrees),
+        )
     )
     return LogisticRecalibration(
         slope=slope,
@@ -128,13 +135,26 @@ def logistic_recalibration(
             float("nan"),
             ratio * relative,
             "log-normal",
+            ratio_degrees,
         ),
-        p_value=math.exp(-max(0.0, evidence)),
+        p_value=wald_p(statistic, fit.joint_degrees),
     )
 
 
-def _regression(data: Positive) -> tuple[Floats, Floats, float]:
-    """Return slope and intercept ``(2,)``, their covariance ``(2, 2)``, and the log-likelihood there."""
+@dataclass(frozen=True)
+class Fit:
+    """A logistic regression: how sure its ``k`` coefficients are."""
+
+    # `(k, k)`.
+    covariance: Floats
+    # Degrees of freedom of each variance `(k,)`, and of the covariance.
+    degrees: list[float]
+    joint_degrees: float
+    log_likelihood: float
+
+
+def _regression(data: Positive) -> tuple[Floats, Fit]:
+    """Return slope and intercept ``(2,)`` and how sure they are."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
     no = data.log_odds[~happened]
@@ -152,14 +172,14 @@ def _regression(data: Positive) -> tuple[Floats, Floats, float]:
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     columns = np.stack([(data.log_odds - center) / unit, np.ones(data.num_samples)], axis=1)
-    point, covariance, value = fit_logistic(data, columns)
     # From the coefficients of the standardized column to those of the log-odds: b = s / unit, a = c - s center / unit.
     back = np.array([[1.0 / unit, 0.0], [-center / unit, 1.0]])
-    return back @ point, back @ covariance @ back.T, value
+    point, fit = fit_logistic(data, columns, back)
+    return back @ point, fit
 
 
-def fit_logistic(data: Positive, columns: Floats) -> tuple[Floats, Floats, float]:
-    """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, their covariance, log-likelihood."""
+def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) -> tuple[Floats, Fit]:
+    """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, and how sure ``back @`` they are."""
     point = np.zeros(columns.shape[1])
     value = _log_likelihood(data, np.zeros(data.num_samples))
     for _ in range(_STEPS):
@@ -183,12 +203,13 @@ def fit_logistic(data: Positive, columns: Floats) -> tuple[Floats, Floats, float
         if is_last:
             break
     covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
-    if not data.is_plain:
-        gaps = data.outcome - _sigmoid(columns @ point)
-        covariance = np.asarray(
-            covariance @ data.variance_of_sum(columns * gaps[:, None]) @ covariance
-        )
-    return point, covariance, value
+    back = np.eye(len(point)) if back is None else back
+    if data.is_plain:
+        return point, Fit(back @ covariance @ back.T, [math.inf] * len(point), math.inf, value)
+    gaps = data.outcome - _sigmoid(columns @ point)
+    influence = columns * gaps[:, None] @ covariance @ back.T
+    degrees = [data.degrees(column) for column in influence.T]
+    return point, Fit(data.variance_of_sum(influence), degrees, data.degrees(influence), value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,11 +277,11 @@ def spline_curve(
     x = (data.log_odds - center) / unit
     knots = np.unique(np.quantile(x, _KNOTS[num_knots]))
     places = np.unique(np.quantile(x, np.linspace(0.0, 1.0, _POINTS)))
-    point, covariance, _ = fit_logistic(data, _restricted_cubic(x, knots))
+    point, fit = fit_logistic(data, _restricted_cubic(x, knots))
     columns = _restricted_cubic(places, knots)
     line = columns @ point
-    error = np.sqrt(np.einsum("gi,ij,gj->g", columns, covariance, columns))
-    reach = z_score(check_level(confidence_level)) * error
+    error = np.sqrt(np.einsum("gi,ij,gj->g", columns, fit.covariance, columns))
+    reach = student_score(check_level(confidence_level), fit.joint_degrees) * error
     probability, bends = (_sigmoid(center + unit * each) for each in (places, knots))
     return SplineCurve(
         probability, _sigmoid(line), _sigmoid(line - reach), _sigmoid(line + reach), bends
@@ -282,8 +303,8 @@ def _restricted_cubic(x: Floats, knots: Floats) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _in_the_large(data: Positive) -> tuple[float, float]:
-    """Return the shift of all log-odds that makes their mean probability the prevalence, and its standard error."""
+def _in_the_large(data: Positive) -> tuple[float, float, float]:
+    """Return the shift of all log-odds to the prevalence, its standard error and the degrees of freedom of that."""
     prevalence = data.mean(data.outcome)
     target = math.log(prevalence) - math.log1p(-prevalence)
     low = target - float(data.log_odds.max())
@@ -302,10 +323,11 @@ def _in_the_large(data: Positive) -> tuple[float, float]:
             break
         shift = new
     if information == 0.0:
-        return shift, math.inf
+        return shift, math.inf, math.inf
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
-    return shift, data.error_of_mean(data.outcome - probability) / information
+    gaps = data.outcome - probability
+    return shift, data.error_of_mean(gaps) / information, data.degrees(gaps)
 
 
 def _log_likelihood(data: Positive, log_odds: Floats) -> float:
@@ -321,7 +343,7 @@ def wald_estimate(interval: Interval, ideal: float) -> Estimate:
     """Return the estimate with Wald's p-value that the number is ``ideal``; without one if it has no standard error."""
     p = None
     if 0.0 < interval.standard_error < math.inf:
-        p = two_sided((interval.value - ideal) / interval.standard_error)
+        p = two_sided((interval.value - ideal) / interval.standard_error, interval.degrees)
     return tested(interval, p, "Wald")
 
 
@@ -337,5 +359,7 @@ def events_test(data: Positive) -> tuple[float, str]:
     if data.is_plain:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability
-    error = data.error_of_mean(gaps - data.mean(gaps))
-    return (two_sided(data.mean(gaps) / error) if error > 0 else 1.0), "Wald"
+    terms = gaps - data.mean(gaps)
+    error = data.error_of_mean(terms)
+    p = two_sided(data.mean(gaps) / error, data.degrees(terms)) if error > 0 else 1.0
+    return p, "Wald"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -171,7 +172,11 @@ def _intervals(
     def can_fall(name: str) -> bool:
         return (
             floor_interval(
-                values[name], samples[name], floor=0.0, confidence_level=confidence_level
+                values[name],
+                samples[name],
+                floor=0.0,
+                confidence_level=confidence_level,
+                degrees=rows.degrees,
             ).low
             > 0
         )
@@ -199,6 +204,7 @@ def _intervals(
             floors.get(entry.name),
             confidence_level=confidence_level,
             bias=bias,
+            degrees=rows.degrees,
         )
 
     return {entry.name: interval(entry) for entry in entries}
@@ -216,12 +222,18 @@ def error_interval(
     *,
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
+    degrees: float = math.inf,
 ) -> Interval:
     """Return the interval of a calibration error, whose lower end is 0 unless the test at that level rejects."""
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
     interval = floor_interval(
-        value, samples, floor=floor, confidence_level=confidence_level, bias=bias
+        value,
+        samples,
+        floor=floor,
+        confidence_level=confidence_level,
+        bias=bias,
+        degrees=degrees,
     )
     return replace(interval, low=max(0.0, interval.low) if rejected else 0.0)
 
@@ -239,7 +251,11 @@ def plain_interval(
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
         interval = interval_from(
-            value, samples, confidence_level=confidence_level, method="percentile"
+            value,
+            samples,
+            confidence_level=confidence_level,
+            method="percentile",
+            degrees=rows.degrees,
         )
         if not rows.is_plain:
             low, high = weighted_share(
@@ -251,5 +267,9 @@ def plain_interval(
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.unbiased
     return interval_from(
-        value, samples, confidence_level=confidence_level, method="centered" if centered else method
+        value,
+        samples,
+        confidence_level=confidence_level,
+        method="centered" if centered else method,
+        degrees=rows.degrees,
     )

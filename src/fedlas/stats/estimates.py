@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -345,7 +346,12 @@ def _estimate(
     """Make an estimate from bootstrap replicates and, for a calibration error, a calibrated model's values ``(R,)``."""
     if is_error(entry):
         interval = error_interval(
-            value, samples, floors, confidence_level=confidence_level, bias=bias
+            value,
+            samples,
+            floors,
+            confidence_level=confidence_level,
+            bias=bias,
+            degrees=rows.degrees,
         )
     else:
         interval = plain_interval(
@@ -364,9 +370,11 @@ def _estimate(
     )
 
 
-def share_estimate(value: float, error: float, confidence_level: float) -> Estimate:
-    """Return a number in ``[0, 1]`` with its normal interval."""
-    ends = normal_interval(value, error, confidence_level=confidence_level)
+def share_estimate(
+    value: float, error: float, confidence_level: float, degrees: float = math.inf
+) -> Estimate:
+    """Return a number in ``[0, 1]`` with its normal interval; with few clusters Student's."""
+    ends = normal_interval(value, error, confidence_level=confidence_level, degrees=degrees)
     low = max(ends.low, 0.0)
     return Estimate(value, low, min(ends.high, 1.0), confidence_level=confidence_level)
 

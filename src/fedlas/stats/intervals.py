@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -12,6 +12,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.stats.degrees import cluster_degrees, student_score, widening
 from fedlas.stats.rows import Floats, Integers
 
 Bounds = tuple[float, float]
@@ -36,8 +37,9 @@ class Interval:
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
         method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"``,
-            ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, or ``"jackknife"``, see
-            :func:`fedlas.diagnose.associations`.
+            ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, ``"normal"``, ``"student"``, which
+            is normal but for few clusters, or ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
+        degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else infinity.
     """
 
     value: float
@@ -48,6 +50,7 @@ class Interval:
     bias: float
     standard_error: float
     method: str
+    degrees: float = field(default=math.inf, repr=False)
 
     def __eq__(self, other: object) -> bool:
         # NaN stands for "without" and is equal to itself here.
@@ -58,9 +61,14 @@ class Interval:
 
 
 def interval_from(
-    value: float, replicates: Floats, *, confidence_level: float, method: str
+    value: float,
+    replicates: Floats,
+    *,
+    confidence_level: float,
+    method: str,
+    degrees: float = math.inf,
 ) -> Interval:
-    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give."""
+    """Return the interval of ``value`` that its bootstrap ``replicates (R,)`` give, of whole clusters a wider one."""
     # With `k = floor((R + 1) * (1 - l) / 2)` for level `l`, the percentile interval goes from the `k`-th lowest to the
     # `k`-th highest replicate. The basic one reflects these ends about the value: `(2 * value - high, 2 * value -
     # low)`. So it moves away from a bias where the percentile interval follows it. The centered one moves these ends by
@@ -70,8 +78,11 @@ def interval_from(
     rank = _tail_rank(len(ordered), confidence_level)
     low = float(ordered[rank - 1])
     high = float(ordered[-rank])
-    bias = float(ordered.mean()) - value
-    error = float(ordered.std(ddof=1))
+    mean = float(ordered.mean())
+    bias = mean - value
+    error = float(ordered.std(ddof=1)) * math.sqrt(1.0 + 1.0 / degrees)
+    if (factor := widening(confidence_level, degrees)) > 1.0:
+        low, high = (mean + factor * (end - mean) for end in (low, high))
     if method == "auto":
         method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
     if method == "basic":
@@ -79,7 +90,7 @@ def interval_from(
     elif method == "centered":
         low = low - bias
         high = high - bias
-    return Interval(value, low, high, confidence_level, len(ordered), bias, error, method)
+    return Interval(value, low, high, confidence_level, len(ordered), bias, error, method, degrees)
 
 
 def floor_interval(
@@ -89,6 +100,7 @@ def floor_interval(
     floor: float,
     confidence_level: float,
     bias: Bounds = (0.0, 0.0),
+    degrees: float = math.inf,
 ) -> Interval:
     """Return the interval of a calibration error, of whose bias only the bounds are known."""
     # A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
@@ -101,7 +113,7 @@ def floor_interval(
     # `bias` from `cell_bias`. The upper end takes off the least that is chance, which is above 0 for sums of squares
     # alone.
     percentile = interval_from(
-        value, replicates, confidence_level=confidence_level, method="percentile"
+        value, replicates, confidence_level=confidence_level, method="percentile", degrees=degrees
     )
     least = max(percentile.bias, 0.0)
     above = max(value - floor, 0.0)
@@ -152,22 +164,21 @@ def z_score(confidence_level: float) -> float:
     return NormalDist().inv_cdf(0.5 + check_level(confidence_level) / 2.0)
 
 
-def student_score(confidence_level: float, degrees: float) -> float:
-    """Return how many standard errors Student's interval of this level reaches to each side."""
-    # Source: The expansion of Abramowitz and Stegun 26.7.5, within 1e-3 from 4 degrees of freedom on.
-    z = z_score(confidence_level)
-    first = (z**3 + z) / 4.0
-    second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
-    third = (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0
-    fourth = (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0
-    return z + first / degrees + second / degrees**2 + third / degrees**3 + fourth / degrees**4
-
-
-def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
-    """Return ``value`` with ``z`` standard errors to both sides."""
-    reach = z_score(confidence_level) * error
+def normal_interval(
+    value: float, error: float, *, confidence_level: float, degrees: float = math.inf
+) -> Interval:
+    """Return ``value`` with ``z`` standard errors to both sides; with few clusters as many as Student's."""
+    reach = student_score(check_level(confidence_level), degrees) * error
     return Interval(
-        value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal"
+        value,
+        value - reach,
+        value + reach,
+        confidence_level,
+        0,
+        float("nan"),
+        error,
+        "normal" if math.isinf(degrees) else "student",
+        degrees,
     )
 
 
@@ -212,7 +223,8 @@ def area_interval(
     parts = variance[several] ** 2 / (count[several] - 1)
     degrees = max(float(variance.sum() ** 2 / parts.sum()), 1.0) if parts.any() else 1.0
     if clusters is not None:
-        degrees = min(degrees, max(len(np.unique(clusters)) - 1, 1))
+        number = np.unique(clusters, return_inverse=True)[1]
+        degrees = min(degrees, cluster_degrees(np.ones(len(number)), number))
     middle = math.log(area / (1.0 - area))
     reach = student_score(confidence_level, degrees) * error / (area * (1.0 - area))
     low, high = (0.5 + 0.5 * math.tanh(end / 2.0) for end in (middle - reach, middle + reach))

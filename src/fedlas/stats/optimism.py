@@ -11,6 +11,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.predictions import Predictions
+from fedlas.stats.degrees import cluster_degrees
 from fedlas.stats.intervals import check_level, fewest_replicates, interval_from
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats
@@ -111,6 +112,7 @@ def optimism(
         raise InputError(
             f"clusters must be ({len(labels)},)", describe(clusters), "Pass one for each row of X."
         )
+    degrees = cluster_degrees(np.ones(len(units)), None if clusters is None else units)
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1
     usual = COMPARED_EVENTS if classes == 2 else COMPARED
@@ -139,6 +141,7 @@ def optimism(
             np.array(inside_values[name]),
             confidence_level=confidence_level,
             method="centered",
+            degrees=degrees,
         )
         table[name] = Optimism(
             value, gain, value - gain, ends.low - gain, ends.high - gain, replicates

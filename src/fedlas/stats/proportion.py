@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, as_numbers, check_count, check_number, describe
-from fedlas.stats.intervals import check_level, student_score, z_score
+from fedlas.stats.degrees import cluster_degrees, student_score
+from fedlas.stats.intervals import check_level, z_score
 
 
 def clopper_pearson(
@@ -115,7 +116,7 @@ def weighted_share(
                 confidence_level=confidence_level,
             )
         # A variance from few clusters is itself uncertain: Student's interval is wider than the normal one.
-        reach = student_score(confidence_level, max(number - 1, 1))
+        reach = student_score(confidence_level, cluster_degrees(weights, clusters))
         variance *= (reach / z_score(confidence_level)) ** 2
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
@@ -150,11 +151,6 @@ def paired_shares(
         difference - reach(first - first_low, second_high - second),
         difference + reach(first_high - first, second - second_low),
     )
-
-
-def two_sided(z: float) -> float:
-    """Return the two-sided p-value of a standard normal statistic."""
-    return math.erfc(abs(z) / math.sqrt(2.0))
 
 
 _NORMAL_VARIANCE = 400.0

@@ -20,6 +20,7 @@ from fedlas.metrics.sums import Quantity, averaging_one
 from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.stats.degrees import cluster_degrees
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -146,6 +147,11 @@ class Rows:
     def num_units(self) -> int:
         """How many clusters, or rows, are drawn."""
         return self.num_samples if self.clusters is None else int(self.clusters.max()) + 1
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of what is drawn with whole clusters; infinity without."""
+        return cluster_degrees(self.weights, self.clusters)
 
     @cached_property
     def confidence(self) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
+from fedlas.stats.degrees import cluster_degrees, two_sided
 
 
 class SpiegelhalterTest(NamedTuple):
@@ -34,7 +35,7 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Weights ``w`` make it
             ``sum w (y - p) (1 - 2 p) / sqrt(sum w**2 (1 - 2 p)**2 p (1 - p))``: a row counts as one observation. With
-            clusters the variance is the sum of the squared sums of the clusters.
+            clusters the variance is the sum of the squared sums of the clusters, and the p-value Student's.
 
     Returns:
         ``z`` and its two-sided p-value.
@@ -70,10 +71,13 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
         terms = weights * terms
         variances = weights**2 * variances
     variance = float(variances.sum())
+    degrees = math.inf
     if variance > 0.0 and predictions.clusters is not None:
         number = torch.unique(predictions.clusters, return_inverse=True)[1]
         sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
-        variance = float(sums.square().sum()) or variance
+        squares = float(sums.square().sum())
+        degrees = cluster_degrees(terms.numpy(), number.numpy()) if squares > 0.0 else math.inf
+        variance = squares or variance
     if variance <= 0.0:
         raise InputError(
             "some confidence must be other than 0, 1/2 and 1",
@@ -81,4 +85,9 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
             "Test models whose confidences differ, or use noise_floor.",
         )
     z = float(terms.sum()) / math.sqrt(variance)
+    if not math.isinf(degrees):
+        # Student's score has the variance about the mean.
+        count = len(sums)
+        about_mean = (count - 1) / max(count - z**2, 1e-300)
+        return SpiegelhalterTest(z, two_sided(z * math.sqrt(about_mean), degrees))
     return SpiegelhalterTest(z, 2.0 * NormalDist().cdf(-abs(z)))

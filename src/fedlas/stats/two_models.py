@@ -19,6 +19,7 @@ from fedlas.metrics.metric import Metric, lacks
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
+from fedlas.stats.degrees import cluster_degrees, two_sided, widening
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.intervals import (
@@ -31,7 +32,7 @@ from fedlas.stats.intervals import (
     standard_error,
 )
 from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.proportion import paired_shares, two_sided
+from fedlas.stats.proportion import paired_shares
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
@@ -166,6 +167,7 @@ def paired_bootstraps(
             differences,
             confidence_level=confidence_level,
             method=method,
+            degrees=both[0].degrees,
         )
         plain = both[0].is_plain
         hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
@@ -178,7 +180,8 @@ def paired_bootstraps(
             low, high = paired_shares(hits, other_hits, confidence_level=confidence_level)
             interval = replace(interval, low=low, high=high, method="paired shares")
         # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
-        p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
+        away = interval.value / widening(confidence_level, both[0].degrees)
+        p_value = share_at_least(np.abs(differences - differences.mean()), abs(away))
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
 
@@ -199,8 +202,11 @@ def _by_influence(
         name = entry.name
         difference = first[name] - second[name]
         error = standard_error(one - other, both[0].predictions)
-        interval = normal_interval(difference, error, confidence_level=confidence_level)
-        p_value = two_sided(difference / error) if error > 0 else float(difference == 0)
+        degrees = cluster_degrees(one - other, both[0].clusters)
+        interval = normal_interval(
+            difference, error, confidence_level=confidence_level, degrees=degrees
+        )
+        p_value = two_sided(difference / error, degrees) if error > 0 else float(difference == 0)
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
 

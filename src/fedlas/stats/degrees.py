@@ -1,0 +1,104 @@
+"""Student's distribution, and the degrees of freedom of a variance that comes from few clusters."""
+
+from __future__ import annotations
+
+import functools
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NODES, _SHARES = np.polynomial.legendre.leggauss(64)
+_FAR = 15.0
+"""Standard deviations beyond which the normal distribution holds less than rounding."""
+_HALVINGS = 60
+
+
+def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:
+    """Return the degrees of freedom of the variance of a sum over clusters: their effective number less 1.
+
+    Args:
+        terms: What each sample adds to the sum ``(N,)``, such as its influence or its weight; or to several sums
+            ``(N, k)``, for their covariance.
+        clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if samples are independent.
+
+    Returns:
+        At least 1 and at most the number of clusters less 1; infinity without clusters.
+
+    Example:
+        >>> cluster_degrees(np.ones(20), np.arange(5).repeat(4))
+        4.0
+        >>> round(cluster_degrees(np.ones(20), np.array([0] * 12 + [1] * 4 + [2] * 4)), 2)
+        1.27
+
+    Source:
+        Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 2 (1946),
+        with the variance of each cluster as of independent samples, as Bell and McCaffrey, "Bias reduction in standard
+        errors for linear regression with multi-stage samples", Survey Methodology 28 (2002), have it.
+    """
+    if clusters is None:
+        return math.inf
+    columns = terms.reshape(len(terms), -1)
+    size = columns.T @ columns
+    # Several sums are counted in units in which their terms are uncorrelated.
+    squares = np.einsum("nk,kl,nl->n", columns, np.linalg.pinv(size, hermitian=True), columns)
+    variances = np.bincount(clusters, squares)
+    spread = float(variances @ variances)
+    return max(float(variances.sum()) ** 2 / spread - 1.0, 1.0) if spread > 0 else 1.0
+
+
+def two_sided(score: float, degrees: float = math.inf) -> float:
+    """Return the two-sided p-value of a score of Student's distribution; with infinite degrees of the normal one.
+
+    Example:
+        >>> round(two_sided(1.96), 3), round(two_sided(1.96, 4.0), 3)
+        (0.05, 0.122)
+    """
+    if math.isinf(degrees):
+        return math.erfc(abs(score) / math.sqrt(2.0))
+    # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
+    end = min(math.atan2(abs(score), math.sqrt(degrees)), _FAR / math.sqrt(degrees))
+    heights = np.cos(0.5 * end * (_NODES + 1.0)) ** (degrees - 1.0)
+    logarithm = math.lgamma((degrees + 1.0) / 2.0) - math.lgamma(degrees / 2.0)
+    inside = float(_SHARES @ heights) * end * math.exp(logarithm) / math.sqrt(math.pi)
+    return max(0.0, 1.0 - inside)
+
+
+@functools.lru_cache(maxsize=256)
+def student_score(confidence_level: float, degrees: float) -> float:
+    """Return how many standard errors Student's interval of this level reaches to each side."""
+    if math.isinf(degrees):
+        return NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
+    # Found by bisection of the angle whose tangent is the score over the root of the degrees.
+    root = math.sqrt(degrees)
+    low, high = 0.0, math.pi / 2.0
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        inside = two_sided(root * math.tan(middle), degrees) > 1.0 - confidence_level
+        low, high = (middle, high) if inside else (low, middle)
+    return root * math.tan(low)
+
+
+def wald_p(statistic: float, degrees: float = math.inf) -> float:
+    """Return the p-value of Wald's statistic of two numbers: of chi-squared, or with few clusters of Hotelling's T².
+
+    Example:
+        >>> round(wald_p(5.99), 3), round(wald_p(5.99, 9.0), 3)
+        (0.05, 0.135)
+    """
+    # With two numbers both tails are elementary: F has 2 and `degrees - 1` degrees of freedom.
+    if math.isinf(degrees):
+        return math.exp(-0.5 * max(0.0, statistic))
+    return float((1.0 + max(0.0, statistic) / degrees) ** (-0.5 * max(degrees - 1.0, 0.0)))
+
+
+def widening(confidence_level: float, degrees: float) -> float:
+    """Return by what the spread of replicates that draw whole clusters is multiplied for an interval; 1 without."""
+    # Drawn clusters spread about their mean by a share 1 / G of the variance too little, as a variance without its
+    # `G / (G - 1)`, and their percentiles are normal where few clusters ask for Student's.
+    # Source: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), 5.3.
+    if math.isinf(degrees):
+        return 1.0
+    ratio = student_score(confidence_level, degrees) / student_score(confidence_level, math.inf)
+    return ratio * math.sqrt(1.0 + 1.0 / degrees)
