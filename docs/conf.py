@@ -75,6 +75,7 @@ NAVIGATION = {
         "cifar100-45000/README",
         "calibrators",
         "side-information/README",
+        "many/README",
         "further",
     ),
     "results/further": (
@@ -100,6 +101,7 @@ NAVIGATION = {
         "published-network/README",
         "side-information/CHOICES",
         "side-information/PROTOCOL",
+        "many/PROTOCOL",
         "speed",
         "wordnet/README",
     ),

@@ -275,30 +275,30 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 12_200,
-    "binary": 11_500,
-    "calibrated": 11_700,
-    "calibrators": 47_000,
-    "cli of files": 12_400,
-    "cli of runs": 10_200,
-    "deploy": 17_700,
-    "diagnose": 5_100,
-    "features": 2_600,
-    "integrations": 14_700,
-    "lab": 113_200,
-    "losses": 29_600,
-    "metrics": 20_600,
-    "objective": 10_200,
-    "plots": 13_000,
-    "predictions": 35_900,
-    "present": 26_200,
-    "resample": 13_500,
-    "stats": 29_500,
-    "the package itself": 500,
-    "zoo": 20_700,
+    "_core": 10_200,
+    "binary": 8_800,
+    "calibrated": 9_300,
+    "calibrators": 38_000,
+    "cli of files": 9_000,
+    "cli of runs": 7_500,
+    "deploy": 16_500,
+    "diagnose": 4_100,
+    "features": 2_400,
+    "integrations": 12_100,
+    "lab": 79_200,
+    "losses": 20_400,
+    "metrics": 14_500,
+    "objective": 7_600,
+    "plots": 9_400,
+    "predictions": 32_500,
+    "present": 22_300,
+    "resample": 1_000,
+    "stats": 20_800,
+    "the package itself": 1_000,
+    "zoo": 14_500,
 }
-"""Nodes of the syntax tree of each room: its size when it was last set, and 3 % for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 500, 42, 6  # characters a code line, tuples in 1,000
+"""Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 447, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
