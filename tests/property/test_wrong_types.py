@@ -93,6 +93,7 @@ KNOWN = {
     "fedlas.integrations.lightning": "its methods take a trainer, as tests/unit/integrations has it",
     "fedlas.integrations.timm": "likewise",
     "fedlas.integrations.skorch": "likewise",
+    "fedlas.integrations.engines": "its functions take a data set or a connection of an engine, likewise",
     "fedlas.integrations.huggingface.ComputeMetrics.__call__": "transformers alone calls it",
     "fedlas.integrations.drop_in.DropInLoss.forward": "it follows a run of the model, as in tests/unit/integrations",
     "fedlas.integrations.sklearn.CalibratedClassifier(": "fit checks it, as scikit-learn's estimators do",

@@ -28,7 +28,7 @@ ABC = {"p_a": [0.7, 0.1, 0.1], "p_b": [0.2, 0.8, 0.1], "p_c": [0.1, 0.1, 0.8]}
         (lambda: read_predictions(ABC | {"y": ["A", "b", "c"]}, probs="p_*", target="y"), "Did you mean 'a'"),
         (lambda: fedlas.Predictions.from_probs([[0.2, 0.8]], ["CAT"], classes=["cat", "dog"]), "Did you mean 'cat'"),
         (lambda: read_predictions({"p": [0.7, 0.1], "y": ["spam", "ham"]}, probs="p", target="y"),
-         r"got 'spam' in row 1.*classes='OTHER,spam'"),
+         r"which class it is about, 'spam' or 'ham'.*classes='ham,spam' or classes='spam,ham'"),
         # Columns.
         (lambda: read_predictions({"class1": [0.2], "class10": [0.3], "class2": [0.5], "y": [1]},
                                   probs=["class1", "class10", "class2"], target="y"), "1, 10, 2.*sorted as text"),

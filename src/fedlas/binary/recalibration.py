@@ -343,7 +343,9 @@ def wald_estimate(interval: Interval, ideal: float) -> Estimate:
     """Return the estimate with Wald's p-value that the number is ``ideal``; without one if it has no standard error."""
     p = None
     if 0.0 < interval.standard_error < math.inf:
-        p = two_sided((interval.value - ideal) / interval.standard_error, interval.degrees)
+        p = two_sided(
+            (interval.value - ideal) / interval.standard_error, interval.degrees or math.inf
+        )
     return tested(interval, p, "Wald")
 
 

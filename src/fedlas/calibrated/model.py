@@ -185,12 +185,19 @@ class CalibratedModel(nn.Module):
         Raises:
             InputError: As :func:`fedlas.calibrate`.
         """
+        if isinstance(ignore_index, str):
+            check_choice("ignore_index", ignore_index, ["fitted"])
+            ignored = self.ignore_index
+        else:
+            ignored = ignore_index
+            if ignored is not None:
+                check_count("ignore_index", ignored, low=None)
         return before_and_after(
             self.model,
             self.calibration,
             test_loader,
             device=device,
-            ignore_index=self.ignore_index if ignore_index == "fitted" else ignore_index,
+            ignore_index=ignored,
             reader=self._reader,
             multi_label=self.multi_label,
         )

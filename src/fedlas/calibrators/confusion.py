@@ -132,10 +132,10 @@ class ConfusionCalibration(Calibrator):
 
     Example:
         >>> val = Predictions(90 * [[2.0, 0.0, 0.0]] + 90 * [[0.0, 2.0, 0.0]] + 90 * [[0.0, 0.0, 2.0]],
-        ...     90 * [0] + 90 * [1] + 90 * [1])  # the labels call class 2 class 1
+        ...     90 * [0] + 90 * [1] + 80 * [1] + 10 * [2])  # most labels call class 2 class 1
         >>> calibrated = ConfusionCalibration(base="none").fit(val).transform(val)
         >>> [round(float(p), 2) for p in calibrated.probs[180]]
-        [0.11, 0.81, 0.08]
+        [0.11, 0.73, 0.16]
 
     Source:
         Dawid and Skene 1979, section 3, for one observer whose answers are probabilities; the prior is ours.

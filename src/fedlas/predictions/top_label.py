@@ -54,7 +54,8 @@ class TopLabel:
         >>> top = TopLabel([0.9, 0.8, 0.6], [True, False, True])
         >>> round(fedlas.evaluate(top)["ece"], 3)
         0.433
-        >>>         >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
+        >>> import numpy as np
+        >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
         >>> TopLabel([0.9, 0.8], predicted == target).correct.tolist()
         [True, False]
     """

@@ -39,7 +39,7 @@ class Interval:
         method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"``,
             ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, ``"normal"``, ``"student"``, which
             is normal but for few clusters, or ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
-        degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else infinity.
+        degrees: Degrees of freedom of the standard error: with clusters their effective number less 1, else None.
     """
 
     value: float
@@ -50,7 +50,7 @@ class Interval:
     bias: float
     standard_error: float
     method: str
-    degrees: float = field(default=math.inf, repr=False)
+    degrees: float | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
         # NaN stands for "without" and is equal to itself here.
@@ -90,7 +90,9 @@ def interval_from(
     elif method == "centered":
         low = low - bias
         high = high - bias
-    return Interval(value, low, high, confidence_level, len(ordered), bias, error, method, degrees)
+    count = len(ordered)
+    few = None if math.isinf(degrees) else degrees
+    return Interval(value, low, high, confidence_level, count, bias, error, method, few)
 
 
 def floor_interval(
@@ -178,7 +180,7 @@ def normal_interval(
         float("nan"),
         error,
         "normal" if math.isinf(degrees) else "student",
-        degrees,
+        None if math.isinf(degrees) else degrees,
     )
 
 

@@ -63,7 +63,7 @@ def test_nonsense(tmp_path):
             MultiLabelCalibration().fit(logits, wrong)
     with pytest.raises(InputError, match="fitted"):
         MultiLabelCalibration().transform(logits)
-    with pytest.raises(InputError, match="calibrator"):
+    with pytest.raises(InputError, match="method must be one of"):
         MultiLabelCalibration("no")
     calibration = MultiLabelCalibration("platt").fit(logits, target)
     with pytest.raises(InputError, match=r"\(N, 3\)"):

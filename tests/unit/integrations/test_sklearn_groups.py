@@ -36,7 +36,7 @@ def test_new_patients_are_no_worse_than_without_features(cv):
     X, y, groups = patients(40, 0)
     new, labels, _ = patients(400, 1)
 
-    def loss(groups, features=None):
+    def loss(groups, features=True):
         model = CalibratedClassifier(Score(), cv=cv, features=features, random_state=0)
         return log_loss(labels, model.fit(X, y, groups=groups).predict_proba(new))
 
