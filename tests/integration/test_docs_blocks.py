@@ -109,6 +109,17 @@ def execute(words):
     return status, out.getvalue()
 
 
+def without(arguments, option):
+    """The arguments without an option and its values."""
+    if option not in arguments:
+        return arguments
+    start = arguments.index(option)
+    end = start + 1
+    while end < len(arguments) and not arguments[end].startswith("-"):
+        end += 1
+    return [*arguments[:start], *arguments[end:]]
+
+
 def quick(arguments):
     """The same command with few epochs, images, losses, seeds and replicates, where it does not say how many itself."""
     verb = arguments[0]
@@ -118,6 +129,7 @@ def quick(arguments):
         if verb == "bench":
             losses = _parse(arguments).losses or ["ce", "fedlas"]
             few += ["--losses", *sorted({losses[0], losses[-1]}, key=losses.index), "--seeds", "0"]
+            arguments = without(without(arguments, "--losses"), "--seeds")
         return arguments + few
     if verb in ("report", "evaluate", "card", "export") and "--replicates" not in arguments:
         return [*arguments, "--replicates", "39"]

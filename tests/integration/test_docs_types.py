@@ -35,5 +35,5 @@ def test_snippets_have_the_types_that_they_need(tmp_path, monkeypatch):
         for line in found.splitlines()
         if ": error:" in line and not any(text in line for text in OTHERS)
     ]
-    assert lines == []
+    assert "\n".join(lines) == ""
     assert "Success" in found or ": error:" in found, problems

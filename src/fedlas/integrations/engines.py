@@ -87,6 +87,9 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
 
     Source:
         Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17.
+
+    Example:
+        >>> estimates_of_sums([sums_of_batch(frame, probs="p_*", target="y") for frame in frames])  # doctest: +SKIP
     """
     check_count("groups", groups, low=2)
     parts: list[StreamingMetrics] = []
@@ -153,6 +156,9 @@ def evaluate_dataset(
         num_bins: As there.
         batch_size: Rows of a block.
         ray_options: For ``map_batches``, such as ``concurrency=2``.
+
+    Example:
+        >>> evaluate_dataset(ray.data.read_parquet("scored/"), probs="p_*", target="y")  # doctest: +SKIP
     """
     needed = dataset.select_columns(_columns_of(dataset, columns))
     blocks = needed.map_batches(
@@ -203,6 +209,9 @@ def apply_dataset(
         calibration: Fitted by :func:`fedlas.calibrate` on a table, or loaded.
         concurrency: Actors.
         ray_options: For ``map_batches``, such as ``batch_size=100_000``.
+
+    Example:
+        >>> apply_dataset(calibration, ray.data.read_parquet("live/")).write_parquet("calibrated/")  # doctest: +SKIP
     """
     options = {"batch_format": "pyarrow", "concurrency": concurrency, **ray_options}
     content = pickle.dumps(calibration)
@@ -214,6 +223,9 @@ def calibrated_batches(calibration: TableCalibration) -> Callable[[Iterable[Any]
 
     Spark takes it as ``frame.mapInArrow(calibrated_batches(calibration), schema)`` or ``mapInPandas``; an Arrow
     ``RecordBatch`` comes back as one.
+
+    Example:
+        >>> spark_frame.mapInPandas(calibrated_batches(calibration), schema)  # doctest: +SKIP
     """
     content = pickle.dumps(calibration)
 
@@ -243,6 +255,9 @@ def duckdb_function(
 
     Raises:
         InputError: If one column holds the scores of all classes as lists.
+
+    Example:
+        >>> call = duckdb_function(connection, calibration)  # doctest: +SKIP
     """
     if calibration.in_lists:
         raise InputError("scores must be columns of numbers", "lists", "Write a column a class.")
