@@ -1,6 +1,6 @@
 """What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
 
-In: ``Predictions`` of two classes, or of more with ``positive=k``, which is then one class against the rest. Out:
+In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 

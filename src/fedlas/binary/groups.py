@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.renamed import renamed
 from fedlas.binary.positive import Positive, counted, positive_class
 from fedlas.binary.recalibration import events_test, logistic_recalibration, wald_estimate
 from fedlas.metrics.groups import check_two_a_group, group_numbers
@@ -53,11 +54,12 @@ class GroupMeasures:
     p: float | None = None
 
 
+@renamed(positive="event")
 def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> ResultTable[Any, GroupMeasures]:
     """Compare the events that are expected in each group with those that occur.
@@ -65,7 +67,7 @@ def group_measures(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -74,7 +76,7 @@ def group_measures(
     Raises:
         InputError: If there is not one group for each sample, groups are floats, cannot be sorted or hold fewer than
             two samples on average, or as all functions here, for predictions of other than two classes without
-            ``positive``.
+            ``event``.
 
     Note:
         The interval of the ratio takes the probabilities as given: it is the exact one of the share of events (Clopper
@@ -104,7 +106,7 @@ def group_measures(
     for place in np.unique(number):
         rows = np.flatnonzero(number == place)
         part = samples.rows(torch.from_numpy(rows))
-        measures[names[place]] = _measured(part, positive, confidence_level)
+        measures[names[place]] = _measured(part, event, confidence_level)
     corrected = holm([each.ratio.p or 0.0 for each in measures.values()])
     measures = {
         name: replace(each, p=p)
@@ -118,18 +120,16 @@ def group_measures(
     return ResultTable({name: measures[name] for name in order})
 
 
-def _measured(
-    part: Predictions, positive: int | str | None, confidence_level: float
-) -> GroupMeasures:
+def _measured(part: Predictions, event: int | str | None, confidence_level: float) -> GroupMeasures:
     """Return the measures of the samples of one group."""
-    data = positive_class(part, positive)
+    data = positive_class(part, event)
     events = int(data.outcome.sum())
     expected = data.mean(data.probability)
     observed = data.mean(data.outcome)
     slope = None
     shift = None
     try:
-        line = logistic_recalibration(part, positive=positive, confidence_level=confidence_level)
+        line = logistic_recalibration(part, event=event, confidence_level=confidence_level)
         lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
         slope, shift = (None if each.p is None else each for each in lines)
     except InputError:  # one outcome alone, or outcomes that a threshold separates

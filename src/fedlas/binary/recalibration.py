@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
+from fedlas._core.renamed import renamed
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import student_score, two_sided, wald_p
@@ -45,14 +46,15 @@ class LogisticRecalibration:
     p_value: float
 
 
+@renamed(positive="event")
 def logistic_recalibration(
-    predictions: Predictions, *, positive: int | str | None = None, confidence_level: float = 0.95
+    predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
     """Compute calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -64,7 +66,7 @@ def logistic_recalibration(
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
             with the slope without end; or as all functions here, for predictions of other than two classes without
-            ``positive``.
+            ``event``.
 
     Note:
         Assumes that samples are independent, or clusters of them are, and that the relation of the log-odds is a
@@ -87,7 +89,7 @@ def logistic_recalibration(
         guide to systematic review and meta-analysis of prediction model performance", BMJ 356 (2017), for the standard
         error of the ratio.
     """
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     check_level(confidence_level)
     line, fit = _regression(data)
     shift, shift_error, shift_degrees = _in_the_large(data)
@@ -231,10 +233,11 @@ class SplineCurve:
     knots: Floats
 
 
+@renamed(positive="event")
 def spline_curve(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     num_knots: int = 5,
     confidence_level: float = 0.95,
 ) -> SplineCurve:
@@ -244,13 +247,13 @@ def spline_curve(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
         confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 
     Raises:
         InputError: If a threshold separates the outcomes, an option is out of range, or as all functions here, for
-            predictions of other than two classes without ``positive``.
+            predictions of other than two classes without ``event``.
 
     Note:
         It follows a step less closely than a loess. With weights or clusters the interval is that of the sandwich
@@ -270,7 +273,7 @@ def spline_curve(
     """
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     _regression(data)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_kinds
+from fedlas._core.renamed import renamed
 from fedlas.binary import (
     integrated_calibration,
     logistic_recalibration,
@@ -41,10 +42,11 @@ _MOST_TICKS = 5
 
 
 @check_kinds
+@renamed(positive="event")
 def positive_reliability_diagram(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     num_bins: int = 10,
     ax: Axes | None = None,
     title: str | None = None,
@@ -63,7 +65,7 @@ def positive_reliability_diagram(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
@@ -82,7 +84,7 @@ def positive_reliability_diagram(
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
 
     Raises:
-        InputError: If an argument is out of range, or for predictions of other than two classes without ``positive``.
+        InputError: If an argument is out of range, or for predictions of other than two classes without ``event``.
 
     Example:
         >>> import torch
@@ -96,17 +98,17 @@ def positive_reliability_diagram(
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
         (2016); Austin and Steyerberg 2019 for the curve.
     """
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     check_choice("scale", scale, get_args(RiskScale))
     check_choice("smoother", smoother, get_args(Smoother))
-    compared = [positive_class(each, positive) for each in axes_for] or [data]
+    compared = [positive_class(each, event) for each in axes_for] or [data]
     shown = _shown(np.concatenate([each.probability for each in compared]), scale)
     scheme = "equal-width" if shown.is_whole else "equal-mass"
-    bins = positive_bins(predictions, positive=positive, num_bins=num_bins, scheme=scheme)
-    distance = integrated_calibration(predictions, positive=positive, replicates=replicates)
+    bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme=scheme)
+    distance = integrated_calibration(predictions, event=event, replicates=replicates)
     curve: Any = distance
     if smoother == "spline":
-        curve = spline_curve(predictions, positive=positive)
+        curve = spline_curve(predictions, event=event)
 
     # The diagonal, the curve with its band, and the bins.
     axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
@@ -144,9 +146,7 @@ def positive_reliability_diagram(
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
-        slope = (
-            f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
-        )
+        slope = f"slope {logistic_recalibration(predictions, event=event).slope.value:.2f}  ·  "
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     subtitle(
