@@ -139,7 +139,7 @@ def brier_skill(
             without ``event``.
 
     Note:
-        The Brier score of one column, half of :func:`~fedlas.metrics.brier_score` for two classes. Also known as the
+        From :func:`~fedlas.metrics.brier_score`, which of two classes is that of the event. Also known as the
         index of prediction accuracy. The prevalence is that of these samples: after a change of prevalence the same
         model has another skill.
 

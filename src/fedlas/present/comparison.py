@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fedlas._core.check import Argument, InputError, check_kinds
 from fedlas.predictions.event import about_event, event_name, event_number
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.present.event_measures import named_for_event, registry_name
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
 from fedlas.stats import two_models
@@ -164,20 +162,11 @@ def compare(
             f"{event_name(first)} and {event_name(second)}",
             ("Name it by ", Argument("event"), ", and the classes in one order."),
         )
-    if of_event and metrics is not None:
-        metrics = [registry_name(name) for name in metrics]
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
-    compared = two_models.compare(first, second, metrics, **options)
-    named = named_for_event(compared, _half) if of_event else compared
     return Comparison(
-        {name: replace(each, metric=name) for name, each in named.items()},
+        two_models.compare(first, second, metrics, **options),
         samples=first.num_samples,
         dropped=dropped,
         event=event_name(first) if of_event else "",
     )
-
-
-def _half(each: ModelDifference) -> ModelDifference:
-    """Return the difference of the Brier score of one probability, from that of both."""
-    return replace(each, a=each.a / 2, b=each.b / 2, low=each.low / 2, high=each.high / 2)

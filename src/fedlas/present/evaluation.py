@@ -39,6 +39,7 @@ from fedlas.present.metric_tables import (
     plain_metrics,
     short_table,
     size_of,
+    top_label_ece,
     with_meaning,
 )
 from fedlas.present.page import diagram, made_by, render
@@ -400,8 +401,9 @@ class Evaluation:
         """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
-        measure = "ECE" if ici is None else "ICI"
-        error = values["ece"] if ici is None else ici.value
+        name = top_label_ece(values)
+        measure = column(name).title if ici is None else "ICI"
+        error = values[name] if ici is None else ici.value
         return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
 
     def _ranking(self, title: str, **options: Any) -> Table:

@@ -77,6 +77,11 @@ class NoiseText:
         return self.p_value.removeprefix("p ").removeprefix("= ")
 
 
+def top_label_ece(values: Mapping[str, Any]) -> str:
+    """Return the name of the ECE of the predicted class: of two classes it has its own, as ECE is the event's."""
+    return "top_label_ece" if "top_label_ece" in values else "ece"
+
+
 def noise_in(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:
     """Return interval, floor and p-value of a metric, from its estimates by registry name."""
     estimate = estimates.get(about.metric)

@@ -24,7 +24,6 @@ from fedlas.predictions.predictions import (
 )
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
-from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
 from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
@@ -239,13 +238,7 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    names = (
-        list(next(iter(measured.values())))
-        if names is None
-        else [*names, EVENT_ECE]
-        if event
-        else names
-    )
+    names = list(next(iter(measured.values()))) if names is None else names
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
@@ -253,19 +246,14 @@ def measured_stages(
             z[stage] = spiegelhalter_test(each)
     if not event:
         return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
-    # From here on ECE and Brier score are those of the event.
-    named = {
-        stage: named_for_event(each, lambda brier: brier / 2) for stage, each in measured.items()
-    }
-    tables = {stage: estimates_for_event(each) for stage, each in estimates.items()}
     positive = measures_by_stage(stages, **level)
     for stage, table in positive.items():
         for name in ("ece", "nll"):
-            interval = tables[stage].get(name) if stage in tables else None
-            table[name] = interval or Estimate(named[stage][name], nan, nan)
-        if stage in tables:
-            tables[stage]["brier"] = table["brier"]
-    return {"measured": named, "estimates": tables, "z": z, "positive": positive}
+            interval = estimates[stage].get(name) if stage in estimates else None
+            table[name] = interval or Estimate(measured[stage][name], nan, nan)
+        if stage in estimates:
+            estimates[stage]["brier"] = table["brier"]
+    return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 
 def _decisions(

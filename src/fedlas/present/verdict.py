@@ -9,7 +9,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.metric_tables import noise_in
+from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
 from fedlas.stats import ALPHA, SpiegelhalterTest
@@ -160,12 +160,10 @@ def _of_top_label(
         by = f" by {_few(judged.rejected)}" if judged.rejected else ""
         text = f"Miscalibrated{by}: {claim}."
     else:
-        ece = noise_in(estimates, column("ece"))
-        floor = (
-            f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %"
-            if ece.floor
-            else ""
-        )
+        about = column(top_label_ece(values))
+        noise = noise_in(estimates, about)
+        shown = f": {about.title} {about.format(values[about.metric])} %, floor {noise.floor} %"
+        floor = shown if noise.floor else ""
         text = f"No miscalibration shows: {claim}{floor}."
     return replace(judged, text=text)
 
