@@ -206,9 +206,9 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add ``--label-probs``, ``--weights`` and ``--groups``."""
-    _add_names(parser, _SAMPLES)
+def add_samples(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
+    """Add ``--label-probs``, ``--weights``, ``--groups``, ``--covariates`` and ``--clusters``, but for some of them."""
+    _add_names(parser, [each for each in _SAMPLES if each[0] not in without])
 
 
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:

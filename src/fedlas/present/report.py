@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table
@@ -191,10 +191,22 @@ def _read(
     table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
 ) -> tuple[Any, Any]:
     """Return the predictions of a table, and of the held-out table if that is one."""
+    if columns.get("covariates") is not None and on is None:
+        raise without_calibrator()
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
     return read_predictions(table, **columns), validation
+
+
+def without_calibrator() -> InputError:
+    """Return the error for covariates that nothing would read."""
+    return InputError(
+        "is what a calibrator reads, which is fitted on held-out predictions",
+        ("no ", Argument("on")),
+        ("Pass ", Argument("on"), ", or leave it out."),
+        argument="covariates",
+    )
 
 
 def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:

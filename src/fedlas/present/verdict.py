@@ -177,9 +177,7 @@ def _of_event(
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
     samples = f"{predictions.num_samples:,} samples"
     if judged.joint_p is None:
-        return replace(
-            judged, text=f"{claim} ({samples}). No test was made of whether that is chance."
-        )
+        return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
     words = []
     if "in_the_large" in judged.tests and rejects(judged.tests["in_the_large"].p, ALPHA):
         words.append("over-predicted" if expected > observed else "under-predicted")
@@ -194,6 +192,18 @@ def _of_event(
     if judged.is_clear:
         return replace(judged, text=f"{claim}: miscalibrated by {_few(judged.rejected)} {about}.")
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
+
+
+def _without_joint_test(judged: Verdict) -> str:
+    """Return a sentence on single tests, such as Wald's of the slope, where no replicates join them to one."""
+    if not judged.tests:
+        return "No test was made of whether that is chance."
+    number = len(judged.tests)
+    least = min(judged.tests.values(), key=lambda test: test.p)
+    joint = "no joint test was made, which takes replicates"
+    if rejects(number * least.p, ALPHA):
+        return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
+    return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
 
 
 def effect(

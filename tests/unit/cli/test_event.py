@@ -192,3 +192,26 @@ def test_arrays_name_their_event(chances):
         other = fedlas.report(plain, event=event, classes=names, replicates=0)
         assert other.verdict == evaluation.verdict
         assert bool(evaluation.notes) == (event is None)
+
+
+def test_covariates_that_nothing_reads_are_refused(tmp_path, monkeypatch, capsys, chances):
+    monkeypatch.chdir(tmp_path)
+    options = write(tmp_path, chances, ("yes", "no"), order="event last", columns="two")
+    assert main(["evaluate", "test.csv", *options, "--covariates", "p_no"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "--covariates" in shown
+    assert "Pass --on, or leave it out" in shown
+    with pytest.raises(InputError, match=r"covariates.*Pass on="):
+        fedlas.report(pd.read_csv("test.csv"), probs="p_yes", target="y", covariates="p_no")
+
+
+def test_without_replicates_the_tests_of_the_table_are_told(chances):
+    p, uniform = chances
+    halved = fedlas.Predictions.from_probs(p / 2, (uniform < p).astype(int))
+    (sentence, *_) = fedlas.report(halved, replicates=0).verdict
+    assert "No test was made" not in sentence
+    assert "Miscalibrated by in the large" in sentence
+    assert "no joint test was made, which takes replicates" in sentence
+    true = fedlas.Predictions.from_probs(p, (uniform < p).astype(int))
+    (sentence, *_) = fedlas.report(true, replicates=0).verdict
+    assert "None of 4 tests rejects calibration after Bonferroni" in sentence
