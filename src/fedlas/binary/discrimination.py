@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fedlas._core.check import Argument, InputError, check_count
+from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import renamed
 from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
@@ -155,12 +155,13 @@ def _precision(counts: Floats, positives: Floats) -> Floats:
     return np.asarray((positives[:, ::-1] * share / events).sum(axis=1))
 
 
-def check_direction(predictions: Predictions, columns: str) -> None:
+def check_direction(predictions: Predictions, columns: str, *, fix: str = "") -> None:
     """Refuse scores that rank the other class of two above, beyond chance.
 
     Args:
         predictions: Logits ``(N, 2)`` and target ``(N,)``.
         columns: Columns of the scores, for the message.
+        fix: What to do, where ``{other}`` is the name of the other class; empty: to name it as the event.
 
     Raises:
         InputError: If the 99 % interval of AUROC lies below 0.5.
@@ -179,14 +180,15 @@ def check_direction(predictions: Predictions, columns: str) -> None:
     if predictions.classes is not None:
         other = repr(predictions.classes[1 - number])
         remedy = Argument("classes", ",".join(predictions.classes[::-1]))
+    advice: Text = (
+        f"The column looks like the probability of {other}; ",
+        remedy,
+        " if that is meant.",
+    )
     raise InputError(
         f"scores must rank {event_name(predictions)} above the rest",
         f"AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] of {columns}",
-        (
-            f"The column looks like the probability of {other}; ",
-            remedy,
-            " if that is meant.",
-        ),
+        fix.format(other=other) if fix else advice,
     )
 
 

@@ -19,6 +19,7 @@ from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, fit_and_check
+from fedlas.calibrated.direction import FitScores, ScoreDirection
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
@@ -66,6 +67,7 @@ class TableCalibration:
         cross_fitted: Metrics of rows that the fit did not see; None for too few.
         rows: Rows of the fit.
         units: Units of the columns, which other tables must have too.
+        fit_scores: Scores of the fit, of two classes; None otherwise.
         notes: Sentences on the table and the fit.
 
     Example:
@@ -85,6 +87,7 @@ class TableCalibration:
     rows: int = 0
     notes: tuple[str, ...] = ()
     units: Units = field(default_factory=Units)
+    fit_scores: FitScores | None = None
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
@@ -144,6 +147,7 @@ class TableCalibration:
             val.num_samples,
             (*reader.notes(), *([note] if note else []), *doubts),
             reader.units.as_fit(),
+            FitScores.of(val),
         )
 
     @property
@@ -191,18 +195,26 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        reader = live_reader(self, Frame(frame), lacking)
+        source = Frame(frame)
+        reader = live_reader(self, source, lacking)
         edge = self.edge_count()
+        direction = ScoreDirection(self, source)
         parts = []
         rows = 0
         for chunk, index, samples in live_rows(reader, lacking):
             if samples is not None:
                 edge.add(samples.features)
+                direction.add(samples)
             rows += len(chunk.rows)
             parts.append(filled_columns(self, chunk, index, samples))
         lacking.check(rows, reader.label)
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
+        for note in (
+            *reader.notes_on_fit(),
+            *lacking.notes(rows),
+            *direction.notes(),
+            *edge.notes(),
+        ):
             warn_user(note)
         return with_columns(frame, dict(zip(self.added, columns, strict=True)))
 
@@ -234,6 +246,7 @@ class TableCalibration:
             "covariates": None if self.covariates is None else self.covariates.plain(),
             "adds": list(self.added),
             "units": self.units.plain(),
+            "fit_scores": None if self.fit_scores is None else asdict(self.fit_scores),
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
             "notes": list(self.notes),
@@ -287,6 +300,7 @@ class TableCalibration:
             int(content["rows"]),
             notes,
             Units.read(content.get("units")),
+            FitScores.read(content.get("fit_scores")),
         )
 
 

@@ -19,6 +19,7 @@ from fedlas._core.check import (
 )
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import truth_places
+from fedlas.predictions.event import is_truth
 from fedlas.predictions.probabilities import logarithm
 
 PASS_PREDICTIONS = (
@@ -200,7 +201,7 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     """Return the number of the class that two-class measures are about; None if it was not said.
 
     Args:
-        event: Its name in ``classes``, or its number: an integer, or as text where classes have no names.
+        event: Its name in ``classes``, in any case, or its number: an integer, or as text where classes have no names.
         num_classes: ``C``, which must be 2.
         classes: Names of the classes.
 
@@ -222,12 +223,25 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
         return int(event)
     if str(event) in names:
         return names.index(str(event))
+    alike = [number for number, name in enumerate(names) if name.lower() == str(event).lower()]
+    if len(alike) == 1:
+        return alike[0]
     raise InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),
         suggestion(str(event), names),
         argument="event",
     )
+
+
+def classes_named_by(
+    event: Any, num_classes: int, classes: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """Return the names of the classes; a word for the event names two that have none."""
+    word = event.strip() if isinstance(event, str) else ""
+    if classes is not None or num_classes != 2 or not word[:1].isalpha() or is_truth(word):
+        return classes
+    return f"not {word}", word
 
 
 def numbers_of(target: Any, classes: tuple[str, ...]) -> list[int]:

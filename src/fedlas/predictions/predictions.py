@@ -24,6 +24,7 @@ from fedlas.predictions.arguments import (
     checked_index,
     checked_label_probs,
     checked_target,
+    classes_named_by,
     detached,
     no_labels,
     numbers_of,
@@ -62,7 +63,7 @@ class Predictions:
         classes: Optional names of the classes ``(C,)``, in the order of the columns, each once; kept as a tuple of
             texts. ``target`` may then hold names.
         event: Optional class that two-class measures are about: its name in ``classes``, or its number, 0 or 1; kept as
-            the number.
+            the number. Where classes have no names, a word names class 1, and ``"not "`` and the word the other.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
@@ -122,7 +123,8 @@ class Predictions:
     def _check_others(self) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
-        classes = values["classes"] = checked_classes(values.get("classes"), shape[1])
+        classes = checked_classes(values.get("classes"), shape[1])
+        classes = values["classes"] = classes_named_by(values.get("event"), shape[1], classes)
         values["event"] = checked_event(values.get("event"), shape[1], classes)
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:

@@ -1,0 +1,147 @@
+"""Notices a column that holds the probability of the other of two classes than the column of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError
+from fedlas.binary import auroc
+from fedlas.binary.discrimination import check_direction
+from fedlas.calibrated.rows import predictions_of
+from fedlas.predictions import Columns, Predictions
+from fedlas.predictions.cells import few
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.table import Samples, TableReader
+from fedlas.predictions.tables.table import Table
+
+if TYPE_CHECKING:
+    from fedlas.calibrated.table import TableCalibration
+
+_LEVELS = np.linspace(0.05, 0.95, 19)
+_FAR = 0.2
+"""Mean distance of the quantiles of scores from those of the fit, below which nothing is said."""
+_FEWEST = 20
+"""Rows that say something about the distribution of scores."""
+
+
+@dataclass(frozen=True)
+class FitScores:
+    """Scores of the second of two classes at the fit.
+
+    Attributes:
+        quantiles: Their quantiles at 5, 10, ... 95 %.
+        auroc: AUROC of that class.
+    """
+
+    quantiles: tuple[float, ...]
+    auroc: float
+
+    @classmethod
+    def of(cls, val: AnyPredictions) -> Self | None:
+        """Return those of predictions; None but for two classes that both occur."""
+        if not isinstance(val, Predictions) or val.num_classes != 2 or len(val.target.unique()) < 2:
+            return None
+        return cls(tuple(_quantiles(val.probs[:, 1])), auroc(val, event=1).value)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any] | None) -> Self | None:
+        """Read plain values; None where a file of an earlier version has none.
+
+        Raises:
+            ValueError: If they are no such values.
+        """
+        if content is None:
+            return None
+        quantiles = tuple(float(value) for value in content["quantiles"])
+        if len(quantiles) != len(_LEVELS):
+            raise ValueError(f"{len(_LEVELS)} quantiles of the scores are needed")
+        return cls(quantiles, float(content["auroc"]))
+
+
+class ScoreDirection:
+    """Scores of live rows, compared with those of the fit.
+
+    Args:
+        calibration: The calibration.
+        table: The live table; where it has the labels of the fit, its first rows are compared with them.
+
+    Raises:
+        InputError: If its labels show that the scores rank the other class above, beyond chance.
+    """
+
+    def __init__(self, calibration: TableCalibration, table: Table) -> None:
+        self._calibration = calibration
+        self._parts: list[NDArray[np.float64]] = []
+        if calibration.fit_scores is not None and calibration.fit_scores.auroc >= 0.5:
+            _check_labels(calibration, table)
+
+    def add(self, samples: Samples) -> None:
+        """Take in the scores of some rows."""
+        if self._calibration.fit_scores is not None:
+            probs = predictions_of(samples, self._calibration.columns).probs  # type: ignore[union-attr]
+            self._parts.append(probs[:, 1].double().numpy())
+
+    def notes(self) -> list[str]:
+        """Return a sentence if 1 less the scores are distributed as the scores of the fit, and they are not."""
+        fit = self._calibration.fit_scores
+        rows = sum(map(len, self._parts))
+        if fit is None or rows < _FEWEST:
+            return []
+        quantiles = np.quantile(np.concatenate(self._parts), _LEVELS)
+        away, turned = (
+            float(np.abs(live - np.array(fit.quantiles)).mean())
+            for live in (quantiles, 1 - quantiles[::-1])
+        )
+        if away < _FAR or turned > away / 4:
+            return []
+        names = self._calibration.classes or ("0", "1")
+        return [
+            f"{few(self._calibration.scores)} may hold the probability of {names[0]!r}: its median is "
+            f"{quantiles[9]:.3g}, at the fit it was {fit.quantiles[9]:.3g}. Check what the column is about."
+        ]
+
+
+def _check_labels(calibration: TableCalibration, table: Table) -> None:
+    columns = calibration.columns
+    if columns.target is None or columns.target not in table.names:
+        return
+    kind = columns.kind or "probs"
+    live = Columns(
+        target=columns.target,
+        classes=() if calibration.in_lists else calibration.classes,
+        normalize=columns.normalize,
+        percent=columns.percent,
+        separator=columns.separator,
+        drop_missing=True,
+        event=columns.event,
+        **{
+            kind: calibration.scores[0]
+            if len(calibration.scores) == 1
+            else list(calibration.scores)
+        },
+    )
+    try:
+        samples = next(TableReader(table, live).samples(), None)
+    except (
+        InputError
+    ):  # labels are not needed, so that it does not matter what else the column holds
+        return
+    if samples is None or samples.outcome is None:
+        return
+    val = predictions_of(samples, columns)
+    if isinstance(val, Predictions):
+        check_direction(
+            val._replaced(classes=calibration.classes or None, event=1),
+            few(calibration.scores),
+            fix="The column looks like the probability of {other}; pass the column that the fit read.",
+        )
+
+
+def _quantiles(values: Tensor) -> list[float]:
+    return [float(value) for value in np.quantile(values.double().cpu().numpy(), _LEVELS)]
