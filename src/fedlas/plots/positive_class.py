@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, check_kinds
 from fedlas._core.renamed import renamed
@@ -39,6 +40,10 @@ _STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 """Distances between ticks: about five of them."""
 _LEAST = 1e-5
 _MOST_TICKS = 5
+_SHARE_BEYOND = 0.005
+_FEWEST_BEYOND = 5
+"""Samples, and their share, at each end of the probabilities where a curve is dotted."""
+Mask = NDArray[np.bool_]
 
 
 @check_kinds
@@ -60,8 +65,9 @@ def positive_reliability_diagram(
 
     A point is a bin with Wilson's 95 % interval of its frequency. The line is the loess curve of
     :func:`~fedlas.binary.integrated_calibration` with its pointwise 95 % interval, from which ICI is the mean distance
-    of the diagonal. Below the diagonal the probability is too high. The strip beneath shows how many samples have which
-    probability, on a square-root scale: those of the positive class upward, the others downward.
+    of the diagonal; it is dotted beyond all but the last few samples, and ends at the frame. Below the diagonal the
+    probability is too high. The strip beneath shows how many samples have which probability, on a square-root scale:
+    those of the positive class upward, the others downward.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
@@ -101,14 +107,15 @@ def positive_reliability_diagram(
     data = positive_class(predictions, event)
     check_choice("scale", scale, get_args(RiskScale))
     check_choice("smoother", smoother, get_args(Smoother))
-    compared = [positive_class(each, event) for each in axes_for] or [data]
+    compared = [positive_class(each, event) for each in axes_for or (predictions,)]
     shown = _shown(np.concatenate([each.probability for each in compared]), scale)
+    if not shown.is_whole:
+        for each in axes_for or (predictions,):
+            shown = shown.reaching(_frequencies(each, event, num_bins, smoother))
     scheme = "equal-width" if shown.is_whole else "equal-mass"
     bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme=scheme)
     distance = integrated_calibration(predictions, event=event, replicates=replicates)
-    curve: Any = distance
-    if smoother == "spline":
-        curve = spline_curve(predictions, event=event)
+    curve: Any = distance if smoother == "loess" else spline_curve(predictions, event=event)
 
     # The diagonal, the curve with its band, and the bins.
     axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
@@ -119,14 +126,16 @@ def positive_reliability_diagram(
         [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
     )
     place = curve.probability
-    inside = (place >= shown.low) & (place <= shown.high)
-    place = place[inside]
-    low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
+    inside, solid = _parts(curve, data, shown)
+    style: dict[str, Any] = {"color": palette.lines[2], "linewidth": 1.6, "zorder": 2}
     if replicates or smoother == "spline":
+        band = [clip(each[solid]) for each in (curve.low, curve.high)]
         axes.fill_between(
-            place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
+            place[solid], *band, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
         )
-    axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2, label=smoother)
+    axes.plot(place[solid], curve.frequency[solid], label=smoother, **style)
+    beyond = np.where(inside, curve.frequency, np.nan)
+    axes.plot(place, beyond, linestyle=":", label="_beyond", **style | {"linewidth": 1.2})
     filled = (bins.count > 0) & (bins.probability <= shown.high)
     x = np.maximum(bins.probability[filled], shown.low)
     y = clip(bins.frequency[filled])
@@ -161,6 +170,38 @@ def positive_reliability_diagram(
     return axes
 
 
+def _parts(curve: Any, data: Positive, shown: _Shown) -> tuple[Mask, Mask]:
+    """Return which places of a curve are in the frame, and which of these have data: not the samples at either end."""
+    place, frequency = curve.probability, curve.frequency
+    first, last = _range_of_data(data)
+    inside = (frequency > 0) & (frequency < 1)
+    for values in (place, frequency):
+        inside &= (values >= shown.low) & (values <= shown.high)
+    return inside, inside & (place >= first) & (place <= last)
+
+
+def _range_of_data(data: Positive) -> Floats:
+    """Return the probabilities beyond which there are too few samples to say what happens."""
+    share = min(max(_SHARE_BEYOND, _FEWEST_BEYOND / data.num_samples), 0.25)
+    return np.quantile(data.probability, [share, 1.0 - share])
+
+
+def _frequencies(
+    predictions: Predictions, event: int | str | None, num_bins: int, smoother: Smoother
+) -> Floats:
+    """Return frequencies that must be in the frame: of bins, and of the curve where there are data."""
+    curve: Any = (
+        integrated_calibration(predictions, event=event, replicates=0)
+        if smoother == "loess"
+        else spline_curve(predictions, event=event)
+    )
+    first, last = _range_of_data(positive_class(predictions, event))
+    solid = (curve.probability >= first) & (curve.probability <= last)
+    bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme="equal-mass")
+    values = np.concatenate([curve.frequency[solid], bins.frequency[bins.count > 0]])
+    return values[(values > 0) & (values < 1)]
+
+
 def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> None:
     """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
@@ -192,6 +233,17 @@ class _Shown:
     @property
     def is_whole(self) -> bool:
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
+
+    def reaching(self, frequency: Floats) -> _Shown:
+        """Return the range with these frequencies in it, too."""
+        least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
+        if self.logit:
+            low = self.low if least >= self.low else max(least / 1.2, _LEAST)
+            high = self.high if most <= self.high else min(1.2 * most, 1 - _LEAST)
+            return replace(self, low=low, high=high)
+        half = _STEPS[int(np.searchsorted(_STEPS, most / 5))] / 2
+        high = self.high if most <= self.high else float(min(1.0, half * np.ceil(most / half)))
+        return replace(self, high=high)
 
     def edges(self, bins: int) -> Floats:
         """Return the edges of bins of the strip."""
