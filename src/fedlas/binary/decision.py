@@ -69,9 +69,9 @@ class Rule:
         }[self.name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
-    """What acting from a threshold on does on test samples.
+    """What acting from a threshold on does on test samples; printed, a table.
 
     Attributes:
         rule: What decided.
@@ -97,6 +97,32 @@ class Decision:
     net_benefit: Estimate | None = None
     over_all: Estimate | None = None
 
+    def __str__(self) -> str:
+        """Return a table: a line for each number, with its interval."""
+        title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
+        if self.threshold is None:
+            return f"{title}: no threshold keeps this"
+        level = next((each.confidence_level for each in self._shares if each is not None), 0.95)
+        rows = [
+            ("act from", f"{100 * self.threshold:.2f} %", ""),
+            ("acted on", f"{self.acted:,}", f"of {self.num_samples:,}"),
+            ("events found", f"{self.events_found:,}", f"of {self.events:,}"),
+            ("false alarms", f"{self.false_alarms:,}", ""),
+            ("recall", *_written(self.recall, 100, " %")),
+            ("precision", *_written(self.precision, 100, " %")),
+            ("net benefit per 1,000", *_written(self.net_benefit, 1000)),
+            ("... over acting on all", *_written(self.over_all, 1000)),
+        ]
+        wide = max(len(value) for _, value, _ in rows)
+        lines = [f"{name:<22}  {value:>{wide}}  {note}".rstrip() for name, value, note in rows]
+        return "\n".join([f"{title} ({100 * level:g} % intervals)", *lines])
+
+    __repr__ = __str__
+
+    @property
+    def _shares(self) -> tuple[Estimate | None, ...]:
+        return self.recall, self.precision, self.net_benefit, self.over_all
+
     @property
     def false_alarms(self) -> int:
         """Samples that are acted on without an event."""
@@ -110,6 +136,14 @@ class Decision:
             if value is not None:
                 content[name] = value.plain() if isinstance(value, Estimate) else value
         return content
+
+
+def _written(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
+    """Return a value and its interval in a unit, as text."""
+    if estimate is None:
+        return "-", ""
+    value, low, high = (unit * each for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f}{sign}", f"[{low:.1f}, {high:.1f}]"
 
 
 _PLAIN = (
