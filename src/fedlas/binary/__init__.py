@@ -8,6 +8,7 @@ from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
+from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive import PositiveBins, positive_bins
@@ -22,6 +23,7 @@ __all__ = [
     "Decision",
     "GroupMeasures",
     "IntegratedCalibration",
+    "LikelihoodIndices",
     "LogisticRecalibration",
     "NetBenefit",
     "PositiveBins",
@@ -34,6 +36,7 @@ __all__ = [
     "decide",
     "group_measures",
     "integrated_calibration",
+    "likelihood_indices",
     "logistic_recalibration",
     "measures",
     "net_benefit",

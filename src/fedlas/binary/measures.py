@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.renamed import renamed
 from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
+from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
     events_test,
@@ -50,7 +52,8 @@ def measures(
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
-        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``. Each test of calibration has its own p-value:
+        ``emax``, ``auroc``, ``average_precision``, ``brier_skill``, and ``r2``, ``d``, ``u`` and ``q`` without
+        interval. Each test of calibration has its own p-value:
         Wald's of slope, intercept and calibration in the large, that of the number of positives given the
         probabilities, and consistency resampling. Those that these samples cannot give are missing: the line where a
         threshold separates the outcomes, and all but the first three where only one outcome occurs or there are fewer
@@ -86,6 +89,10 @@ def measures(
             "in_the_large": wald_estimate(line.in_the_large, 0.0),
             "slope": wald_estimate(line.slope, 1.0),
             "intercept": wald_estimate(line.intercept, 0.0),
+        }
+        indices = likelihood_indices(predictions, event=event)
+        numbers |= {
+            name: Estimate(value, nan, nan, **level) for name, value in asdict(indices).items()
         }
     except InputError:  # the outcomes can be separated; all else was checked above
         pass

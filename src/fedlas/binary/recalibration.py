@@ -91,7 +91,7 @@ def logistic_recalibration(
     """
     data = positive_class(predictions, event, both_outcomes=True)
     check_level(confidence_level)
-    line, fit = _regression(data)
+    line, fit = regression(data)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
@@ -111,7 +111,7 @@ def logistic_recalibration(
     errors = np.sqrt(np.diagonal(fit.covariance))
 
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
-    statistic = 2.0 * (fit.log_likelihood - _log_likelihood(data, data.log_odds))
+    statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
     if not data.is_plain:
         away = line - np.array([1.0, 0.0])
         statistic = float(away @ np.linalg.solve(fit.covariance, away))
@@ -155,7 +155,7 @@ class Fit:
     log_likelihood: float
 
 
-def _regression(data: Positive) -> tuple[Floats, Fit]:
+def regression(data: Positive) -> tuple[Floats, Fit]:
     """Return slope and intercept ``(2,)`` and how sure they are."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -183,7 +183,7 @@ def _regression(data: Positive) -> tuple[Floats, Fit]:
 def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) -> tuple[Floats, Fit]:
     """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, and how sure ``back @`` they are."""
     point = np.zeros(columns.shape[1])
-    value = _log_likelihood(data, np.zeros(data.num_samples))
+    value = log_likelihood(data, np.zeros(data.num_samples))
     for _ in range(_STEPS):
         probability = _sigmoid(columns @ point)
         spread = data.counts * probability * (1.0 - probability)
@@ -197,7 +197,7 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
         # Newton's full step may pass the maximum far from it: it is halved until the likelihood does not fall.
         size = 1.0
         while (
-            new := _log_likelihood(data, columns @ (point + size * step))
+            new := log_likelihood(data, columns @ (point + size * step))
         ) < value - rounding and not is_last:
             size /= 2.0
         point = point + size * step
@@ -274,7 +274,7 @@ def spline_curve(
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
-    _regression(data)  # refuses outcomes that can be separated
+    regression(data)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     x = (data.log_odds - center) / unit
@@ -333,7 +333,8 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     return shift, data.error_of_mean(gaps) / information, data.degrees(gaps)
 
 
-def _log_likelihood(data: Positive, log_odds: Floats) -> float:
+def log_likelihood(data: Positive, log_odds: Floats) -> float:
+    """Return the log-likelihood of the outcomes, given log-odds ``(N,)``."""
     return -float(data.counts @ np.logaddexp(0.0, np.where(data.outcome > 0, -log_odds, log_odds)))
 
 
