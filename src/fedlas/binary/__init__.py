@@ -18,6 +18,7 @@ from fedlas.binary.recalibration import (
     logistic_recalibration,
     spline_curve,
 )
+from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
     "Decision",
@@ -29,6 +30,7 @@ __all__ = [
     "PositiveBins",
     "Rule",
     "SplineCurve",
+    "ValidationSize",
     "auroc",
     "average_precision",
     "brier_skill",
@@ -42,4 +44,5 @@ __all__ = [
     "net_benefit",
     "positive_bins",
     "spline_curve",
+    "validation_size",
 ]

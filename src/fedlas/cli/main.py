@@ -39,6 +39,9 @@ SUBCOMMANDS = {
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
     "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
+    "sample-size": Subcommand(
+        "Plan a validation study of two classes.", "sample_size", writes=False
+    ),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
     "apply": Subcommand("Add calibrated scores to a table.", "tables"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
