@@ -39,13 +39,13 @@ SUBCOMMANDS = {
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
     "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
-    "sample-size": Subcommand(
-        "Plan a validation study of two classes.", "sample_size", writes=False
-    ),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
     "apply": Subcommand("Add calibrated scores to a table.", "tables"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
+    "sample-size": Subcommand(
+        "Plan a validation study of two classes.", "sample_size", writes=False
+    ),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
     "init": Subcommand("Write a recipe for a folder of images.", "init"),

@@ -108,7 +108,7 @@ def positive_reliability_diagram(
     check_choice("scale", scale, get_args(RiskScale))
     check_choice("smoother", smoother, get_args(Smoother))
     compared = [positive_class(each, event) for each in axes_for or (predictions,)]
-    shown = _shown(np.concatenate([each.probability for each in compared]), scale)
+    shown = shown_range(np.concatenate([each.probability for each in compared]), scale)
     if not shown.is_whole:
         for each in axes_for or (predictions,):
             shown = shown.reaching(_frequencies(each, event, num_bins, smoother))
@@ -170,7 +170,7 @@ def positive_reliability_diagram(
     return axes
 
 
-def _parts(curve: Any, data: Positive, shown: _Shown) -> tuple[Mask, Mask]:
+def _parts(curve: Any, data: Positive, shown: ShownRange) -> tuple[Mask, Mask]:
     """Return which places of a curve are in the frame, and which of these have data: not the samples at either end."""
     place, frequency = curve.probability, curve.frequency
     first, last = _range_of_data(data)
@@ -202,7 +202,7 @@ def _frequencies(
     return values[(values > 0) & (values < 1)]
 
 
-def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> None:
+def _draw_strip(axes: Any, palette: Theme, shown: ShownRange, data: Positive) -> None:
     """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
     strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
@@ -223,7 +223,7 @@ def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> Non
 
 
 @dataclass(frozen=True)
-class _Shown:
+class ShownRange:
     """The range of probabilities that a diagram shows."""
 
     low: float
@@ -232,9 +232,10 @@ class _Shown:
 
     @property
     def is_whole(self) -> bool:
+        """Whether all probabilities are shown, on a linear scale."""
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
 
-    def reaching(self, frequency: Floats) -> _Shown:
+    def reaching(self, frequency: Floats) -> ShownRange:
         """Return the range with these frequencies in it, too."""
         least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
         if self.logit:
@@ -277,18 +278,18 @@ class _Shown:
             )
 
 
-def _shown(probability: Floats, scale: RiskScale) -> _Shown:
+def shown_range(probability: Floats, scale: RiskScale) -> ShownRange:
     """Return what to show of these samples."""
     middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":
         scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"
     if scale == "linear":
-        return _Shown(0.0, 1.0)
+        return ShownRange(0.0, 1.0)
     if scale == "zoom":
         step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
-        return _Shown(0.0, float(min(1.0, step * np.ceil(most / step))))
+        return ShownRange(0.0, float(min(1.0, step * np.ceil(most / step))))
     low, high = np.quantile(probability, [0.005, 0.999])
-    return _Shown(
+    return ShownRange(
         float(np.clip(low, _LEAST, 0.5)),
         float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),
         logit=True,

@@ -53,10 +53,12 @@ from fedlas.present.positive_class import (
     plain_decisions,
     plain_measures,
     positive_diagrams,
+    risk_picture,
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
+from fedlas.present.tripod import tripod
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
@@ -219,6 +221,29 @@ class Evaluation:
         samples = self.stages[stage].num_samples
         return Gate(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
+    def tripod(self) -> str:
+        """Return a paragraph for a paper, by TRIPOD+AI: samples, events, calibration, C statistic, and the intervals.
+
+        Raises:
+            InputError: If the event of two classes is not the subject.
+
+        Example:
+            >>> import fedlas, torch
+            >>> log_odds = torch.randn(900, generator=torch.Generator().manual_seed(0)) - 1
+            >>> y = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
+            >>> print(fedlas.report(y, log_odds.sigmoid(), event="death", replicates=0).tripod()[:82])
+            The validation data hold 900 samples, of which 267 (29.7 %) had the event 'death'.
+        """
+        if not self.positive:
+            raise InputError(
+                "a paragraph by TRIPOD+AI is about an event", "no event", "Measure two classes."
+            )
+        return "\n".join(
+            f"{'' if stage == RAW else f'{stage[:1].upper()}{stage[1:]}: '}"
+            f"{tripod(check_predictions(self.stages[stage]), measures, self.event)}"
+            for stage, measures in self.positive.items()
+        )
+
     def json(self) -> str:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
@@ -269,6 +294,9 @@ class Evaluation:
         if self.positive and not self._compares:
             parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
             beside.append(curve_picture(parts, self.decisions, self.event))
+            last = list(parts.values())[-1]
+            if len(last.target.unique()) > 1:
+                beside.append(risk_picture(last, self.event))
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -354,6 +382,8 @@ class Evaluation:
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=None if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
+        if details and self.positive:
+            blocks += ["To paste, by TRIPOD+AI:", *self.tripod().split("\n")]
         return [
             *blocks,
             *self.outcome.remarks(short=self._compares),

@@ -7,7 +7,7 @@ from math import isfinite, isnan
 from typing import Any
 
 from fedlas.binary import Decision, Rule, measures
-from fedlas.plots import decision_curve, positive_reliability_diagram
+from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import EVENT_MEASURES
@@ -277,6 +277,12 @@ def decision_words(decision: Decision, event: str) -> str:
 def plain_decisions(decisions: Decisions) -> dict[str, Any]:
     """Return the decisions by stage for JSON."""
     return {stage: [each.plain() for each in row] for stage, row in decisions.items()}
+
+
+def risk_picture(predictions: Predictions, event: str) -> Any:
+    """Draw the distribution of the probability by outcome, for a page."""
+    ax = risk_distribution(predictions, ax=axes(3.1, 2.9), title="Risk by outcome")
+    return figure(ax, f"Distribution of the probability of {event} by outcome")
 
 
 def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event: str) -> Any:

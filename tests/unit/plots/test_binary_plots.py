@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fedlas import Predictions, binary
-from fedlas.plots import DARK, decision_curve, positive_reliability_diagram
+from fedlas.plots import DARK, decision_curve, positive_reliability_diagram, risk_distribution
 
 
 def predictions(samples=300, sharp=1.5, seed=0):
@@ -178,3 +178,21 @@ def test_the_curve_of_a_rare_event_stays_in_its_frame(scale, factor):
     known = (curve.probability >= ends[0]) & (curve.probability <= ends[1])
     if scale != "linear":
         assert np.isin(curve.probability[known & (curve.frequency > 0)], solid[0]).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0, -6.0])
+def test_risks_by_outcome_are_shares_of_each(shift):
+    p = rare(shift)
+    axes = risk_distribution(p, num_bins=20)
+    events, others = axes.patches[1::2]
+    for stairs, outcome in ((events, 1), (others, 0)):
+        values, edges, _ = stairs.get_data()
+        assert values.sum() == pytest.approx(100)
+        inside = p.probs[p.target == outcome][:, 1].numpy().clip(edges[0], edges[-1])
+        np.testing.assert_allclose(values, 100 * np.histogram(inside, edges)[0] / len(inside))
+    medians = [float(np.median(p.probs[p.target == outcome][:, 1])) for outcome in (1, 0)]
+    drawn = [line.get_xdata()[0] for line in axes.lines]
+    assert drawn == pytest.approx(medians, rel=0.02)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["events", "others"]
+    with pytest.raises(ValueError, match="samples of class 1 and of the rest are needed"):
+        risk_distribution(p.rows(p.target == 0))
