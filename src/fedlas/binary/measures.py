@@ -90,18 +90,16 @@ def measures(
             "slope": wald_estimate(line.slope, 1.0),
             "intercept": wald_estimate(line.intercept, 0.0),
         }
-        indices = likelihood_indices(predictions, event=event)
-        numbers |= {
-            name: Estimate(value, nan, nan, **level) for name, value in asdict(indices).items()
-        }
+        indices = asdict(likelihood_indices(predictions, event=event))
     except InputError:  # the outcomes can be separated; all else was checked above
-        pass
+        indices = {}
     curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
     numbers |= {name: getattr(curve, name) for name in DISTANCES}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
     skill = brier_skill(predictions, event=event, **level)
     numbers["brier_skill"] = Estimate(skill.value, skill.low, skill.high, **level)
+    numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     return EstimateTable(numbers, null if replicates else None)
 
 
