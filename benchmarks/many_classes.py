@@ -46,6 +46,7 @@ Array = NDArray[Any]
 Rows = list[tuple[Any, str]]
 TRAIN, MOST, TEST = 4000, 4000, 4000
 SIZES = (5, 20, 100)
+SEEDS = range(5)
 MOST_SECONDS = 20
 OURS = (
     *("temperature", "ensemble-temperature", "vector", "structured", "bcts", "label-shift"),
@@ -247,11 +248,11 @@ def fits() -> dict[str, Any]:
     return {"as predicted": as_predicted, **ours, "auto before": auto_before, **others}
 
 
-def split(path: Path, size: int) -> tuple[Array, Array, Array, Array]:
+def split(path: Path, size: int, seed: int = 0) -> tuple[Array, Array, Array, Array]:
     """Probabilities and labels to fit, of so many rows a class, and to test."""
     arrays = np.load(path)
     probs, target = normalized(arrays["probs"], 1e-12), arrays["target"]
-    order = np.random.RandomState(0).permutation(len(target))
+    order = np.random.RandomState(seed).permutation(len(target))
     test = order[: min(TEST, len(order) // 2)]
     fit = order[len(test) :][: min(MOST, size * probs.shape[1])]
     return probs[fit], target[fit], probs[test], target[test]
@@ -297,30 +298,32 @@ def run(args: argparse.Namespace) -> None:
     """Add a line for each pair, size and calibrator that has none yet."""
     done = set()
     if args.out.is_file():
-        done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
+        done = {
+            (r["pair"], r["size"], r["seed"], r["calibrator"])
+            for r in csv.DictReader(args.out.open())
+        }
     calibrators = fits()
     cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
     # The cheap ones first, since a run may end early.
-    for path, size in sorted(cases, key=lambda case: cost(*case)):
-        case = split(path, size)
-        for name, fit in calibrators.items():
-            if (path.stem, str(size), name) not in done:
-                row, error = scored(fit, case)
-                add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
+    for seed in SEEDS:
+        for path, size in sorted(cases, key=lambda case: cost(*case)):
+            case = split(path, size, seed)
+            about = (path.stem, size, seed, len(case[0]), case[0].shape[1])
+            for name, fit in calibrators.items():
+                if (path.stem, str(size), str(seed), name) not in done:
+                    add(args.out, about, name, *scored(fit, case))
 
 
-def add(
-    out: Path, pair: str, size: object, rows: int, classes: int, name: str, row: Any, error: str
-) -> None:
-    """Add a line to the file of scores."""
+def add(out: Path, about: tuple[object, ...], name: str, row: Any, error: str) -> None:
+    """Add a line to the file of scores; ``about`` are pair, size, seed, rows and classes."""
     new = not out.is_file()
     with out.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            head = ("pair", "size", "rows", "classes", "calibrator", *METRICS, "seconds", "error")
-            writer.writerow(head)
+            head = ("pair", "size", "seed", "rows", "classes", "calibrator", *METRICS)
+            writer.writerow([*head, "seconds", "error"])
         numbers = [f"{row[key]:.6f}" for key in METRICS]
-        writer.writerow([pair, size, rows, classes, name, *numbers, f"{row['seconds']:.2f}", error])
+        writer.writerow([*about, name, *numbers, f"{row['seconds']:.2f}", error])
 
 
 def absent(args: argparse.Namespace) -> None:
@@ -337,13 +340,13 @@ def absent(args: argparse.Namespace) -> None:
             for side, rows in (("never come", here), ("come", np.ones_like(here))):
                 case = probs[inside], target[inside], test[rows], labels[rows]
                 row, error = scored(fit, case)
-                add(args.out, path.stem, side, int(inside.sum()), classes, name, row, error)
+                add(args.out, (path.stem, side, 0, int(inside.sum()), classes), name, row, error)
 
 
 # Tables.
 
 
-Cases = dict[tuple[str, str], dict[str, Array]]
+Cases = dict[tuple[str, str, str], dict[str, Array]]
 DEVELOPMENT = ("countries", "endings", "files")
 """Problems that changes of ``auto`` looked at while the proof ran."""
 
@@ -359,7 +362,7 @@ def complete(out: Path) -> tuple[Cases, list[str]]:
     cases: Cases = {}
     for row in rows:
         scores = np.array([float(row[key]) for key in METRICS])
-        cases.setdefault((row["pair"], row["size"]), {})[row["calibrator"]] = scores
+        cases.setdefault((row["pair"], row["size"], row["seed"]), {})[row["calibrator"]] = scores
     names = list(dict.fromkeys(row["calibrator"] for row in rows))
     return {case: scores for case, scores in cases.items() if len(scores) == len(names)}, names
 
@@ -383,7 +386,7 @@ def ranking(cases: Cases, names: list[str]) -> None:
         for name in names
     }
     mean = ranks(result)
-    pairs = {pair for pair, _ in cases}
+    pairs = {pair for pair, _, _ in cases}
     count = len({problem_of(pair) for pair in pairs})
     print(f"{count} problems, {len(pairs)} pairs, {len(cases)} cases; mean ranks\n")
     print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
@@ -397,12 +400,12 @@ def compare(cases: Cases) -> None:
     """Print ratios of ``auto`` to what it was: medians by size, over cases, and over problems' medians."""
     ratios = {case: scores["auto"] / scores["auto before"] for case, scores in cases.items()}
     groups = {
-        f"{size} labels a class": [r for (_, number), r in ratios.items() if number == str(size)]
+        f"{size} labels a class": [r for (_, number, _), r in ratios.items() if number == str(size)]
         for size in SIZES
     }
-    problem_names = sorted({problem_of(pair) for pair, _ in cases})
+    problem_names = sorted({problem_of(pair) for pair, _, _ in cases})
     medians = [
-        np.median([r for (pair, _), r in ratios.items() if problem_of(pair) == name], axis=0)
+        np.median([r for (pair, _, _), r in ratios.items() if problem_of(pair) == name], axis=0)
         for name in problem_names
     ]
     groups |= {"all cases": list(ratios.values()), "medians of problems": medians}

@@ -39,8 +39,8 @@ class AutoCalibration(Calibrator):
     ratios, and the top label stays.
 
     Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
-    their mean share is at most ``3/N`` together (rule of three), or ``n/N`` where more than three classes, n, have one
-    sample (Good and Turing) or none. ``notes`` says so.
+    their mean share is at most ``3/N`` together (rule of three). It is ``n/N`` where more than three classes, n, have one
+    sample (Good and Turing), and 1 % where as many are absent. ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
