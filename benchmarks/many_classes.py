@@ -47,6 +47,11 @@ Rows = list[tuple[Any, str]]
 TRAIN, MOST, TEST = 4000, 4000, 4000
 SIZES = (5, 20, 100)
 SEEDS = range(5)
+RIVALS = (
+    *("as predicted", "temperature", "vector", "structured", "bcts", "label-shift", "auto"),
+    *("auto before", "svs (probmetrics)", "ets (probmetrics)"),
+)
+"""Calibrators of seeds 1 to 4."""
 MOST_SECONDS = 20
 OURS = (
     *("temperature", "ensemble-temperature", "vector", "structured", "bcts", "label-shift"),
@@ -305,12 +310,13 @@ def run(args: argparse.Namespace) -> None:
     calibrators = fits()
     cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
     # The cheap ones first, since a run may end early.
-    for seed in SEEDS:
+    for seed in SEEDS[: args.seeds]:
         for path, size in sorted(cases, key=lambda case: cost(*case)):
             case = split(path, size, seed)
             about = (path.stem, size, seed, len(case[0]), case[0].shape[1])
             for name, fit in calibrators.items():
-                if (path.stem, str(size), str(seed), name) not in done:
+                wanted = seed == 0 or name in RIVALS
+                if wanted and (path.stem, str(size), str(seed), name) not in done:
                     add(args.out, about, name, *scored(fit, case))
 
 
@@ -356,31 +362,41 @@ def problem_of(pair: str) -> str:
     return pair.split(", ")[0]
 
 
-def complete(out: Path) -> tuple[Cases, list[str]]:
-    """Scores of the cases that all calibrators have been through, and the calibrators' names."""
-    rows = list(csv.DictReader(out.open()))
+def read(out: Path) -> Cases:
+    """Scores by case and calibrator."""
     cases: Cases = {}
-    for row in rows:
+    for row in csv.DictReader(out.open()):
         scores = np.array([float(row[key]) for key in METRICS])
         cases.setdefault((row["pair"], row["size"], row["seed"]), {})[row["calibrator"]] = scores
-    names = list(dict.fromkeys(row["calibrator"] for row in rows))
-    return {case: scores for case, scores in cases.items() if len(scores) == len(names)}, names
+    return cases
+
+
+def complete(cases: Cases, names: tuple[str, ...] | list[str]) -> Cases:
+    """The cases that all these calibrators have been through."""
+    return {case: scores for case, scores in cases.items() if set(names) <= set(scores)}
+
+
+def every(cases: Cases) -> list[str]:
+    """Names of all calibrators."""
+    return list(dict.fromkeys(name for scores in cases.values() for name in scores))
 
 
 def tables(args: argparse.Namespace) -> None:
     """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those that entered no choice."""
-    cases, names = complete(args.out)
+    cases = read(args.out)
     untouched = {
         case: scores for case, scores in cases.items() if problem_of(case[0]) not in DEVELOPMENT
     }
     for title, some in (("All cases", cases), ("Cases that entered no choice", untouched)):
         print(f"\n### {title}\n")
-        ranking(some, names)
-        compare(some)
+        ranking({case: s for case, s in some.items() if case[2] == "0"}, every(cases))
+        ranking(some, RIVALS)
+        compare(complete(some, RIVALS))
 
 
-def ranking(cases: Cases, names: list[str]) -> None:
-    """Print mean ranks."""
+def ranking(every_case: Cases, names: tuple[str, ...] | list[str]) -> None:
+    """Print mean ranks in the cases that all have been through."""
+    cases = complete(every_case, names)
     result = {
         name: np.nan_to_num(np.stack([scores[name] for scores in cases.values()]), nan=np.inf)
         for name in names
@@ -388,7 +404,10 @@ def ranking(cases: Cases, names: list[str]) -> None:
     mean = ranks(result)
     pairs = {pair for pair, _, _ in cases}
     count = len({problem_of(pair) for pair in pairs})
-    print(f"{count} problems, {len(pairs)} pairs, {len(cases)} cases; mean ranks\n")
+    draws = len({seed for _, _, seed in cases})
+    print(
+        f"\n{count} problems, {len(pairs)} pairs, {len(cases)} cases, draws {draws}; mean ranks\n"
+    )
     print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
     print("|---:" * (len(METRICS) + 1) + "|")
     for name in sorted(names, key=lambda name: mean[name][:4].sum()):
@@ -396,12 +415,12 @@ def ranking(cases: Cases, names: list[str]) -> None:
         print(f"| {name} | " + " | ".join(f"{r:.2f}" for r in mean[name]) + f" | {failed} |")
 
 
-def compare(cases: Cases) -> None:
+def compare(cases: Cases, sizes: tuple[int, ...] = SIZES, unit: str = "labels a class") -> None:
     """Print ratios of ``auto`` to what it was: medians by size, over cases, and over problems' medians."""
     ratios = {case: scores["auto"] / scores["auto before"] for case, scores in cases.items()}
     groups = {
-        f"{size} labels a class": [r for (_, number, _), r in ratios.items() if number == str(size)]
-        for size in SIZES
+        f"{size} {unit}": [r for (_, number, _), r in ratios.items() if number == str(size)]
+        for size in sizes
     }
     problem_names = sorted({problem_of(pair) for pair, _, _ in cases})
     medians = [
@@ -423,11 +442,11 @@ def figure(args: argparse.Namespace) -> None:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    cases, _ = complete(args.out)
+    cases = complete(read(args.out), RIVALS)
     pairs = [
         pair
-        for pair in dict.fromkeys(pair for pair, _ in cases)
-        if all((pair, str(size)) in cases for size in SIZES)
+        for pair in dict.fromkeys(pair for pair, _, _ in cases)
+        if all((pair, str(size), "0") in cases for size in SIZES)
     ]
     shown = {
         "as predicted": "0.6",
@@ -442,11 +461,11 @@ def figure(args: argparse.Namespace) -> None:
         panel, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         for name, color in shown.items():
             values = np.array(
-                [[cases[pair, str(size)][name][column] for size in SIZES] for pair in pairs]
+                [[cases[pair, str(size), "0"][name][column] for size in SIZES] for pair in pairs]
             )
             if metric == "nll":
                 values /= [
-                    [cases[pair, str(size)]["as predicted"][column] for size in SIZES]
+                    [cases[pair, str(size), "0"]["as predicted"][column] for size in SIZES]
                     for pair in pairs
                 ]
             middle = np.median(values, axis=0) * (100 if metric == "ece" else 1)
@@ -471,6 +490,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path)
     parser.add_argument("--kept", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of run: so many")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

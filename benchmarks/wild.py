@@ -11,14 +11,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import json
-import os
-import resource
 import signal
-import subprocess
-import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,10 @@ import numpy as np
 import pandas as pd
 import torch
 from calibrators import late, normalized
-from many_classes import METRICS, SEEDS, add, compare, fits, ranking, scored
+from many_classes import RIVALS, SEEDS, add, compare, complete, fits, ranking, read, scored
 from numpy.typing import NDArray
+
+from fedlas.cli.main import main as fedlas_main
 
 Array = NDArray[Any]
 SIZES = (200, 1000, 5000)
@@ -43,8 +44,6 @@ FORMATS = {
     "encodings, chardet": "jsonl",
 }
 """Formats of tables; the others are CSV."""
-LATER = ("spline",)
-"""What seeds 1 to 4 leave out, for time."""
 
 
 def rows_of(number: int, size: int, seed: int) -> tuple[Array, Array] | None:
@@ -82,23 +81,18 @@ def write(folder: Path, name: str, case: str, arrays: dict[str, Array], rows: Ar
 
 
 def call(*words: object) -> tuple[str, float]:
-    """What a command prints, and its seconds of processor time.
+    """What a command prints, and its seconds of processor time, without the start of Python.
 
     Raises:
         RuntimeError: If it fails, with the end of what it prints.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "fedlas", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-300:])
-    return done.stdout + done.stderr, after.ru_utime + after.ru_stime - before.ru_utime
+    out, err = io.StringIO(), io.StringIO()
+    began = time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = fedlas_main([str(word) for word in words])
+    if status:
+        raise RuntimeError(err.getvalue()[-300:])
+    return out.getvalue(), time.process_time() - began
 
 
 def commands(args: argparse.Namespace) -> None:
@@ -107,10 +101,11 @@ def commands(args: argparse.Namespace) -> None:
     if args.out.is_file():
         done = {(r["case"], r["labels"]) for r in csv.DictReader(args.out.open())}
     else:
-        head = "case,labels,classes,rows,accuracy,nll,ece,nll_after,ece_after,accuracy_after"
+        head = "case,labels,classes,rows,accuracy,nll,ece,accuracy_after,nll_after,ece_after"
         args.out.write_text(f"{head},seconds,error\n")
     for path in sorted(args.kept.glob("*.npz")):
-        arrays = {**np.load(path)}
+        stored = np.load(path)
+        arrays = {key: stored[key] for key in stored.files if key != "inputs"}
         number = len(arrays.get("target", arrays.get("correct", ())))
         for size in SIZES:
             chosen = rows_of(number, size, 0)
@@ -136,23 +131,25 @@ def by_commands(
         columns = ["--probs", "p_*", "--target", "label"]
     if "clusters" in arrays:
         columns += ["--clusters", "clip"]
-    fit, every = folder / "cal.json", ["--replicates", "0", "--json"]
+    fit = folder / "cal.json"
+    live = folder / f"live{val.suffix}"
+    measured = ["--replicates", "0", "--json"]
     try:
-        text, seconds = call("calibrate", val, *columns, "--out", fit)
-        print(text, flush=True)
-        result = json.loads(
-            call("evaluate", test, *columns, "--calibration", fit, *every)[0].split("\n", 0)[0]
-        )
+        seconds = call("calibrate", val, *columns, "--out", fit)[1]
+        call("apply", fit, test, "--out", live)
+        before = json.loads(call("evaluate", test, *columns, *measured)[0])
+        after = json.loads(call("evaluate", live, *calibrated(columns), *measured)[0])
     except (RuntimeError, ValueError) as error:
-        return [""] * 6 + ["", str(error)]
-    before, after = result["before"], result["after"]
+        return [""] * 7 + [str(error)]
     keys = ("accuracy", "nll", "ece")
-    return [
-        *(before[key] for key in keys),
-        *(after[key] for key in ("nll", "ece", "accuracy")),
-        round(seconds, 1),
-        "",
-    ]
+    return [*(of[key] for of in (before, after) for key in keys), round(seconds, 1), ""]
+
+
+def calibrated(columns: list[str]) -> list[str]:
+    """The options that name the columns which ``fedlas apply`` adds."""
+    options = {"--probs", "--confidence"}
+    pairs = zip(columns[::2], columns[1::2], strict=True)
+    return [w for k, v in pairs for w in (k, f"calibrated_{v}" if k in options else v)]
 
 
 # By the library.
@@ -167,7 +164,7 @@ def run(args: argparse.Namespace) -> None:
             for r in csv.DictReader(args.out.open())
         }
     calibrators = fits()
-    for seed in SEEDS:
+    for seed in SEEDS[: args.seeds]:
         for size in SIZES:
             for path in sorted(args.kept.glob("*.npz")):
                 arrays = np.load(path)
@@ -180,9 +177,9 @@ def run(args: argparse.Namespace) -> None:
                 probs = normalized(arrays["probs"].astype(float), 1e-12)
                 fit, test = chosen
                 case = probs[fit], target[fit], probs[test], target[test]
-                names = FEW if probs.shape[1] == 2 else tuple(calibrators)
+                names = FEW if probs.shape[1] == 2 else RIVALS if seed else tuple(calibrators)
                 for name in names:
-                    if (path.stem, str(size), str(seed), name) in done or (seed and name in LATER):
+                    if (path.stem, str(size), str(seed), name) in done:
                         continue
                     about = (path.stem, size, seed, len(fit), probs.shape[1])
                     add(args.out, about, name, *scored(calibrators[name], case))
@@ -190,20 +187,10 @@ def run(args: argparse.Namespace) -> None:
 
 def tables(args: argparse.Namespace) -> None:
     """Print mean ranks and ``auto`` against ``auto before``, of cases with 20 classes or more."""
-    rows = pd.read_csv(args.out)
-    rows = rows[rows.classes >= 20]
-    names = [name for name in dict.fromkeys(rows.calibrator) if name not in LATER]
-    cases = {
-        (str(pair), str(size), str(seed)): {
-            row.calibrator: np.array([getattr(row, key) for key in METRICS])
-            for row in part.itertuples()
-            if row.calibrator in names
-        }
-        for (pair, size, seed), part in rows.groupby(["pair", "size", "seed"])
-    }
-    complete = {case: scores for case, scores in cases.items() if len(scores) == len(names)}
-    ranking(complete, names)
-    compare(complete, SIZES)
+    cases = {case: scores for case, scores in read(args.out).items() if "vector" in scores}
+    ranking({case: scores for case, scores in cases.items() if case[2] == "0"}, list(fits()))
+    ranking(cases, RIVALS)
+    compare(complete(cases, RIVALS), SIZES, "labels")
 
 
 def main() -> None:
@@ -214,6 +201,7 @@ def main() -> None:
     parser.add_argument("what", choices=("commands", "run", "tables"))
     parser.add_argument("--kept", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of run: so many")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

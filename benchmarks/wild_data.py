@@ -2,9 +2,9 @@
 
     python benchmarks/wild_data.py --packages FOLDER --source FOLDER --kept FOLDER [--only CASE]
 
-Needs the packages of the protocol, ``espeak-ng`` and ``node``. ``--packages`` is that of ``many_classes.py``, ``--source``
-a folder where ``npm install @vscode/vscode-languagedetection`` was called. Writes an archive for each case:
-``probs``, ``target``, ``classes``, and ``clusters`` or ``inputs`` where there are some.
+Needs the packages of the protocol, ``espeak-ng`` and ``node``. ``--packages`` is that of ``many_classes.py``,
+``--source`` a folder where ``npm install @vscode/vscode-languagedetection`` was called. Writes an archive for each
+case: ``probs``, ``target``, ``classes``, and ``clusters`` or ``inputs`` where there are some.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ ENCODINGS = (
 def package(name: str) -> Path:
     """The folder of an installed package."""
     spec = find_spec(name)
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent
+    return Path(str(spec and spec.origin)).parent
 
 
 def sentences(packages: Path) -> list[tuple[str, str]]:
@@ -320,7 +319,9 @@ def speech(args: argparse.Namespace) -> Any:
             with wave.open(file.name) as sound:
                 rate = sound.getframerate()
                 samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16) / 32768
-        clean = np.interp(np.arange(0, len(samples), rate / 16000), np.arange(len(samples)), samples)
+        clean = np.interp(
+            np.arange(0, len(samples), rate / 16000), np.arange(len(samples)), samples
+        )
         clean = np.pad(clean, (chance.randint(4000, 20000), chance.randint(4000, 20000)))
         loud = np.sqrt(np.mean(clean[clean != 0] ** 2))
         tone = np.sin(np.cumsum(noise.uniform(0.02, 0.2, len(clean)))) * chance.choice([0, 1])
