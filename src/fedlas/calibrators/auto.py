@@ -28,6 +28,8 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
 class AutoCalibration(Calibrator):
     """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
 
+    A last map brings the confidence of the mixture to its accuracy, and classes without a sample keep a small share.
+
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. From 20 classes on they are vector scaling with a given prior, an offset for each class, and two
     confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
@@ -39,8 +41,8 @@ class AutoCalibration(Calibrator):
     their ratios, and the top label stays.
 
     Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
-    their mean share is at most ``3/N`` together (rule of three). It is ``n/N`` where more than three classes, n, have one
-    sample (Good and Turing), and 1 % where as many are absent. ``notes`` says so.
+    their mean share is at most ``3/N`` together (rule of three). It is ``n/N`` where more than three classes, n, have
+    one sample (Good and Turing), and 1 % where as many are absent. ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
