@@ -142,7 +142,8 @@ def by_commands(
     except (RuntimeError, ValueError) as error:
         return [""] * 7 + [str(error)]
     keys = ("accuracy", "nll", "ece")
-    return [*(of[key] for of in (before, after) for key in keys), round(seconds, 1), ""]
+    of = (before["as predicted"], after["as predicted"])
+    return [*(each.get(key, "") for each in of for key in keys), round(seconds, 1), ""]
 
 
 def calibrated(columns: list[str]) -> list[str]:
