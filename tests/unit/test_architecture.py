@@ -276,7 +276,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 10_200,
-    "binary": 8_800,
+    "binary": 10_800,
     "calibrated": 9_300,
     "calibrators": 38_000,
     "cli of files": 9_000,
@@ -289,9 +289,9 @@ BOUNDS = {
     "losses": 20_400,
     "metrics": 14_500,
     "objective": 7_600,
-    "plots": 9_400,
+    "plots": 9_860,
     "predictions": 32_500,
-    "present": 22_300,
+    "present": 23_150,
     "resample": 1_000,
     "stats": 20_800,
     "the package itself": 1_000,

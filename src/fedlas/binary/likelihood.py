@@ -68,9 +68,11 @@ def likelihood_indices(
     share = data.mean(data.outcome)
     constant = np.full(number, math.log(share) - math.log1p(-share))
     null = log_likelihood(data, constant)
-    given = log_likelihood(data, data.log_odds)
-    recalibrated = regression(data)[1].log_likelihood
-    r2 = -math.expm1(2 * (null - given) / number) / -math.expm1(2 * null / number)
-    d = (2 * (given - null) - 1) / number
-    u = (2 * (recalibrated - given) - 2) / number
+    own = log_likelihood(data, data.log_odds)
+    full = regression(data)[1].log_likelihood
+    # The exponential of a model far worse than the prevalence has no float.
+    gain = -np.expm1(np.minimum(2 * (null - own) / number, 700.0))
+    r2 = float(gain) / -math.expm1(2 * null / number)
+    d = (2 * (own - null) - 1) / number
+    u = (2 * (full - own) - 2) / number
     return LikelihoodIndices(r2, d, u, d - u)

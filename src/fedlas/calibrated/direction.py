@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables.table import Table
-
-if TYPE_CHECKING:
-    from fedlas.calibrated.table import TableCalibration
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 _FAR = 0.2
@@ -70,14 +67,14 @@ class ScoreDirection:
     """Scores of live rows, compared with those of the fit.
 
     Args:
-        calibration: The calibration.
+        calibration: The ``TableCalibration``.
         table: The live table; where it has the labels of the fit, its first rows are compared with them.
 
     Raises:
         InputError: If its labels show that the scores rank the other class above, beyond chance.
     """
 
-    def __init__(self, calibration: TableCalibration, table: Table) -> None:
+    def __init__(self, calibration: Any, table: Table) -> None:
         self._calibration = calibration
         self._counts: NDArray[np.int64] = np.zeros(_CELLS, dtype=np.int64)
         if calibration.fit_scores is not None and calibration.fit_scores.auroc >= 0.5:
@@ -111,7 +108,7 @@ class ScoreDirection:
         ]
 
 
-def _check_labels(calibration: TableCalibration, table: Table) -> None:
+def _check_labels(calibration: Any, table: Table) -> None:
     columns = calibration.columns
     if columns.target is None or columns.target not in table.names:
         return

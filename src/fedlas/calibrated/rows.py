@@ -38,3 +38,14 @@ def check_logits(columns: Columns, samples: Samples, label: str) -> None:
             f"probabilities in {label}",
             ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
         )
+
+
+def with_effect(columns: Columns) -> Columns:
+    """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.label_probs is not None:
+        raise InputError(
+            ("a calibration must be fitted without ", Argument("label_probs")),
+            "one, which would have no effect on it",
+            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+        )
+    return columns

@@ -24,7 +24,7 @@ from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
-from fedlas.calibrated.rows import check_logits, predictions_of
+from fedlas.calibrated.rows import check_logits, predictions_of, with_effect
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
@@ -100,7 +100,7 @@ class TableCalibration:
         columns = with_scores(columns, source)
         if isinstance(source, SampleLog):
             columns = replace(columns, format="lm-eval")
-        columns = replace(_with_effect(columns), covariates=_covariates(columns))
+        columns = replace(with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
         reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
@@ -430,17 +430,6 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
-
-
-def _with_effect(columns: Columns) -> Columns:
-    """Return the columns, or refuse one that would have no effect on a calibration."""
-    if columns.label_probs is not None:
-        raise InputError(
-            ("a calibration must be fitted without ", Argument("label_probs")),
-            "one, which would have no effect on it",
-            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
-        )
-    return columns
 
 
 def _covariates(columns: Columns) -> tuple[str, ...] | None:

@@ -16,9 +16,9 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
-from fedlas.predictions.event import event_number, event_of
+from fedlas.predictions.event import event_name, event_number
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
-from fedlas.present.event_measures import EVENT_MEASURES
+from fedlas.present.event_measures import GLOSSARY
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
@@ -35,6 +35,7 @@ from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
     ZTests,
+    classes_of,
     metrics_table,
     plain_metrics,
     short_table,
@@ -45,20 +46,20 @@ from fedlas.present.metric_tables import (
 from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
     Decisions,
-    curve_picture,
     decision_tables,
     decision_words,
     event_frame,
+    event_pictures,
     event_table,
+    is_event,
     plain_decisions,
     plain_measures,
     positive_diagrams,
-    risk_picture,
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
-from fedlas.present.tripod import tripod
+from fedlas.present.tripod import paragraphs, to_paste
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
@@ -125,11 +126,7 @@ class Evaluation:
     def event(self) -> str:
         """Name of the event of two classes."""
         first = self.stages[RAW]
-        if not isinstance(first, Predictions) or first.num_classes != 2:
-            return "class 1"
-        names = first.classes or (self.classes if len(self.classes) == 2 else None)
-        number = event_of(names) if first.event is None else first.event
-        return f"class {number}" if names is None else repr(names[number])
+        return event_name(first) if is_event(first) else "class 1"
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -226,23 +223,8 @@ class Evaluation:
 
         Raises:
             InputError: If the event of two classes is not the subject.
-
-        Example:
-            >>> import fedlas, torch
-            >>> log_odds = torch.randn(900, generator=torch.Generator().manual_seed(0)) - 1
-            >>> y = torch.bernoulli(log_odds.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
-            >>> print(fedlas.report(y, log_odds.sigmoid(), event="death", replicates=0).tripod()[:82])
-            The validation data hold 900 samples, of which 267 (29.7 %) had the event 'death'.
         """
-        if not self.positive:
-            raise InputError(
-                "a paragraph by TRIPOD+AI is about an event", "no event", "Measure two classes."
-            )
-        return "\n".join(
-            f"{'' if stage == RAW else f'{stage[:1].upper()}{stage[1:]}: '}"
-            f"{tripod(check_predictions(self.stages[stage]), measures, self.event)}"
-            for stage, measures in self.positive.items()
-        )
+        return paragraphs({s: (self.stages[s], m) for s, m in self.positive.items()}, self.event)
 
     def json(self) -> str:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
@@ -277,9 +259,7 @@ class Evaluation:
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
-        glossary = (
-            [(row.title, row.about) for row in EVENT_MEASURES.values()] if self.positive else []
-        )
+        glossary = GLOSSARY if self.positive else []
         if self._compares:
             notes = tuple(
                 filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
@@ -292,11 +272,7 @@ class Evaluation:
         diagrams = self.diagrams()
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
-            parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
-            beside.append(curve_picture(parts, self.decisions, self.event))
-            last = list(parts.values())[-1]
-            if len(last.target.unique()) > 1:
-                beside.append(risk_picture(last, self.event))
+            beside += event_pictures(self._of_all_classes, self.decisions, self.event)
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -382,8 +358,7 @@ class Evaluation:
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=None if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
-        if details and self.positive:
-            blocks += ["To paste, by TRIPOD+AI:", *self.tripod().split("\n")]
+        blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
             *blocks,
             *self.outcome.remarks(short=self._compares),
@@ -442,8 +417,7 @@ class Evaluation:
         )
 
     def _short(self, title: str) -> Table:
-        test = self.stages[RAW]
-        classes = test.num_classes if isinstance(test, Predictions) else 0
+        classes = classes_of(self.stages[RAW])
         return short_table(
             self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
         )

@@ -88,6 +88,8 @@ _RECORDS = (
 )  # fmt: skip
 EVENT_MEASURES: Mapping[str, EventMeasure] = {record.name: record for record in _RECORDS}
 """By name, in the order of the rows of a table."""
+GLOSSARY = [(record.title, record.about) for record in _RECORDS]
+"""Title and meaning of each."""
 
 
 def column_of(name: str, *, event: bool) -> Column:

@@ -279,12 +279,6 @@ def plain_decisions(decisions: Decisions) -> dict[str, Any]:
     return {stage: [each.plain() for each in row] for stage, row in decisions.items()}
 
 
-def risk_picture(predictions: Predictions, event: str) -> Any:
-    """Draw the distribution of the probability by outcome, for a page."""
-    ax = risk_distribution(predictions, ax=axes(3.1, 2.9), title="Risk by outcome")
-    return figure(ax, f"Distribution of the probability of {event} by outcome")
-
-
 def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event: str) -> Any:
     """Draw the decision curve of all stages, with the chosen thresholds, for a page."""
     last = list(decisions.values())[-1] if decisions else ()
@@ -295,3 +289,15 @@ def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event
         models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve"
     )
     return figure(ax, f"Decision curve of {event}")
+
+
+def event_pictures(
+    stages: Mapping[str, Predictions], decisions: Decisions, event: str
+) -> list[Any]:
+    """Draw the decision curve of all stages, and of the last the probabilities by outcome, for a page."""
+    pictures = [curve_picture(stages, decisions, event)]
+    last = list(stages.values())[-1]
+    if len(last.target.unique()) > 1:
+        ax = risk_distribution(last, ax=axes(3.1, 2.9), title="Risk by outcome")
+        pictures.append(figure(ax, f"Distribution of the probability of {event} by outcome"))
+    return pictures

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
+from fedlas._core.check import InputError
 from fedlas._core.text import listed
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_number
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.resample.clusters import several
 from fedlas.stats.estimates import Estimate
 
@@ -28,6 +30,36 @@ _ROBUST = (
     "of clusters; those of observed over expected and of the C statistic are symmetric on the logarithm and on the "
     "log-odds."
 )
+
+
+def paragraphs(
+    stages: Mapping[str, tuple[AnyPredictions, Mapping[str, Estimate]]], event: str
+) -> str:
+    """Return a paragraph for each stage, with its name but for the first.
+
+    Args:
+        stages: Predictions and measures of the event, by stage.
+        event: Its name.
+
+    Raises:
+        InputError: Without a stage: no event is the subject.
+    """
+    if not stages:
+        fix = "Measure two classes."
+        raise InputError("a paragraph by TRIPOD+AI is about an event", "no event", fix)
+    texts = {
+        name: tripod(check_predictions(each[0]), each[1], event) for name, each in stages.items()
+    }
+    first = next(iter(texts))
+    return "\n".join(
+        text if name == first else f"{name[:1].upper()}{name[1:]}: {text}"
+        for name, text in texts.items()
+    )
+
+
+def to_paste(text: str) -> list[str]:
+    """Return paragraphs under their title."""
+    return ["To paste, by TRIPOD+AI:", *text.split("\n")]
 
 
 def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
