@@ -67,12 +67,12 @@ def likelihood_indices(
     number = data.num_samples
     share = data.mean(data.outcome)
     constant = np.full(number, math.log(share) - math.log1p(-share))
-    null = log_likelihood(data, constant)
-    own = log_likelihood(data, data.log_odds)
-    full = regression(data)[1].log_likelihood
+    prior = log_likelihood(data, constant)
+    model = log_likelihood(data, data.log_odds)
+    best = regression(data)[1].log_likelihood
     # The exponential of a model far worse than the prevalence has no float.
-    gain = -np.expm1(np.minimum(2 * (null - own) / number, 700.0))
-    r2 = float(gain) / -math.expm1(2 * null / number)
-    d = (2 * (own - null) - 1) / number
-    u = (2 * (full - own) - 2) / number
+    gain = -np.expm1(np.minimum(2 * (prior - model) / number, 700.0))
+    r2 = float(gain) / -math.expm1(2 * prior / number)
+    d = (2 * (model - prior) - 1) / number
+    u = (2 * (best - model) - 2) / number
     return LikelihoodIndices(r2, d, u, d - u)
