@@ -112,7 +112,8 @@ def _check_labels(calibration: Any, table: Table) -> None:
     columns = calibration.columns
     if columns.target is None or columns.target not in table.names:
         return
-    kind = columns.kind or "probs"
+    names = list(calibration.scores)
+    scores: dict[str, Any] = {columns.kind or "probs": names[0] if len(names) == 1 else names}
     live = Columns(
         target=columns.target,
         classes=() if calibration.in_lists else calibration.classes,
@@ -121,17 +122,11 @@ def _check_labels(calibration: Any, table: Table) -> None:
         separator=columns.separator,
         drop_missing=True,
         event=columns.event,
-        **{
-            kind: calibration.scores[0]
-            if len(calibration.scores) == 1
-            else list(calibration.scores)
-        },
+        **scores,
     )
     try:
         samples = next(TableReader(table, live).samples(), None)
-    except (
-        InputError
-    ):  # labels are not needed, so that it does not matter what else the column holds
+    except InputError:  # no label is needed, so that the column may hold anything else
         return
     if samples is None or samples.outcome is None:
         return
