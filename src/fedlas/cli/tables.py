@@ -11,6 +11,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output, write_json
 from fedlas._core.terminal import say
+from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
@@ -76,7 +77,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         say(str(calibration.cross_fitted), wrap=True)
     if args.details:
         say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, files[0])}")
+    say(f"calibration: {out}", *command_lines(apply_line(out, files[0]), first="next: "))
     return 0
 
 
