@@ -128,7 +128,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             name=args.file.name,
             notes=reader.notes,
             grouped_by=args.groups or ("task" if more else "group"),
-            repair=f"fedlas evaluate {args.file} {repair}",
+            repair="",
             title=args.title,
             period=args.period,
         )
@@ -136,6 +136,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
+        say(*command_lines(line, first="next: "))
+    if evaluation.asks_for_repair and not args.json:
+        line = f"fedlas evaluate {shlex.quote(str(args.file))} {repair}"
         say(*command_lines(line, first="next: "))
     if not args.require:
         return 0

@@ -76,7 +76,7 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     assert len(frame) == 2 * (len(content["as predicted"]) + 1)
     z = spiegelhalter_test(drawn(sharpness=3, seed=SEED))
     assert content["spiegelhalter"]["as predicted"] == z._asdict()
-    (row,) = [line for line in sharp.text().split("\n") if "Spiegelhalter's z" in line]
+    (row,) = [line for line in sharp.text(details=True).split("\n") if "Spiegelhalter's z" in line]
     assert f"{z.z:.2f}" in row
     ece = sharp.estimates["after temperature"]["ece"]
     assert f"[{100 * ece.low:.2f}, {100 * ece.high:.2f}]" in sharp.to_latex()
