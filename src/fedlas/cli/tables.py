@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output, write_json
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.since import files_since
@@ -39,6 +39,8 @@ from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
+_SHORT_FIT = 5.0
+"""Seconds of a fit without a word."""
 _SUFFIX = ".calibration.json"
 
 
@@ -68,7 +70,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     check_place(out)
     check_output("--out", out, map(Path, args.files))
     files = args.files if args.since is None else files_since(args.files, args.since)
-    calibration = calibrate_table(files, args.method, columns)
+    with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
+        calibration = calibrate_table(files, args.method, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
