@@ -54,15 +54,15 @@ def command_lines(command: str, *, first: str = "") -> list[str]:
         >>> len(command_lines("fedlas apply cal.json LIVE.csv")), command_lines("a --b", first="next: ")
         (1, ['next: a --b'])
     """
-    words = command.split(" --")
-    lines = [first + words[0]]
+    head, *options = command.split(" --")
+    lines = [first + head]
     indent = " " * (len(first) + 2)
-    for word in words[1:]:
-        if len(lines[-1]) + len(word) + 3 + len(" \\") > _WIDTH:
+    for option in options:
+        if len(lines[-1]) + len(option) + 3 + len(" \\") > _WIDTH:
             lines[-1] += " \\"
-            lines.append(f"{indent}--{word}")
+            lines.append(f"{indent}--{option}")
         else:
-            lines[-1] += f" --{word}"
+            lines[-1] += f" --{option}"
     return lines
 
 
