@@ -1,7 +1,7 @@
 """Fills the tables of the documentation: ``python docs/tables.py`` rewrites the text between the markers.
 
-A Markdown file marks a place with ``<!-- fedlas list KIND -->`` and ``<!-- end -->``; after ``first`` or ``others`` it has
-the recommended rows alone, or the rest.
+A Markdown file marks a place with ``<!-- fedlas list KIND -->`` and ``<!-- end -->``; with
+``KIND first`` it has the recommended rows, with ``KIND others`` the rest.
 """
 
 import re
