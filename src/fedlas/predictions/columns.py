@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe, suggestion
-from fedlas.predictions.cells import few
+from fedlas.predictions.cells import dotted, few
 from fedlas.predictions.names import check_increasing, check_order, matched_parts, name_numbers
 
 _DEFAULTS = (
@@ -213,7 +213,8 @@ class Columns:
             if isinstance(value, str | list | tuple)
             for word in _words(value)
         ]
-        return [word for word in texts if "." in word and not set(word) & set("*?[")]
+        plain = {word: dotted(word) for word in texts}
+        return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""
