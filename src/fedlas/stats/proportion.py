@@ -252,10 +252,10 @@ def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Flo
         some = order[-max(1, _TERMS // (int(sizes[order[-1]]) + 1)) :]
         order = order[: -len(some)]
         size = sizes[some]
-        place = np.arange(int(size.max()))[:, None]
-        rows = np.minimum(start[some] + place, len(probs) - 1)
-        chance = np.where(place < size, probs[rows], 0.0)
-        pmf = np.zeros((len(place) + 1, len(some)))
+        row = np.arange(int(size.max()))[:, None]
+        sample = np.minimum(start[some] + row, len(probs) - 1)
+        chance = np.where(row < size, probs[sample], 0.0)
+        pmf = np.zeros((len(row) + 1, len(some)))
         pmf[0] = 1.0
         for last, happens in enumerate(chance, start=1):
             pmf[1 : last + 1] = pmf[1 : last + 1] * (1.0 - happens) + pmf[:last] * happens
