@@ -98,9 +98,16 @@ def measured_groups(data: Grouped, confidence_level: float) -> Iterator[GroupRow
         p_values.tolist(),
     )
     for row, has_line in zip(zip(*columns, strict=True), chosen.tolist(), strict=True):
-        samples, happened, mean_probability, share, *ratio, p = row
+        samples, happened, mean_probability, share, ratio, low_end, high_end, p = row
         slope, shift = next(lines) if has_line else (None, None)
-        estimate = Estimate(*ratio, p=p, confidence_level=confidence_level, test="Poisson binomial")
+        estimate = Estimate(
+            ratio,
+            low_end,
+            high_end,
+            p=p,
+            confidence_level=confidence_level,
+            test="Poisson binomial",
+        )
         yield GroupRow(samples, happened, mean_probability, share, estimate, slope, shift)
 
 
