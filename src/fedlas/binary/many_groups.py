@@ -160,23 +160,23 @@ def _slopes(groups: Grouped) -> tuple[Floats, Floats]:
     line = np.zeros((2, len(size)))
     variance = np.zeros(len(size))
     value = samples.log_likelihood(0.0 * away)
-    left = np.arange(len(size))
+    active = np.arange(len(size))
     for _ in range(_STEPS):
-        step, rise, variance[left] = _newton_step(samples, line[:, left])
+        step, rise, variance[active] = _newton_step(samples, line[:, active])
         # As in `fit_logistic`: below rounding of the likelihood a comparison says nothing.
         rounding = _ROUNDING * np.abs(value)
         is_last = rise <= rounding
-        share = np.ones(len(left))
+        share = np.ones(len(active))
         while True:
-            new = samples.log_likelihood(_at(samples, line[:, left] + share * step))
+            new = samples.log_likelihood(_at(samples, line[:, active] + share * step))
             lower = (new < value - rounding) & ~is_last
             if not lower.any():
                 break
             share[lower] /= 2.0
-        line[:, left] += share * step
+        line[:, active] += share * step
         going = ~is_last
-        left = left[going]
-        if not len(left):
+        active = active[going]
+        if not len(active):
             break
         value = new[going]
         samples = samples.only(going)
@@ -222,22 +222,22 @@ def _shifts(groups: Grouped) -> tuple[Floats, Floats]:
     low = target - groups.totals(groups.log_odds, np.maximum)
     high = target - groups.totals(groups.log_odds, np.minimum)
     shift = 0.5 * (low + high)
-    left = np.arange(len(size))
+    active = np.arange(len(size))
     samples = groups
     for _ in range(_STEPS):
-        at = shift[left]
+        at = shift[active]
         probability = _sigmoid(samples.log_odds + samples.spread(at))
         information = samples.totals(probability * (1.0 - probability)) / samples.size
-        gap = prevalence[left] - samples.totals(probability) / samples.size
-        low[left] = np.where(gap > 0, at, low[left])
-        high[left] = np.where(gap > 0, high[left], at)
+        gap = prevalence[active] - samples.totals(probability) / samples.size
+        low[active] = np.where(gap > 0, at, low[active])
+        high[active] = np.where(gap > 0, high[active], at)
         new = at + gap / np.maximum(information, 1e-300)
-        inside = (low[left] < new) & (new < high[left])
-        new = np.where(inside, new, 0.5 * (low[left] + high[left]))
-        going = (new != at) & (np.abs(gap) > _ROUNDING * prevalence[left])
-        shift[left[going]] = new[going]
-        left = left[going]
-        if not len(left):
+        inside = (low[active] < new) & (new < high[active])
+        new = np.where(inside, new, 0.5 * (low[active] + high[active]))
+        going = (new != at) & (np.abs(gap) > _ROUNDING * prevalence[active])
+        shift[active[going]] = new[going]
+        active = active[going]
+        if not len(active):
             break
         samples = samples.only(going)
     probability = _sigmoid(groups.log_odds + groups.spread(shift))
