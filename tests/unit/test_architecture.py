@@ -276,10 +276,10 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 10_200,
-    "binary": 10_800,
-    "calibrated": 9_300,
+    "binary": 12_560,
+    "calibrated": 9_740,
     "calibrators": 38_000,
-    "cli of files": 9_000,
+    "cli of files": 10_830,
     "cli of runs": 7_500,
     "deploy": 16_500,
     "diagnose": 4_100,
@@ -290,10 +290,10 @@ BOUNDS = {
     "metrics": 14_500,
     "objective": 7_600,
     "plots": 9_860,
-    "predictions": 32_500,
+    "predictions": 33_500,
     "present": 23_150,
     "resample": 1_000,
-    "stats": 20_800,
+    "stats": 21_740,
     "the package itself": 1_000,
     "zoo": 14_500,
 }

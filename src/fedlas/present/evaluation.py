@@ -22,6 +22,7 @@ from fedlas.present.event_measures import GLOSSARY
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
+    MOST_ON_PAGE,
     event_groups_table,
     groups_table,
     plain_event_groups,
@@ -35,7 +36,6 @@ from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
     ZTests,
-    classes_of,
     metrics_table,
     plain_metrics,
     short_table,
@@ -92,7 +92,7 @@ class Evaluation:
         notes: Sentences on the predictions and the fits.
         classes: Names of the classes; empty if they have none.
         grouped_by: Name of the groups.
-        repair: How to fit a calibrator, for a reader of the verdict.
+        repair: How to fit a calibrator, for a reader of the verdict; empty where the command line says it.
         heading: Title of the page; empty is ``name``.
         period: When the samples were collected.
         dropped: Rows that lacked a value and were left out.
@@ -158,7 +158,7 @@ class Evaluation:
             sentences.append(
                 effect(name, calibrator, before, calibrated, replicates=self.replicates)
             )
-        elif first.is_clear:
+        elif first.is_clear and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_words(each, self.event) for each in last]
@@ -283,7 +283,7 @@ class Evaluation:
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=self._group_tables(most=None),
+            groups=self._group_tables(most=MOST_ON_PAGE),
             selection=SELECTION if self._compares else "",
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
@@ -356,7 +356,7 @@ class Evaluation:
             blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(with_meaning(self._main(self.title)))
-        blocks += reversed(self._group_tables(most=None if details else MOST))
+        blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
@@ -387,11 +387,9 @@ class Evaluation:
 
     def _main(self, title: str) -> Table:
         """Return the table of the main numbers: of the event, or of the predicted class."""
-        return (
-            event_table(self._events, title=title, details=False)
-            if self.positive
-            else self._short(title)
-        )
+        if self.positive:
+            return event_table(self._events, title=title, details=False)
+        return short_table(self.measured, title=title, estimates=self.estimates)
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
@@ -401,6 +399,11 @@ class Evaluation:
         if len(self.groups) == 1:
             return sentence
         return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
+
+    @property
+    def asks_for_repair(self) -> bool:
+        """Whether the predictions are miscalibrated, and nothing has been fitted yet."""
+        return len(self.stages) == 1 and self.verdicts[RAW].is_clear
 
     def stage(self, stage: str) -> Stage:
         """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
@@ -416,20 +419,14 @@ class Evaluation:
             self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
         )
 
-    def _short(self, title: str) -> Table:
-        classes = classes_of(self.stages[RAW])
-        return short_table(
-            self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
-        )
-
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""
         if self.positive:
             return with_meaning(event_table(self._events, title=title, details=True))
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
-    def _group_tables(self, *, most: int | None) -> list[Table]:
-        """Return a table for each stage, the last stage first; with all groups of an event one of their slopes, too."""
+    def _group_tables(self, *, most: int) -> list[Table]:
+        """Return a table for each stage, the last stage first; of many groups of an event one of their slopes, too."""
         tables = []
         for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
@@ -439,7 +436,8 @@ class Evaluation:
             if self.positive:
                 tables.append(event_groups_table(parts, title=title, most=most))
                 slopes = f"Slopes of groups{by}, {when}"
-                tables += [pooled_table(parts, title=slopes)] if most is None else []
+                if most > MOST:
+                    tables.append(pooled_table(parts, title=slopes, most=most))
                 continue
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
