@@ -19,7 +19,7 @@ from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.columns import columns_named
+from fedlas.predictions.roles import columns_named
 
 __all__ = ["calibrate"]
 

@@ -31,6 +31,7 @@ from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import with_scores
+from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.table import Table
@@ -39,17 +40,6 @@ from fedlas.predictions.units import Units
 FORMAT = "fedlas.table/1"
 PREFIX = "calibrated_"
 """Begins the name of each column that is added."""
-_KEPT = (
-    "logits",
-    "probs",
-    "confidence",
-    "classes",
-    "normalize",
-    "percent",
-    "separator",
-    "confidence_as",
-)
-"""Fields of ``Columns`` that say how scores are read; the others are for the fit alone."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -317,13 +307,7 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
             f"{there[0]!r} in {label}",
             "Calibrate the scores once: remove the column, or rename it.",
         )
-    others = {
-        *required,
-        *(
-            getattr(calibration.columns, each)
-            for each in ("target", "correct", "predicted", "weights")
-        ),
-    }
+    others = {*required, *(getattr(columns, name) for name in (*LABELS, "weights"))}
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
@@ -332,7 +316,8 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
                 f"{few(more)} too in {label}",
                 "A calibration is for the classes of its fit: fit another, or remove the column.",
             )
-    live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
+    # The other roles are for the fit alone.
+    live = Columns(**{name: getattr(columns, name) for name in ROLES if ROLES[name].of_live})
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
     classes = () if calibration.in_lists else calibration.classes

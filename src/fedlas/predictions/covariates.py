@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.table import Table
 
 MOST_VALUES = 256

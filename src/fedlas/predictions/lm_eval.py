@@ -14,8 +14,8 @@ import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import Answers
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.stated import LABEL, stated_confidence
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.json_lines import at_path, json_rows

@@ -28,9 +28,9 @@ from fedlas.predictions.arguments import (
     no_labels,
     numbers_of,
 )
-from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
+from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables.frame import Frame

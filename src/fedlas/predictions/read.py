@@ -13,11 +13,12 @@ from typing import Any
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns, columns_named, listed
+from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
+from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.frame import Frame
@@ -26,7 +27,7 @@ from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
-_FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
+_FIXED = (*SCORES, *LABELS, "label_probs")
 """Options that logs of lm-evaluation-harness do not take."""
 _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
-from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
+from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair
 from fedlas.predictions.language import Answers, confidences_as
@@ -27,6 +27,7 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 

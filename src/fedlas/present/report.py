@@ -14,7 +14,6 @@ from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
-from fedlas.predictions.columns import columns_named
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -22,6 +21,7 @@ from fedlas.predictions.predictions import (
     check_predictions,
     plain_predictions,
 )
+from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
