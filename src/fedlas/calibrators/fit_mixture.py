@@ -110,6 +110,7 @@ def fitted_mixture(
     side = None
     side_share = None
     note = None
+    guess = ""
     if split.held_out:
         prior = _prior(val, fitted)
         log_probs = split.log_probs(fitted, maps, _DEAR)
@@ -119,6 +120,7 @@ def fitted_mixture(
         if val.features is not None:
             regressions = fitted_regressions(split, val.features, log_probs, prior)
             side, side_share, note = with_features(split, regressions, log_probs, share)
+            guess = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
             left_out += predicted_left_out(split, log_probs, prior, base, regressions)
     absent, absent_note = _absent(val, split.distinct)
@@ -140,7 +142,11 @@ def fitted_mixture(
         absent,
         keep_class=keep_class,
         dropped=(*dropped, *failed),
-        notes=(*absent_note, *_notes(split, [name for name in names if name in _DEAR], side)),
+        notes=(
+            *absent_note,
+            *_notes(split, [name for name in names if name in _DEAR], side),
+            *filter(None, [guess]),
+        ),
     )
     return with_doubts(mixture, doubt, note)
 

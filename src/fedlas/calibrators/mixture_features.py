@@ -52,12 +52,14 @@ class Regressions:
         log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
         gates: How far the features are like those of the other folds ``(n, 1)``.
         prior: Samples that each part counts in addition.
+        note: What was guessed of the features, as a sentence; empty if they were described.
     """
 
     side: SideInformation
     log_probs: Tensor
     gates: Tensor
     prior: list[float]
+    note: str = ""
 
 
 def fitted_regressions(
@@ -94,6 +96,7 @@ def fitted_regressions(
         torch.cat([log_probs, beside]),
         torch.cat([gate for _, gate in others]),
         [*prior, *[0.0] * sum(side.counts)],
+        _guess(samples.guessed()),
     )
 
 
@@ -156,6 +159,16 @@ def predicted_left_out(
                 result = torch.logaddexp(inside(parts) + gate.log(), result + torch.log1p(-gate))
         results.append(LeftOut(split.held_out[fold], result))
     return results
+
+
+def _guess(count: int) -> str:
+    """Return the sentence that says how many columns of bare features are taken for groups."""
+    if not count:
+        return ""
+    return (
+        f"{count} columns of features hold zeros and ones, of which neighbors have at most one in a row: they are "
+        "taken for groups. Covariates of a table, or a data frame, say what a column holds."
+    )
 
 
 LABEL_IN_FEATURES = "Check that the features do not hold the label, or what is known only after it."

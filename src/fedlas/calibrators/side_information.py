@@ -128,6 +128,10 @@ class Samples:
     distinct: Tensor
     levels: Tensor | None = None
 
+    def guessed(self) -> int:
+        """Return how many columns of features of unknown kind are taken for indicators of groups."""
+        return 0 if self.levels is not None else int(group_columns(self.features).sum())
+
     def codes(self) -> Codes | None:
         """Return the categories, without coefficients yet; None if there are none."""
         if self.levels is None or not bool(self.levels.any()):
