@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from fedlas._core.check import InputError, check_number, reason, warn_user
 from fedlas.binary import measures
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
@@ -292,14 +292,14 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         val: Held-out predictions with labels.
     """
     both = as_predictions(val)
-    folds = stratified_folds(both.logits, both.target, FOLDS, both.weights, clusters=both.clusters)
-    if int(folds.max()) < 1:
+    folds = folds_of(both, FOLDS, weights=both.weights)
+    if not folds.count:
         return None
     rows: list[Tensor] = []
     after: list[Tensor] = []
-    for fold in range(int(folds.max()) + 1):
-        left_out = folds == fold
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(~left_out))
+    for fold in range(folds.count):
+        left_out = folds.test(fold)
+        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
         rows.append(left_out.nonzero()[:, 0])
         part = fitted.transform(val.rows(left_out))
         after.append(part.logits if isinstance(part, Predictions) else part.confidence)
@@ -311,7 +311,7 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         if isinstance(first, Predictions)
         else replace(first, confidence=torch.cat(after))
     )
-    return measured_left_out(first, last, int(folds.max()) + 1)
+    return measured_left_out(first, last, folds.count)
 
 
 def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,14 +24,14 @@ from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
-from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import about_event, event_note
+from fedlas.predictions.event import event_note
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import with_scores
+from fedlas.predictions.probabilities import are_probabilities
+from fedlas.predictions.read import predictions_of, with_scores
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
@@ -105,8 +106,7 @@ class TableCalibration:
             )
         samples = Samples.joined(reader.samples(), reader.label)
         check_logits(columns, samples, reader.label)
-        val = predictions_of(samples, columns, covariates)
-        val = about_event(val, columns.event, reader.classes)
+        val = predictions_of(samples, columns, covariates, reader.classes)
         note = ""
         if isinstance(val, Predictions) and val.num_classes == 2:
             note = event_note(val)
@@ -395,12 +395,25 @@ def calibrated_columns(
 
 def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
+    if calibration.calibrator.top_label:  # an outcome, which nothing reads
+        samples = replace(samples, outcome=torch.zeros(len(samples.scores), dtype=torch.bool))
+    columns = replace(calibration.columns, event=None)
     after = calibration.calibrator.transform(
-        predictions_of(samples, calibration.columns, calibration.covariates)
+        predictions_of(samples, columns, calibration.covariates)
     )
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
+
+
+def check_logits(columns: Columns, samples: Samples, label: str) -> None:
+    """Refuse probabilities that are named as logits."""
+    if columns.kind == "logits" and are_probabilities(samples.scores):
+        raise InputError(
+            "columns of logits must hold logits",
+            f"probabilities in {label}",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
+        )
 
 
 def _with_effect(columns: Columns) -> Columns:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.folds import canonical_order, evenly
 from fedlas.calibrators._fit.minimize import minimize_all
 from fedlas.calibrators._fit.residuals import Inputs, ResidualProblem
 from fedlas.calibrators._fit.side_maps import (
@@ -28,6 +27,7 @@ from fedlas.calibrators._fit.side_maps import (
     squared_distances,
 )
 from fedlas.calibrators._fit.state import doubles, ones, zeros
+from fedlas.resample.folds import canonical_order, evenly
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from glob import glob, has_magic
@@ -12,6 +13,7 @@ from typing import Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.cells import few
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
@@ -228,7 +230,7 @@ def _read(
         )
     samples = Samples.joined(reader.samples(), reader.label)
     return PredictionTable(
-        _predictions(samples, reader),
+        predictions_of(samples, reader.columns, reader.covariates, reader.classes),
         reader.classes,
         reader.notes(),
         samples.groups,
@@ -240,25 +242,23 @@ def _read(
     )
 
 
-def _predictions(samples: Samples, reader: TableReader) -> AnyPredictions:
-    """Return the predictions of all samples of a table."""
-    columns = reader.columns
+def predictions_of(
+    samples: Samples,
+    columns: Columns,
+    covariates: Covariates | None = None,
+    classes: Sequence[str] = (),
+) -> AnyPredictions:
+    """Return the predictions of some rows of a table, with all that is said of them."""
     if columns.kind == "confidence":
         outcome: Any = samples.outcome
-        return TopLabel(
-            samples.scores,
-            outcome,
-            samples.weights,
-            samples.features,
-            samples.clusters,
-            reader.covariates,
-        )
+        values = {name: getattr(samples, name) for name in SAMPLE_VALUES}
+        return TopLabel(samples.scores, outcome, covariates=covariates, **values)
     return Predictions.of_samples(
         samples,
         are_probs=columns.kind == "probs",
-        classes=reader.classes,
+        classes=classes,
         event=columns.event,
-        covariates=reader.covariates,
+        covariates=covariates,
     )
 
 

@@ -104,6 +104,8 @@ class Columns:
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
             or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
         format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
+        time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
+            fit on later ones.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -154,6 +156,8 @@ class Columns:
         choices=CONFIDENCE_FORMS, of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
+    time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
+        "rows than its own (default: rows are in no order)", is_text=True, is_shared=True)
     # fmt: on
 
     def __post_init__(self) -> None:

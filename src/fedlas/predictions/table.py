@@ -48,6 +48,7 @@ class Samples:
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
         features: Covariates ``(n, D)``, if columns hold them.
         clusters: ``n`` names, if a column holds clusters.
+        time: ``n`` times as text, if a column holds them.
     """
 
     scores: Tensor
@@ -58,6 +59,7 @@ class Samples:
     labels: tuple[str, ...] | None = None
     features: Tensor | None = None
     clusters: tuple[str, ...] | None = None
+    time: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -232,6 +234,7 @@ class TableReader:
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
+        named = (columns.clusters, columns.time)
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
@@ -260,7 +263,7 @@ class TableReader:
                 None if columns.groups is None else self._read_groups(chunk, missing),
                 labels,
                 more.features(chunk) if more.columns else None,
-                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
+                *(None if name is None else tuple(chunk.texts(name)) for name in named),
             )
             yield whole, np.searchsorted(whole.rows, chunk.rows), samples
         self.units.finish(self.label)

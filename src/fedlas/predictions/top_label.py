@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
 from fedlas.predictions.arguments import (
+    SAMPLE_VALUES,
     Array,
     OptionalArray,
     check_sample_values,
@@ -39,6 +40,7 @@ class TopLabel:
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         features: Optional side information of each sample ``(N, D)``, such as the input of the classifier head.
         clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
+        time: Optional time of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         covariates: What each column of ``features`` holds, as in :class:`~fedlas.Predictions`.
 
     Raises:
@@ -66,6 +68,7 @@ class TopLabel:
     features: OptionalArray = OptionalArray()  # noqa: RUF009
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
     covariates: Covariates | None = None
+    time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -167,7 +170,7 @@ def _flat(name: str, value: Any) -> Tensor:
     return tensor
 
 
-_TENSORS = ("confidence", "correct", "weights", "features", "clusters")
+_TENSORS = ("confidence", "correct", *SAMPLE_VALUES)
 _FIELDS = (*_TENSORS, "covariates")
 # help() and the reference show these in place of the descriptors.
 vars(TopLabel)["__init__"].__annotations__ |= {

@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table
@@ -192,6 +192,13 @@ def _read(
     table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
 ) -> tuple[Any, Any]:
     """Return the predictions of a table, and of the held-out table if that is one."""
+    if on is None and columns.get("time") is not None:
+        raise InputError(
+            "is for a fit that holds rows out",
+            (Argument("time"), " without ", Argument("on")),
+            "Leave it out.",
+            argument="time",
+        )
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
