@@ -139,8 +139,8 @@ class MultiLabelCalibration:
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        values = {"features": features, "weights": weights, "clusters": clusters, "time": time}
-        val = MultiLabel(logits, target, **values)
+        values = (features, clusters, weights, time)
+        val = MultiLabel(logits, target, None, *values)
         places = range(val.num_labels)
         parts = [val.pooled()] if self.shared else map(val.label, places)
         fits = [copy.deepcopy(self.calibrator).fit(part) for part in parts]

@@ -41,15 +41,7 @@ def is_lm_eval(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A line of a log.
-
-    Attributes:
-        fields: The line.
-        row: Its number.
-        path: Its file.
-        choices: Log-likelihood of each choice; None for a free answer.
-        right: Whether the harness counts the answer as right; None if it does not say.
-    """
+    """A line of a log."""
 
     fields: Mapping[str, Any]
     row: int

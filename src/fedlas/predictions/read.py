@@ -137,11 +137,7 @@ def paths_of(path: Any) -> list[Path] | None:
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """Return the Parquet files in a folder and in those below it, by name, without hidden ones."""
     files = sorted(
         file
         for file in folder.rglob("*.parquet")

@@ -206,11 +206,7 @@ def _read(
 
 
 def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
-    """Return the predictions in two arrays; anything else unchanged.
-
-    Raises:
-        InputError: For an unknown argument, or one that names a column, of which there are none.
-    """
+    """Return the predictions in two arrays; anything else unchanged."""
     if columns or isinstance(groups, str):
         columns_named(columns)
         raise InputError(
