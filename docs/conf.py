@@ -90,6 +90,7 @@ NAVIGATION = {
         "fashion-mnist/indicator",
         "fine-grained/README",
         "fine-grained/PROTOCOL",
+        "fine-grained/PROTOCOL-2",
         "glyphs/README",
         "methods/README",
         "methods/settings",

@@ -114,6 +114,8 @@ def rows_of(answer):
 LOGS = {
     "a nested number": (lambda p: {"r": {"conf": p}}, "r.conf", "number"),
     "OpenAI's log-probabilities": (openai, "choices.0.logprobs.content", "mean"),
+    "places in brackets": (openai, "choices[0].logprobs.content", "mean"),
+    "an answer in brackets": (vllm, "outputs[0]", "sum"),
     "OpenAI's answers": (openai, "choices.0.message.content", "words"),
     "vLLM's log-probabilities": (vllm, "outputs.0", "sum"),
     "a response as text": (
@@ -146,7 +148,8 @@ def test_logs_get_their_confidences_back(case, tmp_path, monkeypatch, capsys):
     after = [
         json.loads(line) for line in (tmp_path / "live.calibrated.jsonl").read_text().splitlines()
     ]
-    beside = {"outputs.0": "calibrated_outputs.0", "response.conf": "calibrated_response.conf"}
+    beside = dict.fromkeys(("outputs.0", "outputs[0]"), "calibrated_outputs.0")
+    beside |= {"response.conf": "calibrated_response.conf"}
     head, _, tail = path.rpartition(".")
     values = [at_path(row, beside.get(path, f"{head}.calibrated_{tail}")) for row in after]
     calibration = fedlas.TableCalibration.load("cal.json")
@@ -320,3 +323,96 @@ def test_a_partitioned_folder_is_one_table(tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["apply", "cal.json", "empty", "--out", "no.parquet"]) == 2
     assert "must hold Parquet files" in capsys.readouterr().err
+
+
+def test_the_folders_of_a_single_file_are_no_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "year=2026"
+    folder.mkdir()
+    pd.DataFrame(FLAT).to_parquet(folder / "val.parquet", index=False)
+    named = ["--probs", "p_*", "--target", "y", "--method", "temperature", "--out", "cal.json"]
+    assert main(["calibrate", "year=2026/val.parquet", *named]) == 0
+    assert main(["apply", "cal.json", "year=2026/val.parquet", "--out", "one.parquet"]) == 0
+    assert "year" not in pq.read_schema("one.parquet").names
+    assert main(["apply", "cal.json", "year=2026/*.parquet", "--out", "all.parquet"]) == 0
+    assert pd.read_parquet("all.parquet")["year"].unique().tolist() == ["2026"]
+
+
+@pytest.fixture
+def store():
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    yield store
+    store.rm("/", recursive=True)
+
+
+@pytest.mark.parametrize("suffix", [*WRITERS, ".csv.gz"])
+def test_stores_are_read_and_written(suffix, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(FLAT).drop(columns=["percent"])
+    WRITERS[suffix.removesuffix(".gz")](tmp_path / f"val{suffix}", frame)  # pandas packs it
+    store.put_file(str(tmp_path / f"val{suffix}"), f"/bucket/val{suffix}")
+    address = f"memory://bucket/val{suffix}"
+    columns = {"probs": "p_no,p_yes", "target": "y"}
+    fit = ["--method", "temperature", "--out", "cal.json"]
+    assert main(command(["calibrate", address, *fit], columns)) == 0
+    assert "fedlas apply cal.json LIVE" in capsys.readouterr().out
+    there = fedlas.calibrate(address, **columns, method="temperature")
+    here = fedlas.calibrate(f"val{suffix}", **columns, method="temperature")
+    assert there.calibrator.plain() == here.calibrator.plain()
+    read = [fedlas.read_predictions(name, **columns) for name in (address, f"val{suffix}")]
+    assert fedlas.evaluate(read[0].predictions) == fedlas.evaluate(read[1].predictions)
+    assert main(command(["evaluate", address, "--replicates", "0"], columns)) == 0
+    assert main(["apply", "cal.json", address]) == 2
+    assert "--out must name the file" in capsys.readouterr().err
+    assert main(["apply", "cal.json", address, "--out", address]) == 2
+    assert main(["apply", "cal.json", address, "--out", f"memory://bucket/out{suffix}"]) == 0
+    assert main(["apply", "cal.json", f"val{suffix}", "--out", f"out{suffix}"]) == 0
+    names = [f"/bucket/out{suffix}", f"/bucket/val{suffix}"]
+    assert sorted(store.ls("/bucket", detail=False)) == names
+    if suffix != ".csv.gz":
+        assert store.cat_file(names[0]) == (tmp_path / f"out{suffix}").read_bytes()
+
+
+def test_folders_of_stores_are_one_table(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(FLAT)
+    for number, month in enumerate(("2026-11", "2026-12")):
+        year, number_of_month = month.split("-")
+        frame[120 * number : 120 * number + 120].to_parquet("part.parquet", index=False)
+        place = f"/scores/year={year}/month={number_of_month}/part.parquet"
+        store.put_file("part.parquet", place)
+    named = ["--probs", "p_*", "--target", "y", "--groups", "month", "--out", "cal.json"]
+    assert main(["calibrate", "memory://scores", *named]) == 0
+    for live in ("memory://scores", "memory://scores/*/*/*.parquet"):
+        assert main(["apply", "cal.json", live, "--out", "memory://scored/all.parquet"]) == 0
+        store.get_file("/scored/all.parquet", "all.parquet")
+        after = pd.read_parquet("all.parquet")
+        assert after["id"].tolist() == FLAT["id"]
+        assert after["month"].tolist() == ["11"] * 120 + ["12"] * 120
+    one = ["--probs", "p_*", "--target", "y", "--method", "temperature", "--out", "one.json"]
+    assert main(["calibrate", "memory://scores", "--since", "2026-12", *one]) == 0
+    assert fedlas.TableCalibration.load("one.json").rows == 120
+
+
+def test_a_store_that_fails_leaves_what_was_there(single, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    single.save("cal.json")
+    (tmp_path / "live.csv").write_text("p\n0.2\n0.7\n")
+    store.pipe_file("/bucket/out.csv", b"before")
+    for address in ("memory://none/live.csv", "nothing://none/live.csv", "memory://none/*.csv"):
+        assert main(["apply", "cal.json", address, "--out", "out.csv"]) == 2
+        assert address in capsys.readouterr().err or "*" in address
+    words = ["apply", "cal.json", "live.csv", "--out", "memory://bucket/out.csv"]
+    with monkeypatch.context() as patch:
+
+        def fails(*_, **__):
+            raise PermissionError("no access")
+
+        patch.setattr(type(store), "mv", fails)
+        assert main(words) == 2
+    assert "memory://bucket/out.csv (no access)" in " ".join(capsys.readouterr().err.split())
+    assert store.ls("/bucket", detail=False) == ["/bucket/out.csv"]
+    assert store.cat_file("/bucket/out.csv") == b"before"
+    assert main(words) == 0
+    assert store.cat_file("/bucket/out.csv").startswith(b"p,calibrated_p\n0.2,")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import few
-from fedlas.predictions.read import paths_of
+from fedlas.predictions.tables.files import Name, TableFile, dataset_file, files_of
 
 _MONTH = r"(0[1-9]|1[0-2])"
 _DATE = re.compile(rf"(?<!\d)((?:19|20)\d\d)(?:-?{_MONTH}(?:-?(0[1-9]|[12]\d|3[01]))?)?(?!\d)")
@@ -30,7 +30,7 @@ def date_of(text: str) -> tuple[int, ...] | None:
     return None if match is None else tuple(int(number) for number in match.groups() if number)
 
 
-def files_since(names: Sequence[str], since: str) -> list[str]:
+def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
     """Return the files of names, patterns and folders whose date is ``since`` or later.
 
     Args:
@@ -45,29 +45,32 @@ def files_since(names: Sequence[str], since: str) -> list[str]:
         raise InputError(
             "--since must be a year, a month or a day", repr(since), "Write it as 2026-05."
         )
-    dates: dict[str, tuple[int, ...]] = {}
+    dates: dict[TableFile, tuple[int, ...]] = {}
     for name in names:
         # A folder may hold other files than Parquet here.
-        paths = [Path(name)] if Path(name).is_dir() else paths_of(name) or ()
-        for file in (file for path in paths for file in _inside(path)):
-            date = date_of(str(file))
+        if isinstance(name, str | Path) and Path(name).is_dir():
+            files = [*map(dataset_file, _inside(Path(name)))]
+        else:
+            files = files_of([name])
+        for file in files:
+            date = date_of(str(file.path))
             if date is None:
                 raise InputError(
                     "with --since every file must have a date in its name, such as 2026-05",
-                    file,
+                    file.path,
                     "Rename it, or name the files to calibrate on.",
                 )
-            dates[str(file)] = date
+            dates[file] = date
     late = [file for file, date in dates.items() if date >= first]
     if not late:
+        paths = [str(file.path) for file in dates]
         raise InputError(
-            f"a file must be of {since} or later", few(list(dates), 6), "Choose an earlier date."
+            f"a file must be of {since} or later", few(paths, 6), "Choose an earlier date."
         )
     return late
 
 
-def _inside(path: Path) -> list[Path]:
-    """Return the files of a folder, or the file."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and file.name[:1] not in "._")
+def _inside(folder: Path) -> list[Path]:
+    """Return the files of a folder and of those below it, without hidden ones."""
+    paths = folder.rglob("*")
+    return sorted(path for path in paths if path.is_file() and path.name[:1] not in "._")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +15,7 @@ import torch
 from torch import nn
 
 from fedlas._core.check import InputError
-from fedlas._core.files import no_device, write_atomically
-from fedlas._core.terminal import copy_to_output, standard_input
+from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.missing import Missing
 from fedlas.calibrated.table import (
     PREFIX,
@@ -32,19 +29,17 @@ from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import open_source, paths_of
+from fedlas.predictions.read import open_source
 from fedlas.predictions.tables import source_of, writer_of
+from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.frame import is_lazy
 from fedlas.predictions.tables.json_lines import json_rows
 from fedlas.predictions.tables.packed import packed_as, suffix_of
 from fedlas.predictions.tables.table import Joined, Writer
 
-STANDARD = "-"
-"""In place of a file: standard input or output."""
 CONFIDENCE = f"{PREFIX}confidence"
 PROBS = f"{PREFIX}probs"
 """Fields that are added to samples of language models."""
-_MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 
 
 @dataclass(frozen=True)
@@ -70,45 +65,19 @@ class Applied:
         return asdict(self)
 
 
-@contextmanager
-def local_files(names: Sequence[str | Path]) -> Iterator[list[Path]]:
-    """Give the files of names, of patterns with ``*``, ``?`` or ``[``, and of ``-``, which is standard input.
-
-    Raises:
-        InputError: If a pattern matches none.
-    """
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        here = [
-            _standard_input(Path(folder)) if str(name) == STANDARD else str(name) for name in names
-        ]
-        yield [no_device(path) for path in paths_of(here) or ()]
-
-
-def open_tables(names: Sequence[str | Path], separator: str | None = None) -> Joined:
+def open_tables(names: Sequence[Name], separator: str | None = None) -> Joined:
     """Return the table that files hold together.
 
     Raises:
         InputError: If a file does not exist or cannot be read, or the files are not alike.
     """
-    return Joined([source_of(path, separator) for path in paths_of(list(names)) or ()])
-
-
-def _standard_input(folder: Path) -> Path:
-    """Return a file with the bytes of standard input, named by its format."""
-    stream = standard_input()
-    head = stream.read(1 << 16)
-    suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
-    path = folder / f"standard-input{suffix}"
-    with path.open("wb") as file:
-        file.write(head)
-        shutil.copyfileobj(stream, file, 1 << 20)
-    return path
+    return Joined([source_of(file, separator) for file in files_of(names)])
 
 
 def apply_to_files(
     calibration: TableCalibration,
     table: Joined,
-    out: Path | None,
+    out: str | Path | None,
     suffix: str = "",
     missing: Missing | None = None,
 ) -> Applied:
@@ -117,7 +86,7 @@ def apply_to_files(
     Args:
         calibration: The calibration.
         table: What :func:`open_tables` returns.
-        out: The file; None is standard output.
+        out: The file, or its address in a store; None is standard output.
         suffix: Format, as the end of a name; empty for that of ``out``, or of what is read.
         missing: What happens to rows without a score; None is what the calibration says.
 
@@ -127,20 +96,21 @@ def apply_to_files(
     """
     result: list[Applied] = []
     missing = missing or Missing(calibration.missing)
-    suffix = suffix or suffix_of(out or table.tables[0].path)
+    named = None if out is None else Path(out)
+    suffix = suffix or suffix_of(named or table.tables[0].path)
 
     def write(file: IO[bytes]) -> None:
-        with packed_as(out, file) as packed:
+        with packed_as(named, file) as packed:
             result.append(_write(calibration, table, packed, suffix, missing))
 
     _place(out, write)
     return result[0]
 
 
-def _place(out: Path | None, write: Callable[[IO[bytes]], None]) -> None:
+def _place(out: str | Path | None, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file as a whole, or standard output if it is None."""
     if out is not None:
-        write_atomically(out, write)
+        write_whole(out, write)
         return
     with tempfile.TemporaryFile() as file:
         write(file)
@@ -193,7 +163,7 @@ def _rows_written(
 def apply_to_logs(
     calibration: TableCalibration,
     paths: Sequence[Path],
-    out: Path | None,
+    out: str | Path | None,
     missing: Missing | None = None,
 ) -> Applied:
     """Write logs of lm-evaluation-harness with a calibrated confidence in each sample; every field stays as it was.
@@ -204,7 +174,7 @@ def apply_to_logs(
     Args:
         calibration: What was fitted on such a log.
         paths: The logs, one after another.
-        out: The file; None is standard output.
+        out: The file, or its address in a store; None is standard output.
         missing: What happens to answers without a confidence; None leaves theirs empty.
 
     Raises:
@@ -244,7 +214,7 @@ def apply_to_logs(
     }
 
     def write(file: IO[bytes]) -> None:
-        with packed_as(out, file) as packed:
+        with packed_as(None if out is None else Path(out), file) as packed:
             for path in paths:
                 for row, sample in json_rows(path):
                     more = fields.get((path, row), {CONFIDENCE: None})

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output, write_json
+from fedlas._core.files import check_output, path_argument, write_json
 from fedlas._core.terminal import say
 from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
-    STANDARD,
     apply_to_files,
     apply_to_logs,
     calibrate_table,
-    local_files,
     open_tables,
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator
@@ -40,10 +38,16 @@ from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
 from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.tables import FORMATS
+from fedlas.predictions.tables.files import (
+    STANDARD,
+    address_of,
+    local_files,
+    local_names,
+)
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
 _SUFFIX = ".calibration.json"
-_FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input"
+_FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input, s3://... what fsspec does"
 
 
 def add_calibrate(add: AddSubcommand) -> None:
@@ -78,9 +82,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
     check_output("--out", out, map(Path, args.files))
-    files = args.files if args.since is None else files_since(args.files, args.since)
     calibrator = method_of(args.method, args.method_set)
-    calibration = calibrate_table(files, calibrator, columns)
+    example = args.files[0]
+    with local_names(args.files) as files:
+        if args.since is not None:
+            late = files_since(files, args.since)
+            files = [*late]
+            example = str(late[0].path)
+        calibration = calibrate_table(files, calibrator, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
@@ -89,7 +98,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         say(str(calibration.cross_fitted), wrap=True)
     if args.details:
         say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, files[0])}")
+    say(f"calibration: {out}", f"next: {apply_line(out, example)}")
     return 0
 
 
@@ -116,16 +125,16 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
 
 def apply_line(out: Path, file: str) -> str:
     """Return the command that applies a calibration."""
-    if Path(file).is_dir():
+    if Path(file).is_dir() or (address_of(file) is not None and not Path(file).suffix):
         return f"fedlas apply {shlex.quote(str(out))} LIVE --out LIVE.calibrated.parquet"
     suffix = whole_suffix(Path(file)) if file != STANDARD else ".csv"
     return f"fedlas apply {shlex.quote(str(out))} LIVE{suffix} --out LIVE.calibrated{suffix}"
 
 
 def _place_of_calibration(file: str) -> Path:
-    if file == STANDARD or set(file) & set("*?["):
+    if file == STANDARD or set(file) & set("*?[") or address_of(file) is not None:
         raise InputError(
-            "--out must name the file to write, where VAL is no single file",
+            "--out must name the file to write, where VAL is no single file on this machine",
             "no --out",
             "Add --out cal.json.",
         )
@@ -149,11 +158,9 @@ def add_apply(add: AddSubcommand) -> None:
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
     option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
     option(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
-    add_path(
-        parser,
-        "--out",
-        "FILE",
-        f"file to write, {', '.join(FORMATS)}; - is standard output (default: FILE.calibrated)",
+    text = f"{', '.join(FORMATS)}, here or in a store; - is standard output"
+    option(
+        parser, "--out", "FILE", f"file to write, {text} (default: FILE.calibrated)", type=_out_of
     )
     option(
         parser,
@@ -179,6 +186,10 @@ def add_apply(add: AddSubcommand) -> None:
     option(
         parser, "--sep", "CHAR", "separator of a CSV file (default: as detected)", dest="separator"
     )
+
+
+def _out_of(text: str) -> Path | str:
+    return path_argument(text) if address_of(text) is None else text
 
 
 def _share(text: str) -> float:
@@ -213,14 +224,15 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
-        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, files))
+        paths = [file.path for file in files]
+        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
         # The samples of a log hold more than columns.
-        out = _place_of_table(args, files, [suffix_of(files[0])] if is_log else FORMATS)
+        out = _place_of_table(args, paths, [suffix_of(paths[0])] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
         applied = (
-            apply_to_logs(calibration, files, place, missing)
+            apply_to_logs(calibration, paths, place, missing)
             if is_log
             else apply_to_files(calibration, open_tables(files, separator), place, missing=missing)
         )
@@ -238,8 +250,14 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
 
 def _place_of_table(
     args: argparse.Namespace, files: Sequence[Path], suffixes: Collection[str]
-) -> Path:
-    """Return the file to write, which is none that is read."""
+) -> Path | str:
+    """Return the file to write, or its address; it is none that is read."""
+    if args.out is None and any(map(address_of, args.files)):
+        raise InputError(
+            "--out must name the file to write, where FILE lies in a store",
+            "no --out",
+            "Add it, with a path or an address.",
+        )
     if args.out is None and STANDARD not in args.files:
         folder = Path(args.files[0])
         if folder.is_dir():
@@ -250,6 +268,19 @@ def _place_of_table(
         return out
     if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
+    suffix = suffix_of(Path(args.out))
+    if suffix not in suffixes:
+        raise InputError(
+            f"--out must end in {', '.join(suffixes)}",
+            args.out,
+            f"Name a file that ends in {files[0].suffix}.",
+        )
+    if isinstance(args.out, str):
+        if args.out in args.files:
+            raise InputError(
+                "--out must be another file", args.out, "It would replace what is read."
+            )
+        return args.out
     check_output("--out", args.out, (*files, args.calibration))
     for folder in filter(Path.is_dir, map(Path, args.files)):
         if args.out.resolve().is_relative_to(folder.resolve()):
@@ -258,10 +289,4 @@ def _place_of_table(
                 f"{args.out} in {folder}",
                 "The next run would read it too: name a file elsewhere.",
             )
-    if suffix_of(args.out) not in suffixes:
-        raise InputError(
-            f"--out must end in {', '.join(suffixes)}",
-            args.out,
-            f"Name a file that ends in {files[0].suffix}.",
-        )
     return Path(args.out)

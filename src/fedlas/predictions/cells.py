@@ -23,6 +23,7 @@ MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
 
 _FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
+_PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _PADDED = re.compile(r"0\d")
 _NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
@@ -349,6 +350,11 @@ def whole_number(text: str) -> int | None:
     """
     number = Decimal(text if _NUMBER.fullmatch(text) else "NaN")  # exact, unlike a float
     return int(number) if number.is_finite() and number == number.to_integral_value() else None
+
+
+def dotted(path: str) -> str:
+    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
+    return _PLACE.sub(r".\1", path)
 
 
 def few(names: Sequence[str], most: int = 12) -> str:

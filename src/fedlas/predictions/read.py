@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from fedlas.predictions.predictions import AnyPredictions, Predictions, Predicti
 from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.npz import Archive
 from fedlas.predictions.tables.packed import suffix_of
@@ -95,61 +94,16 @@ def open_source(path: Any, columns: Columns) -> tuple[Table, Columns]:
     Raises:
         InputError: If a file does not exist or cannot be read, or the files are not alike.
     """
-    paths = paths_of(path)
-    if paths is None:
+    names = path if isinstance(path, list | tuple) else [path]
+    if not names or not all(isinstance(name, str | Path | TableFile) for name in names):
         return Frame(path), columns
-    if all(is_log(each, columns) for each in paths):
-        if len(paths) > 1 and columns.groups is None:
+    files = files_of(names)
+    if all(is_log(file.path, columns) for file in files):
+        if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
-        return SampleLog(paths, columns), columns
-    tables = [source_of(each, columns.separator) for each in paths]
+        return SampleLog([file.path for file in files], columns), columns
+    tables = [source_of(file, columns.separator) for file in files]
     return tables[0] if len(tables) == 1 else Joined(tables), columns
-
-
-def paths_of(path: Any) -> list[Path] | None:
-    """Return the files of a path, of a pattern or of several paths; None for a frame.
-
-    Raises:
-        InputError: If a pattern matches none, or one is an address of a store, as ``s3://bucket/a.csv``.
-    """
-    if (
-        isinstance(path, list | tuple)
-        and path
-        and all(isinstance(each, str | Path) for each in path)
-    ):
-        return [file for each in path for file in paths_of(each) or ()]
-    if not isinstance(path, str | Path):
-        return None
-    if "://" in str(path):
-        raise InputError(
-            "files must lie on this machine",
-            repr(str(path)),
-            "Copy it here; or read it with pandas and fsspec in Python, and pass the frame.",
-        )
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
-        return _parquet_files(Path(path))
-    if not has_magic(str(path)) or os.path.lexists(path):
-        return [Path(path)]
-    files = sorted(Path(file) for file in glob(str(path)))  # noqa: PTH207 (it may be absolute)
-    if not files:
-        raise InputError("the pattern must match files", repr(path), "Check it, and quote it.")
-    return files
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    """Return the Parquet files in a folder and in those below it, by name, without hidden ones."""
-    files = sorted(
-        file
-        for file in folder.rglob("*.parquet")
-        if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    )
-    if not files:
-        raise InputError(
-            "a folder must hold Parquet files",
-            folder,
-            "Name its files by a pattern, such as '*.csv'.",
-        )
-    return files
 
 
 @check_kinds
@@ -159,9 +113,10 @@ def read_predictions(
     """Read all predictions of a table.
 
     Args:
-        path: CSV, TSV, JSON lines (samples of lm-evaluation-harness too), Parquet or ``.npz``; or a data frame of
-            pandas or polars. Several logs of lm-evaluation-harness as a list, or a pattern such as
-            ``samples_*.jsonl``, are one table, with the task as group.
+        path: CSV, TSV, JSON lines (samples of lm-evaluation-harness too), Parquet or ``.npz``, on this machine or at an
+            address that fsspec reads, as ``s3://bucket/a.csv``; or a data frame of pandas or polars. Several logs of
+            lm-evaluation-harness as a list, or a pattern such as ``samples_*.jsonl``, are one table, with the task as
+            group.
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
         labels: Whether there must be labels; where they are not needed, predictions without target are as good.
@@ -193,6 +148,11 @@ def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTab
 def _read(
     path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
 ) -> PredictionTable:
+    names = path if isinstance(path, list | tuple) else [path]
+    if any(map(address_of, names)):
+        with local_files(names) as files:
+            copies = [file if file.partition else file.path for file in files]
+            return _read(copies, columns, labels=labels, covariates=covariates)
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
     if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:

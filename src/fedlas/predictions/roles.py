@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe
+from fedlas.predictions.cells import dotted
 from fedlas.predictions.columns import (
     ONE_CONFIDENCE,
     Names,
@@ -264,7 +265,8 @@ class Columns:
             if isinstance(value, str | list | tuple)
             for word in words_of(value)
         ]
-        return [word for word in texts if "." in word and not set(word) & set("*?[")]
+        plain = {word: dotted(word) for word in texts}
+        return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""

@@ -656,17 +656,19 @@ def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_
     assert not out.exists()
 
 
-def test_addresses_of_a_store_are_refused_and_no_folder_of_that_name_is_made(
+def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is_made(
     calibration, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     saved = str(calibration.save(tmp_path / "cal.json"))
     frame(40).to_csv("live.csv", index=False)
     before = sorted(tmp_path.iterdir())
-    assert main(["apply", saved, "s3://bucket/live.csv"]) == 2
-    assert "files must lie on this machine" in capsys.readouterr().err
+    assert main(["apply", saved, "nostore://bucket/live.csv", "--out", "out.csv"]) == 2
+    assert "must be a file, folder or pattern that fsspec reads" in capsys.readouterr().err
+    assert main(["apply", saved, "live.csv", "--out", "nostore://bucket/out.csv"]) == 2
+    assert "must be an address to which fsspec writes" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["apply", saved, "live.csv", "--out", "s3://bucket/out.csv"])
+        main(["apply", saved, "live.csv", "--summary", "s3://bucket/done.json"])
     assert "it must be a path on this machine" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
 

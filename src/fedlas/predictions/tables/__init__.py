@@ -10,6 +10,7 @@ from typing import IO
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file
 from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
+from fedlas.predictions.tables.files import TableFile
 from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
 from fedlas.predictions.tables.npz import Archive, ArchiveWriter
 from fedlas.predictions.tables.packed import suffix_of
@@ -24,22 +25,22 @@ class Format:
     Attributes:
         read: Makes the table of a path, and of a separator in formats that have one.
         write: Writes its rows again with more columns.
-        has_separator: Whether cells have a separator, which may be named.
+        options: What the table is made of in addition: a separator of cells, or columns by the names of folders.
     """
 
     read: Callable[..., Table]
     write: type[Writer]
-    has_separator: bool = False
+    options: tuple[str, ...] = ()
 
 
-_DELIMITED = Format(Delimited, DelimitedWriter, has_separator=True)
+_DELIMITED = Format(Delimited, DelimitedWriter, ("separator",))
 _JSON = Format(JsonLines, JsonLinesWriter)
 FORMATS: dict[str, Format] = {
     ".csv": _DELIMITED,
     ".tsv": _DELIMITED,
     ".jsonl": _JSON,
     ".ndjson": _JSON,
-    ".parquet": Format(Parquet, ParquetWriter),
+    ".parquet": Format(Parquet, ParquetWriter, ("partition",)),
     ".npz": Format(Archive, ArchiveWriter),
 }
 """Format of a file, by the end of its name."""
@@ -53,18 +54,20 @@ _OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
 _OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 
 
-def source_of(path: str | Path, separator: str | None = None) -> Table:
+def source_of(file: str | Path | TableFile, separator: str | None = None) -> Table:
     """Return the table in a file.
 
     Args:
-        path: The file.
+        file: The file.
         separator: Separator of a CSV file; None notices it.
 
     Raises:
         InputError: If there is no such file, its name ends otherwise, or it cannot be read.
         MissingExtraError: For all but ``.npz`` without pyarrow.
     """
-    path = checked_path(path)
+    if not isinstance(file, TableFile):
+        file = TableFile(checked_path(file))
+    path = file.path
     if not is_file(path):
         raise InputError("the file must exist", path, "Check the path.")
     suffix = suffix_of(path)
@@ -75,7 +78,8 @@ def source_of(path: str | Path, separator: str | None = None) -> Table:
             _OTHERS.get(suffix, "Rename or convert the file."),
         )
     entry = FORMATS[suffix]
-    return entry.read(path, separator) if entry.has_separator else entry.read(path)
+    options = {"separator": separator, "partition": file.partition}
+    return entry.read(path, **{name: options[name] for name in entry.options})
 
 
 def writer_of(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
-from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.cells import TableChunk, dotted, floating
 from fedlas.predictions.tables.json_lines import at_path
 from fedlas.predictions.tables.table import Table, pieces_of, together
 
@@ -39,7 +39,8 @@ class Frame(Table):
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
         """As :meth:`Table.add_paths`, into columns of objects, lists and JSON."""
         for name in names:
-            starts = (name[:place] for place, letter in enumerate(name) if letter == ".")
+            path = dotted(name)
+            starts = (path[:place] for place, letter in enumerate(path) if letter == ".")
             start = next((start for start in starts if start in self._columns), None)
             if name in self._columns or start is None:
                 continue

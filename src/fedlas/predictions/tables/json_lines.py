@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import Argument, InputError, Text
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, TableChunk, few, number_in, percent_signs
+from fedlas.predictions.cells import MISSING, TableChunk, dotted, few, number_in, percent_signs
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
 from fedlas.predictions.tables.packed import open_bytes, open_text
@@ -63,10 +63,10 @@ class JsonLines(Arrow):
         paths = [
             name
             for name in names
-            if name not in self.names and name.partition(".")[0] in self._keys
+            if name not in self.names and dotted(name).partition(".")[0] in self._keys
         ]
         self._nested.update(mixed)
-        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in path)]
+        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
         """As :meth:`~fedlas.predictions.tables.table.Table.typed`."""
@@ -234,11 +234,12 @@ def at_path(row: Any, path: str) -> Any:
     """Return the value at a path of keys and places in lists; None if there is none.
 
     Example:
-        >>> at_path({"choices": [{"text": "Paris"}]}, "choices.0.text")
+        >>> at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
         'Paris'
     """
     if isinstance(row, dict) and path in row:
         return row[path]
+    path = dotted(path)
     if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):  # JSON in JSON
         with suppress(ValueError):
             row = parse_json(row, finite=False)
@@ -270,6 +271,7 @@ def put_beside(row: dict[str, Any], path: str, prefix: str, value: Any) -> None:
         >>> row
         {'choices': [{'text': 'Paris', 'calibrated_text': 0.9}]}
     """
+    path = path if path in row else dotted(path)
     inner, tail = row, path
     node: Any = row
     rest = path

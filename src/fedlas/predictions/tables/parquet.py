@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,19 +29,23 @@ LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**
 """Largest text and list in the footer of a Parquet file."""
 
 
-_PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
-
-
 class Parquet(Arrow):
-    """A Parquet file; ``year=2026`` in the names of its folders is a column of text in each row."""
+    """A Parquet file.
+
+    Args:
+        path: The file.
+        partition: Columns of one text in each row, as ``year=2026`` in the names of its folders says.
+    """
+
+    def __init__(self, path: Path, partition: Mapping[str, str]) -> None:
+        self._partition = dict(partition)
+        super().__init__(path)
 
     def _names(self) -> list[str]:
         with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
             self.schema = file.schema_arrow
-        folders = map(_PARTITION.fullmatch, self.path.parts[:-1])
-        self._partition = {
-            match[1]: match[2] for match in folders if match and match[1] not in self.schema.names
-        }
+        for name in {*self._partition} & {*self.schema.names}:
+            del self._partition[name]
         for name in self._partition:
             self.schema = self.schema.append(
                 pyarrow_module().field(name, pyarrow_module().string())

@@ -1,0 +1,207 @@
+"""Files of a table: paths, patterns, folders of Parquet, standard input, and addresses of stores that fsspec reads."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from glob import glob, has_magic
+from pathlib import Path
+from typing import IO, Any
+
+from fedlas._core.check import InputError, reason
+from fedlas._core.extras import require
+from fedlas._core.files import no_device, write_atomically
+from fedlas._core.terminal import standard_input
+
+STANDARD = "-"
+"""In place of a file: standard input or output."""
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.ASCII)
+_MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
+_PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of a table, and the columns that the names of its folders hold, as ``year=2026``.
+
+    Only files of a folder or of a pattern have such columns: the path of a single file says nothing about its rows.
+    """
+
+    path: Path
+    partition: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+Name = str | Path | TableFile
+"""A path, a pattern, a folder or an address; or a file that one of them names."""
+
+
+def address_of(name: object) -> str | None:
+    """Return the address of a file in a store, as ``s3://bucket/a.csv``; None for a path on this machine.
+
+    Example:
+        >>> address_of("s3://bucket/a.csv"), address_of(Path("s3://bucket/a.csv")), address_of("a.csv")
+        ('s3://bucket/a.csv', 's3://bucket/a.csv', None)
+    """
+    # A Path has one slash of the two.
+    text = str(name) if isinstance(name, str | Path) else ""
+    match = _ADDRESS.match(text)
+    if match is None or os.path.lexists(text):
+        return None
+    return f"{match[1]}://{text[match.end() :]}"
+
+
+@contextmanager
+def local_names(names: Sequence[Name]) -> Iterator[list[Name]]:
+    """Give names on this machine: those of copies for ``-``, standard input, and for what lies in a store.
+
+    Raises:
+        InputError: If a store cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
+        yield [_copied(name, Path(folder, str(place))) for place, name in enumerate(names)]
+
+
+@contextmanager
+def local_files(names: Sequence[Name]) -> Iterator[list[TableFile]]:
+    """Give the files of names as :func:`files_of`, of names as in :func:`local_names`.
+
+    Raises:
+        InputError: If a pattern matches none, or a store cannot be read.
+    """
+    with local_names(names) as here:
+        files = files_of(here)
+        for file in files:
+            no_device(file.path)
+        yield files
+
+
+def files_of(names: Sequence[Name]) -> list[TableFile]:
+    """Return the files of paths, of patterns with ``*``, ``?`` or ``[``, and of folders.
+
+    Raises:
+        InputError: If a pattern matches none, or a folder holds no Parquet file.
+    """
+    files: list[TableFile] = []
+    for name in names:
+        if isinstance(name, TableFile):
+            files.append(name)
+        elif (address := address_of(name)) is not None:
+            raise InputError("the file must lie on this machine", address, "Copy it here.")
+        elif os.path.isdir(name):  # noqa: PTH112 - Path.is_dir may raise
+            files += map(dataset_file, _parquet_files(Path(name)))
+        elif not has_magic(str(name)) or os.path.lexists(name):
+            files.append(TableFile(Path(name)))
+        else:
+            paths = sorted(glob(str(name)))  # noqa: PTH207 (it may be absolute)
+            if not paths:
+                raise InputError(
+                    "the pattern must match files", repr(str(name)), "Check it, and quote it."
+                )
+            files += map(dataset_file, map(Path, paths))
+    return files
+
+
+def dataset_file(path: Path) -> TableFile:
+    """Return a file of a folder or pattern, with the columns that the names of its folders hold."""
+    folders = map(_PARTITION.fullmatch, path.parts[:-1])
+    return TableFile(path, {match[1]: match[2] for match in folders if match})
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
+
+    Raises:
+        InputError: If there are none.
+    """
+    files = sorted(
+        file
+        for file in folder.rglob("*.parquet")
+        if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    )
+    if not files:
+        raise InputError(
+            "a folder must hold Parquet files",
+            folder,
+            "Name its files by a pattern, such as '*.csv'.",
+        )
+    return files
+
+
+def _copied(name: Name, folder: Path) -> Name:
+    """Return the name of a copy in a folder: a file, folder or pattern; or the name of what is on this machine."""
+    if str(name) == STANDARD:
+        return _standard_input(folder)
+    address = None if isinstance(name, TableFile) else address_of(name)
+    if address is None:
+        return name
+    with _guard(address, "it must be a file, folder or pattern that fsspec reads"):
+        store, root = _store(address)
+        if has_magic(root):
+            paths = [path for path in store.glob(root) if store.isfile(path)]
+        else:
+            paths = store.find(root) if store.isdir(root) else [root]
+        for path in paths:
+            copy = folder / path.lstrip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(path, str(copy))
+    return folder / root.lstrip("/")
+
+
+def _standard_input(folder: Path) -> Path:
+    """Return a file with the bytes of standard input, named by its format."""
+    stream = standard_input()
+    head = stream.read(1 << 16)
+    suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
+    folder.mkdir()
+    path = folder / f"standard-input{suffix}"
+    with path.open("wb") as file:
+        file.write(head)
+        shutil.copyfileobj(stream, file, 1 << 20)
+    return path
+
+
+def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file on this machine or in a store under another name, which it changes once it is complete.
+
+    Raises:
+        InputError: If it cannot be written; what was there before is then unchanged.
+    """
+    address = address_of(out)
+    if address is None:
+        write_atomically(out, write)
+        return
+    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
+        local = write_atomically(Path(folder, "table"), write)
+        with _guard(address, "it must be an address to which fsspec writes"):
+            store, path = _store(address)
+            head, slash, tail = path.rpartition("/")
+            part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
+            try:
+                store.put_file(str(local), part)
+                store.mv(part, path)
+            except BaseException:
+                with suppress(Exception):
+                    store.rm_file(part)
+                raise
+
+
+def _store(address: str) -> tuple[Any, str]:
+    store, path = require("fsspec.core", extra="tables").url_to_fs(address)
+    return store, path
+
+
+@contextmanager
+def _guard(address: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # stores raise many kinds
+        fix = "Check the address and your access to it."
+        if isinstance(error, ImportError):
+            fix = "Install the package that the message names."
+        raise InputError(expected, f"{address} ({reason(error)})", fix) from error
