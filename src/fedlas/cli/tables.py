@@ -47,7 +47,8 @@ from fedlas.predictions.tables.files import (
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
 _SUFFIX = ".calibration.json"
-_FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input, s3://... what fsspec does"
+_FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input, "
+_FILES += "s3://... what fsspec does"
 
 
 def add_calibrate(add: AddSubcommand) -> None:
