@@ -192,8 +192,8 @@ def _read(
         samples.groups,
         samples.labels,
         covariates=reader.covariates,
-        unread=len(reader.answers.rows),
-        refusals=reader.answers.counts["refusals"],
+        unread=len(reader.answers.rows) if reader.answers else 0,
+        refusals=reader.answers.counts["refusals"] if reader.answers else 0,
         dropped=reader.dropped,
     )
 

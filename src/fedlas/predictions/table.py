@@ -150,7 +150,10 @@ class TableReader:
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
-        self.answers = getattr(source, "answers", None) or Answers()
+        self.answers: Answers | None = getattr(source, "answers", None)
+        """What answers of language models state; None for a table of numbers."""
+        if self._text and self.answers is None:
+            self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
         self.keeps_rows = False
@@ -183,17 +186,12 @@ class TableReader:
     @property
     def dropped(self) -> int:
         """Number of rows so far that lacked a value and were left out."""
-        return self._dropped[""] + len(self.answers.rows)
+        return self._dropped[""] + (len(self.answers.rows) if self.answers else 0)
 
     @property
     def in_lists(self) -> bool:
         """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary
-
-    @property
-    def _about_class(self) -> str:
-        """Class that a single column of scores is about."""
-        return repr(self.classes[1]) if self.classes else "the second of two classes"
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
@@ -242,8 +240,8 @@ class TableReader:
                 chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
             confidence = None
-            if self._text and len(chunk.rows):
-                chunk, confidence = self._read_answers(chunk)
+            if self.answers is not None and self._text and len(chunk.rows):
+                chunk, confidence = self._read_answers(chunk, self.answers)
             if not len(chunk.rows):
                 yield whole, np.zeros(0, np.int64), None
                 continue
@@ -267,7 +265,8 @@ class TableReader:
             )
             yield whole, np.searchsorted(whole.rows, chunk.rows), samples
         self.units.finish(self.label)
-        self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
+        if self.answers is not None:
+            self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
 
     def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
@@ -297,14 +296,15 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines.append(self._labels.note())
-        lines += [*self.answers.notes(dropped=not self.keeps_rows), *self._agreement.notes()]
+        if self.answers is not None:
+            lines += self.answers.notes(dropped=not self.keeps_rows)
+        lines += self._agreement.notes()
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
             kind = "probability" if self._is_probs else "logit"
-            lines.append(
-                f"The one column {self._names.scores[0]!r} is the {kind} of {self._about_class}."
-            )
+            about = repr(self.classes[1]) if self.classes else "the second of two classes"
+            lines.append(f"The one column {self._names.scores[0]!r} is the {kind} of {about}.")
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
@@ -340,13 +340,13 @@ class TableReader:
             self.units.add_percentages(scores)
         return scores * 0.01
 
-    def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:
+    def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
         """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
         column = self._names.scores[0]
         values = confidences_as(self.columns.confidence_as, chunk, column)
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
-            self.answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
+            answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
         return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
 
     def _top_label(
