@@ -150,7 +150,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name what else columns say of a sample: ``--weights``, ``--groups`` and others."""
+    """Add the options that name columns about samples: ``--weights``, ``--groups`` and others."""
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind == "sample"])
 
 

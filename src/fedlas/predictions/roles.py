@@ -44,7 +44,7 @@ class Role:
     """What a field of :class:`Columns` says.
 
     Attributes:
-        kind: ``"score"`` or ``"label"`` of a column; ``"sample"``: what else a column says of a sample; ``"reading"``:
+        kind: ``"score"`` or ``"label"`` of a column; ``"sample"``: a column about samples; ``"reading"``:
             how columns are read.
         text: Its line of ``--help``.
         metavar: Placeholder there; ``"COLUMN"`` names one column, ``"COLUMNS"`` several, None is a switch.

@@ -104,7 +104,7 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
         if not bool(folds.train(fold).any()):
             raise InputError(
                 ("some ", Argument("clusters"), " must end before others begin, in order of time"),
-                "clusters that all go on from the first rows to the last",
+                "clusters that all last from the first rows to the last",
                 ("Leave ", Argument("time"), " out, or name clusters of one time, such as visits."),
             )
     return folds
