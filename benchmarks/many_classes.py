@@ -382,12 +382,12 @@ def every(cases: Cases) -> list[str]:
 
 
 def tables(args: argparse.Namespace) -> None:
-    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those that entered no choice."""
+    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those held back until the end."""
     cases = read(args.out)
     untouched = {
         case: scores for case, scores in cases.items() if problem_of(case[0]) not in DEVELOPMENT
     }
-    for title, some in (("All cases", cases), ("Cases that entered no choice", untouched)):
+    for title, some in (("All cases", cases), ("Cases held back until the end", untouched)):
         print(f"\n### {title}\n")
         ranking({case: s for case, s in some.items() if case[2] == "0"}, every(cases))
         ranking(some, RIVALS)

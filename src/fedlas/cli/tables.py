@@ -12,7 +12,8 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output, path_argument, write_json
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Bar, say
+from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.since import files_since
@@ -46,6 +47,8 @@ from fedlas.predictions.tables.files import (
 )
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
+_SHORT_FIT = 5.0
+"""Seconds of a fit without a word."""
 _SUFFIX = ".calibration.json"
 _FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input, "
 _FILES += "s3://... what fsspec does"
@@ -90,7 +93,8 @@ def _calibrate(args: argparse.Namespace) -> int:
             late = files_since(files, args.since)
             files = [*late]
             example = str(late[0].path)
-        calibration = calibrate_table(files, calibrator, columns)
+        with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
+            calibration = calibrate_table(files, calibrator, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
@@ -99,7 +103,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         say(str(calibration.cross_fitted), wrap=True)
     if args.details:
         say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, example)}")
+    say(f"calibration: {out}", *command_lines(apply_line(out, example), first="next: "))
     return 0
 
 
