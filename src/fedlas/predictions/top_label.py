@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
 from fedlas.predictions.arguments import (
-    SAMPLE_VALUES,
     Array,
     OptionalArray,
     check_sample_values,
@@ -170,8 +169,8 @@ def _flat(name: str, value: Any) -> Tensor:
     return tensor
 
 
-_TENSORS = ("confidence", "correct", *SAMPLE_VALUES)
-_FIELDS = (*_TENSORS, "covariates")
+_FIELDS = tuple(field.name for field in fields(TopLabel))
+_TENSORS = tuple(name for name in _FIELDS if name != "covariates")
 # help() and the reference show these in place of the descriptors.
 vars(TopLabel)["__init__"].__annotations__ |= {
     "confidence": "Tensor",
