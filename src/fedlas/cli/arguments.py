@@ -154,6 +154,12 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind == "sample"])
 
 
+def add_refused(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights`` and ``--clusters`` without a line of ``--help``: what reads them refuses them with a reason."""
+    for name in ("--weights", "--clusters"):
+        option(parser, name, "COLUMN", argparse.SUPPRESS)
+
+
 def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add the options of roles; one that takes several columns takes a list with commas, or one name each time."""
     for name in names:

@@ -17,6 +17,7 @@ from fedlas.cli.arguments import (
     add_card_options,
     add_columns,
     add_path,
+    add_refused,
     add_rules,
     columns_of,
     flag,
@@ -75,6 +76,7 @@ def add_card(add: AddSubcommand) -> None:
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
+    add_refused(parser)
 
 
 def _card(args: argparse.Namespace) -> int:

@@ -128,10 +128,17 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
 
 
 def evenly(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, at even distances."""
+    """Return at most so many of the rows, one of each stretch of equal length.
+
+    Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
+    by the golden ratio, which no period matches.
+    """
     if len(rows) <= most:
         return rows
-    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
+    number = torch.arange(most + 1, device="cpu")
+    start = number * len(rows) // max(1, most)
+    place = (number[:-1].double() * _GOLDEN) % 1
+    return rows[start[:-1] + (place * start.diff()).long()]
 
 
 def sample_numbers(
