@@ -71,8 +71,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
             ``"prefit"``: the estimator is trained already and not fitted again.
         features: Side information of a calibrator that uses features, such as ``auto``. False: scores alone. True:
-            ``X`` itself, its columns as ``fedlas.calibrate`` takes covariates of a table: numbers, missing ones filled
-            with the mean and marked, and categories; of a pipeline, what its last step takes.
+            ``X`` itself, encoded as covariates of a table are; of a pipeline, what its last step takes.
             A function: what it returns for ``X``, ``(N, D)``.
         event: Of two classes the one that ``predict_proba(X, interval=True)``, :meth:`before_after` and reports on
             :meth:`predictions` are about; None: the affirmative label, else the last of ``classes_``.
@@ -189,13 +188,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         val = predictions_from(scores, method, labels, classes)
         self.side_columns_ = SideColumns(side_source(estimator, self.features))
         features = self.side_columns_.fit(rows) if takes_features else None
-        val = replace(
-            val,
-            features=features,
-            covariates=self.side_columns_.covariates,
-            weights=None if weight is None else torch.from_numpy(weight),
-            clusters=units,
-        )
+        side = {"features": features, "covariates": self.side_columns_.covariates}
+        weights = None if weight is None else torch.from_numpy(weight)
+        val = replace(val, **side, weights=weights, clusters=units)
         with collected_warnings() as doubts:
             self.calibrator_ = calibrator.fit(val)
         _warn(doubts, of_inputs=self.features is True)
@@ -354,11 +349,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
         scores = self._scores(X)
         used = self.calibrator_.num_features is not None
-        raw = Predictions(
-            scores,
-            features=self.side_columns_(X) if used else None,
-            covariates=self.side_columns_.covariates if used else None,
-        )
+        side = self.side_columns_
+        values = {"features": side(X), "covariates": side.covariates} if used else {}
+        raw = Predictions(scores, **values)
         return self.calibrator_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803
