@@ -126,10 +126,8 @@ class TableCalibration:
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
-            doubts = (
-                *doubts,
-                f"The calibrator reads no covariates, so apply needs none of: {names}.",
-            )
+            unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
+            doubts = (*doubts, unread)
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
@@ -284,10 +282,7 @@ class TableCalibration:
 def rows_applied(
     calibration: TableCalibration, frame: Any, lacking: Missing
 ) -> tuple[Any, int, list[str]]:
-    """Return a frame with the calibrated columns, the number of its rows, and notes on them.
-
-    It may be a part of a table, in which every row lacks a score, or without rows.
-    """
+    """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
     reader = live_reader(calibration, Frame(frame), lacking)
     edge = calibration.edge_count()
     parts = []
@@ -297,10 +292,9 @@ def rows_applied(
             edge.add(samples.features)
         rows += len(chunk.rows)
         parts.append(filled_columns(calibration, chunk, index, samples))
-    added = calibration.added
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    columns = columns or [np.empty(0) for _ in added]
-    after = with_columns(frame, dict(zip(added, columns, strict=True)))
+    columns = columns or [np.empty(0) for _ in calibration.added]
+    after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
     return after, rows, [*reader.notes_on_fit(), *edge.notes()]
 
 
@@ -331,13 +325,8 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
             f"{there[0]!r} in {label}",
             "Calibrate the scores once: remove the column, or rename it.",
         )
-    others = {
-        *required,
-        *(
-            getattr(calibration.columns, each)
-            for each in ("target", "correct", "predicted", "weights")
-        ),
-    }
+    outcomes = ("target", "correct", "predicted", "weights")
+    others = {*required, *(getattr(columns, name) for name in outcomes)}
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
