@@ -747,6 +747,7 @@ if __name__ == "__main__":
         draw_shift("published-network"), encoding="utf-8"
     )
     (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
-    for file in ROOT.glob("*/runs.zip"):
-        text = csv_text(results_table(model_of(file.parent.name).summary))
+    for file in ROOT.rglob("runs.zip"):
+        study = file.parent.relative_to(ROOT).as_posix()
+        text = csv_text(results_table(model_of(study).summary))
         (file.parent / "results.csv").write_text(text, encoding="utf-8")

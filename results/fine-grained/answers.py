@@ -6,8 +6,11 @@
 
 import csv
 import json
+import math
 import sys
+import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -16,7 +19,9 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from fedlas import read_predictions
+from fedlas import Predictions, read_predictions
+from fedlas.calibrators import AutoCalibration
+from fedlas.metrics import evaluate
 from fedlas.plots import LIGHT
 from fedlas.plots.theme import dress, legend_outside, name_axis
 from fedlas.present.page import axes, themed_svg
@@ -32,9 +37,17 @@ PAIRS = (
     "fedlas:ce",
     "ls:ce",
 )
+ABLATIONS = ("fedlas:fedlas-frozen", "fedlas:fedlas-constant")
+SUPERCLASSES = (
+    *("flowers", "landscapes", "containers", "medium-mammals", "aquatic-mammals", "fruit"),
+)
+"""Problems of the first protocol with five classes: one recipe, 20 epochs."""
 METHODS = ("ce", "ls", "ls-quarter", "mbls", "fedlas", "fedlas+")
 TICKS = (1, 5, 10, 15, 20)
 STAGES = {"raw": "test", "temperature": "test_calibrated"}
+SHOWN = ("accuracy", "nll", "ece", "smooth_ece")
+SMALL = 0.03
+"""Gap on validation below which the rule for users says: do not smooth."""
 
 
 def row_of(problem: str, folder: Path) -> dict[str, Any]:
@@ -51,14 +64,13 @@ def row_of(problem: str, folder: Path) -> dict[str, Any]:
         **{name: metrics[key] for name, key in STAGES.items()},
         "auto": auto,
     }.items():
-        row |= {
-            f"{stage} {name}": values[name] for name in ("accuracy", "nll", "ece", "smooth_ece")
-        }
+        row |= {f"{stage} {name}": values[name] for name in SHOWN}
     row["temperature"] = metrics["temperature"]
     val, test = (
         read_predictions(folder / "predictions" / f"{part}.npz").predictions
         for part in ("val", "test")
     )
+    row |= {f"plain auto {name}": value for name, value in without_features(val, test).items()}
     row["val gap"] = float(val.confidence.mean() - val.correct.double().mean())
     row["val nll"] = metrics["val"]["nll"]
     gates = [
@@ -78,6 +90,15 @@ def row_of(problem: str, folder: Path) -> dict[str, Any]:
     row["norm, confidence"] = spearmanr(norms, confidence).statistic
     row["confidence, correct"] = spearmanr(confidence, correct).statistic
     return row
+
+
+def without_features(val: Predictions, test: Predictions) -> dict[str, float]:
+    """Return metrics of test predictions after ``auto`` that does not use features."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes without a validation sample
+        auto = AutoCalibration(features=False).fit(val)
+    metrics = evaluate(auto.transform(test))
+    return {name: metrics[name] for name in SHOWN}
 
 
 def epochs_of(problem: str, folder: Path) -> list[dict[str, Any]]:
@@ -129,15 +150,13 @@ class Runs:
     def __init__(self) -> None:
         rows = read("runs.csv")
         seeds = {}
-        for method in METHODS:
-            for problem in {row["problem"] for row in rows}:
-                of_method = {
-                    row["seed"]
-                    for row in rows
-                    if (row["problem"], row["method"]) == (problem, method)
-                }
-                seeds[problem] = seeds.get(problem, of_method) & of_method
-        self.rows = [row for row in rows if row["seed"] in seeds[row["problem"]]]
+        for row in rows:
+            seeds.setdefault(row["problem"], {}).setdefault(row["method"], set()).add(row["seed"])
+        common = {
+            problem: set.intersection(*(of_problem[m] for m in METHODS if m in of_problem))
+            for problem, of_problem in seeds.items()
+        }
+        self.rows = [row for row in rows if row["seed"] in common[row["problem"]]]
         self.problems = list(dict.fromkeys(row["problem"] for row in self.rows))
 
     def values(self, problem: str, method: str, key: str) -> list[float]:
@@ -167,8 +186,29 @@ def compare(runs: Runs, key: str, scale: float) -> Iterator[str]:
                 values, p = tests[problem, pair]
                 means.append(scale * fmean(values))
                 cells.append(f"{problem} {means[-1]:+.3f}{'*' if p < 0.05 else ''} (p {p:.3f})")
-        over = mean_interval(means) if len(means) > 1 else None
-        yield (f"  {pair:18} mean {fmean(means):+.3f} {over}  " + "; ".join(cells))
+        if not means:
+            continue
+        low, high = mean_interval(means) if len(means) > 1 else (math.nan, math.nan)
+        p = paired_t_test(means, [0.0] * len(means)).p_value if len(means) > 1 else math.nan
+        signs = f"below 0 in {sum(mean < 0 for mean in means)} of {len(means)}"
+        over = f"mean {fmean(means):+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}, {signs}"
+        yield (f"  {pair:18} {over}:  " + "; ".join(cells))
+
+
+def ablations(runs: Runs) -> Iterator[str]:
+    """Yield what the indicator alone and the gate alone change, and in how many seeds nothing at all."""
+    yield "\nablations: fedlas less the indicator alone (frozen), less the gate alone (constant)"
+    for problem in runs.problems:
+        for pair in ABLATIONS:
+            ece, nll = (runs.differences(problem, pair, f"raw {name}") for name in ("ece", "nll"))
+            if not ece:
+                continue
+            test = paired_t_test(ece, [0.0] * len(ece))
+            spread = stdev(runs.values(problem, pair.split(":")[1], "raw ece"))
+            yield (
+                f"  {problem} {pair}: ECE {100 * fmean(ece):+.2f} (p {test.p_value:.3f}), spread of the ablation "
+                f"{100 * spread:.2f}; the same NLL in {sum(value == 0 for value in nll)} of {len(nll)} seeds"
+            )
 
 
 def noise(runs: Runs) -> Iterator[str]:
@@ -181,6 +221,7 @@ def noise(runs: Runs) -> Iterator[str]:
             cells = []
             for key, scale in (("raw accuracy", 100), ("raw ece", 100), ("temperature ece", 100), ("auto ece", 100),
                                ("raw nll", 1), ("temperature nll", 1), ("auto nll", 1), ("val gap", 100),
+                               ("plain auto nll", 1), ("plain auto ece", 100),
                                ("norm, correct", 1), ("norm, confidence", 1), ("confidence, correct", 1)):  # fmt: skip
                 v = [scale * value for value in runs.values(problem, method, key)]
                 cells.append(f"{key} {fmean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}")
@@ -190,25 +231,34 @@ def noise(runs: Runs) -> Iterator[str]:
 def over_fitting(runs: Runs) -> Iterator[str]:
     """Yield how the effect of a method on the ECE goes with the over-confidence of cross-entropy on validation."""
     for method in ("ls", "fedlas", "mbls", "fedlas+"):
-        gaps, effects = [], []
-        for problem in runs.problems:
-            gaps += runs.values(problem, "ce", "val gap")
-            effects += runs.differences(problem, f"{method}:ce", "raw ece")
-        found = spearmanr(gaps, effects)
-        yield (
-            f"  {method}: rank correlation of its effect with the gap {found.statistic:+.2f} (p {found.pvalue:.3f})"
-        )
+        gaps = [runs.values(problem, "ce", "val gap") for problem in runs.problems]
+        effects = [
+            runs.differences(problem, f"{method}:ce", "raw ece") for problem in runs.problems
+        ]
+        for name, pairs in (
+            ("runs", (list(chain(*gaps)), list(chain(*effects)))),
+            ("problems", ([fmean(v) for v in gaps], [fmean(v) for v in effects])),
+        ):
+            correlation = spearmanr(*pairs)
+            yield (
+                f"  {method}: rank correlation of its effect with the gap over {len(pairs[0])} {name} "
+                f"{correlation.statistic:+.2f} (p {correlation.pvalue:.3f})"
+            )
 
 
 def by_epoch() -> Iterator[str]:
-    """Yield the ECE of validation of two methods less that of cross-entropy at some epochs, over seeds and problems."""
+    """Yield the ECE of validation of methods less that of cross-entropy at some epochs, over seeds and superclasses."""
     rows = {
         (row["problem"], row["method"], row["seed"], row["epoch"]): row
         for row in read("epochs.csv")
     }
     for epoch in (1, 2, 3, 5, 8, 12, 20):
         cells = []
-        of_ce = {key: row for key, row in rows.items() if key[1] == "ce" and key[3] == epoch}
+        of_ce = {
+            key: row
+            for key, row in rows.items()
+            if key[0] in SUPERCLASSES and key[1] == "ce" and key[3] == epoch
+        }
         for method in ("ls", "fedlas", "mbls", "fedlas+"):
             pairs = [(rows.get((key[0], method, *key[2:])), row) for key, row in of_ce.items()]
             found = [100 * (mine["val ece"] - row["val ece"]) for mine, row in pairs if mine]
@@ -232,9 +282,13 @@ def rule(runs: Runs) -> Iterator[str]:
             auto = runs.differences(problem, f"{other}:ce", "auto nll")
             val = runs.differences(problem, f"{other}:ce", "val nll")
             by_nll = fmean(a if v < 0 else 0.0 for a, v in zip(auto, val, strict=True))
+            row = "upper" if fmean(gap) < SMALL else "lower"
+            tests = [paired_t_test(v, [0.0] * len(v)).p_value for v in (raw, auto)]
+            held = (fmean(raw) >= 0) == (row == "upper"), fmean(auto) >= 0
             yield (
-                f"  {other:8} {problem:16} gap {100 * fmean(gap):+.1f}  raw ECE {100 * fmean(raw):+.2f}"
-                f"  auto NLL {fmean(auto):+.4f}, chosen by validation NLL as trained {by_nll:+.4f}"
+                f"  {other:8} {problem:16} gap {100 * fmean(gap):+.1f}, {row} row; raw ECE {100 * fmean(raw):+.2f} "
+                f"(p {tests[0]:.3f}; held {held[0]}); auto NLL {fmean(auto):+.4f} (p {tests[1]:.3f}; held {held[1]}); "
+                f"chosen by validation NLL as trained {by_nll:+.4f}"
             )
 
 
@@ -246,9 +300,10 @@ def figure(runs: Runs) -> str:
     dress(drawn, LIGHT)
     for number, method in enumerate(methods):
         for stage, marker in (("raw", "o"), ("auto", "x")):
+            step = 0.6 / len(runs.problems)
             points = [
                 (
-                    number + 0.1 * place - 0.15,
+                    number + step * place - 0.25,
                     100 * fmean(runs.values(problem, method, f"{stage} ece")),
                 )
                 for place, problem in enumerate(runs.problems)
@@ -267,7 +322,8 @@ def figure(runs: Runs) -> str:
 
 def figure_by_epoch() -> str:
     """ECE on validation images by epoch, a line a method, as SVG."""
-    rows, drawn = read("epochs.csv"), axes(height=3.0)
+    rows = [row for row in read("epochs.csv") if row["problem"] in SUPERCLASSES]
+    drawn = axes(height=3.0)
     dress(drawn, LIGHT)
     epochs = sorted({row["epoch"] for row in rows})
     for number, method in enumerate(("ce", "ls", "mbls", "fedlas", "fedlas+")):
@@ -290,7 +346,11 @@ def figure_by_epoch() -> str:
 
 def figure_of_indicator() -> str:
     """Rank correlations of the feature norm with correctness and confidence by epoch, as SVG."""
-    rows = [row for row in read("epochs.csv") if row["method"] == "fedlas"]
+    rows = [
+        row
+        for row in read("epochs.csv")
+        if row["method"] == "fedlas" and row["problem"] in SUPERCLASSES
+    ]
     drawn = axes(height=3.0)
     dress(drawn, LIGHT)
     epochs = sorted({row["epoch"] for row in rows})
@@ -299,7 +359,11 @@ def figure_of_indicator() -> str:
             np.nanmean([row[key] for row in rows if row["epoch"] == epoch]) for epoch in epochs
         ]
         drawn.plot(epochs, means, color=LIGHT.lines[number], label=f"{key} (validation)")
-    rival = fmean(row["confidence, correct"] for row in Runs().rows if row["method"] == "fedlas")
+    rival = fmean(
+        row["confidence, correct"]
+        for row in Runs().rows
+        if row["method"] == "fedlas" and row["problem"] in SUPERCLASSES
+    )
     drawn.axhline(
         rival,
         color=LIGHT.lines[2],
@@ -330,8 +394,10 @@ if __name__ == "__main__":
         ("raw accuracy", 100),
         ("auto ece", 100),
         ("auto nll", 1),
+        ("plain auto nll", 1),
     ):
         lines += compare(every, name, factor)
+    lines += ablations(every)
     lines += ["\nover-fitting", *over_fitting(every), *by_epoch(), "\nrule", *rule(every)]
     (HERE / "answers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (HERE / "figure.svg").write_text(figure(every), encoding="utf-8")
