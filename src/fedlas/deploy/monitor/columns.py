@@ -11,6 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.card import Card
@@ -70,6 +73,17 @@ class _Cells:
         elif text in self.texts or len(self.texts) <= MOST_VALUES:
             self.texts[text] += 1
 
+    def add_numbers(self, values: NDArray[Any]) -> None:
+        """Count numbers ``(n,)``, or lists of them ``(n, C)``, of which only missing ones are counted."""
+        is_missing = np.isnan(values).reshape(len(values), -1).any(axis=1)
+        self.rows += len(values)
+        self.missing += int(is_missing.sum())
+        if values.ndim == 1:
+            numbers = values[np.isfinite(values)].astype(np.float64)
+            self.numbers += len(numbers)
+            self.sum += float(numbers.sum())
+            self.squares += float(numbers @ numbers)
+
     def plain(self) -> dict[str, Any]:
         """Return rows, missing share, mean and standard deviation of numbers, and shares of categories."""
         result: dict[str, Any] = {
@@ -98,17 +112,28 @@ def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dic
     for file in files:
         source, _ = open_source(file, columns)
         covariates = columns.covariates_in(source.names, where=source.label)
-        patterns = columns.words(columns.kind or "logits")
-        scores = [
-            name for name in source.names if any(fnmatchcase(name, text) for text in patterns)
-        ]
-        names = list(dict.fromkeys([*covariates, *scores]))
-        for chunk in source.chunks([], names):
+        scores = _scores_in(source.names, columns)
+        names = [name for name in covariates if name not in scores]
+        source.missing = MISSING_TEXTS
+        for chunk in source.chunks(scores, names):
             for name in names:
                 column = cells.setdefault(name, _Cells())
                 for cell in chunk.values[name]:
                     column.add(cell_text(cell), source.decimal_point)
+            for name in scores:
+                cells.setdefault(name, _Cells()).add_numbers(chunk.numbers[name])
     return {name: column.plain() for name, column in cells.items()}
+
+
+def _scores_in(names: Sequence[str], columns: Columns) -> list[str]:
+    """Return the columns of scores that are numbers."""
+    patterns = columns.words(columns.kind or "logits")
+    are_numbers = columns.confidence_as == "number"
+    return [
+        name
+        for name in names
+        if are_numbers and any(name == text or fnmatchcase(name, text) for text in patterns)
+    ]
 
 
 def columns_of_card(card_file: Path) -> dict[str, dict[str, Any]]:
