@@ -5,10 +5,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
+from fedlas.cli import main
+from fedlas.deploy import Monitor
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.export import export
 from fedlas.deploy.make_card import make_card
@@ -53,7 +56,7 @@ def test_every_field_has_a_line_here():
     assert {field.name for field in fields(TopLabel)} - {"confidence", "correct"} <= SAID.keys()
 
 
-def said(name):
+def said_of(name):
     return replace(PLAIN, **{name: SAID[name]})
 
 
@@ -85,14 +88,14 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
     if (kind.needs | kind.wants) & {"features"}:
         expected.add("features")
     for field in sorted(expected):
-        after = fitted(name, said(field))
+        after = fitted(name, said_of(field))
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        assert torch.equal(fitted(name, said("clusters")), before)
+        assert torch.equal(fitted(name, said_of("clusters")), before)
 
 
 def test_auto_uses_what_its_features_hold():
-    fits = [fitted("auto", val) for val in (PLAIN, said("covariates"))]
+    fits = [fitted("auto", val) for val in (PLAIN, said_of("covariates"))]
     assert not torch.equal(*fits)
 
 
@@ -122,14 +125,74 @@ def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
 
 
 @pytest.mark.parametrize("name", ["weights", "clusters"])
-def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said(name):
+def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said_of(name):
     options = {"replicates": 60, "name": "a"}
-    texts = [str(fedlas.report(val, **options).json()) for val in (PLAIN, said(name))]
+    texts = [str(fedlas.report(val, **options).json()) for val in (PLAIN, said_of(name))]
     assert texts[0] != texts[1]
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        make_card(said(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
+        make_card(said_of(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        reject_option(said(name), PLAIN, risk=0.1)
+        reject_option(said_of(name), PLAIN, risk=0.1)
+
+
+@pytest.mark.parametrize("field", ["weights", "clusters"])
+def test_before_and_after_use_what_is_said_of(field):
+    """A loader names the place in a batch; scikit-learn passes arrays."""
+    values = torch.as_tensor(SAID[field])
+    model = fedlas.CalibratedModel(nn.Identity(), fit_calibration("temperature", PLAIN).calibrator)
+    batch = (torch.as_tensor(LOGITS), TARGET, values)
+    plain, said = (model.before_after([batch], **how) for how in ({}, {field: 2}))
+    assert_used(field, plain, said)
+    dense = (torch.as_tensor(LOGITS).reshape(20, 5, 6, 3).movedim(3, 1), TARGET.reshape(20, 5, 6))
+    dense = (*dense, values[:20])
+    if field == "clusters":
+        with pytest.raises(InputError, match="clusters are for"):
+            model.before_after([dense], clusters=2)
+    else:
+        assert model.before_after([dense], weights=2).before != model.before_after([dense]).before
+
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    integration = pytest.importorskip("fedlas.integrations.sklearn")
+    inner = sklearn.LogisticRegression().fit(LOGITS[:, :1], TARGET)
+    classifier = integration.CalibratedClassifier(inner, "temperature", cv="prefit")
+    classifier.fit(LOGITS[:, :1], TARGET.numpy())
+    name = {"weights": "sample_weight", "clusters": "groups"}[field]
+    plain, said = (
+        classifier.before_after(LOGITS[:, :1], TARGET.numpy(), **how)
+        for how in ({}, {name: SAID[field]})
+    )
+    assert_used(field, plain, said)
+
+
+def assert_used(field, plain, said):
+    if field == "weights":
+        assert plain.after.nll != said.after.nll
+        assert plain.after.ece != said.after.ece
+    else:
+        assert plain.after.nll == pytest.approx(said.after.nll)
+    assert plain.after.floor != said.after.floor, f"{field} are dropped"
+
+
+@pytest.mark.parametrize("field", ["weights", "clusters"])
+def test_cards_and_monitors_refuse_what_their_bounds_cannot_use(
+    field, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    probs = torch.tensor(LOGITS).softmax(dim=1).numpy()
+    for name, power in (("a.csv", 1.0), ("b.csv", 1.4)):
+        values = np.column_stack([probs**power, TARGET, SAID[field]])
+        header = "p0,p1,p2,y,said"
+        np.savetxt(name, values, fmt="%.9g", delimiter=",", header=header, comments="")
+    named = ("--probs", "p*", "--normalize", "--target", "y")
+    role = (f"--{field}", "said")
+    assert main(["card", "a.csv", "b.csv", *named, "--out", "m.json", "--replicates", "0"]) == 0
+    with pytest.raises(InputError, match="weights" if field == "weights" else "independent"):
+        Monitor("m.json").update(said_of(field))
+    for command in (["card", "a.csv", "b.csv", "--out", "n.json"], ["monitor", "m.json", "b.csv"]):
+        assert main([*command, *named, *role]) == 2
+        text = capsys.readouterr().err
+        assert "leave" in text.lower()
+        assert "independent" in text if field == "clusters" else "weights" in text
 
 
 @pytest.mark.parametrize("option", [{"label_probs": "v*"}])

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError, check_number, reason, warn_user
+from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
 from fedlas.binary import measures
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import stratified_folds
@@ -27,12 +28,12 @@ from fedlas.predictions.event import event_name
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.resample.clusters import mean_and_error, several
 from fedlas.stats import noise_floor
+from fedlas.stats.degrees import cluster_degrees, student_score
+from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
 __all__ = ["BeforeAfter", "Measured"]
 
 _METRICS = ("accuracy", "nll", "ece")
-_CERTAIN = 1.96
-"""Standard errors by which a rise of the NLL is more than chance."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,11 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
     weights = weights_of(before)
     weights = weights * (len(weights) / weights.sum())
     mean, error = mean_and_error(nll[1] - nll[0], weights, before.clusters)
-    if mean > _CERTAIN * error:
+    number = None
+    if several(before.clusters):
+        number = np.unique(before.clusters.cpu().numpy(), return_inverse=True)[1]
+    degrees = cluster_degrees(weights.cpu().numpy(), number)
+    if mean > student_score(CONFIDENCE_LEVEL, degrees) * error:
         warn_user(
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
             "more samples like these, or use the model without it."
@@ -124,9 +129,11 @@ def before_and_after(
     device: str | torch.device | None,
     ignore_index: int | None,
     reader: Reader,
+    others: dict[str, int | str],
+    label: int | str | None = None,
     multi_label: bool = False,
 ) -> BeforeAfter:
-    """Measure both stages in one pass over the loader.
+    """Measure both stages in one pass over the loader; ``others`` are its places of weights and clusters.
 
     Raises:
         InputError: As :func:`fedlas.calibrate`.
@@ -137,12 +144,14 @@ def before_and_after(
         device=device,
         reader=reader,
         ignore_index=ignore_index,
+        label=label,
+        others=others,
         labeled=True,
         multi_label=multi_label,
     )
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
-    batches: list[tuple[Tensor, Tensor, Tensor]] = []
+    batches: list[dict[str, Tensor]] = []
     for rows in runner:
         logits = rows["logits"]
         target = rows["target"]
@@ -153,17 +162,33 @@ def before_and_after(
             after = calibration(*parts).cpu()
         # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
         if not runner.dense:
-            batches.append((logits, after, target))
+            named = {name: rows[name] for name in ("target", *others)}
+            batches.append({"logits": logits, "after": after, **named})
             continue
-        stages = stages or [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
+        if "clusters" in others:
+            raise InputError(
+                "are for one label a sample",
+                f"logits of {len(logits):,} positions, which have neither floor nor interval here",
+                ("Leave ", Argument("clusters"), " out."),
+                argument="clusters",
+            )
+        weights = rows.get("weights")
+        stages = stages or [
+            StreamingMetrics(logits.shape[1], metrics=_METRICS, weighted=weights is not None)
+            for _ in range(2)
+        ]
         for stage, scores in zip(stages, (logits, after), strict=True):
-            stage.update(scores, target)
+            stage.update(scores, target, weights=weights)
     if batches:
-        before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
+        columns: dict[str, Any] = {
+            name: torch.cat([batch[name] for batch in batches]) for name in batches[0]
+        }
+        after = columns.pop("after")
         if multi_label:
-            several = MultiLabel(before, target)
-            return measured_both(several.pooled(), several.with_logits(after).pooled())
-        return measured_both(Predictions(before, target), Predictions(after, target))
+            labels = MultiLabel(**columns)
+            return measured_both(labels.pooled(), labels.with_logits(after).pooled())
+        before = Predictions(**columns)
+        return measured_both(before, before.with_logits(after))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)
 

@@ -211,6 +211,12 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     _add_names(parser, _SAMPLES)
 
 
+def add_refused(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights`` and ``--clusters`` without a line of ``--help``: what reads them refuses them with a reason."""
+    for name in ("--weights", "--clusters"):
+        option(parser, name, "COLUMN", argparse.SUPPRESS)
+
+
 def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
     """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
     for name, metavar, text in options:

@@ -18,6 +18,7 @@ from fedlas.cli.arguments import (
     add_card_options,
     add_columns,
     add_path,
+    add_refused,
     add_rules,
     columns_of,
     flag,
@@ -79,6 +80,7 @@ def add_card(add: AddSubcommand) -> None:
     add_columns(parser)
     text = "columns of the test file that fedlas monitor compares with; named like --logits (default: none)"
     option(parser, "--covariates", "COLUMNS", text, nargs="+")
+    add_refused(parser)
 
 
 def _card(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from fedlas.cli.arguments import (
     add_columns,
     add_page,
     add_path,
+    add_refused,
     check_page_options,
     columns_of,
     flag,
@@ -54,6 +55,7 @@ def add_monitor(add: AddSubcommand) -> None:
         nargs="+",
     )
     add_columns(parser)
+    add_refused(parser)
     option(
         parser,
         "--false-alarm",

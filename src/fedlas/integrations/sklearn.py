@@ -267,8 +267,20 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         best = self._calibrated(X).argmax(dim=1).numpy()  # first: it says if nothing is fitted
         return self.classes_[best]
 
-    def predictions(self, X: Any, y: Any) -> Predictions:  # noqa: N803
+    def predictions(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> Predictions:
         """Return calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
+
+        Args:
+            X: What the estimator takes.
+            y: Labels ``(N,)``.
+            sample_weight: Weight of each sample ``(N,)``, or None.
+            groups: Group of each sample ``(N,)``, such as its patient, or None: they become ``clusters``.
 
         Raises:
             InputError: If a label is not one of ``classes_``.
@@ -276,7 +288,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         logits = self._calibrated(X)
         event = self._event_number() if len(self.classes_) == 2 else None
         target = class_indices(y, self.classes_)
-        return Predictions(logits, target, classes=[*map(str, self.classes_)], event=event)
+        return Predictions(
+            logits,
+            target,
+            weights=sample_weight,
+            clusters=None if groups is None else column_or_1d(groups),
+            classes=[*map(str, self.classes_)],
+            event=event,
+        )
 
     def _event_number(self) -> int:
         names = tuple(map(str, self.classes_))
@@ -285,13 +304,25 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         )
         return event_of(names) if number is None else number
 
-    def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
+    def before_after(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> BeforeAfter:
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+
+        Args:
+            X: What the estimator takes.
+            y: Labels ``(N,)``.
+            sample_weight: As for :meth:`predictions`.
+            groups: As there; the floor, and the warning of a rise, then take whole groups as independent.
 
         Raises:
             InputError: If a label is not one of ``classes_``.
         """
-        calibrated = self.predictions(X, y)
+        calibrated = self.predictions(X, y, sample_weight, groups)
         return measured_both(calibrated.with_logits(self._scores(X)), calibrated)
 
     def __sklearn_tags__(self) -> Any:

@@ -5,6 +5,7 @@ import torch
 from fedlas.calibrators._fit.folds import (
     canonical_order,
     equal_rows,
+    evenly,
     sample_numbers,
     stratified_folds,
     worth,
@@ -108,6 +109,17 @@ def test_frequent_rows_of_several_labels_are_scores_and_not_copies():
     assert shares.std() > 0.02
 
 
+def test_a_score_that_saturates_is_no_copy():
+    """A fifth of the rows have one score, all of one label; others are distinct, a few are copies."""
+    logits, target = sample(400)
+    sure = torch.tensor([[9.0, 0.0, 0.0, 0.0]]).repeat(100, 1)
+    rows = torch.cat([logits, sure, logits[:5]])
+    labels = torch.cat([target, torch.zeros(100, dtype=torch.long), target[:5]])
+    number = sample_numbers(rows, labels)
+    assert len(set(number.tolist())) == 500
+    assert (number[-5:] == number[:5]).all()
+
+
 def test_numbers_of_distinct_rows():
     rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0], [3.0, 0.0], [1.0, 0.0]])
     assert equal_rows(rows).tolist() == [0, 1, 0, 2, 1]
@@ -149,3 +161,18 @@ def test_only_ratios_of_weights_matter_to_folds(factor):
         stratified_folds(logits, target, 5, torch.full((90,), 2.5, dtype=torch.float64)),
         stratified_folds(logits, target, 5),
     )
+
+
+@pytest.mark.parametrize("ratio", [2, 5, 5.001, 6, 10])
+def test_thinned_rows_are_of_all_folds_and_classes(ratio):
+    """Every fifth row of the order in which folds are dealt would be of one fold."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(int(400 * ratio), 3, generator=draw)
+    target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    folds = stratified_folds(logits, target, 5)
+    rows = evenly(canonical_order(logits, target), 400)
+    assert len(rows.unique()) == 400
+    shares = torch.bincount(target, minlength=3) / len(target)
+    for fold in range(5):
+        inside = target[rows[folds[rows] == fold]]
+        assert (torch.bincount(inside, minlength=3) - 80 * shares).abs().max() <= 12

@@ -22,6 +22,8 @@ _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""
 _SURE = 3.0
 """Nats that show copies, and most that one row counts."""
+_CROWDED = 20
+"""Rows that occur so many times as often as the median one are a score that saturates, not copies."""
 _DIGITS = 12
 """Decimals of shares of the weight that count."""
 _GOLDEN = (5**0.5 - 1) / 2
@@ -43,10 +45,17 @@ def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = No
 
 
 def evenly(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, at even distances."""
+    """Return at most so many of the rows, one of each stretch of equal length.
+
+    Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
+    by the golden ratio, which no period matches.
+    """
     if len(rows) <= most:
         return rows
-    return rows[torch.arange(most, device="cpu") * len(rows) // max(1, most)]
+    number = torch.arange(most + 1, device="cpu")
+    start = number * len(rows) // max(1, most)
+    place = (number[:-1].double() * _GOLDEN) % 1
+    return rows[start[:-1] + (place * start.diff()).long()]
 
 
 def sample_numbers(
@@ -55,7 +64,8 @@ def sample_numbers(
     """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
 
     Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
-    independent samples of a score would have several.
+    independent samples of a score would have several. Where one value occurs far more often than most, such as a
+    confidence of 1, its rows are independent.
 
     Example:
         >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
@@ -66,6 +76,10 @@ def sample_numbers(
     if features is not None:
         number = numbered(number * len(number) + equal_rows(features))
     size = np.bincount(number)
+    crowded = (size > _CROWDED * np.median(size))[number]
+    if crowded.any():
+        number = numbered(np.where(crowded, len(number) + np.arange(len(number)), number))
+        size = np.bincount(number)
     if size.max() == 1:
         return number
     evidence = _evidence_of_copies(logits, target.cpu(), number)
