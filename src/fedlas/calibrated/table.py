@@ -30,8 +30,7 @@ from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.probabilities import are_probabilities
-from fedlas.predictions.read import predictions_of, with_scores
+from fedlas.predictions.read import check_logits, predictions_of, with_scores
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
@@ -412,16 +411,6 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     if isinstance(after, TopLabel):
         return after.confidence
     return after.probs if calibration.columns.kind == "probs" else after.logits
-
-
-def check_logits(columns: Columns, samples: Samples, label: str) -> None:
-    """Refuse probabilities that are named as logits."""
-    if columns.kind == "logits" and are_probabilities(samples.scores):
-        raise InputError(
-            "columns of logits must hold logits",
-            f"probabilities in {label}",
-            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
-        )
 
 
 def _with_effect(columns: Columns) -> Columns:

@@ -18,6 +18,7 @@ from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
+from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
@@ -216,6 +217,16 @@ def predictions_of(
         event=columns.event,
         covariates=covariates,
     )
+
+
+def check_logits(columns: Columns, samples: Samples, label: str) -> None:
+    """Refuse probabilities that are named as logits."""
+    if columns.kind == "logits" and are_probabilities(samples.scores):
+        raise InputError(
+            "columns of logits must hold logits",
+            f"probabilities in {label}",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
+        )
 
 
 def is_log(path: Path, columns: Columns) -> bool:
