@@ -13,10 +13,10 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
-from fedlas.calibrated.rows import predictions_of
 from fedlas.predictions import Columns, Predictions
 from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.read import predictions_of
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables.table import Table
 

@@ -44,7 +44,7 @@ def add_compare(add: AddSubcommand) -> None:
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
-    add_samples(parser, without=("--label-probs", "--covariates"))
+    add_samples(parser, without=("label_probs", "covariates", "time"))
     add_num_bins(parser)
     add_replicates(parser)
     option(

@@ -159,6 +159,7 @@ def equal_width_edges(num_bins: int) -> Tensor:
     statistic=EqualWidth,
     formula=mean_gap,
     of_event="classwise_ece",
+    takes_replicates=True,
 )
 def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Expected calibration error, of the predicted class or, with two classes, of the event's probability.
@@ -205,6 +206,7 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
     paper="Guo et al. 2017, On calibration of modern neural networks",
     statistic=EqualWidth,
     formula=mean_gap,
+    takes_replicates=True,
 )
 def top_label_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
