@@ -22,7 +22,6 @@ from fedlas._core.check import (
 )
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import truth_places
-from fedlas.predictions.event import is_truth
 from fedlas.predictions.probabilities import logarithm
 
 PASS_PREDICTIONS = (
@@ -235,16 +234,6 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
         suggestion(str(event), names),
         argument="event",
     )
-
-
-def classes_named_by(
-    event: Any, num_classes: int, classes: tuple[str, ...] | None
-) -> tuple[str, ...] | None:
-    """Return the names of the classes; a word for the event names two that have none."""
-    word = event.strip() if isinstance(event, str) else ""
-    if classes is not None or num_classes != 2 or not word[:1].isalpha() or is_truth(word):
-        return classes
-    return f"not {word}", word
 
 
 def numbers_of(target: Any, classes: tuple[str, ...]) -> list[int]:

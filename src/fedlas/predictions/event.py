@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlas._core.check import Argument, InputError
+from fedlas.predictions.arguments import checked_classes, checked_event
 
 _OPPOSITES = {
     "yes": ("no",), "y": ("n",), "true": ("false",), "t": ("f",), "1": ("0", "-1"), "1.0": ("0.0", "-1.0"),
@@ -29,6 +30,16 @@ def event_of(classes: Sequence[str] | None) -> int:
 def is_truth(word: str) -> bool:
     """Return whether a word affirms or denies, as ``"yes"`` and ``"negative"`` do."""
     return bool(_opposite(word))
+
+
+def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return checked names of the classes and the number of the event; a word for the event names two without names."""
+    classes = checked_classes(values.get("classes"), num_classes)
+    event = values.get("event")
+    word = event.strip() if isinstance(event, str) else ""
+    if classes is None and num_classes == 2 and word[:1].isalpha() and not is_truth(word):
+        classes = (f"not {word}", word)
+    return {"classes": classes, "event": checked_event(event, num_classes, classes)}
 
 
 def is_settled(classes: Sequence[str] | None) -> bool:

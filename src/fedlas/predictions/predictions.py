@@ -21,16 +21,15 @@ from fedlas.predictions.arguments import (
     Target,
     check_sample_values,
     checked_classes,
-    checked_event,
     checked_index,
     checked_label_probs,
     checked_target,
-    classes_named_by,
     detached,
     no_labels,
     numbers_of,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
+from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
@@ -127,9 +126,8 @@ class Predictions:
     def _check_others(self) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
-        classes = checked_classes(values.get("classes"), shape[1])
-        classes = values["classes"] = classes_named_by(values.get("event"), shape[1], classes)
-        values["event"] = checked_event(values.get("event"), shape[1], classes)
+        values |= classes_and_event(values, shape[1])
+        classes = values["classes"]
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
             values["target"] = checked_target(target, shape, self.scores.device, classes)
