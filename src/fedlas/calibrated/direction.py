@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -83,7 +83,8 @@ class ScoreDirection:
     def add(self, samples: Samples) -> None:
         """Take in the scores of some rows."""
         if self._calibration.fit_scores is not None:
-            probs = predictions_of(samples, self._calibration.columns).probs  # type: ignore[union-attr]
+            val: Any = predictions_of(samples, replace(self._calibration.columns, event=None))
+            probs = val.probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
             self._counts += np.bincount(cells, minlength=_CELLS)
 
@@ -130,7 +131,7 @@ def _check_labels(calibration: Any, table: Table) -> None:
         return
     if samples is None or samples.outcome is None:
         return
-    val = predictions_of(samples, columns)
+    val = predictions_of(samples, replace(columns, event=None))
     if isinstance(val, Predictions):
         check_direction(
             val._replaced(classes=calibration.classes or None, event=1),
