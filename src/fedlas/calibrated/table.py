@@ -414,7 +414,7 @@ def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
         samples = replace(samples, outcome=torch.zeros(len(samples.scores), dtype=torch.bool))
     columns = replace(calibration.columns, event=None)
     after = calibration.calibrator.transform(
-        predictions_of(samples, replace(columns, event=None), calibration.covariates)
+        predictions_of(samples, columns, calibration.covariates)
     )
     if isinstance(after, TopLabel):
         return after.confidence
