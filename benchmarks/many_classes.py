@@ -46,6 +46,12 @@ Array = NDArray[Any]
 Rows = list[tuple[Any, str]]
 TRAIN, MOST, TEST = 4000, 4000, 4000
 SIZES = (5, 20, 100)
+SEEDS = range(5)
+RIVALS = (
+    *("as predicted", "temperature", "vector", "structured", "bcts", "label-shift", "auto"),
+    *("auto before", "svs (probmetrics)", "ets (probmetrics)"),
+)
+"""Calibrators of seeds 1 to 4."""
 MOST_SECONDS = 20
 OURS = (
     *("temperature", "ensemble-temperature", "vector", "structured", "bcts", "label-shift"),
@@ -247,11 +253,11 @@ def fits() -> dict[str, Any]:
     return {"as predicted": as_predicted, **ours, "auto before": auto_before, **others}
 
 
-def split(path: Path, size: int) -> tuple[Array, Array, Array, Array]:
+def split(path: Path, size: int, seed: int = 0) -> tuple[Array, Array, Array, Array]:
     """Probabilities and labels to fit, of so many rows a class, and to test."""
     arrays = np.load(path)
     probs, target = normalized(arrays["probs"], 1e-12), arrays["target"]
-    order = np.random.RandomState(0).permutation(len(target))
+    order = np.random.RandomState(seed).permutation(len(target))
     test = order[: min(TEST, len(order) // 2)]
     fit = order[len(test) :][: min(MOST, size * probs.shape[1])]
     return probs[fit], target[fit], probs[test], target[test]
@@ -297,30 +303,33 @@ def run(args: argparse.Namespace) -> None:
     """Add a line for each pair, size and calibrator that has none yet."""
     done = set()
     if args.out.is_file():
-        done = {(r["pair"], r["size"], r["calibrator"]) for r in csv.DictReader(args.out.open())}
+        done = {
+            (r["pair"], r["size"], r["seed"], r["calibrator"])
+            for r in csv.DictReader(args.out.open())
+        }
     calibrators = fits()
     cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
     # The cheap ones first, since a run may end early.
-    for path, size in sorted(cases, key=lambda case: cost(*case)):
-        case = split(path, size)
-        for name, fit in calibrators.items():
-            if (path.stem, str(size), name) not in done:
-                row, error = scored(fit, case)
-                add(args.out, path.stem, size, len(case[0]), case[0].shape[1], name, row, error)
+    for seed in SEEDS[: args.seeds]:
+        for path, size in sorted(cases, key=lambda case: cost(*case)):
+            case = split(path, size, seed)
+            about = (path.stem, size, seed, len(case[0]), case[0].shape[1])
+            for name, fit in calibrators.items():
+                wanted = seed == 0 or name in RIVALS
+                if wanted and (path.stem, str(size), str(seed), name) not in done:
+                    add(args.out, about, name, *scored(fit, case))
 
 
-def add(
-    out: Path, pair: str, size: object, rows: int, classes: int, name: str, row: Any, error: str
-) -> None:
-    """Add a line to the file of scores."""
+def add(out: Path, about: tuple[object, ...], name: str, row: Any, error: str) -> None:
+    """Add a line to the file of scores; ``about`` are pair, size, seed, rows and classes."""
     new = not out.is_file()
     with out.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            head = ("pair", "size", "rows", "classes", "calibrator", *METRICS, "seconds", "error")
-            writer.writerow(head)
+            head = ("pair", "size", "seed", "rows", "classes", "calibrator", *METRICS)
+            writer.writerow([*head, "seconds", "error"])
         numbers = [f"{row[key]:.6f}" for key in METRICS]
-        writer.writerow([pair, size, rows, classes, name, *numbers, f"{row['seconds']:.2f}", error])
+        writer.writerow([*about, name, *numbers, f"{row['seconds']:.2f}", error])
 
 
 def absent(args: argparse.Namespace) -> None:
@@ -337,13 +346,13 @@ def absent(args: argparse.Namespace) -> None:
             for side, rows in (("never come", here), ("come", np.ones_like(here))):
                 case = probs[inside], target[inside], test[rows], labels[rows]
                 row, error = scored(fit, case)
-                add(args.out, path.stem, side, int(inside.sum()), classes, name, row, error)
+                add(args.out, (path.stem, side, 0, int(inside.sum()), classes), name, row, error)
 
 
 # Tables.
 
 
-Cases = dict[tuple[str, str], dict[str, Array]]
+Cases = dict[tuple[str, str, str], dict[str, Array]]
 DEVELOPMENT = ("countries", "endings", "files")
 """Problems that changes of ``auto`` looked at while the proof ran."""
 
@@ -353,39 +362,52 @@ def problem_of(pair: str) -> str:
     return pair.split(", ")[0]
 
 
-def complete(out: Path) -> tuple[Cases, list[str]]:
-    """Scores of the cases that all calibrators have been through, and the calibrators' names."""
-    rows = list(csv.DictReader(out.open()))
+def read(out: Path) -> Cases:
+    """Scores by case and calibrator."""
     cases: Cases = {}
-    for row in rows:
+    for row in csv.DictReader(out.open()):
         scores = np.array([float(row[key]) for key in METRICS])
-        cases.setdefault((row["pair"], row["size"]), {})[row["calibrator"]] = scores
-    names = list(dict.fromkeys(row["calibrator"] for row in rows))
-    return {case: scores for case, scores in cases.items() if len(scores) == len(names)}, names
+        cases.setdefault((row["pair"], row["size"], row["seed"]), {})[row["calibrator"]] = scores
+    return cases
+
+
+def complete(cases: Cases, names: tuple[str, ...] | list[str]) -> Cases:
+    """The cases that all these calibrators have been through."""
+    return {case: scores for case, scores in cases.items() if set(names) <= set(scores)}
+
+
+def every(cases: Cases) -> list[str]:
+    """Names of all calibrators."""
+    return list(dict.fromkeys(name for scores in cases.values() for name in scores))
 
 
 def tables(args: argparse.Namespace) -> None:
-    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those that entered no choice."""
-    cases, names = complete(args.out)
+    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those held back until the end."""
+    cases = read(args.out)
     untouched = {
         case: scores for case, scores in cases.items() if problem_of(case[0]) not in DEVELOPMENT
     }
-    for title, some in (("All cases", cases), ("Cases that entered no choice", untouched)):
+    for title, some in (("All cases", cases), ("Cases held back until the end", untouched)):
         print(f"\n### {title}\n")
-        ranking(some, names)
-        compare(some)
+        ranking({case: s for case, s in some.items() if case[2] == "0"}, every(cases))
+        ranking(some, RIVALS)
+        compare(complete(some, RIVALS))
 
 
-def ranking(cases: Cases, names: list[str]) -> None:
-    """Print mean ranks."""
+def ranking(every_case: Cases, names: tuple[str, ...] | list[str]) -> None:
+    """Print mean ranks in the cases that all have been through."""
+    cases = complete(every_case, names)
     result = {
         name: np.nan_to_num(np.stack([scores[name] for scores in cases.values()]), nan=np.inf)
         for name in names
     }
     mean = ranks(result)
-    pairs = {pair for pair, _ in cases}
+    pairs = {pair for pair, _, _ in cases}
     count = len({problem_of(pair) for pair in pairs})
-    print(f"{count} problems, {len(pairs)} pairs, {len(cases)} cases; mean ranks\n")
+    draws = len({seed for _, _, seed in cases})
+    print(
+        f"\n{count} problems, {len(pairs)} pairs, {len(cases)} cases, draws {draws}; mean ranks\n"
+    )
     print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
     print("|---:" * (len(METRICS) + 1) + "|")
     for name in sorted(names, key=lambda name: mean[name][:4].sum()):
@@ -393,16 +415,16 @@ def ranking(cases: Cases, names: list[str]) -> None:
         print(f"| {name} | " + " | ".join(f"{r:.2f}" for r in mean[name]) + f" | {failed} |")
 
 
-def compare(cases: Cases) -> None:
+def compare(cases: Cases, sizes: tuple[int, ...] = SIZES, unit: str = "labels a class") -> None:
     """Print ratios of ``auto`` to what it was: medians by size, over cases, and over problems' medians."""
     ratios = {case: scores["auto"] / scores["auto before"] for case, scores in cases.items()}
     groups = {
-        f"{size} labels a class": [r for (_, number), r in ratios.items() if number == str(size)]
-        for size in SIZES
+        f"{size} {unit}": [r for (_, number, _), r in ratios.items() if number == str(size)]
+        for size in sizes
     }
-    problem_names = sorted({problem_of(pair) for pair, _ in cases})
+    problem_names = sorted({problem_of(pair) for pair, _, _ in cases})
     medians = [
-        np.median([r for (pair, _), r in ratios.items() if problem_of(pair) == name], axis=0)
+        np.median([r for (pair, _, _), r in ratios.items() if problem_of(pair) == name], axis=0)
         for name in problem_names
     ]
     groups |= {"all cases": list(ratios.values()), "medians of problems": medians}
@@ -420,11 +442,11 @@ def figure(args: argparse.Namespace) -> None:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    cases, _ = complete(args.out)
+    cases = complete(read(args.out), RIVALS)
     pairs = [
         pair
-        for pair in dict.fromkeys(pair for pair, _ in cases)
-        if all((pair, str(size)) in cases for size in SIZES)
+        for pair in dict.fromkeys(pair for pair, _, _ in cases)
+        if all((pair, str(size), "0") in cases for size in SIZES)
     ]
     shown = {
         "as predicted": "0.6",
@@ -439,11 +461,11 @@ def figure(args: argparse.Namespace) -> None:
         panel, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         for name, color in shown.items():
             values = np.array(
-                [[cases[pair, str(size)][name][column] for size in SIZES] for pair in pairs]
+                [[cases[pair, str(size), "0"][name][column] for size in SIZES] for pair in pairs]
             )
             if metric == "nll":
                 values /= [
-                    [cases[pair, str(size)]["as predicted"][column] for size in SIZES]
+                    [cases[pair, str(size), "0"]["as predicted"][column] for size in SIZES]
                     for pair in pairs
                 ]
             middle = np.median(values, axis=0) * (100 if metric == "ece" else 1)
@@ -468,6 +490,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path)
     parser.add_argument("--kept", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of run: so many")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

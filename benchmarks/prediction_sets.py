@@ -1,4 +1,4 @@
-"""Coverage and size of prediction sets before and after temperature scaling: the table of docs/any-model.md.
+"""Coverage and size of prediction sets before and after temperature scaling: the table of results/prediction-sets.md.
 
 Run it with ``python benchmarks/prediction_sets.py FOLDER DATA``: FOLDER holds ``resnet20-cifar10-test.npz`` and
 ``resnet56-cifar10-test.npz`` (``logits``, ``target``, and of the CIFAR-100 test images ``ood_features``), and DATA

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import json
 import posixpath
 import re
 import subprocess
@@ -113,6 +114,37 @@ def test_the_navigation_has_32_pages_at_most(site):
         folder = posixpath.dirname(name)
         listed |= {posixpath.normpath(posixpath.join(folder, link)) for link in links}
     assert 20 <= len(listed) <= 32, sorted(listed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "page"),
+    [
+        ("csv", "docs/tables"),
+        ("cite", "docs/cite"),
+        ("ignore_index", "docs/predict"),
+        ("gate", "docs/production"),
+    ],
+)
+def test_the_search_finds_what_people_type(docs_site, typed, page):
+    """In a title or a heading, which the search shows before words of the text."""
+    text = (docs_site / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
+    places = index["titleterms"].get(typed, [])
+    places = places if isinstance(places, list) else [places]
+    assert page in [index["docnames"][place] for place in places]
+
+
+def test_the_first_page_leads_to_five_tasks_before_its_picture_and_to_the_citation(site):
+    page = site["docs/index.html"]
+    above = page.article.split("<img", 1)[0]
+    cards = re.findall(r'href="([\w-]+)\.html"', above)
+    assert cards[:5] == ["tables", "binary", "language-models", "any-model", "which-loss"]
+    bar = page.text.split("<main", 1)[0]
+    assert 'href="cite.html"' in bar
+    assert "@inproceedings{" in page.article
+    icons = re.findall(r'<a [^>]*class="nav-link[^"]*pst-navbar-icon[^>]*>', bar)
+    assert icons
+    assert all(re.search(r'title="\w+"', icon) for icon in icons)
 
 
 def test_nothing_is_fetched_from_elsewhere(site):

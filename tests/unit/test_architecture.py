@@ -279,7 +279,7 @@ BOUNDS = {
     "binary": 8_800,
     "calibrated": 9_300,
     "calibrators": 38_000,
-    "cli of files": 9_000,
+    "cli of files": 10_350,
     "cli of runs": 7_500,
     "deploy": 16_500,
     "diagnose": 4_100,

@@ -273,6 +273,7 @@ class Bar:
         done: Steps that are done already.
         on: A ``rich.console.Console``; None makes one on standard error.
         quiet: Show nothing.
+        after: Show nothing in the first seconds, which short work does not take.
 
     Attributes:
         console: Where the bar is shown.
@@ -280,7 +281,14 @@ class Bar:
     """
 
     def __init__(
-        self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False
+        self,
+        label: str,
+        *,
+        total: int | None,
+        done: int = 0,
+        on: Any = None,
+        quiet: bool = False,
+        after: float = 0.0,
     ) -> None:
         rich = _rich("progress")
         self.console = console(stderr=True) if on is None else on
@@ -289,12 +297,21 @@ class Bar:
             rich.TextColumn("{task.description}", style="bold", markup=False),
             rich.BarColumn(bar_width=24),
             rich.TextColumn("{task.fields[text]}", markup=False),
-            rich.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+            rich.TimeRemainingColumn(elapsed_when_finished=True, compact=True)
+            if total is not None
+            else rich.TimeElapsedColumn(),
             console=self.console,
             transient=True,
             disable=not self.live,
         )
         self._task = self.progress.add_task(printable(label), total=total, completed=done, text="")
+        (task,) = self.progress.tasks
+        table = self.progress.get_renderables
+
+        def late_table() -> Iterable[Any]:
+            return table() if (task.elapsed or 0.0) >= after else ()
+
+        self.progress.get_renderables = late_table
 
     def __enter__(self) -> Self:
         self.progress.start()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
+_WIDTH = 80
+"""Columns of a terminal, in which a command can be copied without a break inside a word."""
 # the only format characters that the spelling of languages and emoji needs
 _JOINERS = "\u200c\u200d"
 
@@ -39,6 +41,29 @@ def shortened(text: str, most: int = 2000) -> str:
 def listed(parts: Sequence[str]) -> str:
     """Return parts as text: ``"a, b and c"``."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def command_lines(command: str, *, first: str = "") -> list[str]:
+    r"""Return a command in lines of 80 columns at most, broken before its options as a shell joins them again.
+
+    Args:
+        command: The command.
+        first: Stands in front of it; the other lines are indented by its width.
+
+    Example:
+        >>> len(command_lines("fedlas apply cal.json LIVE.csv")), command_lines("a --b", first="next: ")
+        (1, ['next: a --b'])
+    """
+    head, *options = command.split(" --")
+    lines = [first + head]
+    indent = " " * (len(first) + 2)
+    for option in options:
+        if len(lines[-1]) + len(option) + 3 + len(" \\") > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"{indent}--{option}")
+        else:
+            lines[-1] += f" --{option}"
+    return lines
 
 
 def number_of(count: int, word: str) -> str:

@@ -28,19 +28,21 @@ __all__ = ["AutoCalibration", "CalibratedMixture"]
 class AutoCalibration(Calibrator):
     """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
 
+    A last map brings the confidence of the mixture to its accuracy, and classes without a sample keep a small share.
+
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. From 20 classes on they are vector scaling with a given prior, an offset for each class, and two
     confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
     probabilities of the last fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels;
     with 2,000 or fewer the search ends after 500 steps from equal weights, often before the maximum. The members are
-    then fitted on all samples and mixed. A temperature and an offset for each class, fitted on the held-out mixture,
-    follow where there are 200 samples: a mixture of calibrated predictions is less sure than it should be. With many
-    classes a map of the top label's log-odds follows where left-out folds show a gain; the other classes keep their
-    ratios, and the top label stays.
+    then fitted on all samples and mixed. A mixture of calibrated predictions is less sure than it should be, so a map
+    follows where there are 200 samples, fitted on the held-out mixture: a temperature and an offset for each class, or
+    with many classes, where left-out folds show a gain, a map of the top label's log-odds. There the other classes keep
+    their ratios, and the top label stays.
 
     Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
-    their mean share is at most ``3/N`` together (rule of three), or ``n/N`` where more than three classes, n, have one
-    sample (Good and Turing) or none. ``notes`` says so.
+    their mean share is at most ``3/N`` together (rule of three). It is ``n/N`` where more than three classes, n, have
+    one sample (Good and Turing), and 1 % where as many are absent. ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,

@@ -65,6 +65,8 @@ _FEWEST_ROWS = 10
 _MOST_HELD_OUT = 2**22
 """Folds are held out until they have this many logits together; no more are predicted."""
 _MATRIX_CLASSES = 32
+_PART_FOR_ABSENT = 100
+"""Absent classes get one sample each, but no more than one of so many together."""
 
 Members = dict[str, tuple[str, Calibrator]]
 """Registry name and calibrator of members, by name."""
@@ -162,9 +164,10 @@ def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tup
     temperature = nll_temperature(val).value
     # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
     # came once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
-    # Where many are absent, one sample for each: held lower, they cost too much when they come.
+    # Where many are absent, one sample for each, up to a hundredth of all: held lower, they cost too much when they
+    # come; held higher, too much when they never do.
     singles = int((torch.bincount(val.target.cpu()[distinct]) == 1).sum())
-    most = max(3, singles, int((~present).sum()))
+    most = max(3, singles, min(int((~present).sum()), val.num_samples // _PART_FOR_ABSENT))
     absent, share = fitted_absent_share(
         val.logits.cpu().double(), present, weights, temperature, most
     )

@@ -48,18 +48,19 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
     start = torch.full_like(counts, 1 / len(counts)) if few else None
     shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
 
-    # The map of the mixture, where samples are enough.
+    # The map of the mixture, where samples are enough. Behind that of the top label offsets for many classes harm.
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
     last = identity(log_probs.shape[2])
-    if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
-        scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
-        prior_c = float(log_probs.shape[2])
-        last = bias_corrected_temperature(
-            mixture, target, weights, scale=scale, width=scale, prior=prior_c
-        )
     top = None
-    if log_probs.shape[2] >= MANY_CLASSES and float(weights.sum()) >= _FEWEST_TO_SHARPEN:
-        top = _top_map(log_softmax(last(mixture)), split)
+    if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
+        if log_probs.shape[2] >= MANY_CLASSES:
+            top = _top_map(log_softmax(mixture), split)
+        else:
+            scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+            prior_c = float(log_probs.shape[2])
+            last = bias_corrected_temperature(
+                mixture, target, weights, scale=scale, width=scale, prior=prior_c
+            )
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
     return Share(shares / shares.sum(), last, top)
 

@@ -10,6 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output
 from fedlas._core.terminal import say, status
+from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -127,14 +128,18 @@ def _evaluate(args: argparse.Namespace) -> int:
             name=args.file.name,
             notes=reader.notes,
             grouped_by=args.groups or ("task" if more else "group"),
-            repair=f"fedlas evaluate {args.file} {repair}",
+            repair="",
             title=args.title,
             period=args.period,
         )
     _show(evaluation, args)
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
-        say(f"next: {_calibrate_line(args.on, columns, *evaluation.outcome.fitted)}")
+        line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
+        say(*command_lines(line, first="next: "))
+    if evaluation.asks_for_repair and not args.json:
+        line = f"fedlas evaluate {shlex.quote(str(args.file))} {repair}"
+        say(*command_lines(line, first="next: "))
     if not args.require:
         return 0
     gate = evaluation.require(*args.require, strict=args.strict)

@@ -1,7 +1,8 @@
-"""``fedlas init``: reads a folder of images and writes a recipe for it."""
+"""``fedlas init``: reads a folder of images, or a table of scores, and writes what to run on it."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, write_text
 from fedlas._core.terminal import Bar, say
-from fedlas.cli.arguments import AddSubcommand, add_path
+from fedlas.cli.arguments import AddSubcommand, add_path, option
+from fedlas.cli.init_table import init_table
 from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
@@ -22,11 +24,22 @@ _UNEVEN = 5
 
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(lambda args: init(args.folder, out=args.out), "FOLDER")
-    add_path(parser, "folder", "FOLDER", "CLASS/*, or train/CLASS/* and test/CLASS/* (or val)")
+    parser = add(_init, "TABLE | FOLDER")
+    text = "scores and labels (.csv, .jsonl, .parquet), whose columns are guessed; or images: CLASS/*, "
     add_path(
-        parser, "--out", "FILE", "recipe to write, a new .yaml file (default: FOLDER's name.yaml)"
+        parser, "source", "TABLE | FOLDER", f"{text}or train/CLASS/* and test/CLASS/* (or val)"
     )
+    text = "new file to write: commands in a .sh for a table, a recipe in a .yaml for images"
+    add_path(parser, "--out", "FILE", f"{text} (default: TABLE's or FOLDER's name)")
+    option(parser, "--target", "COLUMN", "column of the labels of a table (default: guessed)")
+
+
+def _init(args: argparse.Namespace) -> int:
+    if args.source.is_file():
+        return init_table(args.source, out=args.out, target=args.target)
+    if args.target is not None:
+        raise InputError("--target is for a table", f"the folder {args.source}", "Leave it out.")
+    return init(args.source, out=args.out)
 
 
 def init(folder: Path, *, out: Path | None = None) -> int:

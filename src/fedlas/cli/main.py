@@ -45,7 +45,7 @@ SUBCOMMANDS = {
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
-    "init": Subcommand("Write a recipe for a folder of images.", "init"),
+    "init": Subcommand("Write what to run on a table, or on a folder of images.", "init"),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
     "train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),

@@ -10,7 +10,8 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_output, path_argument, write_json
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Bar, say
+from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
 from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
@@ -42,6 +43,8 @@ from fedlas.predictions.tables.files import (
 )
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
+_SHORT_FIT = 5.0
+"""Seconds of a fit without a word."""
 _SUFFIX = ".calibration.json"
 
 
@@ -76,7 +79,8 @@ def _calibrate(args: argparse.Namespace) -> int:
             late = files_since(files, args.since)
             files = [*late]
             example = str(late[0].path)
-        calibration = calibrate_table(files, args.method, columns)
+        with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
+            calibration = calibrate_table(files, args.method, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
@@ -85,7 +89,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         say(str(calibration.cross_fitted), wrap=True)
     if args.details:
         say(f"{args.method}: {calibration.carries}", wrap=True)
-    say(f"calibration: {out}", f"next: {apply_line(out, example)}")
+    say(f"calibration: {out}", *command_lines(apply_line(out, example), first="next: "))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,10 @@ def _trees_of(estimator: Any) -> Any:
         types = require("onnxmltools.convert.common.data_types", extra="boosters")
         initial = [("X", types.FloatTensorType([None, int(estimator.n_features_in_)]))]
         convert = tools.convert_lightgbm if package == "lightgbm" else tools.convert_xgboost
+        if package == "xgboost":
+            # the converter reads names such as f0 alone, not those of the columns of a frame
+            estimator = copy.deepcopy(estimator)
+            estimator.get_booster().feature_names = None
         return convert(estimator, initial_types=initial)
     except ImportError:
         raise

@@ -255,9 +255,11 @@ class Labels:
         return torch.tensor(chunk.each(self.column, self._number), dtype=torch.int64)
 
     def note(self) -> str:
-        """Say how labels were read, as a sentence."""
+        """Say how labels were read, as a sentence; nothing where they are the names of the columns."""
         if self.by_name is None:
             return "There were no labels."
+        if self.by_name and self.shown == self._full_names:
+            return ""
         if self.by_name:
             return f"Labels name classes: {few(self.shown)}, in the order of the columns."
         return (

@@ -104,7 +104,7 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
     pair += [alone] if alone else []
     if len(pair) != 2:
         return ()
-    about = [word for word in pair if _ends_in(column, word)]
+    about = [word for word in pair if ends_in(column, word)]
     if len(about) != 1 and event is not None:
         about = [word for word in pair if word.lower() == str(event).strip().lower()]
     if len(about) == 1:
@@ -141,7 +141,7 @@ def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str,
     pair += [alone] if alone else []
     if len(pair) != 2 or set(pair) & set(columns):
         return tuple(columns)
-    ends = [[word for word in pair if _ends_in(column, word)] for column in columns]
+    ends = [[word for word in pair if ends_in(column, word)] for column in columns]
     is_settled_by_names = all(len(end) == 1 for end in ends) and ends[0] != ends[1]
     return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
 
@@ -156,7 +156,7 @@ def _opposite(word: str) -> str:
     return pairs.get(word.lower(), "")
 
 
-def _ends_in(column: str, word: str) -> bool:
+def ends_in(column: str, word: str) -> bool:
     """Return whether the name of a column ends in a word, alone or after a sign that is no letter or digit."""
     name, end = column.lower(), word.lower()
     before = name.removesuffix(end)

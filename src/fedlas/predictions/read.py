@@ -295,5 +295,7 @@ class Reader:
                 f"{few(table.classes)} in {path.name}, {few(classes)} in {name}",
                 "Name the columns a,b,c.",
             )
-        self.notes += [f"{path.name}: {note}" for note in table.notes]
+        # A second file that is read in the same way needs no second note.
+        repeated = {note.partition(": ")[2] for note in self.notes}
+        self.notes += [f"{path.name}: {note}" for note in table.notes if note not in repeated]
         return table

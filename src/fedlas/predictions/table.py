@@ -17,7 +17,7 @@ from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
 from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import classes_of_column, classes_of_pair
+from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, same_name
 from fedlas.predictions.probabilities import (
@@ -292,11 +292,11 @@ class TableReader:
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
-            lines.append(self._labels.note())
+            lines += filter(None, [self._labels.note()])
         lines += [*self.answers.notes(dropped=not self.keeps_rows), *self._agreement.notes()]
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
-        if self._binary:
+        if self._binary and not (self.classes and ends_in(self._names.scores[0], self.classes[1])):
             kind = "probability" if self._is_probs else "logit"
             lines.append(
                 f"The one column {self._names.scores[0]!r} is the {kind} of {self._about_class}."

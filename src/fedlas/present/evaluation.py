@@ -88,7 +88,7 @@ class Evaluation:
         notes: Sentences on the predictions and the fits.
         classes: Names of the classes; empty if they have none.
         grouped_by: Name of the groups.
-        repair: How to fit a calibrator, for a reader of the verdict.
+        repair: How to fit a calibrator, for a reader of the verdict; empty where the command line says it.
         heading: Title of the page; empty is ``name``.
         period: When the samples were collected.
         dropped: Rows that lacked a value and were left out.
@@ -158,7 +158,7 @@ class Evaluation:
             sentences.append(
                 effect(name, calibrator, before, calibrated, replicates=self.replicates)
             )
-        elif first.is_clear:
+        elif first.is_clear and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_words(each, self.event) for each in last]
@@ -396,6 +396,11 @@ class Evaluation:
             return sentence
         return sentence.replace("Groups:", f"Groups {'before' if stage == RAW else stage}:", 1)
 
+    @property
+    def asks_for_repair(self) -> bool:
+        """Whether the predictions are miscalibrated, and nothing has been fitted yet."""
+        return len(self.stages) == 1 and self.verdicts[RAW].is_clear
+
     def stage(self, stage: str) -> Stage:
         """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
@@ -410,11 +415,7 @@ class Evaluation:
         )
 
     def _short(self, title: str) -> Table:
-        test = self.stages[RAW]
-        classes = test.num_classes if isinstance(test, Predictions) else 0
-        return short_table(
-            self.measured, title=title, estimates=self.estimates, z=self.z, num_classes=classes
-        )
+        return short_table(self.measured, title=title, estimates=self.estimates)
 
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""

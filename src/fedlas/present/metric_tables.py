@@ -10,12 +10,10 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import (
     ARROWS,
-    FEWEST_CLASSES,
     Cell,
     Column,
     Table,
     column,
-    is_detail,
 )
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
@@ -29,6 +27,8 @@ ZTests = Mapping[str, SpiegelhalterTest]
 """Spiegelhalter's test by stage."""
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
+MAIN = ("accuracy", "nll", "brier", "ece", "true_ece")
+"""Metrics of the table that is shown by default; the details have all."""
 WITHIN = "~ within noise: the test does not reject calibration."
 _Z = Column(
     "Spiegelhalter's z",
@@ -239,8 +239,6 @@ def short_table(
     *,
     title: str,
     estimates: Estimates | None = None,
-    z: ZTests | None = None,
-    num_classes: int = 10,
 ) -> Table:
     """Return the main metrics with intervals, one line each; of one stage with floor and p, too.
 
@@ -248,17 +246,12 @@ def short_table(
         measured: As in :func:`metrics_table`, and so are the others.
         title: Above the table.
         estimates: Intervals and noise floors.
-        z: Spiegelhalter's test by stage.
-        num_classes: Number of classes; of few the top-5 accuracy, which says nothing, is left out.
     """
-    few = {"top5"} if num_classes < FEWEST_CLASSES else set()
     main = {
-        stage: {
-            name: value for name, value in values.items() if not is_detail(name) and name not in few
-        }
+        stage: {name: values[name] for name in values if name in MAIN}
         for stage, values in measured.items()
     }
-    table = metrics_table(main, title=title, estimates=estimates, z=z)
+    table = metrics_table(main, title=title, estimates=estimates)
     if not any((estimates or {}).values()):
         return Table(table.columns, table.rows, title)
     if len(measured) > 1:
@@ -266,7 +259,6 @@ def short_table(
     # A single stage leaves room for interval, floor and p-value in columns of their own.
     ((stage, names),) = main.items()
     noise = [noise_in((estimates or {}).get(stage, {}), column(name)) for name in names]
-    noise += [_noise_of_z(z[stage])] if z and stage in z else []
     rows = [
         (*row, *map(Cell, (each.interval, each.floor, each.short_p)))
         for row, each in zip(table.rows, noise, strict=True)

@@ -188,7 +188,7 @@ def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     state = _state(content["watches"][watch.name])
     label = textwrap.fill(printable(f"{shown['name']} %"), 26)
     caption(ax, LIGHT, "live samples", title=f"{watch.name}: {state}")
-    ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False)
+    ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False, linespacing=1.5)
     ax.set_xlim(0, stream.samples)
     ax.locator_params(nbins=4)
     return figure(ax, f"{shown['name']} over live samples, {state}")

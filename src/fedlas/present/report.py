@@ -25,7 +25,7 @@ from fedlas.predictions.predictions import (
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
-from fedlas.present.metric_tables import COMPARED
+from fedlas.present.metric_tables import COMPARED, classes_of
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
     ALL,
@@ -40,6 +40,7 @@ from fedlas.present.stages import (
     estimates_by_stage,
     rejections,
 )
+from fedlas.present.table import FEWEST_CLASSES
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
@@ -104,7 +105,7 @@ def report(
         classes: Names of the classes.
         grouped_by: Name of the groups, for titles.
         notes: Sentences to pass on.
-        repair: How to fit a calibrator, for a reader of the verdict.
+        repair: How to fit a calibrator, for a reader of the verdict; empty to leave it out.
         title: Title of the page; empty is ``name``.
         period: When the samples were collected, such as ``"October 2026"``, for the page.
         **columns: What the columns of a table hold: ``probs``, ``logits`` or ``confidence`` and other fields of
@@ -239,6 +240,9 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
+    for stage, each in stages.items():
+        if classes_of(each) < FEWEST_CLASSES:  # of few classes five are most
+            measured[stage].pop("top5", None)
     names = (
         list(next(iter(measured.values())))
         if names is None

@@ -676,16 +676,17 @@ def test_notes_of_a_table_name_its_columns_and_classes():
     }
     calibration = fedlas.calibrate(frame, probs="p_*", target="y", covariates="age,bmi")
     text = " ".join(calibration.notes)
-    assert "Labels name classes: c01, c02, c03, c04, in" in text
     assert "2 classes (c03, c04) without a validation sample" in text
     assert "age and bmi repeat together: 20 combinations in 200 rows" in text
 
 
 def test_apply_names_the_class_of_a_single_column(tmp_path):
-    frame = {"p_left": [0.2, 0.7] * 100, "y": ["active", "left", "left", "left"] * 50}
-    calibration = fedlas.calibrate(frame, probs="p_left", target="y", method="temperature")
+    frame = {"score": [0.2, 0.7] * 100, "y": ["active", "left", "left", "left"] * 50}
+    calibration = fedlas.calibrate(
+        frame, probs="score", target="y", event="left", method="temperature"
+    )
     pd.DataFrame(frame).to_csv(tmp_path / "live.csv", index=False)
     applied = apply_to_files(
         calibration, open_tables([tmp_path / "live.csv"]), tmp_path / "out.csv"
     )
-    assert "The one column 'p_left' is the probability of 'left'." in applied.notes
+    assert "The one column 'score' is the probability of 'left'." in applied.notes

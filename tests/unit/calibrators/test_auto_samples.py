@@ -119,3 +119,14 @@ def test_the_same_bits_after_save_and_load(generated, tmp_path):
     mixture = AutoCalibration().fit(val)
     loaded = Calibrator.load(mixture.save(tmp_path / "auto.json"))
     assert torch.equal(loaded.transform(val).logits, mixture.transform(val).logits)
+
+
+def test_confidences_that_saturate_are_calibrated():
+    """A third of the confidences are 1, and right; the others are far too low."""
+    random = torch.Generator().manual_seed(0)
+    low = torch.rand(1000, generator=random, dtype=torch.float64) * 0.4
+    right = torch.rand(1000, generator=random, dtype=torch.float64) < (2.2 * low).clamp(max=1)
+    ones = torch.ones(500)
+    val = TopLabel(torch.cat([low, ones.double()]), torch.cat([right, ones.bool()]))
+    after = AutoCalibration().fit(val).transform(val)
+    assert expected_calibration_error(after) < 0.05

@@ -115,6 +115,15 @@ def test_absent_classes_keep_one_sample_each_and_a_note_says_so(many):
     assert "at most 5/N" in note
 
 
+def test_many_absent_classes_get_at_most_a_hundredth_together():
+    """A model of 30 classes, used where twelve never come: one sample each would be 3 %."""
+    val = drawn(400, 30, 0, [*range(18), *range(12)])
+    auto = AutoCalibration().fit(val)
+    share = float(auto.transform(val).probs[:, 18:].sum(1).mean())
+    assert share == pytest.approx(0.01, rel=1e-3)
+    assert any("at most 4/N" in note for note in auto.notes)
+
+
 @pytest.mark.parametrize("classes", [2, 4, 25])
 def test_an_absent_class_that_comes_costs_little_more_than_the_rule_of_three(classes):
     """Where it is as frequent as the model says, the loss is bounded by that of its odds."""

@@ -108,6 +108,17 @@ def test_frequent_rows_of_several_labels_are_scores_and_not_copies():
     assert shares.std() > 0.02
 
 
+def test_a_score_that_saturates_is_no_copy():
+    """A fifth of the rows have one score, all of one label; others are distinct, a few are copies."""
+    logits, target = sample(400)
+    sure = torch.tensor([[9.0, 0.0, 0.0, 0.0]]).repeat(100, 1)
+    rows = torch.cat([logits, sure, logits[:5]])
+    labels = torch.cat([target, torch.zeros(100, dtype=torch.long), target[:5]])
+    number = sample_numbers(rows, labels)
+    assert len(set(number.tolist())) == 500
+    assert (number[-5:] == number[:5]).all()
+
+
 def test_numbers_of_distinct_rows():
     rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0], [3.0, 0.0], [1.0, 0.0]])
     assert equal_rows(rows).tolist() == [0, 1, 0, 2, 1]

@@ -117,6 +117,14 @@ def test_a_bar_is_for_terminals():
     assert not on.file.getvalue()
 
 
+@pytest.mark.parametrize(("after", "times"), [(0.0, True), (1e9, False)])
+def test_a_bar_can_wait_until_the_work_is_long(after, times):
+    on = screen(force_terminal=True, color_system=None)
+    with Bar("fitting auto", total=None, on=on, after=after):
+        pass
+    assert ("fitting auto" in on.file.getvalue()) == times
+
+
 def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])

@@ -1,6 +1,7 @@
 """Calibrated scikit-learn models with side information, and boosted trees, as ONNX."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -108,6 +109,19 @@ def test_boosted_trees_behind_steps(name, tmp_path):
         make_pipeline(StandardScaler(), booster(name)), NormTemperature(), features=True, cv=0.5
     )
     check(model.fit(rows, target), rows, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
+def test_boosted_trees_of_a_frame(name, tmp_path):
+    """The converter for xgboost failed: 'Unable to interpret 'age', feature names should follow pattern 'f%d''."""
+    pytest.importorskip("onnxmltools")
+    rows, target = data(2)
+    frame = pd.DataFrame(rows, columns=["age", "bmi", "visits", "dose", "days"])
+    model = CalibratedClassifier(booster(name), NormTemperature(), features=True, cv=0.5)
+    model.fit(frame, target)
+    exported = deploy.export(model, tmp_path / "net.onnx", frame)
+    assert exported.difference < 1e-5
+    assert model.predict_proba(frame).shape == (300, 2)  # the model keeps its names
 
 
 @pytest.mark.parametrize("missing", [False, True])

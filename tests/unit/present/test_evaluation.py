@@ -66,7 +66,9 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     assert str(sharp) == sharp.text() != sharp.text(details=True)
     content = json.loads(sharp.json())
     assert content["verdict"] == sharp.verdict
-    assert content["as predicted"] == fedlas.evaluate(drawn(sharpness=3, seed=SEED))
+    expected = fedlas.evaluate(drawn(sharpness=3, seed=SEED))
+    assert expected.pop("top5") > 0.5  # of few classes it says nothing, and the report has it not
+    assert content["as predicted"] == expected
     page, notebook = sharp.html(), sharp._repr_html_()
     assert "&lt;test&gt;" in page
     assert "<test>" not in page + notebook
@@ -76,7 +78,7 @@ def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
     assert len(frame) == 2 * (len(content["as predicted"]) + 1)
     z = spiegelhalter_test(drawn(sharpness=3, seed=SEED))
     assert content["spiegelhalter"]["as predicted"] == z._asdict()
-    (row,) = [line for line in sharp.text().split("\n") if "Spiegelhalter's z" in line]
+    (row,) = [line for line in sharp.text(details=True).split("\n") if "Spiegelhalter's z" in line]
     assert f"{z.z:.2f}" in row
     ece = sharp.estimates["after temperature"]["ece"]
     assert f"[{100 * ece.low:.2f}, {100 * ece.high:.2f}]" in sharp.to_latex()

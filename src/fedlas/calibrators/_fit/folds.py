@@ -22,6 +22,8 @@ _FREQUENT = 5
 """Rows that occur this often are scores of few values, unless labels show otherwise."""
 _SURE = 3.0
 """Nats that show copies, and most that one row counts."""
+_CROWDED = 20
+"""Rows that occur so many times as often as the median one are a score that saturates, not copies."""
 _DIGITS = 12
 """Decimals of shares of the weight that count."""
 _GOLDEN = (5**0.5 - 1) / 2
@@ -55,7 +57,8 @@ def sample_numbers(
     """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
 
     Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
-    independent samples of a score would have several.
+    independent samples of a score would have several. Where one value occurs far more often than most, such as a
+    confidence of 1, its rows are independent.
 
     Example:
         >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
@@ -66,6 +69,10 @@ def sample_numbers(
     if features is not None:
         number = numbered(number * len(number) + equal_rows(features))
     size = np.bincount(number)
+    crowded = (size > _CROWDED * np.median(size))[number]
+    if crowded.any():
+        number = numbered(np.where(crowded, len(number) + np.arange(len(number)), number))
+        size = np.bincount(number)
     if size.max() == 1:
         return number
     evidence = _evidence_of_copies(logits, target.cpu(), number)

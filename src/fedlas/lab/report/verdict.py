@@ -184,7 +184,8 @@ def _against_baseline(model: Result, calibrator: str) -> str:
     )
     when = f"after {calibrator}" if ours == AUTO else "as trained"
     limit = column("nll", places=3).format(fmean(scaled))
-    return f"{subject} {when} than its {limit}, beyond chance."
+    pairs = number_of(len(others), "comparison")
+    return f"{subject} {when} than its {limit}, beyond chance (Holm over {pairs} with {_BASELINE})."
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -221,7 +222,9 @@ def short_legend(model: Result) -> list[str]:
         )
     if len(model.summary.tested) > 1:
         few = f"Fewer than {FEWEST_SEEDS} seeds: none is marked as best."
-        stars = f"★ best, ☆ best mean, ≈ not distinguishable from it ({TEST}, Holm)."
+        others = number_of(len(model.summary.tested) - 1, "comparison")
+        test = f"{TEST}, Holm over {others} with the best"
+        stars = f"★ best, ☆ best mean, ≈ not distinguishable from it ({test})."
         lines.append(few if n < FEWEST_SEEDS else stars)
     return lines
 

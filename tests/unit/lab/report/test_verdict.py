@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedlas._core.text import number_of
 from fedlas.cli.report import show_bench
 from fedlas.lab.report.bench_tables import short_bench_table
 from fedlas.lab.report.cells import cell_of, result_table, tables
@@ -77,8 +78,9 @@ def test_one_seed_one_method_and_a_mixed_outcome(values, text):
     ("values", "text"),
     [
         ({"a": [0.20, 0.21, 0.19, 0.20, 0.21], "b": [0.31, 0.28, 0.30, 0.32, 0.29], "c": [0.5, 0.51, 0.5, 0.52, 0.5]},
-         "a has a lower NLL as trained than its 0.300, beyond chance."),
-        ({"b": [0.31, 0.28, 0.30, 0.30, 0.29]}, "no loss has a lower NLL as trained than its 0.300, beyond chance."),
+         "a has a lower NLL as trained than its 0.300, beyond chance (Holm over 3 comparisons with ce)."),
+        ({"b": [0.31, 0.28, 0.30, 0.30, 0.29]},
+         "no loss has a lower NLL as trained than its 0.300, beyond chance (Holm over 1 comparison with ce)."),
         ({"a": [0.20, 0.21, 0.19, 0.20]}, None),  # too few seeds to say so
     ],
 )  # fmt: skip
@@ -105,7 +107,8 @@ def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text
     expected = (
         None
         if text is None
-        else "no loss has a lower NLL after auto than its 0.300, beyond chance."
+        else "no loss has a lower NLL after auto than its 0.300, beyond chance"
+        f" (Holm over {number_of(len(values), 'comparison')} with ce)."
     )
     assert texts(replace(plain, runs=tuple(auto))).get("Against ce + auto") == expected
 

@@ -1,0 +1,230 @@
+"""``auto`` with few classes and samples, and with classes that validation lacks; see ``results/many/README.md``.
+
+    python benchmarks/few_and_absent.py few --real FOLDER --out results/many/few.csv
+    python benchmarks/few_and_absent.py absent --real FOLDER --out results/many/absent.csv
+    python benchmarks/few_and_absent.py tables --real FOLDER --out results/many/FILE.csv
+
+``few`` fits ``auto`` with three priors on 34 sets of 2 to 14 classes: probabilities of CIFAR-10 and IMDB, two residual
+networks, tables of scikit-learn. ``absent`` compares what classes without a sample may get, on the archives
+``many-*.npz`` of ``--real``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from many_classes import auto_before
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas import Predictions
+from fedlas.calibrators import AutoCalibration, fit_mixture
+from fedlas.calibrators._fit.absent_share import fitted_absent_share
+from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.metrics import negative_log_likelihood, smooth_calibration_error
+
+Array = NDArray[Any]
+PRIORS = {"before this change": (2.0, 2.0), "1 and 3": (1.0, 3.0), "2 and 2": (2.0, 2.0)}
+DRAWS = ((50, 4), (200, 3), (500, 2), (1000, 1))
+"""Labels, and how many draws of them."""
+
+
+def sets(real: Path) -> Iterator[tuple[str, Array, Array]]:
+    """Name, probabilities and labels of sets of few classes."""
+    from sklearn import datasets
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for name in ("cifar10_probs", "imdb_probs"):
+        stored = np.load(real / f"{name}.npz")
+        order = np.random.RandomState(0).permutation(len(stored["target"]))[:6000]
+        yield name, stored["probs"][order], stored["target"][order]
+    for name in ("resnet20", "resnet56"):
+        stored = np.load(real / f"{name}-cifar10-test.npz")
+        logits = torch.from_numpy(stored["logits"].astype(float))
+        yield name, logits.softmax(1).numpy()[:6000], stored["target"][:6000]
+    tables = {
+        name: getattr(datasets, f"load_{name}")(return_X_y=True)
+        for name in ("digits", "wine", "breast_cancer", "iris")
+    }
+    columns, number = datasets.load_diabetes(return_X_y=True)
+    tables["diabetes3"] = columns, np.digitize(number, np.quantile(number, [1 / 3, 2 / 3]))
+    for seed, classes in enumerate((2, 3, 5, 8, 14)):
+        tables[f"made{classes}"] = datasets.make_classification(
+            3000,
+            20,
+            n_informative=8,
+            n_classes=classes,
+            n_clusters_per_class=1 if classes > 5 else 2,
+            flip_y=0.1,
+            class_sep=0.8,
+            random_state=seed,
+        )
+    models = {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
+        "forest": RandomForestClassifier(60, random_state=0),
+        "bayes": GaussianNB(),
+    }
+    for table, (columns, target) in tables.items():
+        for name, model in models.items():
+            probs = cross_val_predict(model, columns, target, cv=3, method="predict_proba")
+            yield f"{table} {name}", probs, target
+
+
+def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """NLL and smooth ECE of ``auto`` with each prior."""
+    for name, probs, target in sets(args.real):
+        logits = torch.from_numpy(np.clip(probs, 1e-7, 1)).double().log().log_softmax(1)
+        labels = torch.from_numpy(target.astype(np.int64))
+        for size, draws in DRAWS:
+            for seed in range(draws if len(labels) >= size + 100 else 0):
+                order = np.random.RandomState(100 + seed).permutation(len(labels))
+                fit, test = order[:size], order[size:][:3000]
+                for prior, (raw, scaled) in PRIORS.items():
+                    numbers = {"as predicted": raw, "temperature": scaled}
+                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = numbers
+                    auto = AutoCalibration().fit(Predictions(logits[fit], labels[fit]))
+                    after = auto.transform(Predictions(logits[test], labels[test]))
+                    yield {
+                        **{"set": name, "classes": probs.shape[1], "labels": size, "seed": seed},
+                        **{"prior": prior, "nll": float(negative_log_likelihood(after))},
+                        "smooth_ece": float(smooth_calibration_error(after)),
+                    }
+
+
+def caps(size: int, absent: int, singles: int) -> dict[str, float]:
+    """How many samples the absent classes may count together."""
+    return {
+        "together 3/N": 3,
+        "together max(3, n)/N": max(3, singles),
+        "together max(3, n, A)/N": max(3, singles, absent),
+        "together max(3, n, min(A, N/100))/N": max(3, singles, min(absent, size // 100)),
+        "together 3A/N": min(3 * absent, 0.99 * size),
+        "the share of temperature scaling": size,
+    }
+
+
+def losses(log_probs: Tensor, target: Tensor, is_absent: Tensor) -> dict[str, float]:
+    """NLL of a test where absent classes never come, are a quarter or 2 %, or come as often as they do."""
+    loss = -log_probs.gather(1, target.unsqueeze(1)).squeeze(1)
+    stay, come = float(loss[~is_absent[target]].mean()), float(loss[is_absent[target]].mean())
+    return {
+        "nll_never": stay,
+        "nll_quarter": 0.75 * stay + 0.25 * come,
+        "nll_two_percent": 0.98 * stay + 0.02 * come,
+        "nll_as_often": float(loss.mean()),
+    }
+
+
+def absent(args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """NLL of ``auto`` with each cap, with a fifth and two fifths of the classes left out, and as they come."""
+    parts = {"fifth": 0.2, "two fifths": 0.4, "natural": 0.0}
+    for path in sorted(args.real.glob("many-*.npz")):
+        stored = np.load(path)
+        logits = torch.from_numpy(stored["log_probs"].astype(float))
+        target = torch.from_numpy(stored["target"].astype(np.int64))
+        classes = logits.shape[1]
+        for kind, share in parts.items():
+            chosen = np.random.RandomState(1).permutation(classes)[: int(share * classes)]
+            inside = ~torch.isin(target, torch.from_numpy(chosen))
+            for size in (500, 1500):
+                fit = torch.arange(3000)[inside[:3000]][:size]
+                test = torch.arange(3000, 7000)[::2]
+                count = torch.bincount(target[fit], minlength=classes)
+                if bool((count > 0).all()):
+                    continue
+                val, rows = Predictions(logits[fit], target[fit]), logits[test]
+                about = {"archive": path.stem.removeprefix("many-"), "labels": size, "absent": kind}
+                for variant, log_probs in variants(val, rows, count).items():
+                    scores = losses(log_probs, target[test], count == 0)
+                    yield {**about, "variant": variant, **scores}
+
+
+def variants(val: Predictions, rows: Tensor, count: Tensor) -> dict[str, Tensor]:
+    """Log-probabilities of the rows by what absent classes may get."""
+    temperature = nll_temperature(val).value
+    usual = fit_mixture._absent
+    fit_mixture._absent = lambda *_: (None, ())
+    auto = AutoCalibration().fit(val).transform(Predictions(rows)).logits.log_softmax(1)
+    fit_mixture._absent = usual
+    before = auto_before(val.probs.numpy(), val.target.numpy())(rows.softmax(1).numpy())
+    results = {
+        "raw": rows.log_softmax(1),
+        "temperature": (rows / temperature).log_softmax(1),
+        "auto before": torch.from_numpy(before).log(),
+        "auto, no step": auto,
+    }
+    size, weights = len(val.target), torch.ones(len(val.target), dtype=torch.float64)
+    numbers = caps(size, int((count == 0).sum()), int((count == 1).sum()))
+    for name, most in numbers.items():
+        share = fitted_absent_share(val.logits, count > 0, weights, temperature, most)[0]
+        results[name] = share(rows, auto)
+    return results
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Print medians and worst cases against what was before, in percent of the NLL."""
+    rows = pd.read_csv(args.out)
+    if "variant" in rows:
+        keys = ["archive", "labels", "absent"]
+        before = rows[rows.variant == "auto before"].set_index(keys)
+        for kind, part in rows.groupby("absent", sort=False):
+            print(f"\n{kind}: median and worst, never, a quarter, 2 %, as often")
+            for variant, some in part.groupby("variant", sort=False):
+                some = some.set_index(keys).drop(columns="variant")
+                gain = 100 * (some / before.loc[some.index, some.columns] - 1)
+                shown = zip(gain.median(), gain.max(), strict=True)
+                print(
+                    variant, " | ".join(f"{middle:+.2f}, {worst:+.2f}" for middle, worst in shown)
+                )
+        return
+    mean = rows.groupby(["set", "classes", "labels", "prior"])[["nll", "smooth_ece"]].mean()
+    frame = mean.reset_index().set_index(["set", "classes", "labels"])
+    before = frame[frame.prior == "before this change"]
+    for prior, part in frame.groupby("prior"):
+        gain = 100 * (part.nll / before.nll.loc[part.index] - 1)
+        for size, some in gain.groupby("labels"):
+            print(
+                prior, size, len(some), f"{some.median():+.2f} {some.mean():+.2f} {some.max():+.2f}"
+            )
+
+
+def main() -> None:
+    """Run what the first argument names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("few", "absent", "tables"))
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    if args.what == "tables":
+        tables(args)
+        return
+    makers: dict[str, Callable[..., Iterator[dict[str, object]]]] = {"few": few, "absent": absent}
+    with args.out.open("w", newline="") as file:
+        writer = None
+        for row in makers[args.what](args):
+            writer = writer or csv.DictWriter(file, list(row))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""``fedlas init FILE``: reads a table of scores, guesses what its columns are, and writes the commands for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.files import write_text
+from fedlas._core.terminal import say
+from fedlas._core.text import command_lines
+from fedlas.cli.arguments import column_options
+from fedlas.predictions import Columns, TopLabel
+from fedlas.predictions.cells import cell_text, few, number_in
+from fedlas.predictions.event import classes_of_column, event_note
+from fedlas.predictions.read import is_log, read_predictions
+from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.packed import whole_suffix
+
+_LABELS = re.compile(r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I)
+_SCORE = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
+_CONFIDENCE = re.compile(r"(.*_)?conf(idence)?", re.I)
+_CORRECT = re.compile(r"(is_?)?(correct|right)", re.I)
+_PREDICTED = re.compile(r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I)
+_WEIGHTS = re.compile(r"(sample_?)?weights?", re.I)
+_CLUSTERS = re.compile(
+    r"(patient|subject|user|customer|client|person|image|document|question)(_?id)?", re.I
+)
+_STEM = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
+"""What columns of scores share, p_ of p_yes, and the class at its end."""
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__|(row_?)?(id|index)", re.I)
+_SUM_OF_PERCENT = 100.0
+_MOST_CATEGORIES = 256
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the columns of a table seem to be.
+
+    Attributes:
+        columns: The roles.
+        reasons: For each role a column or a pattern, and why.
+        others: Columns without a role that a calibration may use.
+    """
+
+    columns: Columns
+    reasons: Mapping[str, str]
+    others: tuple[str, ...]
+
+
+class _Content:
+    """First rows of a table, by column: texts, numbers where all are, and how many differ."""
+
+    def __init__(self, path: Path) -> None:
+        source = source_of(path)
+        self.label = source.label
+        chunk = next(iter(source.chunks([], source.names)), None)
+        if chunk is None:
+            raise InputError("a table must have rows", path, "Check the file.")
+        self.rows = len(chunk.rows)
+        columns = {name: [cell_text(each) for each in chunk.values[name]] for name in source.names}
+        self.texts = {name: texts for name, texts in columns.items() if not _INDEX.fullmatch(name)}
+        self.numbers: dict[str, list[float]] = {}
+        for name, texts in self.texts.items():
+            numbers = [number_in(text, source.decimal_point) for text in texts if text]
+            if numbers and None not in numbers:
+                self.numbers[name] = [each for each in numbers if each is not None]
+
+    def values(self, name: str) -> set[str]:
+        """Return the different values of a column."""
+        return {text for text in self.texts[name] if text}
+
+    def named(self, pattern: re.Pattern[str]) -> list[str]:
+        """Return the columns with such a name."""
+        return [name for name in self.texts if pattern.fullmatch(name)]
+
+    def is_share(self, name: str) -> bool:
+        """Return whether a column holds probabilities: numbers in [0, 1] of which one is a fraction."""
+        numbers = self.numbers.get(name, [])
+        inside = all(0 <= number <= 1 for number in numbers)
+        return inside and any(0 < number < 1 for number in numbers)
+
+
+def guess_columns(path: Path, target: str | None = None) -> Guess:
+    """Guess which columns of a table are scores, labels, clusters and weights, from their names and first rows.
+
+    Args:
+        path: The table.
+        target: Column of the labels; None is guessed.
+
+    Raises:
+        InputError: If the scores or the labels cannot be known; it names the candidates and the options to pass.
+    """
+    content = _Content(path)
+    roles: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def add(role: str, name: Any, reason: str) -> None:
+        roles[role] = name
+        reasons[role] = reason
+
+    if target is not None:
+        Columns(target=target).find([*content.texts], where=content.label)
+        add("target", target, "as you said")
+    scores = _add_scores(content, add)
+    if target is None and (scores[0] not in content.named(_CONFIDENCE) or "correct" not in roles):
+        labels = _labels(content, scores)
+        add("target", labels, f"{len(content.values(labels)):,} different labels")
+    for name in content.named(_CLUSTERS):
+        repeats = len(content.values(name))
+        if name not in roles.values() and 1 < repeats < content.rows:
+            add("clusters", name, f"{repeats:,} of them in {content.rows:,} rows: held out whole")
+            break
+    for name in content.named(_WEIGHTS)[:1]:
+        if min(content.numbers.get(name, [-1])) >= 0:
+            add("weights", name, "by its name")
+    used = {*scores, *map(str, roles.values())}
+    others = [name for name in content.texts if name not in used and _is_covariate(content, name)]
+    return Guess(Columns(**roles), reasons, tuple(others))
+
+
+def _add_scores(content: _Content, add: Any) -> list[str]:
+    """Add the role of the columns of scores, and return their names."""
+    for stem, names in _families(content).items():
+        rows = list(zip(*(content.numbers[name] for name in names), strict=True))
+        sums = [sum(row) for row in rows]
+        option = ",".join(names) if stem is None else f"{stem}*"
+        classes = f"{len(names)} classes"
+        for total in (1.0, _SUM_OF_PERCENT):
+            if all(abs(each - total) < 0.02 * total for each in sums) and min(map(min, rows)) >= 0:
+                add("probs", option, f"{classes}; each row sums to {total:.0f}")
+                if total != 1.0:
+                    add("percent", True, "rows sum to 100")
+                return names
+        if (stem or "").lower().startswith("logit") or (stem is None and min(map(min, rows)) < 0):
+            add("logits", option, f"{classes}; numbers of any sign")
+            return names
+    for name in content.named(_CONFIDENCE):
+        if content.is_share(name):
+            add("confidence", name, "by its name, from 0 to 1")
+            for role, pattern in (("correct", _CORRECT), ("predicted", _PREDICTED)):
+                for outcome in content.named(pattern)[:1]:
+                    add(role, outcome, "by its name")
+                    return [name, outcome]
+    shares = [name for name in content.numbers if content.is_share(name)]
+    likely = [name for name in shares if _SCORE.fullmatch(name)] or shares
+    if len(likely) != 1:
+        raise InputError(
+            "one column, or columns that share a prefix, must look like scores",
+            f"{few(likely) if likely else f'none of {few(list(content.texts))}'} in {content.label}",
+            f"Name them: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME.",
+        )
+    add("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
+    return likely
+
+
+def _families(content: _Content) -> dict[str | None, list[str]]:
+    """Return columns of numbers that share a stem, and those that are named by the labels of another (None)."""
+    families: dict[str | None, list[str]] = {}
+    whole = [name for name, each in content.numbers.items() if len(each) == content.rows]
+    for name in whole:
+        if match := _STEM.fullmatch(name):
+            families.setdefault(match[1], []).append(name)
+    for labels in content.texts:
+        values = content.values(labels)
+        if len(values) > 1 and values <= {*whole} and labels not in values:
+            # classes that no row of the labels shows stand next to those that some row shows
+            first, last = (ends(map(whole.index, values)) for ends in (min, max))
+            families[None] = whole[first : last + 1]
+    return {stem: names for stem, names in families.items() if stem != "" and len(names) > 1}
+
+
+def _labels(content: _Content, scores: Sequence[str]) -> str:
+    ends = {match[2] for name in scores if (match := _STEM.fullmatch(name))} | {*scores}
+    others = [name for name in content.texts if name not in scores]
+    named = [name for name in others if _LABELS.fullmatch(name)]
+    most = max(2, len(scores))
+    fitting = [name for name in others if 1 < len(content.values(name)) <= most]
+    if len(scores) == 1:
+        fitting = [name for name in fitting if _says_event(scores[0], content.values(name))]
+    by_value = [name for name in fitting if content.values(name) <= ends]
+    candidates = next(filter(None, (named, by_value, fitting)), [])
+    if len(candidates) == 1:
+        return candidates[0]
+    raise InputError(
+        "one column must look like the labels",
+        f"{few(candidates or others)} in {content.label}",
+        f"Name it: fedlas init {content.label} --target {(candidates or ['NAME'])[-1]}.",
+    )
+
+
+def _says_event(column: str, labels: Collection[str]) -> bool:
+    """Return whether two labels can be read against one column of scores."""
+    try:
+        classes_of_column(column, sorted(labels), None)
+    except InputError:
+        return False
+    return True
+
+
+def _is_covariate(content: _Content, name: str) -> bool:
+    differ = len(content.values(name))
+    return differ > 1 and (name in content.numbers or differ <= _MOST_CATEGORIES)
+
+
+def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
+    """Guess the columns, write the commands, and print what was guessed; return the exit status."""
+    out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
+    if out.suffix != ".sh":
+        raise InputError("--out must end in .sh for a table", out, "Name such a file.")
+    if os.path.lexists(out):
+        raise InputError(
+            "the commands must be a new file", f"{out}, which exists", "Name another with --out."
+        )
+    if is_log(path, Columns()):
+        raise InputError(
+            "init is for a table of columns",
+            f"{path}, samples of lm-evaluation-harness",
+            f"They need no naming: fedlas evaluate {shlex.quote(str(path))}.",
+        )
+    guess = guess_columns(path, target)
+    # What is written has been read.
+    table = read_predictions(path, guess.columns)
+    predictions = table.predictions
+    event = ""
+    if not isinstance(predictions, TopLabel) and predictions.num_classes == 2:
+        event = event_note(predictions)
+    lines = _guessed(guess)
+    write_text(
+        out, _script(path, guess, [*lines, *([event] if event else [])], predictions.num_samples)
+    )
+    say(f"{path.name}: {predictions.num_samples:,} rows. Guessed from names and values:", wrap=True)
+    say(*(f"  {line}" for line in lines))
+    say(*(f"note: {note}" for note in (*table.notes, event) if note), stderr=True, wrap=True)
+    say(f"commands: {out}", f"next:     sh {shlex.quote(str(out))}")
+    return 0
+
+
+def _guessed(guess: Guess) -> list[str]:
+    """Return a line for each role: the option, what it names, and why."""
+    lines = []
+    for role, reason in guess.reasons.items():
+        value = getattr(guess.columns, role)
+        lines.append(f"--{role} {shlex.quote(value) if value is not True else ''}".ljust(28))
+        lines[-1] += f" {reason}"
+    return lines
+
+
+def _script(path: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
+    """Return the commands as text."""
+    file = shlex.quote(str(path))
+    suffix = whole_suffix(path)
+    calibration = shlex.quote(f"{path.name.removesuffix(suffix)}.calibration.json")
+    options = column_options(guess.columns)
+    others = ",".join(guess.others)
+    more = [
+        "",
+        "# These say more about a row and are not used. Covariates may improve the calibration;",
+        "# --groups COLUMN measures each of its values. Add to the command, where it is known in time:",
+        f"#   --covariates {shlex.quote(others)}",
+    ]
+    return "\n".join(
+        [
+            f"# {path.name}: {rows:,} rows with scores and labels. Run: sh {path.stem}.sh",
+            "# Guessed from the names and values of its columns; correct what is wrong:",
+            *(f"#   {line}" for line in guessed),
+            *(more if others else []),
+            "",
+            "set -e",
+            "",
+            "# Is it calibrated? The first sentence says it.",
+            *command_lines(f"fedlas evaluate {file}{options}"),
+            "",
+            "# Repair it; the printed check is on rows that each fit has not seen.",
+            *command_lines(f"fedlas calibrate {file}{options} --out {calibration}"),
+            "",
+            "# Then, for every new file with the same columns:",
+            f"# fedlas apply {calibration} LIVE{suffix} --out LIVE.calibrated{suffix}",
+            "",
+        ]
+    )
