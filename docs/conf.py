@@ -114,6 +114,7 @@ NAVIGATION = {
         "side-information/PROTOCOL",
         "many/PROTOCOL",
         "speed",
+        "wild/PROTOCOL",
         "wordnet/README",
     ),
     "docs/reference/index": (
