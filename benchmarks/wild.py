@@ -178,7 +178,8 @@ def run(args: argparse.Namespace) -> None:
                 probs = normalized(arrays["probs"].astype(float), 1e-12)
                 fit, test = chosen
                 case = probs[fit], target[fit], probs[test], target[test]
-                names = FEW if probs.shape[1] == 2 else RIVALS if seed else tuple(calibrators)
+                most = tuple(calibrators) if (seed, size) == (0, SIZES[0]) else RIVALS
+                names = FEW if probs.shape[1] == 2 else most
                 for name in names:
                     if (path.stem, str(size), str(seed), name) in done:
                         continue
