@@ -38,6 +38,7 @@ PAGES = (
     "evaluated/table.html",
     "monitor/quiet.html",
     "monitor/alarm.html",
+    "monitor/history.html",
     "ood/losses/ood.html",
     "ood/scores/ood.html",
     "compared/comparison.html",
@@ -181,6 +182,13 @@ def _monitor():
     _fedlas(
         "monitor", str(run), *good, "wrong.npz", "--raw", "--page", "monitor/alarm.html", status=3
     )
+    for period, file, status in (
+        ("2026-09", good[0], 0),
+        ("2026-10", good[0], 0),
+        ("2026-11", "wrong.npz", 3),
+    ):
+        history = ("--history", "monitor/history.json", "--period", period)
+        _fedlas("monitor", str(run), file, "--raw", *history, status=status)
 
 
 def _fedlas(*arguments, status=0):

@@ -5,10 +5,14 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators._fit.folds import folds_of
+from fedlas.cli import main
+from fedlas.deploy import Monitor
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.export import export
 from fedlas.deploy.make_card import make_card
@@ -43,6 +47,7 @@ SAID = {
     "logits": LOGITS[:, ::-1].copy(),
     "classes": ("a", "b", "c"),
     "event": None,
+    "time": np.arange(SAMPLES)[::-1] // 7,
 }
 """Another value of each field."""
 
@@ -53,7 +58,7 @@ def test_every_field_has_a_line_here():
     assert {field.name for field in fields(TopLabel)} - {"confidence", "correct"} <= SAID.keys()
 
 
-def said(name):
+def said_of(name):
     return replace(PLAIN, **{name: SAID[name]})
 
 
@@ -85,15 +90,57 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
     if (kind.needs | kind.wants) & {"features"}:
         expected.add("features")
     for field in sorted(expected):
-        after = fitted(name, said(field))
+        after = fitted(name, said_of(field))
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        assert torch.equal(fitted(name, said("clusters")), before)
+        for field in ("clusters", "time"):
+            assert torch.equal(fitted(name, said_of(field)), before)
 
 
 def test_auto_uses_what_its_features_hold():
-    fits = [fitted("auto", val) for val in (PLAIN, said("covariates"))]
+    fits = [fitted("auto", val) for val in (PLAIN, said_of("covariates"))]
     assert not torch.equal(*fits)
+
+
+def test_no_row_is_judged_by_a_fit_on_later_ones():
+    """What auto holds out, and what the printed check measures, is later than what is fitted on; whole clusters."""
+    time = torch.arange(SAMPLES) // 50
+    for clusters in (None, torch.arange(SAMPLES) // 30):
+        val = replace(PLAIN, time=time, clusters=clusters)
+        folds = folds_of(val, 5)
+        assert folds.count == 5
+        for fold in range(folds.count):
+            train, test = folds.train(fold), folds.test(fold)
+            assert train.any()
+            assert test.any()
+            assert time[train].max() < time[test].min()
+            if clusters is not None:
+                assert not {*clusters[train].tolist()} & {*clusters[test].tolist()}
+        assert not folds.judged[time == 0].any()
+    one_each = replace(PLAIN, time=time, clusters=np.arange(SAMPLES) % 4)
+    with pytest.raises(InputError, match="in order of time"):
+        fedlas.calibrators.AutoCalibration().fit(one_each)
+
+
+def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
+    """A model that was right in the first months and is no more: rows in no order look better than what comes."""
+    draw = np.random.default_rng(1)
+    score = draw.normal(size=1200)
+    month = np.arange(1200) // 100
+    chance = 1 / (1 + np.exp(-np.where(month < 6, 2.0, 0.3) * score))
+    table = {"p": 1 / (1 + np.exp(-score)), "y": (draw.random(1200) < chance).astype(int)}
+    table["month"] = [f"2026-{1 + number:02d}" for number in month]
+    for method in ("auto", "isotonic"):
+        mixed, ordered = (
+            fedlas.calibrate(table, probs="p", target="y", method=method, **more).cross_fitted
+            for more in ({}, {"time": "month"})
+        )
+        assert mixed.rows == 1200 > ordered.rows >= 600
+        assert mixed.after["nll"] + 0.02 < ordered.after["nll"]
+    with pytest.raises(InputError, match="numbers or dates"):
+        fedlas.calibrate(table | {"month": ["May"] * 1200}, probs="p", target="y", time="month")
+    with pytest.raises(InputError, match="fit that holds rows out"):
+        fedlas.report(table, probs="p", target="y", time="month")
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "top5"])  # 1 of three classes
@@ -113,6 +160,7 @@ def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
         except InputError:
             continue
         assert after.value != plain.value, f"{field} is dropped"
+    assert measured(time=SAID["time"]) == plain  # of all rows, in whatever order
     try:
         after = measured(clusters=SAID["clusters"])
     except InputError:
@@ -122,14 +170,74 @@ def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
 
 
 @pytest.mark.parametrize("name", ["weights", "clusters"])
-def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said(name):
+def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said_of(name):
     options = {"replicates": 60, "name": "a"}
-    texts = [str(fedlas.report(val, **options).json()) for val in (PLAIN, said(name))]
+    texts = [str(fedlas.report(val, **options).json()) for val in (PLAIN, said_of(name))]
     assert texts[0] != texts[1]
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        make_card(said(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
+        make_card(said_of(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        reject_option(said(name), PLAIN, risk=0.1)
+        reject_option(said_of(name), PLAIN, risk=0.1)
+
+
+@pytest.mark.parametrize("field", ["weights", "clusters"])
+def test_before_and_after_use_what_is_said_of(field):
+    """A loader names the place in a batch; scikit-learn passes arrays."""
+    values = torch.as_tensor(SAID[field])
+    model = fedlas.CalibratedModel(nn.Identity(), fit_calibration("temperature", PLAIN).calibrator)
+    batch = (torch.as_tensor(LOGITS), TARGET, values)
+    plain, said = (model.before_after([batch], **how) for how in ({}, {field: 2}))
+    assert_used(field, plain, said)
+    dense = (torch.as_tensor(LOGITS).reshape(20, 5, 6, 3).movedim(3, 1), TARGET.reshape(20, 5, 6))
+    dense = (*dense, values[:20])
+    if field == "clusters":
+        with pytest.raises(InputError, match="clusters are for"):
+            model.before_after([dense], clusters=2)
+    else:
+        assert model.before_after([dense], weights=2).before != model.before_after([dense]).before
+
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    integration = pytest.importorskip("fedlas.integrations.sklearn")
+    inner = sklearn.LogisticRegression().fit(LOGITS[:, :1], TARGET)
+    classifier = integration.CalibratedClassifier(inner, "temperature", cv="prefit")
+    classifier.fit(LOGITS[:, :1], TARGET.numpy())
+    name = {"weights": "sample_weight", "clusters": "groups"}[field]
+    plain, said = (
+        classifier.before_after(LOGITS[:, :1], TARGET.numpy(), **how)
+        for how in ({}, {name: SAID[field]})
+    )
+    assert_used(field, plain, said)
+
+
+def assert_used(field, plain, said):
+    if field == "weights":
+        assert plain.after.nll != said.after.nll
+        assert plain.after.ece != said.after.ece
+    else:
+        assert plain.after.nll == pytest.approx(said.after.nll)
+    assert plain.after.floor != said.after.floor, f"{field} are dropped"
+
+
+@pytest.mark.parametrize("field", ["weights", "clusters"])
+def test_cards_and_monitors_refuse_what_their_bounds_cannot_use(
+    field, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    probs = torch.tensor(LOGITS).softmax(dim=1).numpy()
+    for name, power in (("a.csv", 1.0), ("b.csv", 1.4)):
+        values = np.column_stack([probs**power, TARGET, SAID[field]])
+        header = "p0,p1,p2,y,said"
+        np.savetxt(name, values, fmt="%.9g", delimiter=",", header=header, comments="")
+    named = ("--probs", "p*", "--normalize", "--target", "y")
+    role = (f"--{field}", "said")
+    assert main(["card", "a.csv", "b.csv", *named, "--out", "m.json", "--replicates", "0"]) == 0
+    with pytest.raises(InputError, match="weights" if field == "weights" else "independent"):
+        Monitor("m.json").update(said_of(field))
+    for command in (["card", "a.csv", "b.csv", "--out", "n.json"], ["monitor", "m.json", "b.csv"]):
+        assert main([*command, *named, *role]) == 2
+        text = capsys.readouterr().err
+        assert "leave" in text.lower()
+        assert "independent" in text if field == "clusters" else "weights" in text
 
 
 @pytest.mark.parametrize("option", [{"label_probs": "v*"}])
@@ -150,12 +258,15 @@ def test_a_table_hands_on_what_its_columns_are():
         "w": [1.0, 2.0, 3.0],
         "who": ["x", "x", "z"],
         "age": [20, 30, 40],
+        "month": ["2026-05", "2026-11", "2026-05"],
     }
     roles = {"label_probs": "v_*", "weights": "w", "clusters": "who", "covariates": "age"}
+    roles["time"] = "month"
     read = fedlas.read_predictions(table, probs="a,b", target="y", event="b", **roles).predictions
     for field in fields(Predictions):
         assert getattr(read, field.name) is not None, f"{field.name} is lost"
     assert read.clusters.tolist() == [0, 0, 1]
+    assert read.time.tolist() == [0, 1, 0]
     assert (read.event, read.classes) == (1, ("a", "b"))
 
 

@@ -126,9 +126,14 @@ class CellDraws:
         self._counts = sums_of(cell, data.counts)
         self._positives = sums_of(cell, data.counts * data.outcome)
         self._expected = sums_of(cell, data.counts * data.probability)
-        # Rows by cell, and where each cell begins.
-        self._order = np.argsort(cell, kind="stable")
-        self._starts = np.searchsorted(cell[self._order], np.arange(len(self._counts)))
+        # Rows by cell and outcome, and where each of those begins: one pass adds up samples and positives.
+        if not data.is_plain:
+            key = 2 * cell + (data.outcome > 0)
+            self._order = np.argsort(key, kind="stable")
+            self._keys, self._starts = np.unique(key[self._order], return_index=True)
+            units = np.arange(len(cell)) if data.clusters is None else data.clusters
+            self._unit = units[self._order]
+            self._weight = None if data.weights is None else data.counts[self._order]
 
     def resampled(self) -> tuple[Floats, Floats]:
         """Return samples and positives of the cells ``(R, M)`` of bootstrap replicates."""
@@ -142,9 +147,9 @@ class CellDraws:
             )
             yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
-        times = list(self._blocks(self._times))
-        counts = np.concatenate([self._sums(each) for each in times])
-        positives = np.concatenate([self._sums(each * data.outcome) for each in times])
+        sums = np.concatenate([self._sums(block) for block in self._blocks(self._times)])
+        counts = sums.sum(axis=-1)
+        positives = sums[..., 1]
         scale = data.num_samples / counts.sum(axis=1, keepdims=True)
         return counts * scale, positives * scale
 
@@ -161,10 +166,11 @@ class CellDraws:
                 np.float64
             )
         if data.clusters is None:
-            return np.concatenate([self._sums(block) for block in self._blocks(self._labels)])
-        gaps = data.counts * (data.outcome - data.probability)
+            moved = [self._sums(block) for block in self._blocks(self._labels)]
+            return np.concatenate(moved).sum(axis=-1)
+        gaps = (data.counts * (data.outcome - data.probability))[self._order]
         moved = [self._sums(signs * gaps) for signs in self._blocks(self._signs)]
-        return np.concatenate(moved) + self._expected
+        return np.concatenate(moved).sum(axis=-1) + self._expected
 
     def _blocks(self, make: Callable[[int], Floats]) -> Iterator[Floats]:
         step = max(1, _ELEMENTS // self._data.num_samples)
@@ -173,23 +179,24 @@ class CellDraws:
 
     def _times(self, size: int) -> Floats:
         """Return how much each row counts in replicates ``(size, N)`` that draw rows, or clusters, anew."""
-        data = self._data
-        units = data.num_samples if data.clusters is None else int(data.clusters.max()) + 1
+        units = int(self._unit.max()) + 1
         index = self._random.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
         times = (
             np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
         )
-        return (times if data.clusters is None else times[:, data.clusters]) * data.counts
+        rows = times.take(self._unit, axis=1)
+        return rows if self._weight is None else rows * self._weight
 
     def _labels(self, size: int) -> Floats:
         draws = self._random.random((size, self._data.num_samples)) < self._data.probability
-        return draws * self._data.counts
+        return np.asarray((draws * self._data.counts).take(self._order, axis=1))
 
     def _signs(self, size: int) -> Floats:
-        clusters = np.asarray(self._data.clusters)
-        signs = self._random.integers(2, size=(size, int(clusters.max()) + 1)) * 2.0 - 1.0
-        return np.asarray(signs[:, clusters])
+        signs = self._random.integers(2, size=(size, int(self._unit.max()) + 1)) * 2.0 - 1.0
+        return np.asarray(signs.take(self._unit, axis=1))
 
     def _sums(self, rows: Floats) -> Floats:
-        """Return the sums over the rows of each cell ``(R, M)``."""
-        return np.asarray(np.add.reduceat(rows[:, self._order], self._starts, axis=1))
+        """Return sums over the rows of each cell in which the event did not occur, and did ``(R, M, 2)``."""
+        sums = np.zeros((len(rows), 2 * len(self._counts)))
+        sums[:, self._keys] = np.add.reduceat(rows, self._starts, axis=1)
+        return sums.reshape(len(rows), -1, 2)

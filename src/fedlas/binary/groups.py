@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError
-from fedlas.binary.positive import Positive, counted, positive_class
-from fedlas.binary.recalibration import events_test, logistic_recalibration, wald_estimate
+from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
+from fedlas.binary.positive import Positive, positive_class
+from fedlas.binary.recalibration import events_test, recalibration_of, wald_estimate
 from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
@@ -99,43 +99,52 @@ def group_measures(
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]
     check_two_a_group(names, len(number))
-    samples = counted(predictions)
-    measures = {}
-    for place in np.unique(number):
-        rows = np.flatnonzero(number == place)
-        part = samples.rows(torch.from_numpy(rows))
-        measures[names[place]] = _measured(part, positive, confidence_level)
-    corrected = holm([each.ratio.p or 0.0 for each in measures.values()])
-    measures = {
-        name: replace(each, p=p)
-        for (name, each), p in zip(measures.items(), corrected, strict=True)
-    }
-    measures = _pooled(_pooled(measures, "slope", confidence_level), "shift", confidence_level)
-    order = sorted(
-        measures,
-        key=lambda name: (measures[name].ratio.p or 0.0, -abs(measures[name].ratio.value - 1.0)),
+    data = positive_class(predictions, positive)
+    present, number = np.unique(number, return_inverse=True)
+    if data.is_plain:
+        rows = [*measured_groups(Grouped.of(data, number), confidence_level)]
+    else:
+        ends = np.bincount(number).cumsum()[:-1]
+        parts = np.split(np.argsort(number, kind="stable"), ends)
+        rows = [_measured(data.rows(part), confidence_level) for part in parts]
+    corrected = holm([row.ratio.p or 0.0 for row in rows])
+    slopes, shifts = (
+        _pooled([getattr(row, name) for row in rows], confidence_level)
+        for name in ("slope", "shift")
     )
-    return ResultTable({name: measures[name] for name in order})
+    order = sorted(
+        range(len(rows)),
+        key=lambda place: (rows[place].ratio.p or 0.0, -abs(rows[place].ratio.value - 1.0)),
+    )
+    return ResultTable(
+        {
+            names[present[place]]: GroupMeasures(
+                **vars(rows[place]),
+                pooled_slope=slopes[place],
+                pooled_shift=shifts[place],
+                p=corrected[place],
+            )
+            for place in order
+        }
+    )
 
 
-def _measured(
-    part: Predictions, positive: int | str | None, confidence_level: float
-) -> GroupMeasures:
+def _measured(data: Positive, confidence_level: float) -> GroupRow:
     """Return the measures of the samples of one group."""
-    data = positive_class(part, positive)
     events = int(data.outcome.sum())
     expected = data.mean(data.probability)
     observed = data.mean(data.outcome)
     slope = None
     shift = None
     try:
-        line = logistic_recalibration(part, positive=positive, confidence_level=confidence_level)
-        lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
-        slope, shift = (None if each.p is None else each for each in lines)
-    except InputError:  # one outcome alone, or outcomes that a threshold separates
+        if 0 < events < data.num_samples:
+            line = recalibration_of(data, confidence_level)
+            lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
+            slope, shift = (None if each.p is None else each for each in lines)
+    except InputError:  # outcomes that a threshold separates
         pass
     ratio = _ratio(data, events, expected, observed, confidence_level)
-    return GroupMeasures(data.num_samples, events, expected, observed, ratio, slope, shift)
+    return GroupRow(data.num_samples, events, expected, observed, ratio, slope, shift)
 
 
 def _ratio(
@@ -157,24 +166,18 @@ def _ratio(
     return Estimate(ratio, low, high, p=p, confidence_level=confidence_level, test=test)
 
 
-def _pooled(
-    measures: dict[Any, GroupMeasures], name: str, confidence_level: float
-) -> dict[Any, GroupMeasures]:
-    """Return the groups with ``pooled_NAME``."""
-    numbers = {
-        group: each for group, m in measures.items() if (each := getattr(m, name)) is not None
-    }
+def _pooled(estimates: Sequence[Estimate | None], confidence_level: float) -> list[Estimate | None]:
+    """Return the estimates of groups after partial pooling; None for a group without one."""
+    pooled: list[Estimate | None] = [None] * len(estimates)
+    numbers = {place: each for place, each in enumerate(estimates) if each is not None}
     if len(numbers) < 2:
-        return measures
+        return pooled
     z = z_score(confidence_level)
     errors = np.array([(each.high - each.low) / (2.0 * z) for each in numbers.values()])
-    pooled = partial_pooling(np.array([each.value for each in numbers.values()]), errors)
-    for group, value, error in zip(
-        numbers, pooled.values.tolist(), pooled.errors.tolist(), strict=True
+    result = partial_pooling(np.array([each.value for each in numbers.values()]), errors)
+    for place, value, error in zip(
+        numbers, result.values.tolist(), result.errors.tolist(), strict=True
     ):
-        estimate = Estimate(
-            value, value - z * error, value + z * error, confidence_level=confidence_level
-        )
-        change: dict[str, Any] = {f"pooled_{name}": estimate}
-        measures = {**measures, group: replace(measures[group], **change)}
-    return measures
+        ends = (value - z * error, value + z * error)
+        pooled[place] = Estimate(value, *ends, confidence_level=confidence_level)
+    return pooled

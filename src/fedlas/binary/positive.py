@@ -57,6 +57,18 @@ class Positive:
         """How much each sample counts ``(N,)``; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
 
+    def rows(self, rows: Integers) -> Positive:
+        """Return the samples of some rows, whose weights average 1 again."""
+        weights = None if self.weights is None else self.weights[rows]
+        clusters = None if self.clusters is None else self.clusters[rows]
+        return Positive(
+            self.log_odds[rows],
+            self.probability[rows],
+            self.outcome[rows],
+            None if weights is None else weights / weights.mean(),
+            None if clusters is None else np.unique(clusters, return_inverse=True)[1],
+        )
+
     def mean(self, values: Floats) -> float:
         """Return the weighted mean of ``values (N,)``."""
         return float(np.average(values, weights=self.weights))

@@ -88,7 +88,11 @@ def logistic_recalibration(
         error of the ratio.
     """
     data = positive_class(predictions, positive, both_outcomes=True)
-    check_level(confidence_level)
+    return recalibration_of(data, check_level(confidence_level))
+
+
+def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalibration:
+    """Return :func:`logistic_recalibration` of samples with both outcomes."""
     line, fit = _regression(data)
     shift, shift_error, shift_degrees = _in_the_large(data)
 

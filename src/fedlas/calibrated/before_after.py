@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError, check_number, reason, warn_user
-from fedlas.binary import measures
+from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
+from fedlas.binary import integrated_calibration, logistic_recalibration
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
@@ -27,12 +29,12 @@ from fedlas.predictions.event import event_name
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.resample.clusters import mean_and_error, several
 from fedlas.stats import noise_floor
+from fedlas.stats.degrees import cluster_degrees, student_score
+from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
 __all__ = ["BeforeAfter", "Measured"]
 
 _METRICS = ("accuracy", "nll", "ece")
-_CERTAIN = 1.96
-"""Standard errors by which a rise of the NLL is more than chance."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
     weights = weights_of(before)
     weights = weights * (len(weights) / weights.sum())
     mean, error = mean_and_error(nll[1] - nll[0], weights, before.clusters)
-    if mean > _CERTAIN * error:
+    number = None
+    if several(before.clusters):
+        number = np.unique(before.clusters.cpu().numpy(), return_inverse=True)[1]
+    degrees = cluster_degrees(weights.cpu().numpy(), number)
+    if mean > student_score(CONFIDENCE_LEVEL, degrees) * error:
         warn_user(
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
             "more samples like these, or use the model without it."
@@ -124,9 +130,11 @@ def before_and_after(
     device: str | torch.device | None,
     ignore_index: int | None,
     reader: Reader,
+    others: dict[str, int | str],
+    label: int | str | None = None,
     multi_label: bool = False,
 ) -> BeforeAfter:
-    """Measure both stages in one pass over the loader.
+    """Measure both stages in one pass over the loader; ``others`` are its places of weights and clusters.
 
     Raises:
         InputError: As :func:`fedlas.calibrate`.
@@ -137,12 +145,14 @@ def before_and_after(
         device=device,
         reader=reader,
         ignore_index=ignore_index,
+        label=label,
+        others=others,
         labeled=True,
         multi_label=multi_label,
     )
     where = next((buffer.device for buffer in calibration.buffers()), None)
     stages: list[StreamingMetrics] = []
-    batches: list[tuple[Tensor, Tensor, Tensor]] = []
+    batches: list[dict[str, Tensor]] = []
     for rows in runner:
         logits = rows["logits"]
         target = rows["target"]
@@ -153,17 +163,33 @@ def before_and_after(
             after = calibration(*parts).cpu()
         # Positions of dense outputs are many, and not independent: no floor, no standard error, and none is kept.
         if not runner.dense:
-            batches.append((logits, after, target))
+            named = {name: rows[name] for name in ("target", *others)}
+            batches.append({"logits": logits, "after": after, **named})
             continue
-        stages = stages or [StreamingMetrics(logits.shape[1], metrics=_METRICS) for _ in range(2)]
+        if "clusters" in others:
+            raise InputError(
+                "are for one label a sample",
+                f"logits of {len(logits):,} positions, which have neither floor nor interval here",
+                ("Leave ", Argument("clusters"), " out."),
+                argument="clusters",
+            )
+        weights = rows.get("weights")
+        stages = stages or [
+            StreamingMetrics(logits.shape[1], metrics=_METRICS, weighted=weights is not None)
+            for _ in range(2)
+        ]
         for stage, scores in zip(stages, (logits, after), strict=True):
-            stage.update(scores, target)
+            stage.update(scores, target, weights=weights)
     if batches:
-        before, after, target = (torch.cat(column) for column in zip(*batches, strict=True))
+        columns: dict[str, Any] = {
+            name: torch.cat([batch[name] for batch in batches]) for name in batches[0]
+        }
+        after = columns.pop("after")
         if multi_label:
-            several = MultiLabel(before, target)
-            return measured_both(several.pooled(), several.with_logits(after).pooled())
-        return measured_both(Predictions(before, target), Predictions(after, target))
+            labels = MultiLabel(**columns)
+            return measured_both(labels.pooled(), labels.with_logits(after).pooled())
+        before = Predictions(**columns)
+        return measured_both(before, before.with_logits(after))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)
 
@@ -292,14 +318,14 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         val: Held-out predictions with labels.
     """
     both = as_predictions(val)
-    folds = stratified_folds(both.logits, both.target, FOLDS, both.weights, clusters=both.clusters)
-    if int(folds.max()) < 1:
+    folds = folds_of(both, FOLDS, weights=both.weights)
+    if not folds.count:
         return None
     rows: list[Tensor] = []
     after: list[Tensor] = []
-    for fold in range(int(folds.max()) + 1):
-        left_out = folds == fold
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(~left_out))
+    for fold in range(folds.count):
+        left_out = folds.test(fold)
+        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
         rows.append(left_out.nonzero()[:, 0])
         part = fitted.transform(val.rows(left_out))
         after.append(part.logits if isinstance(part, Predictions) else part.confidence)
@@ -311,7 +337,7 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         if isinstance(first, Predictions)
         else replace(first, confidence=torch.cat(after))
     )
-    return measured_left_out(first, last, int(folds.max()) + 1)
+    return measured_left_out(first, last, folds.count)
 
 
 def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:
@@ -337,14 +363,19 @@ def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -
 
 def _of_event(*stages: Predictions) -> list[dict[str, float]]:
     """Return the metrics of the event of each stage, those that all have."""
-    entries = entries_of(["nll", "accuracy", "classwise_ece"])
+    entries = entries_of(["nll", "accuracy", "classwise_ece", "brier"])
     values = []
     for stage in stages:
         metrics = values_of(stage, entries, NUM_BINS)
         metrics["ece"] = metrics.pop("classwise_ece")
-        event = measures(stage, replicates=0)
-        shown = ("observed_to_expected", "slope", "ici", "brier")
-        values.append(metrics | {name: event[name].value for name in shown if name in event})
+        metrics["brier"] /= 2  # that of the one probability
+        with suppress(InputError):  # outcomes that can be separated have no line
+            line = logistic_recalibration(stage)
+            metrics["observed_to_expected"] = line.observed_to_expected.value
+            metrics["slope"] = line.slope.value
+        with suppress(InputError):  # fewer than 10 rows have no curve
+            metrics["ici"] = integrated_calibration(stage, replicates=0).ici.value
+        values.append(metrics)
     return [
         {name: row[name] for name in row if all(name in other for other in values)}
         for row in values

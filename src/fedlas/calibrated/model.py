@@ -174,6 +174,9 @@ class CalibratedModel(nn.Module):
         *,
         device: str | torch.device | None = None,
         ignore_index: int | Literal["fitted"] | None = "fitted",
+        label: int | str | None = None,
+        weights: int | str | None = None,
+        clusters: int | str | None = None,
     ) -> BeforeAfter:
         """Measure accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
 
@@ -181,6 +184,10 @@ class CalibratedModel(nn.Module):
             test_loader: As the loader of :func:`fedlas.calibrate`, with other samples.
             device: Device of the inputs; None is that of the model's parameters.
             ignore_index: Label of positions that do not count; None: all count; "fitted" is that of the model.
+            label: Key or position of the labels in a batch, where they are elsewhere.
+            weights: Key or position of the weight of each sample in a batch.
+            clusters: Key or position of the cluster of each sample in a batch, such as its patient: the floor, and the
+                warning of a rise, then take whole clusters as independent. Dense outputs have no floor, and take none.
 
         Raises:
             InputError: As :func:`fedlas.calibrate`.
@@ -199,6 +206,12 @@ class CalibratedModel(nn.Module):
             device=device,
             ignore_index=ignored,
             reader=self._reader,
+            label=label,
+            others={
+                name: key
+                for name, key in {"weights": weights, "clusters": clusters}.items()
+                if key is not None
+            },
             multi_label=self.multi_label,
         )
 

@@ -216,4 +216,5 @@ def check_takes_weights(predictions: Any, *, takes_weights: bool) -> None:
             "predictions must have no weights, which are not used here",
             f"weights of {len(weights)} samples",
             "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
+            fixes={"command": "Leave --weights out."},
         )

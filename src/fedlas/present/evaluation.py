@@ -22,6 +22,7 @@ from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
+    MOST_ON_PAGE,
     event_groups_table,
     groups_table,
     plain_event_groups,
@@ -278,7 +279,7 @@ class Evaluation:
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=self._group_tables(most=None),
+            groups=self._group_tables(most=MOST_ON_PAGE),
             selection=SELECTION if self._compares else "",
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
@@ -351,7 +352,7 @@ class Evaluation:
             blocks.append(self.whole(self.title))
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(with_meaning(self._main(self.title)))
-        blocks += reversed(self._group_tables(most=None if details else MOST))
+        blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
         return [
             *blocks,
@@ -423,8 +424,8 @@ class Evaluation:
             return with_meaning(event_table(self._events, title=title, details=True))
         return metrics_table(self.measured, title=title, estimates=self.estimates, z=self.z)
 
-    def _group_tables(self, *, most: int | None) -> list[Table]:
-        """Return a table for each stage, the last stage first; with all groups of an event one of their slopes, too."""
+    def _group_tables(self, *, most: int) -> list[Table]:
+        """Return a table for each stage, the last stage first; of many groups of an event one of their slopes, too."""
         tables = []
         for stage, by_group in reversed(list(self.groups.items())):
             when = stage if len(self.groups) == 1 else "before" if stage == RAW else stage
@@ -434,7 +435,8 @@ class Evaluation:
             if self.positive:
                 tables.append(event_groups_table(parts, title=title, most=most))
                 slopes = f"Slopes of groups{by}, {when}"
-                tables += [pooled_table(parts, title=slopes)] if most is None else []
+                if most > MOST:
+                    tables.append(pooled_table(parts, title=slopes, most=most))
                 continue
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from fedlas.binary import GroupMeasures
@@ -18,6 +18,8 @@ ByGroup = Mapping[Any, GroupEstimate]
 EventsByGroup = Mapping[Any, GroupMeasures]
 MOST = 10
 """Groups that a terminal shows by default."""
+MOST_ON_PAGE = 1000
+"""Groups that a page shows, and a terminal with all details; JSON has all."""
 _CUT = 18
 _LEGEND = (
     "Worst first, by ECE less floor. conf.: mean confidence. Floor: mean ECE of a calibrated model with these "
@@ -43,7 +45,7 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
         title: Above the table.
         most: Groups that are shown; None for all.
     """
-    listed = dict(list(by_group.items())[:most])
+    listed = dict(islice(by_group.items(), most))
     level = next(iter(by_group.values())).ratio.confidence_level
     heads = (
         "group",
@@ -59,7 +61,7 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
     rows = [_event_row(str(name), each) for name, each in listed.items()]
     more = len(by_group) - len(listed)
     notes = (
-        *([f"{more} further groups: details=True, or --details."] if more else []),
+        *_further(more, most),
         _EVENT_LEGEND,
     )
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
@@ -86,7 +88,13 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
     )
 
 
-def pooled_table(by_group: EventsByGroup, *, title: str) -> Table:
+def _further(more: int, most: int | None) -> list[str]:
+    """Return where the other groups are, if there are any."""
+    where = "details=True, or --details" if most == MOST else "json(), or --json"
+    return [f"{more:,} further groups: {where}."] if more else []
+
+
+def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
     """Return slope and calibration in the large of each group, alone and partially pooled."""
     form = Column("", places=2).format
 
@@ -99,7 +107,7 @@ def pooled_table(by_group: EventsByGroup, *, title: str) -> Table:
 
     rows = [
         (_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
-        for name, each in by_group.items()
+        for name, each in islice(by_group.items(), most)
     ]
     heads = (
         Column("group", words=True),
@@ -134,16 +142,15 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
 
 def plain_event_groups(by_group: EventsByGroup) -> dict[str, Any]:
     """Return the numbers by group for JSON; those that are not known are left out."""
-    content = {}
-    for name, each in by_group.items():
-        values = {key: value for key, value in asdict(each).items() if value is not None}
-        estimates = {
-            key: getattr(each, key).plain()
-            for key, value in values.items()
-            if isinstance(value, dict)
-        }
-        content[str(name)] = values | estimates
-    return content
+    return {str(name): _plain(each) for name, each in by_group.items()}
+
+
+def _plain(group: GroupMeasures | GroupEstimate) -> dict[str, Any]:
+    return {
+        key: value.plain() if isinstance(value, Estimate) else value
+        for key, value in vars(group).items()
+        if value is not None
+    }
 
 
 def groups_table(
@@ -157,14 +164,14 @@ def groups_table(
         whole: The same numbers of all samples together.
         most: Groups that are shown; None for all.
     """
-    listed = dict(list(by_group.items())[:most])
+    listed = dict(islice(by_group.items(), most))
     tested = _tested(by_group)
     rows = [
         _row("all samples", whole, 1),
         *(_row(str(name), each, tested) for name, each in listed.items()),
     ]
     more = len(by_group) - len(listed)
-    notes = (*([f"{more} further groups: details=True, or --details."] if more else []), _LEGEND)
+    notes = (*_further(more, most), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
     return Table(columns, tuple(rows), title, notes)
@@ -191,14 +198,7 @@ def worst_group(by_group: ByGroup) -> str:
 
 def plain_groups(by_group: ByGroup) -> dict[str, Any]:
     """Return the numbers by group for JSON."""
-    return {
-        str(name): {
-            **{key: value for key, value in asdict(each).items() if value is not None},
-            "accuracy": each.accuracy.plain(),
-            "ece": each.ece.plain(),
-        }
-        for name, each in by_group.items()
-    }
+    return {str(name): _plain(each) for name, each in by_group.items()}
 
 
 def whole_of(
@@ -213,7 +213,10 @@ def whole_of(
 
 
 def _tested(by_group: ByGroup) -> int:
-    return sum(each.p is not None for each in by_group.values())
+    """Return how many tests Holm's correction is for: with very many groups not all are carried out."""
+    if all(each.p is None for each in by_group.values()):
+        return 0
+    return sum(each.num_samples > 1 for each in by_group.values())
 
 
 def _p(group: GroupEstimate, tested: int) -> str:

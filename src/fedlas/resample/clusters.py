@@ -30,6 +30,9 @@ def check_independent(predictions: Any, promise: str = "the bound") -> None:
             f"{len(clusters):,} samples of {len(clusters.unique()):,} clusters",
             "Keep one sample of each cluster; or, if samples are independent, take the clusters off: "
             "dataclasses.replace(predictions, clusters=None).",
+            fixes={
+                "command": "Keep one row of each cluster; or, if rows are independent, leave --clusters out."
+            },
         )
 
 

@@ -81,7 +81,7 @@ def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Float
         times = (
             np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
         )
-        yield times if clusters is None else times[:, clusters]
+        yield times if clusters is None else times.take(clusters, axis=1)
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -97,7 +97,7 @@ def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
         if rows.clusters is None:
             yield Redrawn(rows, uniforms)
         else:
-            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0)[:, rows.clusters])
+            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0).take(rows.clusters, axis=1))
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
@@ -77,7 +77,7 @@ class Estimate:
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON; omit missing values."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        return {name: value for name, value in vars(self).items() if value not in (None, "")}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Estimate:

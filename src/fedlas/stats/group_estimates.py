@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import check_count
 from fedlas.metrics import calibration_by_group
-from fedlas.metrics.groups import check_two_a_group, group_labels
+from fedlas.metrics.ece import width_bin
+from fedlas.metrics.groups import GroupCalibration, check_two_a_group, group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
@@ -18,6 +20,8 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estim
 _REPLICATES_A_GROUP = 40
 """So many for each group, or Holm's correction leaves no p-value below 0.05."""
 _MOST_REPLICATES = 10_000
+_MOST_TESTED = 500
+"""Groups with intervals and tests; with more no corrected p-value can be below 0.05."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class GroupEstimate:
         confidence: Their mean confidence.
         accuracy: Share of correct predictions, with its interval; without one in a group of one sample.
         ece: ECE within the group, with interval, noise floor and the test that the model is calibrated there.
-        p: P-value of that test after Holm's correction for all groups; None in a group of one sample.
+        p: P-value of that test after Holm's correction for all groups; None in a group of one sample, and of more than
+            500 groups in those nearest to their floor.
     """
 
     num_samples: int
@@ -74,7 +79,8 @@ def group_estimates(
     Note:
         The first group is chosen by the numbers that test it. Holm's correction allows for that: a group of a
         calibrated model has ``p <= 0.05`` in at most one data set in twenty, whichever is looked at. With more than 500
-        groups no corrected p-value can be below 0.05.
+        groups no corrected p-value can be below 0.05: intervals, floors and tests are then those of the 500 whose ECE
+        exceeds a normal approximation of its floor most, and the others follow without.
 
     Example:
         >>> import torch
@@ -99,16 +105,17 @@ def group_estimates(
     }
     confidence = predictions.confidence.cpu()
     correct = predictions.correct.cpu()
+    parts = np.split(counted[np.argsort(number, kind="stable")], np.bincount(number).cumsum()[:-1])
+    tested = _furthest_from_floor(predictions, counted, number, table, num_bins)
     groups_by_name = {}
-    for place, name in enumerate(names.tolist()):
+    for place, (name, rows) in enumerate(zip(names.tolist(), parts, strict=True)):
         row = table[name]
-        rows = counted[number == place]
         # A single sample has no spread.
         measured = {
             "accuracy": Estimate(row.accuracy, 0.0, 1.0),
             "ece": Estimate(row.ece, 0.0, 1.0),
         }
-        if len(rows) > 1 and replicates:
+        if place in tested and replicates:
             shared: dict[str, Any] = {
                 n: None if v is None else v[rows]
                 for n, v in (("weights", weights), ("clusters", clusters))
@@ -118,11 +125,35 @@ def group_estimates(
         groups_by_name[name] = GroupEstimate(
             row.num_samples, row.confidence, measured["accuracy"], measured["ece"]
         )
-    tested = [name for name, each in groups_by_name.items() if each.ece.p is not None]
-    for name, p in zip(
-        tested, holm([groups_by_name[name].ece.p or 0.0 for name in tested]), strict=True
-    ):
+    # Groups that are not tested count in the correction, too.
+    others = sum(len(rows) > 1 for rows in parts) - len(tested)
+    p_values = {name: p for name, each in groups_by_name.items() if (p := each.ece.p) is not None}
+    for name, p in zip(p_values, holm([*p_values.values(), *[1.0] * others]), strict=False):
         groups_by_name[name] = replace(groups_by_name[name], p=p)
     return dict(
         sorted(groups_by_name.items(), key=lambda item: (item[1].p is None, -item[1].excess))
     )
+
+
+def _furthest_from_floor(
+    predictions: Predictions | TopLabel,
+    counted: NDArray[np.int64],
+    number: NDArray[np.int64],
+    table: Mapping[Any, GroupCalibration],
+    num_bins: int,
+) -> set[int]:
+    """Return the numbers of the groups of two samples or more that are tested."""
+    several = np.flatnonzero(np.bincount(number) > 1)
+    if len(several) <= _MOST_TESTED:
+        return set(several.tolist())
+    # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
+    confidence = predictions.confidence.cpu().double()[counted]
+    weights = np.ones(len(counted))
+    if predictions.weights is not None:
+        weights = predictions.weights.cpu().double().numpy()[counted]
+    cell = number * num_bins + width_bin(confidence, num_bins).numpy()
+    chance = confidence.numpy() * (1.0 - confidence.numpy())
+    variance = np.bincount(cell, weights**2 * chance, len(table) * num_bins)
+    floor = np.sqrt(2 / np.pi * variance).reshape(-1, num_bins).sum(axis=1)
+    excess = np.array([row.ece for row in table.values()]) - floor / np.bincount(number, weights)
+    return set(several[np.argsort(-excess[several], kind="stable")[:_MOST_TESTED]].tolist())

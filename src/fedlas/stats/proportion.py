@@ -13,6 +13,9 @@ from fedlas._core.check import InputError, as_numbers, check_count, check_number
 from fedlas.stats.degrees import cluster_degrees, student_score
 from fedlas.stats.intervals import check_level, z_score
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 
 def clopper_pearson(
     successes: int, samples: int, *, confidence_level: float = 0.95, sides: int = 2
@@ -41,35 +44,65 @@ def clopper_pearson(
     check_count("samples", samples, low=0)
     check_number("successes", check_count("successes", successes, low=0), high=samples)
     alpha = (1 - check_level(confidence_level)) / check_count("sides", sides)
-    return _lowest_share(successes, samples, alpha), 1.0 - _lowest_share(
-        samples - successes, samples, alpha
-    )
+    events = np.array([successes, samples - successes])
+    low, rest = _lowest_shares(events, np.array([samples, samples]), alpha).tolist()
+    return low, 1.0 - rest
 
 
-def _lowest_share(successes: int, samples: int, alpha: float) -> float:
-    """Return the share at which ``successes`` or more have the probability ``alpha``."""
-    # Found by bisection. Up to that share the terms fall from `successes` on, and are nothing after forty and twelve
-    # standard deviations more.
-    if not successes:
-        return 0.0
-    more = np.arange(
-        min(samples - successes, 40 + math.ceil(12 * math.sqrt(successes))) + 1, dtype=np.float64
-    )
+def clopper_pearsons(
+    successes: Integers, samples: Integers, *, confidence_level: float
+) -> tuple[Floats, Floats]:
+    """Return the ends of :func:`clopper_pearson` of many shares ``(G,)``; equal ones are computed once."""
+    alpha = (1 - confidence_level) / 2
+    pairs, number = np.unique(np.stack([successes, samples]), axis=1, return_inverse=True)
+    low = _lowest_shares(pairs[0], pairs[1], alpha)
+    high = 1.0 - _lowest_shares(pairs[1] - pairs[0], pairs[1], alpha)
+    return low[number.reshape(-1)], high[number.reshape(-1)]
+
+
+def _lowest_shares(successes: Integers, samples: Integers, alpha: float) -> Floats:
+    """Return the shares ``(G,)`` at which ``successes`` or more of ``samples`` have the probability ``alpha``."""
+    lowest = np.zeros(len(successes))
+    order = np.argsort(successes)
+    order = order[successes[order] > 0]
+    # Those of nearly as many successes take nearly as many terms.
+    most = _terms(successes[order[-1:]]).sum()
+    for some in np.array_split(order, max(1, len(order) * most // _TERMS)):
+        if len(some):
+            lowest[some] = _bisected(successes[some], samples[some], alpha)
+    return lowest
+
+
+def _terms(successes: Integers) -> Integers:
+    """Return how many terms count: up to the lowest share they fall, and are nothing after so many."""
+    return (40 + np.ceil(12 * np.sqrt(successes))).astype(np.int64)
+
+
+def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
+    number = np.minimum(samples - successes, _terms(successes))
+    more = np.arange(number.max() + 1, dtype=np.float64)
     # Each term over the first: no difference of logarithms of huge factorials.
-    ratios = np.log((samples - successes - more[:-1]) / (successes + more[1:]))
-    terms = np.concatenate(([0.0], np.cumsum(ratios)))
-    first = (
-        math.lgamma(samples + 1) - math.lgamma(successes + 1) - math.lgamma(samples - successes + 1)
+    failures = (samples - successes)[:, None]
+    over = np.maximum(failures - more[:-1], 1.0) / (successes[:, None] + more[1:])
+    terms = np.concatenate([np.zeros((len(number), 1)), np.log(over).cumsum(axis=1)], axis=1)
+    terms[more > number[:, None]] = -np.inf
+    first = np.array(
+        [
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+            for k, n in zip(successes.tolist(), samples.tolist(), strict=True)
+        ]
     )
-    low = 0.0
+    low = np.zeros(len(number))
     high = successes / samples
     # Each step adds a bit; 64 reach float64's 53 even where the share is a small part of the first bracket.
     for _ in range(64):
         share = 0.5 * (low + high)
         # The coefficient would overflow and the powers would underflow, so both are combined as logarithms.
-        logarithm = first + successes * math.log(share) + (samples - successes) * math.log1p(-share)
-        tail = math.exp(logarithm) * np.exp(terms + more * math.log(share / (1.0 - share))).sum()
-        low, high = (share, high) if tail < alpha else (low, share)
+        logarithm = first + successes * np.log(share) + (samples - successes) * np.log1p(-share)
+        odds = np.log(share / (1.0 - share))[:, None]
+        tail = np.exp(logarithm) * np.exp(terms + more * odds).sum(axis=1)
+        low = np.where(tail < alpha, share, low)
+        high = np.where(tail < alpha, high, share)
     return low
 
 
@@ -155,6 +188,8 @@ def paired_shares(
 
 _NORMAL_VARIANCE = 400.0
 """Variance of a count from which on its distribution is the normal one with a correction for skewness."""
+_TERMS = 2**20
+"""Numbers that are computed at once for many groups."""
 _CELLS = 512
 """Probabilities are put together in so many cells before their counts are added up."""
 
@@ -193,6 +228,42 @@ def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
         inside = min(events, len(pmf))
         below = float(pmf[:inside].sum()) + 0.5 * (float(pmf[events]) if events < len(pmf) else 0.0)
     return min(1.0, max(0.0, 2.0 * min(below, 1.0 - below)))
+
+
+def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Floats:
+    """Return :func:`poisson_binomial_p` of many groups ``(G,)``, whose probabilities ``(N,)`` follow each other.
+
+    Args:
+        probs: Probability of each event ``(N,)``.
+        sizes: How many of them each group has ``(G,)``, at least 1.
+        events: Number that occurred in each group ``(G,)``.
+    """
+    start = np.concatenate(([0], sizes.cumsum()[:-1]))
+    variance = np.add.reduceat(probs * (1.0 - probs), start)
+    is_small = (sizes <= _CELLS) & (variance > 0.0) & (variance <= _NORMAL_VARIANCE)
+    p_values = np.empty(len(sizes))
+    for place in np.flatnonzero(~is_small).tolist():
+        inside = probs[start[place] : start[place] + sizes[place]]
+        p_values[place] = poisson_binomial_p(inside, int(events[place]))
+    # Groups of nearly one size share the steps of the convolution.
+    order = np.flatnonzero(is_small)
+    order = order[np.argsort(sizes[order], kind="stable")]
+    while len(order):
+        some = order[-max(1, _TERMS // (int(sizes[order[-1]]) + 1)) :]
+        order = order[: -len(some)]
+        size = sizes[some]
+        row = np.arange(int(size.max()))[:, None]
+        sample = np.minimum(start[some] + row, len(probs) - 1)
+        chance = np.where(row < size, probs[sample], 0.0)
+        pmf = np.zeros((len(row) + 1, len(some)))
+        pmf[0] = 1.0
+        for last, happens in enumerate(chance, start=1):
+            pmf[1 : last + 1] = pmf[1 : last + 1] * (1.0 - happens) + pmf[:last] * happens
+            pmf[0] *= 1.0 - happens
+        column = np.arange(len(some))
+        below = pmf.cumsum(axis=0)[events[some], column] - 0.5 * pmf[events[some], column]
+        p_values[some] = np.clip(2.0 * np.minimum(below, 1.0 - below), 0.0, 1.0)
+    return p_values
 
 
 def _count_distribution(probs: NDArray[np.float64], most: int) -> NDArray[np.float64]:

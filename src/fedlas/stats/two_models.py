@@ -259,6 +259,15 @@ class ModelDifference:
         p: The same after Holm's correction for all metrics that were compared.
         better: ``"a"`` or ``"b"``, whichever is better at level 0.05 after the correction; None if they are not
             distinguishable, or the metric has no better direction.
+
+    Example:
+        >>> import torch, fedlas
+        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
+        >>> a, b = fedlas.Predictions(logits, target), fedlas.Predictions(3 * logits, target)
+        >>> nll = fedlas.compare(a, b, metrics=["nll"], replicates=199)["nll"]
+        >>> nll.better, nll.high < 0
+        ('a', True)
     """
 
     metric: str

@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators._fit.folds import (
-    canonical_order,
-    equal_rows,
-    sample_numbers,
-    stratified_folds,
-    worth,
-)
+from fedlas.calibrators._fit.folds import temperature_of, worth
+from fedlas.resample import folds as resample_folds
+from fedlas.resample.folds import canonical_order, equal_rows, evenly
+
+
+def sample_numbers(logits, target, features=None):
+    return resample_folds.sample_numbers(logits, target, temperature_of, features)
+
+
+def stratified_folds(logits, target, count, *others, **named):
+    return resample_folds.stratified_folds(logits, target, count, temperature_of, *others, **named)
 
 
 def sample(samples=103, classes=4, seed=0):
@@ -160,3 +164,18 @@ def test_only_ratios_of_weights_matter_to_folds(factor):
         stratified_folds(logits, target, 5, torch.full((90,), 2.5, dtype=torch.float64)),
         stratified_folds(logits, target, 5),
     )
+
+
+@pytest.mark.parametrize("ratio", [2, 5, 5.001, 6, 10])
+def test_thinned_rows_are_of_all_folds_and_classes(ratio):
+    """Every fifth row of the order in which folds are dealt would be of one fold."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(int(400 * ratio), 3, generator=draw)
+    target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    folds = stratified_folds(logits, target, 5)
+    rows = evenly(canonical_order(logits, target), 400)
+    assert len(rows.unique()) == 400
+    shares = torch.bincount(target, minlength=3) / len(target)
+    for fold in range(5):
+        inside = target[rows[folds[rows] == fold]]
+        assert (torch.bincount(inside, minlength=3) - 80 * shares).abs().max() <= 12

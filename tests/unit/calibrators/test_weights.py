@@ -53,7 +53,7 @@ def test_weights_are_repeated_samples(name, options, weighted):
 
 
 @pytest.mark.parametrize(
-    "kind", [CALIBRATORS[name].value for name in ("auto", "temperature", "isotonic")]
+    "kind", [CALIBRATORS[name].value for name in ("auto", "temperature", "isotonic", "spline")]
 )
 def test_only_ratios_of_other_weights_matter(kind, weighted):
     halves = [

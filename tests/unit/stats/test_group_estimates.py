@@ -106,3 +106,22 @@ def test_refusals(groups, message):
 def test_replicates_are_a_count():
     with pytest.raises(ValueError, match="replicates must be a whole number"):
         group_estimates(TopLabel([0.6, 0.7], [True, False]), ["a", "a"], replicates="many")
+
+
+def test_of_very_many_groups_the_furthest_from_their_floor_are_tested(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    confidence = 0.5 + 0.5 * torch.rand(400, generator=draw)
+    correct = torch.bernoulli(confidence, generator=draw).bool()
+    groups = [f"g{number:02}" for number in (torch.arange(400) % 20).tolist()]
+    correct[torch.arange(400) % 20 == 7] = False
+    top = TopLabel(confidence, correct)
+    every = group_estimates(top, groups, replicates=99)
+    monkeypatch.setitem(group_estimates.__globals__, "_MOST_TESTED", 8)
+    some = group_estimates(top, groups, replicates=99)
+    assert every.keys() == some.keys()
+    assert next(iter(some)) == next(iter(every)) == "g07"
+    tested = [name for name, each in some.items() if each.p is not None]
+    assert len(tested) == 8 == len(set(tested) & set(list(every)[:11]))
+    # Of those numbers and corrections are as before.
+    assert some["g07"] == every["g07"]
+    assert all(some[name].ece.value == every[name].ece.value for name in every)

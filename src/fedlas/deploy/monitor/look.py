@@ -21,10 +21,22 @@ from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
 from fedlas.predictions.cells import few
 from fedlas.predictions.read import is_log
+from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
 """Exit status of an alarm."""
+_NOT_WATCHED = {
+    "weights": (
+        "samples must have no weights, which the tests of a stream do not use",
+        "Leave the weights out.",
+    ),
+    "clusters": (
+        "samples must be independent for the bound on false alarms to hold",
+        "Keep one row of each cluster; or, if rows are independent, leave the clusters out.",
+    ),
+}
+"""Roles of a column that are refused: the condition and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -238,17 +250,15 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     if is_log(file, columns or Columns()):
         return [_scores(read_predictions(file, columns, labels=False).predictions)]
     table = open_table(file, columns)
-    if table.columns.weights is not None:
-        raise InputError(
-            "samples must have no weights",
-            f"{table.columns.weights!r} in {file}",
-            "Leave them out.",
-        )
+    for name, why in _NOT_WATCHED.items():
+        if (column := getattr(table.columns, name)) is not None:
+            raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
     return (LiveScores(*block, table.classes) for block in table.blocks())
 
 
 def _scores(predictions: Predictions | TopLabel) -> LiveScores:
     check_takes_weights(predictions, takes_weights=False)
+    check_independent(predictions, "the bound on false alarms")
     if isinstance(predictions, Predictions):
         target = predictions.target.cpu() if predictions.has_target else None
         return LiveScores(predictions.logits.cpu(), target, predictions.classes or ())
