@@ -126,10 +126,8 @@ class TableCalibration:
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
-            doubts = (
-                *doubts,
-                f"The calibrator reads no covariates, so apply needs none of: {names}.",
-            )
+            unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
+            doubts = (*doubts, unread)
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
@@ -191,20 +189,11 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        reader = live_reader(self, Frame(frame), lacking)
-        edge = self.edge_count()
-        parts = []
-        rows = 0
-        for chunk, index, samples in live_rows(reader, lacking):
-            if samples is not None:
-                edge.add(samples.features)
-            rows += len(chunk.rows)
-            parts.append(filled_columns(self, chunk, index, samples))
-        lacking.check(rows, reader.label)
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
+        after, rows, notes = rows_applied(self, frame, lacking)
+        lacking.check(rows, Frame.label)
+        for note in (*notes, *lacking.notes(rows)):
             warn_user(note)
-        return with_columns(frame, dict(zip(self.added, columns, strict=True)))
+        return after
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -290,6 +279,25 @@ class TableCalibration:
         )
 
 
+def rows_applied(
+    calibration: TableCalibration, frame: Any, lacking: Missing
+) -> tuple[Any, int, list[str]]:
+    """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
+    reader = live_reader(calibration, Frame(frame), lacking)
+    edge = calibration.edge_count()
+    parts = []
+    rows = 0
+    for chunk, index, samples in live_rows(reader, lacking):
+        if samples is not None:
+            edge.add(samples.features)
+        rows += len(chunk.rows)
+        parts.append(filled_columns(calibration, chunk, index, samples))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns = columns or [np.empty(0) for _ in calibration.added]
+    after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
+    return after, rows, [*reader.notes_on_fit(), *edge.notes()]
+
+
 def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:
     """Return a reader of the same columns of another table, found by their names or by paths into objects.
 
@@ -317,13 +325,8 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
             f"{there[0]!r} in {label}",
             "Calibrate the scores once: remove the column, or rename it.",
         )
-    others = {
-        *required,
-        *(
-            getattr(calibration.columns, each)
-            for each in ("target", "correct", "predicted", "weights")
-        ),
-    }
+    outcomes = ("target", "correct", "predicted", "weights")
+    others = {*required, *(getattr(columns, name) for name in outcomes)}
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
