@@ -350,10 +350,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         scores = self._scores(X)
         used = self.calibrator_.num_features is not None
         side = self.side_columns_
-        values: dict[str, Any] = (
-            {"features": side(X), "covariates": side.covariates} if used else {}
-        )
-        raw = Predictions(scores, **values)
+        features = side(X) if used else None
+        covariates = side.covariates if used else None
+        raw = Predictions(scores, features=features, covariates=covariates)
         return self.calibrator_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803
