@@ -75,7 +75,7 @@ def truths(mean: float, samples: int = 500_000) -> dict[str, float]:
     event = random.random(samples) < 1.0 / (1.0 + np.exp(-log_odds))
     calibrated = two_columns(log_odds, event, np.arange(samples))
     claimed = sharper(calibrated)
-    found = values_of(claimed, entries_of(MEANS), 15)
+    found = values_of(claimed, entries_of(MEANS, claimed), 15)
     line = binary.logistic_recalibration(
         Predictions(claimed.logits[:200_000], claimed.target[:200_000])
     )
@@ -84,7 +84,8 @@ def truths(mean: float, samples: int = 500_000) -> dict[str, float]:
         "slope": 1.0 / SHARPNESS,
         "in_the_large": line.in_the_large.value,
         "observed_to_expected": float(ratio),
-        "nll difference": values_of(calibrated, entries_of(["nll"]), 15)["nll"] - found["nll"],
+        "nll difference": values_of(calibrated, entries_of(["nll"], calibrated), 15)["nll"]
+        - found["nll"],
     }
     return {name: float(value) for name, value in found.items()}
 
