@@ -28,6 +28,8 @@ _DIGITS = 12
 """Decimals of shares of the weight that count."""
 _GOLDEN = (5**0.5 - 1) / 2
 
+Floats = NDArray[np.float64]
+
 
 def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
     """Return an order of the samples that ignores the stored one: by class, practically random within it.
@@ -159,13 +161,13 @@ def _shuffled(
 ) -> NDArray[np.int64]:
     """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
     # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
+    # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
+    column = [*_scores(logits), *_class_scores(logits, labels)]
+    if features is not None:
+        column.insert(0, _scores(features)[0])
+    rank = _class_ranks(labels, number, column[-1])[labels]
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
-    np.minimum.at(label, number, labels)
-    column = (
-        _scores(logits)
-        if features is None
-        else np.concatenate([_scores(features)[:1], _scores(logits)])
-    )
+    np.minimum.at(label, number, rank)
     scores = np.full((len(column), len(label)), np.inf)
     for score, rows in zip(scores, column, strict=True):
         np.minimum.at(score, number, rows)
@@ -173,6 +175,32 @@ def _shuffled(
     for block in np.split(order, np.bincount(label).cumsum()[:-1]):
         block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
     return order
+
+
+def _class_ranks(
+    labels: NDArray[np.int64], number: NDArray[np.int64], score: Floats
+) -> NDArray[np.int64]:
+    """Return the place of each class ``(C,)`` by its number of samples, then by its lowest score."""
+    classes = labels.max() + 1
+    size = np.bincount(np.unique(number * classes + labels) % classes)
+    lowest = np.full(len(size), np.inf)
+    np.minimum.at(lowest, labels, score)
+    rank = np.empty(len(size), dtype=np.int64)
+    rank[np.lexsort((lowest, size))] = np.arange(len(size))
+    return rank
+
+
+def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
+    """Return three numbers of each row ``(3, N)``, whatever the order of the classes: size, top and label."""
+    parts = []
+    for place, rows in double_rows(logits):
+        centered = rows - rows.mean(dim=1, keepdim=True)
+        at_label = centered.gather(1, torch.from_numpy(labels)[place].unsqueeze(1)).squeeze(1)
+        parts.append(torch.stack([centered.abs().mean(dim=1), centered.amax(dim=1), at_label]))
+    scores = torch.cat(parts, dim=1).numpy()
+    # Rows whose classes are permuted differ by rounding alone: then the columns decide.
+    unit = float(np.abs(scores).max()) or 1.0
+    return np.asarray((scores / unit).round(_DIGITS - 2))
 
 
 def _scores(logits: Tensor) -> NDArray[np.float64]:
