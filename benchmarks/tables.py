@@ -1,9 +1,9 @@
 """Time and memory of ``fedlas apply`` on a CSV and on Parquet, and of reading and writing them by pyarrow.
 
-    python benchmarks/tables.py 1000000 5000000
+    python benchmarks/tables.py 1000000
 
-Each file has an id, a name, three probabilities and an amount. The time is that of a processor, on one thread; the
-memory is the most that the process has taken so far. pyarrow holds the whole table, and is timed up to 5,000,000 rows.
+Each file has an id, a name, three probabilities and an amount. The time is that of a processor, on one thread; "mixture
+alone" is that of the calibrator, which either file needs. The memory is the most that the process has taken so far.
 """
 
 import argparse
@@ -19,7 +19,9 @@ import pyarrow.parquet
 import torch
 
 import fedlas
+from fedlas import Predictions
 from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.predictions.tables.table import ROWS
 
 CHUNK = 500_000
 
@@ -38,8 +40,11 @@ def fitted(random):
     )
 
 
-def write(path, rows, random):
-    with path.open("wb") as file:
+def write(folder, rows, random):
+    """Write the same table as CSV and Parquet, a chunk at a time, and return both paths."""
+    paths = (folder / "live.csv", folder / "live.parquet")
+    writer = None
+    with paths[0].open("wb") as file:
         for start in range(0, rows, CHUNK):
             count = min(CHUNK, rows - start)
             _, columns = drawn(random, count)
@@ -49,43 +54,57 @@ def write(path, rows, random):
                 {"id": np.arange(start, start + count), "name": names, **columns, "amount": amount}
             )
             pyarrow.csv.write_csv(table, file, pyarrow.csv.WriteOptions(include_header=start == 0))
+            writer = writer or pyarrow.parquet.ParquetWriter(paths[1], table.schema)
+            writer.write_table(table)
+    writer.close()
+    return paths
+
+
+def processor(function, *arguments):
+    begin = time.process_time()
+    function(*arguments)
+    return time.process_time() - begin
+
+
+def mixture(calibration, rows):
+    """Transform so many rows, in chunks as a table has them."""
+    logits = torch.randn(ROWS, 3, dtype=torch.float64)
+    for _ in range(0, rows, ROWS):
+        calibration.calibrator.transform(Predictions(logits))
+
+
+def apply(calibration, path):
+    apply_to_files(calibration, open_tables([path]), path.with_stem("out"))
+
+
+def pyarrow_alone(path):
+    out = path.with_stem("out")
+    if path.suffix == ".csv":
+        pyarrow.csv.write_csv(pyarrow.csv.read_csv(path), out)
+    else:
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path), out)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=int, nargs="+")
+    parser.add_argument("rows", type=int)
     torch.set_num_threads(1)
+    pa.set_cpu_count(1)
     random = np.random.default_rng(0)
     calibration = fitted(random)
+    rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
-        for rows in parser.parse_args().rows:
-            live, out = Path(folder) / "live.csv", Path(folder) / "out.csv"
-            write(live, rows, random)
-            begin = time.process_time()
-            apply_to_files(calibration, open_tables([live]), out)
-            seconds = time.process_time() - begin
+        paths = write(Path(folder), rows, random)
+        print(f"{rows:,} rows: mixture alone {processor(mixture, calibration, rows):.2f} s")
+        seconds = {}
+        for path in paths:
+            seconds[path] = processor(apply, calibration, path)
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(
-                f"{rows:,} rows, {live.stat().st_size / 1e6:,.0f} MB: apply {seconds:.2f} s, {most:,.0f} MiB"
-            )
-            if rows > 5_000_000:
-                continue
-            begin = time.process_time()
-            table = pyarrow.csv.read_csv(live)
-            pyarrow.csv.write_csv(table, out)
-            alone = time.process_time() - begin
-            print(f"    pyarrow {alone:.2f} s, ratio {seconds / alone:.2f}")
-            live, out = live.with_suffix(".parquet"), out.with_suffix(".parquet")
-            pyarrow.parquet.write_table(table, live)
-            begin = time.process_time()
-            apply_to_files(calibration, open_tables([live]), out)
-            seconds = time.process_time() - begin
-            begin = time.process_time()
-            pyarrow.parquet.write_table(pyarrow.parquet.read_table(live), out)
-            alone = time.process_time() - begin
-            print(
-                f"    Parquet: apply {seconds:.2f} s, pyarrow {alone:.2f} s, ratio {seconds / alone:.2f}"
-            )
+            size = path.stat().st_size / 1e6
+            print(f"{path.suffix} {size:,.0f} MB: apply {seconds[path]:.2f} s, {most:,.0f} MiB")
+        for path in paths:
+            alone = processor(pyarrow_alone, path)
+            print(f"{path.suffix}: pyarrow {alone:.2f} s, ratio {seconds[path] / alone:.2f}")
 
 
 if __name__ == "__main__":

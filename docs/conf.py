@@ -113,6 +113,7 @@ NAVIGATION = {
         "side-information/PROTOCOL",
         "many/PROTOCOL",
         "speed",
+        "wild/PROTOCOL",
         "wordnet/README",
     ),
     "docs/reference/index": (

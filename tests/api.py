@@ -81,6 +81,13 @@ def signature(node):
     return f"({ast.unparse(node.args)}){result}"
 
 
+def default_of(value):
+    """The default of a field, as written; that of ``role(kind, text, default)``, None if it is left out."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "role":
+        value = value.args[2] if len(value.args) > 2 else ast.Constant(None)
+    return ast.unparse(value)
+
+
 def described(name, node, module, public):
     """The lines for a name: its signature, and those of a class's public members, inherited from private ones too."""
     if isinstance(node, ast.Module):
@@ -89,7 +96,7 @@ def described(name, node, module, public):
         yield name
     elif isinstance(node, ast.AnnAssign):
         yield f"{name}: {ast.unparse(node.annotation)}" + (
-            f" = {ast.unparse(node.value)}" if node.value else ""
+            f" = {default_of(node.value)}" if node.value else ""
         )
     elif isinstance(node, ast.FunctionDef):
         kinds = {ast.unparse(kind) for kind in node.decorator_list}

@@ -10,6 +10,7 @@ from torch import nn
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.cli import main
 from fedlas.deploy import Monitor
 from fedlas.deploy.calibration import fit_calibration
@@ -46,6 +47,7 @@ SAID = {
     "logits": LOGITS[:, ::-1].copy(),
     "classes": ("a", "b", "c"),
     "event": None,
+    "time": np.arange(SAMPLES)[::-1] // 7,
 }
 """Another value of each field."""
 
@@ -91,12 +93,54 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
         after = fitted(name, said_of(field))
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        assert torch.equal(fitted(name, said_of("clusters")), before)
+        for field in ("clusters", "time"):
+            assert torch.equal(fitted(name, said_of(field)), before)
 
 
 def test_auto_uses_what_its_features_hold():
     fits = [fitted("auto", val) for val in (PLAIN, said_of("covariates"))]
     assert not torch.equal(*fits)
+
+
+def test_no_row_is_judged_by_a_fit_on_later_ones():
+    """What auto holds out, and what the printed check measures, is later than what is fitted on; whole clusters."""
+    time = torch.arange(SAMPLES) // 50
+    for clusters in (None, torch.arange(SAMPLES) // 30):
+        val = replace(PLAIN, time=time, clusters=clusters)
+        folds = folds_of(val, 5)
+        assert folds.count == 5
+        for fold in range(folds.count):
+            train, test = folds.train(fold), folds.test(fold)
+            assert train.any()
+            assert test.any()
+            assert time[train].max() < time[test].min()
+            if clusters is not None:
+                assert not {*clusters[train].tolist()} & {*clusters[test].tolist()}
+        assert not folds.judged[time == 0].any()
+    one_each = replace(PLAIN, time=time, clusters=np.arange(SAMPLES) % 4)
+    with pytest.raises(InputError, match="in order of time"):
+        fedlas.calibrators.AutoCalibration().fit(one_each)
+
+
+def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
+    """A model that was right in the first months and is no more: rows in no order look better than what comes."""
+    draw = np.random.default_rng(1)
+    score = draw.normal(size=1200)
+    month = np.arange(1200) // 100
+    chance = 1 / (1 + np.exp(-np.where(month < 6, 2.0, 0.3) * score))
+    table = {"p": 1 / (1 + np.exp(-score)), "y": (draw.random(1200) < chance).astype(int)}
+    table["month"] = [f"2026-{1 + number:02d}" for number in month]
+    for method in ("auto", "isotonic"):
+        mixed, ordered = (
+            fedlas.calibrate(table, probs="p", target="y", method=method, **more).cross_fitted
+            for more in ({}, {"time": "month"})
+        )
+        assert mixed.rows == 1200 > ordered.rows >= 600
+        assert mixed.after["nll"] + 0.02 < ordered.after["nll"]
+    with pytest.raises(InputError, match="numbers or dates"):
+        fedlas.calibrate(table | {"month": ["May"] * 1200}, probs="p", target="y", time="month")
+    with pytest.raises(InputError, match="fit that holds rows out"):
+        fedlas.report(table, probs="p", target="y", time="month")
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "top5"])  # 1 of three classes
@@ -116,6 +160,7 @@ def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
         except InputError:
             continue
         assert after.value != plain.value, f"{field} is dropped"
+    assert measured(time=SAID["time"]) == plain  # of all rows, in whatever order
     try:
         after = measured(clusters=SAID["clusters"])
     except InputError:
@@ -213,12 +258,15 @@ def test_a_table_hands_on_what_its_columns_are():
         "w": [1.0, 2.0, 3.0],
         "who": ["x", "x", "z"],
         "age": [20, 30, 40],
+        "month": ["2026-05", "2026-11", "2026-05"],
     }
     roles = {"label_probs": "v_*", "weights": "w", "clusters": "who", "covariates": "age"}
+    roles["time"] = "month"
     read = fedlas.read_predictions(table, probs="a,b", target="y", event="b", **roles).predictions
     for field in fields(Predictions):
         assert getattr(read, field.name) is not None, f"{field.name} is lost"
     assert read.clusters.tolist() == [0, 0, 1]
+    assert read.time.tolist() == [0, 1, 0]
     assert (read.event, read.classes) == (1, ("a", "b"))
 
 

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import fedlas
 
 pytestmark = pytest.mark.system
-RUN = "import sys; from fedlas.cli import main; sys.exit(main(['apply', 'cal.json', 'live.csv', '--out', 'out.csv']))"
+RUN = "import sys; from fedlas.cli import main; sys.exit(main(['apply', 'cal.json', 'live.csv', '--out', sys.argv[1]]))"
 KILLED = "import os; os.fsync = lambda _: os.kill(os.getpid(), 9); "
 FULL = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
@@ -27,9 +28,12 @@ def start(tmp_path):
     )
     (tmp_path / "live.csv").write_text("p\n" + "".join(f"{value}\n" for value in p))
 
-    def run(before=""):
+    def run(out, before=""):
         return subprocess.Popen(
-            [sys.executable, "-c", before + RUN], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", before + RUN, out],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     return run
@@ -39,19 +43,21 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_table_is_absent_or_complete(start, tmp_path):
-    killed = start(KILLED)
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+def test_the_table_is_absent_or_complete(out, start, tmp_path):
+    killed = start(out, KILLED)
     killed.communicate()
     assert killed.returncode == -9
-    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / out).exists()
     assert len(names(tmp_path)) == 3  # and what the killed one left
-    full = start(FULL)
+    full = start(out, FULL)
     assert "File too large" in full.communicate()[1]
     assert full.returncode == 2
     assert names(tmp_path) == ["cal.json", "live.csv"]
-    writers = [start(), start()]
+    writers = [start(out), start(out)]
     assert [(writer.communicate(), writer.returncode)[1] for writer in writers] == [0, 0]
-    assert names(tmp_path) == ["cal.json", "live.csv", "out.csv"]
-    rows = (tmp_path / "out.csv").read_text().splitlines()
-    assert len(rows) == 2001
-    assert all(row.count(",") == 1 for row in rows)
+    assert names(tmp_path) == ["cal.json", "live.csv", out]
+    read = pd.read_csv if out.endswith(".csv") else pd.read_parquet
+    after = read(tmp_path / out)
+    assert after.shape == (2000, 2)
+    assert after["calibrated_p"].between(0, 1).all()

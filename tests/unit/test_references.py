@@ -14,7 +14,15 @@ def rows(text):
 
 def test_every_reference_has_a_name_that_exists_or_says_why_not():
     references = rows((DOCS / "references.md").read_text(encoding="utf-8"))
-    kinds = ("losses", "calibrators", "metrics", "uncertainty", "recipes")
+    kinds = (
+        "losses",
+        "all-losses",
+        "calibrators",
+        "metrics",
+        "uncertainty",
+        "recipes",
+        "data-sets",
+    )
     pages = [(DOCS / f"{kind}.md").read_text(encoding="utf-8") for kind in kinds]
     names = {cells[0] for page in pages for cells in rows(page)}
     assert len(references) > 40

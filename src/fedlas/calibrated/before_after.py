@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
-from fedlas.binary import measures
+from fedlas.binary import integrated_calibration, logistic_recalibration
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
@@ -317,14 +318,14 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         val: Held-out predictions with labels.
     """
     both = as_predictions(val)
-    folds = stratified_folds(both.logits, both.target, FOLDS, both.weights, clusters=both.clusters)
-    if int(folds.max()) < 1:
+    folds = folds_of(both, FOLDS, weights=both.weights)
+    if not folds.count:
         return None
     rows: list[Tensor] = []
     after: list[Tensor] = []
-    for fold in range(int(folds.max()) + 1):
-        left_out = folds == fold
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(~left_out))
+    for fold in range(folds.count):
+        left_out = folds.test(fold)
+        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
         rows.append(left_out.nonzero()[:, 0])
         part = fitted.transform(val.rows(left_out))
         after.append(part.logits if isinstance(part, Predictions) else part.confidence)
@@ -336,7 +337,7 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         if isinstance(first, Predictions)
         else replace(first, confidence=torch.cat(after))
     )
-    return measured_left_out(first, last, int(folds.max()) + 1)
+    return measured_left_out(first, last, folds.count)
 
 
 def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:
@@ -362,14 +363,19 @@ def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -
 
 def _of_event(*stages: Predictions) -> list[dict[str, float]]:
     """Return the metrics of the event of each stage, those that all have."""
-    entries = entries_of(["nll", "accuracy", "classwise_ece"])
+    entries = entries_of(["nll", "accuracy", "classwise_ece", "brier"])
     values = []
     for stage in stages:
         metrics = values_of(stage, entries, NUM_BINS)
         metrics["ece"] = metrics.pop("classwise_ece")
-        event = measures(stage, replicates=0)
-        shown = ("observed_to_expected", "slope", "ici", "brier")
-        values.append(metrics | {name: event[name].value for name in shown if name in event})
+        metrics["brier"] /= 2  # that of the one probability
+        with suppress(InputError):  # outcomes that can be separated have no line
+            line = logistic_recalibration(stage)
+            metrics["observed_to_expected"] = line.observed_to_expected.value
+            metrics["slope"] = line.slope.value
+        with suppress(InputError):  # fewer than 10 rows have no curve
+            metrics["ici"] = integrated_calibration(stage, replicates=0).ici.value
+        values.append(metrics)
     return [
         {name: row[name] for name in row if all(name in other for other in values)}
         for row in values

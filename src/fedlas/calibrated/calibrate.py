@@ -19,7 +19,8 @@ from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.columns import columns_named
+from fedlas.predictions.arguments import SAMPLE_VALUES
+from fedlas.predictions.roles import columns_named
 
 __all__ = ["calibrate"]
 
@@ -40,6 +41,7 @@ def calibrate(
     label: int | str | None = None,
     weights: int | str | None = None,
     clusters: int | str | None = None,
+    time: int | str | None = None,
 ) -> CalibratedModel: ...
 
 
@@ -61,6 +63,7 @@ def calibrate(
     label: int | str | None = None,
     weights: int | str | None = None,
     clusters: int | str | None = None,
+    time: int | str | None = None,
     **columns: Any,
 ) -> CalibratedModel | TableCalibration:
     """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
@@ -93,6 +96,8 @@ def calibrate(
         clusters: Key or position of the cluster of each sample in a batch (its patient, its user), or the column of a
             table: a fit that holds samples out holds whole clusters out. Positions of dense outputs are in the cluster
             of their sample; without ``clusters``, each sample is one.
+        time: Key or position of the time of each sample in a batch, a number, or the column of a table, which may hold
+            dates: where a fit holds samples out, none is judged by later ones.
         **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
             ``covariates``, ``groups``.
 
@@ -116,7 +121,7 @@ def calibrate(
         >>> round(calibrated.calibrator.temperature)
         3
     """
-    named = {"weights": weights, "clusters": clusters}
+    named = {"weights": weights, "clusters": clusters, "time": time}
     others = {name: place for name, place in named.items() if place is not None}
     if columns or is_table(model):
         columns |= others
@@ -162,9 +167,8 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
     """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
-        calibrator.fit(
-            labels.logits, labels.target, labels.features, labels.weights, labels.clusters
-        )
+        values = {name: getattr(labels, name) for name in SAMPLE_VALUES}
+        calibrator.fit(labels.logits, labels.target, **values)
         return lambda: _labels_in_sample(calibrator, labels)
     val, total = collected(runner, most=MOST_LOGITS)
     calibrator.fit(val)

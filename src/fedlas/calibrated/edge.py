@@ -25,14 +25,14 @@ class EdgeCount:
         names: Names of its features.
 
     State:
-        ``rows`` that were counted, those ``beyond`` the edge, and how many of these each column lies ``farthest`` in.
+        ``rows`` that were counted, those ``beyond`` the edge, and how many are beyond that of each of the ``columns``.
 
     Example:
         >>> from fedlas import Predictions
         >>> from fedlas.calibrators import TemperatureScaling
         >>> calibrator = TemperatureScaling().fit(Predictions([[2.0, 0.0]] * 100, [0, 0, 0, 1] * 25))
         >>> EdgeCount(calibrator).plain()
-        {'rows': 0, 'beyond': 0, 'farthest': {}}
+        {'rows': 0, 'beyond': 0, 'columns': {}}
     """
 
     def __init__(self, calibrator: Calibrator, names: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class EdgeCount:
         self._names = tuple(names)
         self.rows = 0
         self.beyond = 0
-        self.farthest: Counter[str] = Counter()
+        self.columns: Counter[str] = Counter()
 
     def add(self, features: Tensor | None) -> None:
         """Count some rows of features ``(n, D)``, in the order of the names."""
@@ -50,8 +50,10 @@ class EdgeCount:
         beyond = self._side.is_beyond(numbers)
         self.rows += len(numbers)
         self.beyond += int(beyond.sum())
-        columns = self._side.farthest_columns(numbers[beyond]).tolist()
-        self.farthest.update(self._names[column] for column in columns if column >= 0)
+        counts = self._side.beyond_by_column(numbers).sum(dim=0).tolist()
+        for name, count in zip(self._names, counts, strict=True):
+            if count:
+                self.columns[name] += count
 
     @property
     def is_unusual(self) -> bool:
@@ -63,8 +65,8 @@ class EdgeCount:
         """Return a sentence if there are unusually many such rows."""
         if not self.is_unusual:
             return []
-        columns = [f"{name!r} ({count:,})" for name, count in self.farthest.most_common(4)]
-        where = f" Farthest out: {few(columns)}." if columns else ""
+        columns = [f"{name!r} ({count:,})" for name, count in self.columns.most_common()]
+        where = f" By column: {few(columns, 4)}." if columns else ""
         share = 100 * self.beyond / self.rows
         return [
             f"{self.beyond:,} of {self.rows:,} rows ({share:.0f} %) have covariates unlike those of the fit, where the "
@@ -76,5 +78,5 @@ class EdgeCount:
         return {
             "rows": self.rows,
             "beyond": self.beyond,
-            "farthest": dict(self.farthest.most_common()),
+            "columns": dict(self.columns.most_common()),
         }

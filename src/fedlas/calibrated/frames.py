@@ -17,23 +17,27 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
 
     Raises:
         InputError: For another kind of frame.
+        MissingExtraError: For all but mappings without narwhals.
     """
-    if is_lazy(frame):
-        rows = with_columns(collected(frame), columns)
-        return rows.lazy() if hasattr(frame, "lazy") else rows
-    plain = {name: values if values.ndim == 1 else list(values) for name, values in columns.items()}
-    if hasattr(frame, "append_column"):
-        for name, values in plain.items():
-            column = require("pyarrow", extra="tables").array(values)
-            frame = frame.append_column(name, column)
-        return frame
     if isinstance(frame, Mapping):
         return {**frame, **columns}
-    if hasattr(frame, "with_columns"):
-        series = type(frame[frame.columns[0]])
-        return frame.with_columns([series(name, values) for name, values in columns.items()])
-    if hasattr(frame, "assign"):
-        return frame.assign(**plain)
-    raise InputError(
-        "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
-    )
+    if hasattr(frame, "to_struct_array") and not hasattr(frame, "combine_chunks"):
+        # A record batch, which narwhals does not take.
+        arrow = require("pyarrow", extra="tables")
+        table = with_columns(arrow.Table.from_batches([frame]), columns)
+        return arrow.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+    narwhals = require("narwhals", extra="tables")
+    try:
+        rows = narwhals.from_native(collected(frame), eager_only=True)
+    except TypeError as error:
+        raise InputError(
+            "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+        ) from error
+    series = [
+        narwhals.new_series(
+            name, values if values.ndim == 1 else list(values), backend=rows.implementation
+        )
+        for name, values in columns.items()
+    ]
+    after = rows.with_columns(*series).to_native()
+    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after

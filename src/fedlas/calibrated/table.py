@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,14 +24,14 @@ from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
-from fedlas.calibrated.rows import check_logits, predictions_of
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import about_event, event_note
+from fedlas.predictions.event import event_note
 from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import with_scores
+from fedlas.predictions.read import check_logits, predictions_of, with_scores
+from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Samples
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.table import Table
@@ -39,17 +40,6 @@ from fedlas.predictions.units import Units
 FORMAT = "fedlas.table/1"
 PREFIX = "calibrated_"
 """Begins the name of each column that is added."""
-_KEPT = (
-    "logits",
-    "probs",
-    "confidence",
-    "classes",
-    "normalize",
-    "percent",
-    "separator",
-    "confidence_as",
-)
-"""Fields of ``Columns`` that say how scores are read; the others are for the fit alone."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,8 +105,7 @@ class TableCalibration:
             )
         samples = Samples.joined(reader.samples(), reader.label)
         check_logits(columns, samples, reader.label)
-        val = predictions_of(samples, columns, covariates)
-        val = about_event(val, columns.event, reader.classes)
+        val = predictions_of(samples, columns, covariates, reader.classes)
         note = ""
         if isinstance(val, Predictions) and val.num_classes == 2:
             note = event_note(val)
@@ -126,10 +115,8 @@ class TableCalibration:
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
-            doubts = (
-                *doubts,
-                f"The calibrator reads no covariates, so apply needs none of: {names}.",
-            )
+            unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
+            doubts = (*doubts, unread)
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
@@ -191,20 +178,11 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        reader = live_reader(self, Frame(frame), lacking)
-        edge = self.edge_count()
-        parts = []
-        rows = 0
-        for chunk, index, samples in live_rows(reader, lacking):
-            if samples is not None:
-                edge.add(samples.features)
-            rows += len(chunk.rows)
-            parts.append(filled_columns(self, chunk, index, samples))
-        lacking.check(rows, reader.label)
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        for note in (*reader.notes_on_fit(), *lacking.notes(rows), *edge.notes()):
+        after, rows, notes = rows_applied(self, frame, lacking)
+        lacking.check(rows, Frame.label)
+        for note in (*notes, *lacking.notes(rows)):
             warn_user(note)
-        return with_columns(frame, dict(zip(self.added, columns, strict=True)))
+        return after
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -290,6 +268,25 @@ class TableCalibration:
         )
 
 
+def rows_applied(
+    calibration: TableCalibration, frame: Any, lacking: Missing
+) -> tuple[Any, int, list[str]]:
+    """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
+    reader = live_reader(calibration, Frame(frame), lacking)
+    edge = calibration.edge_count()
+    parts = []
+    rows = 0
+    for chunk, index, samples in live_rows(reader, lacking):
+        if samples is not None:
+            edge.add(samples.features)
+        rows += len(chunk.rows)
+        parts.append(filled_columns(calibration, chunk, index, samples))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns = columns or [np.empty(0) for _ in calibration.added]
+    after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
+    return after, rows, [*reader.notes_on_fit(), *edge.notes()]
+
+
 def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:
     """Return a reader of the same columns of another table, found by their names or by paths into objects.
 
@@ -317,13 +314,7 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
             f"{there[0]!r} in {label}",
             "Calibrate the scores once: remove the column, or rename it.",
         )
-    others = {
-        *required,
-        *(
-            getattr(calibration.columns, each)
-            for each in ("target", "correct", "predicted", "weights")
-        ),
-    }
+    others = {*required, *(getattr(columns, name) for name in (*LABELS, "weights"))}
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:
@@ -332,7 +323,8 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
                 f"{few(more)} too in {label}",
                 "A calibration is for the classes of its fit: fit another, or remove the column.",
             )
-    live = Columns(**{name: getattr(calibration.columns, name) for name in _KEPT})
+    # The other roles are for the fit alone.
+    live = Columns(**{name: getattr(columns, name) for name in ROLES if ROLES[name].of_live})
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
     classes = () if calibration.in_lists else calibration.classes
@@ -410,8 +402,11 @@ def calibrated_columns(
 
 def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
     """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
+    if calibration.calibrator.top_label:  # an outcome, which nothing reads
+        samples = replace(samples, outcome=torch.zeros(len(samples.scores), dtype=torch.bool))
+    columns = replace(calibration.columns, event=None)
     after = calibration.calibrator.transform(
-        predictions_of(samples, calibration.columns, calibration.covariates)
+        predictions_of(samples, columns, calibration.covariates)
     )
     if isinstance(after, TopLabel):
         return after.confidence

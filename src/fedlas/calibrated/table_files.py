@@ -27,7 +27,6 @@ from fedlas.calibrated.table import (
 )
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
-from fedlas.predictions.language import Answers
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source
 from fedlas.predictions.tables import source_of, writer_of
@@ -195,7 +194,7 @@ def apply_to_logs(
             "Calibrate the scores once: apply it to the log as the harness wrote it.",
         )
     reader = live_reader(calibration, log, Missing("empty"))
-    reader.answers = Answers()  # those that state nothing stay
+    reader.answers = None  # those that state nothing stay
     parts = []
     answers: list[int] = []
     edge = calibration.edge_count()

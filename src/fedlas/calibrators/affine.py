@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import check_count, check_number
 from fedlas.calibrators._fit.doubts import some, unconverged, when, with_doubts
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
@@ -28,6 +28,7 @@ from fedlas.calibrators._fit.temperature_search import nll_temperature, temperat
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import mean_and_error
+from fedlas.resample.folds import Folds
 
 __all__ = ["VectorScaling"]
 
@@ -47,7 +48,7 @@ class HeldOutLoss:
     Args:
         inputs: ``x (N, C)`` on the CPU.
         target: ``(N,)``.
-        folds: The fold of each sample ``(N,)``, from 0; two at least, and none is empty.
+        folds: Which samples are left out in turn.
         weights: Weight of each sample ``(N,)``.
         problem: The regression on some inputs, labels and weights, with some penalties.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
@@ -61,7 +62,7 @@ class HeldOutLoss:
         inputs: Tensor,
         target: Tensor,
         *,
-        folds: Tensor,
+        folds: Folds,
         weights: Tensor,
         problem: Callable[[Tensor, Tensor, Tensor, Penalties], SoftmaxRegression],
         clusters: Tensor | None = None,
@@ -71,16 +72,17 @@ class HeldOutLoss:
         self._weights = weights
         self._clusters = clusters
         self._problem = problem
-        self._folds = [folds == fold for fold in range(int(folds.max()) + 1)]
-        self._last: list[AffineMap | None] = [None] * len(self._folds)
+        self._folds = folds
+        self._last: list[AffineMap | None] = [None] * folds.count
         self._kept: list[SoftmaxRegression] = []
         self._losses: dict[Penalties, Tensor] = {}
 
     def losses(self, penalties: Penalties) -> Tensor:
-        """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold."""
+        """Return ``-log p_y`` of each sample ``(N,)`` from the fit without its fold; 0 if it is never left out."""
         if penalties not in self._losses:
             losses = zeros(len(self._target))
-            for fold, test in enumerate(self._folds):
+            for fold in range(self._folds.count):
+                test = self._folds.test(fold)
                 problem = self._penalized(fold, penalties)
                 self._last[fold] = affine = problem.solve(
                     self._last[fold], tolerance=_SEARCH_TOLERANCE
@@ -94,7 +96,7 @@ class HeldOutLoss:
         if fold < len(self._kept):
             self._kept[fold].penalize(penalties)
             return self._kept[fold]
-        train = ~self._folds[fold]
+        train = self._folds.train(fold)
         problem = self._problem(
             self._inputs[train], self._target[train], self._weights[train], penalties
         )
@@ -120,7 +122,9 @@ class HeldOutLoss:
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
         gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
-        mean, error = mean_and_error(gain, self._weights, self._clusters)
+        judged = self._folds.judged
+        clusters = None if self._clusters is None else self._clusters[judged]
+        mean, error = mean_and_error(gain[judged], self._weights[judged], clusters)
         return mean > error
 
 
@@ -369,8 +373,8 @@ class VectorScaling(AffineCalibrator):
             return Fit(problem(inputs, target, weights, Penalties(freedom=self.freedom)).solve())
         if self.num_folds is None:
             return Fit(problem(inputs, target, weights, Penalties()).solve())
-        folds = stratified_folds(inputs, target, self.num_folds, weights, clusters=val.clusters)
-        if int(folds.max()) == 0:
+        folds = folds_of(val, self.num_folds, inputs, weights)
+        if not folds.count:
             equal = "all samples are copies of one, so nothing can be held out, and this is temperature scaling."
             return Fit(None, equal)
         score = HeldOutLoss(

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.absent_share import AbsentShare, fitted_absent_share
 from fedlas.calibrators._fit.doubts import some, when, with_doubts
-from fedlas.calibrators._fit.folds import (
-    canonical_order,
-    evenly,
-    sample_numbers,
-    stratified_folds,
-    worth,
-)
+from fedlas.calibrators._fit.folds import copies_of, folds_of, worth
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import zeros
@@ -47,6 +41,7 @@ from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import several
+from fedlas.resample.folds import canonical_order, evenly
 
 RAW = "as predicted"
 _PRIOR = {RAW: 2.0, "temperature": 2.0}
@@ -112,6 +107,7 @@ def fitted_mixture(
     side = None
     side_share = None
     note = None
+    guess = ""
     if split.held_out:
         prior = _prior(val, fitted)
         log_probs = split.log_probs(fitted, maps, _DEAR)
@@ -121,6 +117,7 @@ def fitted_mixture(
         if val.features is not None:
             regressions = fitted_regressions(split, val.features, log_probs, prior)
             side, side_share, note = with_features(split, regressions, log_probs, share)
+            guess = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
             left_out += predicted_left_out(split, log_probs, prior, base, regressions)
     absent, absent_note = _absent(val, split.distinct)
@@ -142,7 +139,11 @@ def fitted_mixture(
         absent,
         keep_class=keep_class,
         dropped=(*dropped, *failed),
-        notes=(*absent_note, *_notes(split, [name for name in names if name in _DEAR], side)),
+        notes=(
+            *absent_note,
+            *_notes(split, [name for name in names if name in _DEAR], side),
+            *filter(None, [guess]),
+        ),
     )
     return with_doubts(mixture, doubt, note)
 
@@ -230,12 +231,10 @@ def _check(member: Calibrator, val: Predictions) -> None:
 
 def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     """Return what is held out, and the samples with weights that sum to the number of samples that they are worth."""
-    folds = stratified_folds(
-        val.logits, val.target, num_folds, val.weights, val.features, val.clusters
-    )
+    folds = folds_of(val, num_folds, weights=val.weights, features=val.features)
 
     # Weights and copies say how often a sample counts, not how much is known; and samples of a cluster are alike.
-    number = sample_numbers(val.logits, val.target, val.features)
+    number = copies_of(val)
     weights = weights_of(val)
     samples = worth(number, weights)
     if several(val.clusters):
@@ -246,12 +245,12 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
 
     # Every fold is held out unless logits are many: of one alone the weights depend on which rows are in it.
     order = canonical_order(val.logits, val.target, val.features)
-    sizes = torch.bincount(folds).cumsum(0) * val.num_classes
-    count = min(len(sizes), int((sizes < _MOST_HELD_OUT).sum()) + 1)
-    if len(sizes) == 1 or val.num_classes == 1:
+    sizes = torch.bincount(folds.number[folds.judged]).cumsum(0) * val.num_classes
+    count = min(folds.count, int((sizes < _MOST_HELD_OUT).sum()) + 1)
+    if val.num_classes == 1:
         count = 0
     most = max(MANY, _MOST_HELD_OUT // val.num_classes) // max(1, count)
-    held_out = [evenly(order[folds[order] == fold], most).sort().values for fold in range(count)]
+    held_out = [evenly(order[folds.test(fold)[order]], most).sort().values for fold in range(count)]
     thinned = torch.zeros(val.num_samples, dtype=torch.bool, device="cpu")
     thinned[evenly(order, _FLEXIBLE // val.num_classes)] = True
     copies = torch.from_numpy(np.unique(number, return_index=True)[1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
 from fedlas.calibrators._fit.doubts import when
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.softmax_regression import (
     FREEDOMS,
@@ -125,8 +125,8 @@ class RegularizedMatrix(AffineCalibrator):
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
         target = val.target.cpu()
-        folds = stratified_folds(inputs, target, self.num_folds, weights, clusters=val.clusters)
-        filled = int(folds.max()) + 1
+        folds = folds_of(val, self.num_folds, inputs, weights)
+        filled = int(folds.number.max()) + 1
         if filled < self.num_folds:
             few = (
                 f"{filled} distinct samples, or clusters of them, do not fill {self.num_folds} folds: the strongest "

@@ -19,6 +19,7 @@ from fedlas.calibrators._fit.top_map import TopLabelMap
 from fedlas.calibrators.base import Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
+from fedlas.resample.folds import Folds
 
 FEATURES = "features"
 _LIFT = 1e-4
@@ -173,7 +174,7 @@ class CrossFit:
 
     Attributes:
         val: With labels.
-        folds: Fold of each sample ``(N,)``.
+        folds: Which samples are left out in turn.
         held_out: Rows ``(n,)`` that are predicted from the others of each fold, for the folds that are left out.
         thinned: Mask of the rows that dear members are fitted on ``(N,)``.
         order: All rows, by class and at random within it ``(N,)``.
@@ -181,7 +182,7 @@ class CrossFit:
     """
 
     val: Predictions
-    folds: Tensor
+    folds: Folds
     held_out: tuple[Tensor, ...]
     thinned: Tensor
     order: Tensor
@@ -210,7 +211,7 @@ class CrossFit:
             maps: Their maps of all samples.
             dear: Names of the members that are fitted on a part of the rows.
         """
-        inside = torch.stack([self.folds != fold for fold in range(len(self.held_out))])
+        inside = torch.stack([self.folds.train(fold) for fold in range(len(self.held_out))])
         parts = inside * weights_of(self.val)
         fits: list[list[nn.Module]] = []
         for name, member in members.items():

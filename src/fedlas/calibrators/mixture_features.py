@@ -9,9 +9,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.doubts import when
-from fedlas.calibrators._fit.folds import (
-    evenly,
-)
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.temperature_search import nll_temperature
@@ -27,6 +24,7 @@ from fedlas.calibrators.mixture_weights import (
     trust_in,
 )
 from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
+from fedlas.resample.folds import evenly
 
 _PRIOR_BESIDE_FEATURES = 1.0
 """Samples that these count in addition where there are regressions on features."""
@@ -52,12 +50,14 @@ class Regressions:
         log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
         gates: How far the features are like those of the other folds ``(n, 1)``.
         prior: Samples that each part counts in addition.
+        note: What was guessed of the features, as a sentence; empty if they were described.
     """
 
     side: SideInformation
     log_probs: Tensor
     gates: Tensor
     prior: list[float]
+    note: str = ""
 
 
 def fitted_regressions(
@@ -68,7 +68,8 @@ def fitted_regressions(
     plan = plan_of(split, features)
     rows = evenly(split.order, plan.rows).sort().values
     weights = weights_of(val)[rows]
-    inside = [split.folds[rows] != fold for fold in range(-1, len(split.held_out))]
+    folds = split.folds.rows(rows)
+    inside = [weights >= 0, *(folds.train(fold) for fold in range(len(split.held_out)))]
     samples = Samples(
         val.logits.cpu()[rows].double(),
         features.cpu()[rows].double(),
@@ -94,6 +95,7 @@ def fitted_regressions(
         torch.cat([log_probs, beside]),
         torch.cat([gate for _, gate in others]),
         [*prior, *[0.0] * sum(side.counts)],
+        _guess(samples.guessed()),
     )
 
 
@@ -143,19 +145,34 @@ def predicted_left_out(
     places = torch.arange(len(split.rows), device="cpu").split([*map(len, split.held_out)])
     results = []
     for fold, here in enumerate(places):
-        others = replace(split, held_out=(*split.held_out[:fold], *split.held_out[fold + 1 :]))
-        there = torch.cat([*places[:fold], *places[fold + 1 :]])
-        share = share_of_logits(log_probs[:, there], prior, base, others)
+        # In order of time, weights are those of earlier folds.
+        earlier = [*range(fold)]
+        others = earlier if split.folds.in_time else [*earlier, *range(fold + 1, len(places))]
+        if not others:
+            continue
+        there = torch.cat([places[other] for other in others])
+        without = replace(split, held_out=tuple(split.held_out[other] for other in others))
+        share = share_of_logits(log_probs[:, there], prior, base, without)
         result = share(log_probs[:, here].transpose(0, 1))
         if regressions is not None:
             of_others = replace(regressions, log_probs=regressions.log_probs[:, there])
-            inside, trust = _share_with_features(others, of_others, log_probs[:, there], share)
+            inside, trust = _share_with_features(without, of_others, log_probs[:, there], share)
             if trust > 0:
                 gate = regressions.gates[here] * trust
                 parts = regressions.log_probs[:, here].transpose(0, 1)
                 result = torch.logaddexp(inside(parts) + gate.log(), result + torch.log1p(-gate))
         results.append(LeftOut(split.held_out[fold], result))
     return results
+
+
+def _guess(count: int) -> str:
+    """Return the sentence that says how many columns of bare features are taken for groups."""
+    if not count:
+        return ""
+    return (
+        f"{count} columns of features hold zeros and ones, of which neighbors have at most one in a row: they are "
+        "taken for groups. Covariates of a table, or a data frame, say what a column holds."
+    )
 
 
 LABEL_IN_FEATURES = "Check that the features do not hold the label, or what is known only after it."

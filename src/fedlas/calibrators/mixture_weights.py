@@ -67,7 +67,9 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
 
 def _top_map(log_probs: Tensor, split: CrossFit) -> TopLabelMap | None:
     """Return the map of the top label of held-out log-probabilities ``(n, C)``; None if folds show no gain."""
-    folds = split.folds[split.rows]
+    if split.folds.in_time:  # its folds would judge earlier samples by later ones
+        return None
+    folds = split.folds.number[split.rows]
     clusters = None if split.val.clusters is None else split.val.clusters.cpu()[split.rows]
     if len(split.held_out) == 1:
         rank = torch.empty_like(split.order)

@@ -18,12 +18,13 @@ from fedlas.calibrators._fit.confidence_cells import (
     with_log_odds,
 )
 from fedlas.calibrators._fit.doubts import when, with_doubts
-from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.state import Numbers, doubles, fitted, must
 from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions
+from fedlas.resample.folds import canonical_order
 
 __all__ = ["Multicalibration"]
 
@@ -217,13 +218,11 @@ class Multicalibration(Calibrator):
         most = _MOST_UPDATES if val.num_classes > 1 else 0
         if self.num_folds is not None and most:
             clusters = None if val.clusters is None else val.clusters[order]
-            folds = stratified_folds(val.logits, val.target, self.num_folds, clusters=val.clusters)[
-                order
-            ]
+            folds = folds_of(val, self.num_folds).rows(order)
             # A single fold leaves nothing to hold out.
             most = (
                 held_out_length(cells, log_odds, correct, groups, folds, most, clusters)
-                if int(folds.max())
+                if folds.count
                 else 0
             )
         updates = list(cells.path(log_odds, correct, groups.nonzero(), most))

@@ -124,6 +124,7 @@ class MultiLabelCalibration:
         features: Tensor | None = None,
         weights: Tensor | None = None,
         clusters: Tensor | None = None,
+        time: Tensor | None = None,
     ) -> Self:
         """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
 
@@ -133,11 +134,13 @@ class MultiLabelCalibration:
             features: Side information ``(N, D)`` of calibrators that use it.
             weights: Weight of each sample ``(N,)``; None: all count alike.
             clusters: Cluster of each sample ``(N,)``; samples of one are not independent. None: each is one of its own.
+            time: Time of each sample ``(N,)``: where the calibrator holds samples out, none is judged by later ones.
 
         Raises:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
-        val = MultiLabel(logits, target, features=features, weights=weights, clusters=clusters)
+        values = (features, clusters, weights, time)
+        val = MultiLabel(logits, target, None, *values)
         places = range(val.num_labels)
         parts = [val.pooled()] if self.shared else map(val.label, places)
         fits = [copy.deepcopy(self.calibrator).fit(part) for part in parts]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedlas.calibrators._fit.folds import canonical_order, evenly
 from fedlas.calibrators._fit.minimize import minimize_all
 from fedlas.calibrators._fit.residuals import Inputs, ResidualProblem
 from fedlas.calibrators._fit.side_maps import (
@@ -28,6 +27,7 @@ from fedlas.calibrators._fit.side_maps import (
     squared_distances,
 )
 from fedlas.calibrators._fit.state import doubles, ones, zeros
+from fedlas.resample.folds import canonical_order, evenly
 
 RIDGES = (0.3, 3.0, 30.0, 300.0)
 """Ridges of the members, for features of the same mean squared norm."""
@@ -127,6 +127,10 @@ class Samples:
     parts: Tensor
     distinct: Tensor
     levels: Tensor | None = None
+
+    def guessed(self) -> int:
+        """Return how many columns of features of unknown kind are taken for indicators of groups."""
+        return 0 if self.levels is not None else int(group_columns(self.features).sum())
 
     def codes(self) -> Codes | None:
         """Return the categories, without coefficients yet; None if there are none."""

@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say_commands
-from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
+from fedlas.predictions.roles import ROLES, Columns
 from fedlas.present.page import check_page
 from fedlas.present.stages import DEFAULT
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
@@ -144,71 +144,14 @@ def add_num_bins(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_COLUMNS = (
-    ("--logits", "COLUMNS", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits for "
-     "each; one column holds the second of two classes, or lists (default: array logits of an .npz)"),
-    ("--probs", "COLUMNS", "columns of probabilities, named like --logits (default: none)"),
-    ("--target", "COLUMN", "column of the labels: class names, or numbers from 0 (default: none)"),
-    ("--classes", "A,B,C", "class names in the order of the columns (default: the part of each name that * matches)"),
-    ("--event", "CLASS", "class, of two, that measures, gates and pages are about (default: the affirmative one, as "
-     "yes or 1, else the last)"),
-    ("--confidence", "COLUMN", "column of the probability of the predicted class, where the others are unknown "
-     "(default: array confidence of an .npz)"),
-    ("--correct", "COLUMN", "with --confidence: column of 0 and 1, true and false, yes and no, or correct and "
-     "incorrect (default: none)"),
-    ("--predicted", "COLUMN", "with --confidence and --target: column of the predicted class, written like the "
-     "labels (default: none)"),
-)  # fmt: skip
-_SAMPLES = (
-    ("--label-probs", "COLUMNS", "columns of the annotators' votes on each sample as shares, named like --logits "
-     "(default: none)"),
-    ("--weights", "COLUMN", "column of the weight of each sample (default: all weights are 1)"),
-    ("--groups", "COLUMN", "column of the group of each sample; each group is measured (default: none)"),
-    ("--covariates", "COLUMNS", "columns that say more about a sample: numbers, or text of at most 256 values; named "
-     "like --logits (default: none)"),
-    ("--clusters", "COLUMN", "column of what samples belong to, such as a patient: they are resampled together "
-     "(default: all samples are independent)"),
-)  # fmt: skip
-_FLAGS = {
-    "--normalize": "divide each row of probabilities by its sum (default: refuse rows whose sum is not 1)",
-    "--percent": "divide probabilities and confidences by 100; 56%% needs no option (default: take them as fractions)",
-    "--drop-missing": "leave out rows that lack a value other than the group (default: refuse them)",
-}
-
-
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the columns of a table and say how to read it."""
-    _add_names(parser, _COLUMNS)
-    option(
-        parser,
-        "--confidence-as",
-        None,
-        "form: number; words; sum, mean or min of lists of token log-probabilities; p-true, those of True and False "
-        "(default: %(default)s)",
-        choices=CONFIDENCE_FORMS,
-        default="number",
-    )
-    option(
-        parser,
-        "--format",
-        None,
-        "lm-eval: samples of lm-evaluation-harness (default: detected)",
-        choices=("table", "lm-eval"),
-    )
-    for name, text in _FLAGS.items():
-        flag(parser, name, text)
-    option(
-        parser,
-        "--sep",
-        "CHAR",
-        "separator of a CSV file (default: , ; tab or |, as detected)",
-        dest="separator",
-    )
+    """Add the options that name the columns of scores and labels and say how to read them."""
+    _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add ``--label-probs``, ``--weights`` and ``--groups``."""
-    _add_names(parser, _SAMPLES)
+    """Add the options that name columns about samples: ``--weights``, ``--groups`` and others."""
+    _add_roles(parser, [name for name, role in ROLES.items() if role.kind == "sample"])
 
 
 def add_refused(parser: argparse.ArgumentParser) -> None:
@@ -217,21 +160,29 @@ def add_refused(parser: argparse.ArgumentParser) -> None:
         option(parser, name, "COLUMN", argparse.SUPPRESS)
 
 
-def _add_names(parser: argparse.ArgumentParser, options: Sequence[tuple[str, str, str]]) -> None:
-    """Add options that name columns; one that takes several takes a list with commas, or one name each time."""
-    for name, metavar, text in options:
-        option(
-            parser,
-            name,
-            metavar,
-            text,
-            action="store" if metavar in ("COLUMN", "CLASS") else "append",
-        )
+def _add_roles(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add the options of roles; one that takes several columns takes a list with commas, or one name each time."""
+    for name in names:
+        role = ROLES[name]
+        if role.metavar is None:
+            flag(parser, _option_of(name), role.text)
+            continue
+        settings: dict[str, Any] = {"dest": name}
+        if role.choices:
+            settings["choices"] = role.choices
+        elif role.metavar in ("COLUMNS", "A,B,C"):
+            settings["action"] = "append"
+        option(parser, _option_of(name), role.metavar or None, role.text, **settings)
+
+
+def _option_of(name: str) -> str:
+    """Return the option of a role."""
+    return ROLES[name].option or f"--{name.replace('_', '-')}"
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
     """Return the columns that these options name; None if there are none, as for an ``.npz`` with known arrays."""
-    values: dict[str, Any] = {each.name: getattr(args, each.name, None) for each in fields(Columns)}
+    values: dict[str, Any] = {name: getattr(args, name, None) for name in ROLES}
     # An option that is given once holds a list; given again, each time one name.
     values = {
         name: v[0] if isinstance(v, list) and len(v) == 1 else v
@@ -248,7 +199,7 @@ def column_options(columns: Columns | None) -> str:
         value: Any = getattr(columns, each.name, each.default)
         if not value or value == each.default:
             continue
-        option = "--sep" if each.name == "separator" else f"--{each.name.replace('_', '-')}"
+        option = _option_of(each.name)
         if each.name == "classes":
             value = ",".join(value)
         names = [value] if isinstance(value, str) else value

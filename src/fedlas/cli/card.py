@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.deploy.card import check_card_place
+from fedlas.deploy.monitor.columns import column_sums
 from fedlas.predictions import Columns, read_predictions
 from fedlas.present.card import CalibrationCard
 from fedlas.present.card import card as make_card
@@ -76,6 +78,8 @@ def add_card(add: AddSubcommand) -> None:
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
+    text = "columns of the test file that fedlas monitor compares with; named like --logits (default: none)"
+    option(parser, "--covariates", "COLUMNS", text, nargs="+")
     add_refused(parser)
 
 
@@ -108,7 +112,12 @@ def _card(args: argparse.Namespace) -> int:
             "Pass two files of predictions, or leave it out.",
         )
     if len(places) > 1:
+        sums = column_sums(places[-1:], columns)
+        if columns is not None:  # of the scores alone
+            columns = replace(columns, covariates=None)
         card = _card_of_files(places, args.method, columns, {**options, **for_files})
+        if sums:
+            card.content["columns"] = sums
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

@@ -168,6 +168,10 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
+    if args.time is not None and args.on is None:
+        raise InputError(
+            "is for a fit that holds rows out", "no --on", "Leave it out.", argument="time"
+        )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
     if args.file.is_dir() and columns is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,13 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.monitor.history import add_period, column_sums, drifts, open_period
+from fedlas.deploy.monitor.columns import (
+    check_columns,
+    column_sums,
+    columns_of_card,
+    drift_between,
+)
+from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
 from fedlas.deploy.monitor.look import ALARM, monitor
 from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import (
@@ -78,7 +83,8 @@ def add_monitor(add: AddSubcommand) -> None:
         parser,
         "--covariates",
         "COLUMNS",
-        "columns whose means and missing shares --history watches; named like --logits (default: none)",
+        "columns to watch without labels: means, categories, missing shares, against those on the card or of the first "
+        "period of --history; named like --logits (default: none)",
         nargs="+",
     )
     add_page(parser, "--page", "write the history as a page")
@@ -94,18 +100,19 @@ def _monitor(args: argparse.Namespace) -> int:
     check_output("--state", args.state, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
-    if args.covariates is not None and args.history is None:
-        raise InputError(
-            "--covariates is for --history", "no --history", "Add --history history.json."
-        )
     columns = columns_of(args)
+    sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
         page = args.history.with_suffix(".html")
         check_output("--history", args.history, (*args.files, args.card, args.state))
         check_output("--page", args.page, (page,))
         # What is wrong is refused before the state moves on.
         periods = open_period(args.history, args.files, args.period)
+    if args.covariates is not None:
         sums = column_sums(args.files, columns)
+        on_card = columns_of_card(args.card)
+        if args.history is None:
+            check_columns(on_card, sums)
     if columns is not None:  # of the scores alone
         columns = replace(columns, covariates=None)
     watcher = monitor(
@@ -117,30 +124,31 @@ def _monitor(args: argparse.Namespace) -> int:
         state=args.state,
     )
     content = watcher.content
+    if args.history is not None:
+        rows = with_period(periods, watcher, args.card, sums)
+        latest = [drift for drift in drifts(rows) if drift.period == rows[-1]["period"]]
+    else:
+        latest = drift_between(on_card, sums) if sums else []
+    texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+    if sums:
+        content["drifts"] = [str(drift) for drift in latest]
     # The alarm is printed before the page is written: a full disk must not hide it.
     if args.json:
         say(*json.dumps(content, indent=2).split("\n"))
     else:
-        say(watcher.verdict, *reasons(content), wrap=True)
+        say(watcher.verdict, *reasons(content), *texts, wrap=True)
         show(terminal(watches_table(content)))
         if args.details:
             show(terminal(statistics_table(content).where((0, 1, 2, 4))))
         say(watcher.summary, *explanations(content), wrap=True, style="dim")
-    moved = False
     if args.history is not None:
-        moved = _show_periods(args, add_period(args.history, periods, watcher, args.card, sums))
+        write_history(args.history, rows)
+        page = write_page(args.history.with_suffix(".html"), history_page(rows))
+        if not args.json:
+            say(f"history: {args.history}, {len(rows)} periods", f"         {page}")
     if args.page is not None:
-        write_page(args.page, monitor_page(watcher, title=args.title, period=args.period))
+        page = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
+        write_page(args.page, page)
         if not args.json:
             say(f"page: {args.page}")
-    return ALARM if moved else watcher.status
-
-
-def _show_periods(args: argparse.Namespace, periods: Sequence[Mapping[str, Any]]) -> bool:
-    """Write the page of a history, and return whether a column has drifted in the last period."""
-    page = write_page(args.history.with_suffix(".html"), history_page(periods))
-    latest = [drift for drift in drifts(periods) if drift.period == periods[-1]["period"]]
-    if not args.json:
-        lines = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
-        say(*lines, f"history: {args.history}, {len(periods)} periods", f"         {page}")
-    return bool(latest)
+    return ALARM if latest else watcher.status

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fedlas._core.files import check_output, path_argument, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
+from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
@@ -21,6 +24,7 @@ from fedlas.calibrated.table_files import (
     calibrate_table,
     open_tables,
 )
+from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -46,13 +50,14 @@ from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 _SHORT_FIT = 5.0
 """Seconds of a fit without a word."""
 _SUFFIX = ".calibration.json"
+_FILES = f"{', '.join(FORMATS)}); several files or '*.csv' are one table; - reads standard input, "
+_FILES += "s3://... what fsspec does"
 
 
 def add_calibrate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_calibrate, "VAL [VAL ...]")
-    text = "held-out scores with labels (.csv, .jsonl, .parquet, .npz); several files or '*.csv' are one table; - reads"
-    option(parser, "files", "VAL", f"{text} standard input, s3://... what fsspec does", nargs="+")
+    option(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
     add_columns(parser)
     add_samples(parser)
     option(
@@ -61,6 +66,14 @@ def add_calibrate(add: AddSubcommand) -> None:
         "NAME",
         "calibrator; see 'fedlas list calibrators' (default: auto)",
         default="auto",
+    )
+    option(
+        parser,
+        "--method-set",
+        "KEY=VALUE",
+        "set an option of the calibrator, e.g. num_folds=10; may be repeated (default: none)",
+        action="append",
+        default=[],
     )
     text = "of the files, take those with this year, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
@@ -73,6 +86,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
     check_output("--out", out, map(Path, args.files))
+    calibrator = method_of(args.method, args.method_set)
     example = args.files[0]
     with local_names(args.files) as files:
         if args.since is not None:
@@ -80,7 +94,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             files = [*late]
             example = str(late[0].path)
         with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
-            calibration = calibrate_table(files, args.method, columns)
+            calibration = calibrate_table(files, calibrator, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
     classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
@@ -91,6 +105,27 @@ def _calibrate(args: argparse.Namespace) -> int:
         say(f"{args.method}: {calibration.carries}", wrap=True)
     say(f"calibration: {out}", *command_lines(apply_line(out, example), first="next: "))
     return 0
+
+
+def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
+    """Return the calibrator of a name with options ``KEY=VALUE`` as JSON has them, else as text; the name without any.
+
+    Raises:
+        InputError: For an unknown name or option, or one without a value.
+    """
+    if not settings:
+        return name
+    options: dict[str, Any] = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise InputError("--method-set must be KEY=VALUE", repr(text), "Write num_folds=10.")
+        with suppress(ValueError):
+            value = json.loads(value)
+        options[key] = value
+    of_classes(calibrator_of(name))
+    calibrator: Calibrator = CALIBRATORS.build(name, options)
+    return calibrator
 
 
 def apply_line(out: Path, file: str) -> str:
@@ -127,9 +162,8 @@ def add_apply(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
     option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
-    text = "scores (.csv, .jsonl, .parquet, .npz), with labels or not; several files or '*.csv' are one table; - reads"
-    option(parser, "files", "FILE", f"{text} standard input, s3://... what fsspec does", nargs="+")
-    text = ".csv, .jsonl, .parquet or .npz, here or in a store; - is standard output"
+    option(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
+    text = f"{', '.join(FORMATS)}, here or in a store; - is standard output"
     option(
         parser, "--out", "FILE", f"file to write, {text} (default: FILE.calibrated)", type=_out_of
     )

@@ -1,9 +1,10 @@
-"""The inputs of a scikit-learn model as side information: numbers as they are, categories a column a value."""
+"""The inputs of a scikit-learn model as side information, by the encoder of covariates of tables."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,49 +13,47 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
+from fedlas.predictions.covariates import MOST_VALUES, Covariates
+from fedlas.predictions.tables.frame import Frame
 
 _MOST_NUMBERS = 2**27
 """Numbers of side information that are made dense, 1 GiB of float64."""
-_MOST_VALUES = 100
-"""Values of a category; a column of more is an identifier or free text."""
 
 
 @dataclass
 class SideColumns:
     """Turns inputs ``X`` into features ``(N, D)``, as the samples of the fit define them.
 
-    A missing number becomes the mean of its column, and a column of more says that it was missing. A category has a
-    column for each value of the fit; another value, or none, is zero in all.
-
     Args:
         source: Makes the side information of ``X``: the first steps of a pipeline, or a function of the user.
 
     State:
-        After :meth:`fit`: ``columns``, for each column of ``X`` its mean if it holds numbers, its values if categories,
-        None if it is left out; ``missing``, numbers of columns that had missing values; ``note``, why there is no side
-        information, empty if there is.
+        After :meth:`fit`: ``columns``, the names of all columns of ``X``, numbered if they have none; ``encoder``, what
+        those that are used hold, as :class:`~fedlas.predictions.covariates.Covariates` of tables have it;
+        ``covariates``, the same, but None for a bare matrix, in which groups of zeros and ones are searched for;
+        ``note``, why there is no side information, empty if there is.
     """
 
     source: Callable[[Any], Any] | None = None
-    columns: list[float | tuple[str, ...] | None] = field(default_factory=list)
-    missing: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+    encoder: Covariates | None = None
+    covariates: Covariates | None = None
     note: str = ""
 
     def fit(self, X: Any) -> Tensor | None:  # noqa: N803 (scikit-learn's)
         """Return features of the samples of the fit, or None if ``X`` has no columns."""
-        parts = self._columns_of(X)
+        values = self._values(X)
+        parts = self._columns_of(values)
         if parts is None:
             return None
-        self.columns = [_rule(part) for part in parts]
-        gaps = [
-            place
-            for place, part in enumerate(parts)
-            if part.dtype.kind == "f" and np.isnan(part).any()
-        ]
-        self.missing = tuple(place for place in gaps if self.columns[place] is not None)
-        if all(rule is None for rule in self.columns):
+        self.columns = tuple(parts)
+        frame = Frame({name: part for name, part in parts.items() if _says_something(part)})
+        if not frame.names:
             self.note = "no column of X holds numbers or few categories"
             return None
+        self.encoder = Covariates.of_columns(frame, frame.names)
+        is_bare = not hasattr(values, "columns") and not self.encoder.categories
+        self.covariates = None if is_bare else self.encoder
         return self._made(parts)
 
     def __call__(self, X: Any) -> Tensor:  # noqa: N803
@@ -63,51 +62,49 @@ class SideColumns:
         Raises:
             InputError: If ``X`` has other columns than in the fit.
         """
-        parts = self._columns_of(X)
+        parts = self._columns_of(self._values(X))
         if parts is None or len(parts) != len(self.columns):
             raise InputError(
                 f"X must have {len(self.columns)} columns",
                 describe(X) if parts is None else f"{len(parts)} columns",
                 "Pass the columns of the fit, in their order.",
             )
-        return self._made(parts)
+        return self._made(dict(zip(self.columns, parts.values(), strict=True)))
 
     @property
     def is_numeric(self) -> bool:
         """Whether every column holds numbers, so that a layer can make the features."""
-        return all(isinstance(rule, float) for rule in self.columns)
+        return self.encoder is not None and self.encoder.numbers == self.columns
 
     def layer(self) -> nn.Module:
         """Return the same map of numbers ``(N, D)`` as a module."""
-        return NumbersLayer(torch.tensor(self.columns, dtype=torch.float64), self.missing)
+        encoder = self.encoder or Covariates()
+        means = torch.tensor([encoder.means[name] for name in self.columns], dtype=torch.float64)
+        return NumbersLayer(means, tuple(map(self.columns.index, encoder.gaps)))
 
-    def _columns_of(self, X: Any) -> list[NDArray[Any]] | None:  # noqa: N803
-        values = X if self.source is None else self.source(X)
+    def _values(self, X: Any) -> Any:  # noqa: N803
+        return X if self.source is None else self.source(X)
+
+    def _columns_of(self, values: Any) -> dict[str, NDArray[Any]] | None:
         if hasattr(values, "tocsc"):  # sparse
             if int(np.prod(values.shape)) > _MOST_NUMBERS:
                 self.note = f"X is sparse and has {values.shape[1]:,} columns"
                 return None
             values = values.toarray()
         if hasattr(values, "columns") and hasattr(values, "shape"):
-            names = list(values.columns)
-            return [_plain(np.asarray(values[name])) for name in names]
+            return {str(name): _plain(_array(values[name])) for name in values.columns}
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if array.ndim != 2 or not array.shape[1]:
-            self.note = f"X has no columns: {describe(X)}"
+            self.note = f"X has no columns: {describe(values)}"
             return None
-        return [_plain(column) for column in array.T]
+        return {f"x{place}": _plain(column) for place, column in enumerate(array.T)}
 
-    def _made(self, parts: list[NDArray[Any]]) -> Tensor:
-        columns: list[NDArray[Any]] = []
-        for part, rule in zip(parts, self.columns, strict=True):
-            if isinstance(rule, float):
-                numbers = part if part.dtype.kind == "f" else np.full(len(part), np.nan)
-                columns.append(np.where(np.isnan(numbers), rule, numbers).clip(-LARGEST, LARGEST))
-            elif rule is not None:
-                names = _names(part)
-                columns.extend((names == value).astype(np.float64) for value in rule)
-        columns.extend(np.isnan(parts[place]).astype(np.float64) for place in self.missing)
-        return torch.from_numpy(np.stack(columns, axis=1))
+    def _made(self, parts: dict[str, NDArray[Any]]) -> Tensor:
+        # A copy, whose count of values that the fit did not see goes with it.
+        encoder = replace(self.encoder or Covariates(), unknown=Counter())
+        frame = Frame({name: parts[name] for name in encoder.columns})
+        chunks = frame.chunks(encoder.numbers, [*encoder.categories])
+        return torch.cat([encoder.features(chunk) for chunk in chunks])
 
 
 class NumbersLayer(nn.Module):
@@ -134,35 +131,38 @@ class NumbersLayer(nn.Module):
         return torch.cat([filled, gaps[:, self.missing].to(X.dtype)], dim=1)
 
 
+def _array(series: Any) -> NDArray[Any]:
+    """Return a column of a frame; None stands for missing values of pandas' own types."""
+    if hasattr(series, "notna") and not isinstance(series.dtype, np.dtype):
+        series = series.astype(object).where(series.notna(), None)
+    return np.asarray(series)
+
+
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers and booleans as float64, all else as text or objects."""
-    if column.dtype.kind in "fiub":
-        return column.astype(np.float64)
+    """Return numbers as float64 of at most 1.3e30, all else as text or objects."""
     if column.dtype.kind == "O":
         try:
-            return np.array(
-                [np.nan if value is None else value for value in column.tolist()]
-            ).astype(np.float64)
+            values = [np.nan if value is None else value for value in column.tolist()]
+            column = np.array(values).astype(np.float64) if _are_numbers(values) else column
         except (TypeError, ValueError):
             return column
+    if column.dtype.kind in "fiu":
+        return column.astype(np.float64).clip(-LARGEST, LARGEST)
     return column
 
 
-def _names(column: NDArray[Any]) -> NDArray[Any]:
-    """Return the values of a category as text."""
-    return np.array([str(value) for value in column.tolist()], dtype=object)
+def _are_numbers(values: list[Any]) -> bool:
+    return not any(isinstance(value, str | bool | np.bool_) for value in values)
 
 
-def _rule(column: NDArray[Any]) -> float | tuple[str, ...] | None:
-    """Return the mean of a column of numbers, the values of a category; None for any other column."""
+def _says_something(column: NDArray[Any]) -> bool:
+    """Return whether a column holds a number, or text of a few values; times do not count."""
     if column.dtype.kind == "f":
-        numbers = column[~np.isnan(column)]
-        return float(numbers.clip(-LARGEST, LARGEST).mean()) if len(numbers) else None
-    if column.dtype.kind not in "OUS":  # times, for example
-        return None
+        return not bool(np.isnan(column).all())
+    if column.dtype.kind not in "OUSb":
+        return False
     present = [value for value in column.tolist() if value is not None and value == value]
-    values = sorted({str(value) for value in present})
-    return tuple(values) if 1 < len(values) <= _MOST_VALUES else None
+    return 1 < len({str(value) for value in present}) <= MOST_VALUES
 
 
 def side_source(estimator: Any, features: Any) -> Any:

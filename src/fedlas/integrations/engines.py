@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, warn_user
 from fedlas._core.extras import require
 from fedlas.calibrated import TableCalibration
+from fedlas.calibrated.missing import Missing, MissingPolicy
+from fedlas.calibrated.table import rows_applied
 from fedlas.metrics.streaming import StreamingMetrics
 from fedlas.predictions import Columns, Predictions, read_predictions
 from fedlas.stats.estimates import Estimate
 
 __all__ = [
+    "SqlCall",
     "apply_dataset",
     "calibrated_batches",
     "duckdb_function",
@@ -192,37 +195,54 @@ def _pickled_sums(batch: Any, **options: Any) -> dict[str, list[bytes]]:
 class _Apply:
     """An actor that holds the calibration, and adds its columns to batches."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, missing: MissingPolicy | None) -> None:
         self._calibration: TableCalibration = pickle.loads(content)  # our own bytes
+        self._missing: MissingPolicy = missing or self._calibration.missing
 
     def __call__(self, batch: Any) -> Any:
-        return self._calibration.apply(batch)
+        after, _, notes = rows_applied(self._calibration, batch, Missing(self._missing))
+        for note in notes:
+            warn_user(note)
+        return after
 
 
 def apply_dataset(
-    dataset: Any, calibration: TableCalibration, *, concurrency: int = 1, **ray_options: Any
+    dataset: Any,
+    calibration: TableCalibration,
+    *,
+    concurrency: int = 1,
+    missing: MissingPolicy | None = None,
+    **ray_options: Any,
 ) -> Any:
     """Return a Ray ``Dataset`` with the calibrated columns added, by actors that load the calibration once.
 
     Args:
         dataset: The ``ray.data.Dataset``.
         calibration: Fitted by :func:`fedlas.calibrate` on a table, or loaded.
-        concurrency: Actors.
+        concurrency: Actors. Where the cluster has no more CPUs than that, they reserve none, so that one is left to
+            read.
+        missing: What happens to rows without a score, as in :meth:`~fedlas.TableCalibration.apply`.
         ray_options: For ``map_batches``, such as ``batch_size=100_000``.
 
     Example:
-        >>> apply_dataset(calibration, ray.data.read_parquet("live/")).write_parquet("calibrated/")  # doctest: +SKIP
+        >>> apply_dataset(ray.data.read_parquet("live/"), calibration).write_parquet("calibrated/")  # doctest: +SKIP
     """
-    options = {"batch_format": "pyarrow", "concurrency": concurrency, **ray_options}
+    ray = require("ray", extra="ray")
+    actors = require("ray.data", extra="ray").ActorPoolStrategy(size=concurrency)
+    options = {"batch_format": "pyarrow", "compute": actors, **ray_options}
+    if ray.cluster_resources().get("CPU", 0) <= concurrency:
+        options.setdefault("num_cpus", 0)
     content = pickle.dumps(calibration)
-    return dataset.map_batches(_Apply, fn_constructor_args=(content,), **options)
+    return dataset.map_batches(_Apply, fn_constructor_args=(content, missing), **options)
 
 
-def calibrated_batches(calibration: TableCalibration) -> Callable[[Iterable[Any]], Iterator[Any]]:
+def calibrated_batches(
+    calibration: TableCalibration, *, missing: MissingPolicy | None = None
+) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """Return a function from an iterator of batches to one with the calibrated columns added.
 
     Spark takes it as ``frame.mapInArrow(calibrated_batches(calibration), schema)`` or ``mapInPandas``; an Arrow
-    ``RecordBatch`` comes back as one.
+    ``RecordBatch`` comes back as one. ``missing`` says what happens to rows without a score.
 
     Example:
         >>> spark_frame.mapInPandas(calibrated_batches(calibration), schema)  # doctest: +SKIP
@@ -230,23 +250,30 @@ def calibrated_batches(calibration: TableCalibration) -> Callable[[Iterable[Any]
     content = pickle.dumps(calibration)
 
     def batches(parts: Iterable[Any]) -> Iterator[Any]:
-        apply = _Apply(content)
+        apply = _Apply(content, missing)
         for part in parts:
-            if hasattr(part, "to_struct_array"):  # a record batch
-                arrow = require("pyarrow", extra="tables")
-                yield from apply(arrow.Table.from_batches([part])).to_batches()
-            else:
-                yield apply(part)
+            yield apply(part)
 
     return batches
 
 
+class SqlCall(str):
+    """The text of a call in SQL.
+
+    Attributes:
+        nulls: Rows so far without a score, for which it returned NULL.
+    """
+
+    nulls: int = 0
+
+
 def duckdb_function(
     connection: Any, calibration: TableCalibration, name: str = "calibrated"
-) -> str:
+) -> SqlCall:
     """Add a function of the columns of a calibration to a DuckDB connection, and return a call of it.
 
-    The function returns a number, or with several scores a struct of the calibrated columns.
+    The function returns a number, or with several scores a struct of the calibrated columns; NULL where a score is
+    NULL. The call counts such rows.
 
     Args:
         connection: What ``duckdb.connect`` returns.
@@ -266,13 +293,19 @@ def duckdb_function(
     numbers = [*calibration.scores, *(covariates.numbers if covariates else ())]
     texts = [*(covariates.categories if covariates else ())]
     added = calibration.added
+    pairs = ", ".join(f"{_quoted(column)} := {_quoted(column)}" for column in (*numbers, *texts))
+    call = SqlCall(f"{name}(struct_pack({pairs}))")
 
     def calibrated(rows: Any) -> Any:
         chunks = rows.combine_chunks() if hasattr(rows, "combine_chunks") else rows
-        after = calibration.apply(
-            arrow.table(dict(zip([*numbers, *texts], chunks.flatten(), strict=True)))
-        )
-        arrays = [after[column].combine_chunks() for column in added]
+        frame = arrow.table(dict(zip([*numbers, *texts], chunks.flatten(), strict=True)))
+        lacking = Missing("empty")
+        after, _, notes = rows_applied(calibration, frame, lacking)
+        for note in notes:
+            warn_user(note)
+        call.nulls += lacking.count
+        columns = [after[column].to_numpy() for column in added]
+        arrays = [arrow.array(column, mask=np.isnan(column)) for column in columns]
         return arrays[0] if len(added) == 1 else arrow.StructArray.from_arrays(arrays, list(added))
 
     fields = [f"{_quoted(column)} DOUBLE" for column in numbers]
@@ -284,9 +317,9 @@ def duckdb_function(
         [f"STRUCT({', '.join(fields)})"],
         "DOUBLE" if len(added) == 1 else f"STRUCT({results})",
         type="arrow",
+        null_handling="special",
     )
-    pairs = ", ".join(f"{_quoted(column)} := {_quoted(column)}" for column in (*numbers, *texts))
-    return f"{name}(struct_pack({pairs}))"
+    return call
 
 
 def _quoted(name: str) -> str:

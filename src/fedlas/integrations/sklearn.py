@@ -71,7 +71,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
             ``"prefit"``: the estimator is trained already and not fitted again.
         features: Side information of a calibrator that uses features, such as ``auto``. False: scores alone. True:
-            ``X`` itself, numbers as they are and categories a column a value; of a pipeline, what its last step takes.
+            ``X`` itself, encoded as covariates of a table are; of a pipeline, what its last step takes.
             A function: what it returns for ``X``, ``(N, D)``.
         event: Of two classes the one that ``predict_proba(X, interval=True)``, :meth:`before_after` and reports on
             :meth:`predictions` are about; None: the affirmative label, else the last of ``classes_``.
@@ -102,7 +102,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Side information of a pipeline comes from its steps as they are fitted on all samples. A step that reads the
         labels, such as a target encoder, has seen those of its own samples: pass a function as ``features`` then.
-        Columns of text with more than 100 values, and sparse ones of more than a gibibyte, are left out.
+        Columns of text with more than 256 values, and sparse ones of more than a gibibyte, are left out.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -187,17 +187,15 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         classes = np.asarray(estimator.classes_)
         val = predictions_from(scores, method, labels, classes)
         self.side_columns_ = SideColumns(side_source(estimator, self.features))
-        val = replace(
-            val,
-            features=self.side_columns_.fit(rows) if takes_features else None,
-            weights=None if weight is None else torch.from_numpy(weight),
-            clusters=units,
-        )
+        features = self.side_columns_.fit(rows) if takes_features else None
+        side = {"features": features, "covariates": self.side_columns_.covariates}
+        weights = None if weight is None else torch.from_numpy(weight)
+        val = replace(val, **side, weights=weights, clusters=units)
         with collected_warnings() as doubts:
             self.calibrator_ = calibrator.fit(val)
         _warn(doubts, of_inputs=self.features is True)
         with collected_warnings():  # the calibrator's fit has warned
-            self.venn_abers_ = VennAbers().fit_event(replace(val, features=None))
+            self.venn_abers_ = VennAbers().fit_event(replace(val, features=None, covariates=None))
         self.estimator_ = estimator
         self.classes_ = classes
         for name in ("n_features_in_", "feature_names_in_"):
@@ -351,7 +349,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
         scores = self._scores(X)
         used = self.calibrator_.num_features is not None
-        raw = Predictions(scores, features=self.side_columns_(X) if used else None)
+        side = self.side_columns_
+        values = {"features": side(X), "covariates": side.covariates} if used else {}
+        raw = Predictions(scores, **values)
         return self.calibrator_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803

@@ -28,17 +28,12 @@ from fedlas.losses.cals import CALS
 from fedlas.losses.comp_sum import GCE
 from fedlas.losses.controlled import Controlled
 from fedlas.losses.cpc import CPC
-
-# Tables list the losses of a year in this order: entropy-penalty comes before focal, which others import.
-# isort: split
-from fedlas.losses.entropy_penalty import EntropyPenalty
-
-# isort: split
 from fedlas.losses.crl import CRL
 from fedlas.losses.cross_fitted import CrossFitted
 from fedlas.losses.dca import DCA
 from fedlas.losses.distance_weighted import BSCEGRA, DualFocalGRA
 from fedlas.losses.dual_focal import DualFocalLoss
+from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
 from fedlas.losses.instance_smoothing import InstanceSmoothing

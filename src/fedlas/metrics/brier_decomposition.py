@@ -129,6 +129,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     paper=_PAPER,
     statistic=ClasswiseSums,
     formula=calibration_part,
+    takes_replicates=True,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -164,6 +165,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     paper=_PAPER,
     statistic=ClasswiseSums,
     formula=refinement_part,
+    takes_replicates=True,
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.

@@ -147,6 +147,7 @@ def largest_gap(bins: BinTable) -> Floats:
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
     statistic=EqualMass,
     formula=equal_mass_error,
+    takes_replicates=True,
     error=Ranking.equal_mass_error,
 )
 def adaptive_ece(
@@ -194,6 +195,7 @@ def adaptive_ece(
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     statistic=EqualWidth,
     formula=largest_gap,
+    takes_replicates=True,
 )
 def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.

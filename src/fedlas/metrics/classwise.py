@@ -130,6 +130,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     statistic=ClasswiseSums,
     formula=mean_over_classes,
+    takes_replicates=True,
 )
 def classwise_calibration_error(
     predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"

@@ -40,6 +40,7 @@ _ONE = 1e-9
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
     statistic=EqualWidth,
     formula=debiased_square,
+    takes_replicates=True,
 )
 def debiased_squared_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15

@@ -156,6 +156,7 @@ def equal_width_edges(num_bins: int) -> Tensor:
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     statistic=EqualWidth,
     formula=mean_gap,
+    takes_replicates=True,
 )
 def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.

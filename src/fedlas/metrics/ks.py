@@ -33,6 +33,7 @@ def _error(runs: Ranking) -> float:
     paper="Gupta et al. 2021, Calibration of neural networks using splines",
     statistic=EqualMass,
     formula=largest_cumulated_gap,
+    takes_replicates=True,
     error=_error,
 )
 def ks_calibration_error(predictions: Predictions | TopLabel) -> float:

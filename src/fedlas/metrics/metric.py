@@ -43,6 +43,8 @@ class Metric(Entry[Callable[..., float]]):
         statistic: What it is computed from.
         formula: From the statistic's table to the metric. Where the arrays of a table have a leading axis of
             replicates, as those of the bootstrap have, it gives one value for each.
+        takes_replicates: Whether the formula is right for replicates that are drawn by groups of rows, too, which saves
+            most of the time with many rows; other metrics get replicates of rows.
         error: From the table of the statistic's ``streaming`` to how far the formula of it can be from the metric.
         quantity: From a chunk of ``n`` rows to ``(n,)``, of which the metric is the mean.
         between: Least and largest value; unset, a fraction's are 0 (-1 with a sign) and 1.
@@ -73,6 +75,7 @@ class Metric(Entry[Callable[..., float]]):
     needs: frozenset[str] = frozenset()
     statistic: type[Statistic] | None = None
     formula: Callable[[Any], float | Floats] | None = None
+    takes_replicates: bool = False
     error: Callable[[Any], float] | None = None
     quantity: Quantity | None = None
     between: Range = ANY

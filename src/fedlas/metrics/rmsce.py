@@ -26,6 +26,7 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
     statistic=EqualWidth,
     formula=root_mean_square_gap,
+    takes_replicates=True,
 )
 def root_mean_square_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15

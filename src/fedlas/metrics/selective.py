@@ -83,6 +83,7 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     paper=_PAPER,
     statistic=EqualMass,
     formula=area,
+    takes_replicates=True,
     error=_error,
 )
 def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
@@ -117,6 +118,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     paper=_PAPER,
     statistic=EqualMass,
     formula=excess_area,
+    takes_replicates=True,
     error=_error,
 )
 def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
@@ -150,6 +152,7 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
     paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",
     statistic=EqualMass,
     formula=generalized_area,
+    takes_replicates=True,
     error=_generalized_error,
 )
 def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) -> float:

@@ -40,6 +40,7 @@ _FEDLAS = (
     paper=_FEDLAS,
     statistic=EqualWidth,
     formula=over_gap,
+    takes_replicates=True,
 )
 def overconfident_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -84,6 +85,7 @@ def overconfident_calibration_error(
     paper=_FEDLAS,
     statistic=EqualWidth,
     formula=under_gap,
+    takes_replicates=True,
 )
 def underconfident_calibration_error(
     predictions: Predictions | TopLabel, *, num_bins: int = 15
@@ -119,6 +121,7 @@ def underconfident_calibration_error(
     paper="Yates 1982, External correspondence: decompositions of the mean probability score",
     statistic=EqualWidth,
     formula=mean_signed_gap,
+    takes_replicates=True,
 )
 def confidence_gap(predictions: Predictions | TopLabel) -> float:
     """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.

@@ -201,6 +201,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     statistic=FineGrid,
     formula=smooth_error,
+    takes_replicates=True,
 )
 def smooth_calibration_error(
     predictions: Predictions | TopLabel, *, variant: Variant = "exact"

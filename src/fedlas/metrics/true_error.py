@@ -48,6 +48,7 @@ def expected_accuracy(chunk: Chunk) -> Tensor:
     needs=frozenset({"label_probs"}),
     statistic=TrueOutcome,
     formula=mean_gap,
+    takes_replicates=True,
 )
 def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """ECE free of label noise, for data whose label distributions are known, or estimated from annotators' votes.

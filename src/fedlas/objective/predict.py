@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     label: int | str | None
     weights: int | str | None
     clusters: int | str | None
+    time: int | str | None
     ignore_index: int | None
     max_rows: int | None
 
@@ -61,6 +62,7 @@ def predict(
     label: int | str | None = None,
     weights: int | str | None = None,
     clusters: int | str | None = None,
+    time: int | str | None = None,
     ignore_index: int | None = -100,
     max_rows: int | None = None,
     multi_label: bool = False,
@@ -87,6 +89,7 @@ def predict(
         weights: Key or position of the weight of each sample in a batch.
         clusters: Key or position of the cluster of each sample (its patient, its user), numbers or names. Positions of
             dense outputs belong to the cluster of their sample; without ``clusters``, each sample is one.
+        time: Key or position of the time of each sample, a number: fits that hold samples out judge none by later ones.
         ignore_index: Label of rows that are left out; None: all count.
         multi_label: Whether labels are independent, each with a sigmoid: logits ``(N, L)``, labels 0, 1 or
             ``ignore_index (N, L)``, which every batch must hold. The result is then a :class:`~fedlas.MultiLabel`.
@@ -117,7 +120,7 @@ def predict(
         reader = ComputedFeatures(_function(features))
     elif features or observe is not None:
         reader = HeadSearch(head, required=True)
-    places = {"weights": weights, "clusters": clusters}
+    places = {"weights": weights, "clusters": clusters, "time": time}
     runner = Runner(
         network,
         loader,

@@ -30,7 +30,8 @@ from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.multi_label import UNKNOWN
 
 Rows = dict[str, Tensor]
-"""Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters``."""
+"""Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
+``time``."""
 MOST_LOGITS = 2**28
 """Logits and features that are kept, 1 GiB of float32; of more, a random sample of the rows."""
 _VOID = 255
@@ -52,7 +53,7 @@ class Runner:
         reader: Runs the model and reads features, if they are needed.
         ignore_index: Label of rows that do not count; None: all count.
         label: Key or position of the labels, where they are elsewhere.
-        others: Keys or positions of ``weights`` and ``clusters`` in a batch.
+        others: Keys or positions of ``weights``, ``clusters`` and ``time`` in a batch.
         labeled: Whether every batch must hold labels.
         observe: Called with logits and features of each batch, on the model's device.
         keep_features: Whether rows have the features that are read.

@@ -4,11 +4,11 @@ In: tensors, data frames, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictio
 of a model reads.
 """
 
-from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import p_true, token_confidence
 from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions, PredictionTable
 from fedlas.predictions.read import Reader, open_table, read_predictions
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.stated import stated_confidence
 from fedlas.predictions.table import TableReader
 from fedlas.predictions.top_label import TopLabel

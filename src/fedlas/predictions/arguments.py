@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import (
@@ -284,33 +287,38 @@ def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device
 def check_sample_values(
     values: dict[str, Any], num_samples: int, device: torch.device | str = "cpu"
 ) -> None:
-    """Replace ``features``, ``weights`` and ``clusters`` that are there by checked tensors.
+    """Replace what is said of samples by checked tensors: :data:`SAMPLE_VALUES`, where they are there.
 
     Args:
         values: What was passed, by name; it is changed.
         num_samples: ``N``.
-        device: Device of the features ``(N, D)``; weights ``(N,)`` in float64 and clusters ``(N,)`` stay on the CPU.
+        device: Device of the features ``(N, D)``; all others ``(N,)`` stay on the CPU.
 
     Raises:
-        InputError: If there is not a row, a weight or a cluster for each sample; or as :class:`~fedlas.Predictions`.
+        InputError: If there is not a row or a value for each sample; or as :class:`~fedlas.Predictions`.
     """
-    if values["features"] is not None:
-        features = detached("features", values["features"]).to(device)
-        fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
-        if not fits or features.is_complex():
-            raise InputError(
-                f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
-            )
-        check_finite("features", features)
-        values["features"] = features
-    if values["weights"] is not None:
-        values["weights"] = _weights(detached("weights", values["weights"]), num_samples)
-    if values["clusters"] is not None:
-        values["clusters"] = _clusters(values["clusters"], num_samples)
+    for name, check in SAMPLE_VALUES.items():
+        if values.get(name) is not None:
+            values[name] = check(values[name], num_samples)
+    if values.get("features") is not None:
+        values["features"] = values["features"].to(device)
 
 
-def _weights(weights: Tensor, num_samples: int) -> Tensor:
+def _features(features: Any, num_samples: int) -> Tensor:
+    """Return ``features (N, D)``."""
+    features = detached("features", features)
+    fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
+    if not fits or features.is_complex():
+        raise InputError(
+            f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
+        )
+    check_finite("features", features)
+    return features
+
+
+def _weights(weights: Any, num_samples: int) -> Tensor:
     """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
+    weights = detached("weights", weights)
     if weights.shape != (num_samples,) or weights.is_complex():
         raise InputError(
             f"weights must be ({num_samples},)",
@@ -369,6 +377,40 @@ def _numbered(names: np.ndarray) -> np.ndarray:
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
+def _time(time: Any, num_samples: int) -> Tensor:
+    """Return the place of each time among all of them ``(N,)``, from 0 on; of text by its number or date."""
+    values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
+    if values.dtype.kind in "OUS" and values.ndim == 1:
+        values = _moments(values)
+    is_order = values.dtype.kind in "fiubM" and values.shape == (num_samples,)
+    if not is_order or bool(np.asarray(values != values).any()):
+        raise InputError(
+            f"must be numbers or dates ({num_samples},), one of each sample",
+            describe(time),
+            "Write dates as 2026-05-31; a sample without a time cannot be put in order.",
+            argument="time",
+        )
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
+
+
+def _moments(texts: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers, or dates and times of ISO 8601, in text as an array."""
+    cells = [str(text).strip() for text in texts.tolist()]
+    with suppress(ValueError):
+        return np.array([float(cell) for cell in cells])
+    with suppress(ValueError):
+        moments = [datetime.fromisoformat(cell) for cell in cells]
+        # Times of several zones are compared in one; those that name none are of one zone.
+        zones = {moment.tzinfo is None for moment in moments}
+        if zones == {False}:
+            moments = [moment.astimezone(UTC).replace(tzinfo=None) for moment in moments]
+        if len(zones) == 1:
+            return np.array(moments, dtype="datetime64[us]")
+    with suppress(ValueError):
+        return np.array(cells, dtype="datetime64[M]")
+    return texts
+
+
 def checked_index(index: Any, num_samples: int) -> Tensor:
     """Return numbers of rows ``(n,)`` as int64, or a mask ``(N,)`` that chooses at least one.
 
@@ -385,3 +427,12 @@ def checked_index(index: Any, num_samples: int) -> Tensor:
             "index must choose rows", describe(index), "Pass numbers of rows, or one boolean a row."
         )
     return index.long()
+
+
+SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
+    "features": _features,
+    "weights": _weights,
+    "clusters": _clusters,
+    "time": _time,
+}
+"""What is said of each sample, by field of predictions, and what checks it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.table import Table
 
 MOST_VALUES = 256
@@ -59,31 +59,54 @@ class Covariates:
         names = columns.covariates_in(source.names, where=source.label)
         if not names:
             return None
+        groups = frozenset({columns.groups} & {*names})
+        return cls.of_columns(source, names, groups, has_gaps=not columns.drop_missing)
+
+    @classmethod
+    def of_columns(
+        cls,
+        source: Table,
+        names: Sequence[str],
+        groups: Collection[str | None] = (),
+        *,
+        has_gaps: bool = True,
+    ) -> Self:
+        """Return what columns of a table hold, as :meth:`learn`.
+
+        Args:
+            source: The table.
+            names: The columns.
+            groups: Those that are categories in any case.
+            has_gaps: Whether rows that lack a value stay.
+        """
         point = source.decimal_point
-        values: dict[str, set[str]] = {name: set() for name in names}
-        text = {columns.groups} & {*names}
+        numbers = [name for name in names if name not in groups and source.holds_numbers(name)]
+        others = [name for name in names if name not in numbers]
+        values: dict[str, set[str]] = {name: set() for name in others}
+        text = {*groups}
         lacking: set[str] = set()
-        for chunk in source.chunks([], names):
-            for name in names:
+        for chunk in source.chunks([], others) if others else ():
+            for name in others:
                 cells = {_key(cell) for cell in _distinct(chunk.values[name])}
-                if "" in cells and not columns.drop_missing:
+                if "" in cells and has_gaps:
                     lacking.add(name)
                 cells -= {""}
                 if not all(_is_number(cell, point) for cell in cells):
                     text.add(name)
                 if len(values[name]) <= MOST_VALUES:
                     values[name] |= cells
-        for name in names:
+        for name in others:
             if name in text and len(values[name]) > MOST_VALUES:
                 raise _too_many(name, source.label)
-        numbers = tuple(name for name in names if name not in text)
+        numbers = [name for name in names if name not in text]
         categories = {
             name: (*sorted(values[name]), *[""] * (name in lacking))
             for name in names
             if name in text
         }
-        gaps = tuple(name for name in numbers if name in lacking)
-        return cls(numbers, categories, means=_means(source, numbers), gaps=gaps)
+        means, gaps = _means(source, numbers)
+        gaps = tuple(name for name in gaps if has_gaps)
+        return cls(tuple(numbers), categories, means=means, gaps=gaps)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -239,16 +262,21 @@ def covariates_of(text: Any, path: object) -> Covariates:
         ) from error
 
 
-def _means(source: Table, names: tuple[str, ...]) -> dict[str, float]:
-    """Return the mean of each column of numbers, over the rows that have one."""
+def _means(source: Table, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the mean of each column of numbers, over the rows that have one, and the columns that lack some."""
     sums = dict.fromkeys(names, 0.0)
     counts = Counter[str]()
+    lacking: set[str] = set()
     for chunk in source.chunks(names, []) if names else ():
         for name in names:
-            column = chunk.numbers[name][np.isfinite(chunk.numbers[name])]
+            column = chunk.numbers[name]
+            if np.isnan(column).any():
+                lacking.add(name)
+            column = column[np.isfinite(column)]
             sums[name] += float(column.sum(dtype=np.float64))
             counts[name] += len(column)
-    return {name: sums[name] / max(counts[name], 1) for name in names}
+    means = {name: sums[name] / max(counts[name], 1) for name in names}
+    return means, tuple(name for name in names if name in lacking)
 
 
 def _too_many(name: str, label: str) -> InputError:

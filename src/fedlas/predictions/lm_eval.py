@@ -14,8 +14,8 @@ import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.columns import Columns
 from fedlas.predictions.language import Answers
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.stated import LABEL, stated_confidence
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.json_lines import at_path, json_rows
@@ -41,15 +41,7 @@ def is_lm_eval(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A line of a log.
-
-    Attributes:
-        fields: The line.
-        row: Its number.
-        path: Its file.
-        choices: Log-likelihood of each choice; None for a free answer.
-        right: Whether the harness counts the answer as right; None if it does not say.
-    """
+    """A line of a log."""
 
     fields: Mapping[str, Any]
     row: int

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
 from fedlas._core.files import write_atomically
-from fedlas.predictions.arguments import check_sample_values, detached
+from fedlas.predictions.arguments import SAMPLE_VALUES, check_sample_values, detached
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.tables.npz import load_arrays
 
@@ -36,6 +36,7 @@ class MultiLabel:
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`. Without, each sample is
             one where labels are pooled, since labels of one sample are not independent.
+        time: Optional time of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: For wrong shapes, values or names.
@@ -52,6 +53,7 @@ class MultiLabel:
     features: Any = None
     clusters: Any = None
     weights: Any = None
+    time: Any = None
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -165,10 +167,10 @@ class MultiLabel:
             )
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
         score = logits[has_label]
+        values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
+        values = {name: value[samples] for name, value in values_of.items() if value is not None}
         return Predictions(
             torch.stack([torch.zeros_like(score), score], dim=1),
             target[has_label],
-            features=None if self.features is None else self.features[samples],
-            clusters=samples if self.clusters is None else self.clusters[samples],
-            weights=None if self.weights is None else self.weights[samples],
+            **{"clusters": samples} | values,
         )

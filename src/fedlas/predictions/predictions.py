@@ -15,6 +15,7 @@ from fedlas._core.check import Argument, InputError, check_finite, check_logits,
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
     PASS_PREDICTIONS,
+    SAMPLE_VALUES,
     Array,
     OptionalArray,
     Target,
@@ -28,9 +29,9 @@ from fedlas.predictions.arguments import (
     no_labels,
     numbers_of,
 )
-from fedlas.predictions.columns import columns_named
 from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
+from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables.frame import Frame
@@ -57,6 +58,8 @@ class Predictions:
             sample of weight 0 is as if it were not there.
         clusters: Optional cluster of each sample ``(N,)``, such as its image, patient or user: whole numbers, or names,
             which are numbered in sorted order; kept as int64 on the CPU. Samples of one cluster are not independent.
+        time: Optional time of each sample ``(N,)``, numbers or dates; their order is kept as int64 on the CPU. Where a
+            fit holds samples out, none is judged by later ones.
         covariates: Optional :class:`~fedlas.predictions.covariates.Covariates`: what each column of ``features`` holds,
             a number or the number of a category's value. Without, all are numbers.
         classes: Optional names of the classes ``(C,)``, in the order of the columns, each once; kept as a tuple of
@@ -93,6 +96,7 @@ class Predictions:
     classes: Any = None
     event: Any = None
     covariates: Covariates | None = None
+    time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         logits = check_logits(detached("logits", self.logits))
@@ -327,8 +331,7 @@ class Predictions:
         covariates: Covariates | None = None,
     ) -> Predictions:
         """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        names = ("label_probs", "weights", "features", "clusters")
-        others: dict[str, Any] = {name: getattr(samples, name) for name in names}
+        others = {name: getattr(samples, name) for name in ("label_probs", *SAMPLE_VALUES)}
         others |= {"classes": classes or None, "event": event, "covariates": covariates}
         build = cls._of_probs if are_probs else cls
         return build(samples.scores, target=samples.outcome, **others)
@@ -364,9 +367,9 @@ class Predictions:
 
 # help() and the reference show these in place of the descriptors.
 vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fromkeys(
-    ("target", "features", "label_probs", "weights", "clusters"), "Tensor | None"
+    ("target", "label_probs", *SAMPLE_VALUES), "Tensor | None"
 )
-_TENSORS = ("logits", "target", "features", "label_probs", "weights", "clusters")
+_TENSORS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
 _FIELDS = (*_TENSORS, "classes", "event", "covariates")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.cells import few
-from fedlas.predictions.columns import Columns, columns_named, listed
+from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
 from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
+from fedlas.predictions.probabilities import are_probabilities
+from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
@@ -25,7 +29,7 @@ from fedlas.predictions.tables.packed import suffix_of
 from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
-_FIXED = ("logits", "probs", "confidence", "target", "correct", "predicted", "label_probs")
+_FIXED = (*SCORES, *LABELS, "label_probs")
 """Options that logs of lm-evaluation-harness do not take."""
 _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
@@ -183,38 +187,46 @@ def _read(
         )
     samples = Samples.joined(reader.samples(), reader.label)
     return PredictionTable(
-        _predictions(samples, reader),
+        predictions_of(samples, reader.columns, reader.covariates, reader.classes),
         reader.classes,
         reader.notes(),
         samples.groups,
         samples.labels,
         covariates=reader.covariates,
-        unread=len(reader.answers.rows),
-        refusals=reader.answers.counts["refusals"],
+        unread=len(reader.answers.rows) if reader.answers else 0,
+        refusals=reader.answers.counts["refusals"] if reader.answers else 0,
         dropped=reader.dropped,
     )
 
 
-def _predictions(samples: Samples, reader: TableReader) -> AnyPredictions:
-    """Return the predictions of all samples of a table."""
-    columns = reader.columns
+def predictions_of(
+    samples: Samples,
+    columns: Columns,
+    covariates: Covariates | None = None,
+    classes: Sequence[str] = (),
+) -> AnyPredictions:
+    """Return the predictions of some rows of a table, with all that is said of them."""
     if columns.kind == "confidence":
         outcome: Any = samples.outcome
-        return TopLabel(
-            samples.scores,
-            outcome,
-            samples.weights,
-            samples.features,
-            samples.clusters,
-            reader.covariates,
-        )
+        values = {name: getattr(samples, name) for name in SAMPLE_VALUES}
+        return TopLabel(samples.scores, outcome, covariates=covariates, **values)
     return Predictions.of_samples(
         samples,
         are_probs=columns.kind == "probs",
-        classes=reader.classes,
+        classes=classes,
         event=columns.event,
-        covariates=reader.covariates,
+        covariates=covariates,
     )
+
+
+def check_logits(columns: Columns, samples: Samples, label: str) -> None:
+    """Refuse probabilities that are named as logits."""
+    if columns.kind == "logits" and are_probabilities(samples.scores):
+        raise InputError(
+            "columns of logits must hold logits",
+            f"probabilities in {label}",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
+        )
 
 
 def is_log(path: Path, columns: Columns) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
-from fedlas.predictions.columns import ONE_CONFIDENCE, Columns
+from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
 from fedlas.predictions.language import Answers, confidences_as
@@ -27,6 +27,7 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
@@ -47,6 +48,7 @@ class Samples:
         labels: Labels of confidences as text, where columns name both what is predicted and the label.
         features: Covariates ``(n, D)``, if columns hold them.
         clusters: ``n`` names, if a column holds clusters.
+        time: ``n`` times as text, if a column holds them.
     """
 
     scores: Tensor
@@ -57,6 +59,7 @@ class Samples:
     labels: tuple[str, ...] | None = None
     features: Tensor | None = None
     clusters: tuple[str, ...] | None = None
+    time: tuple[str, ...] | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
@@ -147,7 +150,10 @@ class TableReader:
         source.add_paths(columns.paths, self._text)
         self._names = columns.find(source.names, where=source.label)
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
-        self.answers = getattr(source, "answers", None) or Answers()
+        self.answers: Answers | None = getattr(source, "answers", None)
+        """What answers of language models state; None for a table of numbers."""
+        if self._text and self.answers is None:
+            self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
         self.keeps_rows = False
@@ -180,17 +186,12 @@ class TableReader:
     @property
     def dropped(self) -> int:
         """Number of rows so far that lacked a value and were left out."""
-        return self._dropped[""] + len(self.answers.rows)
+        return self._dropped[""] + (len(self.answers.rows) if self.answers else 0)
 
     @property
     def in_lists(self) -> bool:
         """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
         return len(self.scores) == 1 and self._labels is not None and not self._binary
-
-    @property
-    def _about_class(self) -> str:
-        """Class that a single column of scores is about."""
-        return repr(self.classes[1]) if self.classes else "the second of two classes"
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
@@ -231,6 +232,7 @@ class TableReader:
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
+        named = (columns.clusters, columns.time)
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
@@ -238,8 +240,8 @@ class TableReader:
                 chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
             confidence = None
-            if self._text and len(chunk.rows):
-                chunk, confidence = self._read_answers(chunk)
+            if self.answers is not None and self._text and len(chunk.rows):
+                chunk, confidence = self._read_answers(chunk, self.answers)
             if not len(chunk.rows):
                 yield whole, np.zeros(0, np.int64), None
                 continue
@@ -259,11 +261,12 @@ class TableReader:
                 None if columns.groups is None else self._read_groups(chunk, missing),
                 labels,
                 more.features(chunk) if more.columns else None,
-                None if columns.clusters is None else tuple(chunk.texts(columns.clusters)),
+                *(None if name is None else tuple(chunk.texts(name)) for name in named),
             )
             yield whole, np.searchsorted(whole.rows, chunk.rows), samples
         self.units.finish(self.label)
-        self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
+        if self.answers is not None:
+            self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
 
     def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
@@ -293,14 +296,15 @@ class TableReader:
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
         if self.columns.target is not None and self._labels is not None:
             lines += filter(None, [self._labels.note()])
-        lines += [*self.answers.notes(dropped=not self.keeps_rows), *self._agreement.notes()]
+        if self.answers is not None:
+            lines += self.answers.notes(dropped=not self.keeps_rows)
+        lines += self._agreement.notes()
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary and not (self.classes and ends_in(self._names.scores[0], self.classes[1])):
             kind = "probability" if self._is_probs else "logit"
-            lines.append(
-                f"The one column {self._names.scores[0]!r} is the {kind} of {self._about_class}."
-            )
+            about = repr(self.classes[1]) if self.classes else "the second of two classes"
+            lines.append(f"The one column {self._names.scores[0]!r} is the {kind} of {about}.")
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
@@ -336,13 +340,13 @@ class TableReader:
             self.units.add_percentages(scores)
         return scores * 0.01
 
-    def _read_answers(self, chunk: TableChunk) -> tuple[TableChunk, Tensor]:
+    def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
         """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
         column = self._names.scores[0]
         values = confidences_as(self.columns.confidence_as, chunk, column)
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
-            self.answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
+            answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
         return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
 
     def _top_label(

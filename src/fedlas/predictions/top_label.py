@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TopLabel:
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         features: Optional side information of each sample ``(N, D)``, such as the input of the classifier head.
         clusters: Optional cluster of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
+        time: Optional time of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
         covariates: What each column of ``features`` holds, as in :class:`~fedlas.Predictions`.
 
     Raises:
@@ -66,6 +67,7 @@ class TopLabel:
     features: OptionalArray = OptionalArray()  # noqa: RUF009
     clusters: OptionalArray = OptionalArray()  # noqa: RUF009
     covariates: Covariates | None = None
+    time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         values = vars(self)
@@ -167,8 +169,8 @@ def _flat(name: str, value: Any) -> Tensor:
     return tensor
 
 
-_TENSORS = ("confidence", "correct", "weights", "features", "clusters")
-_FIELDS = (*_TENSORS, "covariates")
+_FIELDS = tuple(field.name for field in fields(TopLabel))
+_TENSORS = tuple(name for name in _FIELDS if name != "covariates")
 # help() and the reference show these in place of the descriptors.
 vars(TopLabel)["__init__"].__annotations__ |= {
     "confidence": "Tensor",

@@ -55,11 +55,7 @@ def predictions_of_arrays(first: Any, second: Any) -> Predictions:
 
 
 def _is_scores(first: Tensor, second: Tensor) -> bool:
-    """Return whether the first of two arrays holds the scores.
-
-    Raises:
-        InputError: If it cannot be known.
-    """
+    """Return whether the first of two arrays holds the scores."""
     shapes = f"{describe(first)} and {describe(second)}"
     if first.ndim not in (1, 2) or second.ndim not in (1, 2) or len(first) != len(second):
         raise InputError(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fedlas.deploy.monitor.history import Drift, drifts
+from fedlas.deploy.monitor.columns import Drift
+from fedlas.deploy.monitor.history import drifts
 from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption
 from fedlas.present.page import axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of

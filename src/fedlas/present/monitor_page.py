@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,8 +84,13 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def monitor_page(monitor: Monitor, *, title: str = "", period: str = "") -> str:
-    """Return the page as HTML, which needs no other file; ``period`` is that of the live samples."""
+def monitor_page(
+    monitor: Monitor, *, title: str = "", period: str = "", drifts: Sequence[str] = ()
+) -> str:
+    """Return the page as HTML, which needs no other file; ``period`` is that of the live samples.
+
+    ``drifts`` are sentences on columns that have drifted.
+    """
     content = monitor.content
     stream = monitor._stream
     watched = [watch for watch in stream.watches.values() if watch.test.samples]
@@ -94,7 +99,7 @@ def monitor_page(monitor: Monitor, *, title: str = "", period: str = "") -> str:
         "monitor.html.j2",
         title=title or f"Monitor of {content['card']}",
         made=made_by(period),
-        verdict=[monitor.verdict, *reasons(content)],
+        verdict=[monitor.verdict, *reasons(content), *drifts],
         statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
         notes=explanations(content),

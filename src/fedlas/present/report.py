@@ -7,14 +7,13 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
-from fedlas.predictions.columns import columns_named
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.predictions import (
     AnyPredictions,
@@ -22,6 +21,7 @@ from fedlas.predictions.predictions import (
     check_predictions,
     plain_predictions,
 )
+from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
@@ -193,6 +193,13 @@ def _read(
     table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
 ) -> tuple[Any, Any]:
     """Return the predictions of a table, and of the held-out table if that is one."""
+    if on is None and columns.get("time") is not None:
+        raise InputError(
+            "is for a fit that holds rows out",
+            (Argument("time"), " without ", Argument("on")),
+            "Leave it out.",
+            argument="time",
+        )
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
@@ -200,11 +207,7 @@ def _read(
 
 
 def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
-    """Return the predictions in two arrays; anything else unchanged.
-
-    Raises:
-        InputError: For an unknown argument, or one that names a column, of which there are none.
-    """
+    """Return the predictions in two arrays; anything else unchanged."""
     if columns or isinstance(groups, str):
         columns_named(columns)
         raise InputError(

@@ -51,9 +51,7 @@ def knows_groups(metric: Metric, *, means: bool) -> bool:
     """Return whether groups of rows are enough for the metric; with ``means`` they are for a mean over rows, too."""
     if metric.quantity is not None:
         return means
-    # Formulas of others may know of no replicates, and need predictions one by one.
-    ours = metric.value.__module__.startswith("fedlas.metrics")
-    return ours and metric.statistic in TABLES and metric.statistic is not EveryClass
+    return metric.takes_replicates and metric.statistic in TABLES
 
 
 def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
@@ -198,4 +196,4 @@ TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
     EveryClass: SortedClasses,
     FineGrid: GroupSpectra,
 }
-"""Replaces each statistic of a metric for many replicates; of all but ``EveryClass``, groups of rows are enough."""
+"""Replaces each statistic of a metric for many replicates."""

@@ -12,12 +12,12 @@ from fedlas._core.check import check_count, check_number
 from fedlas._core.streams import stream
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators._fit.doubts import when, with_doubts
-from fedlas.calibrators._fit.folds import canonical_order, equal_rows
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import joined_groups, several
+from fedlas.resample.folds import canonical_order, equal_rows
 
 __all__ = ["SemanticGrouping"]
 

@@ -60,5 +60,19 @@ def test_files_have_the_note_and_the_counts(calibration, tmp_path):
     applied = apply_to_files(
         calibration, open_tables([tmp_path / "live.csv"]), tmp_path / "out.csv"
     )
-    assert applied.edge == {"rows": 500, "beyond": 500, "farthest": {"x3": 500}}
+    counts = applied.edge.pop("columns")
+    assert applied.edge == {"rows": 500, "beyond": 500}
+    assert list(counts) == ["x3", *list(counts)[1:]]
+    assert counts["x3"] == 500 > 50 > max([*counts.values()][1:])
     assert any("500 of 500 rows (100 %)" in note for note in applied.notes)
+
+
+def test_each_column_that_moved_is_counted(calibration):
+    """A row counted for its farthest column alone, so that a second one did not show."""
+    live = table(500, 1)
+    live["x3"] = live["x3"] + 8
+    live["x4"] = live["x4"] + 6
+    edge = calibration.edge_count()
+    edge.add(features(live))
+    assert edge.plain()["columns"]["x3"] == 500
+    assert edge.plain()["columns"]["x4"] > 450

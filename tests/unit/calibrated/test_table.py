@@ -555,6 +555,17 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_options_of_the_method_are_set_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path)
+    line = ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]
+    assert main([*line, "--method", "vector", "--method-set", "num_folds=null"]) == 0
+    assert fedlas.TableCalibration.load("cal.json").calibrator.num_folds is None
+    for settings_, match in (("num_fold=3", "num_folds"), ("num_folds", "KEY=VALUE")):
+        assert main([*line, "--method", "vector", "--method-set", settings_]) == 2
+        assert match in capsys.readouterr().err
+
+
 def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
     monkeypatch.chdir(tmp_path)
     write_tables(tmp_path)

@@ -16,8 +16,10 @@ from fedlas.calibrators import (
     Multicalibration,
     MultiLabelCalibration,
 )
-from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit import folds
+from fedlas.calibrators._fit.folds import folds_of
 from fedlas.errors import CalibrationWarning
+from fedlas.resample.folds import stratified_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 
@@ -98,7 +100,7 @@ def test_folds_hold_whole_clusters_and_copies_join_them():
     logits[30] = logits[0]  # a copy of a visit of patient 0, filed under patient 1
     target = torch.tensor(target)
     target[30] = target[0]
-    folds = stratified_folds(logits, target, 5, clusters=torch.tensor(number))
+    folds = folds_of(Predictions(logits, target, clusters=number), 5).number
     assert folds.unique().tolist() == [0, 1, 2, 3, 4]
     for patient in range(23):
         assert len(folds[torch.tensor(number) == patient].unique()) == 1
@@ -106,9 +108,8 @@ def test_folds_hold_whole_clusters_and_copies_join_them():
     sizes = torch.bincount(folds)
     assert int(sizes.max() - sizes.min()) <= 50
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
-    again = stratified_folds(
-        logits[order], target[order], 5, clusters=torch.tensor(number)[order] * 7 + 3
-    )
+    names = torch.tensor(number)[order] * 7 + 3
+    again = folds_of(Predictions(logits[order], target[order], clusters=names), 5).number
     assert torch.equal(again, folds[order])
 
 
@@ -139,17 +140,12 @@ def test_who_holds_samples_out_asks_for_whole_clusters(name, monkeypatch):
     logits, target, _, number = patients(40, 5)
     seen = []
     kind = CALIBRATORS[name].value
-    for module in {
-        each.__module__ for each in kind.__mro__ if each.__module__.startswith("fedlas")
-    }:
-        room = __import__(module, fromlist=["_"])
-        if hasattr(room, "stratified_folds"):
 
-            def spy(*args, clusters=None, **others):
-                seen.append(clusters)
-                return stratified_folds(*args, clusters=clusters, **others)
+    def spy(*args):
+        seen.append(args[-1])
+        return stratified_folds(*args)
 
-            monkeypatch.setattr(room, "stratified_folds", spy)
+    monkeypatch.setattr(folds, "stratified_folds", spy)
     kind().fit(Predictions(logits, target, clusters=number))
     assert seen
     assert all(each is not None for each in seen)

@@ -4,14 +4,17 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
-from fedlas.calibrators._fit.folds import (
-    canonical_order,
-    equal_rows,
-    evenly,
-    sample_numbers,
-    stratified_folds,
-    worth,
-)
+from fedlas.calibrators._fit.folds import temperature_of, worth
+from fedlas.resample import folds as resample_folds
+from fedlas.resample.folds import canonical_order, equal_rows, evenly
+
+
+def sample_numbers(logits, target, features=None):
+    return resample_folds.sample_numbers(logits, target, temperature_of, features)
+
+
+def stratified_folds(logits, target, count, *others, **named):
+    return resample_folds.stratified_folds(logits, target, count, temperature_of, *others, **named)
 
 
 def sample(samples=103, classes=4, seed=0):

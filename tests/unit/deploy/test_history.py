@@ -129,3 +129,63 @@ def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, 
     assert main([*run, "--history", history, "--page", page]) == 2
     assert not state.exists()
     assert "--page must be another file" in capsys.readouterr().err
+
+
+def test_a_single_report_watches_columns_without_labels(tmp_path, capsys):
+    """Only a history watched them, and of text only what was missing."""
+    files = [write(tmp_path / f"{part}.csv", at) for at, part in enumerate(("val", "test"))]
+    out = str(tmp_path / "card.json")
+    options = ["--calibrate", "temperature", "--replicates", "0", "--out", out]
+    bare = str(tmp_path / "bare.json")
+    assert main(["card", *files, *COLUMNS, *options[:-1], bare]) == 0
+    assert main(["card", *files, *COLUMNS, "--covariates", "age,site", *options]) == 0
+    capsys.readouterr()
+    unlabeled = ["--probs", "p", "--covariates", "age,site"]
+
+    def report(text, card=out, more=()):
+        file = tmp_path / "live.csv"
+        file.write_text(text)
+        status = main(["monitor", card, str(file), *unlabeled, *more])
+        streams = capsys.readouterr()
+        return status, " ".join((streams.out + streams.err).split())
+
+    usual = (tmp_path / "test.csv").read_text()
+    assert report(usual)[0] == 0
+    moved = (write(tmp_path / "m.csv", 5, moved=2.0), (tmp_path / "m.csv").read_text())[1]
+    status, shown = report(moved)
+    assert status == 3
+    assert "DRIFT of a column: age moved by +2.0 sd." in shown
+    status, shown = report(usual.replace("south", "west"))
+    assert status == 3
+    assert "site is 'south' in 0 % of rows, before in 5" in shown
+    assert "has new categories in 5" in shown
+    assert "west" in shown
+    status, shown = report(usual, more=["--json"])
+    assert json.loads(shown)["drifts"] == []
+    page = tmp_path / "page.html"
+    assert report(moved, more=["--page", str(page)])[0] == 3
+    assert "age moved by +2.0 sd" in page.read_text()
+    status, shown = report(usual, card=bare)
+    assert status == 2
+    assert "the card must hold the columns of --covariates" in shown
+    # The history begins with the card's columns too.
+    (tmp_path / "first.csv").write_text(moved)
+    history = ["--history", str(tmp_path / "history.json")]
+    assert main(["monitor", out, str(tmp_path / "first.csv"), *unlabeled, *history]) == 3
+    content = json.loads((tmp_path / "card.json").read_text())
+    content["columns"] = {"age": {"mean": "x"}}
+    (tmp_path / "card.json").write_text(json.dumps(content))
+    assert report(usual)[0] == 2
+
+
+def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
+    files = [write(tmp_path / f"{part}.csv", at) for at, part in enumerate(("val", "test"))]
+    out = str(tmp_path / "card.json")
+    options = ["--covariates", "site", "--method", "none", "--replicates", "0", "--out", out]
+    assert main(["card", *files, *COLUMNS, *options]) == 0
+    rows = (tmp_path / "test.csv").read_text().splitlines()
+    rows[1::8] = [f",{row.partition(',')[2]}" for row in rows[1::8]]
+    (tmp_path / "live.csv").write_text("\n".join(rows) + "\n")
+    words = ["--probs", "p", "--covariates", "site", "--drop-missing"]
+    assert main(["monitor", out, str(tmp_path / "live.csv"), *words]) == 3
+    assert "p is missing in 13 % of rows" in " ".join(capsys.readouterr().out.split())

@@ -1,5 +1,10 @@
 """A calibration as a SELECT: in DuckDB and SQLite it gives what ``apply`` gives, to 1e-9."""
 
+import re
+import sqlite3
+import subprocess
+from contextlib import closing
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -9,7 +14,7 @@ import torch
 import fedlas
 from fedlas.calibrators import AutoCalibration
 from fedlas.cli import main
-from fedlas.deploy.sql import run_in_sqlite, statement
+from fedlas.deploy.sql import TABLE, quote, run_in_sqlite, statement
 from fedlas.errors import CalibrationWarning, InputError
 
 METHODS = (
@@ -117,6 +122,29 @@ def test_export_writes_and_checks_it(tmp_path, capsys):
     assert 'gives:  calibrated_s_"0' in shown
     assert "cal.sql" in shown
     assert (tmp_path / "cal.sql").read_text().startswith("-- fedlas: {")
+
+
+@pytest.mark.system
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 35), reason="SQLite before 3.35")
+def test_the_line_for_sqlite_in_its_comment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame, names = table("probs", 500)
+    calibration = fedlas.calibrate(frame, **names)
+    text = statement(calibration, {})
+    (tmp_path / "cal.sql").write_text(text)
+    script = re.search(r"sed '(.+)';", text)[1]
+    told = subprocess.run(["sed", script, "cal.sql"], capture_output=True, text=True, check=True)
+    assert "AS MATERIALIZED (SELECT" in told.stdout
+    with closing(sqlite3.connect(":memory:")) as connection:
+        columns = ", ".join(quote(name) for name in calibration.scores)
+        connection.execute(f"CREATE TABLE {TABLE} ({columns})")
+        rows = np.stack([frame[name] for name in calibration.scores], axis=1).tolist()
+        marks = ", ".join("?" * len(calibration.scores))
+        connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
+        after = np.array(connection.execute(told.stdout).fetchall())[:, len(rows[0]) :]
+    wanted = calibration.apply({name: frame[name] for name in calibration.scores})
+    for column, name in zip(after.T, calibration.added, strict=True):
+        np.testing.assert_allclose(column, wanted[name], rtol=0, atol=1e-9)
 
 
 def test_what_has_no_formula_is_refused(tmp_path):

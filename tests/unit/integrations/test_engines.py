@@ -1,14 +1,18 @@
 """Ray, DuckDB and Spark: batches in their processes give what one process gives."""
 
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import fedlas
+from fedlas.errors import InputError
 from fedlas.integrations.engines import (
     apply_dataset,
     calibrated_batches,
@@ -20,6 +24,7 @@ from fedlas.integrations.engines import (
 from fedlas.predictions import Columns, Predictions
 
 COLUMNS = Columns(probs="p_*", target="y")
+PAGE = Path(__file__).parents[3] / "docs" / "every-night.md"
 
 
 def table(rows, seed=0):
@@ -78,9 +83,10 @@ def calibration():
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore")
-def test_ray(calibration):
+def test_ray_of_one_cpu(calibration):
+    """An actor left no CPU to read, and the job waited for ever."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         frame = table(20_000, 2)
         dataset = ray.data.from_arrow(
@@ -91,13 +97,42 @@ def test_ray(calibration):
         for name in ("nll", "brier", "ece", "accuracy"):
             assert found[name].value == pytest.approx(one[name], abs=1e-12)
             assert found[name].low < one[name] < found[name].high
-        after = apply_dataset(dataset, calibration, concurrency=2, batch_size=3000).to_pandas()
+        after = apply_dataset(dataset, calibration, batch_size=3000).to_pandas()
         after = after.sort_values("id")
         wanted = calibration.apply(frame)
         for name in calibration.added:
             np.testing.assert_allclose(after[name], wanted[name], rtol=0, atol=1e-12)
     finally:
         ray.shutdown()
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_of_the_page_in_ray(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    block = next(
+        text
+        for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        if "ray.data" in text
+    )
+    monkeypatch.chdir(tmp_path)
+    frame = table(6000, 2)
+    single = {"p": frame["p_0"], "y": (frame["y"] == 0).astype(int), "id": frame["id"]}
+    fedlas.calibrate(single, probs="p", target="y", method="temperature").save("cal.json")
+    (tmp_path / "scored").mkdir()
+    for at in range(0, 6000, 2000):
+        pq.write_table(pa.table(rows_of(single, slice(at, at + 2000))), f"scored/{at}.parquet")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        names = {}
+        exec(block, names)
+    finally:
+        ray.shutdown()
+    one = fedlas.evaluate(fedlas.read_predictions(single, probs="p", target="y").predictions)
+    assert names["nll"].value == pytest.approx(one["nll"], abs=1e-12)
+    after = pd.concat(map(pd.read_parquet, (tmp_path / "calibrated").glob("*.parquet")))
+    wanted = names["calibration"].apply(single)["calibrated_p"]
+    np.testing.assert_allclose(after.sort_values("id")["calibrated_p"], wanted, atol=1e-12)
 
 
 @pytest.mark.system
@@ -114,6 +149,42 @@ def test_duckdb(calibration):
         ).fetchnumpy()
     for name in calibration.added:
         np.testing.assert_allclose(result[name], wanted[name], rtol=0, atol=1e-12)
+    assert call.nulls == 0
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+def test_null_is_null_in_duckdb_and_counted():
+    """One NULL stopped the query; a batch of NULL alone would stop the others."""
+    duckdb = pytest.importorskip("duckdb")
+    frame = table(500, 1)
+    single = {"p": frame["p_0"], "y": (frame["y"] == 0).astype(int)}
+    calibration = fedlas.calibrate(single, probs="p", target="y", method="temperature")
+    live = pa.table({"p": [None, 0.3, None, 0.6] + [None] * 5000})
+    with duckdb.connect() as connection:
+        connection.register("scores", live)
+        call = duckdb_function(connection, calibration)
+        after = connection.sql(f"SELECT {call} AS q FROM scores").fetchall()
+    wanted = calibration.apply({"p": [0.3, 0.6]})["calibrated_p"]
+    assert after[:4] == [(None,), (wanted[0],), (None,), (wanted[1],)]
+    assert (len(after), call.nulls) == (5004, 5002)
+
+
+def test_batches_may_lack_all_scores_or_all_rows():
+    frame = table(500, 1)
+    calibration = fedlas.calibrate(frame, probs="p_*", target="y", method="temperature")
+    live = pa.table(rows_of(frame, slice(0, 4)))
+    nothing = live.set_column(0, "p_0", pa.nulls(4, pa.float64()))
+    batches = [live.to_batches()[0], nothing.to_batches()[0], live.slice(0, 0)]
+    after = pa.concat_tables(
+        part if isinstance(part, pa.Table) else pa.Table.from_batches([part])
+        for part in calibrated_batches(calibration, missing="empty")(batches)
+    )
+    values = np.asarray(after["calibrated_p_0"], float)
+    np.testing.assert_allclose(values[:4], calibration.apply(live)["calibrated_p_0"])
+    assert np.isnan(values[4:]).tolist() == [True] * 4
+    with pytest.raises(InputError, match="row 1"):
+        list(calibrated_batches(calibration)([nothing]))
 
 
 @pytest.mark.long

@@ -313,7 +313,7 @@ class TestSideInformation:
         return frame, NAMES[y]
 
     @pytest.mark.filterwarnings("ignore:.*no validation probability changes")
-    def test_numbers_as_they_are_and_a_column_a_value(self, table):
+    def test_columns_are_encoded_as_covariates_of_a_table_are(self, table):
         frame, y = table
         model = CalibratedClassifier(
             self.numbers_alone(), NormTemperature(), features=True, cv="prefit"
@@ -321,15 +321,21 @@ class TestSideInformation:
         model.fit(frame, y)
         made = model.side_columns_(frame).numpy()
         np.testing.assert_array_equal(made[:, :3], frame[["a", "b", "c"]])
-        np.testing.assert_array_equal(made[:, 3], frame.kind == "down")
-        np.testing.assert_array_equal(made[:, 4], frame.kind == "up")
-        np.testing.assert_array_equal(made[:, 5], frame.flag)
-        np.testing.assert_allclose(made[:, 6], frame.some.fillna(frame.some.mean()))
-        np.testing.assert_array_equal(made[:, 7], frame.some.isna())
-        assert model.calibrator_.num_features == made.shape[1] == 8
+        np.testing.assert_allclose(made[:, 3], frame.some.fillna(frame.some.mean()))
+        np.testing.assert_array_equal(made[:, 4], frame.some.isna())
+        np.testing.assert_array_equal(made[:, 5], frame.kind == "up")
+        np.testing.assert_array_equal(made[:, 6], frame.flag)
+        assert model.calibrator_.num_features == made.shape[1] == 7
+        covariates = ["a", "b", "c", "kind", "flag", "some"]
+        scores = {"p": np.linspace(0.1, 0.9, len(y)), "y": np.arange(len(y)) % 2}
+        of_table = fedlas.read_predictions(
+            dict(frame.items()) | scores, probs="p", target="y", covariates=covariates
+        )
+        assert of_table.covariates == model.side_columns_.covariates
+        np.testing.assert_array_equal(of_table.predictions.features, made)
         other = frame.head(2).assign(kind=["sideways", None], a=[np.nan, 0.0])
         row = model.side_columns_(other).numpy()
-        assert row[:, 3:5].tolist() == [[0, 0], [0, 0]]
+        assert row[:, 5].tolist() == [2, 2]
         assert row[0, 0] == pytest.approx(frame.a.mean())
         assert model.predict_proba(other).shape == (2, 3)
         with pytest.raises(InputError, match="X must have 7 columns; got 6 columns"):

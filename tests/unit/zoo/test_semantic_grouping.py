@@ -7,9 +7,9 @@ import torch
 from fedlas import Predictions
 from fedlas._core.streams import stream
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
-from fedlas.calibrators._fit.folds import equal_rows
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
+from fedlas.resample.folds import equal_rows
 from fedlas.zoo import SemanticGrouping
 from fedlas.zoo.semantic_grouping import halves
 

@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.state import doubles, zeros
 from fedlas.resample.clusters import mean_and_error
+from fedlas.resample.folds import Folds
 
 _HALVINGS = 60
 # Larger shifts of log-odds give a confidence of 0 or 1 in float64.
@@ -119,7 +120,7 @@ def held_out_length(
     log_odds: Tensor,
     correct: Tensor,
     groups: Tensor,
-    folds: Tensor,
+    folds: Folds,
     most: int,
     clusters: Tensor | None = None,
 ) -> int:
@@ -130,7 +131,7 @@ def held_out_length(
         log_odds: ``(N,)``.
         correct: ``(N,)`` float64, 0 or 1.
         groups: ``(N, G)`` bool.
-        folds: Fold of each sample ``(N,)``.
+        folds: Which samples are left out in turn.
         most: Largest number of corrections.
         clusters: Cluster of each sample ``(N,)``; None if they are independent.
 
@@ -141,9 +142,9 @@ def held_out_length(
     # The log-loss of each held-out fold after each correction learned on the other folds.
     paths = []
     losses = []
-    for fold in range(int(folds.max()) + 1):
-        test = folds == fold
-        train = folds != fold
+    for fold in range(folds.count):
+        test = folds.test(fold)
+        train = folds.train(fold)
         paths.append(
             list(cells.path(log_odds[train], correct[train], groups[train].nonzero(), most))
         )
@@ -156,10 +157,12 @@ def held_out_length(
     # Whether the gain of that number exceeds its standard error over the samples, or clusters.
     gain = torch.zeros_like(log_odds)
     for fold, path in enumerate(paths):
-        test = folds == fold
+        test = folds.test(fold)
         *_, last = _replay(cells, log_odds[test], groups[test].nonzero(), path[:best])
         gain[test] = _log_loss(log_odds[test], correct[test]) - _log_loss(last, correct[test])
-    mean, error = mean_and_error(gain, torch.ones_like(gain), clusters)
+    judged = folds.judged
+    clusters = None if clusters is None else clusters[judged]
+    mean, error = mean_and_error(gain[judged], torch.ones_like(gain[judged]), clusters)
     return best if mean > error else 0
 
 

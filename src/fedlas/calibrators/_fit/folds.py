@@ -1,247 +1,60 @@
-"""Cross-validation folds that depend on the samples, not on their order, unit or precision.
-
-Copies of a sample stay together, and so do the samples of a cluster.
-"""
+"""Folds of predictions: what is said of the samples, their clusters and their time, is used here for every fit."""
 
 from __future__ import annotations
-
-import zlib
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
-from fedlas.resample.clusters import joined_groups, numbered, several
+from fedlas.resample.clusters import joined_groups, several
+from fedlas.resample.folds import Folds, folds_in_time, sample_numbers, stratified_folds
 from fedlas.stats.proportion import effective_samples
 
-_FREQUENT = 5
-"""Rows that occur this often are scores of few values, unless labels show otherwise."""
-_SURE = 3.0
-"""Nats that show copies, and most that one row counts."""
-_CROWDED = 20
-"""Rows that occur so many times as often as the median one are a score that saturates, not copies."""
-_DIGITS = 12
-"""Decimals of shares of the weight that count."""
-_GOLDEN = (5**0.5 - 1) / 2
 
-Floats = NDArray[np.float64]
-
-
-def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-    """Return an order of the samples that ignores the stored one: by class, practically random within it.
+def folds_of(
+    val: Predictions,
+    count: int,
+    inputs: Tensor | None = None,
+    weights: Tensor | None = None,
+    features: Tensor | None = None,
+) -> Folds:
+    """Return at most ``count`` folds, by class and of whole clusters; in order of time where that is known.
 
     Args:
-        logits: ``(N, C)``.
-        target: ``(N,)``.
-        features: ``(N, D)``, which order samples of equal logits.
-
-    Returns:
-        ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
+        val: With labels.
+        count: Number of folds, at least 1.
+        inputs: What a fit takes in place of the logits ``(N, C)``.
+        weights: ``(N,)``; a weight of 2 counts as a repeated sample.
+        features: ``(N, D)``, by which samples of equal logits differ.
     """
-    number = np.arange(len(target))
-    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
+    rows = val.logits if inputs is None else inputs
+    if val.time is None:
+        others = (weights, features, val.clusters)
+        return Folds(stratified_folds(rows, val.target, count, temperature_of, *others))
+    number = sample_numbers(rows, val.target, temperature_of, features)
+    if several(val.clusters):
+        number = joined_groups(number, val.clusters.numpy())
+    return folds_in_time(val.time, count, torch.from_numpy(number))
 
 
-def evenly(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, one of each stretch of equal length.
-
-    Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
-    by the golden ratio, which no period matches.
-    """
-    if len(rows) <= most:
-        return rows
-    number = torch.arange(most + 1, device="cpu")
-    start = number * len(rows) // max(1, most)
-    place = (number[:-1].double() * _GOLDEN) % 1
-    return rows[start[:-1] + (place * start.diff()).long()]
+def copies_of(val: Predictions) -> NDArray[np.int64]:
+    """Return the number of the sample that each row is a copy of ``(N,)``."""
+    return sample_numbers(val.logits, val.target, temperature_of, val.features)
 
 
-def sample_numbers(
-    logits: Tensor, target: Tensor, features: Tensor | None = None
-) -> NDArray[np.int64]:
-    """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
-
-    Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
-    independent samples of a score would have several. Where one value occurs far more often than most, such as a
-    confidence of 1, its rows are independent.
-
-    Example:
-        >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
-        >>> sample_numbers(rows, torch.tensor([0, 1, 0])).tolist()
-        [0, 1, 0]
-    """
-    number = equal_rows(logits)
-    if features is not None:
-        number = numbered(number * len(number) + equal_rows(features))
-    size = np.bincount(number)
-    crowded = (size > _CROWDED * np.median(size))[number]
-    if crowded.any():
-        number = numbered(np.where(crowded, len(number) + np.arange(len(number)), number))
-        size = np.bincount(number)
-    if size.max() == 1:
-        return number
-    evidence = _evidence_of_copies(logits, target.cpu(), number)
-    copies = evidence > (_SURE if size.max() >= _FREQUENT else 0)
-    return number if copies else np.arange(len(number))
-
-
-def _evidence_of_copies(logits: Tensor, target: Tensor, number: NDArray[np.int64]) -> float:
-    """Return log-likelihoods of the labels of equal rows, as copies less as independent samples; a few nats a row."""
-    _, first, size = np.unique(number, return_index=True, return_counts=True)
-    labels = target.numpy()
-    several = np.zeros(len(first), dtype=bool)
-    several[number[labels != labels[first[number]]]] = True
-    rows = torch.from_numpy(first)
-    scores = logits.cpu()[rows].double() / nll_temperature(Predictions(logits.cpu(), target)).value
-    log_probs = scores.log_softmax(dim=1).gather(1, target[rows].unsqueeze(1)).squeeze(1)
-    alike = np.minimum(-(size - 1) * log_probs.numpy(), _SURE)
-    return float(np.where(several, -_SURE, alike).sum())
-
-
-def equal_rows(rows: Tensor) -> NDArray[np.int64]:
-    """Return the number of the distinct row that each row equals ``(N,)``, counted in order of first occurrence.
-
-    Example:
-        >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
-        [0, 1, 0]
-    """
-    return numbered(_checksums(rows))
+def temperature_of(logits: Tensor, target: Tensor) -> float:
+    """Return the temperature with the lowest NLL."""
+    return nll_temperature(Predictions(logits, target)).value
 
 
 def worth(number: NDArray[np.int64], weights: Tensor) -> float:
     """Return how many samples of one weight the rows are worth.
 
     Args:
-        number: The sample of each row, of :func:`sample_numbers`.
+        number: The sample of each row, of :func:`copies_of`.
         weights: ``(N,)``.
     """
     return effective_samples(np.bincount(number, weights.numpy()))
-
-
-def stratified_folds(
-    logits: Tensor,
-    target: Tensor,
-    count: int,
-    weights: Tensor | None = None,
-    features: Tensor | None = None,
-    clusters: Tensor | None = None,
-) -> Tensor:
-    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one, clusters too.
-
-    A copy of a held-out sample, or another sample of its cluster, would make it a training sample. A sample whose
-    copies are in several clusters joins these. Where there are neither, sizes differ by at most one, overall and within
-    each class; else as little as they allow, the largest groups being dealt first. There are fewer folds, none empty,
-    if there are fewer groups than ``count``. A single cluster says nothing about others: its samples are dealt.
-
-    Args:
-        logits: ``(N, C)``; another precision, or a number added to all, gives the same folds.
-        target: ``(N,)``.
-        count: Number of folds, at least 1.
-        weights: ``(N,)``; a weight of 2 counts as a repeated sample.
-        features: ``(N, D)``, by which samples of equal logits differ.
-        clusters: ``(N,)``, which folds hold whole.
-    """
-    labels = target.cpu().numpy()
-    number = sample_numbers(logits, target, features)
-    if several(clusters):
-        number = joined_groups(number, clusters.cpu().numpy())
-    order = _shuffled(logits, labels, number, features)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    weight = np.ones(len(number)) if weights is None else weights.numpy()
-    return torch.from_numpy(_dealt(place[number], labels, weight, count))
-
-
-def _shuffled(
-    logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
-) -> NDArray[np.int64]:
-    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
-    # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
-    # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
-    column = [*_scores(logits), *_class_scores(logits, labels)]
-    if features is not None:
-        column.insert(0, _scores(features)[0])
-    rank = _class_ranks(labels, number, column[-1])[labels]
-    label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
-    np.minimum.at(label, number, rank)
-    scores = np.full((len(column), len(label)), np.inf)
-    for score, rows in zip(scores, column, strict=True):
-        np.minimum.at(score, number, rows)
-    order = np.lexsort((*scores, label))
-    for block in np.split(order, np.bincount(label).cumsum()[:-1]):
-        block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
-    return order
-
-
-def _class_ranks(
-    labels: NDArray[np.int64], number: NDArray[np.int64], score: Floats
-) -> NDArray[np.int64]:
-    """Return the place of each class ``(C,)`` by its number of samples, then by its lowest score."""
-    classes = labels.max() + 1
-    size = np.bincount(np.unique(number * classes + labels) % classes)
-    lowest = np.full(len(size), np.inf)
-    np.minimum.at(lowest, labels, score)
-    rank = np.empty(len(size), dtype=np.int64)
-    rank[np.lexsort((lowest, size))] = np.arange(len(size))
-    return rank
-
-
-def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
-    """Return three numbers of each row ``(3, N)``, whatever the order of the classes: size, top and label."""
-    parts = []
-    for place, rows in double_rows(logits):
-        centered = rows - rows.mean(dim=1, keepdim=True)
-        at_label = centered.gather(1, torch.from_numpy(labels)[place].unsqueeze(1)).squeeze(1)
-        parts.append(torch.stack([centered.abs().mean(dim=1), centered.amax(dim=1), at_label]))
-    scores = torch.cat(parts, dim=1).numpy()
-    # Rows whose classes are permuted differ by rounding alone: then the columns decide.
-    unit = float(np.abs(scores).max()) or 1.0
-    return np.asarray((scores / unit).round(_DIGITS - 2))
-
-
-def _scores(logits: Tensor) -> NDArray[np.float64]:
-    """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
-    place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
-    factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
-    parts = []
-    for _, rows in double_rows(logits):
-        centered = rows - rows.mean(dim=1, keepdim=True)
-        parts.append(torch.stack([(centered * factor).sum(dim=1) for factor in factors]))
-    return torch.cat(parts, dim=1).numpy()
-
-
-def _dealt(
-    group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
-) -> NDArray[np.int64]:
-    """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
-    if group.max() + 1 == len(group) and (weight == weight[0]).all():
-        return group % count
-    # Only ratios of weights matter: sums that rounding alone tells apart are equal.
-    weight = weight / weight.sum()
-    sizes = np.bincount(group, weight).round(_DIGITS)
-    members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
-    filled = np.zeros((count, label.max() + 1))
-    total = np.zeros(count)
-    folds = np.empty(len(group), dtype=np.int64)
-    for number in np.argsort(-sizes, kind="stable"):
-        inside = members[number]
-        least = filled[:, label[inside]].sum(axis=1).round(_DIGITS)
-        fold = np.lexsort((total.round(_DIGITS), least))[0]
-        folds[inside] = fold
-        np.add.at(filled[fold], label[inside], weight[inside])
-        total[fold] += sizes[number]
-    return np.unique(folds, return_inverse=True)[1]
-
-
-def _checksums(rows: Tensor) -> NDArray[np.int64]:
-    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
-    # Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
-    # + 0.0 turns -0.0 into 0.0
-    numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)
-    return np.fromiter(
-        (zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers)
-    )

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.predictions import check_predictions
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
 
@@ -152,7 +153,7 @@ def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
         logits = both.clamp(min=least_log(both.dtype).exp()).log()
-        names = ("features", "weights", "clusters", "covariates")
+        names = (*SAMPLE_VALUES, "covariates")
         shared: dict[str, Any] = {name: getattr(val, name) for name in names}
         return Predictions(logits, val.correct.long(), **shared)
     if target is None or isinstance(val, Predictions):

@@ -326,12 +326,11 @@ class SideInformation(nn.Module):
         trust = self._trust(features, self.linear(features))
         return (trust < self.gate.trust * (1 - 1e-9)).squeeze(1)
 
-    def farthest_columns(self, features: Tensor) -> Tensor:
-        """Return the number of the column ``(n,)`` in which each row lies farthest out; -1 where none is."""
+    def beyond_by_column(self, features: Tensor) -> Tensor:
+        """Return which rows ``(n, D)`` lie beyond the range of each column alone; none where there are no ranges."""
         if self.ranges is None:
-            return torch.full((len(features),), -1, device="cpu")
-        distance, column = self.ranges.by_column(features - self.linear.mean).max(dim=1)
-        return torch.where(distance > 1, column, -1)
+            return torch.zeros_like(features, dtype=torch.bool)
+        return self.ranges.by_column(features - self.linear.mean) > 1
 
     def only(self, chosen: list[int]) -> SideInformation:
         """Return the module with these regressions alone."""

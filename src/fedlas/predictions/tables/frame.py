@@ -47,6 +47,11 @@ class Frame(Table):
             self._columns[name] = [at_path({start: value}, name) for value in self._plain(start)]
             self.names = [*self.names, name]
 
+    def holds_numbers(self, name: str) -> bool:
+        """As :meth:`Table.holds_numbers`."""
+        dtype = getattr(self._columns[name], "dtype", None)
+        return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
+
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """As :meth:`Table.chunks`."""
         for name in (*numbers, *others):

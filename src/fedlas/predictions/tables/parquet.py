@@ -25,6 +25,11 @@ _MOST_TEXT = 2**28
 _TEXTS = ("string", "large_string")
 _MOST_RATIO = 1000
 """Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+_GROUP_ROWS = 2**17
+_GROUP_BYTES = 2**25
+"""A row group is written at so many rows or bytes: a group of one chunk costs more time and room."""
+_DICTIONARY = 2**17
+"""Bytes of a dictionary, beyond which values are plain. Above it, pyarrow looks up every value of unique ones."""
 LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
 """Largest text and list in the footer of a Parquet file."""
 
@@ -109,28 +114,49 @@ class Parquet(Arrow):
 
 
 class ParquetWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.table.Writer`."""
+    """As :class:`~fedlas.predictions.tables.table.Writer`; chunks become row groups of many rows."""
 
     def __init__(
         self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
         super().__init__(file, table, scores, prefix, suffix)
         self._writer: Any = None
+        self._chunks: list[Any] = []
+        self._label = ""
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows; columns keep the types of the first."""
-        with held_by(self.suffix, source.label):
+        self._label = source.label
+        with held_by(self.suffix, self._label):
             table = append(source.typed(rows, self.scores), self.names, arrays)
             if self._writer is None:
-                self._writer = pyarrow_module(".parquet").ParquetWriter(self.file, table.schema)
-            self._writer.write(table.cast(self._writer.schema))
+                table = pyarrow_module().table(table)
+                self._writer = pyarrow_module(".parquet").ParquetWriter(
+                    self.file, table.schema, dictionary_pagesize_limit=_DICTIONARY
+                )
+            self._chunks.append(pyarrow_module().table(table).cast(self._writer.schema))
+        if (
+            sum(map(len, self._chunks)) >= _GROUP_ROWS
+            or sum(chunk.nbytes for chunk in self._chunks) >= _GROUP_BYTES
+        ):
+            self._write_group()
+
+    def _write_group(self) -> None:
+        with held_by(self.suffix, self._label):
+            if self._chunks:
+                self._writer.write_table(pyarrow_module().concat_tables(self._chunks))
+        self._chunks = []
 
     def close(self) -> None:
-        """Write the footer."""
+        """Write the rows that are left, and the footer."""
         if self._writer is not None:
+            self._write_group()
             self._writer.close()
 
-    discard = close
+    def discard(self) -> None:
+        """Close the file without the rows that are left."""
+        self._chunks = []
+        self.close()
 
 
 def check_expansion(path: Path, names: Collection[str]) -> None:

@@ -57,6 +57,10 @@ class Table(Protocol):
         content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
         return content
 
+    def holds_numbers(self, name: str) -> bool:  # noqa: ARG002 (for typed columns)
+        """Return whether the type of a column says that it holds numbers, so that no cell needs to be read for it."""
+        return False
+
     def name_beside(self, name: str, prefix: str) -> str:
         """Return the name of what is written next to a column: a value in an object stays in that object."""
         return f"{prefix}{name}"

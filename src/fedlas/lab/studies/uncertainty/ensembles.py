@@ -66,11 +66,7 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
 
 
 def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
-    """Return each run's predictions on the test part.
-
-    Raises:
-        InputError: If they were not tested on the same images.
-    """
+    """Return each run's predictions on the test part."""
     predictions = shared_predictions(runs, "test")
     if predictions is None:
         raise InputError(

@@ -1,0 +1,334 @@
+"""Folds that depend on the samples, not on their order, unit or precision.
+
+Copies of a sample stay together, and so do the samples of a cluster. With an order in time, later rows are left out and
+earlier ones are fitted on, never the reverse. :mod:`fedlas.calibrators._fit.folds` makes those of predictions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import Argument, InputError
+from fedlas.resample.clusters import joined_groups, numbered, several
+
+_FREQUENT = 5
+"""Rows that occur this often are scores of few values, unless labels show otherwise."""
+_SURE = 3.0
+"""Nats that show copies, and most that one row counts."""
+_CROWDED = 20
+"""Rows that occur so many times as often as the median one are a score that saturates, not copies."""
+_DIGITS = 12
+"""Decimals of shares of the weight that count."""
+_GOLDEN = (5**0.5 - 1) / 2
+_CHUNK_ELEMENTS = 2**18
+"""Numbers of rows that are scored together."""
+
+Temperature = Callable[[Tensor, Tensor], float]
+"""From logits ``(N, C)`` and labels ``(N,)`` to a temperature: how sure of a label the copies of a sample make."""
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Rows that are left out in turn.
+
+    Attributes:
+        number: Fold of each row ``(N,)``, from 0 on; -1: it is never left out.
+        groups: Sample or cluster of each row ``(N,)``, where folds are in order of time and so may tear them apart;
+            else None.
+    """
+
+    number: Tensor
+    groups: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """How many folds can be left out; 0 if there is nothing else to fit on."""
+        last = int(self.number.max())
+        return last + 1 if last > 0 or self.in_time else 0
+
+    @property
+    def in_time(self) -> bool:
+        """Whether they are in order of time."""
+        return self.groups is not None
+
+    @property
+    def judged(self) -> Tensor:
+        """Mask of the rows that are left out once ``(N,)``."""
+        return self.number >= 0
+
+    def test(self, fold: int) -> Tensor:
+        """Return the mask of the rows that are left out ``(N,)``."""
+        return self.number == fold
+
+    def train(self, fold: int) -> Tensor:
+        """Return the mask of the rows to fit on then ``(N,)``: all others, or the earlier ones of other groups."""
+        if self.groups is None:
+            return self.number != fold
+        inside = self.groups[self.number == fold].unique()
+        return (self.number < fold) & ~torch.isin(self.groups, inside)
+
+    def rows(self, index: Tensor) -> Folds:
+        """Return the folds of some rows."""
+        groups = None if self.groups is None else self.groups[index]
+        return replace(self, number=self.number[index], groups=groups)
+
+
+def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
+    """Return stretches of time of about equal size; all but the first are left out, and rows of one time share one.
+
+    Args:
+        time: ``(N,)``, of which only the order counts.
+        count: Most stretches that are left out.
+        groups: Sample or cluster of each row ``(N,)``: of what is left out in a stretch no earlier row is fitted on.
+
+    Raises:
+        InputError: If nothing would be left to fit on, since all clusters last from the first rows to the last.
+
+    Example:
+        >>> folds = folds_in_time(torch.tensor([3, 1, 2, 2]), 2, torch.arange(4))
+        >>> folds.number.tolist(), folds.train(1).tolist()
+        ([1, -1, 0, 0], [False, True, True, True])
+    """
+    ordered = time.sort().values
+    cuts = ordered[torch.arange(1, count + 1) * len(time) // (count + 1)].unique()
+    stretch = torch.searchsorted(cuts, time, right=True)
+    # A first stretch that holds nothing is no stretch.
+    number = torch.unique(stretch, return_inverse=True)[1] - 1
+    folds = Folds(number, groups)
+    for fold in range(folds.count):
+        if not bool(folds.train(fold).any()):
+            raise InputError(
+                ("some ", Argument("clusters"), " must end before others begin, in order of time"),
+                "clusters that all last from the first rows to the last",
+                ("Leave ", Argument("time"), " out, or name clusters of one time, such as visits."),
+            )
+    return folds
+
+
+def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
+    """Return an order of the samples that ignores the stored one: by class, practically random within it.
+
+    Args:
+        logits: ``(N, C)``.
+        target: ``(N,)``.
+        features: ``(N, D)``, which order samples of equal logits.
+
+    Returns:
+        ``(N,)`` int64: indices of the samples in that order. That of equal samples does not matter.
+    """
+    number = np.arange(len(target))
+    return torch.from_numpy(_shuffled(logits, target.cpu().numpy(), number, features))
+
+
+def evenly(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, one of each stretch of equal length.
+
+    Rows at equal distances would all be in one fold where folds are dealt in turn. So the place within a stretch moves
+    by the golden ratio, which no period matches.
+    """
+    if len(rows) <= most:
+        return rows
+    number = torch.arange(most + 1, device="cpu")
+    start = number * len(rows) // max(1, most)
+    place = (number[:-1].double() * _GOLDEN) % 1
+    return rows[start[:-1] + (place * start.diff()).long()]
+
+
+def sample_numbers(
+    logits: Tensor, target: Tensor, temperature: Temperature, features: Tensor | None = None
+) -> NDArray[np.int64]:
+    """Return the number of the sample that each row is a copy of ``(N,)``, counted in order of first occurrence.
+
+    Equal rows are copies of one sample, or scores of few values, such as votes. Copies have one label, where
+    independent samples of a score would have several. Where one value occurs far more often than most, such as a
+    confidence of 1, its rows are independent.
+
+    Example:
+        >>> rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])
+        >>> sample_numbers(rows, torch.tensor([0, 1, 0]), lambda logits, target: 1.0).tolist()
+        [0, 1, 0]
+    """
+    number = equal_rows(logits)
+    if features is not None:
+        number = numbered(number * len(number) + equal_rows(features))
+    size = np.bincount(number)
+    crowded = (size > _CROWDED * np.median(size))[number]
+    if crowded.any():
+        number = numbered(np.where(crowded, len(number) + np.arange(len(number)), number))
+        size = np.bincount(number)
+    if size.max() == 1:
+        return number
+    evidence = _evidence_of_copies(logits, target.cpu(), number, temperature)
+    copies = evidence > (_SURE if size.max() >= _FREQUENT else 0)
+    return number if copies else np.arange(len(number))
+
+
+def _evidence_of_copies(
+    logits: Tensor, target: Tensor, number: NDArray[np.int64], temperature: Temperature
+) -> float:
+    """Return log-likelihoods of the labels of equal rows, as copies less as independent samples; a few nats a row."""
+    _, first, size = np.unique(number, return_index=True, return_counts=True)
+    labels = target.numpy()
+    several = np.zeros(len(first), dtype=bool)
+    several[number[labels != labels[first[number]]]] = True
+    rows = torch.from_numpy(first)
+    scores = logits.cpu()[rows].double() / temperature(logits.cpu(), target)
+    log_probs = scores.log_softmax(dim=1).gather(1, target[rows].unsqueeze(1)).squeeze(1)
+    alike = np.minimum(-(size - 1) * log_probs.numpy(), _SURE)
+    return float(np.where(several, -_SURE, alike).sum())
+
+
+def equal_rows(rows: Tensor) -> NDArray[np.int64]:
+    """Return the number of the distinct row that each row equals ``(N,)``, counted in order of first occurrence.
+
+    Example:
+        >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
+        [0, 1, 0]
+    """
+    return numbered(_checksums(rows))
+
+
+def stratified_folds(
+    logits: Tensor,
+    target: Tensor,
+    count: int,
+    temperature: Temperature,
+    weights: Tensor | None = None,
+    features: Tensor | None = None,
+    clusters: Tensor | None = None,
+) -> Tensor:
+    """Return the fold ``(N,)`` of each row, from 0 on, at most ``count``; copies of a sample share one, clusters too.
+
+    A copy of a held-out sample, or another sample of its cluster, would make it a training sample. A sample whose
+    copies are in several clusters joins these. Where there are neither, sizes differ by at most one, overall and within
+    each class; else as little as they allow, the largest groups being dealt first. There are fewer folds, none empty,
+    if there are fewer groups than ``count``. A single cluster says nothing about others: its samples are dealt.
+
+    Args:
+        logits: ``(N, C)``; another precision, or a number added to all, gives the same folds.
+        target: ``(N,)``.
+        count: Number of folds, at least 1.
+        temperature: Shows whether equal rows are copies.
+        weights: ``(N,)``; a weight of 2 counts as a repeated sample.
+        features: ``(N, D)``, by which samples of equal logits differ.
+        clusters: ``(N,)``, which folds hold whole.
+    """
+    labels = target.cpu().numpy()
+    number = sample_numbers(logits, target, temperature, features)
+    if several(clusters):
+        number = joined_groups(number, clusters.cpu().numpy())
+    order = _shuffled(logits, labels, number, features)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    weight = np.ones(len(number)) if weights is None else weights.numpy()
+    return torch.from_numpy(_dealt(place[number], labels, weight, count))
+
+
+def _shuffled(
+    logits: Tensor, labels: NDArray[np.int64], number: NDArray[np.int64], features: Tensor | None
+) -> NDArray[np.int64]:
+    """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
+    # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
+    # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
+    column = [*_scores(logits), *_class_scores(logits, labels)]
+    if features is not None:
+        column.insert(0, _scores(features)[0])
+    rank = _class_ranks(labels, number, column[-1])[labels]
+    label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
+    np.minimum.at(label, number, rank)
+    scores = np.full((len(column), len(label)), np.inf)
+    for score, rows in zip(scores, column, strict=True):
+        np.minimum.at(score, number, rows)
+    order = np.lexsort((*scores, label))
+    for block in np.split(order, np.bincount(label).cumsum()[:-1]):
+        block[:] = block[np.random.RandomState(len(block)).permutation(len(block))]
+    return order
+
+
+def _class_ranks(
+    labels: NDArray[np.int64], number: NDArray[np.int64], score: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the place of each class ``(C,)`` by its number of samples, then by its lowest score."""
+    classes = labels.max() + 1
+    size = np.bincount(np.unique(number * classes + labels) % classes)
+    lowest = np.full(len(size), np.inf)
+    np.minimum.at(lowest, labels, score)
+    rank = np.empty(len(size), dtype=np.int64)
+    rank[np.lexsort((lowest, size))] = np.arange(len(size))
+    return rank
+
+
+def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return three numbers of each row ``(3, N)``, whatever the order of the classes: size, top and label."""
+    target = torch.from_numpy(labels).unsqueeze(1)
+    parts = []
+    for centered, chosen in zip(_centered(logits), _chunks(target, logits.shape[1]), strict=True):
+        at_label = centered.gather(1, chosen).squeeze(1)
+        parts.append(torch.stack([centered.abs().mean(dim=1), centered.amax(dim=1), at_label]))
+    scores = torch.cat(parts, dim=1).numpy()
+    # Rows whose classes are permuted differ by rounding alone: then the columns decide.
+    unit = float(np.abs(scores).max()) or 1.0
+    return np.asarray((scores / unit).round(_DIGITS - 2))
+
+
+def _scores(logits: Tensor) -> NDArray[np.float64]:
+    """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
+    place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
+    factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
+    parts = [
+        torch.stack([(centered * factor).sum(dim=1) for factor in factors])
+        for centered in _centered(logits)
+    ]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _chunks(rows: Tensor, columns: int) -> tuple[Tensor, ...]:
+    """Return some of the rows at a time, so many that their logits fit a cache."""
+    return rows.split(max(1, _CHUNK_ELEMENTS // max(1, columns)))
+
+
+def _centered(logits: Tensor) -> Iterator[Tensor]:
+    """Yield logits less their mean in each row, float64, some rows at a time."""
+    for chunk in _chunks(logits, logits.shape[1]):
+        rows = chunk.detach().cpu().double()
+        yield rows - rows.mean(dim=1, keepdim=True)
+
+
+def _dealt(
+    group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int
+) -> NDArray[np.int64]:
+    """Return the fold of each row: a group goes where its labels are rarest, among equals to the smallest fold."""
+    if group.max() + 1 == len(group) and (weight == weight[0]).all():
+        return group % count
+    # Only ratios of weights matter: sums that rounding alone tells apart are equal.
+    weight = weight / weight.sum()
+    sizes = np.bincount(group, weight).round(_DIGITS)
+    members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
+    filled = np.zeros((count, label.max() + 1))
+    total = np.zeros(count)
+    folds = np.empty(len(group), dtype=np.int64)
+    for number in np.argsort(-sizes, kind="stable"):
+        inside = members[number]
+        least = filled[:, label[inside]].sum(axis=1).round(_DIGITS)
+        fold = np.lexsort((total.round(_DIGITS), least))[0]
+        folds[inside] = fold
+        np.add.at(filled[fold], label[inside], weight[inside])
+        total[fold] += sizes[number]
+    return np.unique(folds, return_inverse=True)[1]
+
+
+def _checksums(rows: Tensor) -> NDArray[np.int64]:
+    """Return a checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    # Two different rows have the same one in four billion pairs. They are kept together then, which does no harm.
+    # + 0.0 turns -0.0 into 0.0
+    numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)
+    return np.fromiter(
+        (zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers)
+    )
