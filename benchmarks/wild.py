@@ -178,7 +178,8 @@ def run(args: argparse.Namespace) -> None:
                 probs = normalized(arrays["probs"].astype(float), 1e-12)
                 fit, test = chosen
                 case = probs[fit], target[fit], probs[test], target[test]
-                names = FEW if probs.shape[1] == 2 else RIVALS if seed else tuple(calibrators)
+                most = tuple(calibrators) if (seed, size) == (0, SIZES[0]) else RIVALS
+                names = FEW if probs.shape[1] == 2 else most
                 for name in names:
                     if (path.stem, str(size), str(seed), name) in done:
                         continue
@@ -186,10 +187,28 @@ def run(args: argparse.Namespace) -> None:
                     add(args.out, about, name, *scored(calibrators[name], case))
 
 
+def shown(path: Path) -> None:
+    """Print the measures by the commands, a row for each case."""
+    rows = pd.read_csv(path).sort_values(["case", "labels"])
+    print("| case | classes | measure | raw | " + " | ".join(f"{n:,}" for n in SIZES), end="")
+    print(" | seconds |\n|---|---:|---" + "|---:" * (len(SIZES) + 2) + "|")
+    for case, part in rows.groupby("case"):
+        for key, factor, digits in (("nll", 1, 3), ("ece", 100, 1), ("accuracy", 100, 1)):
+            after = dict(zip(part.labels, factor * part[f"{key}_after"], strict=True))
+            numbers = [factor * part[key].iloc[0], *(after.get(n, np.nan) for n in SIZES)]
+            texts = ["" if np.isnan(n) else f"{n:.{digits}f}" for n in numbers]
+            about = f"{case} | {part.classes.iloc[0]}" if key == "nll" else " | "
+            name = {"nll": "NLL", "ece": "ECE, %", "accuracy": "accuracy, %"}[key]
+            seconds = f"{part.seconds.iloc[-1]:.1f}" if key == "nll" else ""
+            print(f"| {about} | {name} | " + " | ".join(texts) + f" | {seconds} |")
+
+
 def tables(args: argparse.Namespace) -> None:
     """Print mean ranks and ``auto`` against ``auto before``, of cases with 20 classes or more."""
+    shown(args.out.parent / "commands.csv")
     cases = {case: scores for case, scores in read(args.out).items() if "vector" in scores}
-    ranking({case: scores for case, scores in cases.items() if case[2] == "0"}, list(fits()))
+    first = {case: scores for case, scores in cases.items() if case[1:] == ("200", "0")}
+    ranking(first, list(dict.fromkeys(name for scores in first.values() for name in scores)))
     ranking(cases, RIVALS)
     compare(complete(cases, RIVALS), SIZES, "labels")
 

@@ -297,7 +297,12 @@ def text_lines(args: argparse.Namespace) -> Any:
             for part in np.array_split(inputs, 90)
         ]
     )
-    return {"probs": probs, "target": target, "classes": np.array(["0", "180"]), "inputs": inputs}
+    return {
+        "probs": probs,
+        "target": target,
+        "classes": np.array(["upright", "turned"]),
+        "inputs": inputs,
+    }
 
 
 def speech(args: argparse.Namespace) -> Any:

@@ -99,6 +99,7 @@ NAVIGATION = {
         "fine-grained/README",
         "fine-grained/PROTOCOL",
         "fine-grained/PROTOCOL-2",
+        "fine-grained/tables",
         "glyphs/README",
         "methods/README",
         "methods/settings",

@@ -35,17 +35,17 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "init": Subcommand("Write commands for a table, a recipe for images.", "init"),
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
     "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
     "apply": Subcommand("Add calibrated scores to a table.", "tables"),
+    "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
-    "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
-    "init": Subcommand("Write what to run on a table, or on a folder of images.", "init"),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
     "train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
@@ -232,8 +232,8 @@ class _InGroups(argparse.HelpFormatter):
 
 
 _TITLES = {
-    "evaluate": "tables of predictions:",
-    "export": "training:",
+    "init": "tables of predictions:",
+    "list": "training:",
 }
 """Titles in ``--help``, by the subcommand that they stand above."""
 

@@ -39,5 +39,14 @@ def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
         main(["--help"])
     tables, training = capsys.readouterr().out.split("tables of predictions:")[1].split("training")
     commands = [line.split()[0] for line in tables.splitlines() if line.startswith("    ")]
-    assert commands == ["evaluate", "compare", "calibrate", "apply", "card", "monitor"]
+    assert commands == [
+        "init",
+        "evaluate",
+        "compare",
+        "calibrate",
+        "apply",
+        "export",
+        "card",
+        "monitor",
+    ]
     assert "    train " in training
