@@ -100,6 +100,7 @@ NAVIGATION = {
         "fine-grained/README",
         "fine-grained/PROTOCOL",
         "fine-grained/PROTOCOL-2",
+        "fine-grained/tables",
         "glyphs/README",
         "methods/README",
         "methods/settings",

@@ -46,6 +46,8 @@ METHODS = ("ce", "ls", "ls-quarter", "mbls", "fedlas", "fedlas+")
 TICKS = (1, 5, 10, 15, 20)
 STAGES = {"raw": "test", "temperature": "test_calibrated"}
 SHOWN = ("accuracy", "nll", "ece", "smooth_ece")
+ENOUGH = 2
+"""Seeds that all methods of a problem must have."""
 SMALL = 0.03
 """Gap on validation below which the rule for users says: do not smooth."""
 
@@ -156,7 +158,11 @@ class Runs:
             problem: set.intersection(*(of_problem[m] for m in METHODS if m in of_problem))
             for problem, of_problem in seeds.items()
         }
-        self.rows = [row for row in rows if row["seed"] in common[row["problem"]]]
+        self.rows = [
+            row
+            for row in rows
+            if len(common[row["problem"]]) >= ENOUGH and row["seed"] in common[row["problem"]]
+        ]
         self.problems = list(dict.fromkeys(row["problem"] for row in self.rows))
 
     def values(self, problem: str, method: str, key: str) -> list[float]:
@@ -293,30 +299,25 @@ def rule(runs: Runs) -> Iterator[str]:
 
 
 def figure(runs: Runs) -> str:
-    """ECE as trained and after auto against the over-confidence of cross-entropy, as SVG."""
-    methods = ("ce", "ls", "mbls", "fedlas", "fedlas+")
-    names = {"raw": "as trained", "auto": "after auto"}
-    drawn = axes(height=3.2)
+    """What four methods change of the ECE, against the gap of cross-entropy on validation, a dot a problem, as SVG."""
+    drawn = axes(height=3.4)
     dress(drawn, LIGHT)
-    for number, method in enumerate(methods):
+    drawn.axhline(0, color=LIGHT.lines[0], linewidth=0.8)
+    gaps = [100 * fmean(runs.values(problem, "ce", "val gap")) for problem in runs.problems]
+    for number, method in enumerate(("ls", "fedlas", "mbls", "fedlas+"), start=1):
         for stage, marker in (("raw", "o"), ("auto", "x")):
-            step = 0.6 / len(runs.problems)
-            points = [
-                (
-                    number + step * place - 0.25,
-                    100 * fmean(runs.values(problem, method, f"{stage} ece")),
-                )
-                for place, problem in enumerate(runs.problems)
+            effects = [
+                100 * fmean(runs.differences(problem, f"{method}:ce", f"{stage} ece"))
+                for problem in runs.problems
             ]
-            label = names[stage] if number == 0 else None
-            color = LIGHT.lines[int(stage == "auto")]
-            drawn.scatter(*zip(*points, strict=True), s=18, color=color, marker=marker, label=label)
-    drawn.set_xticks(range(len(methods)), methods)
-    drawn.set_ylim(bottom=0)
-    name_axis(drawn.yaxis, "ECE %", LIGHT)
+            label = f"{method}, {'as trained' if stage == 'raw' else 'after auto'}"
+            color = LIGHT.lines[number]
+            drawn.scatter(gaps, effects, s=18, color=color, marker=marker, label=label)
+    name_axis(drawn.xaxis, "gap of cross-entropy on validation, points", LIGHT)
+    name_axis(drawn.yaxis, "ECE less that of cross-entropy, points", LIGHT)
     legend_outside(drawn, LIGHT, most=2)
     return themed_svg(
-        drawn, "ECE of five methods on each held-back problem, as trained and after auto"
+        drawn, "What four methods change of the ECE of cross-entropy, against its gap on validation"
     )
 
 
