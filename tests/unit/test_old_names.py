@@ -1,4 +1,4 @@
-"""Options and arguments that are now called method: the old name gives the same and a warning, for one release."""
+"""Options and arguments with new names: the old name gives the same and a warning, for one release."""
 
 import pytest
 import torch
@@ -55,3 +55,12 @@ def test_the_old_option_gives_the_same_with_a_warning(words, tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.out == expected.out
     assert "--calibrate is now --method" in shown.err
+
+
+@pytest.mark.parametrize("name", ["measures", "auroc", "group_measures", "positive_bins"])
+def test_the_event_by_its_old_argument(name):
+    call = getattr(fedlas.binary, name)
+    more = (["a", "b"] * 100,) if name == "group_measures" else ()
+    with pytest.warns(DeprecationWarning, match=r"positive= is now event="):
+        old = call(TEST, *more, positive=2)
+    assert repr(old) == repr(call(TEST, *more, event=2))

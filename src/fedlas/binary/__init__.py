@@ -1,6 +1,6 @@
 """What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
 
-In: ``Predictions`` of two classes, or of more with ``positive=k``, which is then one class against the rest. Out:
+In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
 numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 """
 
@@ -8,6 +8,7 @@ from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
+from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive import PositiveBins, positive_bins
@@ -17,16 +18,19 @@ from fedlas.binary.recalibration import (
     logistic_recalibration,
     spline_curve,
 )
+from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
     "Decision",
     "GroupMeasures",
     "IntegratedCalibration",
+    "LikelihoodIndices",
     "LogisticRecalibration",
     "NetBenefit",
     "PositiveBins",
     "Rule",
     "SplineCurve",
+    "ValidationSize",
     "auroc",
     "average_precision",
     "brier_skill",
@@ -34,9 +38,11 @@ __all__ = [
     "decide",
     "group_measures",
     "integrated_calibration",
+    "likelihood_indices",
     "logistic_recalibration",
     "measures",
     "net_benefit",
     "positive_bins",
     "spline_curve",
+    "validation_size",
 ]

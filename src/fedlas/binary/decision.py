@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_number
+from fedlas._core.renamed import renamed
 from fedlas.binary.net_benefit import Totals
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
@@ -68,9 +69,9 @@ class Rule:
         }[self.name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
-    """What acting from a threshold on does on test samples.
+    """What acting from a threshold on does on test samples; printed, a table.
 
     Attributes:
         rule: What decided.
@@ -96,6 +97,32 @@ class Decision:
     net_benefit: Estimate | None = None
     over_all: Estimate | None = None
 
+    def __str__(self) -> str:
+        """Return a table: a line for each number, with its interval."""
+        title = f"{self.rule.words[:1].upper()}{self.rule.words[1:]}"
+        if self.threshold is None:
+            return f"{title}: no threshold keeps this"
+        level = next((each.confidence_level for each in self._shares if each is not None), 0.95)
+        rows = [
+            ("act from", f"{100 * self.threshold:.2f} %", ""),
+            ("acted on", f"{self.acted:,}", f"of {self.num_samples:,}"),
+            ("events found", f"{self.events_found:,}", f"of {self.events:,}"),
+            ("false alarms", f"{self.false_alarms:,}", ""),
+            ("recall", *_written(self.recall, 100, " %")),
+            ("precision", *_written(self.precision, 100, " %")),
+            ("net benefit per 1,000", *_written(self.net_benefit, 1000)),
+            ("... over acting on all", *_written(self.over_all, 1000)),
+        ]
+        wide = max(len(value) for _, value, _ in rows)
+        lines = [f"{name:<22}  {value:>{wide}}  {note}".rstrip() for name, value, note in rows]
+        return "\n".join([f"{title} ({100 * level:g} % intervals)", *lines])
+
+    __repr__ = __str__
+
+    @property
+    def _shares(self) -> tuple[Estimate | None, ...]:
+        return self.recall, self.precision, self.net_benefit, self.over_all
+
     @property
     def false_alarms(self) -> int:
         """Samples that are acted on without an event."""
@@ -111,6 +138,14 @@ class Decision:
         return content
 
 
+def _written(estimate: Estimate | None, unit: int, sign: str = "") -> tuple[str, str]:
+    """Return a value and its interval in a unit, as text."""
+    if estimate is None:
+        return "-", ""
+    value, low, high = (unit * each for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f}{sign}", f"[{low:.1f}, {high:.1f}]"
+
+
 _PLAIN = (
     "num_samples", "events", "threshold", "acted", "events_found", "false_alarms",
     "recall", "precision", "net_benefit", "over_all",
@@ -118,8 +153,9 @@ _PLAIN = (
 """What a decision shows beside its rule; without a threshold the first two."""
 
 
+@renamed(positive="event")
 def choose_threshold(
-    val: Predictions, rule: Rule, *, num_samples: int, positive: int | str | None = None
+    val: Predictions, rule: Rule, *, num_samples: int, event: int | str | None = None
 ) -> float | None:
     """Return the probability from which on one acts, chosen on validation samples.
 
@@ -128,13 +164,13 @@ def choose_threshold(
         rule: What decides. A recall takes the highest threshold that finds as many events; a precision the lowest that
             keeps it; a budget the lowest that acts on no larger share than ``budget / num_samples``.
         num_samples: Samples that the budget is for.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
 
     Returns:
         A threshold in ``(0, 1)``; None if none keeps the rule.
 
     Raises:
-        InputError: As all functions here, for predictions of other than two classes without ``positive``.
+        InputError: As all functions here, for predictions of other than two classes without ``event``.
 
     Example:
         >>> import torch
@@ -143,7 +179,7 @@ def choose_threshold(
         >>> round(choose_threshold(val, Rule(recall=1.0), num_samples=5), 3)
         0.269
     """
-    data = positive_class(val, positive)
+    data = positive_class(val, event)
     if rule.name == "cost_ratio":
         return 1.0 / (1.0 + rule.value)
     order = np.argsort(data.probability, kind="stable")
@@ -165,12 +201,13 @@ def choose_threshold(
     return float(probability[first[places[-1 if rule.name == "recall" else 0]]])
 
 
+@renamed(positive="event")
 def decide(
     val: Predictions | None,
     test: Predictions,
     rule: Rule,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Decision:
     """Choose from which probability on one acts, and report on test samples what that does.
@@ -179,7 +216,7 @@ def decide(
         val: Calibrated predictions of validation samples; None with a cost ratio, which needs none.
         test: Calibrated predictions of test samples.
         rule: What decides.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -187,7 +224,7 @@ def decide(
 
     Raises:
         InputError: Without validation samples where the rule needs them, or as all functions here, for predictions of
-            other than two classes without ``positive``.
+            other than two classes without ``event``.
 
     Note:
         The intervals are of the test samples, given the threshold. Recall and precision have exact (Clopper and
@@ -208,12 +245,12 @@ def decide(
         decision making", New England Journal of Medicine 302 (1980), for the threshold of a cost ratio.
     """
     check_level(confidence_level)
-    data = positive_class(test, positive)
+    data = positive_class(test, event)
     if val is None and rule.name != "cost_ratio":
         fix = "Pass held-out predictions; a threshold chosen on the test set would flatter it."
         raise InputError("needs validation predictions", "none", fix, argument=rule.name)
     chosen_on = test if val is None else val
-    threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, positive=positive)
+    threshold = choose_threshold(chosen_on, rule, num_samples=data.num_samples, event=event)
     events = int(data.outcome.sum())
     if threshold is None:
         return Decision(rule, None, data.num_samples, events)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from fedlas._core.check import Argument, InputError, check_count
+from fedlas._core.check import Argument, InputError, Text, check_count
+from fedlas._core.renamed import renamed
 from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
@@ -19,17 +20,18 @@ _MOST_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
 
 
+@renamed(positive="event")
 def auroc(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> Estimate:
     """Return the area under the ROC curve of one class against the rest, with DeLong's interval in log-odds.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
 
     Returns:
@@ -37,7 +39,7 @@ def auroc(
 
     Raises:
         InputError: If only one outcome occurs, or as all functions here, for predictions of other than two classes
-            without ``positive``.
+            without ``event``.
 
     Example:
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]], [1, 1, 0, 0])
@@ -48,7 +50,7 @@ def auroc(
         DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); Obuchowski, "Nonparametric analysis of clustered ROC
         curve data", Biometrics 53 (1997), for clusters.
     """
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     return area_estimate(data, check_level(confidence_level))
 
 
@@ -70,10 +72,11 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
     return Estimate(area, *ends, confidence_level=confidence_level)
 
 
+@renamed(positive="event")
 def average_precision(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -82,7 +85,7 @@ def average_precision(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the interval, in ``(0, 1)``.
         replicates: Replicates of the bootstrap, at least 39 for level 0.95; 0 computes no interval.
         seed: The same seed draws the same samples.
@@ -104,7 +107,7 @@ def average_precision(
     check_level(confidence_level)
     check_count("replicates", replicates, low=0)
     check_count("seed", seed, low=0)
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     return precision_estimate(data, confidence_level, replicates, seed)
 
 
@@ -152,12 +155,13 @@ def _precision(counts: Floats, positives: Floats) -> Floats:
     return np.asarray((positives[:, ::-1] * share / events).sum(axis=1))
 
 
-def check_direction(predictions: Predictions, columns: str) -> None:
+def check_direction(predictions: Predictions, columns: str, *, fix: str = "") -> None:
     """Refuse scores that rank the other class of two above, beyond chance.
 
     Args:
         predictions: Logits ``(N, 2)`` and target ``(N,)``.
         columns: Columns of the scores, for the message.
+        fix: What to do, where ``{other}`` is the name of the other class; empty: to name it as the event.
 
     Raises:
         InputError: If the 99 % interval of AUROC lies below 0.5.
@@ -176,14 +180,15 @@ def check_direction(predictions: Predictions, columns: str) -> None:
     if predictions.classes is not None:
         other = repr(predictions.classes[1 - number])
         remedy = Argument("classes", ",".join(predictions.classes[::-1]))
+    advice: Text = (
+        f"The column looks like the probability of {other}; ",
+        remedy,
+        " if that is meant.",
+    )
     raise InputError(
         f"scores must rank {event_name(predictions)} above the rest",
         f"AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] of {columns}",
-        (
-            f"The column looks like the probability of {other}; ",
-            remedy,
-            " if that is meant.",
-        ),
+        fix.format(other=other) if fix else advice,
     )
 
 

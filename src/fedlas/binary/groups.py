@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError
+from fedlas._core.renamed import renamed
 from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
 from fedlas.binary.positive import Positive, positive_class
 from fedlas.binary.recalibration import events_test, recalibration_of, wald_estimate
@@ -53,11 +54,12 @@ class GroupMeasures:
     p: float | None = None
 
 
+@renamed(positive="event")
 def group_measures(
     predictions: Predictions,
     groups: Sequence[Any],
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
 ) -> ResultTable[Any, GroupMeasures]:
     """Compare the events that are expected in each group with those that occur.
@@ -65,7 +67,7 @@ def group_measures(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
-        positive: The class that is the event, its name or number; None: the event of two.
+        event: The class that is the event, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -74,7 +76,7 @@ def group_measures(
     Raises:
         InputError: If there is not one group for each sample, groups are floats, cannot be sorted or hold fewer than
             two samples on average, or as all functions here, for predictions of other than two classes without
-            ``positive``.
+            ``event``.
 
     Note:
         The interval of the ratio takes the probabilities as given: it is the exact one of the share of events (Clopper
@@ -99,7 +101,7 @@ def group_measures(
     if predictions.weights is not None:
         number = number[predictions.weights.cpu().numpy() > 0]
     check_two_a_group(names, len(number))
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)
     if data.is_plain:
         rows = [*measured_groups(Grouped.of(data, number), confidence_level)]

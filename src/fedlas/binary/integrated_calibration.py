@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.renamed import renamed
 from fedlas.binary.cells import CellDraws, Loess, sums_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
@@ -50,10 +51,11 @@ class IntegratedCalibration:
     high: Floats
 
 
+@renamed(positive="event")
 def integrated_calibration(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     span: float = SPAN,
     confidence_level: float = 0.95,
     replicates: int = 199,
@@ -67,7 +69,7 @@ def integrated_calibration(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of bootstrap and noise floor, at least 39 for level 0.95; 0 computes neither, and the
@@ -79,7 +81,7 @@ def integrated_calibration(
 
     Raises:
         InputError: For fewer than 10 samples or options out of range, or as all functions here, for predictions of
-            other than two classes without ``positive``.
+            other than two classes without ``event``.
 
     Note:
         Assumes that the frequency is a smooth function of the probability; a step within the span is smoothed over.
@@ -113,7 +115,7 @@ def integrated_calibration(
     check_count("seed", seed, low=0)
     check_replicates(check_count("replicates", replicates, low=0), confidence_level)
     return curve_and_tests(
-        positive_class(predictions, positive),
+        positive_class(predictions, event),
         span=span,
         confidence_level=confidence_level,
         replicates=replicates,

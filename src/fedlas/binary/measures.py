@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import nan
 from typing import Any
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.renamed import renamed
 from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
+from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
     events_test,
@@ -28,10 +31,11 @@ from fedlas.stats.estimates import (
 from fedlas.stats.intervals import Interval, check_level, normal_interval
 
 
+@renamed(positive="event")
 def measures(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -40,7 +44,7 @@ def measures(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: For ICI, E50, E90, Emax and the joint test, as in :func:`~fedlas.binary.integrated_calibration`.
         seed: As there.
@@ -48,14 +52,15 @@ def measures(
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
-        ``emax``, ``auroc``, ``average_precision`` and ``brier_skill``. Each test of calibration has its own p-value:
+        ``emax``, ``auroc``, ``average_precision``, ``brier_skill``, and ``r2``, ``d``, ``u`` and ``q`` without
+        interval. Each test of calibration has its own p-value:
         Wald's of slope, intercept and calibration in the large, that of the number of positives given the
         probabilities, and consistency resampling. Those that these samples cannot give are missing: the line where a
         threshold separates the outcomes, and all but the first three where only one outcome occurs or there are fewer
         than 10 samples. ``joint_p`` is one p-value of all tests together.
 
     Raises:
-        InputError: As all functions here, for predictions of other than two classes without ``positive``.
+        InputError: As all functions here, for predictions of other than two classes without ``event``.
 
     Note:
         The joint test compares the scores of shift and slope (Cox 1958), Spiegelhalter's z, ICI, E50, E90 and Emax with
@@ -71,28 +76,30 @@ def measures(
     """
     check_count("replicates", replicates, low=0)
     check_count("seed", seed, low=0)
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     outcome = data.outcome
     level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}
     numbers = _rates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
         return EstimateTable(numbers)
     try:
-        line = logistic_recalibration(predictions, positive=positive, **level)
+        line = logistic_recalibration(predictions, event=event, **level)
         numbers |= {
             "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
             "in_the_large": wald_estimate(line.in_the_large, 0.0),
             "slope": wald_estimate(line.slope, 1.0),
             "intercept": wald_estimate(line.intercept, 0.0),
         }
+        indices = asdict(likelihood_indices(predictions, event=event))
     except InputError:  # the outcomes can be separated; all else was checked above
-        pass
+        indices = {}
     curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
     numbers |= {name: getattr(curve, name) for name in DISTANCES}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
-    skill = brier_skill(predictions, positive=positive, **level)
+    skill = brier_skill(predictions, event=event, **level)
     numbers["brier_skill"] = Estimate(skill.value, skill.low, skill.high, **level)
+    numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     return EstimateTable(numbers, null if replicates else None)
 
 
@@ -117,14 +124,15 @@ def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
     )
 
 
+@renamed(positive="event")
 def brier_skill(
-    predictions: Predictions, *, positive: int | str | None = None, confidence_level: float = 0.95
+    predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> Interval:
     """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the interval, in ``(0, 1)``.
 
     Returns:
@@ -133,10 +141,10 @@ def brier_skill(
 
     Raises:
         InputError: If only one outcome occurs, or as all functions here, for predictions of other than two classes
-            without ``positive``.
+            without ``event``.
 
     Note:
-        The Brier score of one column, half of :func:`~fedlas.metrics.brier_score` for two classes. Also known as the
+        From :func:`~fedlas.metrics.brier_score`, which of two classes is that of the event. Also known as the
         index of prediction accuracy. The prevalence is that of these samples: after a change of prevalence the same
         model has another skill.
 
@@ -149,7 +157,7 @@ def brier_skill(
         Brier 1950; Murphy, "Skill scores based on the mean square error", Monthly Weather Review 116 (1988); Kattan and
         Gerds, "The index of prediction accuracy", Diagnostic and Prognostic Research 2 (2018).
     """
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     squares = (data.probability - data.outcome) ** 2
     brier = data.mean(squares)
     prevalence = data.mean(data.outcome)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, as_numbers, describe
+from fedlas._core.renamed import renamed
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking import ROUNDING
 from fedlas.predictions import Predictions
@@ -44,11 +45,12 @@ class NetBenefit:
     gain_high: Floats
 
 
+@renamed(positive="event")
 def net_benefit(
     predictions: Predictions,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     confidence_level: float = 0.95,
 ) -> NetBenefit:
     """Return ``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
@@ -59,7 +61,7 @@ def net_benefit(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
 
     Returns:
@@ -67,7 +69,7 @@ def net_benefit(
 
     Raises:
         InputError: For thresholds out of ``(0, 1)``, or as all functions here, for predictions of other than two
-            classes without ``positive``.
+            classes without ``event``.
 
     Note:
         Assumes that the share of positives among the samples is that of the people whom the model will be used for; in
@@ -86,7 +88,7 @@ def net_benefit(
         Vickers and Elkin, "Decision curve analysis: a novel method for evaluating prediction models", Medical Decision
         Making 26 (2006).
     """
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     z = student_score(check_level(confidence_level), data.degrees())
     limit = as_numbers(thresholds)
     if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):

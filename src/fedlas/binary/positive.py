@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
+from fedlas._core.renamed import renamed
 from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.metrics.sums import averaging_one
@@ -110,29 +111,23 @@ class Positive:
 
 
 def positive_class(
-    predictions: Predictions, positive: int | str | None, *, both_outcomes: bool = False
+    predictions: Predictions, event: int | str | None, *, both_outcomes: bool = False
 ) -> Positive:
-    """Return the class ``positive``, a name or number, against the rest; None: the event of two."""
+    """Return the class ``event``, a name or number, against the rest; None: the event of two."""
     predictions = check_predictions(predictions)
     classes = predictions.num_classes
-    if classes < 2 or (positive is None and classes != 2):
-        expected = "predictions must have two classes, or positive must name the one to set against the rest"
-        got = f"{classes} class{'es' if classes > 1 else ''}, positive={positive}"
+    if classes < 2 or (event is None and classes != 2):
+        expected = (
+            "predictions must have two classes, or event must name the one to set against the rest"
+        )
+        got = f"{classes} class{'es' if classes > 1 else ''}, event={event}"
         fix: Text = (
-            ("Pass ", Argument("positive"), "k, the number of the class.")
+            ("Pass ", Argument("event"), "k, the number of the class.")
             if classes > 1
             else "One class cannot be right or wrong."
         )
         raise InputError(expected, got, fix)
-    if positive is None:
-        number = event_number(predictions)
-    elif isinstance(positive, str) and positive in (predictions.classes or ()):
-        number = (predictions.classes or ()).index(positive)
-    else:
-        number = check_count("positive", positive, low=0)
-    if number >= classes:
-        fix = "Pass the number of one of the classes."
-        raise InputError(f"positive must be a class in [0, {classes})", number, fix)
+    number = event_number(predictions) if event is None else _class_number(event, predictions)
     predictions = counted(predictions)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
@@ -151,6 +146,21 @@ def positive_class(
         fix = "Pass a test set in which both happen."
         raise InputError(f"samples of class {number} and of the rest are needed", got, fix)
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome, weights, clusters)
+
+
+def _class_number(event: int | str, predictions: Predictions) -> int:
+    """Return the number of a class, which its name or its number names."""
+    names = predictions.classes or ()
+    if isinstance(event, str):
+        if event in names:
+            return names.index(event)
+        fix = f"Name one of {', '.join(names)}." if names else "Pass its number, or classes=."
+        raise InputError("event must be a class of the predictions", repr(event), fix)
+    number = check_count("event", event, low=0)
+    if number >= predictions.num_classes:
+        fix = "Pass the number of one of the classes."
+        raise InputError(f"event must be a class in [0, {predictions.num_classes})", number, fix)
+    return number
 
 
 def counted(predictions: Predictions) -> Predictions:
@@ -186,10 +196,11 @@ class PositiveBins:
     high: Floats
 
 
+@renamed(positive="event")
 def positive_bins(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     num_bins: int = 10,
     scheme: str = "equal-width",
     confidence_level: float = 0.95,
@@ -201,7 +212,7 @@ def positive_bins(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
         confidence_level: Level of the interval of each frequency, in ``(0, 1)``.
@@ -211,7 +222,7 @@ def positive_bins(
 
     Raises:
         InputError: For another scheme or a ``num_bins`` below 1, or as all functions here, for predictions of other
-            than two classes without ``positive``.
+            than two classes without ``event``.
 
     Example:
         >>> bins = positive_bins(Predictions([[0.0, -3.0], [0.0, -2.0], [0.0, 2.0]], [0, 1, 1]), num_bins=2)
@@ -225,7 +236,7 @@ def positive_bins(
     check_count("num_bins", num_bins)
     check_choice("scheme", scheme, _SCHEMES)
     check_level(confidence_level)
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     # In the precision of the scores, because what counts as equal to an edge depends on it.
     probability = torch.from_numpy(data.probability).to(predictions.scores.dtype)
     outcome = torch.from_numpy(data.outcome)

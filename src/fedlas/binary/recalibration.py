@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import InputError
+from fedlas._core.renamed import renamed
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import student_score, two_sided, wald_p
@@ -45,14 +46,15 @@ class LogisticRecalibration:
     p_value: float
 
 
+@renamed(positive="event")
 def logistic_recalibration(
-    predictions: Predictions, *, positive: int | str | None = None, confidence_level: float = 0.95
+    predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
     """Compute calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
@@ -64,7 +66,7 @@ def logistic_recalibration(
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
             with the slope without end; or as all functions here, for predictions of other than two classes without
-            ``positive``.
+            ``event``.
 
     Note:
         Assumes that samples are independent, or clusters of them are, and that the relation of the log-odds is a
@@ -87,13 +89,13 @@ def logistic_recalibration(
         guide to systematic review and meta-analysis of prediction model performance", BMJ 356 (2017), for the standard
         error of the ratio.
     """
-    data = positive_class(predictions, positive, both_outcomes=True)
+    data = positive_class(predictions, event, both_outcomes=True)
     return recalibration_of(data, check_level(confidence_level))
 
 
 def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalibration:
     """Return :func:`logistic_recalibration` of samples with both outcomes."""
-    line, fit = _regression(data)
+    line, fit = regression(data)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
@@ -113,7 +115,7 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     errors = np.sqrt(np.diagonal(fit.covariance))
 
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
-    statistic = 2.0 * (fit.log_likelihood - _log_likelihood(data, data.log_odds))
+    statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
     if not data.is_plain:
         away = line - np.array([1.0, 0.0])
         statistic = float(away @ np.linalg.solve(fit.covariance, away))
@@ -157,7 +159,7 @@ class Fit:
     log_likelihood: float
 
 
-def _regression(data: Positive) -> tuple[Floats, Fit]:
+def regression(data: Positive) -> tuple[Floats, Fit]:
     """Return slope and intercept ``(2,)`` and how sure they are."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -185,7 +187,7 @@ def _regression(data: Positive) -> tuple[Floats, Fit]:
 def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) -> tuple[Floats, Fit]:
     """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, and how sure ``back @`` they are."""
     point = np.zeros(columns.shape[1])
-    value = _log_likelihood(data, np.zeros(data.num_samples))
+    value = log_likelihood(data, np.zeros(data.num_samples))
     for _ in range(_STEPS):
         probability = _sigmoid(columns @ point)
         spread = data.counts * probability * (1.0 - probability)
@@ -199,7 +201,7 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
         # Newton's full step may pass the maximum far from it: it is halved until the likelihood does not fall.
         size = 1.0
         while (
-            new := _log_likelihood(data, columns @ (point + size * step))
+            new := log_likelihood(data, columns @ (point + size * step))
         ) < value - rounding and not is_last:
             size /= 2.0
         point = point + size * step
@@ -235,10 +237,11 @@ class SplineCurve:
     knots: Floats
 
 
+@renamed(positive="event")
 def spline_curve(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     num_knots: int = 5,
     confidence_level: float = 0.95,
 ) -> SplineCurve:
@@ -248,13 +251,13 @@ def spline_curve(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         num_knots: 3, 4 or 5, at fixed quantiles of the log-odds; knots that coincide are one.
         confidence_level: Level of the pointwise interval, in ``(0, 1)``.
 
     Raises:
         InputError: If a threshold separates the outcomes, an option is out of range, or as all functions here, for
-            predictions of other than two classes without ``positive``.
+            predictions of other than two classes without ``event``.
 
     Note:
         It follows a step less closely than a loess. With weights or clusters the interval is that of the sandwich
@@ -274,8 +277,8 @@ def spline_curve(
     """
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
-    data = positive_class(predictions, positive, both_outcomes=True)
-    _regression(data)  # refuses outcomes that can be separated
+    data = positive_class(predictions, event, both_outcomes=True)
+    regression(data)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     x = (data.log_odds - center) / unit
@@ -334,7 +337,8 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     return shift, data.error_of_mean(gaps) / information, data.degrees(gaps)
 
 
-def _log_likelihood(data: Positive, log_odds: Floats) -> float:
+def log_likelihood(data: Positive, log_odds: Floats) -> float:
+    """Return the log-likelihood of the outcomes, given log-odds ``(N,)``."""
     return -float(data.counts @ np.logaddexp(0.0, np.where(data.outcome > 0, -log_odds, log_odds)))
 
 

@@ -350,25 +350,23 @@ def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -
         and first.num_classes == 2
         and len(first.target.unique()) == 2
     ):
-        floor = noise_floor(last, metric="classwise_ece", replicates=200).mean
+        floor = noise_floor(last, replicates=200).mean
         event = event_name(first)
         values = _of_event(first, last)
         return CrossFit(*sizes, values[0], values[1], floor, clusters, event)
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
-    entries = entries_of(names)
+    entries = entries_of(names, first)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
     return CrossFit(*sizes, values[0], values[1], floor, clusters)
 
 
 def _of_event(*stages: Predictions) -> list[dict[str, float]]:
     """Return the metrics of the event of each stage, those that all have."""
-    entries = entries_of(["nll", "accuracy", "classwise_ece", "brier"])
+    entries = entries_of(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []
     for stage in stages:
         metrics = values_of(stage, entries, NUM_BINS)
-        metrics["ece"] = metrics.pop("classwise_ece")
-        metrics["brier"] /= 2  # that of the one probability
         with suppress(InputError):  # outcomes that can be separated have no line
             line = logistic_recalibration(stage)
             metrics["observed_to_expected"] = line.observed_to_expected.value

@@ -20,6 +20,7 @@ from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, fit_and_check
+from fedlas.calibrated.direction import FitScores, ScoreDirection
 from fedlas.calibrated.edge import EdgeCount
 from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
@@ -56,6 +57,7 @@ class TableCalibration:
         cross_fitted: Metrics of rows that the fit did not see; None for too few.
         rows: Rows of the fit.
         units: Units of the columns, which other tables must have too.
+        fit_scores: Scores of the fit, of two classes; None otherwise.
         notes: Sentences on the table and the fit.
 
     Example:
@@ -75,6 +77,7 @@ class TableCalibration:
     rows: int = 0
     notes: tuple[str, ...] = ()
     units: Units = field(default_factory=Units)
+    fit_scores: FitScores | None = None
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
@@ -131,6 +134,7 @@ class TableCalibration:
             val.num_samples,
             (*reader.notes(), *([note] if note else []), *doubts),
             reader.units.as_fit(),
+            FitScores.of(val),
         )
 
     @property
@@ -212,6 +216,7 @@ class TableCalibration:
             "covariates": None if self.covariates is None else self.covariates.plain(),
             "adds": list(self.added),
             "units": self.units.plain(),
+            "fit_scores": None if self.fit_scores is None else asdict(self.fit_scores),
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
             "notes": list(self.notes),
@@ -265,6 +270,7 @@ class TableCalibration:
             int(content["rows"]),
             notes,
             Units.read(content.get("units")),
+            FitScores.read(content.get("fit_scores")),
         )
 
 
@@ -272,19 +278,21 @@ def rows_applied(
     calibration: TableCalibration, frame: Any, lacking: Missing
 ) -> tuple[Any, int, list[str]]:
     """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
-    reader = live_reader(calibration, Frame(frame), lacking)
+    source = Frame(frame)
+    reader = live_reader(calibration, source, lacking)
     edge = calibration.edge_count()
+    direction = ScoreDirection(calibration, source)
     parts = []
-    rows = 0
     for chunk, index, samples in live_rows(reader, lacking):
         if samples is not None:
             edge.add(samples.features)
-        rows += len(chunk.rows)
+            direction.add(samples)
         parts.append(filled_columns(calibration, chunk, index, samples))
+    rows = sum(len(part[0]) for part in parts)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
     after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
-    return after, rows, [*reader.notes_on_fit(), *edge.notes()]
+    return after, rows, [*reader.notes_on_fit(), *direction.notes(), *edge.notes()]
 
 
 def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:

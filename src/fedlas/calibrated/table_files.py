@@ -16,6 +16,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import copy_to_output
+from fedlas.calibrated.direction import ScoreDirection
 from fedlas.calibrated.missing import Missing
 from fedlas.calibrated.table import (
     PREFIX,
@@ -135,6 +136,7 @@ def _rows_written(
 ) -> Applied:
     reader = live_reader(calibration, table, missing)
     edge = calibration.edge_count()
+    direction = ScoreDirection(calibration, table)
     rows = 0
     writing: Future[None] | None = None
     # One chunk is calibrated and written while the next is read.
@@ -145,6 +147,7 @@ def _rows_written(
             rows += len(chunk.rows)
             if samples is not None:
                 edge.add(samples.features)
+                direction.add(samples)
             # The next chunk may be another file's before this one is written.
             source = table.current
             content = getattr(source, "rows", None)
@@ -155,7 +158,7 @@ def _rows_written(
         if writing is not None:
             writing.result()
     names = tuple(table.name_beside(name, PREFIX) for name in calibration.scores)
-    notes = (*reader.notes(), *missing.notes(rows), *edge.notes())
+    notes = (*reader.notes(), *missing.notes(rows), *direction.notes(), *edge.notes())
     return Applied(rows, names, notes, edge.plain(), missing.plain())
 
 

@@ -149,9 +149,10 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     _add_roles(parser, [name for name, role in ROLES.items() if role.kind != "sample"])
 
 
-def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name columns about samples: ``--weights``, ``--groups`` and others."""
-    _add_roles(parser, [name for name, role in ROLES.items() if role.kind == "sample"])
+def add_samples(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
+    """Add the options that name columns about samples, but for some roles: ``--weights``, ``--groups`` and others."""
+    names = [name for name, role in ROLES.items() if role.kind == "sample"]
+    _add_roles(parser, [name for name in names if name not in without])
 
 
 def add_refused(parser: argparse.ArgumentParser) -> None:

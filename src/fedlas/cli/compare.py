@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,16 @@ from fedlas.cli.arguments import (
     add_columns,
     add_num_bins,
     add_replicates,
+    add_samples,
     columns_of,
     flag,
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import PredictionTable, Reader, TopLabel
-from fedlas.present.comparison import compare
+from fedlas.present.comparison import compare, plain_differences
 from fedlas.present.gate import check_directed
-from fedlas.present.ranking import better_in, differences_of_models
+from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
 
@@ -44,6 +44,7 @@ def add_compare(add: AddSubcommand) -> None:
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
+    add_samples(parser, without=("label_probs", "covariates", "time"))
     add_num_bins(parser)
     add_replicates(parser)
     option(
@@ -100,16 +101,15 @@ def _compare(args: argparse.Namespace) -> int:
         top_label=args.top_label,
     )
     if args.json:
-        content = {
-            name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
-        }
+        content = plain_differences(compared)
         say(*json.dumps(content, indent=2).split("\n"))
     first, second = (path.name if paths[0].name != paths[1].name else str(path) for path in paths)
     title = f"A: {first}, B: {second}, {compared.samples:,} samples"
     if not args.json:
         sentences = better_in(compared, (first, second))
         table = differences_of_models(compared, title=title)
-        show_blocks([*sentences, table], as_markdown=args.markdown)
+        groups = [differences_of_groups(compared)] if compared.groups else []
+        show_blocks([*sentences, table, *groups], as_markdown=args.markdown)
     if not args.fail_if_worse:
         return 0
     options: dict[str, Any] = {

@@ -36,7 +36,7 @@ from fedlas.predictions.read import is_log
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.page import write_page
-from fedlas.present.report import report
+from fedlas.present.report import report, without_calibrator
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
 from fedlas.stats.estimates import check_replicates
@@ -180,6 +180,8 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
             f"the folder {args.file}",
             "Leave their options out, or name a file of predictions.",
         )
+    if args.covariates and args.on is None and not args.file.is_dir():
+        raise without_calibrator()
     check_page_options(args, "--report")
     check_output("--report", args.report, (args.file, args.on))
     check_output("--junit", args.junit, (args.file, args.on, args.report))

@@ -45,6 +45,9 @@ SUBCOMMANDS = {
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
     "card": Subcommand("Write a card: thresholds for a risk, metrics, limits.", "card"),
     "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
+    "sample-size": Subcommand(
+        "Plan a validation study of two classes.", "sample_size", writes=False
+    ),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
     "train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),

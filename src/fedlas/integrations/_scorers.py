@@ -11,6 +11,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas.integrations._scores import predictions_from
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.metric import record_of
 from fedlas.predictions import Predictions
 
 
@@ -97,7 +98,7 @@ scorers: dict[str, CalibrationScorer] = {
 
 
 def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
-    entries = [METRICS[each.metric] for each in which]
+    entries = [record_of(each.metric, predictions) for each in which]
     values = values_of(predictions, entries, which[0].num_bins)
     signs = [1 if entry.higher_is_better else -1 for entry in entries]
     return {

@@ -188,7 +188,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         val = predictions_from(scores, method, labels, classes)
         self.side_columns_ = SideColumns(side_source(estimator, self.features))
         features = self.side_columns_.fit(rows) if takes_features else None
-        side = {"features": features, "covariates": self.side_columns_.covariates}
+        side: dict[str, Any] = {"features": features, "covariates": self.side_columns_.covariates}
         weights = None if weight is None else torch.from_numpy(weight)
         val = replace(val, **side, weights=weights, clusters=units)
         with collected_warnings() as doubts:
@@ -350,8 +350,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         scores = self._scores(X)
         used = self.calibrator_.num_features is not None
         side = self.side_columns_
-        values = {"features": side(X), "covariates": side.covariates} if used else {}
-        raw = Predictions(scores, **values)
+        features = side(X) if used else None
+        covariates = side.covariates if used else None
+        raw = Predictions(scores, features=features, covariates=covariates)
         return self.calibrator_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803

@@ -31,7 +31,7 @@ from fedlas.metrics.calibration_error import (
 )
 from fedlas.metrics.classwise import classwise_calibration_error
 from fedlas.metrics.debiased import debiased_squared_calibration_error
-from fedlas.metrics.ece import Bins, expected_calibration_error
+from fedlas.metrics.ece import Bins, expected_calibration_error, top_label_calibration_error
 from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import (
     ClassCalibration,
@@ -105,6 +105,7 @@ __all__ = [
     "soft_brier_score",
     "soft_negative_log_likelihood",
     "top_k_accuracy",
+    "top_label_calibration_error",
     "true_calibration_error",
     "underconfident_calibration_error",
 ]

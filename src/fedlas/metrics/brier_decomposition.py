@@ -21,8 +21,8 @@ class BrierDecomposition:
     """``brier = calibration + refinement + within_bins``.
 
     Attributes:
-        brier: The Brier score, summed over classes.
-        calibration: Squared distance of probability and frequency, averaged over bins and summed over classes.
+        brier: The Brier score, summed over classes; of two classes that of one, as :func:`brier_score`.
+        calibration: Squared distance of probability and frequency, averaged over bins and summed over classes alike.
         refinement: Variance of the labels that is left in the bins: what would stay if every bin were calibrated.
         within_bins: What bins do not see: the variance of the probabilities in a bin, less twice their covariance with
             the labels. Negative where probabilities rank the samples of a bin rightly.
@@ -41,12 +41,12 @@ def calibration_part(table: ClassTable) -> Floats:
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
     squares = (table.probs - table.labels) ** 2 / nonzero(count)
-    return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
+    return np.where(count > 0, squares, 0.0).sum(axis=-1) / _total(table)
 
 
 def refinement_part(table: ClassTable) -> Floats:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
-    return _variance(table).sum(axis=-1) / table.num_samples
+    return _variance(table).sum(axis=-1) / _total(table)
 
 
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
@@ -54,7 +54,12 @@ def calibration_bias(table: ClassTable, squares: Floats) -> float:
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
     effective = table.count() ** 2 / nonzero(squares)
     bias = _variance(table) / nonzero(effective - 1.0, least=1e-9)
-    return float(bias.sum() / table.num_samples)
+    return float(bias.sum() / _total(table))
+
+
+def _total(table: ClassTable) -> float:
+    """Return the number of samples, by which sums over classes are divided; of two classes both, which are alike."""
+    return table.num_samples * (2 if table.num_classes == 2 else 1)
 
 
 def _variance(table: ClassTable) -> Floats:
@@ -92,7 +97,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     Example:
         >>> parts = brier_decomposition(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
         >>> parts.brier, parts.calibration, parts.refinement, parts.within_bins
-        (0.5, 0.0, 0.5, 0.0)
+        (0.25, 0.0, 0.25, 0.0)
 
     Source:
         Murphy 1973; the terms within bins are those of Stephenson, Coelho & Jolliffe 2008, "Two extra components in the
@@ -150,7 +155,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
     Example:
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
-        0.5
+        0.25
     """
     return float(calibration_part(ClasswiseSums.of(predictions, num_bins).table()))
 
@@ -182,6 +187,6 @@ def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
 
     Example:
         >>> brier_refinement(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
-        0.5
+        0.25
     """
     return float(refinement_part(ClasswiseSums.of(predictions, num_bins).table()))

@@ -126,6 +126,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
     "classwise_ece",
     order=80,
     title="Classwise ECE",
+    default_of_two=False,
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     statistic=ClasswiseSums,

@@ -1,6 +1,7 @@
 """ECE: does a confidence of 0.8 come true four times in five?
 
 ``sum_b n_b / N * |accuracy_b - confidence_b|`` over ``B`` bins of confidence; all that it depends on is in this file.
+Of two classes ``"ece"`` is that of the event's probability, as in ``classwise.py``.
 
 - Edges: bin ``b`` is ``(b / B, (b + 1) / B]``, and 0 belongs to the first (:func:`width_bin`).
 - Ties: of equal logits the first class is predicted; a confidence that rounding moved across an edge lies on the edge.
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.metrics.metric import METRICS
+from fedlas.metrics.metric import METRICS, record_of, value_of
 from fedlas.metrics.ranking import ROUNDING, Floats
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import CellSums, Sums, nonzero
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +158,14 @@ def equal_width_edges(num_bins: int) -> Tensor:
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     statistic=EqualWidth,
     formula=mean_gap,
+    of_event="classwise_ece",
     takes_replicates=True,
 )
 def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
-    """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
+    """Expected calibration error, of the predicted class or, with two classes, of the event's probability.
+
+    ``sum_b n_b / N * |frequency_b - probability_b|``: the frequency of right predictions and the mean confidence of bin
+    ``b``, or the frequency of the event and its mean probability.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
@@ -174,11 +180,59 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
     Note:
         Biased upward: with finite ``N`` it is above zero for perfectly calibrated predictions too.
 
+        Both of two classes have the same, so that no event has to be named. That of their predicted class, which some
+        libraries compute, is :func:`top_label_calibration_error`.
+
     Example:
         >>> expected_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:
-        Naeini et al. 2015; for networks Guo et al. 2017, "On calibration of modern neural networks", section 2.
+        Naeini et al. 2015, who bin the probability of one of two classes; for networks Guo et al. 2017, "On calibration
+        of modern neural networks", section 2, who bin the confidence.
+    """
+    predictions = check_measurable(predictions)
+    entry = record_of("ece", predictions)
+    return value_of(entry, (entry.statistic or EqualWidth).of(predictions, num_bins))
+
+
+@METRICS.register(
+    "top_label_ece",
+    order=55,
+    title="Top-label ECE",
+    default=False,
+    default_of_two=True,
+    zero_if_calibrated=True,
+    paper="Guo et al. 2017, On calibration of modern neural networks",
+    statistic=EqualWidth,
+    formula=mean_gap,
+    takes_replicates=True,
+)
+def top_label_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15
+) -> float:
+    """ECE of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``, with two classes too.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1. Bin ``(a, b]``; 0 belongs to the first.
+
+    Returns:
+        A fraction in ``[0, 1]``; but for two classes that of :func:`expected_calibration_error`.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Note:
+        Of two classes the confidence is at least one half: samples that are too sure of the event, and others that are
+        too sure of the other class, share a bin.
+
+    Example:
+        >>> p = Predictions([[0.0, 2.0], [2.0, 0.0]], [1, 1])
+        >>> round(top_label_calibration_error(p), 3), round(expected_calibration_error(p), 3)
+        (0.381, 0.5)
+
+    Source:
+        Guo et al. 2017, section 2.
     """
     return float(mean_gap(EqualWidth.of(predictions, num_bins).table()))

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.metric import METRICS, Metric, called, lacks, new_statistic, value_of
+from fedlas.metrics.metric import (
+    METRICS,
+    Metric,
+    called,
+    classes_of,
+    lacks,
+    new_statistic,
+    record_of,
+    value_of,
+)
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
 from fedlas.predictions import TopLabel
@@ -28,7 +37,8 @@ def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> 
 
     Returns:
         Metric by registry name, in the order of :data:`METRICS`; fractions in ``[0, 1]`` but for NLL, Brier score and
-        the debiased square, which can be below 0. Each equals what its own function returns.
+        the debiased square, which can be below 0. Each equals what its own function returns. Of two classes ``"ece"``
+        and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is the ECE of the predicted class.
 
     Raises:
         InputError: If ``predictions`` are no :class:`Predictions`, two arrays do not show which one holds the labels,
@@ -67,12 +77,18 @@ def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> 
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
-    return [each for each in METRICS.entries() if each.default and not lacks(each, predictions)]
+    has_two = classes_of(predictions) == 2
+    names = [
+        each.name
+        for each in METRICS.entries()
+        if (each.default_of_two if has_two and each.default_of_two is not None else each.default)
+    ]
+    return [each for each in entries_of(names, predictions) if not lacks(each, predictions)]
 
 
-def entries_of(metrics: Iterable[str]) -> list[Metric]:
-    """Return the records of metrics by name, each once."""
-    return list({METRICS[name].name: METRICS[name] for name in metrics}.values())
+def entries_of(metrics: Iterable[str], predictions: AnyPredictions) -> list[Metric]:
+    """Return the records of metrics by name, each once, as these predictions have them."""
+    return list({METRICS[name].name: record_of(name, predictions) for name in metrics}.values())
 
 
 def values_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fedlas._core.registry import Entry, Registry
@@ -33,6 +33,8 @@ class Metric(Entry[Callable[..., float]]):
         title: Column head in tables; the name where none is passed.
         order: Place among the columns of tables; metrics of others come last.
         default: Whether ``evaluate`` computes it.
+        default_of_two: The same for two classes; None: as for more.
+        of_event: Name of the metric by which two classes have it, where it is about the event.
         higher_is_better: None if it has a sign and 0 is best.
         percent: Whether reports multiply it by 100.
         detail: Whether reports show it in their second table.
@@ -67,6 +69,8 @@ class Metric(Entry[Callable[..., float]]):
     title: str = ""
     order: float = math.inf
     default: bool = True
+    default_of_two: bool | None = None
+    of_event: str = ""
     higher_is_better: bool | None = False
     percent: bool = True
     detail: bool = False
@@ -99,6 +103,27 @@ def limits_of(metric: Metric) -> Range:
     if metric.between != ANY or not metric.percent:
         return metric.between
     return (-1.0 if metric.higher_is_better is None else 0.0), 1.0
+
+
+def record_of(name: str, predictions: AnyPredictions) -> Metric:
+    """Return the record of a metric; of two classes ``"ece"`` is that of the event's probability.
+
+    Example:
+        >>> import fedlas.metrics
+        >>> from fedlas import Predictions
+        >>> record_of("ece", Predictions([[0.0, 1.0]], [1])).statistic.__name__
+        'ClasswiseSums'
+    """
+    entry = METRICS[name]
+    if not entry.of_event or classes_of(predictions) != 2:
+        return entry
+    event = METRICS[entry.of_event]
+    return replace(entry, statistic=event.statistic, formula=event.formula, error=event.error)
+
+
+def classes_of(predictions: AnyPredictions) -> int:
+    """Return the number of classes; 0 where the top label alone is known."""
+    return 0 if isinstance(predictions, TopLabel) else predictions.num_classes
 
 
 def lacks(metric: Metric, predictions: AnyPredictions) -> bool:

@@ -110,20 +110,20 @@ def negative_log_likelihood(predictions: Predictions) -> float:
     between=(0, 2),
 )
 def brier_score(predictions: Predictions) -> float:
-    """Brier score summed over classes, ``mean_i sum_k (p_ik - 1[k = y_i])**2``.
+    """Brier score, ``mean_i sum_k (p_ik - 1[k = y_i])**2``; of two classes the event's, ``mean_i (p_i - y_i)**2``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
 
     Returns:
-        A number in ``[0, 2]``.
+        A number in ``[0, 2]``; of two classes in ``[0, 1]``.
 
     Note:
-        Brier's own form. Some libraries average over classes (divide by ``C``), and for two classes some count only one
-        column (divide by 2).
+        Brier's own form sums over the classes. Both of two classes have the same square, so that the sum is twice the
+        number that is meant where one of them is an event; scikit-learn counts as is done here.
 
     Example:
-        >>> brier_score(Predictions([[0.0, 0.0]], [1]))
-        0.5
+        >>> brier_score(Predictions([[0.0, 0.0]], [1])), brier_score(Predictions([[0.0, 0.0, -99.0]], [1]))
+        (0.25, 0.5)
     """
     return mean_of(_SQUARED_ERROR, predictions)

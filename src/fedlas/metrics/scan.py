@@ -146,11 +146,12 @@ class Chunk:
 
     @cached_property
     def squared_error(self) -> Tensor:
-        """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64."""
+        """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64; of two classes that of one, as both have the same."""
         # Expanding the square would cancel where p_y is near 1; instead the label's square is replaced.
         squares = torch.square(self.probs, out=self._scratch)
         squares.scatter_(1, self._index, (self.probs.gather(1, self._index) - 1).square_())
-        return squares.sum(dim=1).cpu().double()
+        total = squares.sum(dim=1).cpu().double()
+        return total / 2 if squares.shape[1] == 2 else total
 
     @cached_property
     def _target_score(self) -> Tensor:

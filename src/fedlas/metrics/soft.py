@@ -24,7 +24,8 @@ def _brier(chunk: Chunk) -> Tensor:
     label_probs = label_probs_of(chunk).cpu().double()
     probs = chunk.probs.cpu().double()
     # Distance and spread are sums of what is not negative; the expanded square would cancel.
-    return ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
+    total = ((probs - label_probs).square() + label_probs * (1 - label_probs)).sum(dim=1)
+    return total / 2 if probs.shape[1] == 2 else total
 
 
 _NEEDS = frozenset({"label_probs"})
@@ -119,14 +120,14 @@ def soft_brier_score(predictions: Predictions) -> float:
 
     Returns:
         A number in ``[0, 2]``, at least ``mean_i sum_k q_ik (1 - q_ik)``, which it is for ``p = q``: take that off for
-        the squared distance of the two distributions.
+        the squared distance of the two distributions. Of two classes half of it, as :func:`brier_score`.
 
     Raises:
         InputError: If there are no ``label_probs``.
 
     Example:
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
-        >>> soft_brier_score(p)  # 2 * 0.25**2 + 2 * 0.75 * 0.25
-        0.5
+        >>> soft_brier_score(p)  # 0.25**2 + 0.75 * 0.25
+        0.25
     """
     return mean_of(_brier, predictions)

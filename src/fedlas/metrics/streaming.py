@@ -17,7 +17,7 @@ from fedlas._core.check import (
 )
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
-from fedlas.metrics.evaluate import default_metrics
+from fedlas.metrics.evaluate import default_metrics, entries_of
 from fedlas.metrics.groups import (
     ClassCalibration,
     class_table,
@@ -82,7 +82,7 @@ class StreamingMetrics(Accumulator):
                 "metrics must be names", describe(metrics), "Pass a list of names."
             ) from error
         empty = template(self.num_classes)
-        entries = _default_entries() if names is None else [METRICS[name] for name in names]
+        entries = _default_entries(empty) if names is None else entries_of(names, empty)
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._rows_pending = 0
         self._needs_label_probs = any("label_probs" in each.needs for each in entries)
@@ -224,9 +224,8 @@ class StreamingMetrics(Accumulator):
         return {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
 
 
-def _default_entries() -> list[Metric]:
+def _default_entries(empty: Predictions) -> list[Metric]:
     """Return those of ``evaluate``; one that somebody registered without sums cannot be had here."""
-    empty = template(1)
     return [each for each in default_metrics(empty) if not each.needs and new_sums(each, empty, 1)]
 
 

@@ -21,6 +21,7 @@ from fedlas.plots.positive_class import positive_reliability_diagram
 from fedlas.plots.ranks import critical_difference_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
+from fedlas.plots.risk_distribution import risk_distribution
 from fedlas.plots.seeds import seed_values
 from fedlas.plots.theme import DARK, LIGHT, PAPER, Theme, new_axes, paper_axes
 from fedlas.plots.training import training_curves
@@ -42,6 +43,7 @@ __all__ = [
     "reliability_diagram",
     "risk_coverage",
     "risk_coverage_curve",
+    "risk_distribution",
     "roc_curves",
     "score_bins",
     "score_histogram",

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fedlas._core.check import InputError, check_kinds
+from fedlas._core.renamed import renamed
 from fedlas.binary.net_benefit import net_benefit
 from fedlas.binary.positive import positive_class
 from fedlas.plots.theme import REFERENCE, Axes, ThemeOption, canvas, caption, legend
@@ -18,12 +19,13 @@ _COLORS = (2, 1, 4)
 
 
 @check_kinds
+@renamed(positive="event")
 def decision_curve(
     models: Predictions | Mapping[str, Predictions],
     *,
     thresholds: Sequence[float] | Literal["data"] | None = None,
     marks: Sequence[float] = (),
-    positive: int | str | None = None,
+    event: int | str | None = None,
     ax: Axes | None = None,
     title: str | None = None,
     theme: ThemeOption = "light",
@@ -38,7 +40,7 @@ def decision_curve(
         thresholds: Probabilities in ``(0, 1)``. None: a hundred up to three times the share of events. ``"data"``: a
             hundred up to where nearly all probabilities are, and net benefit per 1,000 samples.
         marks: Thresholds to mark with a vertical line.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
@@ -48,7 +50,7 @@ def decision_curve(
 
     Raises:
         InputError: For models of different targets or none, for thresholds out of range, or for predictions of other
-            than two classes without ``positive``.
+            than two classes without ``event``.
 
     Example:
         >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, -1.0], [0.0, -2.0]], [1, 0, 1, 0])
@@ -61,14 +63,13 @@ def decision_curve(
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     of_data = isinstance(thresholds, str)
     limits = (
-        _range(named, positive, cover=of_data)
+        _range(named, event, cover=of_data)
         if thresholds is None or isinstance(thresholds, str)
         else thresholds
     )
     unit = 1000.0 if of_data else 1.0
     curves = {
-        name: net_benefit(each, positive=positive, thresholds=limits)
-        for name, each in named.items()
+        name: net_benefit(each, event=event, thresholds=limits) for name, each in named.items()
     }
     if not named or any(
         not np.array_equal(c.treat_all, next(iter(curves.values())).treat_all)
@@ -119,12 +120,12 @@ def decision_curve(
 
 
 def _range(
-    models: Mapping[str, Predictions], positive: int | str | None, *, cover: bool
+    models: Mapping[str, Predictions], event: int | str | None, *, cover: bool
 ) -> list[float]:
     """Return a hundred thresholds up to three times the events, or, to cover them, nearly all probabilities."""
     most = 0.01
     for each in models.values():
-        data = positive_class(each, positive)
+        data = positive_class(each, event)
         most = max(most, 3.0 * data.mean(data.outcome))
         if cover:
             most = max(most, float(np.quantile(data.probability, 0.995)))

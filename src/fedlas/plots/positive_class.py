@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, check_kinds
+from fedlas._core.renamed import renamed
 from fedlas.binary import (
     integrated_calibration,
     logistic_recalibration,
@@ -38,13 +40,18 @@ _STEPS = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 """Distances between ticks: about five of them."""
 _LEAST = 1e-5
 _MOST_TICKS = 5
+_SHARE_BEYOND = 0.005
+_FEWEST_BEYOND = 5
+"""Samples, and their share, at each end of the probabilities where a curve is dotted."""
+Mask = NDArray[np.bool_]
 
 
 @check_kinds
+@renamed(positive="event")
 def positive_reliability_diagram(
     predictions: Predictions,
     *,
-    positive: int | str | None = None,
+    event: int | str | None = None,
     num_bins: int = 10,
     ax: Axes | None = None,
     title: str | None = None,
@@ -58,12 +65,13 @@ def positive_reliability_diagram(
 
     A point is a bin with Wilson's 95 % interval of its frequency. The line is the loess curve of
     :func:`~fedlas.binary.integrated_calibration` with its pointwise 95 % interval, from which ICI is the mean distance
-    of the diagonal. Below the diagonal the probability is too high. The strip beneath shows how many samples have which
-    probability, on a square-root scale: those of the positive class upward, the others downward.
+    of the diagonal; it is dotted beyond all but the last few samples, and ends at the frame. Below the diagonal the
+    probability is too high. The strip beneath shows how many samples have which probability, on a square-root scale:
+    those of the positive class upward, the others downward.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
-        positive: The class to set against the rest, its name or number; None: the event of two.
+        event: The class to set against the rest, its name or number; None: the event of two.
         num_bins: Number of bins: of width ``1 / num_bins`` on ``[0, 1]``, or of as many samples each on other scales.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
@@ -82,7 +90,7 @@ def positive_reliability_diagram(
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
 
     Raises:
-        InputError: If an argument is out of range, or for predictions of other than two classes without ``positive``.
+        InputError: If an argument is out of range, or for predictions of other than two classes without ``event``.
 
     Example:
         >>> import torch
@@ -96,17 +104,18 @@ def positive_reliability_diagram(
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
         (2016); Austin and Steyerberg 2019 for the curve.
     """
-    data = positive_class(predictions, positive)
+    data = positive_class(predictions, event)
     check_choice("scale", scale, get_args(RiskScale))
     check_choice("smoother", smoother, get_args(Smoother))
-    compared = [positive_class(each, positive) for each in axes_for] or [data]
-    shown = _shown(np.concatenate([each.probability for each in compared]), scale)
+    compared = [positive_class(each, event) for each in axes_for or (predictions,)]
+    shown = shown_range(np.concatenate([each.probability for each in compared]), scale)
+    if not shown.is_whole:
+        for each in axes_for or (predictions,):
+            shown = shown.reaching(_frequencies(each, event, num_bins, smoother))
     scheme = "equal-width" if shown.is_whole else "equal-mass"
-    bins = positive_bins(predictions, positive=positive, num_bins=num_bins, scheme=scheme)
-    distance = integrated_calibration(predictions, positive=positive, replicates=replicates)
-    curve: Any = distance
-    if smoother == "spline":
-        curve = spline_curve(predictions, positive=positive)
+    bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme=scheme)
+    distance = integrated_calibration(predictions, event=event, replicates=replicates)
+    curve: Any = distance if smoother == "loess" else spline_curve(predictions, event=event)
 
     # The diagonal, the curve with its band, and the bins.
     axes, palette = canvas(theme, ax, size=(3.6, 4.4), grid="both")
@@ -117,14 +126,16 @@ def positive_reliability_diagram(
         [shown.low, shown.high], [shown.low, shown.high], color=palette.ink, zorder=1, **REFERENCE
     )
     place = curve.probability
-    inside = (place >= shown.low) & (place <= shown.high)
-    place = place[inside]
-    low, frequency, high = (clip(each[inside]) for each in (curve.low, curve.frequency, curve.high))
+    inside, solid = _parts(curve, data, shown)
+    style: dict[str, Any] = {"color": palette.lines[2], "linewidth": 1.6, "zorder": 2}
     if replicates or smoother == "spline":
+        band = [clip(each[solid]) for each in (curve.low, curve.high)]
         axes.fill_between(
-            place, low, high, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
+            place[solid], *band, color=palette.lines[2], alpha=0.18, linewidth=0, zorder=1.5
         )
-    axes.plot(place, frequency, color=palette.lines[2], linewidth=1.6, zorder=2, label=smoother)
+    axes.plot(place[solid], curve.frequency[solid], label=smoother, **style)
+    beyond = np.where(inside, curve.frequency, np.nan)
+    axes.plot(place, beyond, linestyle=":", label="_beyond", **style | {"linewidth": 1.2})
     filled = (bins.count > 0) & (bins.probability <= shown.high)
     x = np.maximum(bins.probability[filled], shown.low)
     y = clip(bins.frequency[filled])
@@ -144,9 +155,7 @@ def positive_reliability_diagram(
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, f"frequency of the event ({smoother})", palette)
     try:
-        slope = (
-            f"slope {logistic_recalibration(predictions, positive=positive).slope.value:.2f}  ·  "
-        )
+        slope = f"slope {logistic_recalibration(predictions, event=event).slope.value:.2f}  ·  "
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     subtitle(
@@ -161,7 +170,39 @@ def positive_reliability_diagram(
     return axes
 
 
-def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> None:
+def _parts(curve: Any, data: Positive, shown: ShownRange) -> tuple[Mask, Mask]:
+    """Return which places of a curve are in the frame, and which of these have data: not the samples at either end."""
+    place, frequency = curve.probability, curve.frequency
+    first, last = _range_of_data(data)
+    inside = (frequency > 0) & (frequency < 1)
+    for values in (place, frequency):
+        inside &= (values >= shown.low) & (values <= shown.high)
+    return inside, inside & (place >= first) & (place <= last)
+
+
+def _range_of_data(data: Positive) -> Floats:
+    """Return the probabilities beyond which there are too few samples to say what happens."""
+    share = min(max(_SHARE_BEYOND, _FEWEST_BEYOND / data.num_samples), 0.25)
+    return np.quantile(data.probability, [share, 1.0 - share])
+
+
+def _frequencies(
+    predictions: Predictions, event: int | str | None, num_bins: int, smoother: Smoother
+) -> Floats:
+    """Return frequencies that must be in the frame: of bins, and of the curve where there are data."""
+    curve: Any = (
+        integrated_calibration(predictions, event=event, replicates=0)
+        if smoother == "loess"
+        else spline_curve(predictions, event=event)
+    )
+    first, last = _range_of_data(positive_class(predictions, event))
+    solid = (curve.probability >= first) & (curve.probability <= last)
+    bins = positive_bins(predictions, event=event, num_bins=num_bins, scheme="equal-mass")
+    values = np.concatenate([curve.frequency[solid], bins.frequency[bins.count > 0]])
+    return values[(values > 0) & (values < 1)]
+
+
+def _draw_strip(axes: Any, palette: Theme, shown: ShownRange, data: Positive) -> None:
     """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
     strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
@@ -182,7 +223,7 @@ def _draw_strip(axes: Any, palette: Theme, shown: _Shown, data: Positive) -> Non
 
 
 @dataclass(frozen=True)
-class _Shown:
+class ShownRange:
     """The range of probabilities that a diagram shows."""
 
     low: float
@@ -191,7 +232,19 @@ class _Shown:
 
     @property
     def is_whole(self) -> bool:
+        """Whether all probabilities are shown, on a linear scale."""
         return (self.low, self.high, self.logit) == (0.0, 1.0, False)
+
+    def reaching(self, frequency: Floats) -> ShownRange:
+        """Return the range with these frequencies in it, too."""
+        least, most = (float(f(frequency, initial=self.high)) for f in (np.min, np.max))
+        if self.logit:
+            low = self.low if least >= self.low else max(least / 1.2, _LEAST)
+            high = self.high if most <= self.high else min(1.2 * most, 1 - _LEAST)
+            return replace(self, low=low, high=high)
+        half = _STEPS[int(np.searchsorted(_STEPS, most / 5))] / 2
+        high = self.high if most <= self.high else float(min(1.0, half * np.ceil(most / half)))
+        return replace(self, high=high)
 
     def edges(self, bins: int) -> Floats:
         """Return the edges of bins of the strip."""
@@ -225,18 +278,18 @@ class _Shown:
             )
 
 
-def _shown(probability: Floats, scale: RiskScale) -> _Shown:
+def shown_range(probability: Floats, scale: RiskScale) -> ShownRange:
     """Return what to show of these samples."""
     middle, most = np.quantile(probability, [0.5, 0.995])
     if scale == "auto":
         scale = "logit" if middle < 0.02 else "zoom" if most < 0.6 else "linear"
     if scale == "linear":
-        return _Shown(0.0, 1.0)
+        return ShownRange(0.0, 1.0)
     if scale == "zoom":
         step = _STEPS[int(np.searchsorted(_STEPS, most / 5))]
-        return _Shown(0.0, float(min(1.0, step * np.ceil(most / step))))
+        return ShownRange(0.0, float(min(1.0, step * np.ceil(most / step))))
     low, high = np.quantile(probability, [0.005, 0.999])
-    return _Shown(
+    return ShownRange(
         float(np.clip(low, _LEAST, 0.5)),
         float(np.clip(high, 0.5 * (1 + _LEAST), 1 - _LEAST)),
         logit=True,

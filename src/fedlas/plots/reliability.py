@@ -82,7 +82,7 @@ def reliability_diagram(
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0])
         >>> ax = reliability_diagram(p, num_bins=5, title="three samples")
         >>> ax.get_title(loc="left"), ax.texts[0].get_text()
-        ('three samples', 'ECE 29.92 %  ·  n = 3')
+        ('three samples', 'Top-label ECE 29.92 %  ·  n = 3')
 
     Source:
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
@@ -134,7 +134,9 @@ def reliability_diagram(
         if predictions.weights is None
         else f", worth {effective_samples(predictions.weights):,.0f}"
     )
-    subtitle(axes, f"ECE {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
+    of_two = isinstance(predictions, Predictions) and predictions.num_classes == 2
+    error = "Top-label ECE" if of_two else "ECE"
+    subtitle(axes, f"{error} {100 * ece:.2f} %  ·  n = {predictions.num_samples:,}{worth}", palette)
     if title is not None:
         entitle(axes, title, palette, above_subtitle=True)
     if not shares:

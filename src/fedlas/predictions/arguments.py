@@ -203,7 +203,7 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     """Return the number of the class that two-class measures are about; None if it was not said.
 
     Args:
-        event: Its name in ``classes``, or its number: an integer, or as text where classes have no names.
+        event: Its name in ``classes``, in any case, or its number: an integer, or as text where classes have no names.
         num_classes: ``C``, which must be 2.
         classes: Names of the classes.
 
@@ -225,6 +225,9 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
         return int(event)
     if str(event) in names:
         return names.index(str(event))
+    alike = [number for number, name in enumerate(names) if name.lower() == str(event).lower()]
+    if len(alike) == 1:
+        return alike[0]
     raise InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlas._core.check import Argument, InputError
+from fedlas.predictions.arguments import checked_classes, checked_event
 
 _OPPOSITES = {
     "yes": ("no",), "y": ("n",), "true": ("false",), "t": ("f",), "1": ("0", "-1"), "1.0": ("0.0", "-1.0"),
@@ -24,6 +25,21 @@ def event_of(classes: Sequence[str] | None) -> int:
         (0, 1, 1, 1)
     """
     return int(_affirmative(classes) != 0)
+
+
+def is_truth(word: str) -> bool:
+    """Return whether a word affirms or denies, as ``"yes"`` and ``"negative"`` do."""
+    return bool(_opposite(word))
+
+
+def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    """Return checked names of the classes and the number of the event; a word for the event names two without names."""
+    classes = checked_classes(values.get("classes"), num_classes)
+    event = values.get("event")
+    word = event.strip() if isinstance(event, str) else ""
+    if classes is None and num_classes == 2 and word[:1].isalpha() and not is_truth(word):
+        classes = (f"not {word}", word)
+    return {"classes": classes, "event": checked_event(event, num_classes, classes)}
 
 
 def is_settled(classes: Sequence[str] | None) -> bool:
@@ -94,7 +110,7 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
         event: The class that the user named: a column whose name does not say its class is about it.
 
     Returns:
-        Names of the classes; empty for truth values and 0 and 1, of which the affirmative one is meant.
+        Names of the classes; empty for 0 and 1, which are their numbers.
 
     Raises:
         InputError: For labels of which neither affirms what the other denies, where neither name nor event decides.
@@ -112,7 +128,7 @@ def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> 
         return next(word for word in pair if word != last), last
     first, last = pair if event_of(pair) == 1 else pair[::-1]
     if is_settled(pair) and event is None:
-        return () if {first.lower(), last.lower()} <= _READ else (first, last)
+        return () if {first, last} <= _NUMBERS else (first, last)
     if event is not None:
         return ()
     choices = [Argument("classes", f"{a},{b}") for a, b in ((last, first), (first, last))]
@@ -146,8 +162,8 @@ def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str,
     return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
 
 
-_READ = {"0", "1", "0.0", "1.0", "yes", "no", "y", "n", "true", "false", "t", "f"}
-"""Labels that are read as outcomes without names of classes."""
+_NUMBERS = {"0", "1", "0.0", "1.0"}
+"""Labels that name no class but by its number."""
 
 
 def _opposite(word: str) -> str:

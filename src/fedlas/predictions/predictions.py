@@ -21,7 +21,6 @@ from fedlas.predictions.arguments import (
     Target,
     check_sample_values,
     checked_classes,
-    checked_event,
     checked_index,
     checked_label_probs,
     checked_target,
@@ -30,6 +29,7 @@ from fedlas.predictions.arguments import (
     numbers_of,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
+from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
@@ -65,7 +65,7 @@ class Predictions:
         classes: Optional names of the classes ``(C,)``, in the order of the columns, each once; kept as a tuple of
             texts. ``target`` may then hold names.
         event: Optional class that two-class measures are about: its name in ``classes``, or its number, 0 or 1; kept as
-            the number.
+            the number. Where classes have no names, a word names class 1, and ``"not "`` and the word the other.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
@@ -126,8 +126,8 @@ class Predictions:
     def _check_others(self) -> None:
         values = vars(self)
         shape = (self.num_samples, self.num_classes)
-        classes = values["classes"] = checked_classes(values.get("classes"), shape[1])
-        values["event"] = checked_event(values.get("event"), shape[1], classes)
+        values |= classes_and_event(values, shape[1])
+        classes = values["classes"]
         # Reading a target that is not there raises an error.
         if (target := values.pop("target")) is not None:
             values["target"] = checked_target(target, shape, self.scores.device, classes)

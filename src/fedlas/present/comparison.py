@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from fedlas._core.check import Argument, InputError, check_kinds
+from fedlas.metrics import METRICS
+from fedlas.predictions import Predictions
 from fedlas.predictions.event import about_event, event_name, event_number
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.present.event_measures import named_for_event, registry_name
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
-from fedlas.stats import two_models
+from fedlas.stats import ALPHA, holm, two_models
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.two_models import ModelDifference
@@ -24,12 +29,15 @@ class Comparison(ResultTable[str, ModelDifference]):
     Attributes:
         event: Name of the class that the metrics are about; empty if the predicted class is the subject.
         samples: Samples that were compared.
+        groups: The comparison of each group's samples; its ``p`` and ``better`` are corrected (Holm) for all metrics
+            of all groups.
         dropped: Rows that lacked a value and were left out, of the table that has more of them.
     """
 
     event: str
     samples: int
     dropped: int
+    groups: Mapping[str, Comparison]
 
     def __init__(
         self,
@@ -38,11 +46,13 @@ class Comparison(ResultTable[str, ModelDifference]):
         samples: int = 0,
         dropped: int = 0,
         event: str = "",
+        groups: Mapping[str, Comparison] | None = None,
     ) -> None:
         super().__init__(content)
         self.event = event
         self.samples = samples
         self.dropped = dropped
+        self.groups = groups or {}
 
     @check_kinds
     def fail_if_worse(
@@ -98,6 +108,7 @@ def compare(
     replicates: int = REPLICATES,
     seed: int = 0,
     event: str | int | None = None,
+    groups: Sequence[Any] | None = None,
     top_label: bool = False,
 ) -> Comparison:
     """Compare two models on the same samples, metric by metric, with paired tests.
@@ -114,6 +125,7 @@ def compare(
         seed: The same seed draws the same samples.
         event: Of two classes the one that the metrics are about, its name or number; None: as the predictions say, else
             the affirmative one, as "yes" or "1", else the last.
+        groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any.
         top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
@@ -164,20 +176,76 @@ def compare(
             f"{event_name(first)} and {event_name(second)}",
             ("Name it by ", Argument("event"), ", and the classes in one order."),
         )
-    if of_event and metrics is not None:
-        metrics = [registry_name(name) for name in metrics]
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
-    compared = two_models.compare(first, second, metrics, **options)
-    named = named_for_event(compared, _half) if of_event else compared
+    about: dict[str, Any] = {"dropped": dropped, "event": event_name(first) if of_event else ""}
+    differences = two_models.compare(first, second, metrics, **options)
+    names = _names_of_groups(a, b, groups, first.num_samples)
     return Comparison(
-        {name: replace(each, metric=name) for name, each in named.items()},
+        differences,
         samples=first.num_samples,
-        dropped=dropped,
-        event=event_name(first) if of_event else "",
+        groups={} if names is None else _by_group(first, second, names, [*differences], options),
+        **about,
     )
 
 
-def _half(each: ModelDifference) -> ModelDifference:
-    """Return the difference of the Brier score of one probability, from that of both."""
-    return replace(each, a=each.a / 2, b=each.b / 2, low=each.low / 2, high=each.high / 2)
+def _names_of_groups(
+    a: Any, b: Any, groups: Sequence[Any] | None, samples: int
+) -> NDArray[np.str_] | None:
+    """Return the group of each sample ``(N,)``; None if there are none."""
+    of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]
+    if groups is None and not of_tables:
+        return None
+    names = np.array([str(name) for name in (of_tables[0] if groups is None else groups)])
+    if len(names) != samples:
+        raise InputError(
+            f"groups must hold one group for each sample, {samples:,}",
+            f"{len(names):,}",
+            "Pass the groups of the samples that are compared.",
+        )
+    if groups is None and len(of_tables) > 1 and of_tables[0] != of_tables[1]:
+        raise InputError(
+            "both tables must hold the same samples, in the same order",
+            "groups that differ",
+            "Sort both tables by sample.",
+        )
+    return names
+
+
+def _by_group(
+    first: AnyPredictions,
+    second: AnyPredictions,
+    names: NDArray[np.str_],
+    metrics: Sequence[str],
+    options: Mapping[str, Any],
+) -> dict[str, Comparison]:
+    """Return the comparison of each group of two samples or more, corrected for all metrics of all groups."""
+    by_group: dict[str, Comparison] = {}
+    for name in np.unique(names):
+        rows = torch.from_numpy(np.flatnonzero(names == name))
+        if len(rows) < 2:
+            continue
+        one, other = first.rows(rows), second.rows(rows)
+        has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
+        possible = [each for each in metrics if has_both or not METRICS[each].several_labels]
+        differences = two_models.compare(one, other, possible, **options)
+        by_group[str(name)] = Comparison(differences, samples=len(rows))
+    tests = [(group, metric) for group, table in by_group.items() for metric in table]
+    raw = [by_group[group][metric].p_value for group, metric in tests]
+    for (group, metric), p in zip(tests, holm(raw), strict=True):
+        each = by_group[group][metric]
+        better = None if p > ALPHA else each.better
+        by_group[group][metric] = replace(each, p=p, better=better)
+    return by_group
+
+
+def plain_differences(compared: Comparison) -> dict[str, Any]:
+    """Return the differences by metric, and of each group, for JSON."""
+    content: dict[str, Any] = {
+        name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
+    }
+    if compared.groups:
+        content["groups"] = {
+            name: plain_differences(each) for name, each in compared.groups.items()
+        }
+    return content

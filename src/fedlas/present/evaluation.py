@@ -16,9 +16,9 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
-from fedlas.predictions.event import event_number, event_of
+from fedlas.predictions.event import event_name, event_number
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
-from fedlas.present.event_measures import EVENT_MEASURES
+from fedlas.present.event_measures import GLOSSARY
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
@@ -40,16 +40,18 @@ from fedlas.present.metric_tables import (
     plain_metrics,
     short_table,
     size_of,
+    top_label_ece,
     with_meaning,
 )
 from fedlas.present.page import diagram, made_by, render
 from fedlas.present.positive_class import (
     Decisions,
-    curve_picture,
     decision_tables,
     decision_words,
     event_frame,
+    event_pictures,
     event_table,
+    is_event,
     plain_decisions,
     plain_measures,
     positive_diagrams,
@@ -57,6 +59,7 @@ from fedlas.present.positive_class import (
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
 from fedlas.present.table import Block, Table, column, html_table, latex, text_of
+from fedlas.present.tripod import paragraphs, to_paste
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
@@ -123,11 +126,7 @@ class Evaluation:
     def event(self) -> str:
         """Name of the event of two classes."""
         first = self.stages[RAW]
-        if not isinstance(first, Predictions) or first.num_classes != 2:
-            return "class 1"
-        names = first.classes or (self.classes if len(self.classes) == 2 else None)
-        number = event_of(names) if first.event is None else first.event
-        return f"class {number}" if names is None else repr(names[number])
+        return event_name(first) if is_event(first) else "class 1"
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -219,6 +218,14 @@ class Evaluation:
         samples = self.stages[stage].num_samples
         return Gate(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
+    def tripod(self) -> str:
+        """Return a paragraph for a paper, by TRIPOD+AI: samples, events, calibration, C statistic, and the intervals.
+
+        Raises:
+            InputError: If the event of two classes is not the subject.
+        """
+        return paragraphs({s: (self.stages[s], m) for s, m in self.positive.items()}, self.event)
+
     def json(self) -> str:
         """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
@@ -252,9 +259,7 @@ class Evaluation:
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
-        glossary = (
-            [(row.title, row.about) for row in EVENT_MEASURES.values()] if self.positive else []
-        )
+        glossary = GLOSSARY if self.positive else []
         if self._compares:
             notes = tuple(
                 filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
@@ -267,8 +272,7 @@ class Evaluation:
         diagrams = self.diagrams()
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
-            parts = {stage: check_predictions(each) for stage, each in self.stages.items()}
-            beside.append(curve_picture(parts, self.decisions, self.event))
+            beside += event_pictures(self._of_all_classes, self.decisions, self.event)
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -354,6 +358,7 @@ class Evaluation:
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
         blocks += decision_tables(self.decisions) if self.decisions else []
+        blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
             *blocks,
             *self.outcome.remarks(short=self._compares),
@@ -382,11 +387,9 @@ class Evaluation:
 
     def _main(self, title: str) -> Table:
         """Return the table of the main numbers: of the event, or of the predicted class."""
-        return (
-            event_table(self._events, title=title, details=False)
-            if self.positive
-            else self._short(title)
-        )
+        if self.positive:
+            return event_table(self._events, title=title, details=False)
+        return short_table(self.measured, title=title, estimates=self.estimates)
 
     def _worst(self, stage: str) -> str:
         by_group: Any = self.groups[stage]
@@ -406,17 +409,15 @@ class Evaluation:
         """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""
         ici = self.positive[stage].get("ici") if stage in self.positive else None
         values = self.measured[stage]
-        measure = "ECE" if ici is None else "ICI"
-        error = values["ece"] if ici is None else ici.value
+        name = top_label_ece(values)
+        measure = column(name).title if ici is None else "ICI"
+        error = values[name] if ici is None else ici.value
         return Stage(self.stages[stage], self.verdicts[stage], measure, error, values.get("nll"))
 
     def _ranking(self, title: str, **options: Any) -> Table:
         return ranking_table(
             self.measured, self._of_all_classes, title=title, estimates=self.estimates, **options
         )
-
-    def _short(self, title: str) -> Table:
-        return short_table(self.measured, title=title, estimates=self.estimates)
 
     def whole(self, title: str) -> Table:
         """Return the table of all numbers: of the event, or of the predicted class."""

@@ -1,22 +1,13 @@
-"""The records of the measures of an event: how each is shown, what is best and what it can be.
-
-Of two classes, ``ece`` and ``brier`` are those of the event's probability everywhere in this room. The ECE of the
-predicted class has a name of its own, ``top_label_ece``.
-"""
+"""The records of the measures of an event: how each is shown, what is best and what it can be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
 
 from fedlas.present.table import ARROWS, Column, column
-from fedlas.stats.estimates import Estimate, EstimateTable
 
-V = TypeVar("V")
-EVENT_ECE = "classwise_ece"
-"""Metric that is the ECE of the event: of two classes both have the same."""
 ALIASES = {"event_ece": "ece", "event_brier": "brier", "o_e": "observed_to_expected"}
 """Other names of measures, for rules of a gate."""
 
@@ -83,6 +74,13 @@ _RECORDS = (
         about="Mean squared distance of probability and outcome."),
     EventMeasure("brier_skill", "Brier scaled", higher_is_better=True, between=(-inf, 1.0),
         about="1 less the Brier score over that of the prevalence; 0 is no better than that."),
+    EventMeasure("r2", "R2 (Nagelkerke)", higher_is_better=True, between=(-inf, 1.0), main=False,
+        about="Share of the likelihood that the probabilities gain over the prevalence."),
+    EventMeasure("d", "D", places=4, higher_is_better=True, main=False,
+        about="Discrimination index: the likelihood ratio of the probabilities less 1, a sample."),
+    EventMeasure("u", "U", places=4, ideal=0, main=False,
+        about="Unreliability index: the likelihood ratio of a recalibration less 2, a sample."),
+    EventMeasure("q", "Q", places=4, higher_is_better=True, main=False, about="Quality index, D - U."),
     EventMeasure("auroc", "AUROC", higher_is_better=True, between=_SHARE,
         about="Probability that an event ranks above a sample without one (C statistic)."),
     EventMeasure("average_precision", "average precision", higher_is_better=True, between=_SHARE,
@@ -90,53 +88,10 @@ _RECORDS = (
 )  # fmt: skip
 EVENT_MEASURES: Mapping[str, EventMeasure] = {record.name: record for record in _RECORDS}
 """By name, in the order of the rows of a table."""
-_TOP_LABEL_ECE = "top_label_ece"
-_NAMES = {"ece": _TOP_LABEL_ECE, EVENT_ECE: "ece"}
-_REGISTERED = {name: registered for registered, name in _NAMES.items()}
-_OF_BOTH_CLASSES = frozenset({"brier"})
+GLOSSARY = [(record.title, record.about) for record in _RECORDS]
+"""Title and meaning of each."""
 
 
 def column_of(name: str, *, event: bool) -> Column:
     """Return how to show a metric: one of the event where that is the subject, else the registered one."""
-    if event and name in EVENT_MEASURES:
-        return EVENT_MEASURES[name].column
-    registered = column(_REGISTERED.get(name, name) if event else name)
-    title = f"Top-label {registered.title}" if event and name in _REGISTERED else registered.title
-    return replace(registered, title=title, metric=name)
-
-
-def named_for_event(values: Mapping[str, V], halve: Callable[[V], V]) -> dict[str, V]:
-    """Return metrics of two classes by the names that they have where the event is the subject.
-
-    Args:
-        values: By registry name.
-        halve: Takes the Brier score of both probabilities to that of one.
-
-    Example:
-        >>> named_for_event({"ece": 0.1, "brier": 0.4, "classwise_ece": 0.2}, lambda brier: brier / 2)
-        {'top_label_ece': 0.1, 'brier': 0.2, 'ece': 0.2}
-    """
-    return {
-        _NAMES.get(name, name): halve(value) if name in _OF_BOTH_CLASSES else value
-        for name, value in values.items()
-    }
-
-
-def registry_name(name: str) -> str:
-    """Return the registry name of a metric that is named as :func:`named_for_event` names it."""
-    return _REGISTERED.get(name, name)
-
-
-def estimates_for_event(table: EstimateTable) -> EstimateTable:
-    """Return the estimates by the names of :func:`named_for_event`, with the same joint test."""
-    named = EstimateTable(named_for_event(table, _half))
-    named.tests, named.joint_p, named.least_joint_p = (
-        table.tests,
-        table.joint_p,
-        table.least_joint_p,
-    )
-    return named
-
-
-def _half(estimate: Estimate) -> Estimate:
-    return replace(estimate, value=estimate.value / 2, low=estimate.low / 2, high=estimate.high / 2)
+    return EVENT_MEASURES[name].column if event and name in EVENT_MEASURES else column(name)

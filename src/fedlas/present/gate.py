@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import limits_of
-from fedlas.present.event_measures import ALIASES, column_of, registry_name
+from fedlas.present.event_measures import ALIASES, column_of
 from fedlas.present.table import ARROWS, Column
 from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import Estimate
@@ -260,7 +260,7 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
     """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
     check_number("margin", margin, low=0)
     for metric in metrics:
-        record = METRICS.get(registry_name(metric))
+        record = METRICS.get(metric)
         if record is None or record.higher_is_better is None:
             directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None

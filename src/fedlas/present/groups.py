@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from fedlas.binary import GroupMeasures
-from fedlas.present.metric_tables import noise_in
+from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import interval_text
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats import ALPHA, GroupEstimate
@@ -206,7 +206,8 @@ def whole_of(
 ) -> GroupEstimate:
     """Return all samples as one group, from their metrics and estimates."""
     accuracy, ece = (
-        estimates.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece")
+        estimates.get(name, Estimate(values[name], 0.0, 1.0))
+        for name in ("accuracy", top_label_ece(values))
     )
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     return GroupEstimate(samples, confidence, accuracy, ece, ece.p)

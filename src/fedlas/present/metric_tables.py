@@ -27,7 +27,7 @@ ZTests = Mapping[str, SpiegelhalterTest]
 """Spiegelhalter's test by stage."""
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-MAIN = ("accuracy", "nll", "brier", "ece", "true_ece")
+MAIN = ("accuracy", "nll", "brier", "ece", "top_label_ece", "true_ece")
 """Metrics of the table that is shown by default; the details have all."""
 WITHIN = "~ within noise: the test does not reject calibration."
 _Z = Column(
@@ -75,6 +75,11 @@ class NoiseText:
     def short_p(self) -> str:
         """The p-value without its name, for a column of p-values."""
         return self.p_value.removeprefix("p ").removeprefix("= ")
+
+
+def top_label_ece(values: Mapping[str, Any]) -> str:
+    """Return the name of the ECE of the predicted class: of two classes it has its own, as ECE is the event's."""
+    return "top_label_ece" if "top_label_ece" in values else "ece"
 
 
 def noise_in(estimates: Mapping[str, Estimate], about: Column) -> NoiseText:

@@ -7,7 +7,7 @@ from math import isfinite, isnan
 from typing import Any
 
 from fedlas.binary import Decision, Rule, measures
-from fedlas.plots import decision_curve, positive_reliability_diagram
+from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import EVENT_MEASURES
@@ -289,3 +289,15 @@ def curve_picture(stages: Mapping[str, Predictions], decisions: Decisions, event
         models, thresholds="data", marks=chosen, ax=axes(3.1, 3.4), title="Decision curve"
     )
     return figure(ax, f"Decision curve of {event}")
+
+
+def event_pictures(
+    stages: Mapping[str, Predictions], decisions: Decisions, event: str
+) -> list[Any]:
+    """Draw the decision curve of all stages, and of the last the probabilities by outcome, for a page."""
+    pictures = [curve_picture(stages, decisions, event)]
+    last = list(stages.values())[-1]
+    if len(last.target.unique()) > 1:
+        ax = risk_distribution(last, ax=axes(3.1, 2.9), title="Risk by outcome")
+        pictures.append(figure(ax, f"Distribution of the probability of {event} by outcome"))
+    return pictures

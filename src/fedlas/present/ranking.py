@@ -10,7 +10,7 @@ from fedlas.predictions import Predictions
 from fedlas.present.comparison import Comparison
 from fedlas.present.event_measures import column_of
 from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.table import Cell, Column, Table, column, table_of
+from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats.noise_floor import p_said
 from fedlas.stats.two_models import ModelDifference
 
@@ -166,6 +166,22 @@ def differences_of_models(compared: Comparison, *, title: str) -> Table:
     heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
     subject = f"The event is {compared.event}: ECE and Brier score are those of its probability."
     return table_of(heads, rows, title=title, notes=[CAPTION, *[subject] * bool(compared.event)])
+
+
+def differences_of_groups(compared: Comparison) -> Table:
+    """Return a row for each group with the difference in each metric; the argument is that of :func:`better_in`."""
+    abouts = [column_of(name, event=bool(compared.event)) for name in compared]
+    rows = []
+    for group, table in compared.groups.items():
+        cells = []
+        for about in abouts:
+            each = table.get(about.metric)
+            star = "" if each is None or each.better is None else "*"
+            cells.append(DASH if each is None else f"{_signed(about, each.difference)}{star}")
+        rows.append((group, f"{table.samples:,}", *cells))
+    note = "* more than chance at 0.05, after Holm's correction for all metrics of all groups."
+    heads = ("group", "samples", *(about.head for about in abouts))
+    return table_of(heads, rows, title="A - B in groups", notes=[note])
 
 
 def _title(metric: str, event: str) -> str:

@@ -24,7 +24,6 @@ from fedlas.predictions.predictions import (
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
-from fedlas.present.event_measures import EVENT_ECE, estimates_for_event, named_for_event
 from fedlas.present.metric_tables import COMPARED, classes_of
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
@@ -193,6 +192,8 @@ def _read(
     table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
 ) -> tuple[Any, Any]:
     """Return the predictions of a table, and of the held-out table if that is one."""
+    if columns.get("covariates") is not None and on is None:
+        raise without_calibrator()
     if on is None and columns.get("time") is not None:
         raise InputError(
             "is for a fit that holds rows out",
@@ -204,6 +205,16 @@ def _read(
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
     return read_predictions(table, **columns), validation
+
+
+def without_calibrator() -> InputError:
+    """Return the error for covariates that nothing would read."""
+    return InputError(
+        "is what a calibrator reads, which is fitted on held-out predictions",
+        ("no ", Argument("on")),
+        ("Pass ", Argument("on"), ", or leave it out."),
+        argument="covariates",
+    )
 
 
 def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
@@ -246,13 +257,7 @@ def measured_stages(
     for stage, each in stages.items():
         if classes_of(each) < FEWEST_CLASSES:  # of few classes five are most
             measured[stage].pop("top5", None)
-    names = (
-        list(next(iter(measured.values())))
-        if names is None
-        else [*names, EVENT_ECE]
-        if event
-        else names
-    )
+    names = list(next(iter(measured.values()))) if names is None else names
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
@@ -260,19 +265,14 @@ def measured_stages(
             z[stage] = spiegelhalter_test(each)
     if not event:
         return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
-    # From here on ECE and Brier score are those of the event.
-    named = {
-        stage: named_for_event(each, lambda brier: brier / 2) for stage, each in measured.items()
-    }
-    tables = {stage: estimates_for_event(each) for stage, each in estimates.items()}
     positive = measures_by_stage(stages, **level)
     for stage, table in positive.items():
         for name in ("ece", "nll"):
-            interval = tables[stage].get(name) if stage in tables else None
-            table[name] = interval or Estimate(named[stage][name], nan, nan)
-        if stage in tables:
-            tables[stage]["brier"] = table["brier"]
-    return {"measured": named, "estimates": tables, "z": z, "positive": positive}
+            interval = estimates[stage].get(name) if stage in estimates else None
+            table[name] = interval or Estimate(measured[stage][name], nan, nan)
+        if stage in estimates:
+            estimates[stage]["brier"] = table["brier"]
+    return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 
 def _decisions(

@@ -9,7 +9,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
 from fedlas.predictions.predictions import AnyPredictions
-from fedlas.present.metric_tables import noise_in
+from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
 from fedlas.stats import ALPHA, SpiegelhalterTest
@@ -160,12 +160,10 @@ def _of_top_label(
         by = f" by {_few(judged.rejected)}" if judged.rejected else ""
         text = f"Miscalibrated{by}: {claim}."
     else:
-        ece = noise_in(estimates, column("ece"))
-        floor = (
-            f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %"
-            if ece.floor
-            else ""
-        )
+        about = column(top_label_ece(values))
+        noise = noise_in(estimates, about)
+        shown = f": {about.title} {about.format(values[about.metric])} %, floor {noise.floor} %"
+        floor = shown if noise.floor else ""
         text = f"No miscalibration shows: {claim}{floor}."
     return replace(judged, text=text)
 
@@ -179,9 +177,7 @@ def _of_event(
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
     samples = f"{predictions.num_samples:,} samples"
     if judged.joint_p is None:
-        return replace(
-            judged, text=f"{claim} ({samples}). No test was made of whether that is chance."
-        )
+        return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
     words = []
     if "in_the_large" in judged.tests and rejects(judged.tests["in_the_large"].p, ALPHA):
         words.append("over-predicted" if expected > observed else "under-predicted")
@@ -196,6 +192,18 @@ def _of_event(
     if judged.is_clear:
         return replace(judged, text=f"{claim}: miscalibrated by {_few(judged.rejected)} {about}.")
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
+
+
+def _without_joint_test(judged: Verdict) -> str:
+    """Return a sentence on single tests, such as Wald's of the slope, where no replicates join them to one."""
+    if not judged.tests:
+        return "No test was made of whether that is chance."
+    number = len(judged.tests)
+    least = min(judged.tests.values(), key=lambda test: test.p)
+    joint = "no joint test was made, which takes replicates"
+    if rejects(number * least.p, ALPHA):
+        return f"Miscalibrated by {least.text}, Bonferroni for {number} tests; {joint}."
+    return f"None of {number} tests rejects calibration after Bonferroni; {joint}."
 
 
 def effect(

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedlas._core.check import check_kinds
-from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
-from fedlas.metrics.metric import Metric
+from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
@@ -92,15 +91,16 @@ def bootstrap_interval(
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
         Methods and their Application" (1997), section 5.2, for the basic interval.
     """
+    entry = record_of(metric, check_measurable(predictions))
     return _intervals(
         predictions,
-        [METRICS[metric]],
+        [entry],
         confidence_level=confidence_level,
         replicates=replicates,
         seed=seed,
         num_bins=num_bins,
         method=method,
-    )[METRICS[metric].name]
+    )[entry.name]
 
 
 @check_kinds
@@ -138,7 +138,7 @@ def bootstrap_intervals(
         (0.75, 0.1941..., 0.9936...)
     """
     predictions = check_measurable(predictions)
-    entries = default_metrics(predictions) if metrics is None else entries_of(metrics)
+    entries = default_metrics(predictions) if metrics is None else entries_of(metrics, predictions)
     return _intervals(
         predictions,
         entries,

@@ -250,7 +250,7 @@ def estimated(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto"
     )
     rows = rows_for(predictions, num_bins)
-    records = entries_of(metrics)
+    records = entries_of(metrics, predictions)
     influences = {entry.name: influence_of(entry, rows.predictions) for entry in records}
     entries = [entry for entry in records if influences[entry.name] is None]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]

@@ -10,10 +10,10 @@ import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_kinds, check_number
 from fedlas._core.threads import on_one_thread
-from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.metric import Metric
+from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats
 
@@ -119,7 +119,8 @@ def noise_floor(
     check_count("replicates", replicates, low=2)
     check_count("seed", seed, low=0)
     probabilities = [check_number("quantiles", q, low=0.0, high=1.0) for q in quantiles]
-    entry = METRICS[metric]
+    predictions = check_measurable(predictions)
+    entry = record_of(metric, predictions)
     # A metric with a sign, of which 0 is best, is not worse in one direction.
     choices = ("different",) if entry.higher_is_better is None else ("worse", "different")
     alternative = check_choice(

@@ -61,8 +61,8 @@ def optimism(
             ``(n, C)``, or a fitted scikit-learn classifier with ``predict_proba``.
         X: Inputs ``(N, ...)``: an array or a pandas DataFrame.
         y: Labels ``(N,)``, whole numbers from 0.
-        metrics: Registry names; None for AUROC, NLL, Brier score and classwise ECE, or of more than two classes
-            accuracy, NLL, Brier score and ECE.
+        metrics: Registry names; None for AUROC, NLL, Brier score and ECE of the event, or of more than two
+            classes accuracy, NLL, Brier score and ECE.
         clusters: Cluster of each sample ``(N,)``, such as its patient: they are drawn whole; None draws samples.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: Number of refits, at least 39 for level 0.95.
@@ -116,8 +116,9 @@ def optimism(
     # The model of all samples, on these samples.
     classes = int(labels.max()) + 1
     usual = COMPARED_EVENTS if classes == 2 else COMPARED
-    entries = entries_of(usual if metrics is None else metrics)
-    apparent = values_of(_predicted(fit(X, labels), X, labels), entries, 15)
+    first = _predicted(fit(X, labels), X, labels)
+    entries = entries_of(usual if metrics is None else metrics, first)
+    apparent = values_of(first, entries, 15)
 
     # Refits: their metrics on their own samples, and on all.
     random = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError, check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, values_of
-from fedlas.metrics.metric import Metric, lacks
+from fedlas.metrics.metric import Metric, classes_of, lacks, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
@@ -40,8 +40,8 @@ from fedlas.stats.tables import replicate_values, share_of
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
 """Metrics that are compared where nothing else is asked for."""
-COMPARED_EVENTS = ("auroc", "nll", "brier", "classwise_ece")
-"""Those of two classes: of the probability of the event, whose ECE is the classwise one."""
+COMPARED_EVENTS = ("auroc", "nll", "brier", "ece")
+"""Those of two classes: of the probability of the event."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    entry = METRICS[metric]
+    entry = record_of(metric, _with_fewer_classes(a, b))
     return paired_bootstraps(
         a,
         b,
@@ -303,7 +303,7 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes AUROC, NLL, Brier score and classwise ECE, which is that of the event's probability.
+            classes AUROC, NLL, Brier score and ECE of the event.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
@@ -340,8 +340,10 @@ def compare(
     if metrics is None:
         event = not top_label and all(map(_of_event, both))
         names = COMPARED_EVENTS if event else COMPARED
+        if top_label and classes_of(_with_fewer_classes(a, b)) == 2:
+            names = (*COMPARED[:-1], "top_label_ece")
         metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
-    entries = entries_of(metrics)
+    entries = entries_of(metrics, _with_fewer_classes(a, b))
     pairs = paired_bootstraps(
         a,
         b,
@@ -367,6 +369,11 @@ def compare(
             name, each.a, each.b, *ends, p_values[name], corrected[name], better
         )
     return table
+
+
+def _with_fewer_classes(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
+    """Return the one by which metrics of both are chosen: if the top label of one is all that is known, that one."""
+    return check_measurable(b if isinstance(b, TopLabel) else a)
 
 
 def _of_event(predictions: AnyPredictions) -> bool:

@@ -98,3 +98,20 @@ def test_clusters_widen_the_intervals(draw):
         a, b = getattr(one, name), getattr(four, name)
         assert b.high - b.low == pytest.approx(a.high - a.low, rel=0.02)
     assert four.recall.high - four.recall.low > 0.8 * (one.recall.high - one.recall.low)
+
+
+def test_a_decision_prints_a_table():
+    log_odds = torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0] * 20)
+    test = Predictions(
+        torch.stack([0 * log_odds, log_odds], dim=1), torch.tensor([0, 0, 1, 0, 1] * 20)
+    )
+    shown = str(decide(None, test, Rule(cost_ratio=3)))
+    assert repr(decide(None, test, Rule(cost_ratio=3))) == shown
+    lines = shown.split("\n")
+    assert lines[0] == "A missed event is as bad as 3 false alarms (95 % intervals)"
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["act from", "acted on", "events found"]
+    assert lines[1].split() == ["act", "from", "25.00", "%"]
+    assert lines[2].split() == ["acted", "on", "60", "of", "100"]
+    assert lines[5].startswith("recall")
+    assert "100.0 %  [91.2, 100.0]" in lines[5]
+    assert max(map(len, lines)) < 80

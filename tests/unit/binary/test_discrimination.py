@@ -37,7 +37,7 @@ def test_more_classes_are_each_against_the_rest():
     p = Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
     expected = roc_auc_score(p.target, p.probs, multi_class="ovr")
     assert metrics.auroc(p) == pytest.approx(expected)
-    assert binary.auroc(p, positive=2).value == pytest.approx(
+    assert binary.auroc(p, event=2).value == pytest.approx(
         roc_auc_score(p.target == 2, p.probs[:, 2])
     )
 

@@ -49,7 +49,7 @@ def test_every_measure_takes_one_class_against_the_rest(measure, four_classes):
     as_two = Predictions(
         np.stack([0 * found.log_odds, found.log_odds], 1), found.outcome.astype(int)
     )
-    assert repr(measure(four_classes, positive=2)) == repr(measure(as_two))
+    assert repr(measure(four_classes, event=2)) == repr(measure(as_two))
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
@@ -57,12 +57,12 @@ def test_every_measure_refuses_what_has_no_positive_class(measure, four_classes)
     name = measure.__name__
     with pytest.raises(ValueError, match=rf"{name}: .*two classes.*got 4 classes"):
         measure(four_classes)
-    with pytest.raises(ValueError, match=rf"{name}: positive .*\[0, 4\); got 4"):
-        measure(four_classes, positive=4)
-    with pytest.raises(ValueError, match=rf"{name}: positive .*whole number.*got int -1"):
-        measure(four_classes, positive=-1)
+    with pytest.raises(ValueError, match=rf"{name}: event .*\[0, 4\); got 4"):
+        measure(four_classes, event=4)
+    with pytest.raises(ValueError, match=rf"{name}: event .*whole number.*got int -1"):
+        measure(four_classes, event=-1)
     with pytest.raises(ValueError, match=rf"{name}: .*two classes.*got 1 class"):
-        measure(Predictions([[1.0], [2.0]], [0, 0]), positive=0)
+        measure(Predictions([[1.0], [2.0]], [0, 0]), event=0)
     with pytest.raises(ValueError, match=rf"{name}: predictions must be Predictions; got"):
         measure(torch.zeros(2, 2))
 

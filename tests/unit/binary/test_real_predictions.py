@@ -42,7 +42,7 @@ def test_logistic_recalibration(imdb, cifar):
     assert found.in_the_large.value == pytest.approx(-0.02210547952906557, rel=1e-6)
     assert found.in_the_large.standard_error == pytest.approx(0.03828291230152903, rel=1e-6)  # HC0
     assert found.observed_to_expected.value == pytest.approx(0.9979454399372764, rel=1e-8)
-    cat = binary.logistic_recalibration(cifar, positive=3)
+    cat = binary.logistic_recalibration(cifar, event=3)
     assert cat.slope.value == pytest.approx(0.35463809104311805, rel=1e-6)
     assert cat.in_the_large.value == pytest.approx(0.10484482385854943, rel=1e-6)
 
@@ -56,7 +56,7 @@ def test_logistic_recalibration(imdb, cifar):
 )
 def test_integrated_calibration(name, positive, expected, request):
     found = binary.integrated_calibration(
-        request.getfixturevalue(name), positive=positive, replicates=0
+        request.getfixturevalue(name), event=positive, replicates=0
     )
     assert (found.ici.value, found.e50.value, found.e90.value) == pytest.approx(expected, rel=5e-3)
 

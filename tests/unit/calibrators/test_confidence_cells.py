@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length
+from fedlas.resample.folds import Folds
 
 CELLS = Cells(num_levels=10, alpha=0.02, min_size=5)
 EVERYONE = 0
@@ -137,7 +138,7 @@ def test_at_most_so_many(most):
 
 
 def test_held_out_samples_confirm_a_flaw_and_deny_chance():
-    folds = torch.arange(2000) % 5
+    folds = Folds(torch.arange(2000) % 5)
     cells = Cells(10, 0.02, 60)
     for seed in range(3):
         log_odds, correct, groups = draw(2000, seed=seed, groups=4)

@@ -3,6 +3,7 @@ import torch
 
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 from fedlas.calibrators.affine import HeldOutLoss, nll
+from fedlas.resample.folds import Folds
 
 ONE = Penalties(freedom=1.0)
 
@@ -13,7 +14,7 @@ def problem(inputs, target, weights, penalties):
 
 def loss_of(val, num_folds=4):
     folds, ones = torch.arange(len(val.target)) % num_folds, torch.ones(len(val.target)).double()
-    return HeldOutLoss(val.logits, val.target, folds=folds, weights=ones, problem=problem)
+    return HeldOutLoss(val.logits, val.target, folds=Folds(folds), weights=ones, problem=problem)
 
 
 def test_a_warm_start_changes_no_score(generated):

@@ -48,5 +48,6 @@ def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
         "export",
         "card",
         "monitor",
+        "sample-size",
     ]
     assert "    train " in training

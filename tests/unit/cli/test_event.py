@@ -22,8 +22,8 @@ LABELS = {  # the event, and the other class
 @pytest.fixture(scope="module")
 def chances():
     random = np.random.default_rng(0)
-    logit = 1.2 * random.normal(size=800) - 2
-    return 1 / (1 + np.exp(-logit)), random.random(800)
+    logit = 1.2 * random.normal(size=400) - 2
+    return 1 / (1 + np.exp(-logit)), random.random(400)
 
 
 def write(folder, chances, words, *, order, columns, factor=2.0):
@@ -39,30 +39,35 @@ def write(folder, chances, words, *, order, columns, factor=2.0):
         names = [f"p_{event}" if columns == "of the event" else f"p_{other}"]
     frame = pd.DataFrame({name: frame[name] for name in names})
     frame["y"] = np.where(uniform < p, event, other)
-    frame[:400].to_csv(folder / "val.csv", index=False)
-    frame[400:].to_csv(folder / "test.csv", index=False)
+    frame[:200].to_csv(folder / "val.csv", index=False)
+    frame[200:].to_csv(folder / "test.csv", index=False)
     return ["--probs", ",".join(names), "--target", "y"]
 
 
+FORMS = (
+    ("event last", "two"),
+    ("event first", "two"),
+    ("", "of the event"),
+    ("", "of the other"),
+)
+QUICK = {("yes", FORMS[1], False), ("numbers", FORMS[2], False), ("true", FORMS[3], True)}
+QUICK |= {("words", form, named) for form, named in zip(FORMS, (False, True) * 2, strict=True)}
 CELLS = [
-    (labels, order, columns)
-    for labels in LABELS
-    for order, columns in (
-        ("event last", "two"),
-        ("event first", "two"),
-        ("", "of the event"),
-        ("", "of the other"),
+    pytest.param(
+        labels, *form, named, marks=() if (labels, form, named) in QUICK else pytest.mark.long
     )
+    for labels in LABELS
+    for form in FORMS
+    for named in (False, True)
 ]
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["by rule", "by --event"])
-@pytest.mark.parametrize(("labels", "order", "columns"), CELLS)
+@pytest.mark.parametrize(("labels", "order", "columns", "named"), CELLS)
 def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, columns, named):
     monkeypatch.chdir(tmp_path)
     words = LABELS[labels]
     p, uniform = chances
-    events = int((uniform[400:] < p[400:]).sum())
+    events = int((uniform[200:] < p[200:]).sum())
     options = write(tmp_path, chances, words, order=order, columns=columns)
     if labels == "numbers" and order == "event first":  # numbered columns have an order
         assert main(["evaluate", "test.csv", *options]) == 2
@@ -72,22 +77,30 @@ def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, colum
     # Words of which neither affirms what the other denies: the last is the event, and a note says so.
     last = words[1] if order == "event first" or columns == "of the other" else words[0]
     event = words[0] if named or labels != "words" else last
-    count = events if event == words[0] else 400 - events
+    count = events if event == words[0] else 200 - events
     name = f"'{event}'"
 
-    assert main(["evaluate", "test.csv", *options, "--replicates", "60", "--json"]) == 0
+    assert main(["evaluate", "test.csv", *options, "--replicates", "0", "--json"]) == 0
     said = capsys.readouterr()
     content = json.loads(said.out)
     observed = content["positive class"]["as predicted"]["observed"]["value"]
-    assert observed == pytest.approx(count / 400)
+    assert observed == pytest.approx(count / 200)
     assert name in content["verdict"][0]
     assert "class " not in content["verdict"][0]
     if not named and columns == "two":
         assert f"The event is '{event}'" in said.err
 
-    gate = ["--replicates", "60", "--require", "slope<=9"]
+    gate = ["--replicates", "39", "--require", "slope<=9"]
     assert main(["evaluate", "test.csv", *options, *gate]) == 0
     assert f"of '{event}'" in " ".join(capsys.readouterr().out.split())
+
+    halved = pd.read_csv("test.csv", dtype={"y": str})
+    scores = halved[options[1].split(",")[0]] / 2
+    halved = halved.assign(**dict(zip(options[1].split(","), (scores, 1 - scores), strict=False)))
+    halved.to_csv("other.csv", index=False)
+    both = ["compare", "test.csv", "other.csv", *options, "--replicates", "39"]
+    assert main(both) == 0
+    assert f"The event is {name}" in " ".join(capsys.readouterr().out.split())
 
     fit = ["calibrate", "val.csv", *options, "--method", "temperature", "--out", "cal.json"]
     assert main(fit) == 0
@@ -104,7 +117,7 @@ def test_the_matrix(tmp_path, monkeypatch, capsys, chances, labels, order, colum
     capsys.readouterr()
     card = json.loads((tmp_path / "card.json").read_text())["event"]
     assert card["name"] == name
-    assert card["measures"]["as predicted"]["observed"]["value"] == pytest.approx(count / 400)
+    assert card["measures"]["as predicted"]["observed"]["value"] == pytest.approx(count / 200)
     assert main(["monitor", "card.json", "test.csv", *options, "--json"]) == 0
     capsys.readouterr()
 
@@ -192,3 +205,26 @@ def test_arrays_name_their_event(chances):
         other = fedlas.report(plain, event=event, classes=names, replicates=0)
         assert other.verdict == evaluation.verdict
         assert bool(evaluation.notes) == (event is None)
+
+
+def test_covariates_that_nothing_reads_are_refused(tmp_path, monkeypatch, capsys, chances):
+    monkeypatch.chdir(tmp_path)
+    options = write(tmp_path, chances, ("yes", "no"), order="event last", columns="two")
+    assert main(["evaluate", "test.csv", *options, "--covariates", "p_no"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "--covariates" in shown
+    assert "Pass --on, or leave it out" in shown
+    with pytest.raises(InputError, match=r"covariates.*Pass on="):
+        fedlas.report(pd.read_csv("test.csv"), probs="p_yes", target="y", covariates="p_no")
+
+
+def test_without_replicates_the_tests_of_the_table_are_told(chances):
+    p, uniform = chances
+    halved = fedlas.Predictions.from_probs(p / 2, (uniform < p).astype(int))
+    (sentence, *_) = fedlas.report(halved, replicates=0).verdict
+    assert "No test was made" not in sentence
+    assert "Miscalibrated by in the large" in sentence
+    assert "no joint test was made, which takes replicates" in sentence
+    true = fedlas.Predictions.from_probs(p, (uniform < p).astype(int))
+    (sentence, *_) = fedlas.report(true, replicates=0).verdict
+    assert "None of 4 tests rejects calibration after Bonferroni" in sentence

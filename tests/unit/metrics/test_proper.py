@@ -17,7 +17,7 @@ def test_extremes_are_finite():
     p = Predictions([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], [0, 0])
     assert negative_log_likelihood(p) == 1e4
     assert brier_score(p) == 1.0
-    assert brier_score(Predictions([[1e4, 0.0]], [1])) == 2.0
+    assert brier_score(Predictions([[1e4, 0.0]], [1])) == 1.0
 
 
 def test_many_equal_rows_do_not_drift():

@@ -27,7 +27,7 @@ from fedlas.metrics import (
     reliability_bins,
     smooth_calibration_error,
 )
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluate import entries_of, values_of
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""
@@ -62,7 +62,8 @@ CASES = [
 
 
 def values(predictions):
-    return values_of(predictions, ENTRIES, 15)
+    names = [entry.name for entry in ENTRIES]
+    return values_of(predictions, entries_of(names, predictions), 15)
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
@@ -178,7 +179,7 @@ def test_against_scikit_learn():
     )
     assert found["nll"] == pytest.approx(sklearn.metrics.log_loss(target, probs, **options))
     assert found["brier"] == pytest.approx(
-        2 * sklearn.metrics.brier_score_loss(target, probs[:, 1], **options)
+        sklearn.metrics.brier_score_loss(target, probs[:, 1], **options)
     )
     augrc, r = METRICS["augrc"].value(p), 1 - found["accuracy"]
     auroc = sklearn.metrics.roc_auc_score(p.correct.numpy(), p.confidence.numpy(), **options)

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fedlas import Predictions, binary
-from fedlas.plots import DARK, decision_curve, positive_reliability_diagram
+from fedlas.plots import DARK, decision_curve, positive_reliability_diagram, risk_distribution
 
 
 def predictions(samples=300, sharp=1.5, seed=0):
@@ -31,7 +31,10 @@ def test_points_curve_band_and_strip():
     )
     ends = np.array(intervals.get_segments())[:, :, 1]
     np.testing.assert_allclose(ends, np.stack([bins.low, bins.high], 1))
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency.clip(0, 1))
+    solid, dotted = axes.lines[1:3]
+    drawn = np.isin(curve.probability, solid.get_xdata())
+    np.testing.assert_allclose(solid.get_ydata(), curve.frequency[drawn])
+    assert dotted.get_linestyle() == ":"
     slope = binary.logistic_recalibration(p).slope.value
     assert (
         axes.texts[0].get_text()
@@ -107,7 +110,7 @@ def rare(shift, samples=4000):
 
 
 @pytest.mark.parametrize(
-    ("shift", "scale", "most"), [(0.0, "linear", 1.0), (-3.0, "linear", 0.7), (-6.0, "logit", 0.7)]
+    ("shift", "scale", "most"), [(0.0, "linear", 1.0), (-3.0, "linear", 0.8), (-6.0, "logit", 0.7)]
 )
 def test_the_diagram_zooms_to_the_data(shift, scale, most):
     p = rare(shift)
@@ -145,6 +148,51 @@ def test_the_smoother_is_drawn_and_named():
     p = predictions()
     curve = binary.spline_curve(p)
     axes = positive_reliability_diagram(p, replicates=0, smoother="spline")
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency)
+    dotted = axes.lines[2]
+    np.testing.assert_allclose(dotted.get_ydata(), curve.frequency)
     assert axes.get_ylabel() == "frequency of the event (spline)"
     assert positive_reliability_diagram(p, replicates=0).get_ylabel().endswith("(loess)")
+
+
+@pytest.mark.parametrize("scale", ["auto", "zoom", "linear", "logit"])
+@pytest.mark.parametrize("factor", [1.0, 0.3], ids=["calibrated", "too low"])
+def test_the_curve_of_a_rare_event_stays_in_its_frame(scale, factor):
+    p = rare(-4.0)
+    log_odds = p.logits[:, 1] + np.log(factor)
+    p = Predictions(torch.stack([0 * log_odds, log_odds], dim=1), p.target)
+    axes = positive_reliability_diagram(p, scale=scale, replicates=39)
+    low, high = axes.get_ylim()
+    solid, dotted = (np.array([line.get_xdata(), line.get_ydata()]) for line in axes.lines[1:3])
+    drawn = dotted[:, ~np.isnan(dotted[1])]
+    for curve in (solid, drawn):
+        assert ((curve[1] > 0) & (curve[1] < 1)).all()
+        assert ((curve >= low) & (curve <= high)).all()
+    # Solid where there are data: all but a few samples at either end.
+    ends = np.quantile(p.probs[:, 1], [0.005, 0.995])
+    assert solid[0].min() >= ends[0]
+    assert solid[0].max() <= ends[1]
+    points = axes.collections[-1].get_offsets()
+    assert ((points[:, 1] >= low) & (points[:, 1] <= high)).all()
+    # The line does not end before the data do.
+    curve = binary.integrated_calibration(p, replicates=0)
+    known = (curve.probability >= ends[0]) & (curve.probability <= ends[1])
+    if scale != "linear":
+        assert np.isin(curve.probability[known & (curve.frequency > 0)], solid[0]).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0, -6.0])
+def test_risks_by_outcome_are_shares_of_each(shift):
+    p = rare(shift)
+    axes = risk_distribution(p, num_bins=20)
+    events, others = axes.patches[1::2]
+    for stairs, outcome in ((events, 1), (others, 0)):
+        values, edges, _ = stairs.get_data()
+        assert values.sum() == pytest.approx(100)
+        inside = p.probs[p.target == outcome][:, 1].numpy().clip(edges[0], edges[-1])
+        np.testing.assert_allclose(values, 100 * np.histogram(inside, edges)[0] / len(inside))
+    medians = [float(np.median(p.probs[p.target == outcome][:, 1])) for outcome in (1, 0)]
+    drawn = [line.get_xdata()[0] for line in axes.lines]
+    assert drawn == pytest.approx(medians, rel=0.02)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["events", "others"]
+    with pytest.raises(ValueError, match="samples of class 1 and of the rest are needed"):
+        risk_distribution(p.rows(p.target == 0))

@@ -48,3 +48,19 @@ def test_a_table_names_the_classes_and_the_event():
     assert read.classes == ("churned", "stayed")
     with pytest.raises(InputError, match="event is for other columns"):
         read_predictions({"c": [0.5], "ok": [1]}, confidence="c", correct="ok", event=0)
+
+
+def test_an_event_is_named_whatever_its_case():
+    assert Predictions(LOGITS, [0, 1, 0], classes=["False", "True"], event="false").event == 0
+    with pytest.raises(InputError, match="must be one of the classes, a or A"):
+        Predictions(LOGITS, [0, 1, 0], classes=["a", "A"], event="b")
+
+
+def test_a_word_names_the_event_of_classes_without_names():
+    named = Predictions(LOGITS, [0, 1, 0], event="sepsis")
+    assert (named.classes, named.event) == (("not sepsis", "sepsis"), 1)
+    for number in (0, "0", 1, "1"):
+        assert Predictions(LOGITS, [0, 1, 0], event=number).classes is None
+    for word in ("2", "no", "true", ""):
+        with pytest.raises(InputError, match=r"must be one of the classes, 0 or 1"):
+            Predictions(LOGITS, [0, 1, 0], event=word)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -338,3 +339,25 @@ def test_a_browser_prints_the_page(tmp_path):
         with pytest.raises(InputError, match=r"no display.*print the page"):
             write_page(tmp_path / "y.pdf", "<p>")
     assert not (tmp_path / "y.pdf").exists()
+
+
+def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
+    random = np.random.default_rng(0)
+    p = 1 / (1 + np.exp(1 - random.normal(size=900)))
+    y = (random.random(900) < p).astype(int)
+    evaluation = fedlas.report(y, p, event="death", replicates=0)
+    (text,) = evaluation.tripod().split("\n")
+    measures = evaluation.positive["as predicted"]
+    assert f"900 samples, of which {y.sum()} ({100 * y.mean():.1f} %) had the event 'death'" in text
+    for name, words in (("slope", "calibration slope"), ("auroc", "C statistic")):
+        each = measures[name]
+        places = 3 if name == "auroc" else 2
+        value, low, high = (f"{n:.{places}f}" for n in (each.value, each.low, each.high))
+        assert f"{words} {value} (95 % confidence interval {low} to {high})" in text
+    assert "DeLong's" in text
+    shown = " ".join(evaluation.text(details=True).split())
+    assert f"To paste, by TRIPOD+AI: {text}" in shown
+    clusters = np.arange(900) // 9
+    patients = fedlas.Predictions.from_probs(p, y, clusters=clusters)
+    assert "900 samples of 100 clusters" in fedlas.report(patients, replicates=0).tripod()
+    assert "Student's degrees of freedom" in fedlas.report(patients, replicates=0).tripod()

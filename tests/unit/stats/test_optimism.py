@@ -32,7 +32,7 @@ def test_a_constant_has_none():
         replicates=39,
     )
     assert found["brier"].optimism == 0
-    assert found["brier"].corrected == found["brier"].apparent == 0.5
+    assert found["brier"].corrected == found["brier"].apparent == 0.25
 
 
 def test_clusters_are_drawn_whole_and_frames_are_rows():

@@ -1,0 +1,313 @@
+"""How many samples a validation study needs, so that its intervals are narrow enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from fedlas._core.check import Argument, InputError, check_number
+from fedlas.binary.discrimination import area_estimate
+from fedlas.binary.positive import Floats, positive_class
+from fedlas.predictions import Predictions
+from fedlas.stats.intervals import check_level
+
+_NODES = 40_001
+"""Places of the log-odds at which expectations are summed."""
+_MOST = 10**9
+_NAMES = {
+    "observed_to_expected": "observed / expected",
+    "slope": "calibration slope",
+    "auroc": "AUROC",
+    "net_benefit": "net benefit, standardized",
+}
+
+
+class LogOdds(NamedTuple):
+    """A distribution of log-odds: places ``(G,)``, with weights that add up to 1."""
+
+    places: Floats
+    weights: Floats
+
+    @property
+    def probability(self) -> Floats:
+        """Probabilities of the event ``(G,)``."""
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.places)))
+
+    def mean(self, values: Floats) -> float:
+        """Return the expectation of values ``(G,)``."""
+        return float(self.weights @ values)
+
+
+@dataclass(frozen=True, repr=False)
+class ValidationSize:
+    """Samples that a validation study needs; printed, a table.
+
+    Attributes:
+        samples: The most that one of the measures needs.
+        events: Events to expect among them.
+        by_measure: Samples for each measure, by name.
+        values: Anticipated value of each measure.
+        widths: Width of its interval that is wanted.
+        prevalence: Share of events that is anticipated.
+        mean_risk: Mean probability of the distribution of the log-odds.
+        confidence_level: Level of the intervals.
+    """
+
+    samples: int
+    events: float
+    by_measure: Mapping[str, int]
+    values: Mapping[str, float]
+    widths: Mapping[str, float]
+    prevalence: float
+    mean_risk: float
+    confidence_level: float = 0.95
+
+    def __str__(self) -> str:
+        """Return a table: a line for each measure, and what they need together."""
+        rows = [("measure", "expected", "width", "samples", "events")]
+        for name, samples in self.by_measure.items():
+            events = f"{self.prevalence * samples:,.0f}"
+            value, width = f"{self.values[name]:.3g}", f"{self.widths[name]:.3g}"
+            rows.append((_NAMES[name], value, width, f"{samples:,}", events))
+        rows.append(("all of them", "", "", f"{self.samples:,}", f"{self.events:,.0f}"))
+        wide = [max(len(row[column]) for row in rows) for column in range(5)]
+        lines = [
+            f"{row[0]:<{wide[0]}}  "
+            + "  ".join(f"{row[column]:>{wide[column]}}" for column in range(1, 5))
+            for row in rows
+        ]
+        lines.append(f"Width: of the {100 * self.confidence_level:g} % interval.")
+        if abs(math.log(self.mean_risk / self.prevalence)) > math.log(1.1):
+            risk, share = (f"{100 * each:.2g} %" for each in (self.mean_risk, self.prevalence))
+            text = f"The mean risk of the distribution is {risk}, not {share}: check it, as the slope depends on it."
+            lines.append(text)
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def validation_size(
+    prevalence: float | None = None,
+    auroc: float | None = None,
+    *,
+    lp_normal: Sequence[float] | None = None,
+    risk_beta: Sequence[float] | None = None,
+    predictions: Predictions | None = None,
+    event: int | str | None = None,
+    width_observed_to_expected: float = 0.2,
+    width_slope: float = 0.2,
+    width_auroc: float = 0.1,
+    threshold: float | None = None,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    width_net_benefit: float = 0.2,
+    confidence_level: float = 0.95,
+) -> ValidationSize:
+    """Return how many samples a validation study needs to know a calibrated model's measures precisely.
+
+    The measures are observed over expected, calibration slope, AUROC (C statistic), and with a threshold the
+    standardized net benefit. Each needs as many samples as make its interval as narrow as asked for.
+
+    Args:
+        prevalence: Share of events that is anticipated, in (0, 1); None: the mean risk of ``predictions``.
+        auroc: AUROC that is anticipated, in (0.5, 1); None: that of ``predictions``.
+        lp_normal: Mean and standard deviation of the log-odds (linear predictor), if they are normal.
+        risk_beta: Both parameters of the distribution of the probabilities, if it is a beta distribution.
+        predictions: Predictions whose log-odds are like those of the study, such as those of the development; without
+            these three, events and others have normal log-odds of one variance, which ``auroc`` and ``prevalence`` fix.
+        event: Of the predictions the class to set against the rest, its name or number; None: the event of two.
+        width_observed_to_expected: Width of the interval of observed over expected.
+        width_slope: The same of the slope.
+        width_auroc: The same of AUROC.
+        threshold: Probability from which on one acts; None leaves net benefit out.
+        sensitivity: Share of events above the threshold; None: by the distribution of the log-odds.
+        specificity: Share of others below it; None likewise.
+        width_net_benefit: Width of the interval of the net benefit over the prevalence.
+        confidence_level: Level of the intervals, in (0, 1).
+
+    Returns:
+        The sizes, which print as a table.
+
+    Raises:
+        InputError: If a number is out of range, more than one distribution is named, or prevalence or AUROC is neither
+            passed nor known.
+
+    Note:
+        For a rare event an interval of O/E of width 0.2 takes many samples: Riley et al. choose 1 for a prevalence of
+        1.8 %, which is an interval of 0.62 to 1.62. Expectations are sums over the distribution, not simulated, so that
+        numbers differ from ``pmvalsampsize`` by its chance (below 1 % with a million draws).
+
+    Example:
+        >>> print(validation_size(0.018, 0.8, lp_normal=(-5, 2.5), width_observed_to_expected=1))
+        measure              expected  width  samples  events
+        observed / expected         1      1      906      16
+        calibration slope           1    0.2    4,554      82
+        AUROC                     0.8    0.1    4,252      77
+        all of them                             4,554      82
+        Width: of the 95 % interval.
+        The mean risk of the distribution is 5.2 %, not 1.8 %: check it, as the slope depends on it.
+
+    Source:
+        Riley et al., "Minimum sample size for external validation of a clinical prediction model with a binary
+        outcome", Statistics in Medicine 40 (2021); Riley et al., "Evaluation of clinical prediction models (part 3)",
+        BMJ 384 (2024); Newcombe, Statistics in Medicine 25 (2006), for the variance of AUROC.
+    """
+    check_level(confidence_level)
+    widths = {
+        "observed_to_expected": width_observed_to_expected,
+        "slope": width_slope,
+        "auroc": width_auroc,
+        "net_benefit": width_net_benefit,
+    }
+    for name, width in widths.items():
+        check_number(f"width_{name}", width, low=0.0, low_open=True)
+    log_odds = _named_distribution(lp_normal, risk_beta, predictions, event)
+    if predictions is not None and log_odds is not None:
+        data = positive_class(predictions, event, both_outcomes=True)
+        prevalence = log_odds.mean(log_odds.probability) if prevalence is None else prevalence
+        auroc = area_estimate(data, confidence_level).value if auroc is None else auroc
+    share = _anticipated("prevalence", prevalence, 0.0)
+    area = _anticipated("auroc", auroc, 0.5)
+    log_odds = log_odds or _of_area(area, share)
+
+    score = NormalDist().inv_cdf(0.5 + confidence_level / 2)
+    sizes = {
+        "observed_to_expected": _of_ratio(
+            share, math.asinh(width_observed_to_expected / 2) / score
+        ),
+        "slope": _of_slope(log_odds, width_slope / (2 * score)),
+        "auroc": _of_auroc(area, share, width_auroc / (2 * score)),
+    }
+    values = {"observed_to_expected": 1.0, "slope": 1.0, "auroc": area}
+    if threshold is not None:
+        limit = check_number("threshold", threshold, low=0, high=1, low_open=True, high_open=True)
+        hits, passes = _shares(log_odds, limit, sensitivity, specificity)
+        weight = (1 - share) / share * limit / (1 - limit)
+        values["net_benefit"] = hits - weight * (1 - passes)
+        variance = (
+            hits * (1 - hits) / share
+            + weight**2 * passes * (1 - passes) / (1 - share)
+            + weight**2 * (1 - passes) ** 2 / (share * (1 - share))
+        )
+        sizes["net_benefit"] = math.ceil(variance / (width_net_benefit / (2 * score)) ** 2)
+    elif sensitivity is not None or specificity is not None:
+        raise InputError(
+            "goes with a threshold",
+            "none",
+            ("Pass ", Argument("threshold"), "."),
+            argument="sensitivity",
+        )
+    samples = max(sizes.values())
+    return ValidationSize(
+        samples, share * samples, sizes, values, {name: widths[name] for name in sizes}, share,
+        log_odds.mean(log_odds.probability), confidence_level,
+    )  # fmt: skip
+
+
+def _anticipated(name: str, value: float | None, low: float) -> float:
+    if value is None:
+        fix = ("Pass ", Argument(name), ", or ", Argument("predictions"), ".")
+        raise InputError("must be anticipated", "none", fix, argument=name)
+    return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)
+
+
+def _named_distribution(
+    lp_normal: Sequence[float] | None,
+    risk_beta: Sequence[float] | None,
+    predictions: Predictions | None,
+    event: int | str | None,
+) -> LogOdds | None:
+    """Return the distribution that was named; None if none was."""
+    named = {"lp_normal": lp_normal, "risk_beta": risk_beta, "predictions": predictions}
+    chosen = [name for name, value in named.items() if value is not None]
+    if len(chosen) > 1:
+        fix = "Pass one of them."
+        raise InputError("one distribution of the log-odds is enough", ", ".join(chosen), fix)
+    if predictions is not None:
+        data = positive_class(predictions, event)
+        return LogOdds(data.log_odds, data.counts / data.num_samples)
+    if lp_normal is not None:
+        mean, deviation = _pair("lp_normal", lp_normal, "mean and standard deviation")
+        return _normal([(1.0, mean)], check_number("lp_normal", deviation, low=0, low_open=True))
+    if risk_beta is None:
+        return None
+    a, b = (
+        check_number("risk_beta", value, low=0, low_open=True)
+        for value in _pair("risk_beta", risk_beta, "two parameters")
+    )
+    places = np.linspace(-40.0 / min(a, 1.0), 40.0 / min(b, 1.0), _NODES)
+    logs = -a * np.logaddexp(0, -places) - b * np.logaddexp(0, places)
+    weights = np.exp(logs - logs.max())
+    return LogOdds(places, weights / weights.sum())
+
+
+def _pair(name: str, values: Sequence[float], what: str) -> tuple[float, float]:
+    if len(values) != 2:
+        raise InputError(f"must be {what}", f"{len(values)} numbers", "Pass two.", argument=name)
+    first, second = (check_number(name, value) for value in values)
+    return first, second
+
+
+def _normal(parts: Sequence[tuple[float, float]], deviation: float) -> LogOdds:
+    """Return a mixture of normal distributions, of which each part has a weight and a mean."""
+    means = [mean for _, mean in parts]
+    places = np.linspace(min(means) - 10 * deviation, max(means) + 10 * deviation, _NODES)
+    densities = [w * np.exp(-0.5 * ((places - mean) / deviation) ** 2) for w, mean in parts]
+    weights = np.sum(densities, axis=0)
+    return LogOdds(places, weights / weights.sum())
+
+
+def _of_area(area: float, prevalence: float) -> LogOdds:
+    """Return the log-odds of events and others that are normal with one variance, calibrated."""
+    variance = 2 * NormalDist().inv_cdf(area) ** 2
+    others = math.log(prevalence / (1 - prevalence)) - variance / 2
+    parts = [(prevalence, others + variance), (1 - prevalence, others)]
+    return _normal(parts, math.sqrt(variance))
+
+
+def _of_ratio(prevalence: float, error: float) -> int:
+    """Return the samples that give the logarithm of observed over expected a standard error."""
+    return math.ceil((1 - prevalence) / (prevalence * error**2))
+
+
+def _of_slope(log_odds: LogOdds, error: float) -> int:
+    """Return the samples that give the slope a standard error, from the information of one sample."""
+    spread = log_odds.probability * (1 - log_odds.probability)
+    x = log_odds.places
+    one, both, square = (log_odds.mean(spread * power) for power in (np.ones_like(x), x, x**2))
+    return math.ceil(one / (error**2 * (one * square - both**2)))
+
+
+def _of_auroc(area: float, prevalence: float, error: float) -> int:
+    """Return the fewest samples with which Newcombe's standard error of AUROC is at most one."""
+
+    def of(samples: float) -> float:
+        others = samples / 2 - 1
+        factor = 1 + others * (1 - area) / (2 - area) + others * area / (1 + area)
+        return area * (1 - area) * factor / (samples**2 * prevalence * (1 - prevalence))
+
+    low, high = 1, _MOST
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if of(middle) <= error**2 else (middle + 1, high)
+    return low
+
+
+def _shares(
+    log_odds: LogOdds, threshold: float, sensitivity: float | None, specificity: float | None
+) -> tuple[float, float]:
+    """Return the shares of events above and of others below a threshold, as passed or by the log-odds."""
+    risk = log_odds.probability
+    above = (risk >= threshold).astype(np.float64)
+    hits = log_odds.mean(risk * above) / log_odds.mean(risk)
+    passes = log_odds.mean((1 - risk) * (1 - above)) / log_odds.mean(1 - risk)
+    if sensitivity is not None:
+        hits = check_number("sensitivity", sensitivity, low=0, high=1)
+    if specificity is not None:
+        passes = check_number("specificity", specificity, low=0, high=1)
+    return hits, passes

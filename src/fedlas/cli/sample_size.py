@@ -1,0 +1,51 @@
+"""``fedlas sample-size``: how many samples a validation study of two classes needs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fedlas._core.terminal import say
+from fedlas.binary import validation_size
+from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
+
+_NUMBERS = {
+    "prevalence": "share of events that is anticipated, e.g. 0.1 (required)",
+    "auroc": "AUROC (C statistic) that is anticipated, e.g. 0.75 (required)",
+    "threshold": "probability from which on one acts: plan for net benefit too (default: not)",
+    "sensitivity": "share of events above the threshold (default: by the distribution)",
+    "specificity": "share of others below the threshold (default: by the distribution)",
+}
+_WIDTHS = {
+    "observed_to_expected": ("observed over expected", 0.2),
+    "slope": ("the calibration slope", 0.2),
+    "auroc": ("AUROC", 0.1),
+    "net_benefit": ("the net benefit over the prevalence", 0.2),
+}
+
+
+def add_sample_size(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(_sample_size, "")
+    for name, text in _NUMBERS.items():
+        option(parser, f"--{name}", "SHARE", text, type=float)
+    text = "mean and standard deviation of normal log-odds (default: by prevalence and AUROC)"
+    option(parser, "--lp-normal", ("MEAN", "SD"), text, type=float, nargs=2)  # type: ignore[arg-type]
+    text = (
+        "parameters of a beta distribution of the probabilities (default: by prevalence and AUROC)"
+    )
+    option(parser, "--risk-beta", ("A", "B"), text, type=float, nargs=2)  # type: ignore[arg-type]
+    for name, (what, width) in _WIDTHS.items():
+        text = f"width of the interval of {what} (default: %(default)s)"
+        flag = f"--width-{name.replace('_', '-')}"
+        option(parser, flag, "WIDTH", text, type=float, default=width)
+    add_confidence_level(parser)
+
+
+def _sample_size(args: argparse.Namespace) -> int:
+    """Print how many samples the study needs."""
+    names = [*_NUMBERS, "lp_normal", "risk_beta", "confidence_level"]
+    names += [f"width_{name}" for name in _WIDTHS]
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    say(*str(validation_size(**options)).split("\n"))
+    return 0

@@ -1,0 +1,102 @@
+"""What TRIPOD+AI asks a validation to report, as a paragraph to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+from fedlas._core.check import InputError
+from fedlas._core.text import listed
+from fedlas.predictions import Predictions
+from fedlas.predictions.event import event_number
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.resample.clusters import several
+from fedlas.stats.estimates import Estimate
+
+_TITLES = {
+    "observed_to_expected": "observed over expected events {}",
+    "slope": "calibration slope {}",
+    "intercept": "intercept {}",
+    "in_the_large": "calibration in the large {}",
+    "auroc": "C statistic {}",
+}
+_PLACES = {"observed_to_expected": 2, "slope": 2, "intercept": 2, "in_the_large": 2, "auroc": 3}
+_METHODS = (
+    "Intervals of slope and intercept are Wald's, that of calibration in the large is White's, that of observed over "
+    "expected is normal on the logarithm, and that of the C statistic is DeLong's on the log-odds."
+)
+_ROBUST = (
+    "All intervals come from the variance of sums over {}, with Student's degrees of freedom for the effective number "
+    "of clusters; those of observed over expected and of the C statistic are symmetric on the logarithm and on the "
+    "log-odds."
+)
+
+
+def paragraphs(
+    stages: Mapping[str, tuple[AnyPredictions, Mapping[str, Estimate]]], event: str
+) -> str:
+    """Return a paragraph for each stage, with its name but for the first.
+
+    Args:
+        stages: Predictions and measures of the event, by stage.
+        event: Its name.
+
+    Raises:
+        InputError: Without a stage: no event is the subject.
+    """
+    if not stages:
+        fix = "Measure two classes."
+        raise InputError("a paragraph by TRIPOD+AI is about an event", "no event", fix)
+    texts = {
+        name: tripod(check_predictions(each[0]), each[1], event) for name, each in stages.items()
+    }
+    first = next(iter(texts))
+    return "\n".join(
+        text if name == first else f"{name[:1].upper()}{name[1:]}: {text}"
+        for name, text in texts.items()
+    )
+
+
+def to_paste(text: str) -> list[str]:
+    """Return paragraphs under their title."""
+    return ["To paste, by TRIPOD+AI:", *text.split("\n")]
+
+
+def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: str) -> str:
+    """Return sentences on samples, events, calibration and discrimination with intervals, and how these were made.
+
+    Args:
+        predictions: The samples of the validation.
+        measures: Measures of the event.
+        event: Its name.
+    """
+    events = int((predictions.target == event_number(predictions)).sum())
+    samples = predictions.num_samples
+    clusters = predictions.clusters
+    of = f" of {len(clusters.unique()):,} clusters" if several(clusters) else ""
+    level = next(iter(measures.values())).confidence_level
+    numbers = [
+        text.format(_with_interval(measures[name], _PLACES[name], level))
+        for name, text in _TITLES.items()
+        if name in measures
+    ]
+    data = (
+        f"The validation data hold {samples:,} samples{of}, of which {events:,} ({100 * events / samples:.1f} %) had "
+        f"the event {event}."
+    )
+    if not numbers:
+        return data
+    weights = " Samples are weighted." if predictions.weights is not None else ""
+    methods = _METHODS
+    if predictions.weights is not None or several(clusters):
+        methods = _ROBUST.format("clusters" if several(clusters) else "weighted samples")
+    return f"{data}{weights} The model had {listed(numbers)}. {methods}"
+
+
+def _with_interval(estimate: Estimate, places: int, level: float) -> str:
+    value, low, high = (
+        f"{each:.{places}f}" for each in (estimate.value, estimate.low, estimate.high)
+    )
+    if not isfinite(estimate.low):
+        return value
+    return f"{value} ({100 * level:g} % confidence interval {low} to {high})"

@@ -1,0 +1,89 @@
+"""``fedlas compare`` reads weights, clusters and groups of samples as ``fedlas evaluate`` does."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fedlas
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+OPTIONS = ["--probs", "p", "--target", "y", "--replicates", "199", "--json"]
+
+
+def written(folder, frame, change):
+    frame.to_csv(folder / "a.csv", index=False)
+    frame.assign(p=change(frame)).to_csv(folder / "b.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    random = np.random.default_rng(0)
+    logit = random.normal(size=400) - 1
+    p = 1 / (1 + np.exp(-logit))
+    y = (random.random(400) < p).astype(int)
+    site = np.repeat(["north", "south"], 200)
+    return pd.DataFrame(
+        {"p": p, "y": y, "site": site, "w": random.integers(1, 4, 400), "patient": np.arange(400)}
+    )
+
+
+def sharper(frame):
+    return 1 / (1 + ((1 - frame.p) / frame.p) ** 3)
+
+
+def compared(capsys, folder, *options):
+    assert main(["compare", str(folder / "a.csv"), str(folder / "b.csv"), *OPTIONS, *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_weights_count(tmp_path, capsys, frame):
+    written(tmp_path, frame, sharper)
+    plain, weighted = (compared(capsys, tmp_path, *more) for more in ((), ("--weights", "w")))
+    repeated = frame.loc[frame.index.repeat(frame.w)]
+    expected = ((repeated.p - repeated.y) ** 2).mean()
+    assert weighted["brier"]["a"] == pytest.approx(expected, rel=1e-6)
+    assert plain["brier"]["a"] != pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_of_one_cluster_are_drawn_together(tmp_path, capsys, frame):
+    written(tmp_path, frame.loc[frame.index.repeat(9)], sharper)
+    widths = []
+    for more in ((), ("--clusters", "patient")):
+        nll = compared(capsys, tmp_path, *more)["nll"]
+        widths.append(nll["high"] - nll["low"])
+    assert widths[1] / widths[0] == pytest.approx(3, rel=0.25)
+
+
+def test_groups_are_compared_each(tmp_path, capsys, frame):
+    written(
+        tmp_path,
+        frame,
+        lambda f: np.where(f.site == "north", sharper(f.assign(p=sharper(f))), f.p * 0.999),
+    )
+    content = compared(capsys, tmp_path, "--groups", "site")
+    assert set(content["groups"]) == {"north", "south"}
+    assert content["groups"]["north"]["nll"]["better"] == "a"
+    assert content["groups"]["south"]["nll"]["better"] is None
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["compare", *files, *OPTIONS[:-1], "--groups", "site"]) == 0
+    shown = capsys.readouterr().out
+    assert "A - B in groups" in shown
+    assert next(line for line in shown.split("\n") if line.strip().startswith("north")).count("*")
+
+
+def test_groups_of_arrays_and_of_two_tables_must_agree(frame):
+    a = fedlas.Predictions.from_probs(frame.p, frame.y)
+    b = fedlas.Predictions.from_probs(sharper(frame), frame.y)
+    found = fedlas.compare(a, b, ["nll"], replicates=99, groups=frame.site)
+    assert found.groups["north"].samples == 200
+    with pytest.raises(InputError, match=r"one group for each sample.*400.*got 3"):
+        fedlas.compare(a, b, ["nll"], replicates=99, groups=["n", "s", "n"])
+    tables = [
+        fedlas.read_predictions(frame.assign(site=order), probs="p", target="y", groups="site")
+        for order in (frame.site, frame.site[::-1].to_numpy())
+    ]
+    with pytest.raises(InputError, match="groups that differ"):
+        fedlas.compare(*tables, replicates=99)

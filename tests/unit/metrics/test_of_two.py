@@ -1,0 +1,109 @@
+"""Of two classes ``ece`` and ``brier`` are those of the event, by one number in every function that returns them."""
+
+import numpy as np
+import pytest
+import torch
+
+import fedlas
+from fedlas import Predictions, TopLabel, metrics, stats
+from fedlas.calibrators import TemperatureScaling
+
+RANDOM = np.random.default_rng(0)
+P = RANDOM.beta(1.0, 4.0, 600)
+HAPPENED = (RANDOM.random(600) < P / 2).astype(int)
+PREDICTIONS = Predictions.from_probs(P, HAPPENED)
+THREE = Predictions(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), [0, 1] * 25)
+
+
+def ece(probability, outcome):
+    bins = np.minimum(np.ceil(15 * probability - 1e-9).astype(int), 15)
+    gaps = [(probability[bins == b] - outcome[bins == b]).sum() for b in range(1, 16)]
+    return np.abs(gaps).sum() / len(probability)
+
+
+ECE = ece(P, HAPPENED)
+BRIER = ((P - HAPPENED) ** 2).mean()
+CONFIDENCE = np.maximum(P, 1 - P)
+TOP = ece(CONFIDENCE, (P > 0.5) == HAPPENED)
+
+
+def both_of(values):
+    return values["ece"], values["brier"]
+
+
+def streamed(predictions):
+    stream = metrics.StreamingMetrics(2, metrics=["ece", "brier", "top_label_ece"])
+    for rows in torch.arange(600).split(100):
+        part = predictions.rows(rows)
+        stream.update(part.logits, part.target)
+    return stream.compute()
+
+
+def before(predictions):
+    return fedlas.report(predictions, replicates=0).measured["as predicted"]
+
+
+WAYS = {
+    "evaluate": lambda p: both_of(fedlas.evaluate(p)),
+    "functions": lambda p: (metrics.expected_calibration_error(p), metrics.brier_score(p)),
+    "estimates": lambda p: tuple(
+        each.value for each in fedlas.estimates(p, ["ece", "brier"], replicates=99).values()
+    ),
+    "streaming": lambda p: both_of(streamed(p)),
+    "bootstrap_interval": lambda p: tuple(
+        stats.bootstrap_interval(p, metric=name, replicates=99).value for name in ("ece", "brier")
+    ),
+    "noise_floor": lambda p: tuple(
+        stats.noise_floor(p, metric=name, replicates=99).value for name in ("ece", "brier")
+    ),
+    "compare": lambda p: tuple(
+        fedlas.compare(p, TemperatureScaling().fit(p).transform(p), replicates=99)[name].a
+        for name in ("ece", "brier")
+    ),
+    "report": lambda p: both_of(before(p)),
+    "binary": lambda p: (ECE, fedlas.binary.measures(p, replicates=0)["brier"].value),
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_one_ece_and_one_brier_score(way):
+    assert WAYS[way](PREDICTIONS) == pytest.approx((ECE, BRIER), abs=1e-6)
+
+
+def test_the_other_class_as_the_event_has_the_same():
+    other = Predictions.from_probs(P, HAPPENED, event=0)
+    assert both_of(fedlas.evaluate(other)) == pytest.approx((ECE, BRIER), abs=1e-6)
+
+
+def test_the_ece_of_the_predicted_class_has_its_own_name():
+    assert pytest.approx(ECE, rel=0.05) != TOP
+    assert fedlas.evaluate(PREDICTIONS)["top_label_ece"] == pytest.approx(TOP, abs=1e-6)
+    assert metrics.top_label_calibration_error(PREDICTIONS) == pytest.approx(TOP, abs=1e-6)
+    assert streamed(PREDICTIONS)["top_label_ece"] == pytest.approx(TOP, abs=1e-6)
+    top = TopLabel(CONFIDENCE, (P > 0.5) == HAPPENED)
+    assert fedlas.evaluate(top)["ece"] == pytest.approx(TOP, abs=1e-6)
+    both = fedlas.compare(PREDICTIONS, top, ["ece"], replicates=99)["ece"]
+    assert (both.a, both.b) == pytest.approx((TOP, TOP), abs=1e-6)
+    told = fedlas.report(PREDICTIONS, top_label=True, replicates=99)
+    assert f"{100 * TOP:.2f}" in next(
+        line for line in told.text().split("\n") if "Top-label ECE" in line
+    )
+
+
+def test_more_classes_have_one_ece():
+    values = fedlas.evaluate(THREE)
+    assert "top_label_ece" not in values
+    assert values["ece"] == metrics.top_label_calibration_error(THREE)
+    assert values["brier"] == pytest.approx(
+        float(((THREE.probs - torch.eye(3)[THREE.target]) ** 2).sum(1).mean())
+    )
+
+
+def test_the_parts_of_the_brier_score_add_up_to_it():
+    parts = metrics.brier_decomposition(PREDICTIONS)
+    assert parts.brier == pytest.approx(BRIER)
+    bins = fedlas.binary.positive_bins(PREDICTIONS, num_bins=15)
+    spread = np.nansum(bins.count * bins.frequency * (1 - bins.frequency)) / 600
+    assert metrics.brier_refinement(PREDICTIONS) == pytest.approx(spread, rel=1e-6)
+    gaps = np.nansum(bins.count * (bins.frequency - bins.probability) ** 2) / 600
+    assert metrics.brier_calibration(PREDICTIONS) == pytest.approx(gaps, rel=1e-5)
