@@ -83,6 +83,7 @@ NAVIGATION = {
         "calibrators",
         "side-information/README",
         "many/README",
+        "wild/README",
         "further",
     ),
     "results/further": (

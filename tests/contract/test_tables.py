@@ -418,3 +418,38 @@ def test_a_store_that_fails_leaves_what_was_there(single, store, tmp_path, monke
     assert store.cat_file("/bucket/out.csv") == b"before"
     assert main(words) == 0
     assert store.cat_file("/bucket/out.csv").startswith(b"p,calibrated_p\n0.2,")
+
+
+SOURCES = {
+    "a file": "live.csv",
+    "a packed file": "live.csv.gz",
+    "several files": "part-*.csv",
+    "a folder": "year=2026",
+    "a file in a store": "memory://bucket/live.csv",
+    "a folder in a store": "memory://bucket/year=2026",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_rows_without_a_score_of_every_source(source, single, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    single.save("cal.json")
+    frame = pd.DataFrame({"p": [0.9, np.nan, np.nan, 0.2]})
+    frame.to_csv("live.csv", index=False)
+    frame.to_csv("live.csv.gz", index=False)
+    (tmp_path / "year=2026").mkdir()
+    for number, rows in enumerate((frame[:2], frame[2:])):
+        rows.to_csv(f"part-{number}.csv", index=False)
+        rows.to_parquet(f"year=2026/{number}.parquet", index=False)
+    store.put("live.csv", "/bucket/live.csv")
+    store.put("year=2026", "/bucket/year=2026", recursive=True)
+    words = ["apply", "cal.json", SOURCES[source], "--out", "out.csv", "--summary", "done.json"]
+    assert main(words) == 2
+    assert not (tmp_path / "out.csv").exists()
+    assert main([*words, "--missing", "empty", "--max-missing", "25%"]) == 2
+    assert not (tmp_path / "out.csv").exists()
+    assert main([*words, "--missing", "empty"]) == 0
+    cells = pd.read_csv("out.csv")["calibrated_p"]
+    assert cells.isna().tolist() == [False, True, True, False]
+    done = json.loads((tmp_path / "done.json").read_text())
+    assert (done["rows"], done["missing"]["count"]) == (4, 2)

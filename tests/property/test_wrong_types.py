@@ -507,7 +507,7 @@ CHEAP = {"replicates": 40}
 RECORDS = {
     "Batch", "Batches", "CalibrationLayer", "Chunk", "CriterionMixin", "CriterionTrainer", "Files", "Images",
     "JointProgress", "Mixed", "Reader", "Source",
-    "SpiegelhalterTest", "Splits", "Statistic", "Sums", "TableReader",
+    "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "TableReader",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
 FROM_USERS = {

@@ -142,7 +142,14 @@ class Samples:
 def fit_side_information(
     samples: Samples, temperature: float, plan: Plan
 ) -> list[SideInformation] | None:
-    """Return the regressions on all samples, then those on each part; None if no feature varies."""
+    """Return the regressions on all samples, then those on each part; None if no feature varies.
+
+    Note:
+        Directions, which take no labels, and the temperature that all start from are those of all samples. So what they
+        predict for a part that is left out looks a little better than it is: on logits alone a temperature of the other
+        parts has a held-out NLL 1.3 % higher with 200 samples of two classes, 0.4 % with 300 of three and 0.15 % with
+        500 of ten (means of 20 simulated sets).
+    """
     weights = samples.parts[0]
     linear = linear_basis(samples.features, weights, plan.rank, samples.levels)
     directions = linear(samples.features)

@@ -7,7 +7,7 @@ earlier ones are fitted on, never the reverse. :mod:`fedlas.calibrators._fit.fol
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -236,13 +236,13 @@ def _shuffled(
 ) -> NDArray[np.int64]:
     """Return an order of the samples that rows are copies of: by class, and a fixed permutation within it."""
     # It applies to samples ordered by a score that rounding hardly changes. A checksum would be another one after any.
+    # The number of a class, and so its column, does not matter where scores of its rows tell them apart.
+    column = [*_scores(logits), *_class_scores(logits, labels)]
+    if features is not None:
+        column.insert(0, _scores(features)[0])
+    rank = _class_ranks(labels, number, column[-1])[labels]
     label = np.full(number.max() + 1, labels.max(), dtype=np.int64)
-    np.minimum.at(label, number, labels)
-    column = (
-        _scores(logits)
-        if features is None
-        else np.concatenate([_scores(features)[:1], _scores(logits)])
-    )
+    np.minimum.at(label, number, rank)
     scores = np.full((len(column), len(label)), np.inf)
     for score, rows in zip(scores, column, strict=True):
         np.minimum.at(score, number, rows)
@@ -252,16 +252,53 @@ def _shuffled(
     return order
 
 
+def _class_ranks(
+    labels: NDArray[np.int64], number: NDArray[np.int64], score: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the place of each class ``(C,)`` by its number of samples, then by its lowest score."""
+    classes = labels.max() + 1
+    size = np.bincount(np.unique(number * classes + labels) % classes)
+    lowest = np.full(len(size), np.inf)
+    np.minimum.at(lowest, labels, score)
+    rank = np.empty(len(size), dtype=np.int64)
+    rank[np.lexsort((lowest, size))] = np.arange(len(size))
+    return rank
+
+
+def _class_scores(logits: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return three numbers of each row ``(3, N)``, whatever the order of the classes: size, top and label."""
+    target = torch.from_numpy(labels).unsqueeze(1)
+    parts = []
+    for centered, chosen in zip(_centered(logits), _chunks(target, logits.shape[1]), strict=True):
+        at_label = centered.gather(1, chosen).squeeze(1)
+        parts.append(torch.stack([centered.abs().mean(dim=1), centered.amax(dim=1), at_label]))
+    scores = torch.cat(parts, dim=1).numpy()
+    # Rows whose classes are permuted differ by rounding alone: then the columns decide.
+    unit = float(np.abs(scores).max()) or 1.0
+    return np.asarray((scores / unit).round(_DIGITS - 2))
+
+
 def _scores(logits: Tensor) -> NDArray[np.float64]:
     """Return two numbers of each row ``(2, N)``: sums of the centered logits, each times a factor."""
     place = torch.arange(1, logits.shape[1] + 1, dtype=torch.float64, device="cpu")
     factors = [(place * step) % 1 - 0.5 for step in (_GOLDEN**2 / 2, _GOLDEN)]
-    parts = []
-    for chunk in logits.split(max(1, _CHUNK_ELEMENTS // max(1, logits.shape[1]))):
-        rows = chunk.detach().cpu().double()
-        centered = rows - rows.mean(dim=1, keepdim=True)
-        parts.append(torch.stack([(centered * factor).sum(dim=1) for factor in factors]))
+    parts = [
+        torch.stack([(centered * factor).sum(dim=1) for factor in factors])
+        for centered in _centered(logits)
+    ]
     return torch.cat(parts, dim=1).numpy()
+
+
+def _chunks(rows: Tensor, columns: int) -> tuple[Tensor, ...]:
+    """Return some of the rows at a time, so many that their logits fit a cache."""
+    return rows.split(max(1, _CHUNK_ELEMENTS // max(1, columns)))
+
+
+def _centered(logits: Tensor) -> Iterator[Tensor]:
+    """Yield logits less their mean in each row, float64, some rows at a time."""
+    for chunk in _chunks(logits, logits.shape[1]):
+        rows = chunk.detach().cpu().double()
+        yield rows - rows.mean(dim=1, keepdim=True)
 
 
 def _dealt(

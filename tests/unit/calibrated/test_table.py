@@ -120,7 +120,7 @@ def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
     measured = calibration.cross_fitted
     assert measured.rows == 300
     assert measured.after["nll"] < measured.before["nll"]
-    assert measured.after["ece"] < 0.5 * measured.before["ece"]
+    assert measured.after["ece"] < 0.7 * measured.before["ece"]
     probs, target = scores()
     raw = fedlas.evaluate(fedlas.Predictions.from_probs(probs, target))
     assert measured.before["nll"] == pytest.approx(raw["nll"])

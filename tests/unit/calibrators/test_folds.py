@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedlas import Predictions
+from fedlas.calibrators import AutoCalibration
 from fedlas.calibrators._fit.folds import temperature_of, worth
 from fedlas.resample import folds as resample_folds
 from fedlas.resample.folds import canonical_order, equal_rows, evenly
@@ -179,3 +181,26 @@ def test_thinned_rows_are_of_all_folds_and_classes(ratio):
     for fold in range(5):
         inside = target[rows[folds[rows] == fold]]
         assert (torch.bincount(inside, minlength=3) - 80 * shares).abs().max() <= 12
+
+
+@pytest.mark.parametrize(("classes", "features"), [(2, 3), (3, 0), (6, 4)])
+def test_the_order_of_the_classes_does_not_matter(classes, features):
+    """Folds, and with them auto, are the same whatever number a class has."""
+    draw = torch.Generator().manual_seed(classes)
+    logits = 2 * torch.randn(300, classes, generator=draw, dtype=torch.float64)
+    side = torch.randn(300, features, generator=draw, dtype=torch.float64) if features else None
+    target = torch.multinomial((logits / 2).softmax(1), 1, generator=draw)[:, 0]
+    other = torch.randperm(classes, generator=draw).roll(1)
+    renamed = logits[:, other], other.argsort()[target]
+    assert torch.equal(
+        stratified_folds(*renamed, 5, features=side),
+        stratified_folds(logits, target, 5, features=side),
+    )
+    probs, moved = (
+        AutoCalibration().fit(val).transform(val).probs
+        for val in (
+            Predictions(logits, target, features=side),
+            Predictions(*renamed, features=side),
+        )
+    )
+    assert torch.allclose(moved, probs[:, other], atol=1e-6)

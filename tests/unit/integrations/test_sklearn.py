@@ -176,7 +176,7 @@ def test_predictions_go_to_the_metrics(fitted):
     predictions = model.predictions(X, y)
     np.testing.assert_allclose(predictions.probs.numpy(), model.predict_proba(X), rtol=1e-12)
     assert fedlas.evaluate(predictions)["accuracy"] == pytest.approx(model.score(X, y))
-    assert fedlas.evaluate(predictions)["ece"] == -scorers["neg_ece"](model, X, y)
+    assert fedlas.evaluate(predictions)["ece"] == pytest.approx(-scorers["neg_ece"](model, X, y))
 
 
 def test_calibration_improves_a_naive_model():
