@@ -211,8 +211,11 @@ def validation_size(
 
 def _anticipated(name: str, value: float | None, low: float) -> float:
     if value is None:
-        fix = ("Pass ", Argument(name), ", or ", Argument("predictions"), ".")
-        raise InputError("must be anticipated", "none", fix, argument=name)
+        fixes = {
+            "command": ("Pass ", Argument(name), ": what is expected of the patients to come."),
+            "python": ("Pass ", Argument(name), ", or ", Argument("predictions"), "."),
+        }
+        raise InputError("must be anticipated", "none", fixes["python"], argument=name, fixes=fixes)
     return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)
 
 

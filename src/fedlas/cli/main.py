@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -77,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
-    if words[:1] == ["compare"] and any(map(os.path.isdir, words[1:])):
+    # A value of an option, such as a column, may have the name of a folder that happens to be there.
+    if words[:1] == ["compare"] and any(
+        map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
+    ):
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
@@ -316,7 +320,7 @@ def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[s
             name: str = name,
             summary: str = summary,
         ) -> _Parser:
-            usage = f"fedlas {name} {positional} [options]"
+            usage = " ".join(filter(None, ("fedlas", name, positional, "[options]")))
             subparser = subcommands[name] = group.add_parser(
                 name, help=summary, description=summary, usage=usage, allow_abbrev=False
             )

@@ -10,8 +10,8 @@ from fedlas.binary import validation_size
 from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
 
 _NUMBERS = {
-    "prevalence": "share of events that is anticipated, e.g. 0.1 (required)",
-    "auroc": "AUROC (C statistic) that is anticipated, e.g. 0.75 (required)",
+    "prevalence": "share of events that is anticipated, e.g. 0.1 (default: none)",
+    "auroc": "AUROC (C statistic) that is anticipated, e.g. 0.75 (default: none)",
     "threshold": "probability from which on one acts: plan for net benefit too (default: not)",
     "sensitivity": "share of events above the threshold (default: by the distribution)",
     "specificity": "share of others below the threshold (default: by the distribution)",

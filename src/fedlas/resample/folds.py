@@ -92,9 +92,9 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
         InputError: If nothing would be left to fit on, since all clusters last from the first rows to the last.
 
     Example:
-        >>> folds = folds_in_time(torch.tensor([3, 1, 2, 2]), 2, torch.arange(4))
+        >>> folds = folds_in_time(torch.tensor([4, 1, 2, 2, 3, 4]), 2, torch.arange(6))
         >>> folds.number.tolist(), folds.train(1).tolist()
-        ([1, -1, 0, 0], [False, True, True, True])
+        ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
     """
     ordered = time.sort().values
     cuts = ordered[torch.arange(1, count + 1) * len(time) // (count + 1)].unique()

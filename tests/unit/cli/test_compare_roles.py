@@ -57,7 +57,9 @@ def test_rows_of_one_cluster_are_drawn_together(tmp_path, capsys, frame):
     assert widths[1] / widths[0] == pytest.approx(3, rel=0.25)
 
 
-def test_groups_are_compared_each(tmp_path, capsys, frame):
+def test_groups_are_compared_each(tmp_path, capsys, frame, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()  # a folder that has the name of a column is no folder of runs
     written(
         tmp_path,
         frame,
