@@ -329,7 +329,7 @@ VERBS = {
     "reliability diagram": lambda table: len(reliability_diagram(table).patches),
     "reject option": lambda table: str(fedlas.stats.reject_option(table, FLIPPED, risk=0.4)),
     "class table": fedlas.metrics.calibration_by_class,
-    "calibration slope": fedlas.binary.measures,
+    "calibration slope": lambda table: repr(fedlas.binary.measures(table)),
     "Spiegelhalter": fedlas.stats.spiegelhalter_test,
 }
 PLAIN = Predictions(
