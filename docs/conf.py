@@ -81,7 +81,6 @@ NAVIGATION = {
     "results/README": (
         "LEADERBOARD",
         "calibrators",
-        "side-information/README",
         "many/README",
         "wild/README",
         "further",
@@ -111,6 +110,7 @@ NAVIGATION = {
         "posteriors",
         "prediction-sets",
         "published-network/README",
+        "side-information/README",
         "side-information/CHOICES",
         "side-information/PROTOCOL",
         "many/PROTOCOL",

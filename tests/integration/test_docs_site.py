@@ -184,7 +184,8 @@ def test_every_link_and_file_leads_somewhere(site):
 def test_every_block_of_a_page_is_one_that_the_tests_know(site):
     """What looks like code on the site came from a fence that ``test_docs_blocks`` reads."""
     for page in PAGES:
-        if page.startswith("docs/reference/") or page == "docs/index.md":
+        # The first page and the one on citing include parts of the README, whose blocks are known there.
+        if page.startswith("docs/reference/") or page in ("docs/index.md", "docs/cite.md"):
             continue
         article = re.sub(
             r'<details class="example".*?</details>', "", site[page.replace(".md", ".html")].article, flags=re.S
