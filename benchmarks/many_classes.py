@@ -301,12 +301,7 @@ def scored(fit: Any, case: tuple[Array, Array, Array, Array]) -> tuple[dict[str,
 
 def run(args: argparse.Namespace) -> None:
     """Add a line for each pair, size and calibrator that has none yet."""
-    done = set()
-    if args.out.is_file():
-        done = {
-            (r["pair"], r["size"], r["seed"], r["calibrator"])
-            for r in csv.DictReader(args.out.open())
-        }
+    done = lines_of(args.out)
     calibrators = fits()
     cases = [(path, size) for path in sorted(args.kept.glob("*.npz")) for size in sizes(path)]
     # The cheap ones first, since a run may end early.
@@ -318,6 +313,15 @@ def run(args: argparse.Namespace) -> None:
                 wanted = seed == 0 or name in RIVALS
                 if wanted and (path.stem, str(size), str(seed), name) not in done:
                     add(args.out, about, name, *scored(fit, case))
+
+
+def lines_of(out: Path) -> set[tuple[str, ...]]:
+    """Pair, size, seed and calibrator of each line of a file of scores; empty without a file."""
+    names = ("pair", "size", "seed", "calibrator")
+    if not out.is_file():
+        return set()
+    with out.open() as file:
+        return {tuple(row[name] for name in names) for row in csv.DictReader(file)}
 
 
 def add(out: Path, about: tuple[object, ...], name: str, row: Any, error: str) -> None:

@@ -26,7 +26,18 @@ import numpy as np
 import pandas as pd
 import torch
 from calibrators import late, normalized
-from many_classes import RIVALS, SEEDS, add, compare, complete, fits, ranking, read, scored
+from many_classes import (
+    RIVALS,
+    SEEDS,
+    add,
+    compare,
+    complete,
+    fits,
+    lines_of,
+    ranking,
+    read,
+    scored,
+)
 from numpy.typing import NDArray
 
 from fedlas.cli.main import main as fedlas_main
@@ -158,12 +169,7 @@ def calibrated(columns: list[str]) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     """Add a line for each case, size, seed and calibrator that has none yet."""
-    done = set()
-    if args.out.is_file():
-        done = {
-            (r["pair"], r["size"], r["seed"], r["calibrator"])
-            for r in csv.DictReader(args.out.open())
-        }
+    done = lines_of(args.out)
     calibrators = fits()
     for seed in SEEDS[: args.seeds]:
         for size in SIZES:

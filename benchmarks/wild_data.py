@@ -16,6 +16,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import tempfile
 import wave
 from collections import Counter, defaultdict
@@ -30,7 +31,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 MOST = 9000
 MOST_OF_A_FILE_TYPE, LEAST_OF_A_FILE_TYPE = 300, 20
-FOLDERS = ("/usr", "/root/.pyenv", "/etc", "/opt")
+FOLDERS = ("/usr", sys.base_prefix, "/etc", "/opt")
+"""Of the system and of the Python that runs."""
 SOURCE = """
 const { ModelOperations } = require("@vscode/vscode-languagedetection");
 (async () => {
@@ -132,7 +134,7 @@ def of_files(labels: dict[str, str]) -> list[tuple[bytes, str]]:
     rows = []
     for label in sorted(paths):
         chance = random.Random(label)
-        files = sorted(p for p in paths[label] if p.is_file() and p.stat().st_size > 100)
+        files = sorted({p for p in paths[label] if p.is_file() and p.stat().st_size > 100})
         if len(files) >= LEAST_OF_A_FILE_TYPE:
             for path in chance.sample(files, min(MOST_OF_A_FILE_TYPE, len(files))):
                 content = path.read_bytes()

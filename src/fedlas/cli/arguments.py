@@ -22,7 +22,11 @@ AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.Ar
 
 
 def option(
-    parser: argparse.ArgumentParser, name: str, metavar: str | None, text: str, **settings: Any
+    parser: argparse.ArgumentParser,
+    name: str,
+    metavar: str | tuple[str, ...] | None,
+    text: str,
+    **settings: Any,
 ) -> None:
     """Add an option or a positional argument, with its placeholder and its line of ``--help``.
 

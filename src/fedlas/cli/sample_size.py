@@ -30,11 +30,11 @@ def add_sample_size(add: AddSubcommand) -> None:
     for name, text in _NUMBERS.items():
         option(parser, f"--{name}", "SHARE", text, type=float)
     text = "mean and standard deviation of normal log-odds (default: by prevalence and AUROC)"
-    option(parser, "--lp-normal", ("MEAN", "SD"), text, type=float, nargs=2)  # type: ignore[arg-type]
+    option(parser, "--lp-normal", ("MEAN", "SD"), text, type=float, nargs=2)
     text = (
         "parameters of a beta distribution of the probabilities (default: by prevalence and AUROC)"
     )
-    option(parser, "--risk-beta", ("A", "B"), text, type=float, nargs=2)  # type: ignore[arg-type]
+    option(parser, "--risk-beta", ("A", "B"), text, type=float, nargs=2)
     for name, (what, width) in _WIDTHS.items():
         text = f"width of the interval of {what} (default: %(default)s)"
         flag = f"--width-{name.replace('_', '-')}"
