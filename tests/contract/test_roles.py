@@ -117,6 +117,7 @@ def test_no_row_is_judged_by_a_fit_on_later_ones():
             if clusters is not None:
                 assert not {*clusters[train].tolist()} & {*clusters[test].tolist()}
         assert not folds.judged[time == 0].any()
+    assert folds_of(replace(PLAIN, time=torch.arange(SAMPLES)), 5).in_time  # no time twice
     one_each = replace(PLAIN, time=time, clusters=np.arange(SAMPLES) % 4)
     with pytest.raises(InputError, match="in order of time"):
         fedlas.calibrators.AutoCalibration().fit(one_each)
@@ -137,6 +138,13 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
         )
         assert mixed.rows == 1200 > ordered.rows >= 600
         assert mixed.after["nll"] + 0.02 < ordered.after["nll"]
+    # Of two times the later one is judged by a fit on the earlier, whose rows have no order.
+    halves = table | {"month": [1] * 600 + [2] * 600}
+    ordered = fedlas.calibrate(halves, probs="p", target="y", time="month").cross_fitted
+    assert ordered.rows == 600
+    assert ordered.after["nll"] > ordered.before["nll"] + 0.01
+    one = fedlas.calibrate(table | {"month": [1] * 1200}, probs="p", target="y", time="month")
+    assert one.cross_fitted == fedlas.calibrate(table, probs="p", target="y").cross_fitted
     with pytest.raises(InputError, match="numbers or dates"):
         fedlas.calibrate(table | {"month": ["May"] * 1200}, probs="p", target="y", time="month")
     with pytest.raises(InputError, match="fit that holds rows out"):

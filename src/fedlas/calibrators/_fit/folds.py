@@ -23,6 +23,8 @@ def folds_of(
 ) -> Folds:
     """Return at most ``count`` folds, by class and of whole clusters; in order of time where that is known.
 
+    Rows of a single time have no order, as samples of a single cluster say nothing about others: they are dealt.
+
     Args:
         val: With labels.
         count: Number of folds, at least 1.
@@ -31,7 +33,7 @@ def folds_of(
         features: ``(N, D)``, by which samples of equal logits differ.
     """
     rows = val.logits if inputs is None else inputs
-    if val.time is None:
+    if val.time is None or len(val.time.unique()) == 1:
         others = (weights, features, val.clusters)
         return Folds(stratified_folds(rows, val.target, count, temperature_of, *others))
     number = sample_numbers(rows, val.target, temperature_of, features)
