@@ -120,7 +120,7 @@ def validation_size(
         risk_beta: Both parameters of the distribution of the probabilities, if it is a beta distribution.
         predictions: Predictions whose log-odds are like those of the study, such as those of the development; without
             these three, events and others have normal log-odds of one variance, which ``auroc`` and ``prevalence`` fix.
-        event: Of the predictions the class to set against the rest, its name or number; None: the event of two.
+        event: Class of the predictions to set against the rest, its name or number; None: the event of two.
         width_observed_to_expected: Width of the interval of observed over expected.
         width_slope: The same of the slope.
         width_auroc: The same of AUROC.

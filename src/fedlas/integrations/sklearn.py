@@ -73,7 +73,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         features: Side information of a calibrator that uses features, such as ``auto``. False: scores alone. True:
             ``X`` itself, encoded as covariates of a table are; of a pipeline, what its last step takes.
             A function: what it returns for ``X``, ``(N, D)``.
-        event: Of two classes the one that ``predict_proba(X, interval=True)``, :meth:`before_after` and reports on
+        event: The class, of two, that ``predict_proba(X, interval=True)``, :meth:`before_after` and reports on
             :meth:`predictions` are about; None: the affirmative label, else the last of ``classes_``.
         n_jobs: Processes for the folds, as elsewhere in scikit-learn.
         random_state: Seed of the held-out share; the folds do not use it.

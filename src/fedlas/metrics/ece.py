@@ -1,7 +1,7 @@
 """ECE: does a confidence of 0.8 come true four times in five?
 
 ``sum_b n_b / N * |accuracy_b - confidence_b|`` over ``B`` bins of confidence; all that it depends on is in this file.
-Of two classes ``"ece"`` is that of the event's probability, as in ``classwise.py``.
+For two classes ``"ece"`` is that of the event's probability, as in ``classwise.py``.
 
 - Edges: bin ``b`` is ``(b / B, (b + 1) / B]``, and 0 belongs to the first (:func:`width_bin`).
 - Ties: of equal logits the first class is predicted; a confidence that rounding moved across an edge lies on the edge.
@@ -224,7 +224,7 @@ def top_label_calibration_error(
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        Of two classes the confidence is at least one half: samples that are too sure of the event, and others that are
+        For two classes the confidence is at least one half: samples that are too sure of the event, and others that are
         too sure of the other class, share a bin.
 
     Example:

@@ -37,7 +37,7 @@ def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> 
 
     Returns:
         Metric by registry name, in the order of :data:`METRICS`; fractions in ``[0, 1]`` but for NLL, Brier score and
-        the debiased square, which can be below 0. Each equals what its own function returns. Of two classes ``"ece"``
+        the debiased square, which can be below 0. Each equals what its own function returns. For two classes ``"ece"``
         and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is the ECE of the predicted class.
 
     Raises:

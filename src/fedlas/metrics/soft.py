@@ -120,7 +120,7 @@ def soft_brier_score(predictions: Predictions) -> float:
 
     Returns:
         A number in ``[0, 2]``, at least ``mean_i sum_k q_ik (1 - q_ik)``, which it is for ``p = q``: take that off for
-        the squared distance of the two distributions. Of two classes half of it, as :func:`brier_score`.
+        the squared distance of the two distributions. For two classes half of it, as :func:`brier_score`.
 
     Raises:
         InputError: If there are no ``label_probs``.

@@ -177,7 +177,7 @@ def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> 
         axes: The Axes.
         scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
         confidence: Those that must be seen.
-        names: Of the axes.
+        names: Names of the axes.
     """
     least = np.min(confidence)
     most = np.max(confidence)

@@ -235,7 +235,7 @@ def card(
         num_bins: Bins of the calibration errors.
         title: Title of the page; empty: of the name.
         period: When the test samples were collected, such as ``"October 2026"``.
-        event: Of two classes the one that the card is about, its name or number; None: as the predictions say, else the
+        event: The class, of two, that the card is about, its name or number; None: as the predictions say, else the
             affirmative one, as "yes" or "1", else the last.
         top_label: Whether the predicted class is the subject of two classes, too.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.

@@ -117,13 +117,13 @@ def compare(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metrics: Names of metrics; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes AUROC, NLL, Brier score and ECE. Of two classes ``"ece"`` and ``"brier"`` are those of the event's
+            classes AUROC, NLL, Brier score and ECE. For two classes ``"ece"`` and ``"brier"`` are those of the event's
             probability, and ``"top_label_ece"`` is that of the predicted class.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
-        event: Of two classes the one that the metrics are about, its name or number; None: as the predictions say, else
+        event: The class, of two, that the metrics are about, its name or number; None: as the predictions say, else
             the affirmative one, as "yes" or "1", else the last.
         groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any.
         top_label: Whether two classes are compared by the predicted one, too.

@@ -94,7 +94,7 @@ def report(
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
         precision: The same for a share of events among the alarms, in (0, 1].
-        event: Of two classes the one that measures are about, its name or number; None: as the predictions say, else
+        event: The class, of two, that measures are about, its name or number; None: as the predictions say, else
             the affirmative one, as "yes" or "1", else the last. A note names it.
         top_label: Whether the predicted class is the subject of two classes, too.
         num_bins: Number of bins of calibration errors, at least 1.

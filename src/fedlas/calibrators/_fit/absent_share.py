@@ -54,7 +54,7 @@ def fitted_absent_share(
         logits: ``(N, C)`` float64.
         present: Which classes have a sample ``(C,)``.
         weights: ``(N,)``, whose sum is the number of samples.
-        temperature: Of temperature scaling.
+        temperature: That of temperature scaling, above 0.
         most: Samples.
     """
     log_probs = (logits / temperature).log_softmax(dim=1)

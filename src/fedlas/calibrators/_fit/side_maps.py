@@ -150,7 +150,7 @@ class Offsets(Numbers):
 
         Args:
             rows: Logits ``(n, C)``.
-            directions: Of the features ``(n, R)``.
+            directions: Features along the directions ``(n, R)``.
             groups: Indicators of groups ``(n, G)``.
             more: What categories add to ``b s`` ``(n,)``.
         """

@@ -75,7 +75,7 @@ def fitted_top_map(
     """Return the map of held-out log-probabilities ``(n, C)``; None unless it raises the likelihood of left-out folds.
 
     Args:
-        log_probs: Of held-out samples ``(n, C)``.
+        log_probs: Held-out samples ``(n, C)``.
         target: ``(n,)``.
         weights: ``(n,)``.
         folds: ``(n,)``, whole clusters.
