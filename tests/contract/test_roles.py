@@ -145,8 +145,33 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
     assert ordered.after["nll"] > ordered.before["nll"] + 0.01
     one = fedlas.calibrate(table | {"month": [1] * 1200}, probs="p", target="y", time="month")
     assert one.cross_fitted == fedlas.calibrate(table, probs="p", target="y").cross_fitted
-    with pytest.raises(InputError, match="numbers or dates"):
-        fedlas.calibrate(table | {"month": ["May"] * 1200}, probs="p", target="y", time="month")
+    assert "600 later rows, by fits on earlier ones:" in str(ordered)
+    # However many rows have the first time, such as a date that stands for none, the later ones are left out.
+    late = fedlas.calibrate(
+        table | {"month": [1] * 1100 + [2] * 100}, probs="p", target="y", time="month"
+    )
+    assert late.cross_fitted.rows == 100
+    mixed_forms = (["May"] * 1200, ["2026-01", "2026-01-05"] * 600)
+    for months in (*mixed_forms, ["2026-01-05T08:00", "2026-01-05T09:00Z"] * 600):
+        with pytest.raises(InputError, match="numbers or dates"):
+            fedlas.calibrate(table | {"month": months}, probs="p", target="y", time="month")
+
+
+@pytest.mark.parametrize("method", ["vector", "matrix", "auto", "temperature"])
+def test_clusters_one_after_another_can_be_in_order_of_time(method):
+    """The first fits have few clusters, of which one lasts to the first cut."""
+    draw = np.random.default_rng(0)
+    score = 2 * draw.normal(size=600)
+    table = {"p": 1 / (1 + np.exp(-score)), "t": np.arange(600), "c": np.arange(600) // 50}
+    table["y"] = (draw.random(600) < 1 / (1 + np.exp(-score / 2))).astype(int)
+    fit = fedlas.calibrate(table, probs="p", target="y", time="t", clusters="c", method=method)
+    assert fit.cross_fitted.rows >= 300
+    assert fit.cross_fitted.after["nll"] < fit.cross_fitted.before["nll"]
+    assert "clusters, by fits on earlier ones of others:" in str(fit.cross_fitted)
+
+
+def test_what_takes_no_order_in_time_says_so():
+    table = {"p": [0.2, 0.8] * 20, "y": [0, 1] * 20, "month": [1, 2] * 20}
     with pytest.raises(InputError, match="fit that holds rows out"):
         fedlas.report(table, probs="p", target="y", time="month")
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
 from fedlas.binary import integrated_calibration, logistic_recalibration
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.folds import folds_of
+from fedlas.calibrators._fit.folds import folds_of, in_order
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
@@ -221,6 +221,7 @@ class CrossFit:
         floor: Mean ECE of a perfectly calibrated model with the confidences after.
         clusters: Clusters of these rows, each of which was left out as a whole; None if none were named.
         event: Name of the class that the metrics are about, with O/E, slope and ICI; empty if the predicted class is.
+        in_time: Whether the fits were on earlier rows alone.
     """
 
     rows: int
@@ -230,6 +231,7 @@ class CrossFit:
     floor: float
     clusters: int | None = None
     event: str = ""
+    in_time: bool = False
 
     def __str__(self) -> str:
         """Return one sentence."""
@@ -247,8 +249,14 @@ class CrossFit:
         about = f"The event {self.event} on" if self.event else "On"
         worse = self.after.get("nll", 0) > self.before.get("nll", 0)
         advice = " It does not help them: more held-out rows may." if worse else ""
-        whole = "" if self.clusters is None else f" of {self.clusters:,} whole clusters"
-        return f"{about} {self.rows:,} rows{whole} left out of the fit in turn: {', '.join(parts)}.{advice}"
+        count = "" if self.clusters is None else f"{self.clusters:,}"
+        if self.in_time:
+            clusters, others = (f" of {count} clusters", " of others") if count else ("", "")
+            where = f"{self.rows:,} later rows{clusters}, by fits on earlier ones{others}"
+        else:
+            whole = f" of {count} whole clusters" if count else ""
+            where = f"{self.rows:,} rows{whole} left out of the fit in turn"
+        return f"{about} {where}: {', '.join(parts)}.{advice}"
 
     def _percent(self, name: str) -> str:
         return f"{100 * self.before[name]:.2f} -> {100 * self.after[name]:.2f} %"
@@ -278,6 +286,7 @@ class CrossFit:
             _number(content["floor"]),
             None if clusters is None else int(clusters),
             str(content.get("event", "")),
+            bool(content.get("in_time", False)),
         )
 
 
@@ -307,7 +316,8 @@ def fit_and_check(
             enough.append(enough[-1] + len(each.rows))
     first = val.rows(torch.cat([each.rows for each in left_out])[: enough[-1]])
     after = torch.cat([each.log_probs for each in left_out])[: enough[-1]]
-    return fitted, notes, measured_left_out(first, first.with_logits(after), len(left_out))
+    last = first.with_logits(after)
+    return fitted, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
 
 
 def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
@@ -337,10 +347,12 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
         if isinstance(first, Predictions)
         else replace(first, confidence=torch.cat(after))
     )
-    return measured_left_out(first, last, folds.count)
+    return measured_left_out(first, last, folds.count, in_time=folds.in_time)
 
 
-def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -> CrossFit:
+def measured_left_out(
+    first: AnyPredictions, last: AnyPredictions, folds: int, *, in_time: bool
+) -> CrossFit:
     """Return metrics of rows that were left out, as predicted and calibrated."""
     clusters = len(first.clusters.unique()) if several(first.clusters) else None
     sizes = first.num_samples, folds
@@ -353,12 +365,12 @@ def measured_left_out(first: AnyPredictions, last: AnyPredictions, folds: int) -
         floor = noise_floor(last, replicates=200).mean
         event = event_name(first)
         values = _of_event(first, last)
-        return CrossFit(*sizes, values[0], values[1], floor, clusters, event)
+        return CrossFit(*sizes, values[0], values[1], floor, clusters, event, in_time)
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
     floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
     entries = entries_of(names, first)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
-    return CrossFit(*sizes, values[0], values[1], floor, clusters)
+    return CrossFit(*sizes, values[0], values[1], floor, clusters, in_time=in_time)
 
 
 def _of_event(*stages: Predictions) -> list[dict[str, float]]:

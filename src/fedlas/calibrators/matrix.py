@@ -127,7 +127,7 @@ class RegularizedMatrix(AffineCalibrator):
         target = val.target.cpu()
         folds = folds_of(val, self.num_folds, inputs, weights)
         filled = int(folds.number.max()) + 1
-        if filled < self.num_folds:
+        if filled < self.num_folds and not folds.in_time:
             few = (
                 f"{filled} distinct samples, or clusters of them, do not fill {self.num_folds} folds: the strongest "
                 "penalties stand."

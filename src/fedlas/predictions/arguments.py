@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from fedlas.predictions.probabilities import logarithm
 PASS_PREDICTIONS = (
     "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
 )
+_MONTH = re.compile(r"\d{4}-\d{2}")
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
@@ -390,7 +392,7 @@ def _time(time: Any, num_samples: int) -> Tensor:
         raise InputError(
             f"must be numbers or dates ({num_samples},), one of each sample",
             describe(time),
-            "Write dates as 2026-05-31; a sample without a time cannot be put in order.",
+            "Write all as 2026-05-31, or all with a time and its zone; a sample without a time has no place in order.",
             argument="time",
         )
     return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
@@ -409,8 +411,9 @@ def _moments(texts: NDArray[Any]) -> NDArray[Any]:
             moments = [moment.astimezone(UTC).replace(tzinfo=None) for moment in moments]
         if len(zones) == 1:
             return np.array(moments, dtype="datetime64[us]")
-    with suppress(ValueError):
-        return np.array(cells, dtype="datetime64[M]")
+    if all(_MONTH.fullmatch(cell) for cell in cells):
+        with suppress(ValueError):
+            return np.array(cells, dtype="datetime64[M]")
     return texts
 
 

@@ -84,7 +84,7 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
     """Return stretches of time of about equal size; all but the first are left out, and rows of one time share one.
 
     Args:
-        time: ``(N,)``, of which only the order counts.
+        time: ``(N,)``, of which only the order counts; there are two at least.
         count: Most stretches that are left out.
         groups: Sample or cluster of each row ``(N,)``: of what is left out in a stretch no earlier row is fitted on.
 
@@ -97,19 +97,20 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
         ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
     """
     ordered = time.sort().values
-    cuts = ordered[torch.arange(1, count + 1) * len(time) // (count + 1)].unique()
-    stretch = torch.searchsorted(cuts, time, right=True)
-    # A first stretch that holds nothing is no stretch.
-    number = torch.unique(stretch, return_inverse=True)[1] - 1
-    folds = Folds(number, groups)
-    for fold in range(folds.count):
-        if not bool(folds.train(fold).any()):
-            raise InputError(
-                ("some ", Argument("clusters"), " must end before others begin, in order of time"),
-                "clusters that all last from the first rows to the last",
-                ("Leave ", Argument("time"), " out, or name clusters of one time, such as visits."),
-            )
-    return folds
+    cuts = ordered[torch.arange(1, count + 1) * len(time) // (count + 1)]
+    # Rows of the first time are fitted on, however many they are.
+    cuts = cuts.clamp(min=int(time[time > ordered[0]].min())).unique()
+    folds = Folds(torch.searchsorted(cuts, time, right=True) - 1, groups)
+    # Where all earlier rows are of clusters that go on, nothing is left to fit on: such stretches are not left out.
+    blocked = [fold for fold in range(folds.count) if not bool(folds.train(fold).any())]
+    first = blocked[-1] + 1 if blocked else 0
+    if first == folds.count:
+        raise InputError(
+            ("some ", Argument("clusters"), " must end before others begin, in order of time"),
+            "clusters that all last from the first rows to the last",
+            ("Leave ", Argument("time"), " out, or name clusters of one time, such as visits."),
+        )
+    return replace(folds, number=(folds.number - first).clamp(min=-1))
 
 
 def canonical_order(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:

@@ -33,13 +33,18 @@ def folds_of(
         features: ``(N, D)``, by which samples of equal logits differ.
     """
     rows = val.logits if inputs is None else inputs
-    if val.time is None or len(val.time.unique()) == 1:
+    if val.time is None or not in_order(val):
         others = (weights, features, val.clusters)
         return Folds(stratified_folds(rows, val.target, count, temperature_of, *others))
     number = sample_numbers(rows, val.target, temperature_of, features)
     if several(val.clusters):
         number = joined_groups(number, val.clusters.numpy())
     return folds_in_time(val.time, count, torch.from_numpy(number))
+
+
+def in_order(val: Predictions) -> bool:
+    """Return whether the samples have an order in time, and so later ones are left out of fits on earlier ones."""
+    return val.time is not None and len(val.time.unique()) > 1
 
 
 def copies_of(val: Predictions) -> NDArray[np.int64]:
