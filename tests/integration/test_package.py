@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def extras():
-    """Distributions that the extras name, without tools of `dev` and baycomp, whose own `tests` would hide these."""
+    """Distributions of the extras, without contributors' tools and baycomp, whose own `tests` would hide these."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {
         re.match(r"[\w.-]+", spec)[0]
         for extra, specs in project["optional-dependencies"].items()
-        if extra not in ("dev", "bayes")
+        if extra not in ("dev", "dev-min", "bayes")
         for spec in specs
     }
     return sorted(wanted - {"fedlas"})
