@@ -75,7 +75,7 @@ NAVIGATION = {
     "docs/production": ("export",),
     "docs/losses": ("all-losses",),
     "docs/method": ("references",),
-    "docs/integrations": ("fine-tuning",),
+    "docs/integrations": ("fine-tuning", "tasks", "streaming", "sklearn", "hub"),
     "docs/recipes": ("own-data", "data-sets"),
     "docs/scale": ("precision",),
     "docs/own-loss": ("own-calibrator",),
