@@ -74,7 +74,7 @@ NAVIGATION = {
     "docs/uncertainty": ("refuse",),
     "docs/production": ("export",),
     "docs/losses": ("all-losses",),
-    "docs/method": ("references",),
+    "docs/method": ("departures", "references"),
     "docs/integrations": ("fine-tuning", "tasks", "streaming", "sklearn", "hub"),
     "docs/recipes": ("own-data", "data-sets"),
     "docs/scale": ("precision",),
