@@ -74,7 +74,7 @@ NAVIGATION = {
     "docs/uncertainty": ("refuse",),
     "docs/tables": ("table-files",),
     "docs/every-night": ("database",),
-    "docs/production": ("export",),
+    "docs/production": ("gate", "monitor", "export"),
     "docs/losses": ("all-losses",),
     "docs/method": ("departures", "references"),
     "docs/integrations": ("fine-tuning", "tasks", "streaming", "sklearn", "hub"),
