@@ -107,7 +107,7 @@ def _monitor(args: argparse.Namespace) -> int:
         check_output("--history", args.history, (*args.files, args.card, args.state))
         check_output("--page", args.page, (page,))
         # What is wrong is refused before the state moves on.
-        periods = open_period(args.history, args.files, args.period)
+        periods, place = open_period(args.history, args.files, args.period)
     if args.covariates is not None:
         sums = column_sums(args.files, columns)
         on_card = columns_of_card(args.card)
@@ -125,8 +125,8 @@ def _monitor(args: argparse.Namespace) -> int:
     )
     content = watcher.content
     if args.history is not None:
-        rows = with_period(periods, watcher, args.card, sums)
-        latest = [drift for drift in drifts(rows) if drift.period == rows[-1]["period"]]
+        rows = with_period(periods, place, watcher, args.card, sums)
+        latest = [drift for drift in drifts(rows) if drift.period == rows[place]["period"]]
     else:
         latest = drift_between(on_card, sums) if sums else []
     texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
