@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -30,6 +29,7 @@ from fedlas.deploy.monitor.columns import (
 )
 from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
 from fedlas.deploy.monitor.look import ALARM, monitor
+from fedlas.predictions.tables.files import check_apart
 from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import (
     explanations,
@@ -96,16 +96,16 @@ def _monitor(args: argparse.Namespace) -> int:
     check_page_options(args, "--page", period_alone=args.history is not None)
     if args.history is not None and args.history.suffix.lower() != ".json":
         raise InputError("--history must end in .json", args.history, "Name it history.json.")
-    check_output("--page", args.page, (*args.files, args.card, args.state))
-    check_output("--state", args.state, (*args.files, args.card))
+    check_apart("--page", args.page, (*args.files, args.card, args.state))
+    check_apart("--state", args.state, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     columns = columns_of(args)
     sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
         page = args.history.with_suffix(".html")
-        check_output("--history", args.history, (*args.files, args.card, args.state))
-        check_output("--page", args.page, (page,))
+        check_apart("--history", args.history, (*args.files, args.card, args.state))
+        check_apart("--page", args.page, (page,))
         # What is wrong is refused before the state moves on.
         periods, place = open_period(args.history, args.files, args.period)
     if args.covariates is not None:
