@@ -79,7 +79,9 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> Tab
         )
     entry = FORMATS[suffix]
     options = {"separator": separator, "partition": file.partition}
-    return entry.read(path, **{name: options[name] for name in entry.options})
+    table = entry.read(path, **{name: options[name] for name in entry.options})
+    table.label = file.label or table.label
+    return table
 
 
 def writer_of(
