@@ -31,7 +31,9 @@ Protocol, written before the reported run:
 - The rerun (written before it started): the result files of the runs above were not kept, so everything is run again
   with the present code and with every peer that installs: groups b, a and c, and few samples of groups b and a. It
   judges no choice anew: the splits are those reported before. ``auto before`` is ``auto`` of commit ce7ab75e, before
-  the changes for many classes, run with ``PYTHONPATH=OLD/src`` and ``--only auto --rename "auto before"``.
+  the changes for many classes, on all of these splits and on group d: the 34 sets of 2 to 14 classes of
+  ``few_and_absent.py``, with 50, 200, 500 and 1,000 samples to fit. It is run with ``PYTHONPATH=OLD/src`` and
+  ``--only auto --rename "auto before"``.
   Splits that not all calibrators have been through when time ends are left out of the ranks of their group.
 """
 
@@ -102,6 +104,8 @@ REPORTED = (
 LEAST = 1e-12
 MOST_SECONDS = 20
 FEW = (20, 50, 200)
+DRAWS = {50: 4, 200: 3, 500: 2, 1000: 1}
+"""Samples to fit of group d, and how many draws of them."""
 
 
 # Data.
@@ -226,12 +230,66 @@ def cases(group: str, args: argparse.Namespace, few: int | None = None) -> Itera
             rows = np.random.default_rng(1).permutation(len(target))[: few or 2000]
             yield name, probs[rows], target[rows], *(part[:3000] for part in test)
         return
+    if group == "d":
+        for name, probs, target in few_sets(args.real):
+            for seed in range(DRAWS[few or 50] if len(target) >= (few or 50) + 100 else 0):
+                order = np.random.RandomState(100 + seed).permutation(len(target))
+                rows, test = order[: few or 50], order[few or 50 :][:3000]
+                fit_on = normalized(probs, 1e-7)
+                yield name, fit_on[rows], target[rows], fit_on[test], target[test]
+        return
     for name, probs, target in (whole if group == "a" else confidences)(args.real):
         for seed in range(100, 103) if args.development else range(10, 13):
             order = np.random.default_rng(seed).permutation(len(target))
             fit = few or min(2000, len(target) // 2)
             test = order[max(fit, min(2000, len(target) // 2)) :][:6000]
             yield name, probs[order[:fit]], target[order[:fit]], probs[test], target[test]
+
+
+def few_sets(real: Path) -> Iterator[tuple[str, Array, Array]]:
+    """Name, probabilities and labels of sets of few classes."""
+    from sklearn import datasets
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for name in ("cifar10_probs", "imdb_probs"):
+        stored = np.load(real / f"{name}.npz")
+        order = np.random.RandomState(0).permutation(len(stored["target"]))[:6000]
+        yield name, stored["probs"][order], stored["target"][order]
+    for name in ("resnet20", "resnet56"):
+        stored = np.load(real / f"{name}-cifar10-test.npz")
+        logits = torch.from_numpy(stored["logits"].astype(float))
+        yield name, logits.softmax(1).numpy()[:6000], stored["target"][:6000]
+    tables = {
+        name: getattr(datasets, f"load_{name}")(return_X_y=True)
+        for name in ("digits", "wine", "breast_cancer", "iris")
+    }
+    columns, number = datasets.load_diabetes(return_X_y=True)
+    tables["diabetes3"] = columns, np.digitize(number, np.quantile(number, [1 / 3, 2 / 3]))
+    for seed, classes in enumerate((2, 3, 5, 8, 14)):
+        tables[f"made{classes}"] = datasets.make_classification(
+            3000,
+            20,
+            n_informative=8,
+            n_classes=classes,
+            n_clusters_per_class=1 if classes > 5 else 2,
+            flip_y=0.1,
+            class_sep=0.8,
+            random_state=seed,
+        )
+    models = {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
+        "forest": RandomForestClassifier(60, random_state=0),
+        "bayes": GaussianNB(),
+    }
+    for table, (columns, target) in tables.items():
+        for name, model in models.items():
+            probs = cross_val_predict(model, columns, target, cv=3, method="predict_proba")
+            yield f"{table} {name}", probs, target
 
 
 # Calibrators.
