@@ -570,7 +570,8 @@ def tables(out: Path) -> dict[str, str]:
     frame = read(out)
     result = {}
     for group, part in frame[(frame.rows == ALL) & (frame.calibrator != BEFORE)].groupby("group"):
-        result[f"Group {group}"] = rank_table(str(group), part)
+        if "as predicted" in set(part.calibrator):
+            result[f"Group {group}"] = rank_table(str(group), part)
     for group, part in frame[(frame.rows != ALL) & (frame.calibrator != BEFORE)].groupby("group"):
         result[f"Group {group}, few samples"] = few_table(part)
     if BEFORE in set(frame.calibrator):
