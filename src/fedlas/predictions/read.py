@@ -136,6 +136,9 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = columns_named(names) if names else columns
+    if not isinstance(like, PredictionTable | None):
+        fix = "Pass what read_predictions returned."
+        raise InputError("must be another table", describe(like), fix, argument="like")
     covariates = None if like is None else like.covariates
     table = _read(path, columns, labels=labels, covariates=covariates)
     if like is not None and table.classes != like.classes:
