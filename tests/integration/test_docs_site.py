@@ -122,7 +122,7 @@ def test_the_navigation_has_32_pages_at_most(site):
         ("csv", "docs/tables"),
         ("cite", "docs/cite"),
         ("ignore_index", "docs/predict"),
-        ("gate", "docs/production"),
+        ("gate", "docs/gate"),
     ],
 )
 def test_the_search_finds_what_people_type(docs_site, typed, page):

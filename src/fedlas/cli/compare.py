@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -24,6 +23,7 @@ from fedlas.cli.arguments import (
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import PredictionTable, TopLabel, read_predictions
 from fedlas.predictions.read import notes_of
+from fedlas.predictions.tables.files import check_apart
 from fedlas.present.comparison import compare, plain_differences
 from fedlas.present.gate import check_directed
 from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
@@ -72,7 +72,7 @@ def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
-    check_output("--junit", args.junit, args.files)
+    check_apart("--junit", args.junit, args.files)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",

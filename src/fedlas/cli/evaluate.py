@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say, status
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
@@ -35,6 +35,7 @@ from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Columns, PredictionTable, read_predictions
 from fedlas.predictions.read import is_log, notes_of
 from fedlas.predictions.tables import FORMATS
+from fedlas.predictions.tables.files import check_apart
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.page import write_page
 from fedlas.present.report import report, without_calibrator
@@ -100,7 +101,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = columns_of(args)
-    _check(args, columns)
+    _check(args, more, columns)
     run = args.file.is_dir()
     with status() as show:
         tables: list[tuple[str, PredictionTable]] = []
@@ -172,7 +173,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
             say(f"report: {args.report}")
 
 
-def _check(args: argparse.Namespace, columns: Columns | None) -> None:
+def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
@@ -191,5 +192,5 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     if args.covariates and args.on is None and not args.file.is_dir():
         raise without_calibrator()
     check_page_options(args, "--report")
-    check_output("--report", args.report, (args.file, args.on))
-    check_output("--junit", args.junit, (args.file, args.on, args.report))
+    check_apart("--report", args.report, (args.file, *more, args.on))
+    check_apart("--junit", args.junit, (args.file, *more, args.on, args.report))

@@ -136,11 +136,7 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = columns_named(names) if names else columns
-    if not isinstance(like, PredictionTable | None):
-        fix = "Pass what read_predictions returned."
-        raise InputError("must be another table", describe(like), fix, argument="like")
-    covariates = None if like is None else like.covariates
-    table = _read(path, columns, labels=labels, covariates=covariates)
+    table = _read(path, columns, labels=labels, covariates=_covariates_of(like))
     if like is not None and table.classes != like.classes:
         where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
         raise InputError(
@@ -261,6 +257,15 @@ def is_log(path: Path, columns: Columns) -> bool:
     return columns.format == "lm-eval" or (
         not named and columns.format is None and is_json and is_lm_eval(path)
     )
+
+
+def _covariates_of(table: Any) -> Covariates | None:
+    if table is None:
+        return None
+    if isinstance(table, PredictionTable):
+        return table.covariates
+    fix = "Pass what read_predictions returned."
+    raise InputError("must be another table", describe(table), fix, argument="like")
 
 
 def _checked(columns: Columns | None) -> Columns:

@@ -286,7 +286,7 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     assert first.notes == ()
     with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
         read_predictions(other, logits="p_*", target="label", like=first)
-    with pytest.raises(InputError, match="like= must be another table"):
+    with pytest.raises(InputError, match="like must be another table"):
         read_predictions(other, logits="p_*", target="label", like=other)
 
 

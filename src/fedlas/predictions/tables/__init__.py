@@ -61,6 +61,7 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> For
     form, _ = FORMATS[suffix]
     options = {"separator": separator, "partition": file.partition}
     source: Format = form(path, **{name: options[name] for name in form.options})
+    source.label = file.label or source.label
     return source
 
 
