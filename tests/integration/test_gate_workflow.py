@@ -1,4 +1,4 @@
-"""The workflow of docs/production.md: its own lines let a good model pass and hold a worse one back."""
+"""The workflow of docs/gate.md: its own lines let a good model pass and hold a worse one back."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import pytest
 
 from fedlas.cli import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "production.md"
+PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
 LINES = re.findall(r"^- run: (fedlas .+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 

@@ -281,7 +281,7 @@ BOUNDS = {
     "calibrators": 38_000,
     "cli of files": 10_830,
     "cli of runs": 7_500,
-    "deploy": 17_100,
+    "deploy": 17_700,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_100,

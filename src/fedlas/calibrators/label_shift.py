@@ -101,8 +101,8 @@ class LabelShift(Calibrator):
         base.
 
         Calibrating first decides. On the predictions of a published ResNet-20 for CIFAR-10 with drawn shares
-        (``docs/binary.md``) the NLL after EM was 0.068 with the base, and 0.221 without; ``"temperature"`` was as good
-        there. Offsets matter where the model is off for some classes.
+        (``results/label-shift.md``) the NLL after EM was 0.068 with the base, and 0.221 without;
+        ``"temperature"`` was as good there. Offsets matter where the model is off for some classes.
 
         The predicted class can change. Warns also when a class has no validation sample, when few mistakes hold the
         temperature (there are then no offsets), and when the fit changes nothing. Memory of :meth:`adapt`: two float64

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say, status
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
@@ -31,9 +32,10 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Columns, Reader
-from fedlas.predictions.read import is_log
+from fedlas.predictions import Columns, PredictionTable, read_predictions
+from fedlas.predictions.read import is_log, notes_of
 from fedlas.predictions.tables import FORMATS
+from fedlas.predictions.tables.files import check_apart
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.page import write_page
 from fedlas.present.report import report, without_calibrator
@@ -99,12 +101,17 @@ def add_evaluate(add: AddSubcommand) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = columns_of(args)
-    _check(args, columns)
-    reader = Reader(columns)
+    _check(args, more, columns)
     run = args.file.is_dir()
     with status() as show:
-        val = None if args.on is None else reader(args.on)
-        held_out = None if val is None else HeldOut(val, show=show)
+        tables: list[tuple[str, PredictionTable]] = []
+        held_out = val = None
+        if args.on is not None:
+            # The held-out file may lack the column of groups.
+            of_all = None if columns is None else replace(columns, groups=None)
+            tables.append((args.on.name, read_predictions(args.on, of_all)))
+            val = tables[0][1].predictions
+            held_out = HeldOut(val, show=show)
         if run:
             predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
             if held_out is not None or args.method is not None or args.reject:
@@ -112,7 +119,9 @@ def _evaluate(args: argparse.Namespace) -> int:
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            predictions = reader.read([args.file, *more])
+            like = tables[0][1] if tables else None
+            predictions = read_predictions([args.file, *more], columns, like=like)
+            tables.append((args.file.name, predictions))
         repair = f"--on {args.on} --method" if args.on else "--method" if run else "--on VAL"
         repair += column_options(columns)
         evaluation = report(
@@ -126,7 +135,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             confidence_level=args.confidence_level,
             replicates=args.replicates,
             name=args.file.name,
-            notes=reader.notes,
+            notes=notes_of(tables),
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
             title=args.title,
@@ -164,7 +173,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
             say(f"report: {args.report}")
 
 
-def _check(args: argparse.Namespace, columns: Columns | None) -> None:
+def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
@@ -183,5 +192,5 @@ def _check(args: argparse.Namespace, columns: Columns | None) -> None:
     if args.covariates and args.on is None and not args.file.is_dir():
         raise without_calibrator()
     check_page_options(args, "--report")
-    check_output("--report", args.report, (args.file, args.on))
-    check_output("--junit", args.junit, (args.file, args.on, args.report))
+    check_apart("--report", args.report, (args.file, *more, args.on))
+    check_apart("--junit", args.junit, (args.file, *more, args.on, args.report))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -30,6 +29,7 @@ from fedlas.deploy.monitor.columns import (
 )
 from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
 from fedlas.deploy.monitor.look import ALARM, monitor
+from fedlas.predictions.tables.files import check_apart
 from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import (
     explanations,
@@ -96,18 +96,18 @@ def _monitor(args: argparse.Namespace) -> int:
     check_page_options(args, "--page", period_alone=args.history is not None)
     if args.history is not None and args.history.suffix.lower() != ".json":
         raise InputError("--history must end in .json", args.history, "Name it history.json.")
-    check_output("--page", args.page, (*args.files, args.card, args.state))
-    check_output("--state", args.state, (*args.files, args.card))
+    check_apart("--page", args.page, (*args.files, args.card, args.state))
+    check_apart("--state", args.state, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
     columns = columns_of(args)
     sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
         page = args.history.with_suffix(".html")
-        check_output("--history", args.history, (*args.files, args.card, args.state))
-        check_output("--page", args.page, (page,))
+        check_apart("--history", args.history, (*args.files, args.card, args.state))
+        check_apart("--page", args.page, (page,))
         # What is wrong is refused before the state moves on.
-        periods = open_period(args.history, args.files, args.period)
+        periods, place = open_period(args.history, args.files, args.period)
     if args.covariates is not None:
         sums = column_sums(args.files, columns)
         on_card = columns_of_card(args.card)
@@ -125,8 +125,8 @@ def _monitor(args: argparse.Namespace) -> int:
     )
     content = watcher.content
     if args.history is not None:
-        rows = with_period(periods, watcher, args.card, sums)
-        latest = [drift for drift in drifts(rows) if drift.period == rows[-1]["period"]]
+        rows = with_period(periods, place, watcher, args.card, sums)
+        latest = [drift for drift in drifts(rows) if drift.period == rows[place]["period"]]
     else:
         latest = drift_between(on_card, sums) if sums else []
     texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []

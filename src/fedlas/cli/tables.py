@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import check_output, path_argument, write_json
+from fedlas._core.files import path_argument, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
 from fedlas.calibrated.missing import Missing, share_of
@@ -42,6 +42,7 @@ from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
     STANDARD,
     address_of,
+    check_apart,
     local_files,
     local_names,
 )
@@ -85,7 +86,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
-    check_output("--out", out, map(Path, args.files))
+    check_apart("--out", out, args.files)
     calibrator = method_of(args.method, args.method_set)
     example = args.files[0]
     with local_names(args.files) as files:
@@ -211,7 +212,7 @@ def _share(text: str) -> float:
 
 def _apply(args: argparse.Namespace) -> int:
     """Write the table; with ``--summary`` also how that went, whatever happens."""
-    check_output("--summary", args.summary, (*map(Path, args.files), args.calibration, args.out))
+    check_apart("--summary", args.summary, (*args.files, args.calibration, args.out))
     summary: dict[str, Any] = {"calibration": str(args.calibration), "files": args.files}
     try:
         summary |= {"status": "complete", **_applied(args)}
@@ -269,7 +270,7 @@ def _place_of_table(
             return folder.with_name(f"{folder.name}.calibrated.parquet")
         suffix = whole_suffix(files[0])
         out = files[0].with_name(f"{files[0].name.removesuffix(suffix)}.calibrated{suffix}")
-        check_output("--out (by default FILE.calibrated)", out, (*files, args.calibration))
+        check_apart("--out (by default FILE.calibrated)", out, (*args.files, args.calibration))
         return out
     if args.out is None or str(args.out) == STANDARD:
         return Path(STANDARD)
@@ -280,18 +281,6 @@ def _place_of_table(
             args.out,
             f"Name a file that ends in {files[0].suffix}.",
         )
-    if isinstance(args.out, str):
-        if args.out in args.files:
-            raise InputError(
-                "--out must be another file", args.out, "It would replace what is read."
-            )
-        return args.out
-    check_output("--out", args.out, (*files, args.calibration))
-    for folder in filter(Path.is_dir, map(Path, args.files)):
-        if args.out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                "--out must lie outside the folder that is read",
-                f"{args.out} in {folder}",
-                "The next run would read it too: name a file elsewhere.",
-            )
-    return Path(args.out)
+    check_apart("--out", args.out, (*args.files, args.calibration))
+    out_of: Path | str = args.out
+    return out_of

@@ -1,6 +1,6 @@
 """Two classes with one logit: any loss of this library on a model that ends in a single output.
 
-Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/integrations.md`` describes this library's reading.
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Several labels a sample, each with a sigmoid: losses with a strength, and FedLAS, label by label.
 
-Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/integrations.md`` describes this library's reading.
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
 
 from __future__ import annotations

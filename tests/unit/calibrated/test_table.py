@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -654,6 +655,61 @@ def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_
     assert main(["apply", str(saved), str(tmp_path / "live"), "--out", str(out)]) == 2
     assert "--out must lie outside the folder" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("apply cal.json {here}/live.csv --out file://live.csv", "be another file"),
+        ("apply cal.json file://live.csv --out {here}/x/../live.csv", "be another file"),
+        ("apply cal.json {here}/live.csv --out file://cal.json", "end in .csv"),
+        ("apply cal.json *.csv --out live.csv", "be another file"),
+        ("apply cal.json l*.csv --out late.csv", "not match what is read"),
+        ("apply cal.json *.csv", "not match what is read"),
+        ("apply cal.json day --out file://day/all.parquet", "lie outside the folder"),
+        ("apply cal.json memory://in/live.csv --out memory://in/x/../live.csv", "be another file"),
+        ("apply cal.json memory://in/*.csv --out memory://in/live.csv", "not match"),
+        ("apply cal.json memory://in --out memory://in/a.parquet", "lie outside the folder"),
+        ("apply cal.json *.csv --out all.parquet --summary live.csv", "be another file"),
+        ("apply cal.json *.csv --out all.parquet --summary file://all.parquet", "path on"),
+        ("apply cal.json live.csv --out file://all.csv --summary all.csv", "another file"),
+        (
+            "evaluate *.csv --probs p_* --target y --require ece<=0.1 --junit val.csv",
+            "another file",
+        ),
+    ],
+)
+def test_no_output_is_an_input_by_any_name(
+    calibration, tmp_path, monkeypatch, capsys, command, what
+):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "day").mkdir()
+    frame(40).to_parquet("day/a.parquet")
+    calibration.save("cal.json")
+    for name in ("live.csv", "a.parquet"):
+        with fsspec.open(f"memory://in/{name}", "wb") as file:
+            source = Path("day", name) if name == "a.parquet" else Path(name)
+            file.write(source.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with suppress(SystemExit):
+        assert main(command.format(here=tmp_path).split()) == 2
+    assert what in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_row_is_named_by_the_folder_of_its_file_where_files_share_a_name(calibration, tmp_path):
+    for month, gap in (("11", 0.5), ("12", np.nan)):
+        folder = tmp_path / "live" / f"month={month}"
+        folder.mkdir(parents=True)
+        live = frame(40)
+        live.loc[1, "p_yes"] = gap
+        live.loc[1, "p_no"] = 0.5
+        live.to_parquet(folder / "a.parquet")
+    with pytest.raises(InputError, match=r"row 2.* of month=12/a\.parquet"):
+        apply(calibration, tmp_path / "live", out=tmp_path / "out.parquet")
 
 
 def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is_made(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedlas.cli import main
+from fedlas.deploy.monitor.columns import _Cells
 
 
 def write(path, seed, rows=1500, *, moved=0.0, missing=0.0, factor=1.0):
@@ -116,7 +117,28 @@ def test_a_month_in_another_folder_is_no_month_that_is_run_again(card, tmp_path,
     assert month("2026-02", "--period", "2026-02") == 0
     assert month("2026-01") == 0
     periods = json.loads(history.read_text())["periods"]
-    assert [row["period"] for row in periods] == ["2026-02", "live"]
+    assert [row["period"] for row in periods] == ["live", "2026-02"]
+
+
+def test_a_month_that_is_run_again_stays_the_reference_of_later_ones(card, tmp_path, capsys):
+    """It moved to the end, so that the months after it were compared with one another."""
+    card_file = card("a.json", 0)
+    history = tmp_path / "history.json"
+
+    def month(name, moved):
+        file = write(tmp_path / f"{name}.csv", 3, moved=moved)
+        options = [*COLUMNS, "--covariates", "age", "--history", str(history)]
+        status = main(["monitor", card_file, file, *options])
+        return status, " ".join(capsys.readouterr().out.split())
+
+    assert month("2026-01", 0.0)[0] == 0
+    assert month("2026-02", 2.0)[0] == 3
+    status, shown = month("2026-01", 0.1)
+    assert (status, "DRIFT" in shown) == (0, False)
+    status, shown = month("2026-03", 2.0)
+    assert (status, "age moved by +1.9 sd" in shown) == (3, True)
+    periods = json.loads(history.read_text())["periods"]
+    assert [row["period"] for row in periods] == ["2026-01", "2026-02", "2026-03"]
 
 
 def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, capsys):
@@ -189,3 +211,64 @@ def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
     words = ["--probs", "p", "--covariates", "site", "--drop-missing"]
     assert main(["monitor", out, str(tmp_path / "live.csv"), *words]) == 3
     assert "p is missing in 13 % of rows" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        (range(40), [*range(37), "no", "?", "1,5"], "is no number in 8 % of rows, before in 0 %"),
+        (range(40), [*range(37), "inf", "inf", "-inf"], "is no number in 8 % of rows"),
+        ([*range(39), "unknown"], [n + 30 for n in range(40)], "moved by +2"),
+        ([*range(39), "inf"], [n + 30 for n in range(40)], "moved by +2"),
+        (["a", "b"], ["a", "b", *range(8)], "is a number in 80 % of rows, before in 0 %"),
+        ([5], [7], "was 5 in every row and is another number in 50 % of rows or more"),
+        ([5], [*[5] * 9, 7], "is another number in 10 % of rows or more"),
+        ([5], [4, 6], "is another number in 50 % of rows or more"),
+        (["a", "b"], ["a", *map("n{}".format, range(1000))], "is 'b' in 0 % of rows, before in 50"),
+        (
+            ["a", *map("n{}".format, range(300))] * 5,
+            ["b", *map("n{}".format, range(300))] * 5,
+            "",
+        ),
+        (
+            [*["a"] * 300, *map("n{}".format, range(300))],
+            [*["b"] * 300, *map("n{}".format, range(300))],
+            "is 'b' in 50 % of rows, before in at most 1 %",
+        ),
+        (
+            [*["a"] * 300, *map("n{}".format, range(300))],
+            [*["a"] * 100, *map("m{}".format, range(300))],
+            "is one of the rare categories in 72 % of rows, before in 50 %",
+        ),
+    ],
+)
+def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path, capsys):
+    """One text among numbers, a constant, or more than 256 categories did, without a word."""
+
+    def table(name, values):
+        values = list(values)
+        score = np.random.default_rng(len(name)).uniform(0.1, 0.9, 1800).round(4)
+        cells = [f'{p},{at % 2},"{values[at % len(values)]}"' for at, p in enumerate(score)]
+        path = tmp_path / name
+        path.write_text("\n".join(["p,y,x", *cells]) + "\n")
+        return str(path)
+
+    out, words = str(tmp_path / "card.json"), ["--covariates", "x"]
+    files = [table("val.csv", before), table("test.csv", before)]
+    options = [*COLUMNS, *words, "--method", "none", "--replicates", "0", "--out", out]
+    assert main(["card", *files, *options]) == 0
+    capsys.readouterr()
+    for values, drifts in ((before, ""), (now, change)):
+        status = main(["monitor", out, table("live.csv", values), "--probs", "p", *words])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert (status == 3, "DRIFT" in shown) == (bool(drifts), bool(drifts))
+        assert drifts in shown
+
+
+def test_a_card_names_no_rare_category():
+    """Names of people, one a row, are no business of a card."""
+    cells = _Cells()
+    cells.add(["north" if number % 2 else f"name{number}" for number in range(20_000)], ".")
+    assert cells.plain() == {
+        "rows": 20_000, "missing": 0.0, "texts": 1.0, "shares": {"north": 0.5}, "rare": 0.5,
+    }  # fmt: skip

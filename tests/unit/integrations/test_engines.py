@@ -24,7 +24,7 @@ from fedlas.integrations.engines import (
 from fedlas.predictions import Columns, Predictions
 
 COLUMNS = Columns(probs="p_*", target="y")
-PAGE = Path(__file__).parents[3] / "docs" / "every-night.md"
+PAGE = Path(__file__).parents[3] / "docs" / "database.md"
 
 
 def table(rows, seed=0):

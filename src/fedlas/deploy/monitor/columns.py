@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -31,6 +31,12 @@ NEW = 0.01
 """Share of rows with categories that were not there before that is called drift."""
 _CERTAIN = 4.0
 """Standard errors that a drift must exceed too, so that few rows raise none."""
+_RARE = 0.01
+"""Share of rows below which a category is one of the rare ones, where a column has more than are watched."""
+_FEWEST = 40
+"""Rows of a category that is watched by itself there: of fewer, the most frequent are so by chance."""
+_MOST_COUNTED = 16 * MOST_VALUES
+"""Different values that are counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +58,35 @@ class _Cells:
 
     rows: int = 0
     missing: int = 0
+    texts: int = 0
     numbers: int = 0
+    # Sums are of the differences from the first number: a constant has a deviation of exactly 0.
+    first: float = 0.0
     sum: float = 0.0
     squares: float = 0.0
-    texts: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    values: Counter[float] = field(default_factory=Counter)
 
-    def add(self, text: str, decimal_point: str) -> None:
-        """Count a cell."""
-        self.rows += 1
-        number = math.nan
-        with suppress(ValueError):
-            number = float(text.replace(decimal_point, ".").removesuffix("%"))
-        if math.isfinite(number):
-            self.numbers += 1
-            self.sum += number
-            self.squares += number * number
-        elif not text or text in MISSING_TEXTS:
-            self.missing += 1
-        # One more than are watched: a column of names has no shares.
-        elif text in self.texts or len(self.texts) <= MOST_VALUES:
-            self.texts[text] += 1
+    def add(self, cells: Iterable[str], decimal_point: str) -> None:
+        """Count cells of text."""
+        numbers = []
+        categories: Counter[str] = Counter()
+        for text in cells:
+            number = math.nan
+            with suppress(ValueError):
+                number = float(text.replace(decimal_point, ".").removesuffix("%"))
+            if math.isfinite(number):
+                numbers.append(number)
+            elif text and text not in MISSING_TEXTS:
+                categories[text] += 1
+            else:
+                self.missing += 1
+                self.rows += 1
+        self.rows += categories.total()
+        self.texts += categories.total()
+        _count(self.categories, categories)
+        if numbers:
+            self.add_numbers(np.array(numbers))
 
     def add_numbers(self, values: NDArray[Any]) -> None:
         """Count numbers ``(n,)``, or lists of them ``(n, C)``, of which only missing ones are counted."""
@@ -80,24 +95,48 @@ class _Cells:
         self.missing += int(is_missing.sum())
         if values.ndim == 1:
             numbers = values[np.isfinite(values)].astype(np.float64)
+            self.texts += len(values) - len(numbers) - int(is_missing.sum())
+            if len(numbers) and not self.numbers:
+                self.first = float(numbers[0])
             self.numbers += len(numbers)
-            self.sum += float(numbers.sum())
-            self.squares += float(numbers @ numbers)
+            differences = numbers - self.first
+            self.sum += float(differences.sum())
+            self.squares += float(differences @ differences)
+            _count(self.values, Counter(numbers.tolist()))
 
     def plain(self) -> dict[str, Any]:
-        """Return rows, missing share, mean and standard deviation of numbers, and shares of categories."""
+        """Return rows, shares of missing cells and texts, mean and deviation of numbers, and shares of categories.
+
+        Of more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories those in at least 1 % of the rows
+        have shares, and the others one together.
+        """
         result: dict[str, Any] = {
             "rows": self.rows,
             "missing": self.missing / max(1, self.rows),
+            "texts": self.texts / max(1, self.rows),
         }
-        if 0 < len(self.texts) <= MOST_VALUES:
-            shares = {text: count / self.rows for text, count in self.texts.most_common()}
-            return {**result, "shares": shares}
-        if self.numbers and not self.texts:
+        if self.numbers:
             mean = self.sum / self.numbers
-            variance = max(0.0, self.squares / self.numbers - mean**2)
-            result |= {"mean": mean, "sd": math.sqrt(variance), "numbers": self.numbers}
+            sd = math.sqrt(max(0.0, self.squares / self.numbers - mean**2))
+            value, count = self.values.most_common(1)[0]
+            result |= {"mean": self.first + mean, "sd": sd, "numbers": self.numbers}
+            result |= {"most": value, "share_of_most": count / self.numbers}
+        if self.categories:
+            shares = {text: count / self.rows for text, count in self.categories.most_common()}
+            if len(shares) > MOST_VALUES:
+                shares = {text: share for text, share in shares.items() if share >= _RARE}
+                result["rare"] = result["texts"] - sum(shares.values())
+            result["shares"] = shares
         return result
+
+
+def _count(counter: Counter[Any], counts: Mapping[Any, int]) -> None:
+    """Add counts; of too many values those that are rare so far are forgotten."""
+    counter.update(counts)
+    if len(counter) > _MOST_COUNTED:
+        frequent = counter.most_common(_MOST_COUNTED // 2)
+        counter.clear()
+        counter.update(dict(frequent))
 
 
 def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dict[str, Any]]:
@@ -117,9 +156,8 @@ def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dic
         source.missing = MISSING_TEXTS
         for chunk in source.chunks(scores, names):
             for name in names:
-                column = cells.setdefault(name, _Cells())
-                for cell in chunk.values[name]:
-                    column.add(cell_text(cell), source.decimal_point)
+                texts = map(cell_text, chunk.values[name])
+                cells.setdefault(name, _Cells()).add(texts, source.decimal_point)
             for name in scores:
                 cells.setdefault(name, _Cells()).add_numbers(chunk.numbers[name])
     return {name: column.plain() for name, column in cells.items()}
@@ -185,42 +223,81 @@ def check_columns(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     changes = []
-    if "mean" in before and "mean" in now and before["sd"] > 0:
-        gap = now["mean"] - before["mean"]
-        error = math.sqrt(before["sd"] ** 2 / before["numbers"] + now["sd"] ** 2 / now["numbers"])
-        if abs(gap) > max(MOVED * before["sd"], _CERTAIN * error):
-            changes.append(f"moved by {gap / before['sd']:+.1f} sd")
+    texts = (before.get("texts", 0.0), now.get("texts", 0.0))
+    is_number = before.get("numbers", 0) >= before["rows"] * texts[0]
+    if is_number and "mean" in before and "mean" in now:
+        changes += _moved(before, now)
     if _differ(before, now, (before["missing"], now["missing"]), MISSING):
         changes.append(f"is missing in {100 * now['missing']:.0f} % of rows")
-    shares = before.get("shares", {})
-    if shares:
-        changes += _new_shares(before, now, shares)
+    if not is_number:
+        texts = (1 - before["missing"] - texts[0], 1 - now["missing"] - texts[1])
+    if "texts" in before and "texts" in now and _differ(before, now, texts, MISSING):
+        what = "no number" if is_number else "a number"
+        changes.append(f"is {what} in {_from(texts)}")
+    if before.get("shares") and not is_number:
+        changes += _category_changes(before, now)
     return changes
 
 
-def _new_shares(
-    before: Mapping[str, Any], now: Mapping[str, Any], shares: Mapping[str, float]
-) -> list[str]:
-    """Return the categories whose shares changed, and those that are new."""
-    live = now.get("shares", {})
-    changes = []
-    for text, share in shares.items():
-        if _differ(before, now, (share, live.get(text, 0.0)), MISSING):
-            changes.append(
-                f"is {text!r} in {100 * live.get(text, 0.0):.0f} % of rows, before in {100 * share:.0f} %"
-            )
-    new = {text: share for text, share in live.items() if text not in shares}
-    if _differ(before, now, (0.0, sum(new.values())), NEW):
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return how the mean moved, or that a constant is none."""
+    gap = now["mean"] - before["mean"]
+    if before["sd"] > 0:
+        error = math.sqrt(before["sd"] ** 2 / before["numbers"] + now["sd"] ** 2 / now["numbers"])
+        is_drift = abs(gap) > max(MOVED * before["sd"], _CERTAIN * error)
+        return [f"moved by {gap / before['sd']:+.1f} sd"] if is_drift else []
+    unlike = 1 - now["share_of_most"]
+    if now["most"] != before["mean"]:
+        # As many are the constant as the most frequent number, at most.
+        unlike = max(0.5, unlike)
+    if not _differ(before, now, (0.0, unlike), NEW):
+        return []
+    share = f"{100 * unlike:.0f} % of rows or more"
+    return [f"was {before['mean']:g} in every row and is another number in {share}"]
+
+
+def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the categories whose shares changed, those that are new, and the change of all rare ones together."""
+    shares: Mapping[str, float] = before["shares"]
+    live: Mapping[str, float] = now.get("shares", {})
+    is_open = "rare" in before
+    if is_open or "rare" in now:
+        # Twice the share from which one is counted: what falls a little is still counted.
+        fewest = max(2 * _RARE, _FEWEST / before["rows"])
+        shares = {text: share for text, share in shares.items() if share >= fewest}
+    pairs = {text: (share, live.get(text, 0.0)) for text, share in shares.items()}
+    if is_open:
+        least = {text: before["shares"].get(text, _RARE) for text in live if text not in shares}
+        pairs |= {text: (share, live[text]) for text, share in least.items() if live[text] > share}
+    changes = [
+        f"is {text!r} in {_from(pair, 'at most ' * (text not in before['shares']))}"
+        for text, pair in pairs.items()
+        if _differ(before, now, pair, MISSING)
+    ]
+    new = {text: share for text, share in live.items() if text not in before["shares"]}
+    if not is_open and _differ(before, now, (0.0, sum(new.values())), NEW):
         changes.append(
             f"has new categories in {100 * sum(new.values()):.0f} % of rows: {few([*new], 4)}"
         )
+    if is_open or "rare" in now:
+        others = (
+            before["texts"] - sum(shares.values()),
+            now["texts"] - sum(live.get(text, 0.0) for text in shares),
+        )
+        if _differ(before, now, others, MISSING):
+            changes.append(f"is one of the rare categories in {_from(others)}")
     return changes
+
+
+def _from(shares: tuple[float, float], least: str = "") -> str:
+    """Return a share now, and what it was."""
+    return f"{100 * shares[1]:.0f} % of rows, before in {least}{100 * shares[0]:.0f} %"
 
 
 def _differ(
     before: Mapping[str, Any], now: Mapping[str, Any], shares: tuple[float, float], least: float
 ) -> bool:
     """Return whether a share changed by more than ``least``, and than chance."""
-    share = max(shares)
+    share = min(1.0, max(shares))
     error = math.sqrt(share * (1 - share) * (1 / before["rows"] + 1 / now["rows"]))
     return abs(shares[1] - shares[0]) > max(least, _CERTAIN * error)

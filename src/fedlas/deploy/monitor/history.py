@@ -17,13 +17,13 @@ FORMAT = "fedlas.history/1"
 
 def open_period(
     path: Path, files: Sequence[Path], name: str = ""
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the other periods of a history and the beginning of a new one, before anything is watched.
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the periods of a history and the place of a new one among them, before anything is watched.
 
     Args:
         path: The history; there may be none yet.
         files: Files of the period.
-        name: Name of the period, whose place it takes; empty for that of the files.
+        name: Name of the period, whose place it takes; empty for that of the files. A new one comes last.
 
     Raises:
         InputError: If the file is no history, or has a period of that name of other files.
@@ -32,21 +32,25 @@ def open_period(
         "period": name or " ".join(file.stem for file in files),
         "files": [str(file) for file in files],
     }
-    others = []
-    for period in read_history(path) if path.exists() else []:
-        if period["period"] != row["period"]:
-            others.append(period)
-        elif not name and period.get("files", row["files"]) != row["files"]:
-            raise InputError(
-                "files of another period must have another name",
-                f"{row['period']!r} in {path} of {', '.join(period['files'])}",
-                "Name this one by --period, such as 2026-05; to replace the other, by its name.",
-            )
-    return others, row
+    periods = read_history(path) if path.exists() else []
+    names = [period["period"] for period in periods]
+    if row["period"] not in names:
+        return [*periods, row], len(periods)
+    place = names.index(row["period"])
+    earlier = periods[place].get("files", row["files"])
+    if not name and earlier != row["files"]:
+        raise InputError(
+            "files of another period must have another name",
+            f"{row['period']!r} in {path} of {', '.join(earlier)}",
+            "Name this one by --period, such as 2026-05; to replace the other, by its name.",
+        )
+    periods[place] = row
+    return periods, place
 
 
 def with_period(
-    periods: tuple[list[dict[str, Any]], dict[str, Any]],
+    periods: Sequence[dict[str, Any]],
+    place: int,
     watcher: Monitor,
     card_file: Path,
     columns: Mapping[str, Any],
@@ -55,14 +59,14 @@ def with_period(
 
     Args:
         periods: What :func:`open_period` returned.
+        place: The place of the period that the monitor saw.
         watcher: What watched the files.
         card_file: The card, or its folder.
         columns: What :func:`~fedlas.deploy.monitor.columns.column_sums` returned.
     """
-    others, row = periods
     card = card_file / "card.json" if card_file.is_dir() else card_file
     row = {
-        **row,
+        **periods[place],
         "card": watcher.card.name,
         "digest": hashlib.sha256(card.read_bytes()).hexdigest()[:16],
         "made": read_json(card).get("made", {}).get("on", ""),
@@ -71,7 +75,7 @@ def with_period(
         "columns": columns,
         "columns_of_card": columns_of_card(card_file),
     }
-    return [*others, row]
+    return [*periods[:place], row, *periods[place + 1 :]]
 
 
 def write_history(path: Path, periods: Sequence[Mapping[str, Any]]) -> None:

@@ -208,7 +208,7 @@ class TrainConfig:
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
         accumulate: Number of parts that a process cuts its batch into, for batches that do not fit into memory. The
             parts run one after the other and make one step; ``batch_size`` remains the samples of a step. NCI, batch
-            norms and losses of a whole batch see one part at a time: see ``docs/scale.md``.
+            norms and losses of a whole batch see one part at a time: see ``docs/several-gpus.md``.
         channels_last: Keep images and convolutions with channels last in memory, which convolutions prefer. Results
             differ by rounding. Null is true on processors and CUDA GPUs; like the precision, a run keeps it.
         compile: Run the objective through ``torch.compile``.

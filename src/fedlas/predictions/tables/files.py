@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
-from fedlas._core.files import no_device, write_atomically
+from fedlas._core.files import check_output, no_device, write_atomically
 from fedlas._core.terminal import standard_input
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.ASCII)
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
+_READS = "it must be a file, folder or pattern that fsspec reads"
+_WRITES = "it must be an address to which fsspec writes"
 _PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
 
 
@@ -35,6 +39,8 @@ class TableFile:
 
     path: Path
     partition: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # Name in messages, where files of several folders have one name; empty is that of the file.
+    label: str = ""
 
 
 Name = str | Path | TableFile
@@ -104,7 +110,83 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
                     "the pattern must match files", repr(str(name)), "Check it, and quote it."
                 )
             files += map(dataset_file, map(Path, paths))
-    return files
+    return _labeled(files)
+
+
+def _labeled(files: list[TableFile]) -> list[TableFile]:
+    """Return files with the names of their folders in their labels, where some share a name."""
+    if len({file.path.name for file in files}) == len(files):
+        return files
+    folders = [os.path.abspath(file.path.parent) for file in files]  # noqa: PTH100 - links stay
+    common = os.path.commonpath(folders)
+    return [
+        replace(file, label=Path(os.path.relpath(folder, common), file.path.name).as_posix())
+        for file, folder in zip(files, folders, strict=True)
+    ]
+
+
+def check_apart(option: str, out: str | Path | None, names: Sequence[Name | None]) -> None:
+    """Refuse to write what is read, or what the same command would read next time.
+
+    Args:
+        option: The option that names what is written, for the message.
+        out: A file or an address; None or ``-`` where no file is written.
+        names: What is read: files, folders, patterns and addresses; None for those that are not there.
+
+    Raises:
+        InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
+            name.
+
+    Example:
+        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
+    """
+    if out is None or str(out) == STANDARD:
+        return
+    store, path = _resolved(out, _WRITES)
+    elsewhere = "Name it elsewhere."
+    for name in names:
+        if name is None or str(name) == STANDARD:
+            continue
+        other, root = _resolved(name.path if isinstance(name, TableFile) else name, _READS)
+        if store != other:
+            continue
+        if store is None:
+            check_output(option, Path(path), map(Path, glob(root) if has_magic(root) else [root]))  # noqa: PTH207
+        if path == root:
+            raise InputError(
+                f"{option} must be another file", out, "It would replace what is read."
+            )
+        if has_magic(root) and _matches(path, root):
+            raise InputError(
+                f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
+            )
+        if path.startswith(f"{root.rstrip('/')}/") and path.lower().endswith(".parquet"):
+            raise InputError(
+                f"{option} must lie outside the folder that is read", f"{out} in {name}", elsewhere
+            )
+
+
+def _resolved(name: str | Path, expected: str) -> tuple[Any, str]:
+    """Return the store of a file, None for this machine, and its path there, without links and detours."""
+    address = address_of(name)
+    if address is None:
+        return None, Path(os.path.realpath(name)).as_posix()
+    with _guard(address, expected):
+        store, path = _store(address)
+    if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
+        return None, Path(os.path.realpath(path)).as_posix()
+    return store, posixpath.normpath(path)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
+    if "**" in pattern:
+        return fnmatchcase(path, pattern)
+    folders = path.split("/"), pattern.split("/")
+    same = len(folders[0]) == len(folders[1])
+    return same and all(map(fnmatchcase, *folders))
 
 
 def dataset_file(path: Path) -> TableFile:
@@ -140,7 +222,7 @@ def _copied(name: Name, folder: Path) -> Name:
     address = None if isinstance(name, TableFile) else address_of(name)
     if address is None:
         return name
-    with _guard(address, "it must be a file, folder or pattern that fsspec reads"):
+    with _guard(address, _READS):
         store, root = _store(address)
         if has_magic(root):
             paths = [path for path in store.glob(root) if store.isfile(path)]
@@ -178,7 +260,7 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
         local = write_atomically(Path(folder, "table"), write)
-        with _guard(address, "it must be an address to which fsspec writes"):
+        with _guard(address, _WRITES):
             store, path = _store(address)
             head, slash, tail = path.rpartition("/")
             part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
