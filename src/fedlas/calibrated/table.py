@@ -26,16 +26,16 @@ from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
+from fedlas.predictions import Columns, Predictions, Table, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import check_logits, predictions_of, with_scores
 from fedlas.predictions.roles import LABELS, ROLES
-from fedlas.predictions.table import Samples
+from fedlas.predictions.table import Values
+from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.table import Table
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -84,7 +84,7 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: Format | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source = source if hasattr(source, "chunks") else Frame(source)
         columns = with_scores(columns, source)
@@ -93,7 +93,7 @@ class TableCalibration:
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
-        reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
+        table = Table(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
                 "the rows must have labels",
@@ -106,15 +106,15 @@ class TableCalibration:
                     " for confidences.",
                 ),
             )
-        samples = Samples.joined(reader.samples(), reader.label)
-        check_logits(columns, samples, reader.label)
-        val = predictions_of(samples, columns, covariates, reader.classes)
+        values = table.whole()
+        check_logits(columns, values["scores"], table.label)
+        val = predictions_of(values, columns, covariates, table.classes)
         note = ""
         if isinstance(val, Predictions) and val.num_classes == 2:
             note = event_note(val)
             if columns.event is None:
-                check_direction(val, few(reader.scores))
-        with one_thread(val.num_samples * max(1, len(reader.scores))):
+                check_direction(val, few(table.scores))
+        with one_thread(val.num_samples * max(1, len(table.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
@@ -126,14 +126,14 @@ class TableCalibration:
         return cls(
             calibrator,
             columns,
-            reader.scores,
-            reader.classes,
-            reader.in_lists,
+            table.scores,
+            table.classes,
+            table.in_lists,
             covariates,
             cross_fitted,
             val.num_samples,
-            (*reader.notes(), *([note] if note else []), *doubts),
-            reader.units.as_fit(),
+            (*table.notes(), *([note] if note else []), *doubts),
+            table.units.as_fit(),
             FitScores.of(val),
         )
 
@@ -279,24 +279,24 @@ def rows_applied(
 ) -> tuple[Any, int, list[str]]:
     """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
     source = Frame(frame)
-    reader = live_reader(calibration, source, lacking)
+    table = live_table(calibration, source, lacking)
     edge = calibration.edge_count()
     direction = ScoreDirection(calibration, source)
     parts = []
-    for chunk, index, samples in live_rows(reader, lacking):
-        if samples is not None:
-            edge.add(samples.features)
-            direction.add(samples)
-        parts.append(filled_columns(calibration, chunk, index, samples))
+    for chunk, index, values in live_rows(table, lacking):
+        if values:
+            edge.add(values.get("features"))
+            direction.add(values)
+        parts.append(filled_columns(calibration, chunk, index, values))
     rows = sum(len(part[0]) for part in parts)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
     after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
-    return after, rows, [*reader.notes_on_fit(), *direction.notes(), *edge.notes()]
+    return after, rows, [*table.notes_on_fit(), *direction.notes(), *edge.notes()]
 
 
-def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:
-    """Return a reader of the same columns of another table, found by their names or by paths into objects.
+def live_table(calibration: TableCalibration, source: Format, missing: Missing) -> Table:
+    """Return another table with the same columns, found by their names or by paths into objects.
 
     Raises:
         InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
@@ -339,23 +339,23 @@ def live_reader(calibration: TableCalibration, source: Table, missing: Missing) 
     live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
-    reader.keeps_rows = True
-    reader.optional = frozenset((*covariates.categories, *covariates.means))
-    return reader
+    table = Table(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    table.keeps_rows = True
+    table.optional = frozenset((*covariates.categories, *covariates.means))
+    return table
 
 
 def live_rows(
-    reader: TableReader, missing: Missing
-) -> Iterator[tuple[TableChunk, NDArray[np.int64], Samples | None]]:
-    """Yield as :meth:`TableReader.rows`, and count rows without a score; errors advise what the table can do."""
+    table: Table, missing: Missing
+) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
+    """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
     files = set[str]()
     try:
-        for chunk, index, samples in reader.rows():
+        for chunk, index, values in table.rows():
             files.add(chunk.file)
             lacking = np.delete(chunk.rows, index).tolist()
-            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in reader.label)
-            yield chunk, index, samples
+            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in table.label)
+            yield chunk, index, values
     except InputError as error:
         # The rows stay, and are read as those of the fit.
         error.without(*(field.name for field in fields(Columns)))
@@ -366,55 +366,55 @@ def filled_columns(
     calibration: TableCalibration,
     chunk: TableChunk,
     index: NDArray[np.int64],
-    samples: Samples | None,
+    values: Values,
 ) -> list[NDArray[Any]]:
     """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
     count = len(chunk.rows)
-    if samples is not None and len(index) == count:
-        return calibrated_columns(calibration, samples, chunk.file)
+    if values and len(index) == count:
+        return calibrated_columns(calibration, values, chunk.file)
     numbers = chunk.numbers.get(calibration.scores[0])
     kind = np.dtype(np.float64) if numbers is None else numbers.dtype
     tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
     filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
-    if samples is not None:
-        for array, values in zip(
-            filled, calibrated_columns(calibration, samples, chunk.file), strict=True
-        ):
-            array[index] = values
+    if values:
+        columns = calibrated_columns(calibration, values, chunk.file)
+        for array, column in zip(filled, columns, strict=True):
+            array[index] = column
     return filled
 
 
 def calibrated_columns(
-    calibration: TableCalibration, samples: Samples, label: str
+    calibration: TableCalibration, values: Values, label: str
 ) -> list[NDArray[Any]]:
     """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
     classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
-    if classes and samples.scores.shape[1] != classes:
+    scores = values["scores"]
+    if classes and scores.shape[1] != classes:
         raise InputError(
             f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
-            f"{samples.scores.shape[1]} in {label}",
+            f"{scores.shape[1]} in {label}",
             "Pass scores of the same model.",
         )
-    check_logits(calibration.columns, samples, label)
-    values = _values(calibration, samples)
-    if values.ndim == 1:
-        return [values.numpy()]
+    check_logits(calibration.columns, scores, label)
+    after = _calibrated(calibration, values)
+    if after.ndim == 1:
+        return [after.numpy()]
     if len(calibration.scores) > 1:
-        return list(values.T.contiguous().numpy())
+        return list(after.T.contiguous().numpy())
     if calibration.in_lists:
-        return [values.numpy()]
+        return [after.numpy()]
     # One column of numbers holds the second of two classes.
-    single = values[:, 1] if calibration.columns.kind == "probs" else values[:, 1] - values[:, 0]
+    single = after[:, 1] if calibration.columns.kind == "probs" else after[:, 1] - after[:, 0]
     return [single.numpy()]
 
 
-def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
+def _calibrated(calibration: TableCalibration, values: Values) -> Tensor:
     """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
     if calibration.calibrator.top_label:  # an outcome, which nothing reads
-        samples = replace(samples, outcome=torch.zeros(len(samples.scores), dtype=torch.bool))
+        values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)
     after = calibration.calibrator.transform(
-        predictions_of(samples, columns, calibration.covariates)
+        predictions_of(values, columns, calibration.covariates)
     )
     if isinstance(after, TopLabel):
         return after.confidence

@@ -23,8 +23,8 @@ from fedlas.calibrated.table import (
     TableCalibration,
     calibrated_columns,
     filled_columns,
-    live_reader,
     live_rows,
+    live_table,
 )
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
@@ -32,10 +32,10 @@ from fedlas.predictions.lm_eval import SampleLog
 from fedlas.predictions.read import open_source
 from fedlas.predictions.tables import source_of, writer_of
 from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
+from fedlas.predictions.tables.format import Format, Joined, Writer
 from fedlas.predictions.tables.frame import is_lazy
 from fedlas.predictions.tables.json_lines import json_rows
 from fedlas.predictions.tables.packed import packed_as, suffix_of
-from fedlas.predictions.tables.table import Joined, Writer
 
 CONFIDENCE = f"{PREFIX}confidence"
 PROBS = f"{PREFIX}probs"
@@ -65,7 +65,7 @@ class Applied:
         return asdict(self)
 
 
-def open_tables(names: Sequence[Name], separator: str | None = None) -> Joined:
+def open_tables(names: Sequence[Name], separator: str | None = None) -> Format:
     """Return the table that files hold together.
 
     Raises:
@@ -76,7 +76,7 @@ def open_tables(names: Sequence[Name], separator: str | None = None) -> Joined:
 
 def apply_to_files(
     calibration: TableCalibration,
-    table: Joined,
+    table: Format,
     out: str | Path | None,
     suffix: str = "",
     missing: Missing | None = None,
@@ -97,7 +97,7 @@ def apply_to_files(
     result: list[Applied] = []
     missing = missing or Missing(calibration.missing)
     named = None if out is None else Path(out)
-    suffix = suffix or suffix_of(named or table.tables[0].path)
+    suffix = suffix or suffix_of(named or table.files[0].path)
 
     def write(file: IO[bytes]) -> None:
         with packed_as(named, file) as packed:
@@ -119,7 +119,7 @@ def _place(out: str | Path | None, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def _write(
-    calibration: TableCalibration, table: Joined, file: IO[bytes], suffix: str, missing: Missing
+    calibration: TableCalibration, table: Format, file: IO[bytes], suffix: str, missing: Missing
 ) -> Applied:
     writer = writer_of(table, file, calibration.scores, PREFIX, suffix)
     try:
@@ -132,27 +132,27 @@ def _write(
 
 
 def _rows_written(
-    calibration: TableCalibration, table: Joined, writer: Writer, missing: Missing
+    calibration: TableCalibration, table: Format, writer: Writer, missing: Missing
 ) -> Applied:
-    reader = live_reader(calibration, table, missing)
+    reader = live_table(calibration, table, missing)
     edge = calibration.edge_count()
     direction = ScoreDirection(calibration, table)
     rows = 0
     writing: Future[None] | None = None
     # One chunk is calibrated and written while the next is read.
     with ThreadPoolExecutor(1) as pool:
-        for chunk, index, samples in live_rows(reader, missing):
+        for chunk, index, values in live_rows(reader, missing):
             if writing is not None:
                 writing.result()
             rows += len(chunk.rows)
-            if samples is not None:
-                edge.add(samples.features)
-                direction.add(samples)
+            if values:
+                edge.add(values.get("features"))
+                direction.add(values)
             # The next chunk may be another file's before this one is written.
             source = table.current
             content = getattr(source, "rows", None)
             writing = pool.submit(
-                _chunk, calibration, (chunk, index, samples), content, source, writer
+                _chunk, calibration, (chunk, index, values), content, source, writer
             )
         missing.check(rows, table.label)
         if writing is not None:
@@ -196,21 +196,22 @@ def apply_to_logs(
             f"{CONFIDENCE!r} in {log.label}",
             "Calibrate the scores once: apply it to the log as the harness wrote it.",
         )
-    reader = live_reader(calibration, log, Missing("empty"))
+    reader = live_table(calibration, log, Missing("empty"))
     reader.answers = None  # those that state nothing stay
     parts = []
     answers: list[int] = []
     edge = calibration.edge_count()
-    for _, _, samples in live_rows(reader, Missing("empty")):
-        if samples is None:
+    for _, _, values in live_rows(reader, Missing("empty")):
+        if not values:
             continue
-        edge.add(samples.features)
-        parts.append(calibrated_columns(calibration, samples, log.label)[0])
+        edge.add(values.get("features"))
+        parts.append(calibrated_columns(calibration, values, log.label)[0])
         # The harness takes the choice of the highest score, also where calibration prefers another.
-        answers += samples.scores.reshape(len(samples.scores), -1).argmax(dim=1).tolist()
+        scores = values["scores"]
+        answers += scores.reshape(len(scores), -1).argmax(dim=1).tolist()
     fields = {
-        (path, row): _fields(values, names, answer)
-        for values, (path, row, names), answer in zip(
+        (path, row): _fields(calibrated, names, answer)
+        for calibrated, (path, row, names), answer in zip(
             np.concatenate(parts), log.places(), answers, strict=True
         )
     }

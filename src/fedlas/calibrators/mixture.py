@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -195,8 +196,15 @@ class CrossFit:
 
     def whole(self, dear: bool) -> Predictions:
         """Return all samples without features; for dear members a part of them."""
-        val = self.val if self.val.features is None else self.val._replaced(features=None)
-        return val.rows(self.thinned) if dear and not bool(self.thinned.all()) else val
+        return self._thin if dear and not bool(self.thinned.all()) else self._plain
+
+    @cached_property
+    def _plain(self) -> Predictions:
+        return self.val if self.val.features is None else self.val._replaced(features=None)
+
+    @cached_property
+    def _thin(self) -> Predictions:
+        return self._plain.rows(self.thinned)
 
     def log_probs(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Columns, Reader
-from fedlas.predictions.read import is_log
+from fedlas.predictions import Columns, PredictionTable, read_predictions
+from fedlas.predictions.read import is_log, notes_of
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import check_apart, holds_parquet
 from fedlas.present.evaluation import Evaluation
@@ -102,11 +103,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = columns_of(args)
     _check(args, more, columns)
-    reader = Reader(columns)
     run = args.file.is_dir() and (columns is None or not holds_parquet(args.file))
     with status() as show:
-        val = None if args.on is None else reader(args.on)
-        held_out = None if val is None else HeldOut(val, show=show)
+        tables: list[tuple[str, PredictionTable]] = []
+        held_out = val = None
+        if args.on is not None:
+            # The held-out file may lack the column of groups.
+            of_all = None if columns is None else replace(columns, groups=None)
+            tables.append((args.on.name, read_predictions(args.on, of_all)))
+            val = tables[0][1].predictions
+            held_out = HeldOut(val, show=show)
         if run:
             predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
             if held_out is not None or args.method is not None or args.reject:
@@ -114,7 +120,9 @@ def _evaluate(args: argparse.Namespace) -> int:
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            predictions = reader.read([args.file, *more])
+            like = tables[0][1] if tables else None
+            predictions = read_predictions([args.file, *more], columns, like=like)
+            tables.append((args.file.name, predictions))
         evaluation = report(
             predictions,
             on=held_out,
@@ -126,7 +134,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             confidence_level=args.confidence_level,
             replicates=args.replicates,
             name=args.file.name,
-            notes=reader.notes,
+            notes=notes_of(tables),
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
             title=args.title,

@@ -71,6 +71,8 @@ class SampleLog(Frame):
         InputError: If a line is no such sample, or free answers state no confidence.
     """
 
+    needs_names = False
+
     def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
         notes: list[str] = []
         samples = [sample for path in paths for sample in _samples_of(path, notes)]
@@ -103,7 +105,7 @@ class SampleLog(Frame):
             yield sample.path, sample.row, names if named else tuple(map(str, range(count)))
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
-        """As :meth:`~fedlas.predictions.tables.table.Table.add_paths`."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`."""
         for name in names:
             values = [at_path(sample.fields, name) for sample in self._samples]
             if name not in self.names and any(value is not None for value in values):

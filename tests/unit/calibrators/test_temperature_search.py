@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas._core.check import LARGEST
+from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators._fit import temperature_search
-from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.metrics import negative_log_likelihood
 
 
@@ -174,3 +175,19 @@ def test_tied_rows_are_no_expected_mistakes():
     assert expected_mistakes(Predictions(logits[:20], p.target[:20]), best) == pytest.approx(
         2, rel=1e-6
     )
+
+
+def test_temperatures_of_parts_are_searched_once_for_the_same_parts_and_start(monkeypatch):
+    val = generated(2.0)
+    start = TemperatureScaling().fit_map(val)
+    parts = torch.rand(3, 500, generator=torch.Generator().manual_seed(0)).double()
+    searches = []
+    search = temperature_search._near
+    monkeypatch.setattr(temperature_search, "_near", lambda *of: searches.append(1) or search(*of))
+    first = temperatures_of_parts(val, parts, start)
+    assert temperatures_of_parts(val, parts, start) is first
+    other = temperatures_of_parts(val, parts.flip(0), start)
+    torch.testing.assert_close(other, first.flip(0))
+    higher = temperatures_of_parts(val, parts, TemperatureScaling().fit_map(generated(3.0)))
+    assert bool((higher != first).all())
+    assert len(searches) == 3

@@ -154,22 +154,28 @@ class OneVsRestLogistic:
     ) -> None:
         self._logits = logits
         self._target = target.cpu()
-        self._features = lambda rows: features(rows)[:, classes]
+        self._features = lambda rows: features(rows)[:, classes].flatten(1)
         self._classes = classes
         self._positive = positive
         self._negative = negative
         self._weights = ones(len(logits)) if weights is None else weights
         self._samples = self._weights.sum(dim=-1)[..., None, None]
         shape = (len(classes), len(free))
-        moments = row_moments(logits, self._weights, lambda rows: self._features(rows).flatten(1))
+        self._shape = (len(classes), len(free) + 1)
+        few = self._weights.numel() * self._shape[0] * self._shape[1] <= _KEPT
+        rows = torch.cat([self._features(each) for _, each in double_rows(logits)]) if few else None
+        moments = (
+            row_moments(logits, self._weights, self._features)
+            if rows is None
+            else row_moments(rows, self._weights)
+        )
         self._mean, self._deviation = (each.unflatten(-1, shape) for each in moments)
         self._free = free.double()
-        self._shape = (len(classes), len(free) + 1)
         zero = zeros(self._shape)
         self._hold = zero[0] + HOLD if hold is None else hold
         self.start = self.to_standard(zero if anchor is None else anchor.expand(self._shape))
         self._hessian = self._factor = torch.empty(0)  # until the first evaluation
-        self._kept: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        self._kept = None if rows is None else list(self._columns(double_rows(rows)))
 
     def to_parameters(self, point: Tensor) -> Tensor:
         """Return factors and offset of the unscaled features, ``(..., K, F + 1)``, from those of the standardized."""
@@ -198,15 +204,15 @@ class OneVsRestLogistic:
         values = zeros(parameters.shape[:-1])
         slope = torch.zeros_like(parameters)
         hessian = parameters.new_zeros(*parameters.shape, self._shape[1])
-        for design, label, weights in self._rows():
-            scores = (design * parameters.unsqueeze(-3)).sum(dim=-1)
+        for design, label, weights in self._kept or self._columns(self._feature_rows()):
+            scores = (parameters.unsqueeze(-2) @ design).squeeze(-2)
             # softplus does not overflow for large scores, and keeps the digits of small losses.
-            values += (weights * (softplus(scores) - label * scores)).sum(dim=-2)
+            values += ((softplus(scores) - label * scores) * weights).sum(dim=-1)
             probs = scores.sigmoid()
-            slope += (((probs - label) * weights).unsqueeze(-1) * design).sum(dim=-3)
-            weighted = (probs * (1 - probs) * weights).unsqueeze(-1) * design
-            # A product of matrices for each class: all at once would take an array (n, K, F + 1, F + 1).
-            hessian += weighted.movedim(-3, -1) @ design.movedim(-3, -2)
+            error = (probs - label) * weights
+            slope += (design @ error.unsqueeze(-1)).squeeze(-1)
+            weighted = design * (probs * (1 - probs) * weights).unsqueeze(-2)
+            hessian += weighted @ design.mT
         ridge = self._hold / self._samples
         away = (point - self.start).unflatten(-1, self._shape)
         self._hessian = hessian / self._samples.unsqueeze(-1) + ridge.diag_embed()
@@ -223,23 +229,24 @@ class OneVsRestLogistic:
         blocks = vector.unflatten(-1, (*self._shape, 1))
         return torch.cholesky_solve(blocks, self._factor).flatten(-3)
 
-    def _rows(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        """Return standardized features and ones ``(..., n, C, F + 1)``, labels ``(n, C)``, weights ``(..., n, 1)``."""
-        if self._weights.numel() * self._shape[0] * self._shape[1] > _KEPT:
-            return self._computed()
-        self._kept = self._kept or list(self._computed())
-        return self._kept
-
-    def _computed(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        mean = self._mean.unsqueeze(-3)
-        deviation = self._deviation.unsqueeze(-3)
+    def _feature_rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield features of some rows at a time ``(n, K F)``, and which rows."""
         for part, rows in double_rows(self._logits):
-            standard = (self._features(rows) - mean) / deviation * self._free
-            of_class = self._target[part].unsqueeze(1) == self._classes
+            yield part, self._features(rows)
+
+    def _columns(
+        self, rows: Iterable[tuple[slice, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield standardized features and ones ``(..., K, F + 1, n)``, labels ``(K, n)``, weights ``(..., 1, n)``."""
+        for part, features in rows:
+            columns = features.unflatten(1, self._mean.shape[-2:]).movedim(0, -1)
+            standard = (columns - self._mean.unsqueeze(-1)) / self._deviation.unsqueeze(-1)
+            standard = standard * self._free.unsqueeze(-1)
+            of_class = self._target[part] == self._classes.unsqueeze(1)
             yield (
-                torch.cat([standard, torch.ones_like(standard[..., :1])], dim=-1),
-                torch.where(of_class, self._positive, self._negative),
-                self._weights[..., part, None],
+                torch.cat([standard, torch.ones_like(standard[..., :1, :])], dim=-2).contiguous(),
+                torch.where(of_class, self._positive.unsqueeze(1), self._negative.unsqueeze(1)),
+                self._weights[..., None, part],
             )
 
 

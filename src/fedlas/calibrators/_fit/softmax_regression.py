@@ -211,10 +211,15 @@ class SoftmaxRegression:
         if not torch.equal(point, self._point):
             self._point = point
             self._sums = self._summed(point.unflatten(-1, self._shape))
-        value, slope, curve = self._sums
+        value, slope, curve, cross = self._sums
         samples = self._samples
         diagonal = curve / samples + self._penalty + self._intercept * self._to_bias.square()
         self.diagonal = diagonal.flatten(-2)
+        if self._diagonal and not self._small:
+            factor, offset = diagonal.unbind(-2)
+            shift = self._intercept.squeeze(-1) * self._to_bias.prod(dim=-2)
+            cross = cross / samples.squeeze(-1) + shift
+            self._block = factor, offset, cross, factor * offset - cross.square()
         if self._small:
             both = self._to_bias.diag_embed().movedim(-3, -2).flatten(-2)
             ridge = self._penalty.flatten(-2).diag_embed()
@@ -226,11 +231,12 @@ class SoftmaxRegression:
         value = value / samples[..., 0, 0] + (away * pull).sum(dim=(-2, -1)) / 2
         return value, (slope / samples + pull).flatten(-2)
 
-    def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner."""
+    def _summed(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return sums over the samples: value, gradient, diagonal of the Hessian, and its part of factor and offset."""
         value = zeros(both.shape[:-2])
         slope = torch.zeros_like(both)
         curve = torch.zeros_like(both)
+        cross = zeros(())
         hessian = zeros(())
         self._probs.clear()
         for part, columns in self._columns:
@@ -247,10 +253,11 @@ class SoftmaxRegression:
             else:
                 spread = (probs * (1 - probs)).mul_(weights)
                 curve += self._product(spread, columns, square=True)
+                cross = cross + (spread * columns).sum(dim=-1) if self._diagonal else cross
         if self._small:
             self._hessian = hessian
             curve = hessian.diagonal(dim1=-2, dim2=-1).unflatten(-1, self._shape)
-        return value, slope, curve
+        return value, slope, curve, cross
 
     def _scores(self, both: Tensor, columns: Tensor) -> Tensor:
         """Return ``W x + c`` of each column ``x`` of ``(..., C, n)``; it may be written to."""
@@ -285,9 +292,14 @@ class SoftmaxRegression:
         return (product / self._samples + pull).flatten(-2)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """Return ``vector`` divided by the diagonal of the Hessian, or by the Hessian itself if it is small."""
+        """Return ``vector`` over each class's block of factor and offset, or over the Hessian itself if it is small."""
         if self._small:
             return torch.cholesky_solve(vector.unsqueeze(-1), self._factor).squeeze(-1)
+        if self._diagonal:
+            factor, offset, cross, determinant = self._block
+            first, second = vector.unflatten(-1, self._shape).unbind(-2)
+            both = (offset * first - cross * second, factor * second - cross * first)
+            return (torch.stack(both, -2) / determinant.unsqueeze(-2)).flatten(-2)
         return vector / self.diagonal
 
 

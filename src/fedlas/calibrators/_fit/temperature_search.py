@@ -94,6 +94,18 @@ def temperatures_of_parts(val: Predictions, parts: Tensor, start: Any) -> Tensor
     near = float(start.temperature)
     if start.is_held:
         return torch.full_like(parts[:, 0], near)
+    last = _PARTS.get(val)
+    if last is None or last[0] is not parts or last[1] != near:
+        last = _PARTS[val] = (parts, near, _near(val, parts, near))
+    return last[2]
+
+
+_PARTS: WeakKeyDictionary[Predictions, tuple[Tensor, float, Tensor]] = WeakKeyDictionary()
+"""The last parts of predictions that are in use, the temperature they started from, and theirs."""
+
+
+def _near(val: Predictions, parts: Tensor, near: float) -> Tensor:
+    """Return the temperatures of parts near that of all samples."""
     limits = torch.finfo(val.logits.dtype)
     target = val.target.cpu()
     scale = torch.full((len(parts), 1, 1), 1 / near, dtype=torch.float64, device="cpu")
