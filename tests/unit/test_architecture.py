@@ -279,7 +279,7 @@ BOUNDS = {
     "binary": 12_560,
     "calibrated": 9_740,
     "calibrators": 38_000,
-    "cli of files": 10_830,
+    "cli of files": 11_230,
     "cli of runs": 7_500,
     "deploy": 17_700,
     "diagnose": 4_100,

@@ -39,7 +39,7 @@ class GroupMeasures:
         shift: Calibration in the large; None where the group has none.
         pooled_slope: The slope after partial pooling over groups; None where fewer than two groups have one.
         pooled_shift: The same of calibration in the large.
-        p: P-value of ``ratio`` after Holm's correction for all groups.
+        p: P-value of ``ratio`` after Holm's correction for all groups that have one; a group of one cluster has none.
     """
 
     num_samples: int
@@ -109,14 +109,15 @@ def group_measures(
         ends = np.bincount(number).cumsum()[:-1]
         parts = np.split(np.argsort(number, kind="stable"), ends)
         rows = [_measured(data.rows(part), confidence_level) for part in parts]
-    corrected = holm([row.ratio.p or 0.0 for row in rows])
+    p_values = {place: p for place, row in enumerate(rows) if (p := row.ratio.p) is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     slopes, shifts = (
         _pooled([getattr(row, name) for row in rows], confidence_level)
         for name in ("slope", "shift")
     )
     order = sorted(
         range(len(rows)),
-        key=lambda place: (rows[place].ratio.p or 0.0, -abs(rows[place].ratio.value - 1.0)),
+        key=lambda place: (p_values.get(place, 2.0), -abs(rows[place].ratio.value - 1.0)),
     )
     return ResultTable(
         {
@@ -124,7 +125,7 @@ def group_measures(
                 **vars(rows[place]),
                 pooled_slope=slopes[place],
                 pooled_shift=shifts[place],
-                p=corrected[place],
+                p=corrected.get(place),
             )
             for place in order
         }

@@ -21,7 +21,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import PredictionTable, Reader, TopLabel
+from fedlas.predictions import PredictionTable, TopLabel, read_predictions
+from fedlas.predictions.read import notes_of
 from fedlas.predictions.tables.files import check_apart
 from fedlas.present.comparison import compare, plain_differences
 from fedlas.present.gate import check_directed
@@ -84,14 +85,15 @@ def _compare(args: argparse.Namespace) -> int:
         )
     check_replicates(args.replicates)
     _check_differ(*args.files)
-    reader = Reader(columns_of(args))
+    columns = columns_of(args)
     paths = args.files
-    tables = [reader.read(path) for path in paths]
-    _check_labels(*tables)
-    say(*(f"note: {note}" for note in reader.notes), stderr=True)
+    first_table = read_predictions(paths[0], columns)
+    second_table = read_predictions(paths[1], columns, like=first_table)
+    _check_labels(first_table, second_table)
+    notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
+    say(*(f"note: {note}" for note in notes), stderr=True)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
-    first_table, second_table = tables
     compared = compare(
         first_table,
         second_table,

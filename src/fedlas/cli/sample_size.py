@@ -36,9 +36,16 @@ def add_sample_size(add: AddSubcommand) -> None:
     )
     option(parser, "--risk-beta", ("A", "B"), text, type=float, nargs=2)
     for name, (what, width) in _WIDTHS.items():
-        text = f"width of the interval of {what} (default: %(default)s)"
+        text = f"width of the interval of {what} (default: {width})"
         flag = f"--width-{name.replace('_', '-')}"
-        option(parser, flag, "WIDTH", text, type=float, default=width)
+        option(
+            parser,
+            flag,
+            "WIDTH",
+            text,
+            type=float,
+            default=None if name == "net_benefit" else width,
+        )
     add_confidence_level(parser)
 
 

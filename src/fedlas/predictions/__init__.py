@@ -7,10 +7,10 @@ of a model reads.
 from fedlas.predictions.language import p_true, token_confidence
 from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions, PredictionTable
-from fedlas.predictions.read import Reader, open_table, read_predictions
+from fedlas.predictions.read import open_table, read_predictions
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.stated import stated_confidence
-from fedlas.predictions.table import TableReader
+from fedlas.predictions.table import Table
 from fedlas.predictions.top_label import TopLabel
 
 __all__ = [
@@ -18,8 +18,7 @@ __all__ = [
     "MultiLabel",
     "PredictionTable",
     "Predictions",
-    "Reader",
-    "TableReader",
+    "Table",
     "TopLabel",
     "open_table",
     "p_true",

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
 from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.tables.format import Format
 
 MOST_VALUES = 256
 """Most values of a column of text: more are names of samples rather than kinds of them."""
@@ -47,7 +47,7 @@ class Covariates:
     gaps: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, source: Table, columns: Columns) -> Self | None:
+    def learn(cls, source: Format, columns: Columns) -> Self | None:
         """Read the columns of ``covariates`` once, and say what each holds; None without such columns.
 
         Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
@@ -65,7 +65,7 @@ class Covariates:
     @classmethod
     def of_columns(
         cls,
-        source: Table,
+        source: Format,
         names: Sequence[str],
         groups: Collection[str | None] = (),
         *,
@@ -262,7 +262,7 @@ def covariates_of(text: Any, path: object) -> Covariates:
         ) from error
 
 
-def _means(source: Table, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return the mean of each column of numbers, over the rows that have one, and the columns that lack some."""
     sums = dict.fromkeys(names, 0.0)
     counts = Counter[str]()

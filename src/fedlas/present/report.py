@@ -42,6 +42,7 @@ from fedlas.present.stages import (
 from fedlas.present.table import FEWEST_CLASSES
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 
@@ -154,6 +155,8 @@ def report(
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
     remarks = [*notes, event_note(predictions) if of_event and not is_pooled else ""]
+    if predictions.clusters is not None and not has_spread(predictions):
+        remarks.append(_ONE_CLUSTER)
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
@@ -186,6 +189,9 @@ def report(
         period=period,
         dropped=dropped,
     )
+
+
+_ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
 
 
 def _read(

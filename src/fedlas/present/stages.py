@@ -30,6 +30,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     EstimateTable,
@@ -388,14 +389,14 @@ def estimates_by_stage(
         stages: Predictions by stage.
         metrics: Metrics to compute, where they can be.
         num_bins: Bins of the metrics that have any.
-        replicates: 0 computes nothing; nor are intervals of a single sample.
+        replicates: 0 computes nothing; nor are intervals of a single sample, or of one cluster.
         confidence_level: Level of the intervals.
         values: The metrics by stage, if they have been computed.
     """
     if not replicates:
         return {}
     results = {stage: EstimateTable() for stage in stages}
-    many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
+    many = {stage: each for stage, each in stages.items() if has_spread(each)}
     options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
     options["confidence_level"] = confidence_level
     with steps("intervals", len(many)) as advance:

@@ -24,7 +24,8 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if samples are independent.
 
     Returns:
-        At least 1 and at most the number of clusters less 1; infinity without clusters.
+        At least 1 and at most the number of clusters less 1; infinity without clusters, and 0 with a single one, which
+        shows nothing of others: no score, interval or p-value is then a number.
 
     Example:
         >>> round(cluster_degrees(np.ones(20), np.arange(5).repeat(4)), 6)
@@ -39,6 +40,8 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
     """
     if clusters is None:
         return math.inf
+    if not clusters.any():
+        return 0.0
     columns = terms.reshape(len(terms), -1)
     size = columns.T @ columns
     # Several sums are counted in units in which their terms are uncorrelated.
@@ -57,6 +60,8 @@ def two_sided(score: float, degrees: float = math.inf) -> float:
     """
     if math.isinf(degrees):
         return math.erfc(abs(score) / math.sqrt(2.0))
+    if degrees == 0.0:
+        return math.nan
     # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
     end = min(math.atan2(abs(score), math.sqrt(degrees)), _FAR / math.sqrt(degrees))
     heights = np.cos(0.5 * end * (_NODES + 1.0)) ** (degrees - 1.0)
@@ -70,6 +75,8 @@ def student_score(confidence_level: float, degrees: float) -> float:
     """Return how many standard errors Student's interval of this level reaches to each side."""
     if math.isinf(degrees):
         return NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
+    if degrees == 0.0:
+        return math.nan
     # Found by bisection of the angle whose tangent is the score over the root of the degrees.
     root = math.sqrt(degrees)
     low, high = 0.0, math.pi / 2.0
@@ -87,6 +94,8 @@ def wald_p(statistic: float, degrees: float = math.inf) -> float:
         >>> round(wald_p(5.99), 3), round(wald_p(5.99, 9.0), 3)
         (0.05, 0.13)
     """
+    if math.isnan(statistic):
+        return math.nan
     # With two numbers both tails are elementary: F has 2 and `degrees - 1` degrees of freedom.
     if math.isinf(degrees):
         return math.exp(-0.5 * max(0.0, statistic))
@@ -100,5 +109,7 @@ def widening(confidence_level: float, degrees: float) -> float:
     # Source: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), 5.3.
     if math.isinf(degrees):
         return 1.0
+    if degrees == 0.0:
+        return math.nan
     ratio = student_score(confidence_level, degrees) / student_score(confidence_level, math.inf)
     return ratio * math.sqrt(1.0 + 1.0 / degrees)

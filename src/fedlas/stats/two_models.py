@@ -252,7 +252,7 @@ class ModelDifference:
         metric: Registry name.
         a: The metric of the first model.
         b: The metric of the second.
-        low: Lower end of the interval of ``a - b``.
+        low: Lower end of the interval of ``a - b``; NaN, as ``high``, where a single sample or cluster cannot tell.
         high: Upper end.
         p_value: Two-sided, of no difference: of accuracy the exact McNemar test (without weights and clusters), of
             AUROC of two classes DeLong's, else of the paired bootstrap.
@@ -369,6 +369,20 @@ def compare(
             name, each.a, each.b, *ends, p_values[name], corrected[name], better
         )
     return table
+
+
+def differences_without_test(
+    a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], num_bins: int
+) -> dict[str, ModelDifference]:
+    """Return the metrics of two models on samples that are too few for an interval."""
+    entries = entries_of(metrics, _with_fewer_classes(a, b))
+    first, second = (values_of(each, entries, num_bins) for each in (a, b))
+    return {name: without_test(name, first[name], second[name]) for name in first}
+
+
+def without_test(metric: str, a: float, b: float) -> ModelDifference:
+    """Return a difference that nothing shows to be more than chance."""
+    return ModelDifference(metric, a, b, math.nan, math.nan, p_value=1.0, p=1.0, better=None)
 
 
 def _with_fewer_classes(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:
