@@ -21,11 +21,10 @@ from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.read import check_logits, predictions_of
+from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     parts: list[list[NDArray[Any]]] = []
     done = applied(
         calibration,
-        Frame(frame),
+        open_source(frame, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
         notes=Table.notes_on_fit,
