@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.extras import require
 from fedlas.calibrated.direction import ScoreDirection
-from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
 from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.read import check_logits, predictions_of
+from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.frame import collected, is_lazy
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     parts: list[list[NDArray[Any]]] = []
     done = applied(
         calibration,
-        Frame(frame),
+        open_source(frame, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
         notes=Table.notes_on_fit,
@@ -100,6 +100,37 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
     return with_columns(frame, dict(zip(calibration.added, columns, strict=True))), done
+
+
+def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
+
+    Raises:
+        InputError: For another kind of frame.
+        MissingExtraError: For all but mappings without narwhals.
+    """
+    if isinstance(frame, Mapping):
+        return {**frame, **columns}
+    if hasattr(frame, "to_struct_array") and not hasattr(frame, "combine_chunks"):
+        # A record batch, which narwhals does not take.
+        arrow = require("pyarrow", extra="tables")
+        table = with_columns(arrow.Table.from_batches([frame]), columns)
+        return arrow.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+    narwhals = require("narwhals", extra="tables")
+    try:
+        rows = narwhals.from_native(collected(frame), eager_only=True)
+    except TypeError as error:
+        raise InputError(
+            "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+        ) from error
+    series = [
+        narwhals.new_series(
+            name, values if values.ndim == 1 else list(values), backend=rows.implementation
+        )
+        for name, values in columns.items()
+    ]
+    after = rows.with_columns(*series).to_native()
+    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after
 
 
 def live_table(calibration: Any, source: Format, missing: Missing) -> Table:

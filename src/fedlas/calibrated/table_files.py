@@ -146,4 +146,4 @@ def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> T
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)
     with local_files([table] if isinstance(table, str | Path) else table) as paths:
-        return TableCalibration.fit(*open_source(paths, columns), method)
+        return TableCalibration.fit(paths, columns, method)
