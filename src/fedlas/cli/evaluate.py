@@ -13,6 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.terminal import say, status
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
+    NUM_BINS,
     AddSubcommand,
     add_columns,
     add_confidence_level,
@@ -35,13 +36,13 @@ from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions import Columns, PredictionTable, read_predictions
 from fedlas.predictions.read import is_log, notes_of
 from fedlas.predictions.tables import FORMATS
-from fedlas.predictions.tables.files import check_apart
+from fedlas.predictions.tables.files import check_apart, holds_parquet
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.page import write_page
 from fedlas.present.report import report, without_calibrator
 from fedlas.present.stages import ALL, DEFAULT, HeldOut
 from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import check_replicates
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, check_replicates
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -102,7 +103,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = columns_of(args)
     _check(args, more, columns)
-    run = args.file.is_dir()
+    run = args.file.is_dir() and (columns is None or not holds_parquet(args.file))
     with status() as show:
         tables: list[tuple[str, PredictionTable]] = []
         held_out = val = None
@@ -122,8 +123,6 @@ def _evaluate(args: argparse.Namespace) -> int:
             like = tables[0][1] if tables else None
             predictions = read_predictions([args.file, *more], columns, like=like)
             tables.append((args.file.name, predictions))
-        repair = f"--on {args.on} --method" if args.on else "--method" if run else "--on VAL"
-        repair += column_options(columns)
         evaluation = report(
             predictions,
             on=held_out,
@@ -147,12 +146,26 @@ def _evaluate(args: argparse.Namespace) -> int:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
         say(*command_lines(line, first="next: "))
     if evaluation.asks_for_repair and not args.json:
-        line = f"fedlas evaluate {shlex.quote(str(args.file))} {repair}"
+        line = _repair_line([args.file, *more], args, columns, run=run)
         say(*command_lines(line, first="next: "))
     if not args.require:
         return 0
     gate = evaluation.require(*args.require, strict=args.strict)
     return show_gate(gate, args, suite=args.file.name)
+
+
+def _repair_line(
+    files: Sequence[Path], args: argparse.Namespace, columns: Columns | None, *, run: bool
+) -> str:
+    """Return the command that measures the same after a calibration too."""
+    way = "--method" if run else "--on VAL"
+    if args.on is not None:
+        way = f"--on {shlex.quote(str(args.on))} --method"
+    options = column_options(columns) + " --top-label" * args.top_label
+    for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
+        if getattr(args, name) != default:
+            options += f" --{name.replace('_', '-')} {getattr(args, name):g}"
+    return f"fedlas evaluate {shlex.join(map(str, files))} {way}{options}"
 
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
@@ -183,7 +196,7 @@ def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | No
         )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
-    if args.file.is_dir() and columns is not None:
+    if args.file.is_dir() and columns is not None and not holds_parquet(args.file):
         raise InputError(
             "columns are for files",
             f"the folder {args.file}",

@@ -20,9 +20,8 @@ from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import FORMAT, TableCalibration
 from fedlas.calibrated.table_files import (
     apply_to_files,
-    apply_to_logs,
+    are_live_logs,
     calibrate_table,
-    open_tables,
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.cli.arguments import (
@@ -37,7 +36,6 @@ from fedlas.cli.arguments import (
 from fedlas.deploy.card import has_format
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import few
-from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
     STANDARD,
@@ -231,17 +229,13 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
         paths = [file.path for file in files]
-        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
+        is_log = are_live_logs(calibration, paths)
         # The samples of a log hold more than columns.
         out = _place_of_table(args, paths, [suffix_of(paths[0])] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
-        applied = (
-            apply_to_logs(calibration, paths, place, missing)
-            if is_log
-            else apply_to_files(calibration, open_tables(files, separator), place, missing=missing)
-        )
+        applied = apply_to_files(calibration, files, place, missing=missing, separator=separator)
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)

@@ -68,7 +68,7 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> For
 def writer_of(
     source: Format, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
 ) -> Writer:
-    """Return a writer of the rows of a file, with a column next to each score.
+    """Return what writes the rows of a file, with a column next to each score.
 
     Args:
         source: What is read.
@@ -90,5 +90,5 @@ def writer_of(
         )
     for each in source.files:
         each.keeps_all = True
-    _, write = FORMATS[suffix]
+    write = source.files[0].writer or FORMATS[suffix][1]
     return write(file, source, scores, prefix, suffix)
