@@ -334,12 +334,10 @@ def fitted_offsets(
     """
     log_probs = (samples.logits / temperatures[0]).log_softmax(dim=1)
     starts = [_start(samples, directions, groups.numbers, each) for each in temperatures]
-    standards = [
-        replace(
-            groups, numbers=each.standard(each.scaled(samples.logits), directions, groups.numbers)
-        )
-        for each in starts
-    ]
+    standards = []
+    for start in starts:
+        rows = start.standard(start.scaled(samples.logits), directions, groups.numbers)
+        standards.append(replace(groups, numbers=rows))
     ratios = temperatures[0] / temperatures
     numbers = torch.arange(len(ratios), device="cpu")
     center = (log_probs.exp() * log_probs).sum(dim=1, keepdim=True)
@@ -363,12 +361,8 @@ def fitted_offsets(
         return torch.stack(values), torch.stack(slopes)
 
     point = minimize_all(evaluate, torch.zeros_like(curvature), curvature, 1e-3)
-    factors = torch.stack(
-        [
-            each.times(coefficients.unsqueeze(1)).squeeze(1).exp()
-            for each, coefficients in zip(standards, point, strict=True)
-        ]
-    )
+    products = [each.times(b.unsqueeze(1)) for each, b in zip(standards, point, strict=True)]
+    factors = torch.cat(products, dim=1).exp().T
     first, second = point.split([len(starts[0].mean), groups.size], dim=1)
     for start, coefficients in zip(starts, first, strict=True):
         start.coefficients = coefficients
