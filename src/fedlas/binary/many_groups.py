@@ -225,9 +225,9 @@ def _walds(
     reach = student_scores(confidence_level, degrees) * error
     p_values = two_sideds((value - ideal) / error, degrees)
     arrays = (has_error, value, value - reach, value + reach, p_values)
-    for is_known, own, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
-        estimate = Estimate(own, low, high, p=p, confidence_level=confidence_level, test="Wald")
-        yield estimate if is_known else None
+    for is_measured, number, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
+        estimate = Estimate(number, low, high, p=p, confidence_level=confidence_level, test="Wald")
+        yield estimate if is_measured else None
 
 
 def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]:
