@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fedlas
+from fedlas.cli.main import SUBCOMMANDS
 
 SOURCE = Path(fedlas.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -430,6 +431,27 @@ except AttributeError as error:
     assert [loaded, wrong, missing, optional] == ["loaded", "wrong", "missing", "optional"]
     assert calibrator.startswith("TemperatureScaling(")
     assert error == "fedlas has no 'calibrator'. Did you mean 'calibrators'?"
+
+
+@pytest.mark.system
+def test_no_help_imports_torch():
+    """In a fresh process: the help of every subcommand is shown in the time of a shell's command."""
+    program = """
+import sys
+from contextlib import suppress
+from fedlas.cli.main import SUBCOMMANDS, main
+for name in SUBCOMMANDS:
+    with suppress(SystemExit):
+        main([name, "--help"])
+    print("after", name, *sorted({"torch", "numpy", "rich"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "show this help message" in done.stdout
+    after = [line for line in done.stdout.splitlines() if line.startswith("after ")]
+    assert after == [f"after {name}" for name in SUBCOMMANDS]
 
 
 def test_the_package_offers_every_public_room():

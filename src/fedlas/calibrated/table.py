@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, few, reason, suggestion, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
@@ -27,7 +27,7 @@ from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, Table, TopLabel
-from fedlas.predictions.cells import TableChunk, few
+from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.lm_eval import SampleLog
