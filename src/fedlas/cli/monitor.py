@@ -118,18 +118,22 @@ def _monitor(args: argparse.Namespace) -> int:
     else:
         latest = drift_between(on_card, sums) if sums else []
     texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+    content = watcher.content
     if sums:
-        watcher.content["drifts"] = [str(drift) for drift in latest]
+        content["drifts"] = [str(drift) for drift in latest]
     # The alarm is printed before the page is written: a full disk must not hide it.
-    _show(args, watcher, texts)
+    if args.json:
+        say(*json.dumps(content, indent=2).split("\n"))
+    else:
+        _show(watcher, texts, details=args.details)
     if args.history is not None:
         write_history(args.history, rows)
         page = write_page(args.history.with_suffix(".html"), history_page(rows))
         if not args.json:
             say(f"history: {args.history}, {len(rows)} periods", f"         {page}")
     if args.page is not None:
-        page = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
-        write_page(args.page, page)
+        html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
+        write_page(args.page, html)
         if not args.json:
             say(f"page: {args.page}")
     return ALARM if latest else watcher.status
@@ -149,7 +153,7 @@ def _check(args: argparse.Namespace) -> None:
         check_apart("--page", args.page, (args.history.with_suffix(".html"),))
 
 
-def _show(args: argparse.Namespace, watcher: Monitor, texts: Sequence[str]) -> None:
+def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
     """Print what the watches and the columns say."""
     from fedlas.present.monitor_page import (
         explanations,
@@ -160,11 +164,8 @@ def _show(args: argparse.Namespace, watcher: Monitor, texts: Sequence[str]) -> N
     from fedlas.present.table import terminal
 
     content = watcher.content
-    if args.json:
-        say(*json.dumps(content, indent=2).split("\n"))
-        return
     say(watcher.verdict, *reasons(content), *texts, wrap=True)
     show(terminal(watches_table(content)))
-    if args.details:
+    if details:
         show(terminal(statistics_table(content).where((0, 1, 2, 4))))
     say(watcher.summary, *explanations(content), wrap=True, style="dim")
