@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from fedlas._core.check import Argument, InputError, few, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, fit_and_check
-from fedlas.calibrated.direction import FitScores, ScoreDirection
+from fedlas.calibrated.direction import FitScores
 from fedlas.calibrated.edge import EdgeCount
-from fedlas.calibrated.frames import with_columns
+from fedlas.calibrated.live import frame_applied
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, Predictions, Table, TopLabel
-from fedlas.predictions.cells import TableChunk
+from fedlas.predictions import Columns, Predictions, Table
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import check_logits, predictions_of, with_scores
-from fedlas.predictions.roles import LABELS, ROLES
-from fedlas.predictions.table import Values
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -84,12 +71,10 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Format | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
-        source = source if hasattr(source, "chunks") else Frame(source)
+        source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
-        if isinstance(source, SampleLog):
-            columns = replace(columns, format="lm-eval")
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
@@ -182,9 +167,9 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        after, rows, notes = rows_applied(self, frame, lacking)
-        lacking.check(rows, Frame.label)
-        for note in (*notes, *lacking.notes(rows)):
+        after, done = frame_applied(self, frame, lacking)
+        lacking.check(done.rows, "the frame")
+        for note in (*done.notes, *lacking.notes(done.rows)):
             warn_user(note)
         return after
 
@@ -272,153 +257,6 @@ class TableCalibration:
             Units.read(content.get("units")),
             FitScores.read(content.get("fit_scores")),
         )
-
-
-def rows_applied(
-    calibration: TableCalibration, frame: Any, lacking: Missing
-) -> tuple[Any, int, list[str]]:
-    """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
-    source = Frame(frame)
-    table = live_table(calibration, source, lacking)
-    edge = calibration.edge_count()
-    direction = ScoreDirection(calibration, source)
-    parts = []
-    for chunk, index, values in live_rows(table, lacking):
-        if values:
-            edge.add(values.get("features"))
-            direction.add(values)
-        parts.append(filled_columns(calibration, chunk, index, values))
-    rows = sum(len(part[0]) for part in parts)
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    columns = columns or [np.empty(0) for _ in calibration.added]
-    after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
-    return after, rows, [*table.notes_on_fit(), *direction.notes(), *edge.notes()]
-
-
-def live_table(calibration: TableCalibration, source: Format, missing: Missing) -> Table:
-    """Return another table with the same columns, found by their names or by paths into objects.
-
-    Raises:
-        InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
-    """
-    required = [
-        *calibration.scores,
-        *(calibration.covariates.columns if calibration.covariates else ()),
-    ]
-    columns = calibration.columns
-    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
-    source.add_paths(required, answers)
-    names = source.names
-    label = source.label
-    if lost := [name for name in required if name not in names]:
-        raise InputError(
-            f"the table must have the columns of the fit, {few(required)}",
-            f"no {', '.join(map(repr, lost[:6]))} in {label}",
-            suggestion(lost[0], names),
-        )
-    if there := [name for name in calibration.added if name in names]:
-        raise InputError(
-            "there must be no column of a name that is added",
-            f"{there[0]!r} in {label}",
-            "Calibrate the scores once: remove the column, or rename it.",
-        )
-    others = {*required, *(getattr(columns, name) for name in (*LABELS, "weights"))}
-    for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
-        more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
-        if pattern not in names and more:
-            raise InputError(
-                f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
-                f"{few(more)} too in {label}",
-                "A calibration is for the classes of its fit: fit another, or remove the column.",
-            )
-    # The other roles are for the fit alone.
-    live = Columns(**{name: getattr(columns, name) for name in ROLES if ROLES[name].of_live})
-    is_one = calibration.columns.kind == "confidence"
-    named: Any = calibration.scores[0] if is_one else list(calibration.scores)
-    classes = () if calibration.in_lists else calibration.classes
-    live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
-    live = replace(live, drop_missing=missing.policy == "empty")
-    covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    table = Table(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
-    table.keeps_rows = True
-    table.optional = frozenset((*covariates.categories, *covariates.means))
-    return table
-
-
-def live_rows(
-    table: Table, missing: Missing
-) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
-    """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
-    files = set[str]()
-    try:
-        for chunk, index, values in table.rows():
-            files.add(chunk.file)
-            lacking = np.delete(chunk.rows, index).tolist()
-            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in table.label)
-            yield chunk, index, values
-    except InputError as error:
-        # The rows stay, and are read as those of the fit.
-        error.without(*(field.name for field in fields(Columns)))
-        raise
-
-
-def filled_columns(
-    calibration: TableCalibration,
-    chunk: TableChunk,
-    index: NDArray[np.int64],
-    values: Values,
-) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
-    count = len(chunk.rows)
-    if values and len(index) == count:
-        return calibrated_columns(calibration, values, chunk.file)
-    numbers = chunk.numbers.get(calibration.scores[0])
-    kind = np.dtype(np.float64) if numbers is None else numbers.dtype
-    tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
-    filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
-    if values:
-        columns = calibrated_columns(calibration, values, chunk.file)
-        for array, column in zip(filled, columns, strict=True):
-            array[index] = column
-    return filled
-
-
-def calibrated_columns(
-    calibration: TableCalibration, values: Values, label: str
-) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
-    classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
-    scores = values["scores"]
-    if classes and scores.shape[1] != classes:
-        raise InputError(
-            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
-            f"{scores.shape[1]} in {label}",
-            "Pass scores of the same model.",
-        )
-    check_logits(calibration.columns, scores, label)
-    after = _calibrated(calibration, values)
-    if after.ndim == 1:
-        return [after.numpy()]
-    if len(calibration.scores) > 1:
-        return list(after.T.contiguous().numpy())
-    if calibration.in_lists:
-        return [after.numpy()]
-    # One column of numbers holds the second of two classes.
-    single = after[:, 1] if calibration.columns.kind == "probs" else after[:, 1] - after[:, 0]
-    return [single.numpy()]
-
-
-def _calibrated(calibration: TableCalibration, values: Values) -> Tensor:
-    """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
-    if calibration.calibrator.top_label:  # an outcome, which nothing reads
-        values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
-    columns = replace(calibration.columns, event=None)
-    after = calibration.calibrator.transform(
-        predictions_of(values, columns, calibration.covariates)
-    )
-    if isinstance(after, TopLabel):
-        return after.confidence
-    return after.probs if calibration.columns.kind == "probs" else after.logits
 
 
 def _with_effect(columns: Columns) -> Columns:

@@ -229,24 +229,19 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
     from fedlas.calibrated.missing import Missing
     from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import apply_to_files, apply_to_logs, open_tables
-    from fedlas.predictions.lm_eval import is_lm_eval
+    from fedlas.calibrated.table_files import apply_to_files, are_live_logs
 
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
         paths = [file.path for file in files]
-        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
+        is_log = are_live_logs(calibration, paths)
         # The samples of a log hold more than columns.
         out = _place_of_table(args, paths, [suffix_of(paths[0])] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
-        applied = (
-            apply_to_logs(calibration, paths, place, missing)
-            if is_log
-            else apply_to_files(calibration, open_tables(files, separator), place, missing=missing)
-        )
+        applied = apply_to_files(calibration, files, place, missing=missing, separator=separator)
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from fedlas._core.files import parse_json
 from fedlas.predictions.language import Answers
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.stated import LABEL, stated_confidence
+from fedlas.predictions.tables.format import Writer
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.json_lines import at_path, json_rows
 from fedlas.predictions.tables.packed import open_text
@@ -54,6 +56,64 @@ class _Sample:
         return f"row {self.row} of {self.path.name}"
 
 
+class SampleLogWriter(Writer):
+    """Writes the lines of logs again, with a calibrated confidence in each sample; every field stays as it was.
+
+    ``calibrated_confidence`` is that of the answer, None where none can be read and for samples of further filters. In
+    multiple choice ``calibrated_probs`` is an object of the probability of each choice, by its text.
+    """
+
+    def __init__(
+        self, file: IO[bytes], source: Any, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, source, scores, prefix, suffix)
+        self._log = source
+        self._confidence = f"{prefix}confidence"
+        self._probs = f"{prefix}probs"
+        self._values: list[np.ndarray[Any, Any]] = []
+        if self._confidence in source.names:
+            raise InputError(
+                "a log must not be calibrated yet",
+                f"{self._confidence!r} in {source.label}",
+                "Calibrate the scores once: apply it to the log as the harness wrote it.",
+            )
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """As :attr:`~fedlas.predictions.tables.format.Writer.added`."""
+        of_choices = bool(self._values) and self._values[0].ndim > 1
+        return (self._confidence, *[self._probs] * of_choices)
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> None:  # noqa: ARG002
+        """Hold what is added to some samples."""
+        self._values.append(arrays[0])
+
+    def close(self) -> None:
+        """Write the logs, one after another."""
+        samples = self._log.samples
+        fields = {
+            (sample.path, sample.row): self._fields(values, sample)
+            for values, sample in zip(np.concatenate(self._values), samples, strict=True)
+        }
+        for path in self._log.paths:
+            for row, sample in json_rows(path):
+                more = fields.get((path, row), {self._confidence: None})
+                self.file.write(json.dumps({**sample, **more}).encode() + b"\n")
+
+    def _fields(self, values: Any, sample: _Sample) -> dict[str, Any]:
+        """Return what is added to a sample, of a confidence ``()`` or logits ``(C,)`` of choices."""
+        if not values.ndim:
+            return {self._confidence: float(values)}
+        probs = torch.from_numpy(values).softmax(0).tolist()
+        scores = sample.choices or []
+        texts = tuple(text.strip() for text in _arguments(sample.fields, 1))
+        named = len({*texts}) == len(texts) == len(scores) and all(texts)
+        names = texts if named else tuple(map(str, range(len(scores))))
+        # The harness takes the choice of the highest score, also where calibration prefers another.
+        answer = probs[scores.index(max(scores))]
+        return {self._confidence: answer, self._probs: dict(zip(names, probs, strict=True))}
+
+
 class SampleLog(Frame):
     """The samples that lm-evaluation-harness logs with ``--log_samples``, as a table.
 
@@ -72,6 +132,7 @@ class SampleLog(Frame):
     """
 
     needs_names = False
+    writer = SampleLogWriter
 
     def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
         notes: list[str] = []
@@ -86,7 +147,9 @@ class SampleLog(Frame):
                 sample for sample, is_stated in zip(samples, stated, strict=True) if is_stated
             ]
             scores = {name: values[stated] for name, values in scores.items()}
-        self._samples = samples
+        self.paths = paths
+        self.samples = samples
+        self.left_out = self.answers.rows
         lengths = [_length(sample) for sample in samples]
         fields = _fields([sample.fields for sample in samples])
         fields["task"] = [_task(sample.path) for sample in samples]
@@ -96,18 +159,10 @@ class SampleLog(Frame):
         self.label = where
         self.notes = notes
 
-    def places(self) -> Iterator[tuple[Path, int, tuple[str, ...]]]:
-        """Yield the file of each sample, the number of its line there, and the names of its choices."""
-        for sample in self._samples:
-            count = len(sample.choices or ())
-            names = tuple(text.strip() for text in _arguments(sample.fields, 1))
-            named = len({*names}) == len(names) == count and all(names)
-            yield sample.path, sample.row, names if named else tuple(map(str, range(count)))
-
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
         """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`."""
         for name in names:
-            values = [at_path(sample.fields, name) for sample in self._samples]
+            values = [at_path(sample.fields, name) for sample in self.samples]
             if name not in self.names and any(value is not None for value in values):
                 self.names = [*self.names, name]
                 self._columns[name] = values

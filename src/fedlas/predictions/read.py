@@ -97,7 +97,8 @@ def open_source(path: Any, columns: Columns) -> tuple[Format, Columns]:
     if all(is_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
-        return SampleLog([file.path for file in files], columns), columns
+        log = SampleLog([file.path for file in files], columns)
+        return log, replace(columns, format="lm-eval")
     sources = [source_of(file, columns.separator) for file in files]
     return sources[0] if len(sources) == 1 else Joined(sources), columns
 

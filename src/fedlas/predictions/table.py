@@ -28,6 +28,7 @@ from fedlas.predictions.probabilities import (
 )
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.format import Format
+from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.units import Units
 
 NO_GROUP = "(no group)"
@@ -74,7 +75,7 @@ class Table:
     """A table whose columns have roles, read once, a chunk of rows at a time.
 
     Args:
-        source: What holds its cells: a file, several, or a frame.
+        source: What holds its cells: a format of files, or a frame.
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
         units: Units that the columns must have, those of a fit; None learns them.
@@ -88,11 +89,12 @@ class Table:
 
     def __init__(
         self,
-        source: Format,
+        source: Format | Any,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
     ) -> None:
+        source = source if isinstance(source, Format) else Frame(source)
         self.columns = columns
         self._source = source
         self.label = source.label

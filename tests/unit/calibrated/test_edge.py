@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrated.table_files import apply_to_files
 from fedlas.errors import CalibrationWarning
 
 
@@ -57,9 +57,7 @@ def test_files_have_the_note_and_the_counts(calibration, tmp_path):
         *map(",".join, zip(*[live[n].astype(str) for n in names], strict=True)),
     ]
     (tmp_path / "live.csv").write_text("\n".join(lines) + "\n")
-    applied = apply_to_files(
-        calibration, open_tables([tmp_path / "live.csv"]), tmp_path / "out.csv"
-    )
+    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
     counts = applied.edge.pop("columns")
     assert applied.edge == {"rows": 500, "beyond": 500}
     assert list(counts) == ["x3", *list(counts)[1:]]

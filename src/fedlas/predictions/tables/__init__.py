@@ -73,7 +73,7 @@ def _class_of(suffix: str, end: str = "") -> Any:
 def writer_of(
     source: Format, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
 ) -> Writer:
-    """Return a writer of the rows of a file, with a column next to each score.
+    """Return what writes the rows of a file, with a column next to each score.
 
     Args:
         source: What is read.
@@ -95,5 +95,6 @@ def writer_of(
         )
     for each in source.files:
         each.keeps_all = True
-    writer: Writer = _class_of(suffix, "Writer")(file, source, scores, prefix, suffix)
+    write = source.files[0].writer or _class_of(suffix, "Writer")
+    writer: Writer = write(file, source, scores, prefix, suffix)
     return writer

@@ -23,6 +23,8 @@ class Format:
     Attributes:
         options: What it is made of in addition to a path: a separator of cells, or columns by the names of folders.
         needs_names: Whether the user must say which columns hold the scores.
+        writer: What alone can write its rows with more columns; None: that of the format which is written.
+        left_out: Rows without a score, which are none of its rows.
         names: Names of its columns, in order.
         label: Its name in messages.
         missing: Texts that stand for no number.
@@ -35,6 +37,8 @@ class Format:
 
     options: ClassVar[tuple[str, ...]] = ()
     needs_names: ClassVar[bool] = True
+    writer: ClassVar[type[Writer] | None] = None
+    left_out: Sequence[int] = ()
     names: list[str]
     label: str
     missing: tuple[str, ...] = ()
@@ -105,6 +109,11 @@ class Writer:
         self.prefix = prefix
         self.suffix = suffix
         self.names = [f"{prefix}{name}" for name in scores]
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of what is written in addition, as paths where it lies in objects."""
+        return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows of a file, and an array for each score; NaN is an empty cell.
