@@ -291,7 +291,7 @@ BOUNDS = {
     "metrics": 14_500,
     "objective": 7_600,
     "plots": 9_860,
-    "predictions": 34_200,
+    "predictions": 35_200,
     "present": 23_150,
     "resample": 2_400,
     "stats": 21_740,
