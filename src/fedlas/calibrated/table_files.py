@@ -19,7 +19,7 @@ from fedlas.calibrated.missing import Missing
 from fedlas.calibrated.table import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
-from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
+from fedlas.predictions.lm_eval import is_lm_eval
 from fedlas.predictions.read import open_source
 from fedlas.predictions.tables import writer_of
 from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
@@ -51,9 +51,7 @@ def open_live(
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
     columns = Columns(format=form, separator=separator, drop_missing=drop)
-    if are_logs:
-        return SampleLog([file.path for file in files], columns, calibration.columns.kind)
-    return open_source(files, columns)[0]
+    return open_source(files, columns, live=calibration.columns.kind)[0]
 
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
