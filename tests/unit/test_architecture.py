@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fedlas
+from fedlas.cli.main import SUBCOMMANDS
 
 SOURCE = Path(fedlas.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -290,7 +291,7 @@ BOUNDS = {
     "metrics": 14_500,
     "objective": 7_600,
     "plots": 9_860,
-    "predictions": 34_600,
+    "predictions": 35_200,
     "present": 23_150,
     "resample": 2_400,
     "stats": 21_740,
@@ -298,7 +299,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 447, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 449, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -449,6 +450,27 @@ except AttributeError as error:
     assert [loaded, wrong, missing, optional] == ["loaded", "wrong", "missing", "optional"]
     assert calibrator.startswith("TemperatureScaling(")
     assert error == "fedlas has no 'calibrator'. Did you mean 'calibrators'?"
+
+
+@pytest.mark.system
+def test_no_help_imports_torch():
+    """In a fresh process: the help of every subcommand is shown in the time of a shell's command."""
+    program = """
+import sys
+from contextlib import suppress
+from fedlas.cli.main import SUBCOMMANDS, main
+for name in SUBCOMMANDS:
+    with suppress(SystemExit):
+        main([name, "--help"])
+    print("after", name, *sorted({"torch", "numpy", "rich"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "show this help message" in done.stdout
+    after = [line for line in done.stdout.splitlines() if line.startswith("after ")]
+    assert after == [f"after {name}" for name in SUBCOMMANDS]
 
 
 def test_the_package_offers_every_public_room():

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
 from fedlas.predictions import Columns, Predictions, Table
-from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.read import predictions_of
 from fedlas.predictions.table import Values

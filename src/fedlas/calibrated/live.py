@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError, describe, few, suggestion
 from fedlas._core.extras import require
 from fedlas.calibrated.direction import ScoreDirection
 from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
-from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES

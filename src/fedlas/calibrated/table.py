@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fedlas._core.check import Argument, InputError, reason, warn_user
+from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
@@ -20,7 +20,6 @@ from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, Table
-from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores

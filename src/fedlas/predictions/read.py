@@ -12,9 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe, few
 from fedlas.predictions.arguments import SAMPLE_VALUES
-from fedlas.predictions.cells import few
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event

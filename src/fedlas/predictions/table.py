@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
+from fedlas._core.check import InputError, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text
 from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
