@@ -20,8 +20,8 @@ import torch
 
 import fedlas
 from fedlas import Predictions
-from fedlas.calibrated.table_files import apply_to_files, open_tables
-from fedlas.predictions.tables.table import ROWS
+from fedlas.calibrated.table_files import apply_to_files
+from fedlas.predictions.tables.format import ROWS
 
 CHUNK = 500_000
 
@@ -74,7 +74,7 @@ def mixture(calibration, rows):
 
 
 def apply(calibration, path):
-    apply_to_files(calibration, open_tables([path]), path.with_stem("out"))
+    apply_to_files(calibration, [path], path.with_stem("out"))
 
 
 def pyarrow_alone(path):

@@ -1,6 +1,5 @@
 """Shared by every test: one thread, few examples, and what is made once for all test processes."""
 
-import html
 import importlib.util
 import os
 import random
@@ -78,28 +77,6 @@ def changeable(monkeypatch):
         return registry
 
     return change
-
-
-@pytest.fixture(autouse=True)
-def _pages_are_light(request, monkeypatch):
-    """Leave out the SVG of a page's figures and the metrics after auto, which take most of the time of a report.
-
-    Tests with the mark ``whole`` or ``system``, and fixtures of modules and sessions, have both. A test passes either
-    way: modules that are not loaded yet are left as they are.
-    """
-    if request.node.get_closest_marker("whole") or request.node.get_closest_marker("system"):
-        return
-    light = {
-        "fedlas.present.page": (
-            "_svg",
-            lambda _, alt: f'<svg viewBox="0 0 1 1"><title>{html.escape(alt)}</title></svg>',
-        ),
-        "fedlas.lab.report.report": ("with_calibrators", lambda summary, *_, **__: summary),
-        "fedlas.lab.benches.executors.base": ("after_calibrators", lambda *_: {}),
-    }
-    for module, (name, replacement) in light.items():
-        if module in sys.modules:
-            monkeypatch.setattr(sys.modules[module], name, replacement)
 
 
 @pytest.fixture(scope="session")

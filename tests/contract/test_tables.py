@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrated.table_files import apply_to_files
 from fedlas.cli import main
 from fedlas.predictions.tables.json_lines import at_path
 
@@ -245,9 +245,7 @@ def test_a_refusal_does_not_stop_the_night(tmp_path):
     (tmp_path / "live.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in (rows[0], silent, {"choices": []}, rows[1]))
     )
-    done = apply_to_files(
-        calibration, open_tables([tmp_path / "live.jsonl"]), tmp_path / "out.jsonl"
-    )
+    done = apply_to_files(calibration, [tmp_path / "live.jsonl"], tmp_path / "out.jsonl")
     assert done.missing == {"count": 2, "first": ["2", "3"]}
     assert done.columns == ("choices.0.message.calibrated_content",)
     after = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -67,7 +67,6 @@ def test_every_page_and_study_can_be_reached_from_the_index():
     assert all(RESULTS / Path(study).parts[0] in folders for study in STUDIES)
 
 
-@pytest.mark.whole
 def test_a_figure_shows_the_methods_and_follows_the_theme(tools):
     drawn, kept = (
         tools.draw("cifar100-45000"),
@@ -81,7 +80,6 @@ def test_a_figure_shows_the_methods_and_follows_the_theme(tools):
         assert not re.findall(r"(?:fill|stroke): #", svg)
 
 
-@pytest.mark.whole
 def test_the_figure_of_the_published_network_shows_every_calibrator_and_follows_the_theme(tools):
     kept = (RESULTS / "published-network" / "figure.svg").read_text(encoding="utf-8")
     for svg in (tools.draw_shift("published-network"), kept):

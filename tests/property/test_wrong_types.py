@@ -506,8 +506,8 @@ CHEAP = {"replicates": 40}
 
 RECORDS = {
     "Batch", "Batches", "CalibrationLayer", "Chunk", "CriterionMixin", "CriterionTrainer", "Files", "Images",
-    "JointProgress", "Mixed", "Reader", "Source",
-    "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "TableReader",
+    "JointProgress", "Mixed", "Source",
+    "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "Table",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
 FROM_USERS = {

@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
 from fedlas._core.renamed import renamed
-from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
-from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import events_test, recalibration_of, wald_estimate
+from fedlas.binary.many_groups import Grouped, measured_groups
+from fedlas.binary.positive import positive_class
 from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
-from fedlas.stats.degrees import student_score
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level, z_score
 from fedlas.stats.pooling import partial_pooling
-from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.result_table import ResultTable
 
 
@@ -39,7 +35,7 @@ class GroupMeasures:
         shift: Calibration in the large; None where the group has none.
         pooled_slope: The slope after partial pooling over groups; None where fewer than two groups have one.
         pooled_shift: The same of calibration in the large.
-        p: P-value of ``ratio`` after Holm's correction for all groups.
+        p: P-value of ``ratio`` after Holm's correction for all groups that have one; a group of one cluster has none.
     """
 
     num_samples: int
@@ -103,20 +99,17 @@ def group_measures(
     check_two_a_group(names, len(number))
     data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)
-    if data.is_plain:
-        rows = [*measured_groups(Grouped.of(data, number), confidence_level)]
-    else:
-        ends = np.bincount(number).cumsum()[:-1]
-        parts = np.split(np.argsort(number, kind="stable"), ends)
-        rows = [_measured(data.rows(part), confidence_level) for part in parts]
-    corrected = holm([row.ratio.p or 0.0 for row in rows])
+    groups_of_rows = Grouped.of(data, number)
+    rows = [*measured_groups(groups_of_rows, confidence_level, is_plain=data.is_plain)]
+    p_values = {place: p for place, row in enumerate(rows) if (p := row.ratio.p) is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     slopes, shifts = (
         _pooled([getattr(row, name) for row in rows], confidence_level)
         for name in ("slope", "shift")
     )
     order = sorted(
         range(len(rows)),
-        key=lambda place: (rows[place].ratio.p or 0.0, -abs(rows[place].ratio.value - 1.0)),
+        key=lambda place: (p_values.get(place, 2.0), -abs(rows[place].ratio.value - 1.0)),
     )
     return ResultTable(
         {
@@ -124,48 +117,11 @@ def group_measures(
                 **vars(rows[place]),
                 pooled_slope=slopes[place],
                 pooled_shift=shifts[place],
-                p=corrected[place],
+                p=corrected.get(place),
             )
             for place in order
         }
     )
-
-
-def _measured(data: Positive, confidence_level: float) -> GroupRow:
-    """Return the measures of the samples of one group."""
-    events = int(data.outcome.sum())
-    expected = data.mean(data.probability)
-    observed = data.mean(data.outcome)
-    slope = None
-    shift = None
-    try:
-        if 0 < events < data.num_samples:
-            line = recalibration_of(data, confidence_level)
-            lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
-            slope, shift = (None if each.p is None else each for each in lines)
-    except InputError:  # outcomes that a threshold separates
-        pass
-    ratio = _ratio(data, events, expected, observed, confidence_level)
-    return GroupRow(data.num_samples, events, expected, observed, ratio, slope, shift)
-
-
-def _ratio(
-    data: Positive, events: int, expected: float, observed: float, confidence_level: float
-) -> Estimate:
-    """Return observed over expected with its interval and test."""
-    mean = max(expected, 1e-300)
-    ratio = observed / mean
-    if data.is_plain:
-        ends = clopper_pearson(events, data.num_samples, confidence_level=confidence_level)
-        low, high = (end / mean for end in ends)
-    else:
-        gaps = data.outcome - ratio * data.probability
-        score = student_score(confidence_level, data.degrees(gaps))
-        reach = np.exp(score * data.error_of_mean(gaps) / observed) if observed > 0 else np.inf
-        low = ratio / reach
-        high = ratio * reach
-    p, test = events_test(data)
-    return Estimate(ratio, low, high, p=p, confidence_level=confidence_level, test=test)
 
 
 def _pooled(estimates: Sequence[Estimate | None], confidence_level: float) -> list[Estimate | None]:

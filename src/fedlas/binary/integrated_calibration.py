@@ -137,7 +137,9 @@ def curve_and_tests(
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
     null = NullReplicates()
     parts: dict[str, Any] = {"probability": smoother.places, "frequency": curve[0]}
-    if not replicates:
+    degrees = data.degrees()
+    # A single cluster has neither intervals nor tests.
+    if not replicates or degrees == 0.0:
         unknown = np.full(curve.shape[1], np.nan)
         parts |= {name: Estimate(values[name], math.nan, math.nan) for name in DISTANCES}
         return IntegratedCalibration(**parts, low=unknown, high=unknown), null
@@ -152,8 +154,6 @@ def curve_and_tests(
     counts = coarse.counts[None]
     floors = coarse.distances(coarse.curves(counts, labels), counts)
     observed = coarse.distances(coarse.curves(counts, coarse.positives[None]), counts)
-
-    degrees = data.degrees()
 
     def estimate(name: str) -> Estimate:
         ends = error_interval(

@@ -83,7 +83,7 @@ class Positive:
             return np.asarray(sums.T @ sums)
         number = int(self.clusters.max()) + 1
         totals = np.stack([np.bincount(self.clusters, column, number) for column in sums.T], axis=1)
-        return np.asarray(totals.T @ totals) * (number / max(number - 1, 1))
+        return np.asarray(totals.T @ totals) * (number / (number - 1) if number > 1 else math.nan)
 
     def error_of_mean(self, terms: Floats) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
@@ -100,6 +100,8 @@ class Positive:
         """Return the share of ``hits (N,)`` among some rows, and the ends of its interval."""
         inside = hits[rows]
         value = float(np.average(inside, weights=self.counts[rows]))
+        if self.degrees() == 0.0:
+            return value, math.nan, math.nan
         level: Any = {"confidence_level": confidence_level}
         if self.is_plain:
             return value, *clopper_pearson(int(inside.sum()), len(rows), **level)

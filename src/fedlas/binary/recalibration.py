@@ -19,6 +19,8 @@ from fedlas.stats.proportion import poisson_binomial_p
 _STEPS = 100
 _ROUNDING = 1e-14
 """Relative error of a log-likelihood, a sum of many terms."""
+_SINGULAR = 1e-10
+"""Determinant of a correlation of two numbers below which one is taken to be a multiple of the other."""
 _POINTS = 201
 _KNOTS = {3: (0.1, 0.5, 0.9), 4: (0.05, 0.35, 0.65, 0.95), 5: (0.05, 0.275, 0.5, 0.725, 0.95)}
 """Quantiles at which the knots lie, by their number."""
@@ -36,7 +38,7 @@ class LogisticRecalibration:
         observed_to_expected: Number of positives over the sum of their probabilities. 1 if calibrated; above 1 the
             model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
         p_value: P-value of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom;
-            with weights or clusters of Wald's.
+            with weights or clusters of Wald's; NaN with fewer than three clusters, whose covariance is singular.
     """
 
     slope: Interval
@@ -61,7 +63,8 @@ def logistic_recalibration(
         The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
         curvature of the likelihood; that of calibration in the large is White's, which holds for any slope. With
         weights or clusters all are robust (sandwich) intervals, of sums over clusters, with
-        Student's degrees of freedom for the effective number of clusters.
+        Student's degrees of freedom for the effective number of clusters. With a single cluster, which shows nothing of
+        others, their ends are NaN.
 
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
@@ -117,8 +120,7 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
     statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
     if not data.is_plain:
-        away = line - np.array([1.0, 0.0])
-        statistic = float(away @ np.linalg.solve(fit.covariance, away))
+        statistic = _wald_statistic(fit.covariance, line - np.array([1.0, 0.0]))
     slope, intercept, in_the_large = (
         normal_interval(
             float(value), float(error), confidence_level=confidence_level, degrees=degrees
@@ -145,6 +147,16 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
         ),
         p_value=wald_p(statistic, fit.joint_degrees),
     )
+
+
+def _wald_statistic(covariance: Floats, away: Floats) -> float:
+    """Return Wald's statistic of two numbers; NaN where their covariance is singular, as with two clusters."""
+    (first, mixed), (_, last) = covariance.tolist()
+    determinant = first * last - mixed**2
+    if not determinant > _SINGULAR * first * last:
+        return math.nan
+    x, y = away.tolist()
+    return float((last * x * x - 2.0 * mixed * x * y + first * y * y) / determinant)
 
 
 @dataclass(frozen=True)
@@ -352,7 +364,8 @@ def wald_estimate(interval: Interval, ideal: float) -> Estimate:
     p = None
     if 0.0 < interval.standard_error < math.inf:
         p = two_sided(
-            (interval.value - ideal) / interval.standard_error, interval.degrees or math.inf
+            (interval.value - ideal) / interval.standard_error,
+            math.inf if interval.degrees is None else interval.degrees,
         )
     return tested(interval, p, "Wald")
 
@@ -364,12 +377,14 @@ def tested(interval: Interval, p: float | None, test: str) -> Estimate:
     return Estimate(interval.value, *ends, p=p, confidence_level=level, test=test)
 
 
-def events_test(data: Positive) -> tuple[float, str]:
-    """Return the p-value of the number of events, given their probabilities, and the test's name."""
+def events_test(data: Positive) -> tuple[float | None, str]:
+    """Return the p-value of the number of events, given their probabilities, and its test; None of one cluster."""
     if data.is_plain:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability
     terms = gaps - data.mean(gaps)
     error = data.error_of_mean(terms)
+    if math.isnan(error):
+        return None, ""
     p = two_sided(data.mean(gaps) / error, data.degrees(terms)) if error > 0 else 1.0
     return p, "Wald"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from fedlas.stats.intervals import check_level
 
 _NODES = 40_001
 """Places of the log-odds at which expectations are summed."""
-_MOST = 10**9
+_MOST = 10**12
+"""Samples that no study has: a width that takes more is refused."""
 _NAMES = {
     "observed_to_expected": "observed / expected",
     "slope": "calibration slope",
@@ -105,7 +106,7 @@ def validation_size(
     threshold: float | None = None,
     sensitivity: float | None = None,
     specificity: float | None = None,
-    width_net_benefit: float = 0.2,
+    width_net_benefit: float | None = None,
     confidence_level: float = 0.95,
 ) -> ValidationSize:
     """Return how many samples a validation study needs to know a calibrated model's measures precisely.
@@ -127,15 +128,15 @@ def validation_size(
         threshold: Probability from which on one acts; None leaves net benefit out.
         sensitivity: Share of events above the threshold; None: by the distribution of the log-odds.
         specificity: Share of others below it; None likewise.
-        width_net_benefit: Width of the interval of the net benefit over the prevalence.
+        width_net_benefit: Width of the interval of the net benefit over the prevalence; None: 0.2.
         confidence_level: Level of the intervals, in (0, 1).
 
     Returns:
         The sizes, which print as a table.
 
     Raises:
-        InputError: If a number is out of range, more than one distribution is named, or prevalence or AUROC is neither
-            passed nor known.
+        InputError: If a number is out of range, more than one distribution is named, prevalence or AUROC is neither
+            passed nor known, an option has no effect, or an interval takes more than 10^12 samples.
 
     Note:
         For a rare event an interval of O/E of width 0.2 takes many samples: Riley et al. choose 1 for a prevalence of
@@ -162,10 +163,18 @@ def validation_size(
         "observed_to_expected": width_observed_to_expected,
         "slope": width_slope,
         "auroc": width_auroc,
-        "net_benefit": width_net_benefit,
+        "net_benefit": 0.2 if width_net_benefit is None else width_net_benefit,
     }
     for name, width in widths.items():
         check_number(f"width_{name}", width, low=0.0, low_open=True)
+    _check_used(
+        "threshold",
+        threshold,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        width_net_benefit=width_net_benefit,
+    )
+    _check_used("predictions", predictions, event=event)
     log_odds = _named_distribution(lp_normal, risk_beta, predictions, event)
     if predictions is not None and log_odds is not None:
         data = positive_class(predictions, event, both_outcomes=True)
@@ -176,13 +185,14 @@ def validation_size(
     log_odds = log_odds or _of_area(area, share)
 
     score = NormalDist().inv_cdf(0.5 + confidence_level / 2)
-    sizes = {
+    needed = {
         "observed_to_expected": _of_ratio(
             share, math.asinh(width_observed_to_expected / 2) / score
         ),
         "slope": _of_slope(log_odds, width_slope / (2 * score)),
         "auroc": _of_auroc(area, share, width_auroc / (2 * score)),
     }
+    sizes = {name: _whole(name, samples) for name, samples in needed.items()}
     values = {"observed_to_expected": 1.0, "slope": 1.0, "auroc": area}
     if threshold is not None:
         limit = check_number("threshold", threshold, low=0, high=1, low_open=True, high_open=True)
@@ -194,19 +204,37 @@ def validation_size(
             + weight**2 * passes * (1 - passes) / (1 - share)
             + weight**2 * (1 - passes) ** 2 / (share * (1 - share))
         )
-        sizes["net_benefit"] = math.ceil(variance / (width_net_benefit / (2 * score)) ** 2)
-    elif sensitivity is not None or specificity is not None:
-        raise InputError(
-            "goes with a threshold",
-            "none",
-            ("Pass ", Argument("threshold"), "."),
-            argument="sensitivity",
-        )
+        error = widths["net_benefit"] / (2 * score)
+        sizes["net_benefit"] = _whole("net_benefit", variance / error / error)
     samples = max(sizes.values())
     return ValidationSize(
         samples, share * samples, sizes, values, {name: widths[name] for name in sizes}, share,
         log_odds.mean(log_odds.probability), confidence_level,
     )  # fmt: skip
+
+
+def _check_used(needed: str, value: Any, **options: Any) -> None:
+    """Refuse options that have an effect with another one alone."""
+    for name, option in options.items():
+        if option is not None and value is None:
+            raise InputError(
+                f"goes with {needed}",
+                "none",
+                ("Pass ", Argument(needed), ", or leave it out."),
+                argument=name,
+            )
+
+
+def _whole(name: str, samples: float) -> int:
+    """Return a number of samples that a study can have, rounded up."""
+    if samples > _MOST:
+        raise InputError(
+            f"must be so wide that {_MOST:,} samples are enough",
+            f"{samples:.2g} for {_NAMES[name]}",
+            "Ask for a wider interval, or check the distribution of the log-odds.",
+            argument=f"width_{name}",
+        )
+    return math.ceil(samples)
 
 
 def _anticipated(name: str, value: float | None, low: float) -> float:
@@ -243,8 +271,13 @@ def _named_distribution(
         check_number("risk_beta", value, low=0, low_open=True)
         for value in _pair("risk_beta", risk_beta, "two parameters")
     )
-    places = np.linspace(-40.0 / min(a, 1.0), 40.0 / min(b, 1.0), _NODES)
-    logs = -a * np.logaddexp(0, -places) - b * np.logaddexp(0, places)
+    # Steps are small about the mode, where a and b are large, and about 0, where they are small, and grow outward.
+    mode = math.log(a) - math.log(b) if min(a, b) > 1.0 else 0.0
+    unit = min(1.0, math.sqrt(1.0 / a + 1.0 / b))
+    low, high = (math.asinh(40.0 / min(each, 1.0) / unit) for each in (a, b))
+    steps = np.linspace(-low, high, _NODES)
+    places = mode + unit * np.sinh(steps)
+    logs = -a * np.logaddexp(0, -places) - b * np.logaddexp(0, places) + np.log(np.cosh(steps))
     weights = np.exp(logs - logs.max())
     return LogOdds(places, weights / weights.sum())
 
@@ -273,20 +306,23 @@ def _of_area(area: float, prevalence: float) -> LogOdds:
     return _normal(parts, math.sqrt(variance))
 
 
-def _of_ratio(prevalence: float, error: float) -> int:
+def _of_ratio(prevalence: float, error: float) -> float:
     """Return the samples that give the logarithm of observed over expected a standard error."""
-    return math.ceil((1 - prevalence) / (prevalence * error**2))
+    return (1 - prevalence) / prevalence / error / error
 
 
-def _of_slope(log_odds: LogOdds, error: float) -> int:
+def _of_slope(log_odds: LogOdds, error: float) -> float:
     """Return the samples that give the slope a standard error, from the information of one sample."""
     spread = log_odds.probability * (1 - log_odds.probability)
-    x = log_odds.places
-    one, both, square = (log_odds.mean(spread * power) for power in (np.ones_like(x), x, x**2))
-    return math.ceil(one / (error**2 * (one * square - both**2)))
+    total = log_odds.mean(spread)
+    if total == 0.0:
+        return math.inf
+    center = log_odds.mean(spread * log_odds.places) / total
+    information = log_odds.mean(spread * (log_odds.places - center) ** 2)
+    return 1.0 / information / error / error if information > 0.0 else math.inf
 
 
-def _of_auroc(area: float, prevalence: float, error: float) -> int:
+def _of_auroc(area: float, prevalence: float, error: float) -> float:
     """Return the fewest samples with which Newcombe's standard error of AUROC is at most one."""
 
     def of(samples: float) -> float:
@@ -295,6 +331,8 @@ def _of_auroc(area: float, prevalence: float, error: float) -> int:
         return area * (1 - area) * factor / (samples**2 * prevalence * (1 - prevalence))
 
     low, high = 1, _MOST
+    if of(high) > error**2:
+        return math.inf
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if of(middle) <= error**2 else (middle + 1, high)

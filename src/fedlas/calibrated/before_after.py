@@ -100,7 +100,7 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
 
     def measured(part: Predictions) -> Measured:
         values = evaluate(part)
-        floor = noise_floor(part).mean if part.num_samples > 1 else None
+        floor = _floor(part) if part.num_samples > 1 else None
         return Measured(values["accuracy"], values["nll"], values["ece"], floor)
 
     nll = [
@@ -362,15 +362,22 @@ def measured_left_out(
         and first.num_classes == 2
         and len(first.target.unique()) == 2
     ):
-        floor = noise_floor(last, replicates=200).mean
+        floor = _floor(last, replicates=200)
         event = event_name(first)
         values = _of_event(first, last)
         return CrossFit(*sizes, values[0], values[1], floor, clusters, event, in_time)
     names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
-    floor = noise_floor(last, replicates=200).mean if last.num_samples > 1 else 0.0
+    floor = _floor(last, replicates=200) if last.num_samples > 1 else 0.0
     entries = entries_of(names, first)
     values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
     return CrossFit(*sizes, values[0], values[1], floor, clusters, in_time=in_time)
+
+
+def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
+    """Return the mean ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
+    if not several(predictions.clusters):
+        predictions = replace(predictions, clusters=None)
+    return noise_floor(predictions, replicates=replicates).mean
 
 
 def _of_event(*stages: Predictions) -> list[dict[str, float]]:

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
-from fedlas.predictions import Columns, Predictions
-from fedlas.predictions.cells import few
+from fedlas.predictions import Columns, Predictions, Table
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.read import predictions_of
-from fedlas.predictions.table import Samples, TableReader
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.table import Values
+from fedlas.predictions.tables.format import Format
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 _FAR = 0.2
@@ -68,22 +67,22 @@ class ScoreDirection:
 
     Args:
         calibration: The ``TableCalibration``.
-        table: The live table; where it has the labels of the fit, its first rows are compared with them.
+        source: The live table; where it has the labels of the fit, its first rows are compared with them.
 
     Raises:
         InputError: If its labels show that the scores rank the other class above, beyond chance.
     """
 
-    def __init__(self, calibration: Any, table: Table) -> None:
+    def __init__(self, calibration: Any, source: Format) -> None:
         self._calibration = calibration
         self._counts: NDArray[np.int64] = np.zeros(_CELLS, dtype=np.int64)
         if calibration.fit_scores is not None and calibration.fit_scores.auroc >= 0.5:
-            _check_labels(calibration, table)
+            _check_labels(calibration, source)
 
-    def add(self, samples: Samples) -> None:
+    def add(self, values: Values) -> None:
         """Take in the scores of some rows."""
         if self._calibration.fit_scores is not None:
-            val: Any = predictions_of(samples, replace(self._calibration.columns, event=None))
+            val: Any = predictions_of(values, replace(self._calibration.columns, event=None))
             probs = val.probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
             self._counts += np.bincount(cells, minlength=_CELLS)
@@ -109,9 +108,9 @@ class ScoreDirection:
         ]
 
 
-def _check_labels(calibration: Any, table: Table) -> None:
+def _check_labels(calibration: Any, source: Format) -> None:
     columns = calibration.columns
-    if columns.target is None or columns.target not in table.names:
+    if columns.target is None or columns.target not in source.names:
         return
     names = list(calibration.scores)
     scores: dict[str, Any] = {columns.kind or "probs": names[0] if len(names) == 1 else names}
@@ -126,12 +125,12 @@ def _check_labels(calibration: Any, table: Table) -> None:
         **scores,
     )
     try:
-        samples = next(TableReader(table, live).samples(), None)
+        values: Values = next(Table(source, live).samples(), {})
     except InputError:  # no label is needed, so that the column may hold anything else
         return
-    if samples is None or samples.outcome is None:
+    if "outcome" not in values:
         return
-    val = predictions_of(samples, replace(columns, event=None))
+    val = predictions_of(values, replace(columns, event=None))
     if isinstance(val, Predictions):
         check_direction(
             val._replaced(classes=calibration.classes or None, event=1),

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from fedlas._core.check import Argument, InputError, reason, suggestion, warn_user
+from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import CrossFit, fit_and_check
-from fedlas.calibrated.direction import FitScores, ScoreDirection
+from fedlas.calibrated.direction import FitScores
 from fedlas.calibrated.edge import EdgeCount
-from fedlas.calibrated.frames import with_columns
+from fedlas.calibrated.live import frame_applied
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, Predictions, TableReader, TopLabel
-from fedlas.predictions.cells import TableChunk, few
+from fedlas.predictions import Columns, Predictions, Table
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import check_logits, predictions_of, with_scores
-from fedlas.predictions.roles import LABELS, ROLES
-from fedlas.predictions.table import Samples
-from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -84,16 +71,14 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Table | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
-        source = source if hasattr(source, "chunks") else Frame(source)
+        source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
-        if isinstance(source, SampleLog):
-            columns = replace(columns, format="lm-eval")
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
-        reader = TableReader(source, replace(columns, groups=None), covariates or Covariates())
+        table = Table(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
                 "the rows must have labels",
@@ -106,15 +91,15 @@ class TableCalibration:
                     " for confidences.",
                 ),
             )
-        samples = Samples.joined(reader.samples(), reader.label)
-        check_logits(columns, samples, reader.label)
-        val = predictions_of(samples, columns, covariates, reader.classes)
+        values = table.whole()
+        check_logits(columns, values["scores"], table.label)
+        val = predictions_of(values, columns, covariates, table.classes)
         note = ""
         if isinstance(val, Predictions) and val.num_classes == 2:
             note = event_note(val)
             if columns.event is None:
-                check_direction(val, few(reader.scores))
-        with one_thread(val.num_samples * max(1, len(reader.scores))):
+                check_direction(val, few(table.scores))
+        with one_thread(val.num_samples * max(1, len(table.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
@@ -126,14 +111,14 @@ class TableCalibration:
         return cls(
             calibrator,
             columns,
-            reader.scores,
-            reader.classes,
-            reader.in_lists,
+            table.scores,
+            table.classes,
+            table.in_lists,
             covariates,
             cross_fitted,
             val.num_samples,
-            (*reader.notes(), *([note] if note else []), *doubts),
-            reader.units.as_fit(),
+            (*table.notes(), *([note] if note else []), *doubts),
+            table.units.as_fit(),
             FitScores.of(val),
         )
 
@@ -182,9 +167,9 @@ class TableCalibration:
                 column are named.
         """
         lacking = Missing(missing or self.missing, max_missing)
-        after, rows, notes = rows_applied(self, frame, lacking)
-        lacking.check(rows, Frame.label)
-        for note in (*notes, *lacking.notes(rows)):
+        after, done = frame_applied(self, frame, lacking)
+        lacking.check(done.rows, "the frame")
+        for note in (*done.notes, *lacking.notes(done.rows)):
             warn_user(note)
         return after
 
@@ -272,153 +257,6 @@ class TableCalibration:
             Units.read(content.get("units")),
             FitScores.read(content.get("fit_scores")),
         )
-
-
-def rows_applied(
-    calibration: TableCalibration, frame: Any, lacking: Missing
-) -> tuple[Any, int, list[str]]:
-    """Return a frame, perhaps without a score or a row, with the calibrated columns; its rows, and notes on them."""
-    source = Frame(frame)
-    reader = live_reader(calibration, source, lacking)
-    edge = calibration.edge_count()
-    direction = ScoreDirection(calibration, source)
-    parts = []
-    for chunk, index, samples in live_rows(reader, lacking):
-        if samples is not None:
-            edge.add(samples.features)
-            direction.add(samples)
-        parts.append(filled_columns(calibration, chunk, index, samples))
-    rows = sum(len(part[0]) for part in parts)
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    columns = columns or [np.empty(0) for _ in calibration.added]
-    after = with_columns(frame, dict(zip(calibration.added, columns, strict=True)))
-    return after, rows, [*reader.notes_on_fit(), *direction.notes(), *edge.notes()]
-
-
-def live_reader(calibration: TableCalibration, source: Table, missing: Missing) -> TableReader:
-    """Return a reader of the same columns of another table, found by their names or by paths into objects.
-
-    Raises:
-        InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
-    """
-    required = [
-        *calibration.scores,
-        *(calibration.covariates.columns if calibration.covariates else ()),
-    ]
-    columns = calibration.columns
-    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
-    source.add_paths(required, answers)
-    names = source.names
-    label = source.label
-    if lost := [name for name in required if name not in names]:
-        raise InputError(
-            f"the table must have the columns of the fit, {few(required)}",
-            f"no {', '.join(map(repr, lost[:6]))} in {label}",
-            suggestion(lost[0], names),
-        )
-    if there := [name for name in calibration.added if name in names]:
-        raise InputError(
-            "there must be no column of a name that is added",
-            f"{there[0]!r} in {label}",
-            "Calibrate the scores once: remove the column, or rename it.",
-        )
-    others = {*required, *(getattr(columns, name) for name in (*LABELS, "weights"))}
-    for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
-        more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
-        if pattern not in names and more:
-            raise InputError(
-                f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
-                f"{few(more)} too in {label}",
-                "A calibration is for the classes of its fit: fit another, or remove the column.",
-            )
-    # The other roles are for the fit alone.
-    live = Columns(**{name: getattr(columns, name) for name in ROLES if ROLES[name].of_live})
-    is_one = calibration.columns.kind == "confidence"
-    named: Any = calibration.scores[0] if is_one else list(calibration.scores)
-    classes = () if calibration.in_lists else calibration.classes
-    live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
-    live = replace(live, drop_missing=missing.policy == "empty")
-    covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    reader = TableReader(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
-    reader.keeps_rows = True
-    reader.optional = frozenset((*covariates.categories, *covariates.means))
-    return reader
-
-
-def live_rows(
-    reader: TableReader, missing: Missing
-) -> Iterator[tuple[TableChunk, NDArray[np.int64], Samples | None]]:
-    """Yield as :meth:`TableReader.rows`, and count rows without a score; errors advise what the table can do."""
-    files = set[str]()
-    try:
-        for chunk, index, samples in reader.rows():
-            files.add(chunk.file)
-            lacking = np.delete(chunk.rows, index).tolist()
-            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in reader.label)
-            yield chunk, index, samples
-    except InputError as error:
-        # The rows stay, and are read as those of the fit.
-        error.without(*(field.name for field in fields(Columns)))
-        raise
-
-
-def filled_columns(
-    calibration: TableCalibration,
-    chunk: TableChunk,
-    index: NDArray[np.int64],
-    samples: Samples | None,
-) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
-    count = len(chunk.rows)
-    if samples is not None and len(index) == count:
-        return calibrated_columns(calibration, samples, chunk.file)
-    numbers = chunk.numbers.get(calibration.scores[0])
-    kind = np.dtype(np.float64) if numbers is None else numbers.dtype
-    tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
-    filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
-    if samples is not None:
-        for array, values in zip(
-            filled, calibrated_columns(calibration, samples, chunk.file), strict=True
-        ):
-            array[index] = values
-    return filled
-
-
-def calibrated_columns(
-    calibration: TableCalibration, samples: Samples, label: str
-) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
-    classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
-    if classes and samples.scores.shape[1] != classes:
-        raise InputError(
-            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
-            f"{samples.scores.shape[1]} in {label}",
-            "Pass scores of the same model.",
-        )
-    check_logits(calibration.columns, samples, label)
-    values = _values(calibration, samples)
-    if values.ndim == 1:
-        return [values.numpy()]
-    if len(calibration.scores) > 1:
-        return list(values.T.contiguous().numpy())
-    if calibration.in_lists:
-        return [values.numpy()]
-    # One column of numbers holds the second of two classes.
-    single = values[:, 1] if calibration.columns.kind == "probs" else values[:, 1] - values[:, 0]
-    return [single.numpy()]
-
-
-def _values(calibration: TableCalibration, samples: Samples) -> Tensor:
-    """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
-    if calibration.calibrator.top_label:  # an outcome, which nothing reads
-        samples = replace(samples, outcome=torch.zeros(len(samples.scores), dtype=torch.bool))
-    columns = replace(calibration.columns, event=None)
-    after = calibration.calibrator.transform(
-        predictions_of(samples, columns, calibration.covariates)
-    )
-    if isinstance(after, TopLabel):
-        return after.confidence
-    return after.probs if calibration.columns.kind == "probs" else after.logits
 
 
 def _with_effect(columns: Columns) -> Columns:

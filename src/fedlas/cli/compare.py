@@ -6,7 +6,7 @@ import argparse
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
@@ -21,13 +21,10 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import PredictionTable, Reader, TopLabel
 from fedlas.predictions.tables.files import check_apart
-from fedlas.present.comparison import compare, plain_differences
-from fedlas.present.gate import check_directed
-from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
-from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import check_replicates
+
+if TYPE_CHECKING:
+    from fedlas.predictions import PredictionTable
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -69,6 +66,14 @@ def add_compare(add: AddSubcommand) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
+    from fedlas.predictions import read_predictions
+    from fedlas.predictions.read import notes_of
+    from fedlas.present.comparison import compare, plain_differences
+    from fedlas.present.gate import check_directed
+    from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
+    from fedlas.present.table import show_blocks
+    from fedlas.stats.estimates import check_replicates
+
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
     check_apart("--junit", args.junit, args.files)
@@ -84,14 +89,15 @@ def _compare(args: argparse.Namespace) -> int:
         )
     check_replicates(args.replicates)
     _check_differ(*args.files)
-    reader = Reader(columns_of(args))
+    columns = columns_of(args)
     paths = args.files
-    tables = [reader.read(path) for path in paths]
-    _check_labels(*tables)
-    say(*(f"note: {note}" for note in reader.notes), stderr=True)
+    first_table = read_predictions(paths[0], columns)
+    second_table = read_predictions(paths[1], columns, like=first_table)
+    _check_labels(first_table, second_table)
+    notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
+    say(*(f"note: {note}" for note in notes), stderr=True)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
-    first_table, second_table = tables
     compared = compare(
         first_table,
         second_table,
@@ -134,6 +140,8 @@ def _check_differ(a: Path, b: Path) -> None:
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
+    from fedlas.predictions import TopLabel
+
     if a.labels is None or b.labels is None:
         unknown = any(
             isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b)

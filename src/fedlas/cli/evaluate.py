@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
+from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
 from fedlas._core.terminal import say, status
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
+    NUM_BINS,
     AddSubcommand,
     add_columns,
     add_confidence_level,
@@ -31,16 +34,13 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Columns, Reader
-from fedlas.predictions.read import is_log
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import FORMATS
-from fedlas.predictions.tables.files import check_apart
-from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import write_page
-from fedlas.present.report import report, without_calibrator
-from fedlas.present.stages import ALL, DEFAULT, HeldOut
-from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import check_replicates
+from fedlas.predictions.tables.files import check_apart, holds_parquet
+
+if TYPE_CHECKING:
+    from fedlas.predictions import PredictionTable
+    from fedlas.present.evaluation import Evaluation
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -68,9 +68,9 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_method(
         parser,
         "--calibrate",
-        f"calibrator to apply, or 'all' (default: {DEFAULT} with --on but without --reject, else none)",
+        f"calibrator to apply, or 'all' (default: {METHOD} with --on but without --reject, else none)",
         nargs="?",
-        const=DEFAULT,
+        const=METHOD,
     )
     option(
         parser,
@@ -98,14 +98,24 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from fedlas.predictions import read_predictions
+    from fedlas.predictions.read import is_log, notes_of
+    from fedlas.present.report import report
+    from fedlas.present.stages import HeldOut
+
     args.file, *more = args.file
     columns = columns_of(args)
     _check(args, more, columns)
-    reader = Reader(columns)
-    run = args.file.is_dir()
+    run = args.file.is_dir() and (columns is None or not holds_parquet(args.file))
     with status() as show:
-        val = None if args.on is None else reader(args.on)
-        held_out = None if val is None else HeldOut(val, show=show)
+        tables: list[tuple[str, PredictionTable]] = []
+        held_out = val = None
+        if args.on is not None:
+            # The held-out file may lack the column of groups.
+            of_all = None if columns is None else replace(columns, groups=None)
+            tables.append((args.on.name, read_predictions(args.on, of_all)))
+            val = tables[0][1].predictions
+            held_out = HeldOut(val, show=show)
         if run:
             predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
             if held_out is not None or args.method is not None or args.reject:
@@ -113,9 +123,9 @@ def _evaluate(args: argparse.Namespace) -> int:
                     args.file, val=val, data=args.data, show=show
                 )
         else:
-            predictions = reader.read([args.file, *more])
-        repair = f"--on {args.on} --method" if args.on else "--method" if run else "--on VAL"
-        repair += column_options(columns)
+            like = tables[0][1] if tables else None
+            predictions = read_predictions([args.file, *more], columns, like=like)
+            tables.append((args.file.name, predictions))
         evaluation = report(
             predictions,
             on=held_out,
@@ -127,7 +137,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             confidence_level=args.confidence_level,
             replicates=args.replicates,
             name=args.file.name,
-            notes=reader.notes,
+            notes=notes_of(tables),
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
             title=args.title,
@@ -139,7 +149,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
         say(*command_lines(line, first="next: "))
     if evaluation.asks_for_repair and not args.json:
-        line = f"fedlas evaluate {shlex.quote(str(args.file))} {repair}"
+        line = _repair_line([args.file, *more], args, columns, run=run)
         say(*command_lines(line, first="next: "))
     if not args.require:
         return 0
@@ -147,13 +157,30 @@ def _evaluate(args: argparse.Namespace) -> int:
     return show_gate(gate, args, suite=args.file.name)
 
 
+def _repair_line(
+    files: Sequence[Path], args: argparse.Namespace, columns: Columns | None, *, run: bool
+) -> str:
+    """Return the command that measures the same after a calibration too."""
+    way = "--method" if run else "--on VAL"
+    if args.on is not None:
+        way = f"--on {shlex.quote(str(args.on))} --method"
+    options = column_options(columns) + " --top-label" * args.top_label
+    for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
+        if getattr(args, name) != default:
+            options += f" --{name.replace('_', '-')} {getattr(args, name):g}"
+    return f"fedlas evaluate {shlex.join(map(str, files))} {way}{options}"
+
+
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
-    options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
+    options = column_options(columns) + ("" if method == METHOD else f" --method {method}")
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
+    from fedlas.present.page import write_page
+    from fedlas.present.table import show_blocks
+
     say(*(f"note: {note}" for note in evaluation.notes), stderr=True)
     if args.json:
         say(*evaluation.json().split("\n"))
@@ -167,6 +194,10 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
+    from fedlas.present.report import without_calibrator
+    from fedlas.present.stages import ALL
+    from fedlas.stats.estimates import check_replicates
+
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.time is not None and args.on is None:
@@ -175,7 +206,7 @@ def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | No
         )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
-    if args.file.is_dir() and columns is not None:
+    if args.file.is_dir() and columns is not None and not holds_parquet(args.file):
         raise InputError(
             "columns are for files",
             f"the folder {args.file}",

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import column_options
-from fedlas.predictions import Columns, TopLabel
-from fedlas.predictions.cells import cell_text, few, number_in
-from fedlas.predictions.event import classes_of_column, event_note
-from fedlas.predictions.read import is_log, read_predictions
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.packed import whole_suffix
 
@@ -27,7 +24,8 @@ _SCORE = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.
 _CONFIDENCE = re.compile(r"(.*_)?conf(idence)?", re.I)
 _CORRECT = re.compile(r"(is_?)?(correct|right)", re.I)
 _PREDICTED = re.compile(r"(predicted|prediction|pred|y_?pred|answer)(_?(class|label))?", re.I)
-_WEIGHTS = re.compile(r"(sample_?)?weights?", re.I)
+# A column weight may be that of a body.
+_WEIGHTS = re.compile(r"sample_?weights?|weights", re.I)
 _CLUSTERS = re.compile(
     r"(patient|subject|user|customer|client|person|image|document|question)(_?id)?", re.I
 )
@@ -57,6 +55,8 @@ class _Content:
     """First rows of a table, by column: texts, numbers where all are, and how many differ."""
 
     def __init__(self, path: Path) -> None:
+        from fedlas.predictions.cells import cell_text, number_in
+
         source = source_of(path)
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
@@ -153,7 +153,8 @@ def _add_scores(content: _Content, add: Any) -> list[str]:
         raise InputError(
             "one column, or columns that share a prefix, must look like scores",
             f"{few(likely) if likely else f'none of {few(list(content.texts))}'} in {content.label}",
-            f"Name them: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME.",
+            f"Name them: fedlas evaluate {content.label} --probs p_yes,p_no --target NAME, with --percent if they are "
+            "percentages; a value in an object of JSON by its path, as --confidence answer.conf.",
         )
     add("probs", likely[0], "numbers from 0 to 1: the probability of one of two classes")
     return likely
@@ -196,6 +197,8 @@ def _labels(content: _Content, scores: Sequence[str]) -> str:
 
 def _says_event(column: str, labels: Collection[str]) -> bool:
     """Return whether two labels can be read against one column of scores."""
+    from fedlas.predictions.event import classes_of_column
+
     try:
         classes_of_column(column, sorted(labels), None)
     except InputError:
@@ -210,6 +213,10 @@ def _is_covariate(content: _Content, name: str) -> bool:
 
 def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
     """Guess the columns, write the commands, and print what was guessed; return the exit status."""
+    from fedlas.predictions import TopLabel
+    from fedlas.predictions.event import event_note
+    from fedlas.predictions.read import is_log, read_predictions
+
     out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
     if out.suffix != ".sh":
         raise InputError("--out must end in .sh for a table", out, "Name such a file.")
@@ -232,7 +239,8 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
         event = event_note(predictions)
     lines = _guessed(guess)
     write_text(
-        out, _script(path, guess, [*lines, *([event] if event else [])], predictions.num_samples)
+        out,
+        _script(path, out, guess, [*lines, *([event] if event else [])], predictions.num_samples),
     )
     say(f"{path.name}: {predictions.num_samples:,} rows. Guessed from names and values:", wrap=True)
     say(*(f"  {line}" for line in lines))
@@ -251,7 +259,7 @@ def _guessed(guess: Guess) -> list[str]:
     return lines
 
 
-def _script(path: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
+def _script(path: Path, out: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
     """Return the commands as text."""
     file = shlex.quote(str(path))
     suffix = whole_suffix(path)
@@ -261,12 +269,13 @@ def _script(path: Path, guess: Guess, guessed: Sequence[str], rows: int) -> str:
     more = [
         "",
         "# These say more about a row and are not used. Covariates may improve the calibration;",
-        "# --groups COLUMN measures each of its values. Add to the command, where it is known in time:",
+        "# --groups COLUMN measures each of its values; --weights COLUMN says how many samples a row",
+        "# stands for. Add to the command, where it is known in time:",
         f"#   --covariates {shlex.quote(others)}",
     ]
     return "\n".join(
         [
-            f"# {path.name}: {rows:,} rows with scores and labels. Run: sh {path.stem}.sh",
+            f"# {path.name}: {rows:,} rows with scores and labels. Run: sh {shlex.quote(str(out))}",
             "# Guessed from the names and values of its columns; correct what is wrong:",
             *(f"#   {line}" for line in guessed),
             *(more if others else []),

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from fedlas._core.terminal import say
-from fedlas.binary import validation_size
 from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
 
 _NUMBERS = {
@@ -36,14 +35,23 @@ def add_sample_size(add: AddSubcommand) -> None:
     )
     option(parser, "--risk-beta", ("A", "B"), text, type=float, nargs=2)
     for name, (what, width) in _WIDTHS.items():
-        text = f"width of the interval of {what} (default: %(default)s)"
+        text = f"width of the interval of {what} (default: {width})"
         flag = f"--width-{name.replace('_', '-')}"
-        option(parser, flag, "WIDTH", text, type=float, default=width)
+        option(
+            parser,
+            flag,
+            "WIDTH",
+            text,
+            type=float,
+            default=None if name == "net_benefit" else width,
+        )
     add_confidence_level(parser)
 
 
 def _sample_size(args: argparse.Namespace) -> int:
     """Print how many samples the study needs."""
+    from fedlas.binary import validation_size
+
     names = [*_NUMBERS, "lp_normal", "risk_beta", "confidence_level"]
     names += [f"width_{name}" for name in _WIDTHS]
     options: dict[str, Any] = {name: getattr(args, name) for name in names}

@@ -8,23 +8,12 @@ import shlex
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas._core.files import path_argument, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
-from fedlas.calibrated.missing import Missing, share_of
-from fedlas.calibrated.model import calibrator_of, of_classes
-from fedlas.calibrated.since import files_since
-from fedlas.calibrated.table import FORMAT, TableCalibration
-from fedlas.calibrated.table_files import (
-    apply_to_files,
-    apply_to_logs,
-    calibrate_table,
-    open_tables,
-)
-from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -34,10 +23,7 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.card import has_format
-from fedlas.predictions import Columns
-from fedlas.predictions.cells import few
-from fedlas.predictions.lm_eval import is_lm_eval
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
     STANDARD,
@@ -47,6 +33,9 @@ from fedlas.predictions.tables.files import (
     local_names,
 )
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
+
+if TYPE_CHECKING:
+    from fedlas.calibrators import Calibrator
 
 _SHORT_FIT = 5.0
 """Seconds of a fit without a word."""
@@ -83,6 +72,9 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
+    from fedlas.calibrated.since import files_since
+    from fedlas.calibrated.table_files import calibrate_table
+
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
@@ -114,6 +106,9 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
     Raises:
         InputError: For an unknown name or option, or one without a value.
     """
+    from fedlas.calibrated.model import calibrator_of, of_classes
+    from fedlas.calibrators import CALIBRATORS
+
     if not settings:
         return name
     options: dict[str, Any] = {}
@@ -149,6 +144,9 @@ def _place_of_calibration(file: str) -> Path:
 
 def check_place(out: Path) -> None:
     """Refuse to replace a file that is no calibration."""
+    from fedlas.calibrated.table import FORMAT
+    from fedlas.deploy.card import has_format
+
     if out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "Name it cal.json.")
     if out.exists() and not has_format(out, FORMAT):
@@ -199,6 +197,8 @@ def _out_of(text: str) -> Path | str:
 
 
 def _share(text: str) -> float:
+    from fedlas.calibrated.missing import share_of
+
     try:
         share = share_of(text)
     except ValueError:
@@ -227,21 +227,21 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _applied(args: argparse.Namespace) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
+    from fedlas.calibrated.missing import Missing
+    from fedlas.calibrated.table import TableCalibration
+    from fedlas.calibrated.table_files import apply_to_files, are_live_logs
+
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
         paths = [file.path for file in files]
-        is_log = calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
+        is_log = are_live_logs(calibration, paths)
         # The samples of a log hold more than columns.
         out = _place_of_table(args, paths, [suffix_of(paths[0])] if is_log else FORMATS)
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
-        applied = (
-            apply_to_logs(calibration, paths, place, missing)
-            if is_log
-            else apply_to_files(calibration, open_tables(files, separator), place, missing=missing)
-        )
+        applied = apply_to_files(calibration, files, place, missing=missing, separator=separator)
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)

@@ -15,8 +15,8 @@ import numpy as np
 from fedlas._core.check import InputError, check_count, warn_user
 from fedlas._core.extras import require
 from fedlas.calibrated import TableCalibration
+from fedlas.calibrated.live import frame_applied
 from fedlas.calibrated.missing import Missing, MissingPolicy
-from fedlas.calibrated.table import rows_applied
 from fedlas.metrics.streaming import StreamingMetrics
 from fedlas.predictions import Columns, Predictions, read_predictions
 from fedlas.stats.estimates import Estimate
@@ -200,8 +200,8 @@ class _Apply:
         self._missing: MissingPolicy = missing or self._calibration.missing
 
     def __call__(self, batch: Any) -> Any:
-        after, _, notes = rows_applied(self._calibration, batch, Missing(self._missing))
-        for note in notes:
+        after, done = frame_applied(self._calibration, batch, Missing(self._missing))
+        for note in done.notes:
             warn_user(note)
         return after
 
@@ -300,8 +300,8 @@ def duckdb_function(
         chunks = rows.combine_chunks() if hasattr(rows, "combine_chunks") else rows
         frame = arrow.table(dict(zip([*numbers, *texts], chunks.flatten(), strict=True)))
         lacking = Missing("empty")
-        after, _, notes = rows_applied(calibration, frame, lacking)
-        for note in notes:
+        after, done = frame_applied(calibration, frame, lacking)
+        for note in done.notes:
             warn_user(note)
         call.nulls += lacking.count
         columns = [after[column].to_numpy() for column in added]

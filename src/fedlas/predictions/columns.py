@@ -7,34 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from fedlas._core.check import Argument, InputError, describe, suggestion
-from fedlas.predictions.cells import few
+from fedlas._core.check import Argument, InputError, describe, few, suggestion
 from fedlas.predictions.names import check_order, matched_parts
 
+_PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Columns that pandas writes for the index of a frame."""
 
 Names = str | Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class NumberColumns:
-    """Columns of numbers in a file.
-
-    Attributes:
-        scores: Names of the score columns, in the order of the classes.
-        parts: Name of each as a class: the part that ``*`` stands for, or the whole name.
-        label_probs: Names of the columns of label distributions, in the order of the classes.
-        numbers: Numbers by which the names of the score columns differ, class_1 and class_2; empty if other text does.
-    """
-
-    scores: tuple[str, ...]
-    parts: tuple[str, ...]
-    label_probs: tuple[str, ...] = ()
-    numbers: tuple[int, ...] = ()
 
 
 ONE_CONFIDENCE = (
@@ -42,6 +24,11 @@ ONE_CONFIDENCE = (
     Argument("probs"),
     ".",
 )
+
+
+def dotted(path: str) -> str:
+    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
+    return _PLACE.sub(r".\1", path)
 
 
 def listed(names: Sequence[str], last: str) -> list[str | Argument]:

@@ -33,8 +33,7 @@ from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
-from fedlas.predictions.table import Samples, TableReader
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.table import Table, Values
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
@@ -296,15 +295,13 @@ class Predictions:
                     "'...'; confidences are for TopLabel(frame['confidence'], ...).",
                 ),
             )
-        reader = TableReader(Frame(frame), named)
-        samples = Samples.joined(reader.samples(), reader.label)
-        are_probs = named.kind == "probs"
+        table = Table(frame, named)
         return cls.of_samples(
-            samples,
-            are_probs=are_probs,
-            classes=reader.classes,
+            table.whole(),
+            are_probs=named.kind == "probs",
+            classes=table.classes,
             event=named.event,
-            covariates=reader.covariates,
+            covariates=table.covariates,
         )
 
     def to_frame(self) -> Any:
@@ -323,18 +320,18 @@ class Predictions:
     @classmethod
     def of_samples(
         cls,
-        samples: Samples,
+        values: Values,
         *,
         are_probs: bool,
         classes: Sequence[str] = (),
         event: str | int | None = None,
         covariates: Covariates | None = None,
     ) -> Predictions:
-        """Return predictions of samples of a table, whose scores are probabilities or logits."""
-        others = {name: getattr(samples, name) for name in ("label_probs", *SAMPLE_VALUES)}
+        """Return predictions of what rows of a table say, whose scores are probabilities or logits."""
+        others = {name: values.get(name) for name in ("label_probs", *SAMPLE_VALUES)}
         others |= {"classes": classes or None, "event": event, "covariates": covariates}
         build = cls._of_probs if are_probs else cls
-        return build(samples.scores, target=samples.outcome, **others)
+        return build(values["scores"], target=values.get("outcome"), **others)
 
     @classmethod
     def _of_probs(cls, probs: Tensor, **others: Any) -> Predictions:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe, few
 from fedlas.predictions.arguments import SAMPLE_VALUES
-from fedlas.predictions.cells import few
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
@@ -20,13 +21,12 @@ from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
-from fedlas.predictions.table import Samples, TableReader
+from fedlas.predictions.table import Table, Values
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
+from fedlas.predictions.tables.format import Format, Joined
 from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.npz import Archive
 from fedlas.predictions.tables.packed import suffix_of
-from fedlas.predictions.tables.table import Joined, Table
 from fedlas.predictions.top_label import TopLabel
 
 _FIXED = (*SCORES, *LABELS, "label_probs")
@@ -35,10 +35,8 @@ _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
-def open_table(
-    path: Any, columns: Columns | None, covariates: Covariates | None = None
-) -> TableReader:
-    """Return a reader of the table in ``path``, or of a frame; an ``.npz`` may have arrays that need no ``columns``.
+def open_table(path: Any, columns: Columns | None, covariates: Covariates | None = None) -> Table:
+    """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
 
     Args:
         path: The file, or a frame.
@@ -46,28 +44,25 @@ def open_table(
         covariates: What another table of the same model showed of the columns of covariates.
 
     Raises:
-        InputError: As :class:`TableReader`; or if ``columns`` are missing for another file, whose columns are then
+        InputError: As :class:`Table`; or if ``columns`` are missing for another file, whose columns are then
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
     columns = _checked(columns)
     source, columns = open_source(path, columns)
-    return TableReader(source, with_scores(columns, source), copy.deepcopy(covariates))
+    return Table(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
-def with_scores(columns: Columns, source: Table) -> Columns:
+def with_scores(columns: Columns, source: Format) -> Columns:
     """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
 
     Raises:
         InputError: If they do not say it; the columns of the table are named.
     """
-    is_archive = isinstance(source, Archive)
-    columns = (
-        columns.or_default(source.names) if isinstance(source, Archive | SampleLog) else columns
-    )
+    columns = columns if source.needs_names else columns.or_default(source.names)
     if columns.kind is not None:
         return columns
-    hint = ", where arrays are not called 'logits' and 'target'" if is_archive else ""
+    hint = "" if source.needs_names else ", where arrays are not called 'logits' and 'target'"
     raise InputError(
         f"options must say which columns hold the scores and which the labels{hint}",
         f"{source.label} with columns {few(source.names)}",
@@ -87,10 +82,11 @@ def with_scores(columns: Columns, source: Table) -> Columns:
     )
 
 
-def open_source(path: Any, columns: Columns) -> tuple[Table, Columns]:
-    """Return the table in a frame, or in files, and its columns.
+def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[Format, Columns]:
+    """Return what reads a frame or files, and the columns.
 
-    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.
+    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks, and read for scores of the
+    kind ``live`` alone, without labels, if that is named.
 
     Raises:
         InputError: If a file does not exist or cannot be read, or the files are not alike.
@@ -102,14 +98,20 @@ def open_source(path: Any, columns: Columns) -> tuple[Table, Columns]:
     if all(is_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
-        return SampleLog([file.path for file in files], columns), columns
-    tables = [source_of(file, columns.separator) for file in files]
-    return tables[0] if len(tables) == 1 else Joined(tables), columns
+        log = SampleLog([file.path for file in files], columns, live)
+        return log, replace(columns, format="lm-eval")
+    sources = [source_of(file, columns.separator) for file in files]
+    return sources[0] if len(sources) == 1 else Joined(sources), columns
 
 
 @check_kinds
 def read_predictions(
-    path: Any, columns: Columns | None = None, *, labels: bool = True, **names: Any
+    path: Any,
+    columns: Columns | None = None,
+    *,
+    labels: bool = True,
+    like: PredictionTable | None = None,
+    **names: Any,
 ) -> PredictionTable:
     """Read all predictions of a table.
 
@@ -121,11 +123,12 @@ def read_predictions(
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
         labels: Whether there must be labels; where they are not needed, predictions without target are as good.
+        like: Another table of the same model, whose classes it must have, and whose covariates it is read by.
         **names: Fields of :class:`Columns`, in place of ``columns``.
 
     Raises:
-        InputError: As :func:`open_table` and :meth:`TableReader.samples`; or if there are no rows, or no labels where
-            there must be some.
+        InputError: As :func:`open_table` and :meth:`Table.samples`; or if there are no rows, no labels where
+            there must be some, or other classes than those of ``like``.
         MissingExtraError: For all but ``.npz`` without pyarrow.
 
     Example:
@@ -133,7 +136,16 @@ def read_predictions(
         >>> table.predictions, table.classes
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
-    return _read(path, columns_named(names) if names else columns, labels=labels)
+    columns = columns_named(names) if names else columns
+    table = _read(path, columns, labels=labels, covariates=_covariates_of(like))
+    if like is not None and table.classes != like.classes:
+        where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
+        raise InputError(
+            "classes must be the same, in the same order",
+            f"{few(table.classes)} in {where}, {few(like.classes)} in the other table",
+            "Name the columns a,b,c.",
+        )
+    return table
 
 
 def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
@@ -154,6 +166,7 @@ def _read(
         with local_files(names) as files:
             copies = [file if file.partition else file.path for file in files]
             return _read(copies, columns, labels=labels, covariates=covariates)
+    columns = None if (columns := _checked(columns)) == Columns() else columns
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
     if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
@@ -165,9 +178,9 @@ def _read(
         and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
     ):
         return PredictionTable(TopLabel.load(path))
-    reader = open_table(path, columns, covariates)
-    of_top_label = reader.columns.kind == "confidence"
-    if labels and not reader.columns.has_outcomes:
+    table = open_table(path, columns, covariates)
+    of_top_label = table.columns.kind == "confidence"
+    if labels and not table.columns.has_outcomes:
         by_label = Argument("target", "NAME")
         raise InputError(
             "must say which predictions are right" if of_top_label else "must name the labels",
@@ -185,33 +198,32 @@ def _read(
             else ("Pass ", by_label, "."),
             argument="correct" if of_top_label else "target",
         )
-    samples = Samples.joined(reader.samples(), reader.label)
+    values = table.whole()
     return PredictionTable(
-        predictions_of(samples, reader.columns, reader.covariates, reader.classes),
-        reader.classes,
-        reader.notes(),
-        samples.groups,
-        samples.labels,
-        covariates=reader.covariates,
-        unread=len(reader.answers.rows) if reader.answers else 0,
-        refusals=reader.answers.counts["refusals"] if reader.answers else 0,
-        dropped=reader.dropped,
+        predictions_of(values, table.columns, table.covariates, table.classes),
+        table.classes,
+        table.notes(),
+        values.get("groups"),
+        values.get("labels"),
+        covariates=table.covariates,
+        unread=len(table.answers.rows) if table.answers else 0,
+        refusals=table.answers.counts["refusals"] if table.answers else 0,
+        dropped=table.dropped,
     )
 
 
 def predictions_of(
-    samples: Samples,
+    values: Values,
     columns: Columns,
     covariates: Covariates | None = None,
     classes: Sequence[str] = (),
 ) -> AnyPredictions:
-    """Return the predictions of some rows of a table, with all that is said of them."""
+    """Return the predictions of what rows of a table say."""
     if columns.kind == "confidence":
-        outcome: Any = samples.outcome
-        values = {name: getattr(samples, name) for name in SAMPLE_VALUES}
-        return TopLabel(samples.scores, outcome, covariates=covariates, **values)
+        others = {name: values.get(name) for name in SAMPLE_VALUES}
+        return TopLabel(values["scores"], values.get("outcome"), covariates=covariates, **others)
     return Predictions.of_samples(
-        samples,
+        values,
         are_probs=columns.kind == "probs",
         classes=classes,
         event=columns.event,
@@ -219,9 +231,9 @@ def predictions_of(
     )
 
 
-def check_logits(columns: Columns, samples: Samples, label: str) -> None:
+def check_logits(columns: Columns, scores: Tensor, label: str) -> None:
     """Refuse probabilities that are named as logits."""
-    if columns.kind == "logits" and are_probabilities(samples.scores):
+    if columns.kind == "logits" and are_probabilities(scores):
         raise InputError(
             "columns of logits must hold logits",
             f"probabilities in {label}",
@@ -248,6 +260,15 @@ def is_log(path: Path, columns: Columns) -> bool:
     )
 
 
+def _covariates_of(table: Any) -> Covariates | None:
+    if table is None:
+        return None
+    if isinstance(table, PredictionTable):
+        return table.covariates
+    fix = "Pass what read_predictions returned."
+    raise InputError("must be another table", describe(table), fix, argument="like")
+
+
 def _checked(columns: Columns | None) -> Columns:
     if isinstance(columns, Columns | None):
         return columns or Columns()
@@ -263,51 +284,10 @@ def _is_saved(path: str | Path, names: set[str]) -> bool:
     return False
 
 
-class Reader:
-    """Reads several files of one model in the same way.
-
-    Args:
-        columns: Meaning of the columns in each of them.
-
-    State:
-        Names of the classes of the first table read, and notes on all.
-    """
-
-    def __init__(self, columns: Columns | None) -> None:
-        self.columns = None if columns is None else _checked(columns)
-        self.notes: list[str] = []
-        self._first: tuple[str, tuple[str, ...]] | None = None
-        self._covariates: Covariates | None = None
-
-    def __call__(self, path: Any) -> AnyPredictions:
-        """Return the predictions in a file, which may lack the column of groups.
-
-        Raises:
-            InputError: As :meth:`read`.
-        """
-        columns = None if self.columns is None else replace(self.columns, groups=None)
-        return self._read(path, None if columns == Columns() else columns).predictions
-
-    def read(self, path: Any) -> PredictionTable:
-        """Return the content of a file, or of several logs.
-
-        Raises:
-            InputError: As :func:`read_predictions`; or if its classes have other names than those of the first file.
-        """
-        return self._read(path, self.columns)
-
-    def _read(self, path: Any, columns: Columns | None) -> PredictionTable:
-        table = _read(path, columns, covariates=self._covariates)
-        path = Path(path[0] if isinstance(path, list | tuple) else path)
-        self._covariates = self._covariates or table.covariates
-        name, classes = self._first = self._first or (path.name, table.classes)
-        if table.classes != classes:
-            raise InputError(
-                "classes must be the same, in the same order",
-                f"{few(table.classes)} in {path.name}, {few(classes)} in {name}",
-                "Name the columns a,b,c.",
-            )
-        # A second file that is read in the same way needs no second note.
-        repeated = {note.partition(": ")[2] for note in self.notes}
-        self.notes += [f"{path.name}: {note}" for note in table.notes if note not in repeated]
-        return table
+def notes_of(tables: Sequence[tuple[str, PredictionTable]]) -> list[str]:
+    """Return the notes on tables of one model by their names; what is said of one is not said again."""
+    notes: dict[str, str] = {}
+    for name, table in tables:
+        for note in table.notes:
+            notes.setdefault(note, f"{name}: {note}")
+    return list(notes.values())

@@ -13,18 +13,17 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe
-from fedlas.predictions.cells import dotted
 from fedlas.predictions.columns import (
     ONE_CONFIDENCE,
     Names,
-    NumberColumns,
     check_exists,
     check_once,
+    dotted,
     listed,
     matched_columns,
     words_of,
 )
-from fedlas.predictions.names import check_increasing, name_numbers
+from fedlas.predictions.names import check_increasing
 
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),
@@ -304,8 +303,10 @@ class Columns:
             )
         return tuple(dict.fromkeys(columns))
 
-    def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
-        """Return the number columns among ``names``.
+    def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the score columns among ``names`` with their names as classes, and those of label distributions.
+
+        Both are in the order of the classes; the name as a class is the part that ``*`` stands for, or the whole name.
 
         Args:
             names: Names of all columns, in the order of the file.
@@ -337,7 +338,7 @@ class Columns:
         check_once(columns, "a column must be named once", "Name it for one thing.")
         for group in () if self.classes else (scores, votes):
             check_increasing(group, where)
-        return NumberColumns(tuple(scores), tuple(parts), tuple(votes), tuple(name_numbers(scores)))
+        return dict(zip(scores, parts, strict=True)), tuple(votes)
 
 
 ROLES: Mapping[str, Role] = {each.name: each.metadata["role"] for each in fields(Columns)}

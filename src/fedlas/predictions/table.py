@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
+from fedlas._core.check import InputError, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text
 from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
 from fedlas.predictions.language import Answers, confidences_as
-from fedlas.predictions.names import NamesAgree, same_name
+from fedlas.predictions.names import NamesAgree, name_numbers, same_name
 from fedlas.predictions.probabilities import (
     FLOOR,
     SUM_TOLERANCE,
@@ -28,63 +27,19 @@ from fedlas.predictions.probabilities import (
     logarithm,
 )
 from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.tables.format import Format
+from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.units import Units
 
 NO_GROUP = "(no group)"
 """Group of the rows without one, where rows without a value are left out. A table cannot have both."""
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples of a table.
-
-    Attributes:
-        scores: Logits or probabilities ``(n, C)``, or confidences ``(n,)``, as ``Columns.kind`` says.
-        outcome: Labels ``(n,)`` int64, or for confidences whether they came true, bool; None if no column says so.
-        label_probs: Label distributions ``(n, C)``, if columns hold them.
-        weights: Weights ``(n,)``, if a column holds them.
-        groups: ``n`` names, if a column holds groups.
-        labels: Labels of confidences as text, where columns name both what is predicted and the label.
-        features: Covariates ``(n, D)``, if columns hold them.
-        clusters: ``n`` names, if a column holds clusters.
-        time: ``n`` times as text, if a column holds them.
-    """
-
-    scores: Tensor
-    outcome: Tensor | None = None
-    label_probs: Tensor | None = None
-    weights: Tensor | None = None
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    features: Tensor | None = None
-    clusters: tuple[str, ...] | None = None
-    time: tuple[str, ...] | None = None
-
-    @classmethod
-    def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
-        """Return all samples of some parts.
-
-        Raises:
-            InputError: If there are none.
-        """
-        tensors: dict[str, _GrowingArray] = {}
-        texts: dict[str, list[tuple[str, ...]]] = {}
-        for part in parts:
-            for name in (field.name for field in fields(cls)):
-                value = getattr(part, name)
-                if isinstance(value, Tensor):
-                    tensors.setdefault(name, _GrowingArray()).append(value.numpy())
-                elif value is not None:
-                    texts.setdefault(name, []).append(value)
-        if not tensors:
-            raise InputError(
-                "there must be at least one row", f"none in {where}", "Check the file."
-            )
-        values: dict[str, Any] = {name: rows.tensor() for name, rows in tensors.items()}
-        return cls(
-            **values | {name: tuple(chain.from_iterable(each)) for name, each in texts.items()}
-        )
+Values = dict[str, Any]
+"""What rows say, by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome`` (labels
+``(n,)`` int64, or whether confidences came true, bool), ``labels`` of confidences as text, and what columns of samples
+hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``clusters``, ``time`` and ``groups``.
+What no column says is not there."""
 
 
 class _GrowingArray:
@@ -116,11 +71,11 @@ class _GrowingArray:
         return torch.from_numpy(self._array)
 
 
-class TableReader:
-    """Reads a table once, a chunk of rows at a time.
+class Table:
+    """A table whose columns have roles, read once, a chunk of rows at a time.
 
     Args:
-        source: The table.
+        source: What holds its cells: a format of files, or a frame.
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
         units: Units that the columns must have, those of a fit; None learns them.
@@ -129,16 +84,17 @@ class TableReader:
         InputError: If a column does not exist.
 
     State:
-        Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
+        Sentences of :meth:`notes`, which :meth:`rows` fills.
     """
 
     def __init__(
         self,
-        source: Table,
+        source: Format | Any,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
     ) -> None:
+        source = source if isinstance(source, Format) else Frame(source)
         self.columns = columns
         self._source = source
         self.label = source.label
@@ -148,7 +104,10 @@ class TableReader:
             [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
         )
         source.add_paths(columns.paths, self._text)
-        self._names = columns.find(source.names, where=source.label)
+        scores, self._vote_columns = columns.find(source.names, where=source.label)
+        self.scores = tuple(scores)
+        """Columns of the scores, in the order of the classes."""
+        self._parts = tuple(scores.values())
         self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
         self.answers: Answers | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
@@ -156,6 +115,10 @@ class TableReader:
             self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
+        self.file = source.label
+        """Name of the file of the last rows."""
+        self.score_type: np.dtype[Any] = np.dtype(np.float64)
+        """Type of their scores in that file; float64 where text states them."""
         self.keeps_rows = False
         """Whether rows without a value stay in the table, where another note counts them."""
         self.classes: tuple[str, ...] = ()
@@ -179,11 +142,6 @@ class TableReader:
         self.units.check_decimal(source.decimal_mark, source.label)
 
     @property
-    def scores(self) -> tuple[str, ...]:
-        """Columns of the scores, in the order of the classes."""
-        return self._names.scores
-
-    @property
     def dropped(self) -> int:
         """Number of rows so far that lacked a value and were left out."""
         return self._dropped[""] + (len(self.answers.rows) if self.answers else 0)
@@ -201,29 +159,53 @@ class TableReader:
         Raises:
             InputError: For the first row that cannot be used; row and column are named.
         """
-        for part in self.samples():
-            yield logarithm(part.scores) if self._is_probs else part.scores, part.outcome
+        for values in self.samples():
+            scores = values["scores"]
+            yield logarithm(scores) if self._is_probs else scores, values.get("outcome")
 
-    def samples(self) -> Iterator[Samples]:
-        """Yield the samples of some rows at a time.
+    def samples(self) -> Iterator[Values]:
+        """Yield what some rows say at a time.
 
         Raises:
             InputError: As :meth:`blocks`.
         """
-        for _, _, samples in self.rows():
-            if samples is not None:
-                yield samples
+        for _, _, values in self.rows():
+            if values:
+                yield values
 
-    def rows(self) -> Iterator[tuple[TableChunk, NDArray[np.int64], Samples | None]]:
-        """Yield some rows at a time, the places of those that are used among them, and their samples.
+    def whole(self) -> Values:
+        """Return what all rows say.
+
+        Raises:
+            InputError: As :meth:`blocks`, or if there are none.
+        """
+        arrays: dict[str, _GrowingArray] = {}
+        texts: dict[str, list[tuple[str, ...]]] = {}
+        for values in self.samples():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    arrays.setdefault(name, _GrowingArray()).append(value.numpy())
+                else:
+                    texts.setdefault(name, []).append(value)
+        if not arrays:
+            raise InputError(
+                "there must be at least one row", f"none in {self.label}", "Check the file."
+            )
+        columns: Values = {name: rows.tensor() for name, rows in arrays.items()}
+        return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
+        """Yield the numbers of some rows in their file, the places of those that are used among them, what these say.
+
+        ``file`` and ``score_type`` are then of these rows.
 
         Raises:
             InputError: As :meth:`blocks`.
         """
         columns = self.columns
-        votes = self._names.label_probs
+        votes = self._vote_columns
         weights = () if columns.weights is None else (columns.weights,)
-        scores = self._names.scores if columns.confidence_as == "number" else ()
+        scores = self.scores if columns.confidence_as == "number" else ()
         optional = (
             None
             if columns.groups in (columns.target, columns.correct, columns.predicted)
@@ -232,10 +214,13 @@ class TableReader:
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
-        named = (columns.clusters, columns.time)
+        named = {"clusters": columns.clusters, "time": columns.time}
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
+            self.file = whole.file
+            if scores:
+                self.score_type = whole.numbers[scores[0]].dtype
             if columns.drop_missing:
                 chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
@@ -243,27 +228,24 @@ class TableReader:
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
             if not len(chunk.rows):
-                yield whole, np.zeros(0, np.int64), None
+                yield whole.rows, np.zeros(0, np.int64), {}
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
             is_top = columns.kind == "confidence"
-            read, outcome, labels = (
-                self._top_label(chunk, confidence) if is_top else self._all(chunk)
-            )
-            samples = Samples(
-                read,
-                outcome,
-                self._shares(self._votes, chunk.finite(votes, "label probabilities"), chunk, votes)
-                if votes
-                else None,
-                chunk.finite(weights, "weights")[:, 0] if weights else None,
-                None if columns.groups is None else self._read_groups(chunk, missing),
-                labels,
-                more.features(chunk) if more.columns else None,
-                *(None if name is None else tuple(chunk.texts(name)) for name in named),
-            )
-            yield whole, np.searchsorted(whole.rows, chunk.rows), samples
+            values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
+            if votes:
+                shares = chunk.finite(votes, "label probabilities")
+                values["label_probs"] = self._shares(self._votes, shares, chunk, votes)
+            if weights:
+                values["weights"] = chunk.finite(weights, "weights")[:, 0]
+            if columns.groups is not None:
+                values["groups"] = self._read_groups(chunk, missing)
+            if more.columns:
+                values["features"] = more.features(chunk)
+            texts = {name: chunk.texts(column) for name, column in named.items() if column}
+            values |= {name: tuple(column) for name, column in texts.items()}
+            yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
         if self.answers is not None:
             self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
@@ -301,10 +283,10 @@ class TableReader:
         lines += self._agreement.notes()
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
-        if self._binary and not (self.classes and ends_in(self._names.scores[0], self.classes[1])):
+        if self._binary and not (self.classes and ends_in(self.scores[0], self.classes[1])):
             kind = "probability" if self._is_probs else "logit"
             about = repr(self.classes[1]) if self.classes else "the second of two classes"
-            lines.append(f"The one column {self._names.scores[0]!r} is the {kind} of {about}.")
+            lines.append(f"The one column {self.scores[0]!r} is the {kind} of {about}.")
         lines += self._probs.notes() + [
             f"Label distributions: {note}" for note in self._votes.notes()
         ]
@@ -325,11 +307,11 @@ class TableReader:
 
     @property
     def _has_signs(self) -> bool:
-        return any(self.units.percent.get(name) for name in self._names.scores)
+        return any(self.units.percent.get(name) for name in self.scores)
 
     def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
         """Learn or compare the units of some rows; logits and covariates have a range."""
-        logits = self._names.scores if self.columns.kind == "logits" else ()
+        logits = self.scores if self.columns.kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
     def _unscaled(self, scores: Tensor) -> Tensor:
@@ -342,19 +324,17 @@ class TableReader:
 
     def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
         """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
-        column = self._names.scores[0]
+        column = self.scores[0]
         values = confidences_as(self.columns.confidence_as, chunk, column)
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
             answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
         return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
 
-    def _top_label(
-        self, chunk: TableChunk, confidence: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
+    def _top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
         """Return confidences, whether they came true, and the labels."""
         columns = self.columns
-        names = self._names.scores
+        names = self.scores
         if confidence is None:
             confidence = self._unscaled(chunk.finite(names, "confidences"))
         if confidence.shape[1] > 1:
@@ -370,20 +350,21 @@ class TableReader:
         )
         scores = confidence[:, 0].clamp(max=1.0)
         if columns.correct is not None:
-            return scores, chunk.outcomes(columns.correct), None
+            return {"scores": scores, "outcome": chunk.outcomes(columns.correct)}
         if columns.predicted is None or columns.target is None:
-            return scores, None, None
+            return {"scores": scores}
         labels = chunk.texts(columns.target)
         predicted = chunk.texts(columns.predicted)
         self._agreement.add(predicted, labels)
         right = [
             same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
         ]
-        return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
+        outcome = torch.tensor(right, dtype=torch.bool)
+        return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
 
-    def _all(self, chunk: TableChunk) -> tuple[Tensor, Tensor | None, None]:
+    def _all(self, chunk: TableChunk) -> Values:
         """Return logits or probabilities of all classes, and class numbers."""
-        names = self._names.scores
+        names = self.scores
         scores = chunk.finite(names, "scores")
         width = scores.shape[1]
         first = self._labels is None
@@ -406,12 +387,12 @@ class TableReader:
             self._zeros += int((scores <= 0).sum())
             if target is not None:
                 self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
-        return scores, target, None
+        return {"scores": scores} | ({} if target is None else {"outcome": target})
 
     def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
-        lists = chunk.numbers[self._names.scores[0]].ndim > 1
+        lists = chunk.numbers[self.scores[0]].ndim > 1
         names = self.columns.classes
-        parts = () if self._binary or lists else self._names.parts
+        parts = () if self._binary or lists else self._parts
         if names and len(names) != num_classes:
             raise InputError(
                 "must name every class, in the order of the columns",
@@ -425,12 +406,12 @@ class TableReader:
             labels = [label for label in texts if label]
             if self._binary:
                 event_name = None if event is None else str(event)
-                names = classes_of_column(self._names.scores[0], labels, event_name)
+                names = classes_of_column(self.scores[0], labels, event_name)
             else:
                 parts = classes_of_pair(parts, labels)
         self.classes = names or parts
         self._num_classes = num_classes
-        numbers = self._names.numbers if self.classes == parts else ()
+        numbers = name_numbers(self.scores) if self.classes == parts else ()
         return Labels(num_classes, self.classes, self.columns.target or "", numbers)
 
     @staticmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, check_kinds
 from fedlas.metrics import METRICS
@@ -18,6 +20,7 @@ from fedlas.predictions.predictions import AnyPredictions, PredictionTable, chec
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
 from fedlas.stats import ALPHA, holm, two_models
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.two_models import ModelDifference
@@ -30,7 +33,8 @@ class Comparison(ResultTable[str, ModelDifference]):
         event: Name of the class that the metrics are about; empty if the predicted class is the subject.
         samples: Samples that were compared.
         groups: The comparison of each group's samples; its ``p`` and ``better`` are corrected (Holm) for all metrics
-            of all groups.
+            of all groups. A group of one sample, of one cluster or without weight cannot tell: its ends are NaN, and
+            it counts in no correction.
         dropped: Rows that lacked a value and were left out, of the table that has more of them.
     """
 
@@ -219,18 +223,18 @@ def _by_group(
     metrics: Sequence[str],
     options: Mapping[str, Any],
 ) -> dict[str, Comparison]:
-    """Return the comparison of each group of two samples or more, corrected for all metrics of all groups."""
+    """Return the comparison of each group, corrected for all metrics of all groups that can tell."""
     by_group: dict[str, Comparison] = {}
     for name in np.unique(names):
         rows = torch.from_numpy(np.flatnonzero(names == name))
-        if len(rows) < 2:
-            continue
-        one, other = first.rows(rows), second.rows(rows)
-        has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
-        possible = [each for each in metrics if has_both or not METRICS[each].several_labels]
-        differences = two_models.compare(one, other, possible, **options)
+        differences = _of_rows(first, second, rows, metrics, options)
         by_group[str(name)] = Comparison(differences, samples=len(rows))
-    tests = [(group, metric) for group, table in by_group.items() for metric in table]
+    tests = [
+        (group, metric)
+        for group, table in by_group.items()
+        for metric, each in table.items()
+        if not isnan(each.low)
+    ]
     raw = [by_group[group][metric].p_value for group, metric in tests]
     for (group, metric), p in zip(tests, holm(raw), strict=True):
         each = by_group[group][metric]
@@ -239,10 +243,35 @@ def _by_group(
     return by_group
 
 
+def _of_rows(
+    first: AnyPredictions,
+    second: AnyPredictions,
+    rows: Tensor,
+    metrics: Sequence[str],
+    options: Mapping[str, Any],
+) -> Mapping[str, ModelDifference]:
+    """Return the differences in some rows, as far as their labels allow; without ends where they cannot tell."""
+    if first.weights is not None:
+        rows = rows[first.weights[rows] > 0]
+    if not len(rows):
+        return {name: two_models.without_test(name, nan, nan) for name in metrics}
+    one, other = first.rows(rows), second.rows(rows)
+    has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
+    possible = [each for each in metrics if has_both or not METRICS[each].several_labels]
+    if has_spread(one):
+        return two_models.compare(one, other, possible, **options)
+    return two_models.differences_without_test(one, other, possible, options["num_bins"])
+
+
 def plain_differences(compared: Comparison) -> dict[str, Any]:
-    """Return the differences by metric, and of each group, for JSON."""
+    """Return the differences by metric, and of each group, for JSON; numbers that are not known are left out."""
     content: dict[str, Any] = {
-        name: {**asdict(each), "difference": each.difference} for name, each in compared.items()
+        name: {
+            key: value
+            for key, value in {**asdict(each), "difference": each.difference}.items()
+            if not isinstance(value, float) or isfinite(value)
+        }
+        for name, each in compared.items()
     }
     if compared.groups:
         content["groups"] = {

@@ -25,6 +25,7 @@ class EventMeasure:
         ideal: What a calibrated model has; None if there is no such value.
         between: Least and largest value.
         main: Whether it is one of the few that are always shown.
+        has_interval: Whether it has one, by which a rule of a gate decides.
         about: One line on what it measures.
     """
 
@@ -36,6 +37,7 @@ class EventMeasure:
     ideal: float | None = None
     between: tuple[float, float] = (-inf, inf)
     main: bool = True
+    has_interval: bool = True
     about: str = ""
 
     @property
@@ -75,12 +77,13 @@ _RECORDS = (
     EventMeasure("brier_skill", "Brier scaled", higher_is_better=True, between=(-inf, 1.0),
         about="1 less the Brier score over that of the prevalence; 0 is no better than that."),
     EventMeasure("r2", "R2 (Nagelkerke)", higher_is_better=True, between=(-inf, 1.0), main=False,
-        about="Share of the likelihood that the probabilities gain over the prevalence."),
-    EventMeasure("d", "D", places=4, higher_is_better=True, main=False,
+        has_interval=False, about="Share of the likelihood that the probabilities gain over the prevalence."),
+    EventMeasure("d", "D", places=4, higher_is_better=True, main=False, has_interval=False,
         about="Discrimination index: the likelihood ratio of the probabilities less 1, a sample."),
-    EventMeasure("u", "U", places=4, ideal=0, main=False,
+    EventMeasure("u", "U", places=4, ideal=0, main=False, has_interval=False,
         about="Unreliability index: the likelihood ratio of a recalibration less 2, a sample."),
-    EventMeasure("q", "Q", places=4, higher_is_better=True, main=False, about="Quality index, D - U."),
+    EventMeasure("q", "Q", places=4, higher_is_better=True, main=False, has_interval=False,
+        about="Quality index, D - U."),
     EventMeasure("auroc", "AUROC", higher_is_better=True, between=_SHARE,
         about="Probability that an event ranks above a sample without one (C statistic)."),
     EventMeasure("average_precision", "average precision", higher_is_better=True, between=_SHARE,

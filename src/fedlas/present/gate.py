@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import limits_of
-from fedlas.present.event_measures import ALIASES, column_of
+from fedlas.present.event_measures import ALIASES, EVENT_MEASURES, column_of
 from fedlas.present.table import ARROWS, Column
 from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import Estimate
@@ -57,8 +57,8 @@ class Requirement:
         """Return the requirement on one of ``names`` that a text states, such as ``ece<=0.03`` or ``ece<=3%``.
 
         Raises:
-            InputError: If the text is no such rule, if the metric was not measured, or if the bound always holds, never
-                holds, or points away from what is better.
+            InputError: If the text is no such rule, if the metric was not measured or has no interval, or if the bound
+                always holds, never holds, or points away from what is better.
         """
         match = _RULE.fullmatch(text)
         if match is None:
@@ -71,6 +71,13 @@ class Requirement:
                 f"a rule must name a metric of these predictions, {', '.join(metrics)}",
                 repr(metric),
                 suggestion(metric, metrics),
+            )
+        bare = [name for name, record in EVENT_MEASURES.items() if not record.has_interval]
+        if event and metric in bare:
+            raise InputError(
+                "a rule must name a metric whose interval can decide it",
+                f"{metric!r}, which has no interval",
+                f"Name one of {', '.join(name for name in metrics if name not in bare)}.",
             )
         return cls(metric, sign, float(number) / (100 if percent else 1), event)._checked(text)
 

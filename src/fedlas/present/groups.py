@@ -12,6 +12,7 @@ from fedlas.present.positive_class import interval_text
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
+from fedlas.stats.group_estimates import MOST_TESTED
 from fedlas.stats.noise_floor import p_said, p_text
 
 ByGroup = Mapping[Any, GroupEstimate]
@@ -126,13 +127,16 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
     name, worst = next(iter(by_group.items()))
     form = Column("", places=2).format
     percent = Column("", "%", places=4).format
-    p = p_said(1.0 if worst.p is None else worst.p, None)
+    tested = sum(each.p is not None for each in by_group.values())
+    if worst.p is None:
+        return "Groups: none was tested, as each is of one cluster."
+    p = p_said(worst.p, None)
     evidence = (
         f"expects {event} in {percent(worst.expected)} % and {percent(worst.observed)} % occur: O/E "
         f"{form(worst.ratio.value)} {interval_text(worst.ratio, form)}, {p} after Holm's correction for "
-        f"{len(by_group)} groups"
+        f"{tested} groups"
     )
-    if worst.p is None or worst.p > ALPHA:
+    if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; the most evidence is against {name!r}: {evidence}."
     way = "under" if worst.ratio.value > 1 else "over"
     also = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
@@ -215,8 +219,9 @@ def whole_of(
 
 def _tested(by_group: ByGroup) -> int:
     """Return how many tests Holm's correction is for: with very many groups not all are carried out."""
-    if all(each.p is None for each in by_group.values()):
-        return 0
+    tested = sum(each.p is not None for each in by_group.values())
+    if tested < MOST_TESTED:
+        return tested
     return sum(each.num_samples > 1 for each in by_group.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 
 from fedlas._core.text import listed
 from fedlas.predictions import Predictions
@@ -176,12 +177,21 @@ def differences_of_groups(compared: Comparison) -> Table:
         cells = []
         for about in abouts:
             each = table.get(about.metric)
-            star = "" if each is None or each.better is None else "*"
-            cells.append(DASH if each is None else f"{_signed(about, each.difference)}{star}")
+            cells.append(
+                DASH if each is None else f"{_signed(about, each.difference)}{_mark(each)}"
+            )
         rows.append((group, f"{table.samples:,}", *cells))
-    note = "* more than chance at 0.05, after Holm's correction for all metrics of all groups."
+    notes = ["* more than chance at 0.05, after Holm's correction for all metrics of all groups."]
+    if any(isnan(each.low) for table in compared.groups.values() for each in table.values()):
+        notes.append("? cannot tell: a single sample, a single cluster, or no weight.")
     heads = ("group", "samples", *(about.head for about in abouts))
-    return table_of(heads, rows, title="A - B in groups", notes=[note])
+    return table_of(heads, rows, title="A - B in groups", notes=notes)
+
+
+def _mark(each: ModelDifference) -> str:
+    if isnan(each.low):
+        return " ?"
+    return "" if each.better is None else "*"
 
 
 def _title(metric: str, event: str) -> str:
@@ -198,4 +208,6 @@ def _by(each: ModelDifference, event: str) -> str:
 
 def _signed(about: Column, value: float) -> str:
     text = about.format(abs(value))
+    if isnan(value):
+        return text
     return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"

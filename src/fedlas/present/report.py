@@ -24,7 +24,7 @@ from fedlas.predictions.predictions import (
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
-from fedlas.present.metric_tables import COMPARED, classes_of
+from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
     ALL,
@@ -39,9 +39,9 @@ from fedlas.present.stages import (
     estimates_by_stage,
     rejections,
 )
-from fedlas.present.table import FEWEST_CLASSES
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 
@@ -154,6 +154,8 @@ def report(
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
     remarks = [*notes, event_note(predictions) if of_event and not is_pooled else ""]
+    if predictions.clusters is not None and not has_spread(predictions):
+        remarks.append(_ONE_CLUSTER)
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
@@ -186,6 +188,9 @@ def report(
         period=period,
         dropped=dropped,
     )
+
+
+_ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
 
 
 def _read(
@@ -254,9 +259,6 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    for stage, each in stages.items():
-        if classes_of(each) < FEWEST_CLASSES:  # of few classes five are most
-            measured[stage].pop("top5", None)
     names = list(next(iter(measured.values()))) if names is None else names
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}

@@ -21,6 +21,7 @@ from fedlas._core.check import (
     check_number,
     describe,
 )
+from fedlas._core.defaults import METHOD
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import steps
@@ -30,6 +31,7 @@ from fedlas.calibrators.base import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     EstimateTable,
@@ -41,8 +43,7 @@ from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
-DEFAULT = "auto"
-"""The calibrator where none is named."""
+DEFAULT = METHOD
 SEED = 0
 """Seed of all replicates: runs on the same test set are resampled alike."""
 
@@ -388,14 +389,14 @@ def estimates_by_stage(
         stages: Predictions by stage.
         metrics: Metrics to compute, where they can be.
         num_bins: Bins of the metrics that have any.
-        replicates: 0 computes nothing; nor are intervals of a single sample.
+        replicates: 0 computes nothing; nor are intervals of a single sample, or of one cluster.
         confidence_level: Level of the intervals.
         values: The metrics by stage, if they have been computed.
     """
     if not replicates:
         return {}
     results = {stage: EstimateTable() for stage in stages}
-    many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
+    many = {stage: each for stage, each in stages.items() if has_spread(each)}
     options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
     options["confidence_level"] = confidence_level
     with steps("intervals", len(many)) as advance:

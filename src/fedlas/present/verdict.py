@@ -13,6 +13,7 @@ from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
 from fedlas.stats import ALPHA, SpiegelhalterTest
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
 from fedlas.stats.intervals import fewest_replicates
 from fedlas.stats.noise_floor import p_said, rejects
@@ -223,7 +224,7 @@ def effect(
     subject = f"A temperature of {temperature:.3g}" if isinstance(temperature, float) else title
     losses = (before.nll, after.nll)
     paired = None
-    if replicates:
+    if replicates and has_spread(before.predictions):
         a, b = (as_predictions(stage.predictions) for stage in (before, after))
         paired = compare(a, b, ["nll"], replicates=max(replicates, FEWEST))["nll"]
         losses = (paired.a, paired.b)

@@ -35,6 +35,8 @@ class ClassCells:
         index, label = np.divmod(place, rows.num_classes)
         self._beyond = _Entries(index, self._cell_of(index, label), self._num_cells)
         self._beyond_probs = self._probs.ravel()[place][self._beyond.order]
+        in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
+        self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
         self._labels = _Entries(every, self._cell_of(every, rows.target), self._num_cells)
 
@@ -70,7 +72,8 @@ class ClassCells:
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
         """Put what ``sums (R, cells)`` leave of ``totals (R, C or 1)`` into the first bin of every class."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._rows.num_bins)
-        by_class[:, :, 0] = totals - by_class.sum(axis=2)
+        # Sums of weights are rounded: what they leave of a bin without rows would be a little above or below 0.
+        by_class[:, :, 0] = np.where(self._first_filled, totals - by_class.sum(axis=2), 0.0)
         return sums
 
     def _cell_of(self, row: Integers, label: Integers) -> Integers:

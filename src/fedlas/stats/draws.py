@@ -57,15 +57,36 @@ def random_state(purpose: DrawPurpose, seed: int) -> np.random.RandomState:
 
 def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
     """Return the rows of ``predictions`` without those of weight 0: drawing them would only use up random numbers."""
-    predictions = check_measurable(predictions)
-    weights = predictions.weights
-    if weights is not None and not bool(weights.all()):
-        predictions = predictions.rows(weights.nonzero().squeeze(1))
+    predictions = _counted(predictions)
     if predictions.num_samples < 2:
         raise InputError(
             "predictions must hold at least 2 samples", 1, "One sample has no spread: use more."
         )
-    return Rows(predictions, check_count("num_bins", num_bins))
+    rows = Rows(predictions, check_count("num_bins", num_bins))
+    if rows.num_units < 2:
+        raise InputError(
+            "samples must be of at least 2 clusters",
+            f"{rows.num_samples:,} samples of one",
+            "One cluster shows nothing of others: use samples of more.",
+        )
+    return rows
+
+
+def has_spread(predictions: AnyPredictions) -> bool:
+    """Return whether at least two samples count, or two clusters: one has no interval and no test."""
+    predictions = _counted(predictions)
+    clusters = predictions.clusters
+    units = predictions.num_samples if clusters is None else len(clusters.unique())
+    return units > 1
+
+
+def _counted(predictions: AnyPredictions) -> AnyPredictions:
+    """Return the samples whose weight is above 0."""
+    predictions = check_measurable(predictions)
+    weights = predictions.weights
+    if weights is None or bool(weights.all()):
+        return predictions
+    return predictions.rows(weights.nonzero().squeeze(1))
 
 
 def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:

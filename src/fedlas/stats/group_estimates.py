@@ -15,12 +15,13 @@ from fedlas.metrics.ece import width_bin
 from fedlas.metrics.groups import GroupCalibration, check_two_a_group, group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
+from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 
 _REPLICATES_A_GROUP = 40
 """So many for each group, or Holm's correction leaves no p-value below 0.05."""
 _MOST_REPLICATES = 10_000
-_MOST_TESTED = 500
+MOST_TESTED = 500
 """Groups with intervals and tests; with more no corrected p-value can be below 0.05."""
 
 
@@ -31,10 +32,10 @@ class GroupEstimate:
     Attributes:
         num_samples: Samples in the group.
         confidence: Their mean confidence.
-        accuracy: Share of correct predictions, with its interval; without one in a group of one sample.
+        accuracy: Share of correct predictions, with its interval; in a group of one sample, or cluster, it is [0, 1].
         ece: ECE within the group, with interval, noise floor and the test that the model is calibrated there.
-        p: P-value of that test after Holm's correction for all groups; None in a group of one sample, and of more than
-            500 groups in those nearest to their floor.
+        p: P-value of that test after Holm's correction for all groups; None in a group of one sample or cluster, and
+            of more than 500 groups in those nearest to their floor.
     """
 
     num_samples: int
@@ -110,7 +111,7 @@ def group_estimates(
     groups_by_name = {}
     for place, (name, rows) in enumerate(zip(names.tolist(), parts, strict=True)):
         row = table[name]
-        # A single sample has no spread.
+        # A single sample, or cluster, has no spread.
         measured = {
             "accuracy": Estimate(row.accuracy, 0.0, 1.0),
             "ece": Estimate(row.ece, 0.0, 1.0),
@@ -121,12 +122,15 @@ def group_estimates(
                 for n, v in (("weights", weights), ("clusters", clusters))
             }
             part = TopLabel(confidence[rows], correct[rows], **shared)
-            measured = estimates(part, ["accuracy", "ece"], replicates=num_replicates, **options)
+            if has_spread(part):
+                measured = estimates(
+                    part, ["accuracy", "ece"], replicates=num_replicates, **options
+                )
         groups_by_name[name] = GroupEstimate(
             row.num_samples, row.confidence, measured["accuracy"], measured["ece"]
         )
     # Groups that are not tested count in the correction, too.
-    others = sum(len(rows) > 1 for rows in parts) - len(tested)
+    others = max(0, sum(len(rows) > 1 for rows in parts) - MOST_TESTED)
     p_values = {name: p for name, each in groups_by_name.items() if (p := each.ece.p) is not None}
     for name, p in zip(p_values, holm([*p_values.values(), *[1.0] * others]), strict=False):
         groups_by_name[name] = replace(groups_by_name[name], p=p)
@@ -144,7 +148,7 @@ def _furthest_from_floor(
 ) -> set[int]:
     """Return the numbers of the groups of two samples or more that are tested."""
     several = np.flatnonzero(np.bincount(number) > 1)
-    if len(several) <= _MOST_TESTED:
+    if len(several) <= MOST_TESTED:
         return set(several.tolist())
     # A bin's sum of gaps is nearly normal, and its mean size then the root of 2 / pi standard deviations.
     confidence = predictions.confidence.cpu().double()[counted]
@@ -156,4 +160,4 @@ def _furthest_from_floor(
     variance = np.bincount(cell, weights**2 * chance, len(table) * num_bins)
     floor = np.sqrt(2 / np.pi * variance).reshape(-1, num_bins).sum(axis=1)
     excess = np.array([row.ece for row in table.values()]) - floor / np.bincount(number, weights)
-    return set(several[np.argsort(-excess[several], kind="stable")[:_MOST_TESTED]].tolist())
+    return set(several[np.argsort(-excess[several], kind="stable")[:MOST_TESTED]].tolist())

@@ -80,8 +80,8 @@ def interval_from(
     high = float(ordered[-rank])
     mean = float(ordered.mean())
     bias = mean - value
-    error = float(ordered.std(ddof=1)) * math.sqrt(1.0 + 1.0 / degrees)
-    if (factor := widening(confidence_level, degrees)) > 1.0:
+    error = float(ordered.std(ddof=1)) * math.sqrt(1.0 + 1.0 / degrees) if degrees else math.nan
+    if (factor := widening(confidence_level, degrees)) != 1.0:
         low, high = (mean + factor * (end - mean) for end in (low, high))
     if method == "auto":
         method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
@@ -199,7 +199,9 @@ def standard_error(influence: Floats, predictions: AnyPredictions) -> float:
         return math.sqrt(float(influence @ influence))
     number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
     sums = np.bincount(number, influence)
-    return math.sqrt(float(sums @ sums) * len(sums) / max(len(sums) - 1, 1))
+    if len(sums) == 1:
+        return math.nan
+    return math.sqrt(float(sums @ sums) * len(sums) / (len(sums) - 1))
 
 
 def area_interval(

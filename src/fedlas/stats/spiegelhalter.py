@@ -74,6 +74,12 @@ def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest
     degrees = math.inf
     if variance > 0.0 and predictions.clusters is not None:
         number = torch.unique(predictions.clusters, return_inverse=True)[1]
+        if not number.any():
+            raise InputError(
+                "samples must be of at least 2 clusters",
+                f"{len(number):,} samples of one",
+                "One cluster shows nothing of others: use samples of more.",
+            )
         sums = torch.zeros(int(number.max()) + 1, dtype=torch.float64).index_add_(0, number, terms)
         squares = float(sums.square().sum())
         degrees = cluster_degrees(terms.numpy(), number.numpy()) if squares > 0.0 else math.inf

@@ -106,6 +106,25 @@ def test_predictions_give_prevalence_and_auroc():
     )
 
 
+def test_narrow_and_extreme_distributions_are_summed_where_they_lie():
+    """Log-odds of Beta(a, b) have the variance psi'(a) + psi'(b); at steps of 0.002 a narrow one was missed."""
+    z = 1.959964 / 0.1
+    for a in (1e4, 1e7):
+        size = validation_size(0.5, 0.8, risk_beta=(a, a))
+        assert size.by_measure["slope"] == pytest.approx(z**2 / (0.25 * 2 / a), rel=1e-3)
+    # Beside 0 and 1 the density of the log-odds is a / 2 for a near 0: the information is a / 2 times that of x.
+    size = validation_size(0.5, 0.8, risk_beta=(1e-5, 1e-5))
+    assert size.by_measure["slope"] == pytest.approx(z**2 / (1e-5 / 2 * np.pi**2 / 3), rel=1e-3)
+    size = validation_size(0.1, 0.8, risk_beta=(1e-5, 1e-4))
+    assert size.mean_risk == pytest.approx(1 / 11, rel=1e-3)
+    size = validation_size(0.1, 0.8, lp_normal=(-2, 1e-4))
+    p = 1 / (1 + np.exp(2))
+    assert size.by_measure["slope"] == pytest.approx(z**2 / (p * (1 - p) * 1e-8), rel=1e-6)
+
+
+TOO_MANY = "width_{} must be so wide that 1,000,000,000,000 samples are enough"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,7 +137,32 @@ def test_predictions_give_prevalence_and_auroc():
             "one distribution",
         ),
         ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (1,)}, "lp_normal must be mean and"),
-        ({"prevalence": 0.1, "auroc": 0.8, "sensitivity": 0.5}, "goes with a threshold"),
+        (
+            {"prevalence": 0.1, "auroc": 0.8, "sensitivity": 0.5},
+            "sensitivity goes with threshold",
+        ),
+        (
+            {"prevalence": 0.1, "auroc": 0.8, "specificity": 0.5},
+            "specificity goes with threshold",
+        ),
+        (
+            {"prevalence": 0.1, "auroc": 0.8, "width_net_benefit": 0.1},
+            "width_net_benefit goes with threshold",
+        ),
+        ({"prevalence": 0.1, "auroc": 0.8, "event": 1}, "event goes with predictions"),
+        ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-2, 1e-9)}, TOO_MANY.format("slope")),
+        ({"prevalence": 0.1, "auroc": 0.8, "lp_normal": (-900, 1)}, TOO_MANY.format("slope")),
+        ({"prevalence": 0.1, "auroc": 0.8, "risk_beta": (1e-12, 1e-12)}, TOO_MANY.format("slope")),
+        ({"prevalence": 0.1, "auroc": 0.5 + 1e-12}, TOO_MANY.format("slope")),
+        (
+            {"prevalence": 1e-12, "auroc": 0.8, "lp_normal": (-2, 1)},
+            TOO_MANY.format("observed_to_expected"),
+        ),
+        ({"prevalence": 0.1, "auroc": 0.8, "width_auroc": 1e-9}, TOO_MANY.format("auroc")),
+        (
+            {"prevalence": 0.1, "auroc": 0.8, "threshold": 0.5, "width_net_benefit": 1e-200},
+            TOO_MANY.format("net_benefit"),
+        ),
         ({"prevalence": 0.1, "auroc": 0.8, "width_slope": 0}, "width_slope"),
     ],
 )

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import fedlas
 from fedlas.calibrated import table_files
-from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrated.table_files import apply_to_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
@@ -55,7 +55,7 @@ def expected(calibration, probs):
 
 
 def apply(calibration, *files, out):
-    return apply_to_files(calibration, open_tables(files), Path(out))
+    return apply_to_files(calibration, files, Path(out))
 
 
 def read_csv(text, **options):
@@ -753,7 +753,5 @@ def test_apply_names_the_class_of_a_single_column(tmp_path):
         frame, probs="score", target="y", event="left", method="temperature"
     )
     pd.DataFrame(frame).to_csv(tmp_path / "live.csv", index=False)
-    applied = apply_to_files(
-        calibration, open_tables([tmp_path / "live.csv"]), tmp_path / "out.csv"
-    )
+    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
     assert "The one column 'score' is the probability of 'left'." in applied.notes

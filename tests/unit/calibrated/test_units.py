@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrated.table_files import apply_to_files
 from fedlas.errors import CalibrationWarning, InputError
 
 RANDOM = np.random.default_rng(3)
@@ -51,7 +51,7 @@ def calibrate(path, **options):
 
 
 def apply(calibration, path):
-    return apply_to_files(calibration, open_tables([path]), path.with_name(f"out{path.suffix}"))
+    return apply_to_files(calibration, [path], path.with_name(f"out{path.suffix}"))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

@@ -89,3 +89,36 @@ def test_groups_of_arrays_and_of_two_tables_must_agree(frame):
     ]
     with pytest.raises(InputError, match="groups that differ"):
         fedlas.compare(*tables, replicates=99)
+
+
+def test_groups_that_cannot_tell_are_shown_and_never_starred(tmp_path, capsys, frame):
+    """One cluster had an interval of no width, one sample was left out, and weights of 0 stopped the command."""
+    site = np.repeat(["one cluster", "clusters", "one sample", "no weight"], [200, 190, 1, 9])
+    patient = np.where(site == "one cluster", 0, frame.patient)
+    changed = frame.assign(site=site, patient=patient, w=np.where(site == "no weight", 0.0, 1.0))
+    written(tmp_path, changed, lambda f: sharper(f.assign(p=sharper(f))))
+    roles = ["--groups", "site", "--clusters", "patient", "--weights", "w"]
+    groups = compared(capsys, tmp_path, *roles)["groups"]
+    assert {name: len(each) for name, each in groups.items()} == {
+        "one cluster": 4,
+        "clusters": 4,
+        "one sample": 3,
+        "no weight": 4,
+    }
+    assert groups["clusters"]["nll"]["better"] == "a"
+    for name in ("one cluster", "one sample", "no weight"):
+        for each in groups[name].values():
+            assert each["better"] is None
+            assert each["p"] == 1.0
+            assert "low" not in each
+            assert "high" not in each
+    assert groups["one sample"]["nll"]["a"] > 0.0
+    assert "a" not in groups["no weight"]["nll"]
+    # They count in no correction.
+    nll = groups["clusters"]
+    assert nll["nll"]["p"] <= 4 * nll["nll"]["p_value"]
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["compare", *files, *OPTIONS[:-1], *roles]) == 0
+    shown = capsys.readouterr().out
+    assert "cannot tell" in " ".join(shown.split())
+    assert "nan" not in shown

@@ -228,3 +228,26 @@ def test_without_replicates_the_tests_of_the_table_are_told(chances):
     true = fedlas.Predictions.from_probs(p, (uniform < p).astype(int))
     (sentence, *_) = fedlas.report(true, replicates=0).verdict
     assert "None of 4 tests rejects calibration after Bonferroni" in sentence
+
+
+@pytest.mark.parametrize("columns", ["two", "of the event"])
+def test_a_stream_is_watched_for_the_event_of_its_card(
+    tmp_path, monkeypatch, capsys, chances, columns
+):
+    """Of numbers, not names, the other event was taken, and an alarm of nothing was raised; or it had no effect."""
+    monkeypatch.chdir(tmp_path)
+    options = write(tmp_path, chances, ("1", "0"), order="event last", columns=columns)
+    if columns != "two":  # a name that does not say which class the column is about
+        options[1] = "p"
+        for path in tmp_path.glob("*.csv"):
+            path.write_text(path.read_text().replace("p_1", "p"))
+    for event, other in (("1", "0"), ("0", "1")):
+        card = ["card", "val.csv", "test.csv", *options, "--event", event]
+        assert main([*card, "--out", f"{event}.json"]) == 0
+        watch = ["monitor", f"{event}.json", "test.csv", *options]
+        assert main([*watch, "--event", event]) == 0
+        capsys.readouterr()
+        assert main([*watch, "--event", other]) == 2
+        assert "the card" in capsys.readouterr().err
+    # A column that the card took for the other class is not read as the last one.
+    assert main(watch) == (0 if columns == "two" else 2)

@@ -1,6 +1,7 @@
 """Gates of a pipeline: requirements that hold, fail or are within chance, and how a pipeline hears of it."""
 
 import argparse
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -179,6 +180,23 @@ def test_the_next_step_can_be_pasted(folder, monkeypatch, capsys):
     wanted = "calibrate val.csv --probs 'prob_*' --target target --drop-missing --method temperature --out cal.json"
     assert next_command(capsys.readouterr().out) == f"fedlas {wanted}"
     assert main(wanted.replace("'", "").split()) == 0
+
+
+def test_the_next_step_says_again_what_was_said(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    table = fedlas.Predictions.load("sure.npz").to_frame()
+    for name in ("my a.csv", "b.csv"):
+        table.to_csv(name, index=False)
+    names = ["--probs", "prob_*", "--target", "target"]
+    more = ["--top-label", "--num-bins", "20", "--confidence-level", "0.9"]
+    files = ["evaluate", "my a.csv", "b.csv"]
+    assert main([*files, *names, *more, "--replicates", "99"]) == 0
+    words = shlex.split(next_command(capsys.readouterr().out))
+    assert words == ["fedlas", *files, "--on", "VAL", *names, *more]
+    by_reject = ["--on", "my a.csv", "--reject", "0.05", "--replicates", "99"]
+    assert main([*files, *names, *by_reject]) == 0
+    words = shlex.split(next_command(capsys.readouterr().out))
+    assert words == ["fedlas", *files, "--on", "my a.csv", "--method", *names]
 
 
 @pytest.mark.parametrize(

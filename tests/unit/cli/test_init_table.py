@@ -56,6 +56,9 @@ def test_the_commands_that_are_written_run(
     assert main(["init", "my table.csv"]) == 0
     script = (tmp_path / "my table.sh").read_text()
     assert f"--covariates {covariates}\n" in script or covariates is None
+    assert script.startswith(
+        "# my table.csv: 60 rows with scores and labels. Run: sh 'my table.sh'\n"
+    )
     assert all(len(line) <= 100 for line in script.split("\n"))
     shown = capsys.readouterr().out
     for option in options.split(" --"):
@@ -72,7 +75,10 @@ def test_the_commands_that_are_written_run(
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"a": YES, "b": YES, "c": [*ROWS]}, "look like scores; got a, b in t.csv"),
+        (
+            {"a": YES, "b": YES, "c": [*ROWS]},
+            "look like scores; got a, b in t.csv.*--percent.*--confidence answer.conf",
+        ),
         ({**CHURN, "again": CHURN["churned"]}, "got churned, again in t.csv.*--target again"),
         ({"p_a": YES, "x": ["only"] * 60}, "look like the labels"),
     ],
@@ -84,6 +90,21 @@ def test_what_cannot_be_known_is_asked(tmp_path, monkeypatch, capsys, columns, w
     error = capsys.readouterr().err
     assert re.search(words, error), error
     assert not (tmp_path / "t.sh").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_role"),
+    [("weight", False), ("weights", True), ("sample_weight", True), ("SampleWeights", True)],
+)
+def test_the_weight_of_a_body_is_no_weight_of_a_sample(tmp_path, monkeypatch, name, is_role):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "t.csv", {**CHURN, name: [60 + row % 30 for row in ROWS]})
+    assert main(["init", "t.csv", "--out", "other name.sh"]) == 0
+    script = (tmp_path / "other name.sh").read_text()
+    assert "Run: sh 'other name.sh'\n" in script
+    assert (f" --weights {name}" in script) == is_role
+    assert (f"--covariates plan,{name}\n" in script) != is_role
+    assert "--weights COLUMN" in script
 
 
 def test_the_labels_can_be_named_and_files_are_not_replaced(tmp_path, monkeypatch, capsys):

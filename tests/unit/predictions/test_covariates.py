@@ -6,10 +6,8 @@ import pytest
 
 import fedlas
 from fedlas.errors import CalibrationWarning, InputError
-from fedlas.predictions import Columns, Reader, TableReader
+from fedlas.predictions import Columns, Table, open_table
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables import source_of
-from fedlas.predictions.tables.frame import Frame
 
 TABLE = {
     "p": [0.1, 0.5, 0.9, 0.4],
@@ -20,11 +18,10 @@ TABLE = {
 }
 
 
-def read(table, **names):
+def read(content, **names):
     columns = Columns(probs="p", target="y", **names)
-    source = source_of(table) if not isinstance(table, dict) else Frame(table)
-    reader = TableReader(source, columns)
-    return reader, list(reader.samples())
+    table = open_table(content, columns)
+    return table, list(table.samples())
 
 
 def test_numbers_stay_and_values_become_codes():
@@ -33,7 +30,7 @@ def test_numbers_stay_and_values_become_codes():
     assert reader.covariates.levels == (0, 3, 2)
     assert reader.covariates.categories["x_zip"] == ("007", "7", "")
     expected = [[20, 0, 0], [30.5, 1, 1], [40, 1, 0], [50, 2, 1]]
-    assert part.features.tolist() == expected
+    assert part["features"].tolist() == expected
 
 
 def test_a_file_gives_what_a_frame_gives(tmp_path):
@@ -44,7 +41,7 @@ def test_a_file_gives_what_a_frame_gives(tmp_path):
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     for suffix in (".csv", ".parquet", ".jsonl"):
         _, (part,) = read(tmp_path / f"a{suffix}", covariates="x_*")
-        assert part.features.tolist() == whole.features.tolist(), suffix
+        assert part["features"].tolist() == whole["features"].tolist(), suffix
 
 
 @pytest.mark.parametrize(
@@ -72,17 +69,17 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
     table = TABLE | {"x_age": [1, np.nan, 2, 3]}
     reader, (part,) = read(table, covariates="x_age,x_zip")
     assert reader.covariates.names == ("x_age", "x_age missing", "x_zip")
-    assert part.features.tolist() == [[1, 0, 0], [2, 1, 1], [2, 0, 1], [3, 0, 2]]
+    assert part["features"].tolist() == [[1, 0, 0], [2, 1, 1], [2, 0, 1], [3, 0, 2]]
     assert reader.covariates.levels == (0, 0, 3)
     # A column that was whole in the fit: the mean, and a note.
     whole, _ = read(TABLE, covariates="x_age")
-    later = TableReader(Frame(table), Columns(probs="p", target="y"), whole.covariates)
+    later = Table(table, Columns(probs="p", target="y"), whole.covariates)
     (part,) = later.samples()
-    assert part.features[:, 0].tolist() == [1, 35.125, 2, 3]
+    assert part["features"][:, 0].tolist() == [1, 35.125, 2, 3]
     assert "1 rows have no number in 'x_age'" in " ".join(later.notes())
     # Rows are left out instead where that is asked for.
     reader, (part,) = read(table, covariates="x_age", drop_missing=True)
-    assert part.features.tolist() == [[1], [2], [3]]
+    assert part["features"].tolist() == [[1], [2], [3]]
 
 
 def test_plain_values_bring_them_back():
@@ -96,11 +93,12 @@ def test_two_files_of_one_model_share_their_columns(tmp_path):
     """The first file read decides: a value that the second alone has is none of its columns."""
     for name, regions in (("val", ["a", "b", "a", "b"]), ("test", ["a", "c", "c", "a"])):
         pd.DataFrame(TABLE | {"region": regions}).to_csv(tmp_path / f"{name}.csv", index=False)
-    reader = Reader(Columns(probs="p", target="y", covariates="region"))
-    val, test = reader(tmp_path / "val.csv"), reader.read(tmp_path / "test.csv")
-    assert val.features.tolist() == [[0], [1], [0], [1]]
+    columns = Columns(probs="p", target="y", covariates="region")
+    val = fedlas.read_predictions(tmp_path / "val.csv", columns)
+    test = fedlas.read_predictions(tmp_path / "test.csv", columns, like=val)
+    assert val.predictions.features.tolist() == [[0], [1], [0], [1]]
     assert test.predictions.features.tolist() == [[0], [2], [2], [0]]
-    assert "2 rows have no value of 'region'" in " ".join(reader.notes)
+    assert "2 rows have no value of 'region'" in " ".join(test.notes)
 
 
 def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
@@ -124,9 +122,9 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
 def test_a_file_of_the_first_version_reads_columns_of_zeros_and_ones():
     old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
     assert old.names == ("x_age", "region=1", "region=2")
-    reader = TableReader(Frame(TABLE), Columns(probs="p", target="y"), old)
+    reader = Table(TABLE, Columns(probs="p", target="y"), old)
     (part,) = reader.samples()
-    assert part.features.tolist() == [[20, 1, 0], [30.5, 0, 1], [40, 1, 0], [50, 0, 1]]
+    assert part["features"].tolist() == [[20, 1, 0], [30.5, 0, 1], [40, 1, 0], [50, 0, 1]]
     assert Covariates.read(old.plain()) == old
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files, open_tables
+from fedlas.calibrated.table_files import apply_to_files
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions.tables import lines
@@ -51,7 +51,7 @@ def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block,
         patch.setattr(lines, "BYTES", block)
         predictions = fedlas.read_predictions(folder / "t.csv", **COLUMNS).predictions
         refit = fedlas.calibrate(folder / "t.csv", **COLUMNS, method="temperature")
-        done = apply_to_files(calibration, open_tables([folder / "t.csv"]), folder / "out.csv")
+        done = apply_to_files(calibration, [folder / "t.csv"], folder / "out.csv")
     wanted = [row.split(",") for row in rows]
     np.testing.assert_allclose(predictions.probs[:, 0], [float(row[1]) for row in wanted])
     assert refit.rows == done.rows == 60
@@ -73,7 +73,7 @@ def test_each_line_of_json_is_a_row(calibration, tmp_path_factory, ends, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BYTES", block)
         assert fedlas.read_predictions(folder / "t.jsonl", **COLUMNS).predictions.num_samples == 40
-        apply_to_files(calibration, open_tables([folder / "t.jsonl"]), folder / "out.jsonl")
+        apply_to_files(calibration, [folder / "t.jsonl"], folder / "out.jsonl")
     got = [json.loads(line) for line in (folder / "out.jsonl").read_text().split("\n") if line]
     assert [{name: row[name] for name in rows[0]} for row in got] == rows
 

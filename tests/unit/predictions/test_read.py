@@ -14,8 +14,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.plots import reliability_diagram
-from fedlas.predictions import Columns, PredictionTable, Reader, open_table, read_predictions
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions import Columns, PredictionTable, open_table, read_predictions
 
 NAMES = ("cat", "dog", "owl")
 
@@ -64,7 +63,7 @@ def write(form, folder, values, labels):
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     # several blocks, the last a short one
-    monkeypatch.setattr("fedlas.predictions.tables.table.ROWS", 16)
+    monkeypatch.setattr("fedlas.predictions.tables.format.ROWS", 16)
     monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
@@ -169,7 +168,7 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     nll = torch.nn.functional.cross_entropy(
         read.predictions.logits, read.predictions.target, reduction="sum"
     )
-    assert float(nll) == pytest.approx(-np.log(FLOOR), rel=1e-6)
+    assert float(nll) == pytest.approx(-np.log(torch.finfo(torch.float32).tiny), rel=1e-6)
     assert any(
         "3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes
     )
@@ -282,11 +281,12 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
     labels = [NAMES[y] for y in target]
     one = write_csv(tmp_path / "one.csv", logits, labels)
     other = write_csv(tmp_path / "other.csv", logits[:, ::-1], labels, names=NAMES[::-1])
-    reader = Reader(Columns(logits="p_*", target="label"))
-    reader(one)
-    with pytest.raises(InputError, match="same, in the same order"):
-        reader(other)
-    assert reader.notes == []
+    first = read_predictions(one, logits="p_*", target="label")
+    assert first.notes == ()
+    with pytest.raises(InputError, match=r"same, in the same order.*other\.csv"):
+        read_predictions(other, logits="p_*", target="label", like=first)
+    with pytest.raises(InputError, match="like must be another table"):
+        read_predictions(other, logits="p_*", target="label", like=other)
 
 
 def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
@@ -308,6 +308,26 @@ def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
     assert "note:" not in from_table.err
     assert main(["evaluate", str(tmp_path), *names]) == 2
     assert "columns are for files" in capsys.readouterr().err
+
+
+def test_a_folder_of_parquet_files_is_a_table_and_no_run(tmp_path, capsys):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    names = ["--logits", "p_*", "--target", "label"]
+    options = [*names, "--method", "temperature", "--json", "--replicates", "0"]
+    for name, seed in (("test", 0), ("val", 1)):
+        logits, target = scores(200, seed=seed)
+        table = pd.read_csv(write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target]))
+        for place, rows in enumerate((slice(0, 90), slice(90, None))):
+            folder = tmp_path / name / f"half={place}"
+            folder.mkdir(parents=True)
+            table[rows].to_parquet(folder / "rows.parquet")
+    shown = []
+    for suffix in (".csv", ""):
+        files = [str(tmp_path / f"{name}{suffix}") for name in ("test", "val")]
+        assert main(["evaluate", files[0], "--on", files[1], *options]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0] == shown[1]
 
 
 def fitted(table):

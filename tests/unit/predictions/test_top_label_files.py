@@ -37,7 +37,7 @@ def write(folder, form, columns):
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.table.ROWS", 3)
+    monkeypatch.setattr("fedlas.predictions.tables.format.ROWS", 3)
     path = write(
         tmp_path,
         form,

@@ -1,5 +1,7 @@
 """The gate in Python: rules on an evaluation and on a comparison, at their borders, for the event."""
 
+import math
+
 import pytest
 import torch
 
@@ -120,6 +122,10 @@ def test_predictions_are_not_compared_with_themselves(rare):
         (("observed_to_expected>=0",), "always holds"),
         (("brier<=2",), "always holds"),
         (("eec<=0.1",), "'eec'"),
+        *(
+            ((f"{name}>=0.1",), f"'{name}', which has no interval")
+            for name in ("r2", "d", "u", "q")
+        ),
     ],
 )
 def test_rules_that_decide_nothing_are_refused(evaluations, rules, match):
@@ -147,5 +153,6 @@ def test_each_measure_of_the_event_has_a_record(evaluations):
         low, high = record.between
         if name in event:
             assert low <= event[name].value <= high, name
+            assert record.has_interval == math.isfinite(event[name].low), name
         assert record.column.metric == name
         assert record.about

@@ -11,6 +11,7 @@ from fedlas.metrics.classwise import ClassTable, errors_by_class, mean_over_clas
 from fedlas.stats import bootstrap_intervals, estimates
 from fedlas.stats import cell_bias as module
 from fedlas.stats.cell_bias import cell_bias, class_bias, expected_labels, table_bias
+from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.rows import Rows
 
 SHARPNESS = 1.5
@@ -162,3 +163,17 @@ def test_no_interval_ends_below_zero():
     name = "brier_calibration"
     interval = bootstrap_intervals(p, metrics=[name], replicates=99)[name]
     assert 0 <= interval.low <= interval.high
+
+
+@pytest.mark.parametrize("metric", ["ece", "classwise_ece", "brier_calibration"])
+def test_with_weights_a_bin_without_rows_counts_nothing(metric):
+    """Sums of weights that average 1 left -9e-14 samples in the first bin of both classes."""
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        log_odds = torch.from_numpy(random.normal(size=1000).clip(-2.0, 2.0))
+        logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+        weights = torch.from_numpy(random.integers(1, 5, 1000).astype(float))
+        p = Predictions(logits, (log_odds > 0).long(), weights=weights)
+        counts = ClassCells(Rows(p, 15)).counts(Rows(p, 15).weights[None]).reshape(2, 15)
+        assert (counts[:, 0] == 0.0).all()
+        assert estimates(p, [metric], replicates=39)[metric].low >= 0.0

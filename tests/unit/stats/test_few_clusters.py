@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import Predictions, binary, compare, estimates
-from fedlas.stats import spiegelhalter_test
+from fedlas import Predictions, binary, compare, estimates, report
+from fedlas.errors import InputError
+from fedlas.stats import group_estimates, noise_floor, spiegelhalter_test
 from fedlas.stats.degrees import cluster_degrees, student_score, two_sided, wald_p
 from fedlas.stats.intervals import interval_from, normal_interval
 
@@ -65,7 +66,7 @@ def test_degrees_are_the_effective_number_of_clusters_less_one():
     assert cluster_degrees(np.ones(12), np.arange(6).repeat(2)) == pytest.approx(5.0)
     unequal = np.repeat(np.arange(10), [60, 60] + [10] * 8)
     assert cluster_degrees(np.ones(200), unequal) == pytest.approx(200**2 / 8000 - 1)
-    assert cluster_degrees(np.ones(4), np.zeros(4, dtype=np.int64)) == 1.0
+    assert cluster_degrees(np.ones(4), np.zeros(4, dtype=np.int64)) == 0.0
     # Units of the terms do not matter, nor those of each column.
     terms = np.random.default_rng(0).normal(size=(200, 2))
     assert cluster_degrees(terms * [1.0, 100.0], unequal) == pytest.approx(
@@ -127,3 +128,52 @@ def test_spiegelhalters_z_is_students():
         Predictions(few.logits, few.target, clusters=torch.arange(few.num_samples))
     )
     assert alone.p_value == pytest.approx(two_sided(alone.z), abs=0.02)
+
+
+def test_one_cluster_has_values_but_no_interval_and_no_test():
+    """Intervals of no width, and a line of Wald's tests below 0.0001, or a singular matrix."""
+    one = visits(0, [200])
+    whole = report(one, replicates=99)
+    assert "one cluster" in " ".join(whole.notes)
+    table = binary.measures(one, replicates=99)
+    assert table.joint_p is None
+    for estimate in (*table.values(), *whole.positive["as predicted"].values()):
+        assert math.isfinite(estimate.value)
+        assert math.isnan(estimate.low + estimate.high)
+        assert estimate.p is None
+        assert estimate.floor is None
+    line = binary.logistic_recalibration(one)
+    assert math.isnan(line.p_value)
+    assert math.isnan(line.slope.low)
+    for asked in (estimates, noise_floor, spiegelhalter_test):
+        with pytest.raises(InputError, match="at least 2 clusters"):
+            asked(one)
+    with pytest.raises(InputError, match="at least 2 clusters"):
+        compare(one, one.with_logits(2 * one.logits))
+
+
+def test_two_clusters_have_intervals_but_no_joint_p_value_of_two_numbers():
+    two = visits(0, [100, 100])
+    line = binary.logistic_recalibration(two)
+    assert math.isnan(line.p_value)
+    assert line.slope.low < line.slope.value < line.slope.high
+    assert binary.measures(two, replicates=99)["slope"].p > 0.05
+    assert 0.0 < binary.logistic_recalibration(visits(0, [70, 70, 60])).p_value <= 1.0
+
+
+def test_groups_of_one_cluster_are_not_tested_and_others_are_corrected_without_them():
+    three = visits(0, [60] * 6)
+    site = np.array(["alone"] * 60 + ["other"] * 300)
+    events = binary.group_measures(three, site.tolist())
+    alone, other = events["alone"], events["other"]
+    assert alone.p is None
+    assert alone.slope is None
+    assert math.isnan(alone.ratio.low)
+    assert other.p == other.ratio.p
+    assert list(events)[-1] == "alone"
+    by_class = group_estimates(three, site.tolist(), replicates=39)
+    assert by_class["alone"].p is None
+    assert by_class["other"].p == by_class["other"].ece.p
+    assert "none was tested" in " ".join(
+        report(three, groups=np.arange(360) // 60, replicates=39).verdict
+    )

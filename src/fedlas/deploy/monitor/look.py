@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError, check_kinds, few
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
-from fedlas.predictions.cells import few
+from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.read import is_log
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
@@ -49,6 +49,8 @@ class LiveScores:
     outcome: Tensor | None
     # Names of the classes; empty if they have none.
     classes: tuple[str, ...] = ()
+    # The class that was said to be the event, its name or number; None if none was.
+    event: str | int | None = None
 
 
 class Monitor:
@@ -253,7 +255,8 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     for name, why in _NOT_WATCHED.items():
         if (column := getattr(table.columns, name)) is not None:
             raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
-    return (LiveScores(*block, table.classes) for block in table.blocks())
+    event = table.columns.event
+    return (LiveScores(*block, table.classes, event) for block in table.blocks())
 
 
 def _scores(predictions: Predictions | TopLabel) -> LiveScores:
@@ -261,7 +264,8 @@ def _scores(predictions: Predictions | TopLabel) -> LiveScores:
     check_independent(predictions, "the bound on false alarms")
     if isinstance(predictions, Predictions):
         target = predictions.target.cpu() if predictions.has_target else None
-        return LiveScores(predictions.logits.cpu(), target, predictions.classes or ())
+        classes = predictions.classes or ()
+        return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
     return LiveScores(predictions.confidence.cpu(), predictions.correct)
 
 
@@ -291,12 +295,7 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
         if not card.num_classes:
             expected = "predictions must be confidences, as the card's"
         raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
-    if card.classes and live.classes and live.classes != card.classes:
-        raise InputError(
-            f"classes must be those of the card, {few(card.classes)}, in its order",
-            f"{few(live.classes)} in {source}",
-            "Order the columns as for the card, or write a card of this model.",
-        )
+    _check_classes(card, live, source)
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
         happened = None if outcome is None else torch.eq(outcome, card.event).numpy()
@@ -304,6 +303,27 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+
+
+def _check_classes(card: Card, live: LiveScores, source: str) -> None:
+    """Refuse classes, or an event, other than those of the card."""
+    # Classes without names are their numbers: those of a column about class 0 come in the other order.
+    numbers = tuple(map(str, range(card.num_classes)))
+    names, live_names = (each or numbers for each in (card.classes, live.classes))
+    if names != live_names and ((live.classes and card.classes) or set(names) == set(live_names)):
+        raise InputError(
+            f"classes must be those of the card, {few(names)}, in its order",
+            f"{few(live_names)} in {source}",
+            "Order the columns as for the card, or write a card of this model.",
+        )
+    number = checked_event(live.event, card.num_classes, live.classes or None)
+    if card.subject == "event" and number not in (None, card.event):
+        raise InputError(
+            f"must be the card's, {names[card.event]}",
+            f"{live.event} in {source}",
+            "Leave it out, or write a card of this event.",
+            argument="event",
+        )
 
 
 def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:

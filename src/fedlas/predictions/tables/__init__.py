@@ -1,49 +1,30 @@
-"""Tables: a format a file, each with its reader; ``FORMATS`` holds them by the ends of names."""
+"""Formats of tables: a file each, with what reads and what writes it; ``FORMATS`` holds them by the ends of names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file
-from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
 from fedlas.predictions.tables.files import TableFile
-from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
-from fedlas.predictions.tables.npz import Archive, ArchiveWriter
 from fedlas.predictions.tables.packed import suffix_of
-from fedlas.predictions.tables.parquet import Parquet, ParquetWriter
-from fedlas.predictions.tables.table import Joined, Table, Writer
 
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.format import Format, Writer
 
-@dataclass(frozen=True)
-class Format:
-    """How a table in a file is read and written.
-
-    Attributes:
-        read: Makes the table of a path, and of a separator in formats that have one.
-        write: Writes its rows again with more columns.
-        options: What the table is made of in addition: a separator of cells, or columns by the names of folders.
-    """
-
-    read: Callable[..., Table]
-    write: type[Writer]
-    options: tuple[str, ...] = ()
-
-
-_DELIMITED = Format(Delimited, DelimitedWriter, ("separator",))
-_JSON = Format(JsonLines, JsonLinesWriter)
-FORMATS: dict[str, Format] = {
-    ".csv": _DELIMITED,
-    ".tsv": _DELIMITED,
-    ".jsonl": _JSON,
-    ".ndjson": _JSON,
-    ".parquet": Format(Parquet, ParquetWriter, ("partition",)),
-    ".npz": Format(Archive, ArchiveWriter),
+FORMATS = {
+    ".csv": "delimited.Delimited",
+    ".tsv": "delimited.Delimited",
+    ".jsonl": "json_lines.JsonLines",
+    ".ndjson": "json_lines.JsonLines",
+    ".parquet": "parquet.Parquet",
+    ".npz": "npz.Archive",
 }
-"""Format of a file, by the end of its name."""
+"""What reads a file, by the end of its name: a class in a module of this package, imported when it is needed, since
+``--help`` names all formats. The class of this name and ``Writer`` writes its rows again with more columns."""
 _SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
 _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
 _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
@@ -54,8 +35,8 @@ _OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
 _OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 
 
-def source_of(file: str | Path | TableFile, separator: str | None = None) -> Table:
-    """Return the table in a file.
+def source_of(file: str | Path | TableFile, separator: str | None = None) -> Format:
+    """Return what reads a file.
 
     Args:
         file: The file.
@@ -77,20 +58,25 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> Tab
             path.name,
             _OTHERS.get(suffix, "Rename or convert the file."),
         )
-    entry = FORMATS[suffix]
+    form = _class_of(suffix)
     options = {"separator": separator, "partition": file.partition}
-    table = entry.read(path, **{name: options[name] for name in entry.options})
-    table.label = file.label or table.label
-    return table
+    source: Format = form(path, **{name: options[name] for name in form.options})
+    source.label = file.label or source.label
+    return source
+
+
+def _class_of(suffix: str, end: str = "") -> Any:
+    module, _, name = FORMATS[suffix].partition(".")
+    return getattr(import_module(f"fedlas.predictions.tables.{module}"), f"{name}{end}")
 
 
 def writer_of(
-    table: Joined, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
+    source: Format, file: IO[bytes], scores: Sequence[str], prefix: str, suffix: str
 ) -> Writer:
-    """Return a writer of the rows of a table, with a column next to each score.
+    """Return what writes the rows of a file, with a column next to each score.
 
     Args:
-        table: The table that is read.
+        source: What is read.
         file: Where the rows go.
         scores: Columns of scores.
         prefix: Begins the names of what is written next to them.
@@ -99,14 +85,16 @@ def writer_of(
     Raises:
         InputError: If arrays become another format, or other rows arrays.
     """
-    is_archive = [isinstance(table.tables[0], Archive), suffix == ".npz"]
+    is_archive = [isinstance(source.files[0], _class_of(".npz")), suffix == ".npz"]
     if is_archive[0] != is_archive[1]:
         raise InputError(
             "must be an .npz if, and only if, the file that is read is one",
-            f"{suffix} for {table.tables[0].label}",
+            f"{suffix} for {source.files[0].label}",
             "Name a file that ends in .npz." if is_archive[0] else "Write .parquet.",
             argument="out",
         )
-    for source in table.tables:
-        source.keeps_all = True
-    return FORMATS[suffix].write(file, table, scores, prefix, suffix)
+    for each in source.files:
+        each.keeps_all = True
+    write = source.files[0].writer or _class_of(suffix, "Writer")
+    writer: Writer = write(file, source, scores, prefix, suffix)
+    return writer

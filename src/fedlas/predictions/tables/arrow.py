@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.predictions.cells import TableChunk, number_in, percent_signs
-from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables import format as formats
+from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.packed import whole_suffix
-from fedlas.predictions.tables.table import Table
 
 _LONGEST = 2**20
 """Most bytes of a text in a cell."""
 
 
-class Arrow(Table):
+class Arrow(Format):
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
 
     def __init__(self, path: Path) -> None:
@@ -34,13 +34,13 @@ class Arrow(Table):
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.tables.table.Table.chunks`."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.chunks`."""
         self._rows = 0
         with self._guard():
             for table, rows in self._blocks(numbers, others):
                 chunk = self._chunk(table, numbers, others)
-                for start in range(0, len(rows), tables.ROWS):
-                    part = slice(start, start + tables.ROWS)
+                for start in range(0, len(rows), formats.ROWS):
+                    part = slice(start, start + formats.ROWS)
                     self.rows = rows[part]
                     yield chunk.part(part)
                 self._rows += len(rows)

@@ -18,8 +18,8 @@ from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.format import Format, Writer
 from fedlas.predictions.tables.packed import open_bytes, open_text, suffix_of
-from fedlas.predictions.tables.table import Joined, Writer
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
@@ -42,6 +42,7 @@ class Delimited(Arrow):
         in_percent: Columns with percent signs in the first rows, which are read as text.
     """
 
+    options = ("separator",)
     in_percent: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, separator: str | None = None) -> None:
@@ -88,7 +89,7 @@ class Delimited(Arrow):
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.table.Table.form`."""
+        """As :attr:`~fedlas.predictions.tables.format.Format.form`."""
         return *super().form, self.delimiter, self.decimal_point
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
@@ -129,7 +130,7 @@ class Delimited(Arrow):
                 yield batch, batch
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
-        """As :meth:`~fedlas.predictions.tables.table.Table.typed`; percent signs stay."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.typed`; percent signs stay."""
         arrow = pyarrow_module()
         columns = []
         for name in rows.schema.names:
@@ -206,13 +207,13 @@ class Delimited(Arrow):
 
 
 class DelimitedWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.table.Writer`; cells are quoted where rows need it."""
+    """As :class:`~fedlas.predictions.tables.format.Writer`; cells are quoted where rows need it."""
 
     def __init__(
-        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
-        super().__init__(file, table, scores, prefix, suffix)
-        first = table.tables[0]
+        super().__init__(file, source, scores, prefix, suffix)
+        first = source.files[0]
         self._delimiter = "\t" if suffix == ".tsv" else ","
         self._point = "."
         if isinstance(first, Delimited):
@@ -223,7 +224,7 @@ class DelimitedWriter(Writer):
                 file.write(lines.BOM * (head.read(3) == lines.BOM))
         header = io.StringIO()
         csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
-            [*table.names, *self.names]
+            [*source.names, *self.names]
         )
         file.write(header.getvalue().encode())
 

@@ -195,6 +195,13 @@ def dataset_file(path: Path) -> TableFile:
     return TableFile(path, {match[1]: match[2] for match in folders if match})
 
 
+def holds_parquet(folder: Path) -> bool:
+    """Return whether a name is that of a folder with Parquet files, which is a table."""
+    with suppress(InputError):
+        return folder.is_dir() and bool(_parquet_files(folder))
+    return False
+
+
 def _parquet_files(folder: Path) -> list[Path]:
     """Return the Parquet files in a folder and in those below it, by name, without hidden ones.
 

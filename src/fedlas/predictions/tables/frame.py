@@ -11,12 +11,13 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
-from fedlas.predictions.cells import TableChunk, dotted, floating
+from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.columns import dotted
+from fedlas.predictions.tables.format import Format, pieces_of, together
 from fedlas.predictions.tables.json_lines import at_path
-from fedlas.predictions.tables.table import Table, pieces_of, together
 
 
-class Frame(Table):
+class Frame(Format):
     """A data frame of pandas or polars, an Arrow table, a relation of DuckDB, or a mapping from names to columns."""
 
     label = "the frame"
@@ -37,7 +38,7 @@ class Frame(Table):
         self.notes: list[str] = []
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
-        """As :meth:`Table.add_paths`, into columns of objects, lists and JSON."""
+        """As :meth:`Format.add_paths`, into columns of objects, lists and JSON."""
         for name in names:
             path = dotted(name)
             starts = (path[:place] for place, letter in enumerate(path) if letter == ".")
@@ -48,12 +49,12 @@ class Frame(Table):
             self.names = [*self.names, name]
 
     def holds_numbers(self, name: str) -> bool:
-        """As :meth:`Table.holds_numbers`."""
+        """As :meth:`Format.holds_numbers`."""
         dtype = getattr(self._columns[name], "dtype", None)
         return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Table.chunks`."""
+        """As :meth:`Format.chunks`."""
         for name in (*numbers, *others):
             column = self._columns[name]
             if (

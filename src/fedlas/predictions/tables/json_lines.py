@@ -14,14 +14,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import Argument, InputError, Text
+from fedlas._core.check import Argument, InputError, Text, few
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, TableChunk, dotted, few, number_in, percent_signs
+from fedlas.predictions.cells import MISSING, TableChunk, number_in, percent_signs
+from fedlas.predictions.columns import dotted
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.format import Writer
 from fedlas.predictions.tables.packed import open_bytes, open_text
-from fedlas.predictions.tables.table import Writer
 
 
 class JsonLines(Arrow):
@@ -55,11 +56,11 @@ class JsonLines(Arrow):
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.table.Table.form`: each row names its values."""
+        """As :attr:`~fedlas.predictions.tables.format.Format.form`: each row names its values."""
         return JsonLines
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
-        """As :meth:`~fedlas.predictions.tables.table.Table.add_paths`: ``choices.0.logprobs.content``."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`: ``choices.0.logprobs.content``."""
         paths = [
             name
             for name in names
@@ -69,16 +70,16 @@ class JsonLines(Arrow):
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
-        """As :meth:`~fedlas.predictions.tables.table.Table.typed`."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.typed`."""
         return pyarrow_module().Table.from_pylist(rows)
 
     def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
-        """As :meth:`~fedlas.predictions.tables.table.Table.objects`."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.objects`."""
         content: list[dict[str, Any]] = rows
         return content
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """As :meth:`~fedlas.predictions.tables.table.Table.name_beside`: ``r.calibrated_conf`` for ``r.conf``."""
+        """As :meth:`~fedlas.predictions.tables.format.Format.name_beside`: ``r.calibrated_conf`` for ``r.conf``."""
         head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
         return f"{head}{dot}{prefix}{tail}"
 
@@ -160,7 +161,7 @@ class JsonLines(Arrow):
 
 
 class JsonLinesWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.table.Writer`; a value in an object is written into that object."""
+    """As :class:`~fedlas.predictions.tables.format.Writer`; a value in an object is written into that object."""
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows; dates, times and exact decimals become text."""

@@ -16,15 +16,17 @@ from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path
 from fedlas.predictions.cells import TableChunk
-from fedlas.predictions.tables import table as tables
-from fedlas.predictions.tables.table import Joined, Pieces, Table, Writer, pieces_of, together
+from fedlas.predictions.tables import format as formats
+from fedlas.predictions.tables.format import Format, Pieces, Writer, pieces_of, together
 
 
-class Archive(Table):
+class Archive(Format):
     """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
 
     An array that lies in memory column by column (``fortran_order``) is read as a whole: its rows are not contiguous.
     """
+
+    needs_names = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,11 +37,11 @@ class Archive(Table):
 
     @property
     def form(self) -> Any:
-        """As :attr:`Table.form`; arrays have no order."""
+        """As :attr:`Format.form`; arrays have no order."""
         return Archive, {*self.names}
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Table.chunks`."""
+        """As :meth:`Format.chunks`."""
         with open_archive(self.path) as archive:
             pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
             rest = {name: self._pieces(archive, name) for name in others}
@@ -60,13 +62,13 @@ class Archive(Table):
                 f"{array.dtype} {array.shape} in {self.label}",
                 "Save one row a sample.",
             )
-        check_fits(min(tables.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
+        check_fits(min(formats.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
         if array.by_column:
             return pieces_of(archive[name])
 
         def read() -> Iterator[NDArray[Any]]:
-            for start in range(0, array.shape[0], tables.ROWS):
-                shape = (min(tables.ROWS, array.shape[0] - start), *array.shape[1:])
+            for start in range(0, array.shape[0], formats.ROWS):
+                shape = (min(formats.ROWS, array.shape[0] - start), *array.shape[1:])
                 content = array.file.read(shape[0] * row)
                 if len(content) < shape[0] * row:
                     raise EOFError("an array ends too early")
@@ -76,14 +78,14 @@ class Archive(Table):
 
 
 class ArchiveWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.table.Writer`: arrays of archives are joined, and others added."""
+    """As :class:`~fedlas.predictions.tables.format.Writer`: arrays of archives are joined, and others added."""
 
     def __init__(
-        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
-        super().__init__(file, table, scores, prefix, suffix)
+        super().__init__(file, source, scores, prefix, suffix)
         self._arrays: list[list[NDArray[Any]]] = [[] for _ in scores]
-        self._rows = dict.fromkeys(table.tables, 0)
+        self._rows = dict.fromkeys(source.files, 0)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
         """Hold what is added to some rows of a file."""
@@ -97,13 +99,13 @@ class ArchiveWriter(Writer):
         Raises:
             InputError: If arrays that hold no rows differ between the archives.
         """
-        for source in self.table.tables:
-            with open_archive(source.path) as arrays:
+        for each in self.source.files:
+            with open_archive(each.path) as arrays:
                 arrays.check_all()
-        with zipfile.ZipFile(self.table.tables[0].path) as first:
+        with zipfile.ZipFile(self.source.files[0].path) as first:
             form = max(member.compress_type for member in first.infolist())
         with zipfile.ZipFile(self.file, "w", form) as archive:
-            for name in self.table.names:
+            for name in self.source.names:
                 self._add(archive, name, self._joined(name))
             for name, parts in zip(self.names, self._arrays, strict=True):
                 self._add(archive, name, np.concatenate(parts))
@@ -128,7 +130,7 @@ class ArchiveWriter(Writer):
         if any(not np.array_equal(part, parts[0]) for part in parts):
             raise InputError(
                 f"array {name!r} must hold a row a sample, or the same in all files",
-                f"others in {self.table.label}",
+                f"others in {self.source.label}",
                 "Leave it out, or do one by one.",
             )
         return parts[0]

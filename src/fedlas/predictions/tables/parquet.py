@@ -16,9 +16,9 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.predictions.tables import table as tables
+from fedlas.predictions.tables import format as formats
 from fedlas.predictions.tables.arrow import Arrow, append, held_by, pyarrow_module
-from fedlas.predictions.tables.table import Joined, Writer
+from fedlas.predictions.tables.format import Format, Writer
 
 _FREE = 2**26
 _MOST_TEXT = 2**28
@@ -41,6 +41,8 @@ class Parquet(Arrow):
         path: The file.
         partition: Columns of one text in each row, as ``year=2026`` in the names of its folders says.
     """
+
+    options = ("partition",)
 
     def __init__(self, path: Path, partition: Mapping[str, str]) -> None:
         self._partition = dict(partition)
@@ -73,7 +75,7 @@ class Parquet(Arrow):
         with pyarrow_module(".parquet").ParquetFile(
             self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
-            for batch in file.iter_batches(batch_size=tables.ROWS, columns=columns):
+            for batch in file.iter_batches(batch_size=formats.ROWS, columns=columns):
                 for name, text in partition.items():
                     batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
                 yield batch, self._written_out(batch, texts) if self.keeps_all else batch
@@ -114,12 +116,12 @@ class Parquet(Arrow):
 
 
 class ParquetWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.table.Writer`; chunks become row groups of many rows."""
+    """As :class:`~fedlas.predictions.tables.format.Writer`; chunks become row groups of many rows."""
 
     def __init__(
-        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
-        super().__init__(file, table, scores, prefix, suffix)
+        super().__init__(file, source, scores, prefix, suffix)
         self._writer: Any = None
         self._chunks: list[Any] = []
         self._label = ""

@@ -71,7 +71,6 @@ def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.whole
 def test_failures_do_not_stop_the_others(tmp_path, losses):
     outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
     assert outcome.finished == ["ce-s0", "fedlas-s0"]

@@ -11,8 +11,6 @@ from fedlas.cli import main
 EVIL = "[red]$x^{ \x1b]0;t\x07\x9b2J\r\nb\u202e|<b>[/red]"
 SEEN = r"\x1b]0;t\x07\x9b2J\r\nb\u202e"
 
-pytestmark = pytest.mark.whole  # names in figures too
-
 
 def commands(text):
     return {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"}

@@ -167,7 +167,6 @@ def test_what_is_stale_is_computed_again(folder, change):
         assert "other values than metrics.json for" in found.estimates.reasons[0]
 
 
-@pytest.mark.whole
 def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()

@@ -62,7 +62,6 @@ def reported(folder):
 
 
 @pytest.mark.system
-@pytest.mark.whole
 def test_a_pack_keeps_what_auto_made_of_each_run(packed):
     assert "NLL auto" in reported(packed)[1]
 

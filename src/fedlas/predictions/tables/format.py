@@ -1,9 +1,9 @@
-"""What a table is to its readers: names, and rows a chunk at a time; and several files as one table."""
+"""What a format is to its readers: names of columns, and rows a chunk at a time; and several files as one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,14 @@ Pieces = tuple[tuple[int, ...], Iterator[NDArray[Any]]]
 """Shape of a column, and its values, ``ROWS`` at a time."""
 
 
-class Table(Protocol):
-    """A table to read.
+class Format:
+    """A file or frame in one format: the cells of its rows.
 
     Attributes:
+        options: What it is made of in addition to a path: a separator of cells, or columns by the names of folders.
+        needs_names: Whether the user must say which columns hold the scores.
+        writer: What alone can write its rows with more columns; None: that of the format which is written.
+        left_out: Rows without a score, which are none of its rows.
         names: Names of its columns, in order.
         label: Its name in messages.
         missing: Texts that stand for no number.
@@ -31,6 +35,10 @@ class Table(Protocol):
         decimal_mark: The same as ``decimal_point``, None where the first rows do not show it or numbers are no text.
     """
 
+    options: ClassVar[tuple[str, ...]] = ()
+    needs_names: ClassVar[bool] = True
+    writer: ClassVar[type[Writer] | None] = None
+    left_out: Sequence[int] = ()
     names: list[str]
     label: str
     missing: tuple[str, ...] = ()
@@ -41,12 +49,23 @@ class Table(Protocol):
     rows: Any = None
 
     @property
+    def files(self) -> Sequence[Any]:
+        """What holds its rows: itself, or several files."""
+        return [self]
+
+    @property
+    def current(self) -> Any:
+        """The file of the last chunk."""
+        return self
+
+    @property
     def form(self) -> Any:
         """What all files of one table have in common."""
         return type(self), self.names
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
         """Yield all rows of some columns of numbers and of other columns, in order."""
+        raise NotImplementedError
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
         """Return all columns of some rows as an Arrow table; text of columns that are ``numbers`` becomes numbers."""
@@ -75,21 +94,26 @@ class Writer:
 
     Args:
         file: Where they go.
-        table: What is read.
+        source: What is read.
         scores: Columns next to which others are written.
         prefix: Begins the names of these.
         suffix: End of the file's name.
     """
 
     def __init__(
-        self, file: IO[bytes], table: Joined, scores: Sequence[str], prefix: str, suffix: str
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
     ) -> None:
         self.file = file
-        self.table = table
+        self.source = source
         self.scores = scores
         self.prefix = prefix
         self.suffix = suffix
         self.names = [f"{prefix}{name}" for name in scores]
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of what is written in addition, as paths where it lies in objects."""
+        return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows of a file, and an array for each score; NaN is an empty cell.
@@ -106,55 +130,55 @@ class Writer:
         """Let go of what an error left open."""
 
 
-class Joined(Table):
-    """Files read as one table.
+class Joined(Format):
+    """Files of one format, read as one.
 
     Args:
-        tables: The table in each.
-
-    Attributes:
-        current: The table of the last chunk.
+        files: Each file.
 
     Raises:
         InputError: If they are not alike.
     """
 
-    def __init__(self, tables: Sequence[Any]) -> None:
-        self.tables = tables
-        self.current = tables[0]
-        self.names = tables[0].names
-        self.label = ", ".join(table.label for table in tables)
-        self.decimal_point = tables[0].decimal_point
-        self.decimal_mark = tables[0].decimal_mark
-        for table in tables:
-            if table.form != tables[0].form:
+    files: Sequence[Any] = ()
+    current: Any = None
+
+    def __init__(self, files: Sequence[Any]) -> None:
+        self.files = files
+        self.current = files[0]
+        self.names = files[0].names
+        self.label = ", ".join(file.label for file in files)
+        self.decimal_point = files[0].decimal_point
+        self.decimal_mark = files[0].decimal_mark
+        for file in files:
+            if file.form != files[0].form:
                 raise InputError(
                     "files of one table must have one format, with the same columns in one order",
-                    f"another in {table.label} than in {tables[0].label}",
+                    f"another in {file.label} than in {files[0].label}",
                     "Convert them, or do one by one.",
                 )
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         """Sentences on how the files were read, each once."""
-        return list(dict.fromkeys(note for table in self.tables for note in table.notes))
+        return list(dict.fromkeys(note for file in self.files for note in file.notes))
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
-        """As :meth:`Table.add_paths`."""
-        for table in self.tables:
-            table.add_paths(names, mixed)
-        self.names = self.tables[0].names
+        """As :meth:`Format.add_paths`."""
+        for file in self.files:
+            file.add_paths(names, mixed)
+        self.names = self.files[0].names
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """As :meth:`Table.name_beside`."""
-        return self.tables[0].name_beside(name, prefix)
+        """As :meth:`Format.name_beside`."""
+        return self.files[0].name_beside(name, prefix)
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`Table.chunks`; rows are counted from 1 in each file."""
-        for table in self.tables:
-            self.current = table
-            table.missing = self.missing
-            yield from table.chunks(numbers, others)
+        """As :meth:`Format.chunks`; rows are counted from 1 in each file."""
+        for file in self.files:
+            self.current = file
+            file.missing = self.missing
+            yield from file.chunks(numbers, others)
 
 
 def pieces_of(array: NDArray[Any]) -> Pieces:
