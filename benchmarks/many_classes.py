@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import re
 import signal
@@ -386,7 +387,7 @@ def every(cases: Cases) -> list[str]:
 
 
 def tables(args: argparse.Namespace) -> None:
-    """Mean ranks, and ``auto`` against ``auto before``: of all cases, and of those held back until the end."""
+    """Mean ranks, and ``auto`` against others: of all cases, and of those held back until the end."""
     cases = read(args.out)
     untouched = {
         case: scores for case, scores in cases.items() if problem_of(case[0]) not in DEVELOPMENT
@@ -394,8 +395,48 @@ def tables(args: argparse.Namespace) -> None:
     for title, some in (("All cases", cases), ("Cases held back until the end", untouched)):
         print(f"\n### {title}\n")
         ranking({case: s for case, s in some.items() if case[2] == "0"}, every(cases))
-        ranking(some, RIVALS)
-        compare(complete(some, RIVALS))
+        means = averaged(complete(some, RIVALS))
+        ranking(means, RIVALS)
+        compare(means)
+        paired(means)
+
+
+def averaged(cases: Cases) -> Cases:
+    """Scores averaged over the draws of a pair and size; NaN where a calibrator failed in one."""
+    draws: dict[tuple[str, str], list[dict[str, Array]]] = {}
+    for (pair, size, _), scores in cases.items():
+        draws.setdefault((pair, size), []).append(scores)
+    return {
+        (pair, size, "mean"): {
+            name: np.mean([one[name] for one in several], axis=0) for name in several[0]
+        }
+        for (pair, size), several in (
+            (key, [{name: one[name] for name in RIVALS} for one in scores])
+            for key, scores in draws.items()
+        )
+    }
+
+
+def paired(cases: Cases) -> None:
+    """Print how far ``auto`` is below others, by problem: mean ratios, lower problems, and an exact sign-flip test."""
+    print("\n| `auto` over | problems | " + " | ".join(METRICS) + " |")
+    print("|---" + "|---:" * (len(METRICS) + 1) + "|")
+    for other in ("auto before", "vector", "temperature"):
+        by_problem: dict[str, list[Array]] = {}
+        for (pair, _, _), scores in cases.items():
+            ratio = np.log(scores["auto"] / scores[other])
+            by_problem.setdefault(problem_of(pair), []).append(ratio)
+        means = np.array([np.mean(rows, axis=0) for rows in by_problem.values()])
+        signs = np.array(list(itertools.product((-1, 1), repeat=len(means))))
+        flipped = np.abs(signs @ means)
+        p_values = (flipped >= np.abs(means.sum(axis=0)) - 1e-12).mean(axis=0)
+        cells = [
+            f"{np.exp(mean):.3f}, {below} lower, p {p_value:.3f}"
+            for mean, below, p_value in zip(
+                means.mean(axis=0), (means < 0).sum(axis=0), p_values, strict=True
+            )
+        ]
+        print(f"| {other} | {len(means)} | " + " | ".join(cells) + " |")
 
 
 def ranking(every_case: Cases, names: tuple[str, ...] | list[str]) -> None:
@@ -408,10 +449,9 @@ def ranking(every_case: Cases, names: tuple[str, ...] | list[str]) -> None:
     mean = ranks(result)
     pairs = {pair for pair, _, _ in cases}
     count = len({problem_of(pair) for pair in pairs})
-    draws = len({seed for _, _, seed in cases})
-    print(
-        f"\n{count} problems, {len(pairs)} pairs, {len(cases)} cases, draws {draws}; mean ranks\n"
-    )
+    seeds = {seed for _, _, seed in cases}
+    draws = "draws averaged" if seeds == {"mean"} else f"draws {len(seeds)}"
+    print(f"\n{count} problems, {len(pairs)} pairs, {len(cases)} cases, {draws}; mean ranks\n")
     print("| calibrator | " + " | ".join(METRICS) + " | failed |\n|---", end="")
     print("|---:" * (len(METRICS) + 1) + "|")
     for name in sorted(names, key=lambda name: mean[name][:4].sum()):
@@ -446,11 +486,11 @@ def figure(args: argparse.Namespace) -> None:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    cases = complete(read(args.out), RIVALS)
+    cases = averaged(complete(read(args.out), RIVALS))
     pairs = [
         pair
         for pair in dict.fromkeys(pair for pair, _, _ in cases)
-        if all((pair, str(size), "0") in cases for size in SIZES)
+        if all((pair, str(size), "mean") in cases for size in SIZES)
     ]
     shown = {
         "as predicted": "0.6",
@@ -465,11 +505,11 @@ def figure(args: argparse.Namespace) -> None:
         panel, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         for name, color in shown.items():
             values = np.array(
-                [[cases[pair, str(size), "0"][name][column] for size in SIZES] for pair in pairs]
+                [[cases[pair, str(size), "mean"][name][column] for size in SIZES] for pair in pairs]
             )
             if metric == "nll":
                 values /= [
-                    [cases[pair, str(size), "0"]["as predicted"][column] for size in SIZES]
+                    [cases[pair, str(size), "mean"]["as predicted"][column] for size in SIZES]
                     for pair in pairs
                 ]
             middle = np.median(values, axis=0) * (100 if metric == "ece" else 1)
@@ -478,7 +518,9 @@ def figure(args: argparse.Namespace) -> None:
         axes.set_xticks(SIZES, [str(size) for size in SIZES])
         axes.minorticks_off()
         axes.set_ylim(bottom=0 if metric == "ece" else None)
-        axes.set_title(f"Median of {len(pairs)} pairs that have all three sizes", fontsize=10)
+        axes.set_title(
+            f"Median of {len(pairs)} pairs that have all three sizes, draws averaged", fontsize=10
+        )
         axes.legend(frameon=False, fontsize=9, loc="center right")
         axes.spines[["top", "right"]].set_visible(False)
         panel.savefig(args.out.parent / f"{metric}.svg", metadata={"Date": None})
