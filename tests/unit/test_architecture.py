@@ -341,6 +341,8 @@ def test_no_other_room_names_a_format_of_tables():
     }
     assert {"Parquet", "Frame", "SampleLog", "ArchiveWriter"} <= formats
 
+    formats |= {"TableChunk", "Labels"}
+
     def named(path):
         return formats & {name for _, name in names_in(path)} if room(path) != "predictions" else ()
 

@@ -19,7 +19,6 @@ from fedlas._core.extras import require
 from fedlas.calibrated.direction import ScoreDirection
 from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
-from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES
@@ -76,12 +75,22 @@ def applied(
     edge = calibration.edge_count()
     direction = ScoreDirection(calibration, source)
     rows = len(source.left_out)
-    for chunk, index, values in live_rows(table, missing):
-        rows += len(chunk.rows)
+    for numbers, index, values in live_rows(table, missing):
+        rows += len(numbers)
         if values:
             edge.add(values.get("features"))
             direction.add(values)
-        write(partial(filled_columns, calibration, chunk, index, values))
+        write(
+            partial(
+                filled_columns,
+                calibration,
+                values,
+                index,
+                len(numbers),
+                file=table.file,
+                score_type=table.score_type,
+            )
+        )
     missing.add(source.left_out, source.label, several=False)
     sentences = (*notes(table), *direction.notes(), *edge.notes())
     return Applied(rows, calibration.added, sentences, edge.plain(), missing.plain())
@@ -185,15 +194,15 @@ def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
 
 def live_rows(
     table: Table, missing: Missing
-) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
     """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
     files = set[str]()
     try:
-        for chunk, index, values in table.rows():
-            files.add(chunk.file)
-            lacking = np.delete(chunk.rows, index).tolist()
-            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in table.label)
-            yield chunk, index, values
+        for rows, index, values in table.rows():
+            files.add(table.file)
+            lacking = np.delete(rows, index).tolist()
+            missing.add(lacking, table.file, several=len(files) > 1 or ", " in table.label)
+            yield rows, index, values
     except InputError as error:
         # The rows stay, and are read as those of the fit.
         error.without(*(field.name for field in fields(Columns)))
@@ -202,20 +211,29 @@ def live_rows(
 
 def filled_columns(
     calibration: Any,
-    chunk: TableChunk,
-    index: NDArray[np.int64],
     values: Values,
+    index: NDArray[np.int64],
+    count: int,
+    *,
+    file: str,
+    score_type: np.dtype[Any],
 ) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
-    count = len(chunk.rows)
+    """Return an array for each column that is added, of ``count`` rows; NaN where there is no score.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        values: What rows with a score say.
+        index: Their places among all rows.
+        count: All rows.
+        file: Their file, for messages.
+        score_type: Type of its scores.
+    """
     if values and len(index) == count:
-        return calibrated_columns(calibration, values, chunk.file)
-    numbers = chunk.numbers.get(calibration.scores[0])
-    kind = np.dtype(np.float64) if numbers is None else numbers.dtype
+        return calibrated_columns(calibration, values, file)
     tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
-    filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
+    filled = [np.full((count, *tail), np.nan, score_type) for _ in calibration.added]
     if values:
-        columns = calibrated_columns(calibration, values, chunk.file)
+        columns = calibrated_columns(calibration, values, file)
         for array, column in zip(filled, columns, strict=True):
             array[index] = column
     return filled

@@ -50,7 +50,8 @@ def open_live(
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
-    return open_source(files, Columns(format=form, separator=separator, drop_missing=drop))[0]
+    columns = Columns(format=form, separator=separator, drop_missing=drop)
+    return open_source(files, columns, live=calibration.columns.kind)[0]
 
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:

@@ -115,6 +115,10 @@ class Table:
             self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
+        self.file = source.label
+        """Name of the file of the last rows."""
+        self.score_type: np.dtype[Any] = np.dtype(np.float64)
+        """Type of their scores in that file; float64 where text states them."""
         self.keeps_rows = False
         """Whether rows without a value stay in the table, where another note counts them."""
         self.classes: tuple[str, ...] = ()
@@ -190,8 +194,10 @@ class Table:
         columns: Values = {name: rows.tensor() for name, rows in arrays.items()}
         return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
 
-    def rows(self) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
-        """Yield some rows at a time, the places of those that are used among them, and what these say.
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
+        """Yield the numbers of some rows in their file, the places of those that are used among them, what these say.
+
+        ``file`` and ``score_type`` are then of these rows.
 
         Raises:
             InputError: As :meth:`blocks`.
@@ -212,6 +218,9 @@ class Table:
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
+            self.file = whole.file
+            if scores:
+                self.score_type = whole.numbers[scores[0]].dtype
             if columns.drop_missing:
                 chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
@@ -219,7 +228,7 @@ class Table:
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
             if not len(chunk.rows):
-                yield whole, np.zeros(0, np.int64), {}
+                yield whole.rows, np.zeros(0, np.int64), {}
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
@@ -236,7 +245,7 @@ class Table:
                 values["features"] = more.features(chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
-            yield whole, np.searchsorted(whole.rows, chunk.rows), values
+            yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
         if self.answers is not None:
             self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
