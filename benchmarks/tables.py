@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import torch
-from fedlas.predictions.tables.table import ROWS
 
 import fedlas
 from fedlas import Predictions
 from fedlas.calibrated.table_files import apply_to_files
+from fedlas.predictions.tables.format import ROWS
 
 CHUNK = 500_000
 

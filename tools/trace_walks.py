@@ -167,7 +167,11 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     def to_onnx() -> None:
         export(finished, folder / f"model{next(number)}.onnx", images)
 
-    table = ["--probs", "p_*", "--target", "label", "--replicates", "39"]
+    csv = folder / "test.csv"
+    fit = folder / "fit.json"
+    scores = ["--probs", "p_*", "--target", "label"]
+    fedlas.calibrate(csv, "temperature", probs="p_*", target="label").save(fit)
+    table = [*scores, "--replicates", "39"]
     page = ["--replicates", "39", "--report", str(folder / "page.html")]
     return {
         "ECE": lambda: METRICS["ece"].value(predictions),
@@ -175,7 +179,11 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
         "raw logits to report": lambda: str(fedlas.report(Predictions(logits, target))),
         "features to loss": lambda: objective(images[:32], labels[:32])[0].backward(),
         "predictions to page": lambda: main(["evaluate", str(folder / "test.npz"), *page]),
-        "CSV to table": lambda: main(["evaluate", str(folder / "test.csv"), *table]),
+        "CSV to table": lambda: main(["evaluate", str(csv), *table]),
+        "fedlas calibrate": lambda: main(["calibrate", str(csv), *scores, "--out", str(fit)]),
+        "fedlas apply": lambda: main(
+            ["apply", str(fit), str(csv), "--out", str(csv.with_stem("out"))]
+        ),
         "temperature": lambda: fedlas.calibrate(model, loader, "temperature"),
         "auto": lambda: fedlas.calibrate(model, loader),
         "auto without features": lambda: fedlas.calibrate(plain, loader, features=False),

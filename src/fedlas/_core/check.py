@@ -18,13 +18,8 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeGuard, TypeVar
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeGuard, TypeVar
 
 from fedlas._core.errors import Argument as Argument
 from fedlas._core.errors import CalibrationWarning as CalibrationWarning
@@ -34,6 +29,12 @@ from fedlas._core.errors import Text as Text
 from fedlas._core.errors import suggestion as suggestion
 from fedlas._core.errors import warn_user as warn_user
 from fedlas._core.text import shortened
+
+# torch and numpy are imported where a value may be theirs: the command line shows --help without them.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 T = TypeVar("T", bound=str)
 P = ParamSpec("P")
@@ -62,9 +63,9 @@ def in_a_line(error: Exception, most: int = 200) -> str:
 
 def describe(value: object) -> str:
     """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
-    if isinstance(value, Tensor) and value.is_nested:
+    if getattr(value, "is_nested", False) is True:
         # one of this kind has no shape, and raises where it is asked for
-        return f"a nested tensor {value.dtype}"
+        return f"a nested tensor {getattr(value, 'dtype', '')}"
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
@@ -74,6 +75,14 @@ def describe(value: object) -> str:
         else repr(value)
     )
     return f"{type(value).__name__} {shortened(text, 200)}"
+
+
+def few(names: Sequence[str], most: int = 12) -> str:
+    """List the first names, and say how many more there are."""
+    shown = ", ".join(shortened(str(name), 60) for name in names[:most])
+    return (
+        f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
+    )
 
 
 def check_number(
@@ -226,11 +235,20 @@ def _is_many(value: Any, method: str = "__getitem__") -> bool:
     """Return whether a value has elements, in an order if indexed: no text, class, single number or sparse tensor."""
     if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
         return False
-    return (
-        is_dense(value) and not value.is_meta
-        if isinstance(value, Tensor)
-        else hasattr(value, method)
-    )
+    return is_dense(value) and not value.is_meta if is_tensor(value) else hasattr(value, method)
+
+
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Return whether ``value`` is a tensor."""
+    from torch import Tensor
+
+    return isinstance(value, Tensor)
+
+
+def _is_module(value: object) -> bool:
+    from torch import nn
+
+    return isinstance(value, nn.Module)
 
 
 def _is_a(*names: str) -> Callable[[object], bool]:
@@ -240,11 +258,11 @@ def _is_a(*names: str) -> Callable[[object], bool]:
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "None": ("None", lambda value: value is None),
-    "bool": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    "bool": ("True or False", _is_a("bool", "bool_")),
     "str": ("a string", lambda value: isinstance(value, str)),
     "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
-    "Tensor": ("a tensor", lambda value: isinstance(value, Tensor)),
-    "Module": ("an nn.Module", lambda value: isinstance(value, nn.Module)),
+    "Tensor": ("a tensor", is_tensor),
+    "Module": ("an nn.Module", _is_module),
     "Mapping": ("a mapping", lambda value: isinstance(value, Mapping)),
     "Callable": ("a callable", callable),
     "Sequence": ("a sequence", lambda value: _is_many(value) and not isinstance(value, Mapping)),
@@ -271,8 +289,10 @@ def as_numbers(values: Any) -> NDArray[np.float64]:
 
     The caller checks the shape, so that one error says what it takes.
     """
+    import numpy as np
+
     try:
-        if isinstance(values, Tensor) and not values.is_complex():
+        if is_tensor(values) and not values.is_complex():
             values = values.detach().cpu().double().numpy()
         array = np.asarray(values)
         return array.astype(np.float64) if array.dtype.kind in "fiub" else np.array(np.nan)
@@ -331,7 +351,9 @@ def check_logits(logits: Any) -> Tensor:
 
 def is_dense(value: object) -> TypeGuard[Tensor]:
     """Return whether ``value`` is a tensor with a number at every place: neither sparse nor nested."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
 
 
 def check_dense(name: str, value: Tensor) -> None:
@@ -348,7 +370,7 @@ def check_dense(name: str, value: Tensor) -> None:
     """
     if not is_dense(value) or value.is_meta or value.is_quantized:
         got = describe(value)
-        if isinstance(value, Tensor):
+        if is_tensor(value):
             kind = "quantized" if value.is_quantized else value.layout
             got = f"{'nested' if value.is_nested else kind} on {value.device}"
         raise InputError(
@@ -383,7 +405,7 @@ def check_finite(name: str, value: Tensor) -> None:
     if low >= -LARGEST and high <= LARGEST:
         return
     # From here on there is something to report, so the cost of a mask does not matter.
-    bad = ~torch.isfinite(wide)
+    bad = ~wide.isfinite()
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])

@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError
 from fedlas._core.renamed import renamed
-from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
-from fedlas.binary.positive import Positive, positive_class
-from fedlas.binary.recalibration import events_test, recalibration_of, wald_estimate
+from fedlas.binary.many_groups import Grouped, measured_groups
+from fedlas.binary.positive import positive_class
 from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_labeled
 from fedlas.stats.compare import holm
-from fedlas.stats.degrees import student_score
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level, z_score
 from fedlas.stats.pooling import partial_pooling
-from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.result_table import ResultTable
 
 
@@ -103,12 +99,8 @@ def group_measures(
     check_two_a_group(names, len(number))
     data = positive_class(predictions, event)
     present, number = np.unique(number, return_inverse=True)
-    if data.is_plain:
-        rows = [*measured_groups(Grouped.of(data, number), confidence_level)]
-    else:
-        ends = np.bincount(number).cumsum()[:-1]
-        parts = np.split(np.argsort(number, kind="stable"), ends)
-        rows = [_measured(data.rows(part), confidence_level) for part in parts]
+    groups_of_rows = Grouped.of(data, number)
+    rows = [*measured_groups(groups_of_rows, confidence_level, is_plain=data.is_plain)]
     p_values = {place: p for place, row in enumerate(rows) if (p := row.ratio.p) is not None}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     slopes, shifts = (
@@ -130,43 +122,6 @@ def group_measures(
             for place in order
         }
     )
-
-
-def _measured(data: Positive, confidence_level: float) -> GroupRow:
-    """Return the measures of the samples of one group."""
-    events = int(data.outcome.sum())
-    expected = data.mean(data.probability)
-    observed = data.mean(data.outcome)
-    slope = None
-    shift = None
-    try:
-        if 0 < events < data.num_samples:
-            line = recalibration_of(data, confidence_level)
-            lines = (wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0))
-            slope, shift = (None if each.p is None else each for each in lines)
-    except InputError:  # outcomes that a threshold separates
-        pass
-    ratio = _ratio(data, events, expected, observed, confidence_level)
-    return GroupRow(data.num_samples, events, expected, observed, ratio, slope, shift)
-
-
-def _ratio(
-    data: Positive, events: int, expected: float, observed: float, confidence_level: float
-) -> Estimate:
-    """Return observed over expected with its interval and test."""
-    mean = max(expected, 1e-300)
-    ratio = observed / mean
-    if data.is_plain:
-        ends = clopper_pearson(events, data.num_samples, confidence_level=confidence_level)
-        low, high = (end / mean for end in ends)
-    else:
-        gaps = data.outcome - ratio * data.probability
-        score = student_score(confidence_level, data.degrees(gaps))
-        reach = np.exp(score * data.error_of_mean(gaps) / observed) if observed > 0 else np.inf
-        low = ratio / reach
-        high = ratio * reach
-    p, test = events_test(data)
-    return Estimate(ratio, low, high, p=p, confidence_level=confidence_level, test=test)
 
 
 def _pooled(estimates: Sequence[Estimate | None], confidence_level: float) -> list[Estimate | None]:

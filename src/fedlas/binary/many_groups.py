@@ -1,21 +1,21 @@
 """Events, slope and calibration in the large of many groups at once: passes over all samples, not one for each group.
 
-Formulas and results are those of :mod:`fedlas.binary.recalibration`, for samples that are independent and count once.
+Formulas and results are those of :mod:`fedlas.binary.recalibration`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas.stats.degrees import student_scores, two_sideds
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.intervals import z_score
 from fedlas.stats.proportion import clopper_pearsons, poisson_binomial_ps
 
 _STEPS = 100
@@ -33,18 +33,68 @@ class Grouped:
     log_odds: Floats
     outcome: Floats
     size: Integers
+    # How much each sample counts `(N,)`; averages 1 in each group.
+    counts: Floats
+    # Number of each sample's cluster `(N,)`, of which no group shares one; None if all samples are independent.
+    clusters: Integers | None = None
 
     @classmethod
     def of(cls, data: Positive, number: Integers) -> Grouped:
         """Return the samples of groups with these numbers ``(N,)``, in the order of the numbers."""
         order = np.argsort(number, kind="stable")
         size = np.bincount(number)
-        return cls(data.log_odds[order], data.outcome[order], size[size > 0])
+        counts = data.counts[order]
+        groups = cls(data.log_odds[order], data.outcome[order], size[size > 0], counts)
+        if data.weights is not None:
+            groups = replace(
+                groups, counts=counts / groups.spread(groups.mean(np.ones(len(counts))))
+            )
+        if data.clusters is None:
+            return groups
+        pair = number[order] * (data.clusters.max() + 1) + data.clusters[order]
+        return replace(groups, clusters=np.unique(pair, return_inverse=True)[1])
 
     def only(self, chosen: Mask) -> Grouped:
         """Return the chosen groups ``(G,)``."""
         rows = self.spread(chosen)
-        return Grouped(self.log_odds[rows], self.outcome[rows], self.size[chosen])
+        values = (self.log_odds[rows], self.outcome[rows], self.size[chosen], self.counts[rows])
+        if self.clusters is None:
+            return Grouped(*values)
+        return Grouped(*values, np.unique(self.clusters[rows], return_inverse=True)[1])
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the weighted mean of ``values (N,)`` in each group ``(G,)``."""
+        return self.totals(self.counts * values) / self.size
+
+    def variance(self, terms: Floats) -> Floats:
+        """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN of one cluster."""
+        sums = self.counts * terms
+        if self.clusters is None:
+            return self.totals(sums**2)
+        owner, number = self._owners()
+        factor = np.where(number > 1, number / np.maximum(number - 1, 1), math.nan)
+        squares = np.bincount(self.clusters, sums) ** 2
+        return np.asarray(np.bincount(owner, squares) * factor, dtype=np.float64)
+
+    def degrees(self, terms: Floats) -> Floats:
+        """Return the degrees of freedom of that variance ``(G,)``, as :func:`cluster_degrees` does."""
+        if self.clusters is None:
+            return np.full(len(self.size), math.inf)
+        owner, number = self._owners()
+        squares = (self.counts * terms) ** 2
+        total = np.maximum(self.totals(squares), 1e-300)
+        shares = np.bincount(self.clusters, squares / self.spread(total))
+        spread = np.bincount(owner, shares**2)
+        all_of_them = np.bincount(owner, shares) ** 2
+        degrees = np.divide(all_of_them, spread, out=np.ones_like(spread), where=spread > 0) - 1.0
+        return np.where(number > 1, degrees.clip(min=1.0), 0.0)
+
+    def _owners(self) -> tuple[Integers, Integers]:
+        """Return the group of each cluster ``(K,)``, and how many clusters each group has ``(G,)``."""
+        clusters = np.zeros(0, dtype=np.int64) if self.clusters is None else self.clusters
+        owner = np.empty(clusters.max() + 1, dtype=np.int64)
+        owner[clusters] = self.spread(np.arange(len(self.size)))
+        return owner, np.bincount(owner)
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the value of each sample's group ``(N,)`` from those of the groups ``(G,)``."""
@@ -57,7 +107,8 @@ class Grouped:
 
     def log_likelihood(self, log_odds: Floats) -> Floats:
         """Return that of these log-odds ``(N,)`` in each group ``(G,)``."""
-        return -self.totals(np.logaddexp(0.0, np.where(self.outcome > 0, -log_odds, log_odds)))
+        signed = np.where(self.outcome > 0, -log_odds, log_odds)
+        return -self.totals(self.counts * np.logaddexp(0.0, signed))
 
 
 @dataclass(frozen=True)
@@ -73,42 +124,69 @@ class GroupRow:
     shift: Estimate | None
 
 
-def measured_groups(data: Grouped, confidence_level: float) -> Iterator[GroupRow]:
-    """Yield a row for each group, in their order."""
-    probability = _sigmoid(data.log_odds)
+def measured_groups(
+    data: Grouped, confidence_level: float, *, is_plain: bool
+) -> Iterator[GroupRow]:
+    """Yield a row for each group, in their order; ``is_plain``: samples are independent and count once each."""
+    # Small ones to the last digit, unlike by the hyperbolic tangent: where all are small, gaps are nothing else.
+    probability = np.exp(-np.logaddexp(0.0, -data.log_odds))
     size = data.size
-    events = data.totals(data.outcome)
-    expected = data.totals(probability) / size
-    counts = events.astype(np.int64)
-    low, high = clopper_pearsons(counts, size, confidence_level=confidence_level)
-    p_values = poisson_binomial_ps(probability, size, counts)
+    counts = data.totals(data.outcome).astype(np.int64)
+    expected = data.mean(probability)
+    observed = data.mean(data.outcome)
+    mean = np.maximum(expected, 1e-300)
+    if is_plain:
+        test = "Poisson binomial"
+        ends = clopper_pearsons(counts, size, confidence_level=confidence_level)
+        low, high = (end / mean for end in ends)
+        p_values = poisson_binomial_ps(probability, size, counts)
+    else:
+        test = "Wald"
+        low, high = _ratio_ends(data, probability, observed / mean, confidence_level)
+        p_values = _events_tests(data, data.outcome - probability)
 
     # Lines only where both outcomes occur and no threshold separates them.
     chosen = _overlap(data) & (expected > 0.0)
-    lines = _estimates(data, chosen, confidence_level)
-    mean = np.maximum(expected, 1e-300)
-    columns = (
-        size.tolist(),
-        counts.tolist(),
-        expected.tolist(),
-        (events / size).tolist(),
-        (events / size / mean).tolist(),
-        (low / mean).tolist(),
-        (high / mean).tolist(),
-        p_values.tolist(),
-    )
-    for row, has_line in zip(zip(*columns, strict=True), chosen.tolist(), strict=True):
-        samples, happened, mean_probability, share, ratio, low_end, high_end, p = row
+    lines = _estimates(data, chosen, confidence_level, is_plain=is_plain)
+    ratio = observed / mean
+    arrays = (size, counts, expected, observed, ratio, low, high, p_values, chosen)
+    for row in zip(*(each.tolist() for each in arrays), strict=True):
+        samples, happened, mean_probability, share, value, low_end, high_end, p, has_line = row
         slope, shift = next(lines) if has_line else (None, None)
+        is_tested = not math.isnan(p)
         estimate = Estimate(
-            ratio,
+            value,
             low_end,
             high_end,
-            p=p,
+            p=p if is_tested else None,
             confidence_level=confidence_level,
-            test="Poisson binomial",
+            test=test if is_tested else "",
         )
         yield GroupRow(samples, happened, mean_probability, share, estimate, slope, shift)
+
+
+def _ratio_ends(
+    data: Grouped, probability: Floats, ratio: Floats, confidence_level: float
+) -> tuple[Floats, Floats]:
+    """Return the ends of the log-normal intervals of observed over expected ``(G,)``."""
+    gaps = data.outcome - data.spread(ratio) * probability
+    observed = data.mean(data.outcome)
+    score = student_scores(confidence_level, data.degrees(gaps))
+    error = np.sqrt(data.variance(gaps)) / data.size
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        # Without an event there is no reach: from 0 on, without end.
+        reach = np.where(observed > 0, np.exp(score * error / observed), np.inf)
+        return ratio / reach, ratio * reach
+
+
+def _events_tests(data: Grouped, gaps: Floats) -> Floats:
+    """Return the p-value of the number of events in each group ``(G,)``; NaN of one cluster."""
+    mean = data.mean(gaps)
+    terms = gaps - data.spread(mean)
+    error = np.sqrt(data.variance(terms)) / data.size
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_values = two_sideds(mean / error, data.degrees(terms))
+    return np.where(error == 0.0, 1.0, p_values)
 
 
 def _overlap(data: Grouped) -> Mask:
@@ -125,44 +203,46 @@ def _overlap(data: Grouped) -> Mask:
 
 
 def _estimates(
-    data: Grouped, chosen: Mask, confidence_level: float
+    data: Grouped, chosen: Mask, confidence_level: float, *, is_plain: bool
 ) -> Iterator[tuple[Estimate | None, Estimate | None]]:
     """Yield slope and calibration in the large of the chosen groups, in their order."""
     if not chosen.any():
         return
     groups = data.only(chosen)
-    reach = z_score(confidence_level)
-    values = [each.tolist() for pair in (_slopes(groups), _shifts(groups)) for each in pair]
-    for slope, slope_error, shift, shift_error in zip(*values, strict=True):
-        yield (
-            _wald(slope, slope_error, 1.0, reach, confidence_level),
-            _wald(shift, shift_error, 0.0, reach, confidence_level),
-        )
+    yield from zip(
+        _walds(*_slopes(groups, is_plain=is_plain), 1.0, confidence_level),
+        _walds(*_shifts(groups), 0.0, confidence_level),
+        strict=True,
+    )
 
 
-def _wald(
-    value: float, error: float, ideal: float, reach: float, confidence_level: float
-) -> Estimate | None:
-    if not 0.0 < error < math.inf:
-        return None
-    p = math.erfc(abs((value - ideal) / error) / math.sqrt(2.0))
-    ends = (value - reach * error, value + reach * error)
-    return Estimate(value, *ends, p=p, confidence_level=confidence_level, test="Wald")
+def _walds(
+    value: Floats, error: Floats, degrees: Floats, ideal: float, confidence_level: float
+) -> Iterator[Estimate | None]:
+    """Yield the estimates of values ``(G,)`` with Wald's tests that they are ideal; None without a standard error."""
+    has_error = (error > 0.0) & (error < math.inf)
+    error = np.where(has_error, error, 1.0)
+    reach = student_scores(confidence_level, degrees) * error
+    p_values = two_sideds((value - ideal) / error, degrees)
+    arrays = (has_error, value, value - reach, value + reach, p_values)
+    for is_measured, number, low, high, p in zip(*(each.tolist() for each in arrays), strict=True):
+        estimate = Estimate(number, low, high, p=p, confidence_level=confidence_level, test="Wald")
+        yield estimate if is_measured else None
 
 
-def _slopes(groups: Grouped) -> tuple[Floats, Floats]:
-    """Return the slopes ``(G,)`` and their standard errors, by Newton's method."""
+def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]:
+    """Return the slopes ``(G,)``, their standard errors and the degrees of these, by Newton's method."""
     size = groups.size
     center = groups.totals(groups.log_odds) / size
     away = groups.log_odds - groups.spread(center)
     unit = np.sqrt(groups.totals(away**2) / size)
-    samples = Grouped(away / groups.spread(unit), groups.outcome, size)
+    whole = samples = Grouped(away / groups.spread(unit), groups.outcome, size, groups.counts)
     line = np.zeros((2, len(size)))
-    variance = np.zeros(len(size))
+    inverse = np.zeros((2, len(size)))
     value = samples.log_likelihood(0.0 * away)
     active = np.arange(len(size))
     for _ in range(_STEPS):
-        step, rise, variance[active] = _newton_step(samples, line[:, active])
+        step, rise, inverse[:, active] = _newton_step(samples, line[:, active])
         # As in `fit_logistic`: below rounding of the likelihood a comparison says nothing.
         rounding = _ROUNDING * np.abs(value)
         is_last = rise <= rounding
@@ -180,15 +260,24 @@ def _slopes(groups: Grouped) -> tuple[Floats, Floats]:
             break
         value = new[going]
         samples = samples.only(going)
-    return line[0] / unit, np.sqrt(variance) / unit
+    slope = line[0] / unit
+    if is_plain:
+        return slope, np.sqrt(inverse[0]) / unit, np.full(len(size), math.inf)
+    # How much each sample moves the slope: its score, by the row of the inverse of the curvature.
+    gap = groups.outcome - _sigmoid(_at(whole, line))
+    regular = np.isfinite(inverse[0])
+    first, mixed = np.where(regular, inverse, 0.0) / unit
+    influence = gap * (groups.spread(first) * whole.log_odds + groups.spread(mixed))
+    error = np.where(regular, np.sqrt(groups.variance(influence)), math.inf)
+    return slope, error, groups.degrees(influence)
 
 
 def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return Newton's step ``(2, G)``, gradient times step, and the variance of the slope by this curvature."""
+    """Return Newton's step ``(2, G)``, gradient times step, and the slope's row of the inverse curvature ``(2, G)``."""
     x = samples.log_odds
     probability = _sigmoid(_at(samples, line))
-    curvature = probability * (1.0 - probability)
-    gap = samples.outcome - probability
+    curvature = samples.counts * probability * (1.0 - probability)
+    gap = samples.counts * (samples.outcome - probability)
     first, mixed, last, *gradient = (
         samples.totals(values)
         for values in (curvature * x * x, curvature * x, curvature, gap * x, gap)
@@ -205,8 +294,8 @@ def _newton_step(samples: Grouped, line: Floats) -> tuple[Floats, Floats, Floats
             inverse[1] * gradient[0] + inverse[2] * gradient[1],
         ]
     )
-    variance = np.where(regular, inverse[0], np.inf)
-    return step, step[0] * gradient[0] + step[1] * gradient[1], variance
+    row = np.where(regular, inverse[:2], np.inf)
+    return step, step[0] * gradient[0] + step[1] * gradient[1], row
 
 
 def _at(samples: Grouped, line: Floats) -> Floats:
@@ -214,21 +303,20 @@ def _at(samples: Grouped, line: Floats) -> Floats:
     return np.asarray(samples.spread(line[0]) * samples.log_odds + samples.spread(line[1]))
 
 
-def _shifts(groups: Grouped) -> tuple[Floats, Floats]:
-    """Return calibration in the large ``(G,)`` and its standard error."""
-    size = groups.size
-    prevalence = groups.totals(groups.outcome) / size
+def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
+    """Return calibration in the large ``(G,)``, its standard error and the degrees of that."""
+    prevalence = groups.mean(groups.outcome)
     target = np.log(prevalence) - np.log1p(-prevalence)
     low = target - groups.totals(groups.log_odds, np.maximum)
     high = target - groups.totals(groups.log_odds, np.minimum)
     shift = 0.5 * (low + high)
-    active = np.arange(len(size))
-    samples = groups
+    active = np.arange(len(shift))
+    samples = replace(groups, clusters=None)
     for _ in range(_STEPS):
         at = shift[active]
         probability = _sigmoid(samples.log_odds + samples.spread(at))
-        information = samples.totals(probability * (1.0 - probability)) / samples.size
-        gap = prevalence[active] - samples.totals(probability) / samples.size
+        information = samples.mean(probability * (1.0 - probability))
+        gap = prevalence[active] - samples.mean(probability)
         low[active] = np.where(gap > 0, at, low[active])
         high[active] = np.where(gap > 0, high[active], at)
         new = at + gap / np.maximum(information, 1e-300)
@@ -241,10 +329,11 @@ def _shifts(groups: Grouped) -> tuple[Floats, Floats]:
             break
         samples = samples.only(going)
     probability = _sigmoid(groups.log_odds + groups.spread(shift))
-    information = groups.totals(probability * (1.0 - probability))
-    squares = groups.totals((groups.outcome - probability) ** 2)
+    information = groups.size * groups.mean(probability * (1.0 - probability))
+    gaps = groups.outcome - probability
     with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
-        return shift, np.where(information > 0, np.sqrt(squares) / information, np.inf)
+        error = np.where(information > 0, np.sqrt(groups.variance(gaps)) / information, np.inf)
+    return shift, error, groups.degrees(gaps)
 
 
 def _sigmoid(log_odds: Floats) -> Floats:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fedlas._core.check import few
 from fedlas.calibrators import Calibrator
-from fedlas.predictions.cells import few
 
 USUAL = 0.10
 """Share of rows like those of the fit that lie beyond the edge: 7 to 11 % of new rows in ten tables."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -14,18 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError, describe, few, suggestion
+from fedlas._core.extras import require
 from fedlas.calibrated.direction import ScoreDirection
-from fedlas.calibrated.frames import with_columns
 from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
-from fedlas.predictions.cells import TableChunk, few
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.read import check_logits, predictions_of
+from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.frame import collected, is_lazy
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,22 @@ def applied(
     edge = calibration.edge_count()
     direction = ScoreDirection(calibration, source)
     rows = len(source.left_out)
-    for chunk, index, values in live_rows(table, missing):
-        rows += len(chunk.rows)
+    for numbers, index, values in live_rows(table, missing):
+        rows += len(numbers)
         if values:
             edge.add(values.get("features"))
             direction.add(values)
-        write(partial(filled_columns, calibration, chunk, index, values))
+        write(
+            partial(
+                filled_columns,
+                calibration,
+                values,
+                index,
+                len(numbers),
+                file=table.file,
+                score_type=table.score_type,
+            )
+        )
     missing.add(source.left_out, source.label, several=False)
     sentences = (*notes(table), *direction.notes(), *edge.notes())
     return Applied(rows, calibration.added, sentences, edge.plain(), missing.plain())
@@ -92,7 +101,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     parts: list[list[NDArray[Any]]] = []
     done = applied(
         calibration,
-        Frame(frame),
+        open_source(frame, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
         notes=Table.notes_on_fit,
@@ -100,6 +109,37 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
     return with_columns(frame, dict(zip(calibration.added, columns, strict=True))), done
+
+
+def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
+
+    Raises:
+        InputError: For another kind of frame.
+        MissingExtraError: For all but mappings without narwhals.
+    """
+    if isinstance(frame, Mapping):
+        return {**frame, **columns}
+    if hasattr(frame, "to_struct_array") and not hasattr(frame, "combine_chunks"):
+        # A record batch, which narwhals does not take.
+        arrow = require("pyarrow", extra="tables")
+        table = with_columns(arrow.Table.from_batches([frame]), columns)
+        return arrow.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+    narwhals = require("narwhals", extra="tables")
+    try:
+        rows = narwhals.from_native(collected(frame), eager_only=True)
+    except TypeError as error:
+        raise InputError(
+            "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+        ) from error
+    series = [
+        narwhals.new_series(
+            name, values if values.ndim == 1 else list(values), backend=rows.implementation
+        )
+        for name, values in columns.items()
+    ]
+    after = rows.with_columns(*series).to_native()
+    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after
 
 
 def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
@@ -154,15 +194,15 @@ def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
 
 def live_rows(
     table: Table, missing: Missing
-) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
     """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
     files = set[str]()
     try:
-        for chunk, index, values in table.rows():
-            files.add(chunk.file)
-            lacking = np.delete(chunk.rows, index).tolist()
-            missing.add(lacking, chunk.file, several=len(files) > 1 or ", " in table.label)
-            yield chunk, index, values
+        for rows, index, values in table.rows():
+            files.add(table.file)
+            lacking = np.delete(rows, index).tolist()
+            missing.add(lacking, table.file, several=len(files) > 1 or ", " in table.label)
+            yield rows, index, values
     except InputError as error:
         # The rows stay, and are read as those of the fit.
         error.without(*(field.name for field in fields(Columns)))
@@ -171,20 +211,29 @@ def live_rows(
 
 def filled_columns(
     calibration: Any,
-    chunk: TableChunk,
-    index: NDArray[np.int64],
     values: Values,
+    index: NDArray[np.int64],
+    count: int,
+    *,
+    file: str,
+    score_type: np.dtype[Any],
 ) -> list[NDArray[Any]]:
-    """Return an array for each column that is added, of all rows of a chunk; NaN where there is no score."""
-    count = len(chunk.rows)
+    """Return an array for each column that is added, of ``count`` rows; NaN where there is no score.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        values: What rows with a score say.
+        index: Their places among all rows.
+        count: All rows.
+        file: Their file, for messages.
+        score_type: Type of its scores.
+    """
     if values and len(index) == count:
-        return calibrated_columns(calibration, values, chunk.file)
-    numbers = chunk.numbers.get(calibration.scores[0])
-    kind = np.dtype(np.float64) if numbers is None else numbers.dtype
+        return calibrated_columns(calibration, values, file)
     tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
-    filled = [np.full((count, *tail), np.nan, kind) for _ in calibration.added]
+    filled = [np.full((count, *tail), np.nan, score_type) for _ in calibration.added]
     if values:
-        columns = calibrated_columns(calibration, values, chunk.file)
+        columns = calibrated_columns(calibration, values, file)
         for array, column in zip(filled, columns, strict=True):
             array[index] = column
     return filled

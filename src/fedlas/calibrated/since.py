@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlas._core.check import InputError
-from fedlas.predictions.cells import few
+from fedlas._core.check import InputError, few
 from fedlas.predictions.tables.files import Name, TableFile, dataset_file, files_of
 
 _MONTH = r"(0[1-9]|1[0-2])"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fedlas._core.check import Argument, InputError, reason, warn_user
+from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
@@ -20,13 +20,9 @@ from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, Table
-from fedlas.predictions.cells import few
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.lm_eval import SampleLog
-from fedlas.predictions.read import check_logits, predictions_of, with_scores
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
@@ -75,12 +71,10 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Format | Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
-        source = source if hasattr(source, "chunks") else Frame(source)
+        source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
-        if isinstance(source, SampleLog):
-            columns = replace(columns, format="lm-eval")
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
@@ -174,7 +168,7 @@ class TableCalibration:
         """
         lacking = Missing(missing or self.missing, max_missing)
         after, done = frame_applied(self, frame, lacking)
-        lacking.check(done.rows, Frame.label)
+        lacking.check(done.rows, "the frame")
         for note in (*done.notes, *lacking.notes(done.rows)):
             warn_user(note)
         return after

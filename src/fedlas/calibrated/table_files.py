@@ -50,7 +50,8 @@ def open_live(
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
-    return open_source(files, Columns(format=form, separator=separator, drop_missing=drop))[0]
+    columns = Columns(format=form, separator=separator, drop_missing=drop)
+    return open_source(files, columns, live=calibration.columns.kind)[0]
 
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
@@ -146,4 +147,4 @@ def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> T
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)
     with local_files([table] if isinstance(table, str | Path) else table) as paths:
-        return TableCalibration.fit(*open_source(paths, columns), method)
+        return TableCalibration.fit(paths, columns, method)

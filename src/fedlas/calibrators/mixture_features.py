@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
-from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.mixture import (
     CrossFit,
     LeftOut,
@@ -24,6 +24,8 @@ from fedlas.calibrators.mixture_weights import (
     trust_in,
 )
 from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
+from fedlas.calibrators.temperature import Divided
+from fedlas.predictions import Predictions
 from fedlas.resample.folds import evenly
 
 _PRIOR_BESIDE_FEATURES = 1.0
@@ -80,7 +82,7 @@ def fitted_regressions(
         else torch.arange(len(rows), device="cpu"),
         None if val.covariates is None else torch.tensor(val.covariates.levels, device="cpu"),
     )
-    fits = fit_side_information(samples, nll_temperature(val).value, plan)
+    fits = fit_side_information(samples, _temperatures(val, rows, samples.parts), plan)
     if fits is None:
         return None
     side, *parts = fits
@@ -97,6 +99,15 @@ def fitted_regressions(
         [*prior, *[0.0] * sum(side.counts)],
         _guess(samples.guessed()),
     )
+
+
+def _temperatures(val: Predictions, rows: Tensor, parts: Tensor) -> Tensor:
+    """Return the temperature of all samples, then those of each part of ``rows (n,)``, ``(F,)``."""
+    best = nll_temperature(val)
+    whole = Divided.at(best.value, best.doubt)
+    inside = val if len(rows) == val.num_samples else val._replaced(features=None).rows(rows)
+    others = temperatures_of_parts(inside, parts[1:], whole)
+    return torch.cat([whole.temperature.view(1), others])
 
 
 def with_features(

@@ -10,12 +10,10 @@ from importlib import import_module
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say_commands
 from fedlas.predictions.roles import ROLES, Columns
-from fedlas.present.page import check_page
-from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
@@ -74,6 +72,8 @@ def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 
 def check_page_options(args: argparse.Namespace, name: str, *, period_alone: bool = False) -> None:
     """Refuse a page that cannot be written, and a title or period without a page, unless a period may be alone."""
+    from fedlas.present.page import check_page
+
     place = getattr(args, name.removeprefix("--"))
     if place is not None:
         check_page(name, place)
@@ -242,7 +242,7 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     add_method(
         parser,
         "--calibrate",
-        f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {DEFAULT})",
+        f"calibrator fitted on validation, or none; see 'fedlas list calibrators' (default: {METHOD})",
     )
     add_replicates(parser)
     add_data_folder(parser, "folder of the run's data")

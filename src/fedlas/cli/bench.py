@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
@@ -13,15 +13,11 @@ from fedlas.cli.arguments import AddSubcommand, Several, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.compare_runs import add_calibrators
 from fedlas.cli.report import report_folder, require_report_packages
-from fedlas.lab.benches.executors import EXECUTORS, Executor
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.benches.suite import Group, dry_run_bench, load_group
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import Recipe, parse_options
-from fedlas.lab.report.result import bench_result
-from fedlas.lab.results.after_calibrators import check_calibrators
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.present.table import show_blocks
+
+if TYPE_CHECKING:
+    from fedlas.lab.benches.executors import Executor
+    from fedlas.lab.benches.suite import Group
+    from fedlas.lab.recipes.recipe import Recipe
 
 _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
@@ -122,6 +118,9 @@ def workers_number(text: str) -> int | None:
 
 def executor_of(args: argparse.Namespace) -> Executor:
     """Return the executor that parsed arguments choose."""
+    from fedlas.lab.benches.executors import EXECUTORS
+    from fedlas.lab.recipes.recipe import parse_options
+
     options = {name: getattr(args, name) for name in _SHORT if getattr(args, name) is not None}
     for key, value in parse_options(args.executor_set).items():
         if key in options:
@@ -136,6 +135,9 @@ def executor_of(args: argparse.Namespace) -> Executor:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    from fedlas.lab.benches.suite import dry_run_bench, load_group
+    from fedlas.lab.results.after_calibrators import check_calibrators
+
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
     check_calibrators(args.method)
@@ -158,6 +160,11 @@ def bench(
     title: str = "",
 ) -> int:
     """Run a recipe with several losses and seeds, and report; return 1 if a run failed, which stops no other."""
+    from fedlas.lab.benches.run_all import run_all
+    from fedlas.lab.recipes.plan import plan
+    from fedlas.lab.results.after_calibrators import check_calibrators
+    from fedlas.lab.runs.folder import RunFolder
+
     # Plan the runs and say how many are left.
     require_report_packages()
     check_calibrators(calibrators)
@@ -250,6 +257,9 @@ def _show_comparison(
     failures: Mapping[str, str] | None = None,
 ) -> None:
     """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
+    from fedlas.lab.report.result import bench_result
+    from fedlas.present.table import show_blocks
+
     reasons = {folders[0].name: failures or {}}
     result = bench_result(folders, calibrators, name=name, failures=reasons)
     show_blocks(result.blocks())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from fedlas.cli.arguments import option
-from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.lab.train.tracking import TRACKERS
+
+if TYPE_CHECKING:
+    from fedlas.lab.recipes.recipe import Recipe
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,8 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """Return the recipe that parsed arguments choose, with their overrides, data and trackers."""
+    from fedlas.lab.recipes.recipe import load_recipe
+
     return (
         load_recipe(args.recipe, overrides_of(args))
         .with_data_root(args.data)

@@ -6,13 +6,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
+from fedlas._core.defaults import METHOD, RISKS
 from fedlas._core.files import check_output
 from fedlas._core.terminal import say
-from fedlas.calibrated.file import read_file
-from fedlas.calibrated.model import of_classes
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_card_options,
@@ -26,16 +25,10 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.deploy.card import check_card_place
-from fedlas.deploy.monitor.columns import column_sums
-from fedlas.predictions import Columns, read_predictions
-from fedlas.present.card import CalibrationCard
-from fedlas.present.card import card as make_card
-from fedlas.present.page import require_page_packages
-from fedlas.present.stages import DEFAULT
-from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import check_replicates
-from fedlas.stats.selective_risk import DEFAULT_RISKS
+from fedlas.predictions.roles import Columns
+
+if TYPE_CHECKING:
+    from fedlas.present.card import CalibrationCard
 
 
 def add_card(add: AddSubcommand) -> None:
@@ -63,7 +56,7 @@ def add_card(add: AddSubcommand) -> None:
         "target risks (default: 0.005 0.01 0.02 0.05 0.1)",
         type=float,
         nargs="+",
-        default=DEFAULT_RISKS,
+        default=RISKS,
     )
     option(parser, "--title", "TEXT", "title of the page (default: of the model)", default="")
     option(
@@ -84,6 +77,12 @@ def add_card(add: AddSubcommand) -> None:
 
 
 def _card(args: argparse.Namespace) -> int:
+    from fedlas.deploy.card import check_card_place
+    from fedlas.deploy.monitor.columns import column_sums
+    from fedlas.present.page import require_page_packages
+    from fedlas.present.table import show_blocks
+    from fedlas.stats.estimates import check_replicates
+
     places = args.places
     out = args.out
     check_replicates(args.replicates)
@@ -124,7 +123,7 @@ def _card(args: argparse.Namespace) -> int:
         )
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
-        card = card_of_run(places[0], calibrate=args.method or DEFAULT, data=args.data, **options)
+        card = card_of_run(places[0], calibrate=args.method or METHOD, data=args.data, **options)
     page = card.save(out)
     show_blocks(card.blocks(details=args.details), details=args.details)
     say(f"card: {out}", f"      {page}")
@@ -148,6 +147,11 @@ def _card_of_files(
     columns: Columns | None,
     options: Mapping[str, Any],
 ) -> CalibrationCard:
+    from fedlas.calibrated.file import read_file
+    from fedlas.calibrated.model import of_classes
+    from fedlas.predictions import read_predictions
+    from fedlas.present.card import card as make_card
+
     *models, val_file, test_file = places
     if models and calibrate is not None:
         raise InputError(
@@ -167,7 +171,7 @@ def _card_of_files(
     return make_card(
         val.predictions,
         test.predictions,
-        of_classes(read_file(models[0])[1]) if models else calibrate or DEFAULT,
+        of_classes(read_file(models[0])[1]) if models else calibrate or METHOD,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,
         classes=test.classes or None,

@@ -6,7 +6,7 @@ import argparse
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
@@ -21,14 +21,10 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import PredictionTable, TopLabel, read_predictions
-from fedlas.predictions.read import notes_of
 from fedlas.predictions.tables.files import check_apart
-from fedlas.present.comparison import compare, plain_differences
-from fedlas.present.gate import check_directed
-from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
-from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import check_replicates
+
+if TYPE_CHECKING:
+    from fedlas.predictions import PredictionTable
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -70,6 +66,14 @@ def add_compare(add: AddSubcommand) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
+    from fedlas.predictions import read_predictions
+    from fedlas.predictions.read import notes_of
+    from fedlas.present.comparison import compare, plain_differences
+    from fedlas.present.gate import check_directed
+    from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
+    from fedlas.present.table import show_blocks
+    from fedlas.stats.estimates import check_replicates
+
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
     check_apart("--junit", args.junit, args.files)
@@ -136,6 +140,8 @@ def _check_differ(a: Path, b: Path) -> None:
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
+    from fedlas.predictions import TopLabel
+
     if a.labels is None or b.labels is None:
         unknown = any(
             isinstance(each.predictions, TopLabel) and each.labels is None for each in (a, b)

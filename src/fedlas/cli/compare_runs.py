@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_method, add_replicates, flag, option
-from fedlas.lab.report.compare import (
-    CAPTION,
-    NARROW,
-    differences_figure,
-    differences_table,
-    sentence,
-)
-from fedlas.lab.report.result import METRICS_SHOWN, BenchResult, bench_result
-from fedlas.lab.results.differences import method_differences
-from fedlas.present.page import write_picture
-from fedlas.present.table import Block, Table, latex, show_blocks
+
+if TYPE_CHECKING:
+    from fedlas.lab.report.result import BenchResult
+    from fedlas.present.table import Block
 
 
 def add_compare_runs(add: AddSubcommand) -> None:
@@ -65,6 +59,9 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare_runs(args: argparse.Namespace) -> int:
+    from fedlas.lab.report.result import METRICS_SHOWN
+    from fedlas.present.page import write_picture
+
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
@@ -88,6 +85,8 @@ def _compare_runs(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
     """Print sentences and tables in the chosen form; LaTeX is tables alone."""
+    from fedlas.present.table import Table, latex, show_blocks
+
     if args.format != "latex":
         show_blocks(blocks, as_markdown=args.format == "markdown", details=args.details)
     for block in blocks:
@@ -98,6 +97,8 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
+    from fedlas.lab.report.result import bench_result
+
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.method or list(dict.fromkeys(named)) or ["raw"]
     about = {"replicates": args.replicates, "name": args.title}
@@ -112,6 +113,16 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
     """Show pre-specified differences between methods of one bench, with tests over seeds."""
+    from fedlas.lab.report.compare import (
+        CAPTION,
+        NARROW,
+        differences_figure,
+        differences_table,
+        sentence,
+    )
+    from fedlas.lab.results.differences import method_differences
+    from fedlas.present.page import write_picture
+
     (model,) = result.models.values()
     summary = model.summary
     metrics = [metric.lower() for metric in args.metrics or ("ece",)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.terminal import Bar, say, show, table
 from fedlas.cli.arguments import AddSubcommand, flag, option
 from fedlas.cli.bench_group import add_set
-from fedlas.lab.data import Files
-from fedlas.lab.data.check import Checked, check_dataset
-from fedlas.lab.recipes.recipe import parse_options
+
+if TYPE_CHECKING:
+    from fedlas.lab.data.check import Checked
 
 
 def add_data(add: AddSubcommand) -> None:
@@ -32,6 +32,9 @@ def add_data(add: AddSubcommand) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     """Check a data set and print the result; return 1 if something is wrong with it."""
+    from fedlas.lab.data.check import check_dataset
+    from fedlas.lab.recipes.recipe import parse_options
+
     with Bar("reading images", total=None) as bar:
         checked = check_dataset(
             args.name,
@@ -46,6 +49,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _table(checked: Checked) -> Any:
+    from fedlas.lab.data import Files
+
     source = checked.source
     published = checked.expected
     rows = []

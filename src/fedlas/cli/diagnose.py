@@ -9,27 +9,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
-from fedlas.lab.report.diagnose_page import diagnose_page
-from fedlas.lab.runs.bench_folder import find_runs, leave_out
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose import (
-    RunGroup,
-    Study,
-    grouped,
-    lacking_for_diagnosis,
-    study_run,
-)
-from fedlas.present.page import require_page_packages
-from fedlas.present.table import DASH, Table, table_of, terminal
-from fedlas.stats.intervals import Interval
+
+if TYPE_CHECKING:
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.lab.studies.diagnose import RunGroup, Study
+    from fedlas.present.table import Table
+    from fedlas.stats.intervals import Interval
 
 
 def add_diagnose(add: AddSubcommand) -> None:
@@ -42,6 +33,14 @@ def add_diagnose(add: AddSubcommand) -> None:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from fedlas.lab.report.diagnose_page import diagnose_page
+    from fedlas.lab.runs.bench_folder import find_runs, leave_out
+    from fedlas.lab.studies.diagnose import grouped, study_run
+    from fedlas.present.page import require_page_packages
+    from fedlas.present.table import terminal
+
     require_page_packages()
     content = "finished runs with predictions and features"
     folders, left_out = find_runs(args.runs, _why_not, content=content, data=args.data)
@@ -75,6 +74,8 @@ def _diagnose(args: argparse.Namespace) -> int:
 
 
 def _why_not(folder: RunFolder) -> str | None:
+    from fedlas.lab.studies.diagnose import lacking_for_diagnosis
+
     return lacking_for_diagnosis(folder) if folder.holds(folder.metrics_path) else None
 
 
@@ -133,6 +134,8 @@ _NARROW = (0, 1, 2, 3, 4)
 
 def summary_table(groups: Sequence[RunGroup]) -> Table:
     """Return one row a run with intervals; for several seeds of a group, a row with mean and spread."""
+    from fedlas.present.table import table_of
+
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     rows: list[Sequence[str]] = []
     for group in groups:
@@ -168,6 +171,8 @@ def _gate(study: Study) -> tuple[float, float, float]:
 
 
 def _show(interval: Interval) -> str:
+    from fedlas.present.table import DASH
+
     if math.isnan(interval.value):
         return DASH
     return _short(f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}")
@@ -179,6 +184,8 @@ def _short(text: str) -> str:
 
 
 def _text(value: float, places: int) -> str:
+    from fedlas.present.table import DASH
+
     return DASH if math.isnan(value) else _short(f"{value:.{places}f}")
 
 

@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
+from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
 from fedlas._core.terminal import say, status
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
@@ -33,16 +34,13 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions import Columns, PredictionTable, read_predictions
-from fedlas.predictions.read import is_log, notes_of
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import check_apart, holds_parquet
-from fedlas.present.evaluation import Evaluation
-from fedlas.present.page import write_page
-from fedlas.present.report import report, without_calibrator
-from fedlas.present.stages import ALL, DEFAULT, HeldOut
-from fedlas.present.table import show_blocks
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, check_replicates
+
+if TYPE_CHECKING:
+    from fedlas.predictions import PredictionTable
+    from fedlas.present.evaluation import Evaluation
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -70,9 +68,9 @@ def add_evaluate(add: AddSubcommand) -> None:
     add_method(
         parser,
         "--calibrate",
-        f"calibrator to apply, or 'all' (default: {DEFAULT} with --on but without --reject, else none)",
+        f"calibrator to apply, or 'all' (default: {METHOD} with --on but without --reject, else none)",
         nargs="?",
-        const=DEFAULT,
+        const=METHOD,
     )
     option(
         parser,
@@ -100,6 +98,11 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from fedlas.predictions import read_predictions
+    from fedlas.predictions.read import is_log, notes_of
+    from fedlas.present.report import report
+    from fedlas.present.stages import HeldOut
+
     args.file, *more = args.file
     columns = columns_of(args)
     _check(args, more, columns)
@@ -170,11 +173,14 @@ def _repair_line(
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
-    options = column_options(columns) + ("" if method == DEFAULT else f" --method {method}")
+    options = column_options(columns) + ("" if method == METHOD else f" --method {method}")
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
+    from fedlas.present.page import write_page
+    from fedlas.present.table import show_blocks
+
     say(*(f"note: {note}" for note in evaluation.notes), stderr=True)
     if args.json:
         say(*evaluation.json().split("\n"))
@@ -188,6 +194,10 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
+    from fedlas.present.report import without_calibrator
+    from fedlas.present.stages import ALL
+    from fedlas.stats.estimates import check_replicates
+
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
     if args.time is not None and args.on is None:

@@ -6,29 +6,20 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, get_args
 
 import fedlas
-from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, few
+from fedlas._core.defaults import METHOD, ExportFormat
 from fedlas._core.files import check_output
 from fedlas._core.terminal import say
-from fedlas.calibrated import CalibratedModel, TableCalibration
-from fedlas.calibrators import Calibrator, MultiLabelCalibration, TemperatureScaling
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
-from fedlas.deploy.calibration import check_method
-from fedlas.deploy.card import check_card_place
-from fedlas.deploy.export import TOLERANCE
-from fedlas.deploy.export import export as export_model_file
-from fedlas.deploy.exported import Exported
-from fedlas.deploy.formats import FORMATS, OUTPUTS
-from fedlas.predictions.cells import few
-from fedlas.present.page import require_page_packages
-from fedlas.present.stages import DEFAULT
-from fedlas.stats.estimates import check_replicates
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedlas.calibrators import Calibrator, MultiLabelCalibration
+    from fedlas.deploy.exported import Exported
 
 
 def add_export(add: AddSubcommand) -> None:
@@ -37,7 +28,11 @@ def add_export(add: AddSubcommand) -> None:
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
     option(parser, "place", "RUN | FILE", text, type=Path)
     option(
-        parser, "--format", "NAME", f"{', '.join(FORMATS)} (default: %(default)s)", default="onnx"
+        parser,
+        "--format",
+        "NAME",
+        f"{', '.join(get_args(ExportFormat))} (default: %(default)s)",
+        default="onnx",
     )
     add_path(
         parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)"
@@ -67,6 +62,8 @@ def add_export(add: AddSubcommand) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
+    from fedlas.deploy.formats import FORMATS
+
     form = check_choice("--format", args.format, FORMATS)
     is_run = args.place.is_dir() or not args.place.exists()
     suffix = FORMATS[form].suffix
@@ -86,6 +83,9 @@ def _export(args: argparse.Namespace) -> int:
 
 def _export_table(args: argparse.Namespace, out: Path) -> int:
     """Write the calibration of a table, which needs neither a model nor inputs."""
+    from fedlas.calibrated import TableCalibration
+    from fedlas.deploy.export import export as export_model_file
+
     unused = {
         "--method": args.method,
         "--data": args.data,
@@ -115,7 +115,12 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
 
 
 def _export_run(args: argparse.Namespace, out: Path) -> int:
-    method = args.method or DEFAULT
+    from fedlas.deploy.calibration import check_method
+    from fedlas.deploy.card import check_card_place
+    from fedlas.present.page import require_page_packages
+    from fedlas.stats.estimates import check_replicates
+
+    method = args.method or METHOD
     # Everything that can be refused is refused before the export, which may take minutes.
     if args.free_axes or args.model is not None or args.inputs is not None:
         raise InputError(
@@ -147,6 +152,9 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
 
 
 def _export_file(args: argparse.Namespace, out: Path) -> int:
+    from fedlas.calibrated import CalibratedModel
+    from fedlas.deploy.export import export as export_model_file
+
     file = args.place
     if args.method is not None or args.data is not None:
         raise InputError(
@@ -193,6 +201,10 @@ def _axes(texts: list[str], names: list[str]) -> dict[str, list[int]]:
 
 def _inputs(path: Path) -> dict[str, Tensor]:
     """Return the arrays of a file."""
+    import torch
+
+    from fedlas._core.arrays import open_arrays
+
     try:
         with open_arrays(path) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.names}
@@ -206,6 +218,8 @@ def _inputs(path: Path) -> dict[str, Tensor]:
 
 def _built(spec: str) -> nn.Module:
     """Return the model that the user's function builds."""
+    from torch import nn
+
     name, _, function = spec.partition(":")
     fix = "Write --model MODULE:FUNCTION, e.g. --model my_models:build, in the folder of my_models.py."
     sys.path.insert(0, str(Path.cwd()))  # as ``python -m`` does
@@ -234,6 +248,10 @@ def _say_export(
     inputs: str,
     gives: str = "",
 ) -> None:
+    from fedlas.calibrators import Calibrator, TemperatureScaling
+    from fedlas.deploy.export import TOLERANCE
+    from fedlas.deploy.formats import FORMATS, OUTPUTS
+
     method = "none" if calibrator is None else repr(calibrator)
     if isinstance(calibrator, Calibrator):
         method = str(calibrator.plain()["calibrator"])

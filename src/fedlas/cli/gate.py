@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, say_commands
 from fedlas.cli.arguments import add_path, flag
-from fedlas.present.gate import Gate, workflow_annotations
+
+if TYPE_CHECKING:
+    from fedlas.present.gate import Gate
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,8 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
 
 def show_gate(gate: Gate, args: argparse.Namespace, *, suite: str) -> int:
     """Print the checks, and write them where options ask for it; return the exit status."""
+    from fedlas.present.gate import workflow_annotations
+
     # With --json, standard output is for JSON alone.
     say(*(check.text for check in gate.checks), wrap=True, stderr=args.json)
     if args.github:

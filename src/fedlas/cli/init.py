@@ -6,17 +6,16 @@ import argparse
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, write_text
 from fedlas._core.terminal import Bar, say
 from fedlas.cli.arguments import AddSubcommand, add_path, option
-from fedlas.cli.init_table import init_table
-from fedlas.lab.data.splits import too_small_to_choose
-from fedlas.lab.data.survey import Survey, survey
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.starter import Starter, choose_settings, starter_recipe
+
+if TYPE_CHECKING:
+    from fedlas.lab.data.survey import Survey
+    from fedlas.lab.recipes.starter import Starter
 
 _UNEVEN = 5
 """Ratio of the largest to the smallest class above which a note says so."""
@@ -35,6 +34,8 @@ def add_init(add: AddSubcommand) -> None:
 
 
 def _init(args: argparse.Namespace) -> int:
+    from fedlas.cli.init_table import init_table
+
     if args.source.is_file():
         return init_table(args.source, out=args.out, target=args.target)
     if args.target is not None:
@@ -44,6 +45,11 @@ def _init(args: argparse.Namespace) -> int:
 
 def init(folder: Path, *, out: Path | None = None) -> int:
     """Look at the images, write a recipe, and print a summary and the next command."""
+    from fedlas.lab.data.survey import survey
+    from fedlas.lab.recipes.plan import plan
+    from fedlas.lab.recipes.recipe import load_recipe
+    from fedlas.lab.recipes.starter import choose_settings, starter_recipe
+
     out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
     if out.suffix not in (".yaml", ".yml"):
         raise InputError("--out must end in .yaml", out, "Name such a file.")
@@ -93,6 +99,8 @@ def _summary(contents: Survey, chosen: Starter) -> list[str]:
 
 def _notes(contents: Survey, chosen: Starter) -> list[str]:
     """Return warnings to read before the first run."""
+    from fedlas.lab.data.splits import too_small_to_choose
+
     notes = []
     if contents.others:
         kinds = ", ".join(name for name, _ in contents.others.most_common(3))

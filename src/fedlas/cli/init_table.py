@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import column_options
-from fedlas.predictions import Columns, TopLabel
-from fedlas.predictions.cells import cell_text, few, number_in
-from fedlas.predictions.event import classes_of_column, event_note
-from fedlas.predictions.read import is_log, read_predictions
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.packed import whole_suffix
 
@@ -58,6 +55,8 @@ class _Content:
     """First rows of a table, by column: texts, numbers where all are, and how many differ."""
 
     def __init__(self, path: Path) -> None:
+        from fedlas.predictions.cells import cell_text, number_in
+
         source = source_of(path)
         self.label = source.label
         chunk = next(iter(source.chunks([], source.names)), None)
@@ -198,6 +197,8 @@ def _labels(content: _Content, scores: Sequence[str]) -> str:
 
 def _says_event(column: str, labels: Collection[str]) -> bool:
     """Return whether two labels can be read against one column of scores."""
+    from fedlas.predictions.event import classes_of_column
+
     try:
         classes_of_column(column, sorted(labels), None)
     except InputError:
@@ -212,6 +213,10 @@ def _is_covariate(content: _Content, name: str) -> bool:
 
 def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
     """Guess the columns, write the commands, and print what was guessed; return the exit status."""
+    from fedlas.predictions import TopLabel
+    from fedlas.predictions.event import event_note
+    from fedlas.predictions.read import is_log, read_predictions
+
     out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
     if out.suffix != ".sh":
         raise InputError("--out must end in .sh for a table", out, "Name such a file.")

@@ -1,7 +1,8 @@
 """The command line: loads the subcommand's module, parses, and turns errors into exit codes.
 
 The standard library parses. A parser made from signatures (jsonargparse was tried) has no ``--losses ce fedlas`` and no
-positional FOLDER, and shows types in place of sentences. Neither this module nor ``fedlas --help`` imports torch.
+positional FOLDER, and shows types in place of sentences. No ``--help`` imports torch: a subcommand's function imports
+what it calls, and its module only what its options need.
 """
 
 from __future__ import annotations
@@ -148,14 +149,13 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
+    parsed = _parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
-    pauses = gc.isenabled() and "torch" not in sys.modules
-    if pauses:
+    if gc.isenabled() and "torch" not in sys.modules and words[0] != "list":
         gc.disable()
-    try:
-        parsed = _parse(words)
-    finally:
-        if pauses:
+        try:
+            import_module("torch")
+        finally:
             gc.freeze()
             gc.enable()
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say, show
@@ -21,25 +22,10 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.monitor.columns import (
-    check_columns,
-    column_sums,
-    columns_of_card,
-    drift_between,
-)
-from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
-from fedlas.deploy.monitor.look import ALARM, monitor
 from fedlas.predictions.tables.files import check_apart
-from fedlas.present.history_page import history_page
-from fedlas.present.monitor_page import (
-    explanations,
-    monitor_page,
-    reasons,
-    statistics_table,
-    watches_table,
-)
-from fedlas.present.page import write_page
-from fedlas.present.table import terminal
+
+if TYPE_CHECKING:
+    from fedlas.deploy.monitor.look import Monitor
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -93,19 +79,22 @@ def add_monitor(add: AddSubcommand) -> None:
 
 
 def _monitor(args: argparse.Namespace) -> int:
-    check_page_options(args, "--page", period_alone=args.history is not None)
-    if args.history is not None and args.history.suffix.lower() != ".json":
-        raise InputError("--history must end in .json", args.history, "Name it history.json.")
-    check_apart("--page", args.page, (*args.files, args.card, args.state))
-    check_apart("--state", args.state, (*args.files, args.card))
-    if args.raw and args.calibrated:
-        raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
+    from fedlas.deploy.monitor.columns import (
+        check_columns,
+        column_sums,
+        columns_of_card,
+        drift_between,
+    )
+    from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
+    from fedlas.deploy.monitor.look import ALARM, monitor
+    from fedlas.present.history_page import history_page
+    from fedlas.present.monitor_page import monitor_page
+    from fedlas.present.page import write_page
+
+    _check(args)
     columns = columns_of(args)
     sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
-        page = args.history.with_suffix(".html")
-        check_apart("--history", args.history, (*args.files, args.card, args.state))
-        check_apart("--page", args.page, (page,))
         # What is wrong is refused before the state moves on.
         periods, place = open_period(args.history, args.files, args.period)
     if args.covariates is not None:
@@ -123,32 +112,60 @@ def _monitor(args: argparse.Namespace) -> int:
         raw=True if args.raw else False if args.calibrated else None,
         state=args.state,
     )
-    content = watcher.content
     if args.history is not None:
         rows = with_period(periods, place, watcher, args.card, sums)
         latest = [drift for drift in drifts(rows) if drift.period == rows[place]["period"]]
     else:
         latest = drift_between(on_card, sums) if sums else []
     texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+    content = watcher.content
     if sums:
         content["drifts"] = [str(drift) for drift in latest]
     # The alarm is printed before the page is written: a full disk must not hide it.
     if args.json:
         say(*json.dumps(content, indent=2).split("\n"))
     else:
-        say(watcher.verdict, *reasons(content), *texts, wrap=True)
-        show(terminal(watches_table(content)))
-        if args.details:
-            show(terminal(statistics_table(content).where((0, 1, 2, 4))))
-        say(watcher.summary, *explanations(content), wrap=True, style="dim")
+        _show(watcher, texts, details=args.details)
     if args.history is not None:
         write_history(args.history, rows)
         page = write_page(args.history.with_suffix(".html"), history_page(rows))
         if not args.json:
             say(f"history: {args.history}, {len(rows)} periods", f"         {page}")
     if args.page is not None:
-        page = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
-        write_page(args.page, page)
+        html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
+        write_page(args.page, html)
         if not args.json:
             say(f"page: {args.page}")
     return ALARM if latest else watcher.status
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before anything is read."""
+    check_page_options(args, "--page", period_alone=args.history is not None)
+    if args.history is not None and args.history.suffix.lower() != ".json":
+        raise InputError("--history must end in .json", args.history, "Name it history.json.")
+    check_apart("--page", args.page, (*args.files, args.card, args.state))
+    check_apart("--state", args.state, (*args.files, args.card))
+    if args.raw and args.calibrated:
+        raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
+    if args.history is not None:
+        check_apart("--history", args.history, (*args.files, args.card, args.state))
+        check_apart("--page", args.page, (args.history.with_suffix(".html"),))
+
+
+def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
+    """Print what the watches and the columns say."""
+    from fedlas.present.monitor_page import (
+        explanations,
+        reasons,
+        statistics_table,
+        watches_table,
+    )
+    from fedlas.present.table import terminal
+
+    content = watcher.content
+    say(watcher.verdict, *reasons(content), *texts, wrap=True)
+    show(terminal(watches_table(content)))
+    if details:
+        show(terminal(statistics_table(content).where((0, 1, 2, 4))))
+    say(watcher.summary, *explanations(content), wrap=True, style="dim")

@@ -7,35 +7,16 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.terminal import say, show, status
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.cli.bench_group import add_set
-from fedlas.lab.recipes.recipe import parse_options
-from fedlas.lab.report.ood import (
-    MAIN,
-    SELECTION,
-    method_tables,
-    score_tables,
-    statement,
-    verdicts,
-    warnings,
-    write_files,
-)
-from fedlas.lab.results.detection import Detection
-from fedlas.lab.runs.begin import finished, must_be_finished
-from fedlas.lab.runs.bench_folder import find_runs, leave_out
-from fedlas.lab.runs.collect import check_alike
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.ood.measure import Chosen, measure_run
-from fedlas.lab.studies.ood.sets import parse_sets
-from fedlas.present.page import require_page_packages
-from fedlas.present.table import terminal
-from fedlas.stats.intervals import check_bootstrap
-from fedlas.zoo.ood import OOD_SCORES
-from fedlas.zoo.ood.base import INPUTS
+
+if TYPE_CHECKING:
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.lab.studies.ood.measure import Chosen
 
 
 def add_ood(add: AddSubcommand) -> None:
@@ -78,6 +59,25 @@ def add_ood(add: AddSubcommand) -> None:
 
 
 def _ood(args: argparse.Namespace) -> int:
+    from fedlas.lab.recipes.recipe import parse_options
+    from fedlas.lab.report.ood import (
+        MAIN,
+        SELECTION,
+        method_tables,
+        score_tables,
+        statement,
+        verdicts,
+        warnings,
+        write_files,
+    )
+    from fedlas.lab.results.detection import Detection
+    from fedlas.lab.runs.bench_folder import leave_out
+    from fedlas.lab.studies.ood.measure import measure_run
+    from fedlas.lab.studies.ood.sets import parse_sets
+    from fedlas.present.page import require_page_packages
+    from fedlas.present.table import terminal
+    from fedlas.stats.intervals import check_bootstrap
+
     require_page_packages()
     named = parse_sets(args.data)
     chosen = choose_scores(args.scores, parse_options(args.set))
@@ -126,6 +126,10 @@ def _ood(args: argparse.Namespace) -> int:
 
 def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
     """Return the scores to compute, all if none is named; their names and options are checked."""
+    from fedlas.lab.studies.ood.measure import Chosen
+    from fedlas.zoo.ood import OOD_SCORES
+    from fedlas.zoo.ood.base import INPUTS
+
     names = list(scores) or list(OOD_SCORES)
     for name in names:
         check_choice("--scores", name, OOD_SCORES)
@@ -147,6 +151,10 @@ def choose_scores(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
 
 def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
     """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
+    from fedlas.lab.runs.begin import must_be_finished
+    from fedlas.lab.runs.bench_folder import find_runs
+    from fedlas.lab.runs.collect import check_alike
+
     runs, skipped = find_runs(folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)
     for folder in runs:
@@ -161,6 +169,8 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
 
 
 def _why_not(folder: RunFolder) -> str | None:
+    from fedlas.lab.runs.begin import finished
+
     if folder.config is None:
         return None
     if folder.is_derived:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, option
-from fedlas.lab.runs.collect import pack
 
 
 def add_pack(add: AddSubcommand) -> None:
@@ -24,6 +23,8 @@ def add_pack(add: AddSubcommand) -> None:
 
 def _pack(args: argparse.Namespace) -> int:
     """Write ``runs.zip`` and print its contents."""
+    from fedlas.lab.runs.collect import pack
+
     path, summary = pack(args.folder)
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
     say(f"{path}: {len(summary.runs)} runs, {path.stat().st_size / 1e6:.2f} MB")

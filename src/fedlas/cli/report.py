@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fedlas
 from fedlas._core.check import InputError
+from fedlas._core.defaults import REPLICATES
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
-from fedlas.lab.report.bench_tables import PAGE, long_table, short_bench_table
-from fedlas.lab.report.report import read_report, write_report
-from fedlas.lab.report.result import BenchResult
-from fedlas.lab.report.verdict import answers, missing_notes, short_legend
-from fedlas.lab.results.result import Result
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.run_parts import run_held_out, test_part
-from fedlas.present.page import require_page_packages
-from fedlas.present.table import Table, latex, markdown, show_blocks, terminal
-from fedlas.stats.estimates import REPLICATES, check_replicates
+
+if TYPE_CHECKING:
+    from fedlas.lab.results.result import Result
+    from fedlas.present.table import Table
 
 
 def add_report(add: AddSubcommand) -> None:
@@ -54,12 +50,17 @@ def _report(args: argparse.Namespace) -> int:
 
 def require_report_packages() -> None:
     """Check that the packages of a report are there, before hours of training."""
+    from fedlas.present.page import require_page_packages
+
     require_page_packages()
     require("scipy.stats", extra="stats")
 
 
 def _latex(table: Table, model: Result, folder: Path) -> str:
     """Return the table of a bench with a caption: seeds and the test of its marks."""
+    from fedlas.lab.report.result import BenchResult
+    from fedlas.present.table import latex
+
     name = folder.resolve().name
     caption = BenchResult(name, {name: model}).caption(table)
     return latex(table, caption=f"{table.title or name}. {caption}", label=name)
@@ -75,6 +76,12 @@ def report_folder(
     failures: Mapping[str, str] | None = None,
 ) -> int:
     """Print verdict and table of a bench folder or a run, and write its report; ``failures`` are reasons by run."""
+    from fedlas.lab.report.bench_tables import short_bench_table
+    from fedlas.lab.report.report import read_report, write_report
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.present.table import markdown
+    from fedlas.stats.estimates import check_replicates
+
     check_replicates(replicates)
     require_report_packages()
     if RunFolder(folder).is_finished:
@@ -102,6 +109,11 @@ def report_folder(
 
 def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -> int:
     """Report a single run: its test predictions, before and after a temperature."""
+    from fedlas.lab.report.bench_tables import PAGE
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.lab.studies.run_parts import run_held_out, test_part
+    from fedlas.present.table import show_blocks
+
     run = RunFolder(folder)
     evaluation = fedlas.report(
         test_part(folder),
@@ -118,6 +130,10 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
 
 def show_bench(model: Result, *, details: bool = False) -> None:
     """Print the verdict of a bench and its table: short, or with every number."""
+    from fedlas.lab.report.bench_tables import long_table, short_bench_table
+    from fedlas.lab.report.verdict import answers, missing_notes, short_legend
+    from fedlas.present.table import terminal
+
     say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
     if details:
         show(terminal(long_table(model), details=True, arrows=False))

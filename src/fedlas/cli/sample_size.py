@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from fedlas._core.terminal import say
-from fedlas.binary import validation_size
 from fedlas.cli.arguments import AddSubcommand, add_confidence_level, option
 
 _NUMBERS = {
@@ -51,6 +50,8 @@ def add_sample_size(add: AddSubcommand) -> None:
 
 def _sample_size(args: argparse.Namespace) -> int:
     """Print how many samples the study needs."""
+    from fedlas.binary import validation_size
+
     names = [*_NUMBERS, "lp_normal", "risk_beta", "confidence_level"]
     names += [f"width_{name}" for name in _WIDTHS]
     options: dict[str, Any] = {name: getattr(args, name) for name in names}

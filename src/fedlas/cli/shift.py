@@ -6,17 +6,15 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import check_writable, write_json
 from fedlas._core.terminal import Bar, say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates, flag, option
-from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.shift import measure_shift
-from fedlas.present.table import Cell, Table, table_of, terminal
-from fedlas.stats.estimates import check_replicates
+
+if TYPE_CHECKING:
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.present.table import Cell, Table
 
 _SHOWN = ("accuracy", "ece", "nll")
 _CAPTION = (
@@ -62,6 +60,13 @@ def add_shift(add: AddSubcommand) -> None:
 
 
 def _shift(args: argparse.Namespace) -> int:
+    from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
+    from fedlas.lab.runs.folder import RunFolder
+    from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.studies.shift import measure_shift
+    from fedlas.present.table import terminal
+    from fedlas.stats.estimates import check_replicates
+
     check_replicates(args.replicates)
     chosen = [
         Corruption(name, severity, args.seed)
@@ -91,6 +96,8 @@ def _shift(args: argparse.Namespace) -> int:
 
 def _table(folder: RunFolder, measured: Mapping[str, Any]) -> Table:
     """Return means over corruptions, a row each severity; percent but for NLL."""
+    from fedlas.present.table import table_of
+
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
     by_severity = {"clean": [measured["clean"]]}
     for row in measured["corrupted"]:
@@ -116,6 +123,8 @@ def _percent(value: float) -> str:
 
 def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
     """Return a mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
+    from fedlas.present.table import Cell
+
     noises = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
     if not noises:
         return Cell(_percent(ece))

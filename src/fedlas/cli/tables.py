@@ -8,22 +8,12 @@ import shlex
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas._core.files import path_argument, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
-from fedlas.calibrated.missing import Missing, share_of
-from fedlas.calibrated.model import calibrator_of, of_classes
-from fedlas.calibrated.since import files_since
-from fedlas.calibrated.table import FORMAT, TableCalibration
-from fedlas.calibrated.table_files import (
-    apply_to_files,
-    are_live_logs,
-    calibrate_table,
-)
-from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -33,9 +23,7 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.deploy.card import has_format
-from fedlas.predictions import Columns
-from fedlas.predictions.cells import few
+from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
     STANDARD,
@@ -45,6 +33,9 @@ from fedlas.predictions.tables.files import (
     local_names,
 )
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
+
+if TYPE_CHECKING:
+    from fedlas.calibrators import Calibrator
 
 _SHORT_FIT = 5.0
 """Seconds of a fit without a word."""
@@ -81,6 +72,9 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
+    from fedlas.calibrated.since import files_since
+    from fedlas.calibrated.table_files import calibrate_table
+
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
     check_place(out)
@@ -112,6 +106,9 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
     Raises:
         InputError: For an unknown name or option, or one without a value.
     """
+    from fedlas.calibrated.model import calibrator_of, of_classes
+    from fedlas.calibrators import CALIBRATORS
+
     if not settings:
         return name
     options: dict[str, Any] = {}
@@ -147,6 +144,9 @@ def _place_of_calibration(file: str) -> Path:
 
 def check_place(out: Path) -> None:
     """Refuse to replace a file that is no calibration."""
+    from fedlas.calibrated.table import FORMAT
+    from fedlas.deploy.card import has_format
+
     if out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "Name it cal.json.")
     if out.exists() and not has_format(out, FORMAT):
@@ -197,6 +197,8 @@ def _out_of(text: str) -> Path | str:
 
 
 def _share(text: str) -> float:
+    from fedlas.calibrated.missing import share_of
+
     try:
         share = share_of(text)
     except ValueError:
@@ -225,6 +227,10 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _applied(args: argparse.Namespace) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
+    from fedlas.calibrated.missing import Missing
+    from fedlas.calibrated.table import TableCalibration
+    from fedlas.calibrated.table_files import apply_to_files, are_live_logs
+
     calibration = TableCalibration.load(args.calibration)
     separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:

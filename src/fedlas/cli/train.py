@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import check_count
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_path, option
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
-from fedlas.lab.recipes.plan import Run, plan
-from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.forecast import threads_for
-from fedlas.lab.runs.measure import alarms_of
-from fedlas.lab.runs.train import limited_to
-from fedlas.present.metric_tables import short_table
-from fedlas.present.table import show_blocks
+
+if TYPE_CHECKING:
+    from fedlas.lab.recipes.recipe import Recipe
 
 
 def add_train(add: AddSubcommand) -> None:
@@ -39,6 +35,14 @@ def add_train(add: AddSubcommand) -> None:
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
     """Train one run, or resume it, and print its metrics."""
+    from fedlas.lab.recipes.plan import Run, plan
+    from fedlas.lab.runs.execute import execute
+    from fedlas.lab.runs.forecast import threads_for
+    from fedlas.lab.runs.measure import alarms_of
+    from fedlas.lab.runs.train import limited_to
+    from fedlas.present.metric_tables import short_table
+    from fedlas.present.table import show_blocks
+
     check_count("seed", seed, low=0)
     planned = plan(recipe, losses=[loss], seeds=[seed])[0]
     run = planned if out is None else Run(recipe, loss, seed, out)

@@ -9,9 +9,6 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_path, flag, option
 from fedlas.cli.bench import add_executor, add_losses, executor_of
 from fedlas.cli.bench_group import add_recipe, overrides_of
-from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
-from fedlas.lab.tune.study import STORAGE, dry_run_study, plan_tuning, run_study
-from fedlas.present.table import terminal
 
 
 def add_tune(add: AddSubcommand) -> None:
@@ -39,6 +36,10 @@ def add_tune(add: AddSubcommand) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
+    from fedlas.lab.tune.study import STORAGE, dry_run_study, plan_tuning, run_study
+    from fedlas.present.table import terminal
+
     executor = executor_of(args)
     names = ("losses", "trials", "objective", "seeds", "space", "out", "data")
     tuning = plan_tuning(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, option
 from fedlas.cli.bench_group import add_set
-from fedlas.lab.recipes.recipe import parse_options
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
-from fedlas.present.metric_tables import short_table
-from fedlas.present.table import show_blocks
+
+if TYPE_CHECKING:
+    from fedlas.lab.runs.folder import RunFolder
 
 
 def add_uncertainty(add: AddSubcommand) -> None:
@@ -33,6 +32,11 @@ def add_uncertainty(add: AddSubcommand) -> None:
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
+    from fedlas.lab.recipes.recipe import parse_options
+    from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
+    from fedlas.present.metric_tables import short_table
+    from fedlas.present.table import show_blocks
+
     derived = plan_method(
         args.method,
         args.runs,

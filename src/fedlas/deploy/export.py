@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fedlas._core.check import (
     describe,
     is_dense,
 )
+from fedlas._core.defaults import ExportFormat
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path
 from fedlas.calibrated import CalibratedModel, TableCalibration
@@ -96,7 +97,7 @@ def export(
     path: str | Path,
     inputs: Any = None,
     *,
-    form: Literal["onnx", "torch-export", "torchscript", "sql"] = "onnx",
+    form: ExportFormat = "onnx",
     by_name: bool | None = None,
     free_axes: Sequence[int] | FreeAxes = (),
     about: Mapping[str, Any] | None = None,

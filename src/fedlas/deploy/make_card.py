@@ -14,7 +14,7 @@ from fedlas.calibrators import VennAbers
 from fedlas.calibrators.base import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
 from fedlas.deploy.card import FORMAT, Subject, outcomes
-from fedlas.metrics import evaluate
+from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
@@ -40,8 +40,6 @@ APPROXIMATE = (
     "part is the check."
 )
 
-_FEW_CLASSES = 10
-"""Most classes for which accuracy among the first five says little."""
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
@@ -135,9 +133,12 @@ def _values(predictions: AnyPredictions, num_bins: int) -> dict[str, dict[str, f
 
 
 def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
-    """Return the metrics of a card; of ten classes or fewer, five are most of them."""
-    few = 0 < num_classes <= _FEW_CLASSES
-    return {name: entry for name, entry in metrics.items() if name != "top5" or not few}
+    """Return the metrics of a card, without those that say nothing of so few classes."""
+    return {
+        name: entry
+        for name, entry in metrics.items()
+        if num_classes == 0 or num_classes >= METRICS[name].fewest_classes
+    }
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
 from fedlas.predictions.covariates import MOST_VALUES, Covariates
-from fedlas.predictions.tables.frame import Frame
 
 _MOST_NUMBERS = 2**27
 """Numbers of side information that are made dense, 1 GiB of float64."""
@@ -47,11 +46,11 @@ class SideColumns:
         if parts is None:
             return None
         self.columns = tuple(parts)
-        frame = Frame({name: part for name, part in parts.items() if _says_something(part)})
-        if not frame.names:
+        useful = {name: part for name, part in parts.items() if _says_something(part)}
+        if not useful:
             self.note = "no column of X holds numbers or few categories"
             return None
-        self.encoder = Covariates.of_columns(frame, frame.names)
+        self.encoder = Covariates.of_columns(useful, [*useful])
         is_bare = not hasattr(values, "columns") and not self.encoder.categories
         self.covariates = None if is_bare else self.encoder
         return self._made(parts)
@@ -102,9 +101,7 @@ class SideColumns:
     def _made(self, parts: dict[str, NDArray[Any]]) -> Tensor:
         # A copy, whose count of values that the fit did not see goes with it.
         encoder = replace(self.encoder or Covariates(), unknown=Counter())
-        frame = Frame({name: parts[name] for name in encoder.columns})
-        chunks = frame.chunks(encoder.numbers, [*encoder.categories])
-        return torch.cat([encoder.features(chunk) for chunk in chunks])
+        return encoder.features_of({name: parts[name] for name in encoder.columns})
 
 
 class NumbersLayer(nn.Module):

@@ -36,9 +36,10 @@ def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> 
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
-        Metric by registry name, in the order of :data:`METRICS`; fractions in ``[0, 1]`` but for NLL, Brier score and
-        the debiased square, which can be below 0. Each equals what its own function returns. For two classes ``"ece"``
-        and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is the ECE of the predicted class.
+        Metric by registry name, in the order of :data:`METRICS`, ``"top5"`` from ten classes on; fractions in
+        ``[0, 1]`` but for NLL, Brier score and the debiased square, which can be below 0. Each equals what its own
+        function returns. For two classes ``"ece"`` and ``"brier"`` are those of the event's probability, and
+        ``"top_label_ece"`` is the ECE of the predicted class.
 
     Raises:
         InputError: If ``predictions`` are no :class:`Predictions`, two arrays do not show which one holds the labels,
@@ -77,11 +78,13 @@ def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> 
 
 def default_metrics(predictions: AnyPredictions) -> list[Metric]:
     """Return the metrics that ``evaluate`` computes of these predictions."""
-    has_two = classes_of(predictions) == 2
+    num_classes = classes_of(predictions)
+    has_two = num_classes == 2
     names = [
         each.name
         for each in METRICS.entries()
         if (each.default_of_two if has_two and each.default_of_two is not None else each.default)
+        and num_classes >= each.fewest_classes
     ]
     return [each for each in entries_of(names, predictions) if not lacks(each, predictions)]
 

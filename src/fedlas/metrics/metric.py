@@ -34,6 +34,7 @@ class Metric(Entry[Callable[..., float]]):
         order: Place among the columns of tables; metrics of others come last.
         default: Whether ``evaluate`` computes it.
         default_of_two: The same for two classes; None: as for more.
+        fewest_classes: With fewer classes it says nothing: ``evaluate``, tables and cards leave it out.
         of_event: Name of the metric by which two classes have it, where it is about the event.
         higher_is_better: None if it has a sign and 0 is best.
         percent: Whether reports multiply it by 100.
@@ -70,6 +71,7 @@ class Metric(Entry[Callable[..., float]]):
     order: float = math.inf
     default: bool = True
     default_of_two: bool | None = None
+    fewest_classes: int = 0
     of_event: str = ""
     higher_is_better: bool | None = False
     percent: bool = True

@@ -46,6 +46,7 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
     "top5",
     order=20,
     title="Top-5 accuracy",
+    fewest_classes=10,
     higher_is_better=True,
     paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
     quantity=lambda chunk: chunk.rank < 5,

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, Text, describe
+from fedlas._core.check import Argument, InputError, Text, few
 from fedlas._core.text import shortened
+from fedlas.predictions.names import whole_number
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
 
 _FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
-_PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _PADDED = re.compile(r"0\d")
-_NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
 _LONGEST_NAME = 1000
@@ -343,28 +341,6 @@ def truth_places(names: Sequence[str]) -> dict[str, int]:
 def _number_of_name(text: str) -> int | None:
     """Return the whole number that a label is; leading zeros are part of a name, 007 is not 7."""
     return None if _PADDED.match(text) else whole_number(text)
-
-
-def whole_number(text: str) -> int | None:
-    """Return the whole number that a text is, 3.0 among them; None for other text.
-
-    Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
-    """
-    number = Decimal(text if _NUMBER.fullmatch(text) else "NaN")  # exact, unlike a float
-    return int(number) if number.is_finite() and number == number.to_integral_value() else None
-
-
-def dotted(path: str) -> str:
-    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
-    return _PLACE.sub(r".\1", path)
-
-
-def few(names: Sequence[str], most: int = 12) -> str:
-    """List the first names, and say how many more there are."""
-    shown = ", ".join(shortened(str(name), 60) for name in names[:most])
-    return (
-        f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
-    )
 
 
 def _plain(values: Values) -> Sequence[Any]:

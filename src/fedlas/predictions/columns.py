@@ -9,10 +9,10 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from fedlas._core.check import Argument, InputError, describe, suggestion
-from fedlas.predictions.cells import few
+from fedlas._core.check import Argument, InputError, describe, few, suggestion
 from fedlas.predictions.names import check_order, matched_parts
 
+_PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Columns that pandas writes for the index of a frame."""
 
@@ -24,6 +24,11 @@ ONE_CONFIDENCE = (
     Argument("probs"),
     ".",
 )
+
+
+def dotted(path: str) -> str:
+    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
+    return _PLACE.sub(r".\1", path)
 
 
 def listed(names: Sequence[str], last: str) -> list[str | Argument]:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
-from fedlas.predictions.cells import TableChunk, Values, cell_text, few, whole_number
+from fedlas._core.check import InputError, describe, few
+from fedlas.predictions.cells import TableChunk, Values, cell_text
+from fedlas.predictions.names import whole_number
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.format import Format
+from fedlas.predictions.tables.frame import Frame
 
 MOST_VALUES = 256
 """Most values of a column of text: more are names of samples rather than kinds of them."""
@@ -65,7 +67,7 @@ class Covariates:
     @classmethod
     def of_columns(
         cls,
-        source: Format,
+        source: Format | Mapping[str, Any],
         names: Sequence[str],
         groups: Collection[str | None] = (),
         *,
@@ -74,11 +76,12 @@ class Covariates:
         """Return what columns of a table hold, as :meth:`learn`.
 
         Args:
-            source: The table.
+            source: The table, or a mapping from names to columns.
             names: The columns.
             groups: Those that are categories in any case.
             has_gaps: Whether rows that lack a value stay.
         """
+        source = source if isinstance(source, Format) else Frame(source)
         point = source.decimal_point
         numbers = [name for name in names if name not in groups and source.holds_numbers(name)]
         others = [name for name in names if name not in numbers]
@@ -140,6 +143,11 @@ class Covariates:
         """How many values each feature has; 0 for numbers."""
         categories = () if self.one_hot else tuple(map(len, self.categories.values()))
         return (*[0] * (len(self.names) - len(categories)), *categories)
+
+    def features_of(self, columns: Mapping[str, Any]) -> Tensor:
+        """Return the features of columns in memory ``(N, D)``, as :meth:`features`."""
+        chunks = Frame(columns).chunks(self.numbers, [*self.categories])
+        return torch.cat([self.features(chunk) for chunk in chunks])
 
     def features(self, chunk: TableChunk) -> Tensor:
         """Return the features of some rows ``(n, D)``, and count values without a place.

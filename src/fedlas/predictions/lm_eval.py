@@ -25,7 +25,7 @@ from fedlas.predictions.tables.packed import open_text
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
-_KEYS = {"doc_id", "target", "filtered_resps"}
+_KEYS = {"doc_id", "filtered_resps"}
 _TASK = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
 _SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance)\b", re.IGNORECASE)
 """Words without which a number in a free answer is the answer itself."""
@@ -125,21 +125,24 @@ class SampleLog(Frame):
 
     Args:
         paths: ``samples_*.jsonl`` of one model.
-        columns: Columns that are asked for; with ``drop_missing``, answers without a confidence are left out.
+        columns: Columns that are asked for; with ``drop_missing``, answers without a confidence are left out, and
+            questions without log-likelihoods.
+        live: What the samples are read for without labels, ``"logits"`` or ``"confidence"``; None: with labels, as
+            what they can be.
 
     Raises:
-        InputError: If a line is no such sample, or free answers state no confidence.
+        InputError: If a line is no such sample, free answers state no confidence, or questions have no log-likelihoods.
     """
 
     needs_names = False
     writer = SampleLogWriter
 
-    def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
+    def __init__(self, paths: Sequence[Path], columns: Columns, live: str | None = None) -> None:
         notes: list[str] = []
-        samples = [sample for path in paths for sample in _samples_of(path, notes)]
-        where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
         self.answers = Answers()
-        scores = _scores(samples, self.answers, notes)
+        samples = [sample for path in paths for sample in _samples_of(path, notes, self.answers)]
+        where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        scores = _scores(samples, self.answers, notes, live)
         self.answers.check("filtered_resps", where, drop=columns.drop_missing)
         if "confidence" in scores:
             stated = ~np.isnan(scores["confidence"])
@@ -168,8 +171,8 @@ class SampleLog(Frame):
                 self._columns[name] = values
 
 
-def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
-    """Return the samples of a file, without those that further filters log again."""
+def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]:
+    """Return the samples of a file, without those that further filters log again, and questions without scores."""
     samples = []
     for row, fields in _lines(path):
         if not fields.keys() >= _KEYS:
@@ -188,16 +191,34 @@ def _samples_of(path: Path, notes: list[str]) -> list[_Sample]:
         raise InputError(
             "there must be at least one sample", f"none in {path.name}", "Check the file."
         )
-    if len({sample.choices is None for sample in samples}) > 1:
-        free = next(
-            sample for sample in samples if (sample.choices is None) != (samples[0].choices is None)
-        )
+    free = [sample for sample in samples if _is_free(sample.fields)]
+    questions = [sample for sample in samples if sample.choices is not None]
+    if free and questions:
+        first, second = sorted((free[0], questions[0]), key=lambda sample: sample.row)
         raise InputError(
-            "samples must be of one kind, with a label",
-            free.place,
-            "Evaluate multiple choice and free answers apart.",
+            "samples must be of one kind, all of multiple choice or all free answers",
+            f"both, the first two kinds in {first.place} and row {second.row}",
+            "Read multiple choice and free answers apart.",
         )
-    return samples
+    if free:
+        return samples
+    if not questions:
+        raise InputError(
+            "samples must hold answers, or finite log-likelihoods of 2 choices or more",
+            samples[0].place,
+            "Check how the task was run.",
+        )
+    for sample in samples:
+        answers.add(sample.row, "", unread=sample.choices is None)
+    return questions
+
+
+def _is_free(fields: Mapping[str, Any]) -> bool:
+    """Return whether the answer is a text; log-likelihoods of choices are pairs."""
+    answers = fields["filtered_resps"]
+    return any(
+        isinstance(each, str) for each in (answers if isinstance(answers, list) else [answers])
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -212,18 +233,31 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _scores(
-    samples: Sequence[_Sample], answers: Answers, notes: list[str]
+    samples: Sequence[_Sample], answers: Answers, notes: list[str], live: str | None
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return logits and labels of all samples, or confidences and outcomes; NaN where none is stated."""
-    chosen = [_chosen(sample) if sample.choices else None for sample in samples]
+    unlabeled = (None, False)
+    chosen = [
+        None if not sample.choices else _chosen(sample) if live is None else unlabeled
+        for sample in samples
+    ]
     targets = [None if pair is None else pair[0] for pair in chosen]
     sizes = {len(sample.choices or ()) for sample in samples}
-    if None not in targets and len(sizes) == 1:
+    if live == "logits" and (len(sizes) > 1 or 0 in sizes):
+        counts = " and ".join(
+            f"{size} choices" if size else "free answers" for size in sorted(sizes)
+        )
+        sizes -= {len(samples[0].choices or ())} if len(sizes) > 1 else set()
+        other = next(sample for sample in samples if len(sample.choices or ()) in sizes)
+        raise InputError(
+            "all questions must have as many choices as those of the fit",
+            f"{counts}, as in {other.place}",
+            "Fit another calibration on a log of such questions.",
+        )
+    if live == "logits" or (live is None and None not in targets and len(sizes) == 1):
         notes.append("Logits are the log-likelihoods of the choices.")
-        return {
-            "logits": np.array([sample.choices for sample in samples]),
-            "target": np.array(targets),
-        }
+        logits = {"logits": np.array([sample.choices for sample in samples])}
+        return logits if live else logits | {"target": np.array(targets)}
     if any(pair is not None for pair in chosen):
         notes.append(
             "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
@@ -239,7 +273,7 @@ def _scores(
             )
             correct.append(pair[1])
             continue
-        if sample.right is None:
+        if sample.right is None and live is None:
             raise InputError(
                 f"free answers must have one of {', '.join(_RIGHT)}",
                 f"none in {sample.place}",
@@ -249,8 +283,9 @@ def _scores(
         (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
         answers.add(sample.row, answer, unread=math.isnan(value))
         confidence.append(value)
-        correct.append(sample.right)
-    return {"confidence": np.array(confidence), "correct": np.array(correct)}
+        correct.append(bool(sample.right))
+    confidences = {"confidence": np.array(confidence)}
+    return confidences if live else confidences | {"correct": np.array(correct)}
 
 
 def _chosen(sample: _Sample) -> tuple[int | None, bool]:
@@ -267,9 +302,9 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
     ]
     if len(readings) != 1 and sample.right is None:
         raise InputError(
-            "samples must be of one kind, with a label",
-            sample.place,
-            "Evaluate multiple choice and free answers apart.",
+            "each question must say which choice is right, or whether the answer is",
+            f"neither in {sample.place}",
+            "Read the samples of a task with labels; fedlas apply needs none.",
         )
     target = readings[0] if len(readings) == 1 else None
     return target, readings[0] == best if sample.right is None else sample.right
@@ -290,11 +325,11 @@ def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
 
 def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
     """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
-    target = str(fields["target"]).strip()
+    target = str(fields.get("target")).strip()
     texts = [text.strip() for text in _arguments(fields, 1)]
     named = (
         {texts.index(target)}
-        if texts.count(target) == 1 and type(fields["target"]) is not int
+        if texts.count(target) == 1 and type(fields.get("target")) is not int
         else set()
     )
     return named | {n for n in range(choices) if str(n) == target}

@@ -34,7 +34,6 @@ from fedlas.predictions.probabilities import are_probabilities, probabilities_fr
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Table, Values
-from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
@@ -296,7 +295,7 @@ class Predictions:
                     "'...'; confidences are for TopLabel(frame['confidence'], ...).",
                 ),
             )
-        table = Table(Frame(frame), named)
+        table = Table(frame, named)
         return cls.of_samples(
             table.whole(),
             are_probs=named.kind == "probs",

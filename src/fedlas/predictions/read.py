@@ -12,9 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, check_kinds, describe, few
 from fedlas.predictions.arguments import SAMPLE_VALUES
-from fedlas.predictions.cells import few
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
@@ -83,10 +82,11 @@ def with_scores(columns: Columns, source: Format) -> Columns:
     )
 
 
-def open_source(path: Any, columns: Columns) -> tuple[Format, Columns]:
+def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[Format, Columns]:
     """Return what reads a frame or files, and the columns.
 
-    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks.
+    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks, and read for scores of the
+    kind ``live`` alone, without labels, if that is named.
 
     Raises:
         InputError: If a file does not exist or cannot be read, or the files are not alike.
@@ -98,7 +98,8 @@ def open_source(path: Any, columns: Columns) -> tuple[Format, Columns]:
     if all(is_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
-        return SampleLog([file.path for file in files], columns), columns
+        log = SampleLog([file.path for file in files], columns, live)
+        return log, replace(columns, format="lm-eval")
     sources = [source_of(file, columns.separator) for file in files]
     return sources[0] if len(sources) == 1 else Joined(sources), columns
 

@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe
-from fedlas.predictions.cells import dotted
 from fedlas.predictions.columns import (
     ONE_CONFIDENCE,
     Names,
     check_exists,
     check_once,
+    dotted,
     listed,
     matched_columns,
     words_of,

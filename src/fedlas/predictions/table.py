@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text, few
+from fedlas._core.check import InputError, few
+from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text
 from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
@@ -28,6 +28,7 @@ from fedlas.predictions.probabilities import (
 )
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.format import Format
+from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.units import Units
 
 NO_GROUP = "(no group)"
@@ -74,7 +75,7 @@ class Table:
     """A table whose columns have roles, read once, a chunk of rows at a time.
 
     Args:
-        source: What holds its cells: a file, several, or a frame.
+        source: What holds its cells: a format of files, or a frame.
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
         units: Units that the columns must have, those of a fit; None learns them.
@@ -88,11 +89,12 @@ class Table:
 
     def __init__(
         self,
-        source: Format,
+        source: Format | Any,
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
     ) -> None:
+        source = source if isinstance(source, Format) else Frame(source)
         self.columns = columns
         self._source = source
         self.label = source.label
@@ -113,6 +115,10 @@ class Table:
             self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
+        self.file = source.label
+        """Name of the file of the last rows."""
+        self.score_type: np.dtype[Any] = np.dtype(np.float64)
+        """Type of their scores in that file; float64 where text states them."""
         self.keeps_rows = False
         """Whether rows without a value stay in the table, where another note counts them."""
         self.classes: tuple[str, ...] = ()
@@ -188,8 +194,10 @@ class Table:
         columns: Values = {name: rows.tensor() for name, rows in arrays.items()}
         return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
 
-    def rows(self) -> Iterator[tuple[TableChunk, NDArray[np.int64], Values]]:
-        """Yield some rows at a time, the places of those that are used among them, and what these say.
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
+        """Yield the numbers of some rows in their file, the places of those that are used among them, what these say.
+
+        ``file`` and ``score_type`` are then of these rows.
 
         Raises:
             InputError: As :meth:`blocks`.
@@ -210,6 +218,9 @@ class Table:
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
+            self.file = whole.file
+            if scores:
+                self.score_type = whole.numbers[scores[0]].dtype
             if columns.drop_missing:
                 chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
@@ -217,7 +228,7 @@ class Table:
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
             if not len(chunk.rows):
-                yield whole, np.zeros(0, np.int64), {}
+                yield whole.rows, np.zeros(0, np.int64), {}
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
@@ -234,7 +245,7 @@ class Table:
                 values["features"] = more.features(chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
-            yield whole, np.searchsorted(whole.rows, chunk.rows), values
+            yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
         if self.answers is not None:
             self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)

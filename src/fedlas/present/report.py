@@ -24,7 +24,7 @@ from fedlas.predictions.predictions import (
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
-from fedlas.present.metric_tables import COMPARED, classes_of
+from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
     ALL,
@@ -39,7 +39,6 @@ from fedlas.present.stages import (
     estimates_by_stage,
     rejections,
 )
-from fedlas.present.table import FEWEST_CLASSES
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.draws import has_spread
@@ -260,9 +259,6 @@ def measured_stages(
     """Return metrics, estimates, tests and measures of the event of each stage: fields of an evaluation."""
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
-    for stage, each in stages.items():
-        if classes_of(each) < FEWEST_CLASSES:  # of few classes five are most
-            measured[stage].pop("top5", None)
     names = list(next(iter(measured.values()))) if names is None else names
     estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
     z: dict[str, Any] = {}

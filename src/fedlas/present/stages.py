@@ -21,6 +21,7 @@ from fedlas._core.check import (
     check_number,
     describe,
 )
+from fedlas._core.defaults import METHOD
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas._core.terminal import steps
@@ -42,8 +43,7 @@ from fedlas.stats.selective_risk import RejectOption, reject_option
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
-DEFAULT = "auto"
-"""The calibrator where none is named."""
+DEFAULT = METHOD
 SEED = 0
 """Seed of all replicates: runs on the same test set are resampled alike."""
 

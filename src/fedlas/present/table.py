@@ -26,8 +26,6 @@ SYMBOLS: dict[str, str] = {
 }  # fmt: skip
 ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
 DASH = "—"
-FEWEST_CLASSES = 10
-"""With fewer classes the top-5 accuracy says nothing."""
 _INTERVAL = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![:(\[])"
 """Brackets around two numbers, which Markdown takes for no link."""
 _STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrated": "green"}

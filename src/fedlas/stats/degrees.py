@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 _NODES, _SHARES = np.polynomial.legendre.leggauss(64)
 _FAR = 15.0
 """Standard deviations beyond which the normal distribution holds less than rounding."""
-_HALVINGS = 60
+_STEPS = 60
+_NEAR = 1e-9
+"""Relative size of a step after which the next one is less than rounding."""
+_CHUNK = 2**14
+"""Scores whose nodes are summed at once: 8 MiB."""
+Floats = NDArray[np.float64]
 
 
 def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:
@@ -58,33 +63,63 @@ def two_sided(score: float, degrees: float = math.inf) -> float:
         >>> round(two_sided(1.96), 3), round(two_sided(1.96, 4.0), 3)
         (0.05, 0.122)
     """
-    if math.isinf(degrees):
-        return math.erfc(abs(score) / math.sqrt(2.0))
-    if degrees == 0.0:
-        return math.nan
+    return float(two_sideds(np.array([score]), np.array([degrees]))[0])
+
+
+def two_sideds(scores: Floats, degrees: Floats) -> Floats:
+    """Return :func:`two_sided` of many scores ``(G,)`` of their degrees ``(G,)``; NaN of a score that is none."""
+    normal = [math.erfc(abs(score) / math.sqrt(2.0)) for score in scores.tolist()]
+    p_values = np.where(degrees > 0.0, normal, math.nan)
+    few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees) & ~np.isnan(scores))
+    root = np.sqrt(degrees[few])
+    angles = np.minimum(np.arctan2(np.abs(scores[few]), root), _FAR / root)
+    p_values[few] = (1.0 - _inside(angles, degrees[few])).clip(min=0.0)
+    return p_values
+
+
+def _inside(angles: Floats, degrees: Floats) -> Floats:
+    """Return the probability of a score within ``sqrt(degrees) tan(angle)`` of 0, ``(G,)``."""
     # With score = sqrt(degrees) tan(a) the density is a power of the cosine of a.
-    end = min(math.atan2(abs(score), math.sqrt(degrees)), _FAR / math.sqrt(degrees))
-    heights = np.cos(0.5 * end * (_NODES + 1.0)) ** (degrees - 1.0)
-    logarithm = math.lgamma((degrees + 1.0) / 2.0) - math.lgamma(degrees / 2.0)
-    inside = float(_SHARES @ heights) * end * math.exp(logarithm) / math.sqrt(math.pi)
-    return max(0.0, 1.0 - inside)
+    shares = np.empty(len(angles))
+    for first in range(0, len(angles), _CHUNK):
+        some = slice(first, first + _CHUNK)
+        places = 0.5 * angles[some, None] * (_NODES + 1.0)
+        shares[some] = np.cos(places) ** (degrees[some, None] - 1.0) @ _SHARES
+    return shares * 0.5 * angles * _density(degrees)
+
+
+def _density(degrees: Floats) -> Floats:
+    """Return the density of the angle's size at 0, ``(G,)``."""
+    logarithms = [
+        math.lgamma((each + 1.0) / 2.0) - math.lgamma(each / 2.0) for each in degrees.tolist()
+    ]
+    return np.asarray(np.exp(logarithms) * 2.0 / math.sqrt(math.pi))
 
 
 @functools.lru_cache(maxsize=256)
 def student_score(confidence_level: float, degrees: float) -> float:
     """Return how many standard errors Student's interval of this level reaches to each side."""
-    if math.isinf(degrees):
-        return NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
-    if degrees == 0.0:
-        return math.nan
-    # Found by bisection of the angle whose tangent is the score over the root of the degrees.
-    root = math.sqrt(degrees)
-    low, high = 0.0, math.pi / 2.0
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        inside = two_sided(root * math.tan(middle), degrees) > 1.0 - confidence_level
-        low, high = (middle, high) if inside else (low, middle)
-    return root * math.tan(low)
+    return float(student_scores(confidence_level, np.array([degrees]))[0])
+
+
+def student_scores(confidence_level: float, degrees: Floats) -> Floats:
+    """Return :func:`student_score` of many degrees ``(G,)``."""
+    normal = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
+    scores = np.where(degrees > 0.0, normal, math.nan)
+    few = np.flatnonzero((degrees > 0.0) & np.isfinite(degrees))
+    chosen, number = np.unique(degrees[few], return_inverse=True)
+    # Newton's method on the angle whose tangent is the score over the root of the degrees. The probability inside is a
+    # concave function of it, so that no step from 0 on goes beyond the angle.
+    angles = np.zeros(len(chosen))
+    density = _density(chosen)
+    for _ in range(_STEPS):
+        missing = confidence_level - _inside(angles, chosen)
+        step = missing / (density * np.cos(angles) ** (chosen - 1.0))
+        angles = angles + step
+        if (np.abs(step) <= _NEAR * angles).all():
+            break
+    scores[few] = (np.sqrt(chosen) * np.tan(angles))[number]
+    return scores
 
 
 def wald_p(statistic: float, degrees: float = math.inf) -> float:

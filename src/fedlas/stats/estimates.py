@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlas._core.check import InputError, check_kinds, check_number
+from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
+from fedlas._core.defaults import REPLICATES as REPLICATES
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
@@ -26,7 +28,6 @@ from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.class_cells import ClassBlocks
 from fedlas.stats.draws import BY_CLASS, rows_for, values_in_both
 from fedlas.stats.intervals import (
-    ALPHA,
     area_interval,
     check_bootstrap,
     check_level,
@@ -40,10 +41,6 @@ from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 
-REPLICATES = 1000
-"""Replicates of every interval and every noise floor, where nothing else is asked for."""
-CONFIDENCE_LEVEL = 1.0 - ALPHA
-"""Level of the intervals."""
 RESAMPLING = "consistency resampling"
 """Name of the test whose replicates draw labels from the model's probabilities."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, as_numbers, check_count, describe
+from fedlas._core.defaults import RISKS
 from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
@@ -156,7 +156,7 @@ def risk_threshold(
     )
 
 
-DEFAULT_RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)
+DEFAULT_RISKS = RISKS
 """Target risks of a card."""
 
 

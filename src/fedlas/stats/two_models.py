@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, values_of
@@ -285,7 +285,6 @@ class ModelDifference:
         return self.a - self.b
 
 
-@check_kinds
 def compare(
     a: AnyPredictions | PredictionTable,
     b: AnyPredictions | PredictionTable,
@@ -297,42 +296,9 @@ def compare(
     seed: int = 0,
     top_label: bool = False,
 ) -> ResultTable[str, ModelDifference]:
-    """Compare two models on the same samples, metric by metric, with paired tests.
+    """Return the differences of two models on the same samples by metric, as :func:`fedlas.compare` documents them.
 
-    Args:
-        a: Predictions of the first model, or a ``TopLabel``.
-        b: Those of the second for the same samples in the same order.
-        metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes AUROC, NLL, Brier score and ECE of the event.
-        num_bins: Bins of the metrics that have any, at least 1.
-        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
-        seed: The same seed draws the same samples.
-        top_label: Whether two classes are compared by the predicted one, too.
-
-    Returns:
-        Difference by registry name, as a dict that a notebook shows as a table; ``to_frame()`` makes a data frame.
-
-    Raises:
-        InputError: For different samples, as far as targets tell (a top label has none), an unknown metric or one that
-            needs all classes, options out of range, or fewer than 2 samples.
-
-    Note:
-        Two models, not two methods: whether another training would give the same order only seeds can tell. For two
-        calibration errors the difference comes out too small where one model is calibrated, see
-        :func:`~fedlas.stats.paired_bootstrap`.
-
-    Example:
-        >>> import torch
-        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-        >>> differences = compare(Predictions(logits, target), Predictions(3 * logits, target), replicates=199)
-        >>> {name: each.better for name, each in differences.items()}
-        {'accuracy': None, 'nll': 'a', 'brier': 'a', 'ece': 'a'}
-
-    Source:
-        McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-        Psychometrika 12 (1947), in its exact form.
+    Two classes are about the event that the predictions name; groups, and another event, are that function's.
     """
     both = [check_measurable(each) for each in (a, b)]
     a, b = both

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.binary import group_measures
-from fedlas.binary.groups import _measured
+from fedlas.binary import group_measures, logistic_recalibration
 from fedlas.binary.positive import positive_class
+from fedlas.binary.recalibration import events_test, wald_estimate
+from fedlas.errors import InputError
+from fedlas.stats.degrees import student_score
 from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, poisson_binomial_ps
 
 
@@ -26,6 +28,33 @@ def plain(value):
     return [np.nan if each is None else each for each in value if not isinstance(each, str)]
 
 
+def alone(predictions):
+    """Return the measures of the samples of one group."""
+    data = positive_class(predictions, None)
+    expected, observed = data.mean(data.probability), data.mean(data.outcome)
+    mean = max(expected, 1e-300)
+    ratio = observed / mean
+    if data.is_plain:
+        low, high = (
+            end / mean for end in clopper_pearson(int(data.outcome.sum()), len(data.outcome))
+        )
+    else:
+        gaps = data.outcome - ratio * data.probability
+        score = student_score(0.95, data.degrees(gaps))
+        reach = np.exp(score * data.error_of_mean(gaps) / observed) if observed > 0 else np.inf
+        low, high = ratio / reach, ratio * reach
+    lines = [None, None]
+    try:
+        line = logistic_recalibration(predictions)
+        lines = [wald_estimate(line.slope, 1.0), wald_estimate(line.in_the_large, 0.0)]
+        lines = [None if each.p is None else plain(astuple(each)) for each in lines]
+    except InputError:
+        pass
+    p, _ = events_test(data)
+    return [len(data.outcome), data.outcome.sum(), expected, observed, ratio, low, high, p, *lines]
+
+
+@pytest.mark.parametrize("roles", ["", "weights", "clusters", "weights, clusters"])
 @pytest.mark.parametrize(
     ("sizes", "scale"),
     [
@@ -36,21 +65,29 @@ def plain(value):
         ([20] * 30, 1e-9),
     ],
 )
-def test_it_is_the_same_as_one_group_at_a_time(sizes, scale):
+def test_it_is_the_same_as_one_group_at_a_time(sizes, scale, roles):
     log_odds, happened, number = problem(sizes, 0, scale=scale)
-    predictions = Predictions(np.stack([0 * log_odds, log_odds], axis=1), happened)
+    draw = np.random.default_rng(1)
+    values = {
+        "weights": draw.exponential(size=len(number)) * (draw.random(len(number)) < 0.9) + 0.001,
+        "clusters": number // 2 * 10 + draw.integers(0, 7, len(number)),  # of two groups each
+    }
+    options = {name: each for name, each in values.items() if name in roles}
+    predictions = Predictions(np.stack([0 * log_odds, log_odds], axis=1), happened, **options)
     table = group_measures(predictions, number)
-    data = positive_class(predictions, None)
     assert len(table) == len(sizes)
-    for name, together in table.items():
-        alone = _measured(data.rows(np.flatnonzero(number == name)), 0.95)
-        for field, value in vars(alone).items():
-            other = getattr(together, field)
-            assert (value is None) == (other is None), field
-            if value is not None and field in ("ratio", "slope", "shift"):
-                value, other = (plain(astuple(each)) for each in (value, other))
-            if value is not None:
-                assert other == pytest.approx(value, rel=1e-8, abs=1e-10, nan_ok=True), field
+    for name, each in table.items():
+        *expected, slope, shift = alone(predictions.rows(torch.from_numpy(number == name)))
+        ratio = each.ratio
+        values = [each.num_samples, each.events, each.expected, each.observed]
+        values += [ratio.value, ratio.low, ratio.high, ratio.p]
+        pairs = [(expected, values), (slope, each.slope), (shift, each.shift)]
+        for alone_, together in pairs:
+            assert (alone_ is None) == (together is None)
+            if alone_ is not None:
+                together = together if isinstance(together, list) else astuple(together)
+                one, other = (np.array(plain(side), dtype=float) for side in (alone_, together))
+                assert other == pytest.approx(one, rel=1e-8, abs=1e-10, nan_ok=True)
 
 
 def test_exact_intervals_and_tests_are_those_of_one_share():
@@ -69,14 +106,18 @@ def test_exact_intervals_and_tests_are_those_of_one_share():
     assert clopper_pearson(1_000_000, 2_000_000)[0] == pytest.approx(0.4993068, abs=1e-6)
 
 
-def test_a_group_costs_no_pass_over_all_samples(monkeypatch):
-    """With 20,000 groups the samples of a group are not searched for among all."""
+@pytest.mark.parametrize("roles", [(), ("weights", "clusters")])
+def test_a_group_costs_no_pass_over_all_samples(monkeypatch, roles):
+    """With 20,000 groups the samples of a group are not searched for among all, nor is one measured alone."""
     calls = []
     monkeypatch.setattr(np, "flatnonzero", lambda *a, f=np.flatnonzero: calls.append(0) or f(*a))
     log_odds, happened, number = problem([3] * 20_000, 1)
-    predictions = Predictions(np.stack([0 * log_odds, log_odds], axis=1), torch.tensor(happened))
+    values = {"weights": 1.0 + number % 3, "clusters": np.arange(60_000) // 2}
+    options = {name: values[name] for name in roles}
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    predictions = Predictions(scores, torch.tensor(happened), **options)
     table = group_measures(predictions, number)
     assert len(table) == 20_000
-    assert len(calls) < 10
+    assert len(calls) < 20
     assert sum(each.num_samples for each in table.values()) == 60_000
     assert any(each.pooled_slope is not None for each in table.values())

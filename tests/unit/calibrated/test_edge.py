@@ -1,5 +1,6 @@
 """Rows with covariates unlike those of the fit: counted, noted with the columns they lie farthest out in."""
 
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.cli import main
 from fedlas.errors import CalibrationWarning
 
 
@@ -57,12 +58,15 @@ def test_files_have_the_note_and_the_counts(calibration, tmp_path):
         *map(",".join, zip(*[live[n].astype(str) for n in names], strict=True)),
     ]
     (tmp_path / "live.csv").write_text("\n".join(lines) + "\n")
-    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
-    counts = applied.edge.pop("columns")
-    assert applied.edge == {"rows": 500, "beyond": 500}
+    files = [calibration.save(tmp_path / "cal.json"), tmp_path / "live.csv"]
+    options = ["--out", tmp_path / "out.csv", "--summary", tmp_path / "summary.json"]
+    assert main(["apply", *map(str, files + options)]) == 0
+    applied = json.loads((tmp_path / "summary.json").read_text())
+    counts = applied["edge"].pop("columns")
+    assert applied["edge"] == {"rows": 500, "beyond": 500}
     assert list(counts) == ["x3", *list(counts)[1:]]
     assert counts["x3"] == 500 > 50 > max([*counts.values()][1:])
-    assert any("500 of 500 rows (100 %)" in note for note in applied.notes)
+    assert any("500 of 500 rows (100 %)" in note for note in applied["notes"])
 
 
 def test_each_column_that_moved_is_counted(calibration):

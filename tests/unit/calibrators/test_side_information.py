@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fedlas.calibrators import (
     mixture_features,
 )
 from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.mixture_features import fitted_regressions
 from fedlas.calibrators.side_information import Plan, affordable, group_columns
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
@@ -444,3 +446,20 @@ def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
     assert torch.equal(again.transform(narrow).probs, after[1])
     layer = fits[1].module()
     assert float((layer(narrow.logits, none).softmax(1) - others[1]).abs().max()) < 1e-6
+
+
+def test_labels_of_a_fold_play_no_part_in_what_is_predicted_for_it():
+    """All parts started from the temperature of all samples, those that are held out included."""
+    val = drawn(200, classes=2, columns=5, strength=0.2)
+    split, _ = fit_mixture._split(val, 5)
+    here = split.held_out[0]
+    # Five of its forty labels are wrong: the temperature of all samples moves, that of the others does not.
+    target = val.target.clone()
+    target[here[:10:2]] = 1 - target[here[:10:2]]
+    predicted = []
+    for each in (val, val._replaced(target=target)):
+        none = torch.zeros(0, len(split.rows), 2, dtype=torch.float64)
+        regressions = fitted_regressions(replace(split, val=each), each.features, none, [])
+        linear = regressions.side.counts[0]  # landmarks of the kernel are chosen among all rows
+        predicted.append(regressions.log_probs[:linear, : len(here)].exp())
+    assert (predicted[0] - predicted[1]).abs().max() < 5e-3

@@ -231,7 +231,7 @@ def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkey
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(files, "TemporaryFile", refuse)
-    monkeypatch.setattr("fedlas.cli.shift.measure_shift", pytest.fail)
+    monkeypatch.setattr("fedlas.lab.studies.shift.measure_shift", pytest.fail)
     folder = runs("shared") / "ce-s0"
     assert main(["shift", str(folder)]) == 2
     assert (

@@ -46,10 +46,16 @@ def test_goes_over_the_logits_once(monkeypatch):
 
 
 def test_names_and_order():
-    assert list(evaluate(predictions())) == [
+    assert list(evaluate(predictions(classes=10))) == [
         "accuracy", "top5", "nll", "brier", "ece", "adaptive_ece", "mce", "classwise_ece", "smooth_ece", "o_ece",
         "u_ece", "debiased_ece2", "true_ece",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("num_classes", [3, 9, 10])
+def test_five_of_few_classes_say_nothing(num_classes):
+    few = Predictions(torch.eye(num_classes), torch.arange(num_classes))
+    assert ("top5" in evaluate(few)) == (num_classes >= 10)
 
 
 def test_leaves_no_large_arrays_on_the_predictions():

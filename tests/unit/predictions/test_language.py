@@ -199,6 +199,19 @@ def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_pat
     assert others > 20
 
 
+def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
+    """The first of two choices is no class: a task below chance is not a column of the other class."""
+    random = np.random.default_rng(2)
+    target = random.integers(2, size=300)
+    for name, sign in (("good", 1), ("bad", -1)):
+        scores = random.normal(size=(300, 2)) + 2 * sign * np.eye(2)[target]
+        samples = [sample(n, scores[n].tolist(), int(target[n])) for n in range(300)]
+        write(tmp_path, samples, f"{name}.jsonl")
+    files = [str(tmp_path / name) for name in ("good.jsonl", "cal.json", "bad.jsonl", "out.jsonl")]
+    assert main(["calibrate", files[0], "--method", "temperature", "--out", files[1]]) == 0
+    assert main(["apply", *files[1:3], "--out", files[3]]) == 0
+
+
 def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys):
     random = np.random.default_rng(0)
     samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]
@@ -294,9 +307,13 @@ def test_length_and_documents_make_groups(tmp_path):
         ),
         ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
         ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
-        ([sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}], {}, "one kind, with a label"),
-        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "one kind, with a label"),
-        ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "one kind, with a label"),
+        (
+            [sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}],
+            {},
+            "say which choice is right.*row 1",
+        ),
+        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "say which choice is right.*row 1"),
+        ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "say which choice is right.*row 1"),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
         ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),
@@ -374,3 +391,52 @@ def test_the_command_notices_a_log(tmp_path, capsys):
         )
         == 0
     )
+
+
+@pytest.mark.parametrize("kind", ["choices", "sizes", "free"])
+def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, capsys):
+    """Logs without labels, or with other numbers of choices, were refused or asked for columns that no log has."""
+    random = np.random.default_rng(0)
+    sizes = [3 + (kind == "sizes" and n % 2) for n in range(60)]
+    lines = [
+        sample(n, random.normal(size=size).tolist(), n % 3, choices="ABCD")
+        for n, size in enumerate(sizes)
+    ]
+    if kind == "free":
+        lines = [free(n, f"42. Confidence: {50 + n % 40}%", n % 3 > 0) for n in range(60)]
+    calibrated(tmp_path, lines)
+    capsys.readouterr()
+    # Three choices in every question, no label in any, and one question that was not scored.
+    live = lines if kind == "free" else [sample(n, [-1.0, -2.0, -3.0], 0) for n in range(20)]
+    live = [
+        {key: value for key, value in line.items() if key not in ("target", "exact_match", "acc")}
+        for line in live
+    ]
+    live[3] |= {"resps": [], "filtered_resps": []}
+    path, out = write(tmp_path, live, "live.jsonl"), tmp_path / "live_out.jsonl"
+    assert main(["apply", str(tmp_path / "cal.json"), str(path), "--out", str(out)]) == 0
+    values = [json.loads(line)["calibrated_confidence"] for line in out.read_text().splitlines()]
+    assert values.index(None) == 3
+    assert all(0 < value < 1 for place, value in enumerate(values) if place != 3)
+    assert f"1 of {len(live)} rows has no score" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([[-1.0, -2.0], [-1.0, -2.0, -3.0]], "as many choices as those of the fit; got 2 choices"),
+        ([[-1.0], [-2.0]], "log-likelihoods of 2 choices or more; got row 1"),
+        ([[-1.0, -2.0, -3.0], None], "all of multiple choice or all free answers; got both"),
+    ],
+)
+def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message, capsys):
+    random = np.random.default_rng(0)
+    calibrated(tmp_path, [sample(n, random.normal(size=3).tolist(), n % 3) for n in range(60)])
+    rows = [
+        free(n, "Paris", True, "none") if scores is None else sample(n, scores, 0)
+        for n, scores in enumerate(samples)
+    ]
+    path = write(tmp_path, rows, "live.jsonl")
+    assert main(["apply", str(tmp_path / "cal.json"), str(path)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "live.calibrated.jsonl").exists()

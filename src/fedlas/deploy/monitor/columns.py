@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, reason
+from fedlas._core.check import InputError, few, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import MISSING as MISSING_TEXTS
-from fedlas.predictions.cells import cell_text, few
+from fedlas.predictions.cells import cell_text
 from fedlas.predictions.covariates import MOST_VALUES
 from fedlas.predictions.read import open_source
 

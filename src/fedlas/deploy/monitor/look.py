@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError, check_kinds, few
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
@@ -20,7 +20,6 @@ from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
 from fedlas.predictions.arguments import checked_event
-from fedlas.predictions.cells import few
 from fedlas.predictions.read import is_log
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level

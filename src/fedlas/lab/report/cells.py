@@ -8,8 +8,9 @@ from statistics import fmean, stdev
 
 from fedlas.lab.results.result import FEWEST_SEEDS, Result
 from fedlas.lab.runs.summary import STAGES, FinishedRun
+from fedlas.metrics import METRICS
 from fedlas.present.metric_tables import NoiseText, noise_text
-from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
+from fedlas.present.table import Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
 
 
@@ -82,7 +83,7 @@ def result_table(
         shown = (
             name
             for name in result.summary.metrics
-            if name != "top5" or result.classes >= FEWEST_CLASSES
+            if name not in METRICS or result.classes >= METRICS[name].fewest_classes
         )
         metrics = sorted(shown, key=is_detail)
     columns = [column(name, shown=not is_detail(name)) for name in metrics]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
 from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.runs.bench_folder import is_run, run_folders
@@ -14,7 +14,6 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.predict import drifted_predictions
 from fedlas.predictions import Predictions
-from fedlas.predictions.cells import few
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.stages import HeldOut

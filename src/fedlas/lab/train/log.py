@@ -17,7 +17,6 @@ from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import printable
-from fedlas.diagnose.monitor import alarm_kind
 
 LOG = "log.jsonl"
 """Name of the file in the folder of a run."""
@@ -89,6 +88,8 @@ def alarm_epochs(
         >>> alarm_epochs(log, epochs=20)
         {'gate stuck on +1': [5, 6]}
     """
+    from fedlas.diagnose.monitor import alarm_kind
+
     settled = max(warmup_epochs, math.ceil(WARM_UP * epochs))
     epochs_by_kind: dict[str, list[int]] = {}
     for record in history:

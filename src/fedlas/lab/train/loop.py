@@ -21,7 +21,7 @@ from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.layers import Tuning
 from fedlas.lab.train.log import LOG, Progress, append_log, truncate_log
-from fedlas.metrics import evaluate
+from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -147,6 +147,8 @@ class _Training:
         scores = evaluate(predictions, num_bins=config.num_bins)
         if self.select == REFINED:
             scores[REFINED] = refined_nll(predictions)
+        elif self.select not in scores:  # it says nothing of so few classes, but was asked for
+            scores[self.select] = METRICS[self.select].value(predictions)
         value = scores[self.select]
         best = self.best
         # The first average replaces the best epoch before, which was no average. Among equals the last epoch wins.

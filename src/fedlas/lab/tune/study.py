@@ -29,7 +29,8 @@ from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import entries_of, values_of
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
@@ -74,7 +75,8 @@ class Tuning:
         val = RunFolder(run.folder).predictions("val")
         if self.objective == REFINED:
             return refined_nll(val)
-        value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
+        names = entries_of([self.objective], val)
+        value = values_of(val, names, self.recipe.train.num_bins)[self.objective]
         return abs(value) if METRICS[self.objective].higher_is_better is None else value
 
     def runs(

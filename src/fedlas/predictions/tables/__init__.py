@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file
-from fedlas.predictions.tables.delimited import Delimited, DelimitedWriter
 from fedlas.predictions.tables.files import TableFile
-from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.json_lines import JsonLines, JsonLinesWriter
-from fedlas.predictions.tables.npz import Archive, ArchiveWriter
 from fedlas.predictions.tables.packed import suffix_of
-from fedlas.predictions.tables.parquet import Parquet, ParquetWriter
 
-FORMATS: dict[str, tuple[Any, type[Writer]]] = {
-    ".csv": (Delimited, DelimitedWriter),
-    ".tsv": (Delimited, DelimitedWriter),
-    ".jsonl": (JsonLines, JsonLinesWriter),
-    ".ndjson": (JsonLines, JsonLinesWriter),
-    ".parquet": (Parquet, ParquetWriter),
-    ".npz": (Archive, ArchiveWriter),
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.format import Format, Writer
+
+FORMATS = {
+    ".csv": "delimited.Delimited",
+    ".tsv": "delimited.Delimited",
+    ".jsonl": "json_lines.JsonLines",
+    ".ndjson": "json_lines.JsonLines",
+    ".parquet": "parquet.Parquet",
+    ".npz": "npz.Archive",
 }
-"""What reads a file, and what writes its rows again with more columns, by the end of its name."""
+"""What reads a file, by the end of its name: a class in a module of this package, imported when it is needed, since
+``--help`` names all formats. The class of this name and ``Writer`` writes its rows again with more columns."""
 _SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
 _PICKLE = "Save the arrays with numpy.savez; pickles can run code."
 _OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
@@ -58,11 +58,16 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> For
             path.name,
             _OTHERS.get(suffix, "Rename or convert the file."),
         )
-    form, _ = FORMATS[suffix]
+    form = _class_of(suffix)
     options = {"separator": separator, "partition": file.partition}
     source: Format = form(path, **{name: options[name] for name in form.options})
     source.label = file.label or source.label
     return source
+
+
+def _class_of(suffix: str, end: str = "") -> Any:
+    module, _, name = FORMATS[suffix].partition(".")
+    return getattr(import_module(f"fedlas.predictions.tables.{module}"), f"{name}{end}")
 
 
 def writer_of(
@@ -80,7 +85,7 @@ def writer_of(
     Raises:
         InputError: If arrays become another format, or other rows arrays.
     """
-    is_archive = [isinstance(source.files[0], Archive), suffix == ".npz"]
+    is_archive = [isinstance(source.files[0], _class_of(".npz")), suffix == ".npz"]
     if is_archive[0] != is_archive[1]:
         raise InputError(
             "must be an .npz if, and only if, the file that is read is one",
@@ -90,5 +95,6 @@ def writer_of(
         )
     for each in source.files:
         each.keeps_all = True
-    write = source.files[0].writer or FORMATS[suffix][1]
-    return write(file, source, scores, prefix, suffix)
+    write = source.files[0].writer or _class_of(suffix, "Writer")
+    writer: Writer = write(file, source, scores, prefix, suffix)
+    return writer

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
-from fedlas.predictions.cells import TableChunk, dotted, floating
+from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.columns import dotted
 from fedlas.predictions.tables.format import Format, pieces_of, together
 from fedlas.predictions.tables.json_lines import at_path
 

@@ -14,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import Argument, InputError, Text
+from fedlas._core.check import Argument, InputError, Text, few
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, TableChunk, dotted, few, number_in, percent_signs
+from fedlas.predictions.cells import MISSING, TableChunk, number_in, percent_signs
+from fedlas.predictions.columns import dotted
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
 from fedlas.predictions.tables.format import Writer

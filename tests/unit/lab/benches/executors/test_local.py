@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.executors import LocalExecutor, base, local
+from fedlas.lab.benches.executors import LocalExecutor, local
 from fedlas.lab.benches.executors.local import _devices
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import keep_estimates
 
 FIVE = ("train.epochs=5", "model.hidden=[8]")
 
@@ -32,11 +31,9 @@ def numbers(folder):
 
 @pytest.mark.system
 def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
-    tmp_path, tasks, told, stops, resumed, monkeypatch
+    tmp_path, tasks, told, stops, resumed
 ):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
-    # all replicates, as in the workers' processes
-    monkeypatch.setattr(base, "keep_estimates", keep_estimates)
     both = tasks(tmp_path / "two", "synthetic", ["ce", "ls"], *FIVE)
     stops.order(both[0].run.folder, 3)
     stops.order(both[1].run.folder, 2, 2)

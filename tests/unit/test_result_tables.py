@@ -1,0 +1,43 @@
+"""Tables of pages of results against what their scripts make of the files of scores beside them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def calibrators():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import calibrators
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    return calibrators
+
+
+def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
+    tables = calibrators.tables(ROOT / "results/calibrators/scores.csv")
+    page = (ROOT / "results/calibrators.md").read_text("utf8")
+    shown = ("Group a", "Group b", "Group a, few samples", "Group b, few samples")
+    for title in (*shown, "auto against auto before"):
+        assert tables[title] in page, title
+
+
+def test_ranks_count_the_splits_that_all_calibrators_have_been_through(calibrators, tmp_path):
+    out = tmp_path / "scores.csv"
+    for split, archive in enumerate(["one", "two", "three"]):
+        for name, nll in (("as predicted", 0.5), ("better", 0.4), ("fails", None)):
+            if (archive, name) != ("three", "better"):
+                scores = ["", "", ""] if nll is None else [f"{nll + split / 100:.6f}"] * 3
+                calibrators.add(
+                    out,
+                    ("a", "all", str(split), archive, name),
+                    [*scores, "0.1", "" if nll else "no"],
+                )
+    text = calibrators.tables(out)["Group a"]
+    assert "2 archives, 2 splits, 2 calibrators" in text
+    rows = [line for line in text.splitlines() if line.startswith("| better")]
+    assert rows == ["| better | 1.00 | 1.00 | 1.00 | 0.4050 | 0.4050 | 40.50 | -0.100 |"]
