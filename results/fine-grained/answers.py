@@ -6,7 +6,6 @@
 
 import csv
 import json
-import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -201,11 +200,13 @@ def compare(runs: Runs, key: str, scale: float, planned: tuple[str, ...] = PAIRS
                 cells.append(f"{problem} {means[-1]:+.3f}{'*' if p < 0.05 else ''} (p {p:.3f})")
         if not means:
             continue
-        low, high = mean_interval(means) if len(means) > 1 else (math.nan, math.nan)
-        p = paired_t_test(means, [0.0] * len(means)).p_value if len(means) > 1 else math.nan
-        signs = f"below 0 in {sum(mean < 0 for mean in means)} of {len(means)}"
-        over = f"mean {fmean(means):+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}, {signs}"
-        yield (f"  {pair:18} {over}:  " + "; ".join(cells))
+        over = ""
+        if len(means) > 1:
+            low, high = mean_interval(means)
+            p = paired_t_test(means, [0.0] * len(means)).p_value
+            signs = f"below 0 in {sum(mean < 0 for mean in means)} of {len(means)}"
+            over = f"mean {fmean(means):+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}, {signs}:  "
+        yield (f"  {pair:18} {over}" + "; ".join(cells))
 
 
 def ablations(runs: Runs) -> Iterator[str]:
