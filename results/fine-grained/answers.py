@@ -6,7 +6,6 @@
 
 import csv
 import json
-import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -37,6 +36,11 @@ PAIRS = (
     "fedlas:ce",
     "ls:ce",
 )
+STRENGTHS = (
+    *("acls:fedlas", "focal:fedlas", "acls:ce", "focal:ce", "ls-four:ls", "fedlas-four:fedlas"),
+    *("fedlas-four:ls-four", "ls-four:ce", "fedlas-four:ce"),
+)
+"""Other losses, and strengths chosen on development problems."""
 ABLATIONS = ("fedlas:fedlas-frozen", "fedlas:fedlas-constant")
 SUPERCLASSES = (
     *("flowers", "landscapes", "containers", "medium-mammals", "aquatic-mammals", "fruit"),
@@ -176,16 +180,18 @@ class Runs:
         return [a - b for a, b in zip(mine, its, strict=True)] if mine and its else []
 
 
-def compare(runs: Runs, key: str, scale: float) -> Iterator[str]:
+def compare(runs: Runs, key: str, scale: float, planned: tuple[str, ...] = PAIRS) -> Iterator[str]:
     """Yield each planned difference in each problem, with Holm's correction in a problem, and over problems."""
-    yield (f"\n{key}")
+    yield (f"\n{key}" if planned is PAIRS else f"\nstrengths: {key}")
     tests = {}
     for problem in runs.problems:
-        pairs = [pair for pair in PAIRS if runs.differences(problem, pair, key)]
+        pairs = [pair for pair in planned if runs.differences(problem, pair, key)]
+        if not pairs:
+            continue
         values = [runs.differences(problem, pair, key) for pair in pairs]
         p = holm([paired_t_test(v, [0.0] * len(v)).p_value for v in values])
         tests |= {(problem, pair): (v, q) for pair, v, q in zip(pairs, values, p, strict=True)}
-    for pair in PAIRS:
+    for pair in planned:
         cells, means = [], []
         for problem in runs.problems:
             if (problem, pair) in tests:
@@ -194,11 +200,13 @@ def compare(runs: Runs, key: str, scale: float) -> Iterator[str]:
                 cells.append(f"{problem} {means[-1]:+.3f}{'*' if p < 0.05 else ''} (p {p:.3f})")
         if not means:
             continue
-        low, high = mean_interval(means) if len(means) > 1 else (math.nan, math.nan)
-        p = paired_t_test(means, [0.0] * len(means)).p_value if len(means) > 1 else math.nan
-        signs = f"below 0 in {sum(mean < 0 for mean in means)} of {len(means)}"
-        over = f"mean {fmean(means):+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}, {signs}"
-        yield (f"  {pair:18} {over}:  " + "; ".join(cells))
+        over = ""
+        if len(means) > 1:
+            low, high = mean_interval(means)
+            p = paired_t_test(means, [0.0] * len(means)).p_value
+            signs = f"below 0 in {sum(mean < 0 for mean in means)} of {len(means)}"
+            over = f"mean {fmean(means):+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}, {signs}:  "
+        yield (f"  {pair:18} {over}" + "; ".join(cells))
 
 
 def ablations(runs: Runs) -> Iterator[str]:
@@ -382,7 +390,7 @@ def figure_of_indicator() -> str:
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         folders = [
-            (problem, path.parent)
+            (problem.removesuffix("-strengths"), path.parent)
             for problem in sys.argv[2:]
             for path in sorted(Path(sys.argv[1], problem).glob("*/calibrated.json"))
         ]
@@ -398,6 +406,13 @@ if __name__ == "__main__":
         ("plain auto nll", 1),
     ):
         lines += compare(every, name, factor)
+    for name, factor in (
+        ("raw accuracy", 100),
+        ("raw ece", 100),
+        ("auto ece", 100),
+        ("auto nll", 1),
+    ):
+        lines += compare(every, name, factor, STRENGTHS)
     lines += ablations(every)
     lines += ["\nover-fitting", *over_fitting(every), *by_epoch(), "\nrule", *rule(every)]
     (HERE / "answers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

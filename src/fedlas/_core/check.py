@@ -328,6 +328,7 @@ def check_logits(logits: Any) -> Tensor:
         InputError: For any other type, layout, dtype or number of dimensions.
 
     Example:
+        >>> import torch
         >>> check_logits(torch.zeros(4, 3)).shape
         torch.Size([4, 3])
         >>> check_logits(torch.zeros(4))
@@ -363,6 +364,7 @@ def check_dense(name: str, value: Tensor) -> None:
         InputError: If it is one.
 
     Example:
+        >>> import torch
         >>> check_dense("features", torch.zeros(2, 3).to_sparse())
         Traceback (most recent call last):
             ...
@@ -390,6 +392,7 @@ def check_finite(name: str, value: Tensor) -> None:
         InputError: If any is larger than ``LARGEST``, or the tensor is not dense.
 
     Example:
+        >>> import torch
         >>> check_finite("features", torch.tensor([1.0, float("nan")]))
         Traceback (most recent call last):
             ...

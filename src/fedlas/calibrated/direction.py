@@ -75,13 +75,16 @@ class ScoreDirection:
 
     def __init__(self, calibration: Any, source: Format) -> None:
         self._calibration = calibration
+        # The places of choices in logs of language models are no classes.
+        is_log = calibration.columns.format == "lm-eval"
+        self._fit: FitScores | None = None if is_log else calibration.fit_scores
         self._counts: NDArray[np.int64] = np.zeros(_CELLS, dtype=np.int64)
-        if calibration.fit_scores is not None and calibration.fit_scores.auroc >= 0.5:
+        if self._fit is not None and self._fit.auroc >= 0.5:
             _check_labels(calibration, source)
 
     def add(self, values: Values) -> None:
         """Take in the scores of some rows."""
-        if self._calibration.fit_scores is not None:
+        if self._fit is not None:
             val: Any = predictions_of(values, replace(self._calibration.columns, event=None))
             probs = val.probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
@@ -89,7 +92,7 @@ class ScoreDirection:
 
     def notes(self) -> list[str]:
         """Return a sentence if 1 less the scores are distributed as the scores of the fit, and they are not."""
-        fit = self._calibration.fit_scores
+        fit = self._fit
         rows = int(self._counts.sum())
         if fit is None or rows < _FEWEST:
             return []

@@ -78,7 +78,7 @@ def add_card(add: AddSubcommand) -> None:
 
 def _card(args: argparse.Namespace) -> int:
     from fedlas.deploy.card import check_card_place
-    from fedlas.deploy.monitor.columns import column_sums
+    from fedlas.deploy.monitor.columns import column_sums, limits_of
     from fedlas.present.page import require_page_packages
     from fedlas.present.table import show_blocks
     from fedlas.stats.estimates import check_replicates
@@ -117,6 +117,8 @@ def _card(args: argparse.Namespace) -> int:
         card = _card_of_files(places, args.method, columns, {**options, **for_files})
         if sums:
             card.content["columns"] = sums
+            card.content["limits"] += limits_of(sums)
+            say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
     elif columns is not None:
         raise InputError(
             "columns are for files", f"the run {places[0]}", "Leave their options out."

@@ -131,16 +131,20 @@ def required(requirement: Requirement, estimate: Estimate) -> Check:
     about = requirement.column
     unit = f" {about.unit}" if about.unit else ""
     of_event = f" of {requirement.event}" if requirement.event else ""
+    ends = f"interval {about.format(estimate.low)} to {about.format(estimate.high)}"
+    if math.isnan(estimate.low):
+        ends = "without an interval"
     numbers = (
-        f"{about.title}{of_event} {about.format(estimate.value)}{unit}, interval {about.format(estimate.low)} to "
-        f"{about.format(estimate.high)}, required {requirement.sign} {about.format(requirement.bound)}{unit}"
+        f"{about.title}{of_event} {about.format(estimate.value)}{unit}, {ends}, required {requirement.sign} "
+        f"{about.format(requirement.bound)}{unit}"
     )
     name = str(requirement)
     if low > bound:
         return Check(name, "fails", f"Fails: {numbers}.")
     if high <= bound:
         return Check(name, "holds", f"Holds: {numbers}.")
-    text = f"Cannot tell: {numbers}. More samples make the interval narrower."
+    more = "" if math.isnan(estimate.low) else " More samples make the interval narrower."
+    text = f"Cannot tell: {numbers}.{more}"
     return Check(name, "unknown", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite, isnan
 from typing import Any
 
@@ -216,16 +217,14 @@ def _ends(estimate: Estimate | None, form: Callable[[float], str]) -> tuple[str,
 
 def _scaled(estimate: Estimate | None, number: int) -> str:
     """Return the interval of a share as one of a number of samples."""
-    return (
-        "" if estimate is None else f"[{estimate.low * number:.0f}, {estimate.high * number:.0f}]"
-    )
+    return "" if estimate is None else interval_text(estimate, lambda end: f"{end * number:.0f}")
 
 
 def _false_alarms(each: Decision) -> tuple[str, str]:
     if each.precision is None:
         return f"{each.false_alarms:,}", ""
-    low = (1.0 - each.precision.high) * each.acted
-    return f"{each.false_alarms:,}", f"[{low:.0f}, {(1.0 - each.precision.low) * each.acted:.0f}]"
+    share = replace(each.precision, low=1.0 - each.precision.high, high=1.0 - each.precision.low)
+    return f"{each.false_alarms:,}", _scaled(share, each.acted)
 
 
 _ROWS: Mapping[str, Callable[[Decision], tuple[str, str]]] = {

@@ -257,7 +257,10 @@ def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path, caps
     files = [table("val.csv", before), table("test.csv", before)]
     options = [*COLUMNS, *words, "--method", "none", "--replicates", "0", "--out", out]
     assert main(["card", *files, *options]) == 0
-    capsys.readouterr()
+    has_many = len({*before}) > 256
+    limits = " ".join(json.loads((tmp_path / "card.json").read_text())["limits"])
+    assert ("x has more than 256 categories. Those in less than 2 %" in limits) == has_many
+    assert ("note: x has more than 256" in capsys.readouterr().err) == has_many
     for values, drifts in ((before, ""), (now, change)):
         status = main(["monitor", out, table("live.csv", values), "--probs", "p", *words])
         shown = " ".join(capsys.readouterr().out.split())

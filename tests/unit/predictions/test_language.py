@@ -199,6 +199,19 @@ def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_pat
     assert others > 20
 
 
+def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
+    """The first of two choices is no class: a task below chance is not a column of the other class."""
+    random = np.random.default_rng(2)
+    target = random.integers(2, size=300)
+    for name, sign in (("good", 1), ("bad", -1)):
+        scores = random.normal(size=(300, 2)) + 2 * sign * np.eye(2)[target]
+        samples = [sample(n, scores[n].tolist(), int(target[n])) for n in range(300)]
+        write(tmp_path, samples, f"{name}.jsonl")
+    files = [str(tmp_path / name) for name in ("good.jsonl", "cal.json", "bad.jsonl", "out.jsonl")]
+    assert main(["calibrate", files[0], "--method", "temperature", "--out", files[1]]) == 0
+    assert main(["apply", *files[1:3], "--out", files[3]]) == 0
+
+
 def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys):
     random = np.random.default_rng(0)
     samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]

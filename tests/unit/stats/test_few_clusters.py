@@ -133,8 +133,12 @@ def test_spiegelhalters_z_is_students():
 def test_one_cluster_has_values_but_no_interval_and_no_test():
     """Intervals of no width, and a line of Wald's tests below 0.0001, or a singular matrix."""
     one = visits(0, [200])
-    whole = report(one, replicates=99)
+    whole = report(one, replicates=99, cost_ratio=4)
+    assert "nan" not in whole.text(details=True) + whole.html() + whole.tripod()
     assert "one cluster" in " ".join(whole.notes)
+    gate = whole.require("slope>=0.5", "ece<=0.1", strict=True)
+    assert gate.status == 4
+    assert "without an interval" in str(gate)
     table = binary.measures(one, replicates=99)
     assert table.joint_p is None
     for estimate in (*table.values(), *whole.positive["as predicted"].values()):

@@ -262,9 +262,7 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
     live: Mapping[str, float] = now.get("shares", {})
     is_open = "rare" in before
     if is_open or "rare" in now:
-        # Twice the share from which one is counted: what falls a little is still counted.
-        fewest = max(2 * _RARE, _FEWEST / before["rows"])
-        shares = {text: share for text, share in shares.items() if share >= fewest}
+        shares = _frequent(before)
     pairs = {text: (share, live.get(text, 0.0)) for text, share in shares.items()}
     if is_open:
         least = {text: before["shares"].get(text, _RARE) for text in live if text not in shares}
@@ -287,6 +285,24 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
         if _differ(before, now, others, MISSING):
             changes.append(f"is one of the rare categories in {_from(others)}")
     return changes
+
+
+def _frequent(column: Mapping[str, Any]) -> dict[str, float]:
+    """Return the shares of the categories that are watched one by one where a column has too many."""
+    # Twice the share from which one is counted: what falls a little is still counted.
+    fewest = max(2 * _RARE, _FEWEST / column["rows"])
+    return {text: share for text, share in column["shares"].items() if share >= fewest}
+
+
+def limits_of(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each column that has too many categories to watch each of them."""
+    return [
+        f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE:.0f} % of the rows, together "
+        f"{100 * (column['texts'] - sum(_frequent(column).values())):.0f} %, are watched as one: new names among "
+        "them are no drift."
+        for name, column in columns.items()
+        if "rare" in column
+    ]
 
 
 def _from(shares: tuple[float, float], least: str = "") -> str:
