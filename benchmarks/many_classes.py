@@ -370,9 +370,11 @@ def problem_of(pair: str) -> str:
 def read(out: Path) -> Cases:
     """Scores by case and calibrator."""
     cases: Cases = {}
-    for row in csv.DictReader(out.open()):
-        scores = np.array([float(row[key]) for key in METRICS])
-        cases.setdefault((row["pair"], row["size"], row["seed"]), {})[row["calibrator"]] = scores
+    with out.open() as file:
+        for row in csv.DictReader(file):
+            scores = np.array([float(row[key]) for key in METRICS])
+            case = cases.setdefault((row["pair"], row["size"], row["seed"]), {})
+            case[row["calibrator"]] = scores
     return cases
 
 

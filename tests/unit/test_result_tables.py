@@ -1,5 +1,7 @@
 """Tables of pages of results against what their scripts make of the files of scores beside them."""
 
+import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,13 +11,27 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def calibrators():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import calibrators
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-    return calibrators
+def benchmarks():
+    """Modules of benchmarks by name."""
+    folder = str(ROOT / "benchmarks")
+    sys.path.insert(0, folder)
+    yield importlib.import_module
+    sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def calibrators(benchmarks):
+    return benchmarks("calibrators")
+
+
+def test_page_of_many_classes_shows_the_tables_of_its_scores(benchmarks, capsys):
+    many_classes = benchmarks("many_classes")
+    many_classes.tables(argparse.Namespace(out=ROOT / "results/many/scores.csv"))
+    page = (ROOT / "results/many/README.md").read_text("utf8")
+    tables = [block for block in capsys.readouterr().out.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 8
+    for table in tables:
+        assert table.strip() in page
 
 
 def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
