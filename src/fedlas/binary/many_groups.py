@@ -182,8 +182,8 @@ def _ratio_ends(
 def _error_of_events(data: Grouped, probability: Floats, terms: Floats) -> tuple[Floats, Floats]:
     """Return the standard errors ``(G,)`` of ``Positive.error_of_events``, and their degrees of freedom."""
     independent = probability * (1.0 - probability)
-    least = data.totals(data.counts**2 * independent)
-    error = np.sqrt(np.maximum(data.variance(terms), least)) / data.size
+    lowest = data.totals(data.counts**2 * independent)
+    error = np.sqrt(np.maximum(data.variance(terms), lowest)) / data.size
     return error, data.degrees(np.sqrt(independent))
 
 

@@ -96,9 +96,9 @@ class Positive:
         is not below that of independent events of these probabilities.
         """
         independent = self.probability * (1.0 - self.probability)
-        own = float(self.variance_of_sum(terms[:, None])[0, 0])
-        least = float(self.counts**2 @ independent)
-        error = float(np.sqrt(np.maximum(own, least))) / self.num_samples
+        measured = float(self.variance_of_sum(terms[:, None])[0, 0])
+        lowest = float(self.counts**2 @ independent)
+        error = float(np.sqrt(np.maximum(measured, lowest))) / self.num_samples
         return error, self.degrees(np.sqrt(independent))
 
     def degrees(self, terms: Floats | None = None) -> float:

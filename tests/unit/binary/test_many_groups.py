@@ -43,7 +43,7 @@ def alone(predictions):
         error, degrees = data.error_of_events(gaps)
         with np.errstate(over="ignore"):
             reach = student_score(0.95, degrees) * error / observed if observed > 0 else np.inf
-            reach = np.exp(reach)
+            reach = float(np.exp(reach))
         low, high = ratio / reach, ratio * reach
     lines = [None, None]
     try:
