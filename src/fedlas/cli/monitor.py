@@ -96,7 +96,7 @@ def _monitor(args: argparse.Namespace) -> int:
     sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
         # What is wrong is refused before the state moves on.
-        periods, place = open_period(args.history, args.files, args.period)
+        periods, place = open_period(args.history, args.files, args.period, args.state)
     if args.covariates is not None:
         sums = column_sums(args.files, columns)
         on_card = columns_of_card(args.card)

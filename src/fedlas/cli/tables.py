@@ -139,7 +139,12 @@ def _place_of_calibration(file: str) -> Path:
             "no --out",
             "Add --out cal.json.",
         )
-    return Path(file).with_suffix(_SUFFIX)
+    return _with_name(Path(file)).with_suffix(_SUFFIX)
+
+
+def _with_name(path: Path) -> Path:
+    """Return a path that ends in a name, which ``.`` and ``..`` do not."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def check_place(out: Path) -> None:
@@ -265,7 +270,7 @@ def _place_of_table(
             "Add it, with a path or an address.",
         )
     if args.out is None and STANDARD not in args.files:
-        folder = Path(args.files[0])
+        folder = _with_name(Path(args.files[0]))
         if folder.is_dir():
             return folder.with_name(f"{folder.name}.calibrated.parquet")
         suffix = whole_suffix(files[0])

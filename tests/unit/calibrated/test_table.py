@@ -647,6 +647,41 @@ def test_integers_that_a_format_cannot_hold_are_refused(calibration, tmp_path, s
         apply(calibration, tmp_path / "live.jsonl", out=tmp_path / f"out{suffix}")
 
 
+def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tmp_path):
+    """Parquet was said to have the path that JSON lines have."""
+    table = frame(40).rename(columns={"p_no": "out.p_no", "p_yes": "out.p_yes"})
+    fit = fedlas.calibrate(table, probs="out.p_no,out.p_yes", target="y", method="temperature")
+    row = {"out": {"p_no": 0.4, "p_yes": 0.6}}
+    (tmp_path / "live.jsonl").write_text(json.dumps(row) + "\n")
+    done = apply(fit, tmp_path / "live.jsonl", out=tmp_path / "out.parquet")
+    assert {*done.columns} < {*pq.read_schema(tmp_path / "out.parquet").names}
+    done = apply(fit, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
+    assert done.columns == ("out.calibrated_p_no", "out.calibrated_p_yes")
+
+
+def test_the_first_object_may_lack_a_key_that_the_next_has(tmp_path):
+    """A covariate that the first row alone lacked was no column, and one that a later row lacked was filled in."""
+    table = frame(60).assign(site=["x", "y"] * 30)
+    fit = fedlas.calibrate(table, probs="p_*", target="y", covariates="site", method="temperature")
+    rows = table.drop(columns="y").to_dict("records")
+    for place in (0, 1):
+        live = [{**row} for row in rows]
+        del live[place]["site"]
+        (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, live)))
+        assert apply(fit, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl").rows == 60
+
+
+def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
+    """Its name is none, after which to name what is written."""
+    (tmp_path / "live").mkdir()
+    frame(40).to_parquet(tmp_path / "live" / "a.parquet")
+    monkeypatch.chdir(tmp_path / "live")
+    columns = ["--probs", "p_*", "--target", "y", "--method", "temperature"]
+    assert main(["calibrate", ".", *columns]) == 0
+    assert main(["apply", "../live.calibration.json", "."]) == 0
+    assert (tmp_path / "live.calibrated.parquet").exists()
+
+
 def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path, capsys):
     (tmp_path / "live").mkdir()
     frame(40).to_parquet(tmp_path / "live" / "a.parquet")

@@ -153,6 +153,50 @@ def test_what_a_history_refuses_leaves_the_state_of_the_watches(card, tmp_path, 
     assert "--page must be another file" in capsys.readouterr().err
 
 
+def test_a_month_that_the_state_counts_is_not_run_again(card, tmp_path, capsys):
+    """The history replaced it, and the state counted its samples twice."""
+    file = write(tmp_path / "2026-01.csv", 3)
+    history, state = tmp_path / "history.json", tmp_path / "state.json"
+    run = ["monitor", card("a.json", 0), file, *COLUMNS, "--history", str(history)]
+    assert main([*run, "--state", str(state)]) == 0
+    before = state.read_bytes(), history.read_bytes()
+    assert main([*run, "--state", str(state)]) == 2
+    assert "with --state, a period must be new" in capsys.readouterr().err
+    assert (state.read_bytes(), history.read_bytes()) == before
+    assert main(run) == 0
+
+
+def test_a_month_is_the_same_by_a_relative_path(card, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "2026-01.csv", 3)
+    run = ["monitor", card("a.json", 0), *COLUMNS, "--history", "history.json"]
+    assert main([*run, file]) == 0
+    assert main([*run, "2026-01.csv"]) == 0
+    assert len(json.loads((tmp_path / "history.json").read_text())["periods"]) == 1
+
+
+def test_columns_in_objects_are_watched(tmp_path, capsys):
+    """A path was no column for card and monitor, and one for calibrate and apply."""
+    options = ["--probs", "out.p", "--target", "y", "--covariates", "meta.age"]
+    files = []
+    for seed, part in enumerate(("val", "test", "live")):
+        write(tmp_path / f"{part}.csv", seed, moved=2.0 * (part == "live"))
+        lines = (tmp_path / f"{part}.csv").read_text().split()[1:]
+        rows = [line.split(",") for line in lines]
+        objects = [
+            {"out": {"p": float(p)}, "y": int(y), "meta": {"age": float(a)}} for p, y, a, _ in rows
+        ]
+        file = tmp_path / f"{part}.jsonl"
+        file.write_text("\n".join(map(json.dumps, objects)))
+        files.append(str(file))
+    card = str(tmp_path / "card.json")
+    run = ["--calibrate", "temperature", "--replicates", "0", "--out", card]
+    assert main(["card", *files[:2], *options, *run]) == 0
+    capsys.readouterr()
+    assert main(["monitor", card, files[2], *options]) == 3
+    assert "meta.age moved by +2" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_single_report_watches_columns_without_labels(tmp_path, capsys):
     """Only a history watched them, and of text only what was missing."""
     files = [write(tmp_path / f"{part}.csv", at) for at, part in enumerate(("val", "test"))]

@@ -150,6 +150,7 @@ def column_sums(files: Sequence[Path], columns: Columns | None) -> dict[str, dic
     cells: dict[str, _Cells] = {}
     for file in files:
         source, _ = open_source(file, columns)
+        source.add_paths(columns.paths)
         covariates = columns.covariates_in(source.names, where=source.label)
         scores = _scores_in(source.names, columns)
         names = [name for name in covariates if name not in scores]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ FORMAT = "fedlas.history/1"
 
 
 def open_period(
-    path: Path, files: Sequence[Path], name: str = ""
+    path: Path, files: Sequence[Path], name: str = "", state: Path | None = None
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the periods of a history and the place of a new one among them, before anything is watched.
 
@@ -24,9 +25,10 @@ def open_period(
         path: The history; there may be none yet.
         files: Files of the period.
         name: Name of the period, whose place it takes; empty for that of the files. A new one comes last.
+        state: State of the stream, if there is one, which counts the samples of the earlier periods.
 
     Raises:
-        InputError: If the file is no history, or has a period of that name of other files.
+        InputError: If the file is no history, a period of that name is of other files, or the state counts it.
     """
     row: dict[str, Any] = {
         "period": name or " ".join(file.stem for file in files),
@@ -38,11 +40,17 @@ def open_period(
         return [*periods, row], len(periods)
     place = names.index(row["period"])
     earlier = periods[place].get("files", row["files"])
-    if not name and earlier != row["files"]:
+    if not name and [*map(os.path.realpath, earlier)] != [*map(os.path.realpath, files)]:
         raise InputError(
             "files of another period must have another name",
             f"{row['period']!r} in {path} of {', '.join(earlier)}",
             "Name this one by --period, such as 2026-05; to replace the other, by its name.",
+        )
+    if state is not None and state.exists():
+        raise InputError(
+            "with --state, a period must be new: its samples cannot be taken back",
+            f"{row['period']!r}, which is in {path}",
+            f"To replace it, leave out --state; or remove {state} and {path}, and run all periods in order.",
         )
     periods[place] = row
     return periods, place

@@ -112,8 +112,8 @@ class Writer:
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of what is written in addition, as paths where it lies in objects."""
-        return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
+        """Names of what is written in addition."""
+        return tuple(self.names)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows of a file, and an array for each score; NaN is an empty cell.
