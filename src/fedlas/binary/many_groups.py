@@ -143,7 +143,7 @@ def measured_groups(
     else:
         test = "Wald"
         low, high = _ratio_ends(data, probability, observed / mean, confidence_level)
-        p_values = _events_tests(data, data.outcome - probability)
+        p_values = _events_tests(data, probability)
 
     # Lines only where both outcomes occur and no threshold separates them.
     chosen = _overlap(data) & (expected > 0.0)
@@ -171,22 +171,31 @@ def _ratio_ends(
     """Return the ends of the log-normal intervals of observed over expected ``(G,)``."""
     gaps = data.outcome - data.spread(ratio) * probability
     observed = data.mean(data.outcome)
-    score = student_scores(confidence_level, data.degrees(gaps))
-    error = np.sqrt(data.variance(gaps)) / data.size
+    error, degrees = _error_of_events(data, probability, gaps)
+    score = student_scores(confidence_level, degrees)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         # Without an event there is no reach: from 0 on, without end.
         reach = np.where(observed > 0, np.exp(score * error / observed), np.inf)
         return ratio / reach, ratio * reach
 
 
-def _events_tests(data: Grouped, gaps: Floats) -> Floats:
+def _error_of_events(data: Grouped, probability: Floats, terms: Floats) -> tuple[Floats, Floats]:
+    """Return the standard errors ``(G,)`` of ``Positive.error_of_events``, and their degrees of freedom."""
+    independent = probability * (1.0 - probability)
+    lowest = data.totals(data.counts**2 * independent)
+    error = np.sqrt(np.maximum(data.variance(terms), lowest)) / data.size
+    return error, data.degrees(np.sqrt(independent))
+
+
+def _events_tests(data: Grouped, probability: Floats) -> Floats:
     """Return the p-value of the number of events in each group ``(G,)``; NaN of one cluster."""
+    gaps = data.outcome - probability
     mean = data.mean(gaps)
-    terms = gaps - data.spread(mean)
-    error = np.sqrt(data.variance(terms)) / data.size
+    error, degrees = _error_of_events(data, probability, gaps - data.spread(mean))
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_values = two_sideds(mean / error, data.degrees(terms))
-    return np.where(error == 0.0, 1.0, p_values)
+        # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
+        scores = np.where((error == 0.0) & (mean == 0.0), 0.0, mean / error)
+    return two_sideds(scores, degrees)
 
 
 def _overlap(data: Grouped) -> Mask:

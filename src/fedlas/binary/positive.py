@@ -89,6 +89,18 @@ class Positive:
         """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
         return math.sqrt(float(self.variance_of_sum(terms[:, None])[0, 0])) / self.num_samples
 
+    def error_of_events(self, terms: Floats) -> tuple[float, float]:
+        """Return the standard error of the mean of gaps of events from their probability, and its degrees of freedom.
+
+        ``terms (N,)`` are the gaps less their mean. Where few events occurred, or none, they hardly vary: the variance
+        is not below that of independent events of these probabilities.
+        """
+        independent = self.probability * (1.0 - self.probability)
+        measured = float(self.variance_of_sum(terms[:, None])[0, 0])
+        lowest = float(self.counts**2 @ independent)
+        error = float(np.sqrt(np.maximum(measured, lowest))) / self.num_samples
+        return error, self.degrees(np.sqrt(independent))
+
     def degrees(self, terms: Floats | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; None: of ones."""
         counts = self.counts if terms is None or terms.ndim == 1 else self.counts[:, None]

@@ -111,10 +111,11 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     ratio = observed / expected
     relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
     gaps = data.outcome - ratio * data.probability
-    ratio_degrees = data.degrees(gaps)
+    error, ratio_degrees = data.error_of_events(gaps)
     if not data.is_plain:
-        relative = data.error_of_mean(gaps) * data.num_samples / observed
-    reach = math.exp(student_score(confidence_level, ratio_degrees) * relative)
+        relative = error * data.num_samples / observed
+    with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
+        reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
     errors = np.sqrt(np.diagonal(fit.covariance))
 
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
@@ -382,9 +383,9 @@ def events_test(data: Positive) -> tuple[float | None, str]:
     if data.is_plain:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability
-    terms = gaps - data.mean(gaps)
-    error = data.error_of_mean(terms)
+    mean = data.mean(gaps)
+    error, degrees = data.error_of_events(gaps - mean)
     if math.isnan(error):
         return None, ""
-    p = two_sided(data.mean(gaps) / error, data.degrees(terms)) if error > 0 else 1.0
-    return p, "Wald"
+    # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
+    return two_sided(mean / error if error > 0 else math.inf if mean else 0.0, degrees), "Wald"

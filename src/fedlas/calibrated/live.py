@@ -21,7 +21,7 @@ from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.read import check_logits, open_source, predictions_of
-from fedlas.predictions.roles import LABELS, ROLES
+from fedlas.predictions.roles import ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import collected, is_lazy
@@ -99,16 +99,18 @@ def applied(
 def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
     """Return a frame, perhaps without a score or a row, with the calibrated columns, and what was done."""
     parts: list[list[NDArray[Any]]] = []
+    rows = collected(frame)  # once: a second time its rows may come in another order
     done = applied(
         calibration,
-        open_source(frame, Columns())[0],
+        open_source(rows, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
         notes=Table.notes_on_fit,
     )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
-    return with_columns(frame, dict(zip(calibration.added, columns, strict=True))), done
+    after = with_columns(rows, dict(zip(calibration.added, columns, strict=True)))
+    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after, done
 
 
 def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
@@ -127,7 +129,7 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
         return arrow.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
     narwhals = require("narwhals", extra="tables")
     try:
-        rows = narwhals.from_native(collected(frame), eager_only=True)
+        rows = narwhals.from_native(frame, eager_only=True)
     except TypeError as error:
         raise InputError(
             "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
@@ -138,8 +140,7 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
         )
         for name, values in columns.items()
     ]
-    after = rows.with_columns(*series).to_native()
-    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after
+    return rows.with_columns(*series).to_native()
 
 
 def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
@@ -169,7 +170,8 @@ def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
             f"{there[0]!r} in {label}",
             "Calibrate the scores once: remove the column, or rename it.",
         )
-    others = {*required, *(getattr(columns, name) for name in (*LABELS, "weights"))}
+    singles = (name for name, each in ROLES.items() if each.metavar == "COLUMN")
+    others = {*required, *(getattr(columns, name) for name in singles)}
     for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
         more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
         if pattern not in names and more:

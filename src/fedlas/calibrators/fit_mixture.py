@@ -168,7 +168,8 @@ def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tup
     # Where many are absent, one sample for each, up to a hundredth of all: held lower, they cost too much when they
     # come; held higher, too much when they never do.
     singles = int((torch.bincount(val.target.cpu()[distinct]) == 1).sum())
-    most = max(3, singles, min(int((~present).sum()), val.num_samples // _PART_FOR_ABSENT))
+    hundredth = round(float(weights.sum())) // _PART_FOR_ABSENT
+    most = max(3, singles, min(int((~present).sum()), hundredth))
     absent, share = fitted_absent_share(
         val.logits.cpu().double(), present, weights, temperature, most
     )

@@ -145,6 +145,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     _show(evaluation, args)
     is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
+    # A fit needs labels, not votes.
+    is_table = is_table and (columns is None or columns.label_probs is None)
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
         say(*command_lines(line, first="next: "))
@@ -172,7 +174,9 @@ def _repair_line(
 
 
 def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
-    """Return the command that writes the calibration of the held-out file, for ``fedlas apply``."""
+    """Return the command that writes the calibration that was measured, for ``fedlas apply``."""
+    # The groups were measured, and a fit would take them as covariates.
+    columns = None if columns is None else replace(columns, groups=None)
     options = column_options(columns) + ("" if method == METHOD else f" --method {method}")
     return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
 

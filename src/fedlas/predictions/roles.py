@@ -288,10 +288,14 @@ class Columns:
         scores = words_of(getattr(self, self.kind or "logits"), names)
         patterns = scores + words_of(self.label_probs, names)
         others = {getattr(self, name) for name in _SINGLE if not ROLES[name].is_shared}
+        # A pattern of scores leaves out columns that are named for themselves.
+        shared = {getattr(self, name) for name in _SINGLE if ROLES[name].is_shared}
+        shared.update(self.words("covariates"))
         used = {
             name
             for name in names
-            if name in others or any(fnmatchcase(name, each) for each in patterns)
+            if name in (*others, *patterns)
+            or (name not in shared and any(fnmatchcase(name, each) for each in patterns))
         }
         covariates = words_of(self.covariates, names)
         columns, _ = matched_columns(covariates, names, used, "covariates", where, fewest=1)
@@ -323,7 +327,11 @@ class Columns:
             check_exists(name, names, option, where)
         kind = self.kind or "logits"
         scores, parts = matched_columns(
-            words_of(getattr(self, kind), names), names, {*single.values()}, kind, where
+            words_of(getattr(self, kind), names),
+            names,
+            {*single.values(), *self.words("covariates")},
+            kind,
+            where,
         )
         if kind == "confidence" and len(scores) > 1:
             raise InputError(

@@ -40,8 +40,10 @@ def alone(predictions):
         )
     else:
         gaps = data.outcome - ratio * data.probability
-        score = student_score(0.95, data.degrees(gaps))
-        reach = np.exp(score * data.error_of_mean(gaps) / observed) if observed > 0 else np.inf
+        error, degrees = data.error_of_events(gaps)
+        with np.errstate(over="ignore"):
+            reach = student_score(0.95, degrees) * error / observed if observed > 0 else np.inf
+            reach = float(np.exp(reach))
         low, high = ratio / reach, ratio * reach
     lines = [None, None]
     try:
@@ -121,3 +123,44 @@ def test_a_group_costs_no_pass_over_all_samples(monkeypatch, roles):
     assert len(calls) < 20
     assert sum(each.num_samples for each in table.values()) == 60_000
     assert any(each.pooled_slope is not None for each in table.values())
+
+
+RARE = 400 * 20  # samples of 400 groups, of which most have no event
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"weights": np.ones(RARE)}, {"clusters": np.arange(RARE) // 2}],
+    ids=["weights", "clusters"],
+)
+@pytest.mark.parametrize("spread", [0.3, 0.0])
+def test_groups_of_few_events_are_no_more_certain_with_weights_or_clusters(spread, options):
+    """Of 400 calibrated groups 322 were rejected: outcomes vary little where no event occurred."""
+    draw = np.random.default_rng(0)
+    chance = 0.01 * np.exp(spread * draw.normal(size=RARE))
+    happened = (draw.random(RARE) < chance).astype(int)
+    log_odds = np.log(chance / (1 - chance))
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    groups = np.arange(RARE) // 20
+    table = group_measures(Predictions(scores, happened, **options), groups)
+    assert np.mean([each.ratio.p <= 0.05 for each in table.values()]) <= 0.05
+    assert not any(each.p <= 0.05 for each in table.values())
+
+
+def test_an_event_of_hardly_any_weight_leaves_an_interval_without_end():
+    scores = [[0.0, 0.3], [0.0, -0.2], [0.0, 0.1], [0.0, -0.4]]
+    predictions = Predictions(scores, [0, 1, 0, 0], weights=[1.0, 1e-4, 2.0, 1e-3])
+    ratio = logistic_recalibration(predictions).observed_to_expected
+    assert (ratio.low, ratio.high) == (0.0, np.inf)
+
+
+@pytest.mark.parametrize("role", ["weights", "clusters"])
+def test_a_group_of_events_alone_has_an_interval(role):
+    log_odds = np.full(60, -1.0)
+    happened = np.arange(60) < 40
+    values = {"weights": np.linspace(0.5, 1.5, 60), "clusters": np.arange(60) // 2}
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    predictions = Predictions(scores, happened.astype(int), **{role: values[role]})
+    ratio = group_measures(predictions, np.arange(60) // 30)[0].ratio
+    assert ratio.low < 0.95 * ratio.value < 1.05 * ratio.value < ratio.high
+    assert 1e-30 < ratio.p < 1e-3

@@ -124,6 +124,20 @@ def test_many_absent_classes_get_at_most_a_hundredth_together():
     assert any("at most 4/N" in note for note in auto.notes)
 
 
+def test_copies_of_a_table_leave_absent_classes_no_more():
+    """The hundredth was of the rows: four copies left 4 %, and weights something else than repeated rows."""
+    val = drawn(400, 30, 0, [*range(18), *range(12)])
+    for copies in (2, 4):
+        rows = val.rows(torch.arange(400).repeat(copies))
+        probs = AutoCalibration().fit(rows).transform(val).probs
+        assert float(probs[:, 18:].sum(1).mean()) == pytest.approx(0.01, rel=1e-3)
+    weights = torch.arange(400) % 3 + 1
+    counted = Predictions(val.logits, val.target, weights=weights)
+    repeated = val.rows(torch.arange(400).repeat_interleave(weights))
+    one, other = (AutoCalibration().fit(each).transform(val).probs for each in (counted, repeated))
+    assert torch.allclose(one, other, atol=1e-6)
+
+
 @pytest.mark.parametrize("classes", [2, 4, 25])
 def test_an_absent_class_that_comes_costs_little_more_than_the_rule_of_three(classes):
     """Where it is as frequent as the model says, the loss is bounded by that of its odds."""

@@ -199,6 +199,20 @@ def test_the_next_step_says_again_what_was_said(folder, monkeypatch, capsys):
     assert words == ["fedlas", *files, "--on", "my a.csv", "--method", *names]
 
 
+def test_the_next_step_fits_what_was_measured(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    table = fedlas.Predictions.load("sure.npz").to_frame()
+    table[::2].to_csv("val.csv", index=False)
+    table = table[1::2]
+    table["site"] = ["a", "b"] * (len(table) // 2) + ["a"] * (len(table) % 2)
+    table.to_csv("test.csv", index=False)
+    names = ["--probs", "prob_*", "--target", "target"]
+    command = ["evaluate", "test.csv", "--on", "val.csv", *names, "--groups", "site"]
+    assert main([*command, "--replicates", "99"]) == 0
+    words = shlex.split(next_command(capsys.readouterr().out))
+    assert words == ["fedlas", "calibrate", "val.csv", *names, "--out", "cal.json"]
+
+
 @pytest.mark.parametrize(
     "rules",
     [

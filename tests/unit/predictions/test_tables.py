@@ -110,7 +110,7 @@ def test_refusals_of_json_lines(lines, message, table):
     ("lists", "message"),
     [
         (["[1, 2]", "[1]"], r"lists of column 'l' must all hold 2 numbers; got 1 in row 2 of t.jsonl"),
-        (["[1, 2]", "null"], r"must all hold 2 numbers; got 0 in row 2"),
+        (["[1, 2]", "null"], r"finite numbers; got no number in row 2, column 'l' of t.jsonl"),
         (["[1, 2]", "[1, null]"], r"finite numbers; got no number in row 2, column 'l', number 1 of t.jsonl"),
         (["[1, 2]", '[1, "x"]'], r"column 'l' must hold numbers; got 'x' in row 2"),
         (["[1, 2]", '[1, "NA"]'], r"got no number in row 2, column 'l', number 1"),

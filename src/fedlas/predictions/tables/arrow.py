@@ -86,14 +86,19 @@ class Arrow(Format):
         types = pyarrow_module().types
         shape = [len(values)]
         if hasattr(values, "value_lengths"):
-            lengths = np.from_dlpack(values.value_lengths().fill_null(0))
+            lengths = np.from_dlpack(values.value_lengths().fill_null(-1))
             shape.append(max(1, int(lengths.max())))
-            for row in np.flatnonzero(lengths != shape[1])[:1]:
+            for row in np.flatnonzero((lengths != shape[1]) & (lengths >= 0))[:1]:
                 raise InputError(
                     f"lists of column {name!r} must all hold {shape[1]} numbers",
                     f"{lengths[row]} in row {self._rows + row + 1} of {self.label}",
                     "Write one number for each class.",
                 )
+            if 0 < values.null_count < len(values):
+                parts = self._column(values.drop_null(), name, percent)
+                filled = np.full(shape, np.nan, parts.dtype)
+                filled[lengths >= 0] = parts
+                return filled
             values = values.flatten()
         if types.is_dictionary(values.type) or types.is_string(values.type):
             quick = self._quick_numbers(values, name)

@@ -89,7 +89,9 @@ class Frame(Format):
         try:
             array = np.asarray(column)
             if array.dtype == object:
-                array = np.array([np.nan if value is None else value for value in array.tolist()])
+                width = next((len(value) for value in array if hasattr(value, "__len__")), None)
+                missing: Any = np.nan if width is None else [np.nan] * width
+                array = np.array([missing if value is None else value for value in array.tolist()])
             return floating(name, array, self.label)
         except (TypeError, ValueError) as error:  # text, or lists of several lengths
             if isinstance(error, InputError):

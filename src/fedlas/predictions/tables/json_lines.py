@@ -325,6 +325,8 @@ def numbers_at(
     width = next((len(value) for value in values if isinstance(value, list)), None)
     array = np.full((len(values), 1 if width is None else width), np.nan)
     for value, row, cells in zip(values, rows, array, strict=True):
+        if value is None:
+            continue
         numbers = value if isinstance(value, list) else [value]
         if width is not None and (numbers is not value or len(value) != width):
             raise InputError(
