@@ -690,7 +690,7 @@ def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
     ]
     assert main(most) == 2
     assert "Choose --missing empty, or leave --max-missing out." in capsys.readouterr().err
-    assert main(["compare", "../live", "a.parquet", *columns[:4], "--replicates", "20"]) == 0
+    assert main(["compare", "../live", "a.parquet", *columns[:4], "--replicates", "40"]) == 0
     assert (tmp_path / "live.calibrated.parquet").exists()
 
 
