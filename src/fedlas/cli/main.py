@@ -81,9 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
     # A value of an option, such as a column, may have the name of a folder that happens to be there.
     # With columns of scores, a folder is a table.
+    names = [word.partition("=")[0] for word in [*words]]
     if (
         words[:1] == ["compare"]
-        and not {word.partition("=")[0] for word in words} & {"--logits", "--probs", "--confidence"}
+        and not {"--logits", "--probs", "--confidence"}.intersection(names)
         and any(
             map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
         )
