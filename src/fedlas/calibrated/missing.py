@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.check import Argument, InputError, check_choice, check_number
 
 MissingPolicy = Literal["empty", "error"]
 _SHOWN = 20
@@ -41,7 +41,13 @@ class Missing:
             raise InputError(
                 "max_missing goes with empty cells for rows without a score",
                 "missing is 'error'",
-                "Choose missing 'empty', or leave max_missing out.",
+                (
+                    "Choose ",
+                    Argument("missing", "empty"),
+                    ", or leave ",
+                    Argument("max_missing"),
+                    " out.",
+                ),
             )
 
     def add(self, rows: Sequence[int], file: str, *, several: bool) -> None:

@@ -111,6 +111,15 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     if target is None and (scores[0] not in content.named(_CONFIDENCE) or "correct" not in roles):
         labels = _labels(content, scores)
         add("target", labels, f"{len(content.values(labels)):,} different labels")
+    labels = str(roles.get("target", ""))
+    if len(scores) == 1 and labels and not _says_event(scores[0], content.values(labels)):
+        pair = ",".join(sorted(content.values(labels)))
+        raise InputError(
+            "the name of one column of scores must say which of two classes it is about",
+            f"{scores[0]!r} in {content.label}, labels {pair}",
+            f"Say it by the order, the class that it is about last: fedlas evaluate {content.label} --probs "
+            f"{scores[0]} --target {labels} --classes {pair}.",
+        )
     for name in content.named(_CLUSTERS):
         repeats = len(content.values(name))
         if name not in roles.values() and 1 < repeats < content.rows:

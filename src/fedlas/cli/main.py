@@ -80,8 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
     # A value of an option, such as a column, may have the name of a folder that happens to be there.
-    if words[:1] == ["compare"] and any(
-        map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
+    # With columns of scores, a folder is a table.
+    if (
+        words[:1] == ["compare"]
+        and not {word.partition("=")[0] for word in words} & {"--logits", "--probs", "--confidence"}
+        and any(
+            map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
+        )
     ):
         words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None

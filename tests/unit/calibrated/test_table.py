@@ -679,6 +679,18 @@ def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
     columns = ["--probs", "p_*", "--target", "y", "--method", "temperature"]
     assert main(["calibrate", ".", *columns]) == 0
     assert main(["apply", "../live.calibration.json", "."]) == 0
+    most = [
+        "apply",
+        "../live.calibration.json",
+        "a.parquet",
+        "--out",
+        "b.parquet",
+        "--max-missing",
+        "1%",
+    ]
+    assert main(most) == 2
+    assert "Choose --missing empty, or leave --max-missing out." in capsys.readouterr().err
+    assert main(["compare", "../live", "a.parquet", *columns[:4], "--replicates", "40"]) == 0
     assert (tmp_path / "live.calibrated.parquet").exists()
 
 

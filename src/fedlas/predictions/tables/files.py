@@ -23,7 +23,7 @@ from fedlas._core.terminal import standard_input
 
 STANDARD = "-"
 """In place of a file: standard input or output."""
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.ASCII)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _READS = "it must be a file, folder or pattern that fsspec reads"
 _WRITES = "it must be an address to which fsspec writes"
@@ -53,13 +53,15 @@ def address_of(name: object) -> str | None:
     Example:
         >>> address_of("s3://bucket/a.csv"), address_of(Path("s3://bucket/a.csv")), address_of("a.csv")
         ('s3://bucket/a.csv', 's3://bucket/a.csv', None)
+        >>> address_of("hdfs:///data/a.csv")
+        'hdfs:///data/a.csv'
     """
     # A Path has one slash of the two.
     text = str(name) if isinstance(name, str | Path) else ""
     match = _ADDRESS.match(text)
     if match is None or os.path.lexists(text):
         return None
-    return f"{match[1]}://{text[match.end() :]}"
+    return f"{match[1]}://{match[2]}{text[match.end() :]}"
 
 
 @contextmanager
