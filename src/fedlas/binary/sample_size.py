@@ -192,7 +192,9 @@ def validation_size(
         "slope": _of_slope(log_odds, width_slope / (2 * score)),
         "auroc": _of_auroc(area, share, width_auroc / (2 * score)),
     }
-    sizes = {name: _whole(name, samples) for name, samples in needed.items()}
+    # No measure has a value without an event and another sample.
+    fewest = 1.0 / min(share, 1.0 - share)
+    sizes = {name: _whole(name, max(samples, fewest)) for name, samples in needed.items()}
     values = {"observed_to_expected": 1.0, "slope": 1.0, "auroc": area}
     if threshold is not None:
         limit = check_number("threshold", threshold, low=0, high=1, low_open=True, high_open=True)
@@ -205,7 +207,7 @@ def validation_size(
             + weight**2 * (1 - passes) ** 2 / (share * (1 - share))
         )
         error = widths["net_benefit"] / (2 * score)
-        sizes["net_benefit"] = _whole("net_benefit", variance / error / error)
+        sizes["net_benefit"] = _whole("net_benefit", max(variance / error / error, fewest))
     samples = max(sizes.values())
     return ValidationSize(
         samples, share * samples, sizes, values, {name: widths[name] for name in sizes}, share,

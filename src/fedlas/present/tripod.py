@@ -7,6 +7,7 @@ from math import isfinite
 
 from fedlas._core.check import InputError
 from fedlas._core.text import listed
+from fedlas.binary.positive import counted
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_number
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
@@ -26,10 +27,11 @@ _METHODS = (
     "expected is normal on the logarithm, and that of the C statistic is DeLong's on the log-odds."
 )
 _ROBUST = (
-    "All intervals come from the variance of sums over {}, with Student's degrees of freedom for the effective number "
-    "of clusters; those of observed over expected and of the C statistic are symmetric on the logarithm and on the "
-    "log-odds."
+    "All intervals come from the variance of sums over {}; those of observed over expected and of the C statistic are "
+    "symmetric on the logarithm and on the log-odds."
 )
+_CLUSTERS = "clusters, with Student's degrees of freedom for the effective number of clusters"
+_ALONE = "All samples are of one cluster, so that there are no intervals."
 
 
 def paragraphs(
@@ -70,6 +72,8 @@ def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: st
         measures: Measures of the event.
         event: Its name.
     """
+    is_weighted = predictions.weights is not None
+    predictions = counted(predictions)
     events = int((predictions.target == event_number(predictions)).sum())
     samples = predictions.num_samples
     clusters = predictions.clusters
@@ -86,10 +90,12 @@ def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: st
     )
     if not numbers:
         return data
-    weights = " Samples are weighted." if predictions.weights is not None else ""
+    weights = " Samples are weighted." if is_weighted else ""
     methods = _METHODS
-    if predictions.weights is not None or several(clusters):
-        methods = _ROBUST.format("clusters" if several(clusters) else "weighted samples")
+    if is_weighted or several(clusters):
+        methods = _ROBUST.format(_CLUSTERS if several(clusters) else "weighted samples")
+    if clusters is not None and len(clusters.unique()) == 1:
+        methods = _ALONE
     return f"{data}{weights} The model had {listed(numbers)}. {methods}"
 
 

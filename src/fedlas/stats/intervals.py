@@ -144,10 +144,7 @@ def check_bootstrap(*, confidence_level: float, replicates: int, seed: int, meth
 
 def check_level(confidence_level: float, *, name: str = "confidence_level") -> float:
     """Return ``confidence_level`` if it is in ``(0, 1)``."""
-    number = check_number(name, confidence_level, low=0.0, high=1.0, low_open=True)
-    if number == 1.0:
-        raise InputError(f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
-    return number
+    return check_number(name, confidence_level, low=0.0, high=1.0, low_open=True, high_open=True)
 
 
 def fewest_replicates(confidence_level: float) -> int:

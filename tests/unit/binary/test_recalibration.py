@@ -120,7 +120,7 @@ def test_equal_probabilities_have_no_slope(two_class):
 
 
 def test_level(predictions):
-    with pytest.raises(ValueError, match="confidence_level must be below 1"):
+    with pytest.raises(ValueError, match=r"confidence_level must be a finite number in \(0, 1\)"):
         logistic_recalibration(predictions, confidence_level=1.0)
 
 

@@ -181,3 +181,10 @@ def test_the_subcommand_prints_the_table(capsys):
     assert " ".join(shown.split()) == " ".join(str(size).split())
     assert main(["sample-size", "--prevalence", "0.018"]) == 2
     assert "--auroc must be anticipated" in capsys.readouterr().err
+
+
+def test_no_size_is_without_an_event_and_another_sample():
+    """One sample was enough for an AUROC of 0.9999, and for a slope of any width."""
+    for prevalence in (0.01, 0.99):
+        size = validation_size(prevalence, 0.9999, width_slope=50, width_observed_to_expected=50)
+        assert min(size.by_measure.values()) >= 100

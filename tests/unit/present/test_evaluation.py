@@ -360,3 +360,11 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     patients = fedlas.Predictions.from_probs(p, y, clusters=clusters)
     assert "900 samples of 100 clusters" in fedlas.report(patients, replicates=0).tripod()
     assert "Student's degrees of freedom" in fedlas.report(patients, replicates=0).tripod()
+    weights = np.arange(900) % 3  # 0: no sample of this population
+    weighted = fedlas.Predictions.from_probs(p, y, weights=weights)
+    text = fedlas.report(weighted, replicates=0).tripod()
+    assert f"600 samples, of which {y[weights > 0].sum()}" in text
+    assert "cluster" not in text
+    alone = fedlas.Predictions.from_probs(p, y, clusters=np.zeros(900, dtype=int))
+    text = fedlas.report(alone, replicates=0).tripod()
+    assert text.endswith("All samples are of one cluster, so that there are no intervals.")

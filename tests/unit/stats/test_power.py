@@ -60,9 +60,9 @@ def test_number_of_seeds_gives_the_power_and_fewer_do_not(effect, wanted, alpha)
         ({"spread": 0.0}, "spread"),
         ({"spread": -1.0}, "spread"),
         ({"power": 0.0}, "power"),
-        ({"power": 1.0}, "power must be below 1"),
+        ({"power": 1.0}, "power"),
         ({"alpha": 0.0}, "alpha"),
-        ({"alpha": 1.0}, "alpha must be below 1"),
+        ({"alpha": 1.0}, "alpha"),
         ({"difference": 1e-6}, "100,000 seeds"),
     ],
 )

@@ -127,7 +127,7 @@ def test_without_a_spread_there_is_no_interval():
     for values in ([], [0.1, math.nan]):
         with pytest.raises(InputError, match="one for each seed"):
             mean_interval(values)
-    with pytest.raises(InputError, match="confidence_level must be below 1"):
+    with pytest.raises(InputError, match=r"confidence_level must be a finite number in \(0, 1\)"):
         mean_interval([0.1, 0.2], confidence_level=1.0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds, few
+from fedlas._core.check import Argument, InputError, check_kinds, few
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
@@ -321,7 +321,7 @@ def _check_classes(card: Card, live: LiveScores, source: str) -> None:
         raise InputError(
             f"must be the card's, {names[card.event]}",
             f"{live.event} in {source}",
-            "Leave it out, or write a card of this event.",
+            ("Leave ", Argument("event"), " out, or write a card of this event."),
             argument="event",
         )
 
