@@ -659,18 +659,6 @@ def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tm
     assert done.columns == ("out.calibrated_p_no", "out.calibrated_p_yes")
 
 
-def test_the_first_object_may_lack_a_key_that_the_next_has(tmp_path):
-    """A covariate that the first row alone lacked was no column, and one that a later row lacked was filled in."""
-    table = frame(60).assign(site=["x", "y"] * 30)
-    fit = fedlas.calibrate(table, probs="p_*", target="y", covariates="site", method="temperature")
-    rows = table.drop(columns="y").to_dict("records")
-    for place in (0, 1):
-        live = [{**row} for row in rows]
-        del live[place]["site"]
-        (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, live)))
-        assert apply(fit, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl").rows == 60
-
-
 def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
     """Its name is none, after which to name what is written."""
     (tmp_path / "live").mkdir()

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,12 +24,9 @@ from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_mo
 from fedlas.predictions.tables.format import Writer
 from fedlas.predictions.tables.packed import open_bytes, open_text
 
-_SHOWN = 64
-"""Rows whose keys are the columns."""
-
 
 class JsonLines(Arrow):
-    """One JSON object a line; the keys of the first lines are the columns, whose first values but null set types."""
+    """One JSON object a line; the keys of the first are the columns, whose first values that are not null set types."""
 
     _whole = "int64"
     """Type of whole numbers among labels, which a float may round, until one is not."""
@@ -39,23 +35,17 @@ class JsonLines(Arrow):
         lines.check_text(self.path)
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self._opened() as file:
-            shown = islice(filter(str.strip, file), _SHOWN)
-            rows = [json_row(next(shown, "{}"), 1, self.label)]
-            # What is wrong with a later row is said where it is read.
-            with suppress(InputError):
-                for line in shown:
-                    rows.append(json_row(line, len(rows) + 1, self.label))
-        if not rows[0]:
+            first = json_row(next(filter(str.strip, file), "{}"), 1, self.label)
+        if not first:
             raise InputError(
                 "objects must have keys",
                 f"none in row 1 of {self.label}",
                 "Write one object a line.",
             )
-        self._keys = list(dict.fromkeys(name for row in rows for name in row))
+        self._keys = list(first)
         self._nested = {
             name
-            for row in rows
-            for name, value in row.items()
+            for name, value in first.items()
             if isinstance(value, dict) or _holds_objects(value)
         }
         return self._keys
