@@ -395,13 +395,13 @@ def peers() -> dict[str, Fit]:
             from sklearn.calibration import CalibratedClassifierCV
             from sklearn.frozen import FrozenEstimator
 
-            class PassThrough(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+            class PassThrough(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 classes_ = np.arange(probs.shape[1])
 
                 def __sklearn_is_fitted__(self) -> bool:
                     return True
 
-                def fit(self, inputs: Array, labels: Array) -> Any:  # noqa: ARG002
+                def fit(self, inputs: Array, labels: Array) -> Any:  # noqa: ARG002 (fitted before)
                     return self
 
                 def predict_proba(self, inputs: Array) -> Array:
@@ -560,7 +560,7 @@ def ranks(result: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(result, (below + (same + 1) / 2).mean(axis=1), strict=True))
 
 
-def as_predicted(probs: Array, target: Array) -> Callable[[Array], Array]:  # noqa: ARG001
+def as_predicted(probs: Array, target: Array) -> Callable[[Array], Array]:  # noqa: ARG001 (nothing is fitted)
     """As predicted."""
     return lambda test: test
 

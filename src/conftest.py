@@ -7,4 +7,4 @@ import fedlas.lab.data
 import fedlas.lab.models
 import fedlas.lab.studies.uncertainty
 import fedlas.metrics
-import fedlas.zoo.ood  # noqa: F401
+import fedlas.zoo.ood  # noqa: F401 (modules that fill registries)

@@ -38,7 +38,7 @@ def option(
 class Several(argparse.Action):
     """Takes one value or more each time that the option is given."""
 
-    def __call__(  # noqa: D102
+    def __call__(  # noqa: D102 (argparse calls it)
         self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
     ) -> None:
         before = getattr(namespace, self.dest)
@@ -226,7 +226,7 @@ def add_method(parser: argparse.ArgumentParser, old: str, text: str, **settings:
 class OldName(Several):
     """Takes the values of an option whose name has changed."""
 
-    def __call__(  # noqa: D102
+    def __call__(  # noqa: D102 (argparse calls it)
         self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
     ) -> None:
         text = f"{option} is now --{self.dest}; the old name goes with the next release."

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -23,6 +24,8 @@ from fedlas._core.errors import CalibrationWarning, InputError, suggestion, writ
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.terminal import LostOutputError, standard_streams
 from fedlas._core.text import printable
+
+_OF_SCORES = re.compile("--(logits|probs|confidence)(=.*)?", re.DOTALL)
 
 
 class Subcommand(NamedTuple):
@@ -81,10 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
     # A value of an option, such as a column, may have the name of a folder that happens to be there.
     # With columns of scores, a folder is a table.
-    names = [word.partition("=")[0] for word in [*words]]
     if (
         words[:1] == ["compare"]
-        and not {"--logits", "--probs", "--confidence"}.intersection(names)
+        and not any(map(_OF_SCORES.fullmatch, words))
         and any(
             map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
         )

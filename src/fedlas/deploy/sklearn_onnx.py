@@ -223,7 +223,7 @@ def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> 
 def export_sklearn(
     model: Any,
     out: Path,
-    X: Any,  # noqa: N803
+    X: Any,  # noqa: N803 (scikit-learn's name)
     about: dict[str, Any],
     tolerance: float,
 ) -> Exported:

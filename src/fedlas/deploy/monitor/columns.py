@@ -107,8 +107,8 @@ class _Cells:
     def plain(self) -> dict[str, Any]:
         """Return rows, shares of missing cells and texts, mean and deviation of numbers, and shares of categories.
 
-        Of more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories those in at least 1 % of the rows
-        have shares, and the others one together.
+        Where there are more than :data:`~fedlas.predictions.covariates.MOST_VALUES` categories, those in at least 1 %
+        of the rows have shares, and the others one together.
         """
         result: dict[str, Any] = {
             "rows": self.rows,
