@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, few
-from fedlas._core.files import path_argument, write_json
+from fedlas._core.files import file_argument, path_argument, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_files,
     add_path,
     add_samples,
     columns_of,
@@ -47,7 +48,7 @@ _FILES += "s3://... what fsspec does"
 def add_calibrate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_calibrate, "VAL [VAL ...]")
-    option(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
+    add_files(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
     add_columns(parser)
     add_samples(parser)
     option(
@@ -165,8 +166,8 @@ def check_place(out: Path) -> None:
 def add_apply(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
-    option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
-    option(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
+    add_path(parser, "calibration", "CALIBRATION", "file of fedlas calibrate")
+    add_files(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
     text = f"{', '.join(FORMATS)}, here or in a store; - is standard output"
     option(
         parser, "--out", "FILE", f"file to write, {text} (default: FILE.calibrated)", type=_out_of
@@ -198,6 +199,7 @@ def add_apply(add: AddSubcommand) -> None:
 
 
 def _out_of(text: str) -> Path | str:
+    text = file_argument(text)
     return path_argument(text) if address_of(text) is None else text
 
 
