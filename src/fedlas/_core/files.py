@@ -337,7 +337,7 @@ def file_argument(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"it must name a path; got {text!r}. Name one, or leave the option out"
         )
-    return re.sub("^file:(//)?(?=/)", "", text)
+    return re.sub("^file:(?://)?(?=/(?!/))", "", text)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -239,7 +239,6 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     from fedlas.calibrated.table_files import apply_to_files, are_live_logs
 
     calibration = TableCalibration.load(args.calibration)
-    separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
         paths = [file.path for file in files]
         is_log = are_live_logs(calibration, paths)
@@ -248,7 +247,9 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
-        applied = apply_to_files(calibration, files, place, missing=missing, separator=separator)
+        applied = apply_to_files(
+            calibration, files, place, missing=missing, separator=args.separator
+        )
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)
