@@ -313,6 +313,15 @@ def test_the_package_stays_within_its_gauges():
     assert gauges.tuples <= MOST_TUPLES
 
 
+MOST_FILES_OF_PRIVATE_NAMES = 242
+
+
+def test_few_test_files_import_private_names():
+    """Each name that a test imports cannot move or change without it; CONTRIBUTING.md says which are public."""
+    private = {path: names for path, names in GAUGES["private_names_of_tests"]().items() if names}
+    assert len(private) <= MOST_FILES_OF_PRIVATE_NAMES, "\n".join(map(str, private.items()))
+
+
 @pytest.mark.parametrize(
     "command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"]
 )
