@@ -135,7 +135,7 @@ class Calibrator(ABC):
         """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
 
         Args:
-            val: All samples.
+            val: All samples, without features.
             parts: Weights of the samples in each part ``(F, N)``; 0: not in it.
             start: The map of all.
         """
@@ -143,8 +143,9 @@ class Calibrator(ABC):
         for weights in parts:
             inside = weights > 0
             part = val.rows(inside)
-            counts = None if val.weights is None else weights[inside]
-            maps.append(self.fit_map(part._replaced(weights=counts, features=None), start))
+            if val.weights is not None:
+                part = part._replaced(weights=weights[inside])
+            maps.append(self.fit_map(part, start))
         return maps
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_finite, check_logits, describe, warn_user
+from fedlas._core.check import Argument, InputError, check_logits, check_sizes, describe, warn_user
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
     PASS_PREDICTIONS,
@@ -106,7 +106,7 @@ class Predictions:
                 "Flatten dense predictions to one row per position.",
             )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        check_finite("logits", logits)
+        check_sizes("logits", logits)
         if are_probabilities(logits):
             warn_user(
                 (
@@ -132,8 +132,11 @@ class Predictions:
             values["target"] = checked_target(target, shape, self.scores.device, classes)
         if (votes := values["label_probs"]) is not None:
             values["label_probs"] = checked_label_probs(votes, shape, self.scores.device)
-        check_sample_values(values, shape[0], self.scores.device)
-        check_covariates(values.get("covariates"), values["features"])
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        check_sample_values(vars(self), self.num_samples, self.scores.device)
+        check_covariates(vars(self).get("covariates"), vars(self)["features"])
 
     def __repr__(self) -> str:
         names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
@@ -146,10 +149,10 @@ class Predictions:
         """Whether the labels are known."""
         return "target" in vars(self)
 
-    @property
+    @cached_property
     def are_probs(self) -> bool:
         """Whether they were made from probabilities, which ``probs`` then returns unchanged."""
-        return bool(vars(self).get("_are_probs", False))
+        return False  # those of probabilities hold True from the start
 
     @cached_property
     def scores(self) -> Tensor:
@@ -208,13 +211,25 @@ class Predictions:
         """
         index = checked_index(index, self.num_samples)
         values = self._values().items()
-        chosen = {n: v[index.to(v.device)] for n, v in values if isinstance(v, Tensor)}
-        return self._replaced(**chosen)
+        return self._of(
+            {n: v[index.to(v.device)] if isinstance(v, Tensor) else v for n, v in values}
+        )
 
     def _replaced(self, **values: Any) -> Predictions:
+        """Return the same samples with other values of fields besides scores; a label is dropped or stays."""
         if values.get("features", self.features) is None:
             values["covariates"] = None
-        return (self._of_probs if self.are_probs else type(self))(**self._values() | values)
+        if values.keys() & {"classes", "event"}:
+            values |= classes_and_event(vars(self) | values, self.num_classes)
+        return self._of(self._values() | values)
+
+    def _of(self, values: dict[str, Any]) -> Predictions:
+        """Return predictions of these fields, of which only what is said of samples is not checked yet."""
+        result = self.__new__(type(self))
+        present = {name: value for name, value in values.items() if value is not None}
+        vars(result).update(dict.fromkeys(_FIELDS[2:]) | present | {"are_probs": self.are_probs})
+        result._check_samples()
+        return result
 
     def _values(self) -> dict[str, Any]:
         """Return the fields that are there, by name; probabilities that were passed in place of logits."""
@@ -344,7 +359,7 @@ class Predictions:
             )
         predictions = cls.__new__(cls)
         vars(predictions).update(
-            {"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
+            {"are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
         )
         predictions._check_others()
         return predictions
