@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import PredictionTable
     from fedlas.predictions.language import p_true, token_confidence
     from fedlas.predictions.multi_label import MultiLabel
-    from fedlas.predictions.predictions import Predictions, PredictionTable
+    from fedlas.predictions.predictions import Predictions
     from fedlas.predictions.read import open_table, read_predictions
     from fedlas.predictions.roles import Columns
     from fedlas.predictions.stated import stated_confidence
@@ -34,7 +35,7 @@ __all__ = [
 _HOMES = {
     "Columns": "roles",
     "MultiLabel": "multi_label",
-    "PredictionTable": "predictions",
+    "PredictionTable": "any_predictions",
     "Predictions": "predictions",
     "Table": "table",
     "TopLabel": "top_label",

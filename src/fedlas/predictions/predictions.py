@@ -14,7 +14,6 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, check_logits, check_sizes, describe, warn_user
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
-    PASS_PREDICTIONS,
     SAMPLE_VALUES,
     Array,
     OptionalArray,
@@ -25,7 +24,6 @@ from fedlas.predictions.arguments import (
     checked_label_probs,
     checked_target,
     detached,
-    no_labels,
     numbers_of,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
@@ -34,7 +32,6 @@ from fedlas.predictions.probabilities import are_probabilities, probabilities_fr
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Table, Values
-from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,77 +380,3 @@ vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fro
 )
 _TENSORS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
 _FIELDS = (*_TENSORS, "classes", "event", "covariates")
-
-
-AnyPredictions = Predictions | TopLabel
-"""Predictions of which the top label can be measured."""
-
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-        unread: Number of answers of a language model whose confidence could not be read; they were left out.
-        refusals: Number of answers that decline to answer, as "I don't know" does.
-        covariates: What the columns of covariates hold, which are the features of the predictions.
-        dropped: Number of rows that lacked a value and were left out.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    unread: int = 0
-    refusals: int = 0
-    covariates: Covariates | None = None
-    dropped: int = 0
-
-
-def plain_predictions(value: Any) -> Any:
-    """Return the predictions of a table that was read; anything else unchanged."""
-    return value.predictions if isinstance(value, PredictionTable) else value
-
-
-def check_labeled(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    checked = check_predictions(predictions)
-    if not checked.has_target:
-        raise no_labels(checked)
-    return checked
-
-
-def check_predictions(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    predictions = plain_predictions(predictions)
-    if isinstance(predictions, Predictions):
-        return predictions
-    if isinstance(predictions, TopLabel):
-        raise needs_all_classes()
-    several = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
-    fix = several if hasattr(predictions, "pooled") else PASS_PREDICTIONS
-    raise InputError("predictions must be Predictions", describe(predictions), fix)
-
-
-def check_measurable(predictions: object) -> AnyPredictions:
-    """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    predictions = plain_predictions(predictions)
-    return predictions if isinstance(predictions, TopLabel) else check_labeled(predictions)
