@@ -312,20 +312,34 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
 
 
 def path_argument(text: str) -> Path:
-    """Return a path from the command line; refuses ``""``, to which an unset variable expands, and addresses.
+    """Return a path from the command line, of ``file:///a`` too; refuses what no path on this machine is.
 
     Raises:
         argparse.ArgumentTypeError: For empty text, or an address such as ``s3://bucket/a.csv``.
     """
-    if not text.strip():
-        raise argparse.ArgumentTypeError(
-            f"it must name a path; got {text!r}. Name one, or leave the option out"
-        )
+    text = file_argument(text)
     if "://" in text:  # a path would become a folder of that name
         raise argparse.ArgumentTypeError(
             f"it must be a path on this machine; got {text!r}. Name one, and copy the file from there"
         )
     return Path(text)
+
+
+def file_argument(text: str) -> str:
+    """Return the name of a file from the command line as text, since a path drops slashes of ``hdfs:///a.csv``.
+
+    Raises:
+        argparse.ArgumentTypeError: For ``""``, to which an unset variable expands.
+
+    Example:
+        >>> file_argument("hdfs:///a.csv"), file_argument("file:///tmp/a.csv")
+        ('hdfs:///a.csv', '/tmp/a.csv')
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"it must name a path; got {text!r}. Name one, or leave the option out"
+        )
+    return re.sub("^file:(?://)?(?=/(?!/))", "", text)
 
 
 def write_text(path: str | Path, text: str) -> Path:
