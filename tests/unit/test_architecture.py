@@ -280,7 +280,7 @@ BOUNDS = {
     "binary": 13_400,
     "calibrated": 9_440,
     "calibrators": 38_000,
-    "cli of files": 11_230,
+    "cli of files": 11_600,
     "cli of runs": 7_500,
     "deploy": 17_700,
     "diagnose": 4_100,

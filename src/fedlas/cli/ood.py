@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_ood(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_ood, "RUN [RUN ...]")
-    option(parser, "runs", "RUN", "folders of finished runs, or of a bench", type=Path, nargs="+")
+    add_path(parser, "runs", "RUN", "folders of finished runs, or of a bench", nargs="+")
     option(
         parser,
         "--data",

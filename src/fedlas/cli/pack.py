@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, option
+from fedlas.cli.arguments import AddSubcommand, add_path
 
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_pack, "FOLDER")
-    option(
+    add_path(
         parser,
         "folder",
         "FOLDER",
         "folder of a bench; report, compare and bench read its zip as they do its folders",
-        type=Path,
     )
 
 

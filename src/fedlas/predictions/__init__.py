@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import PredictionTable
     from fedlas.predictions.language import p_true, token_confidence
     from fedlas.predictions.multi_label import MultiLabel
-    from fedlas.predictions.predictions import Predictions, PredictionTable
+    from fedlas.predictions.predictions import Predictions
     from fedlas.predictions.read import open_table, read_predictions
     from fedlas.predictions.roles import Columns
     from fedlas.predictions.stated import stated_confidence
@@ -36,9 +37,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
     __getattr__ = at_first_use(
         __name__,
         {
+            "any_predictions": "PredictionTable",
             "language": "p_true token_confidence",
             "multi_label": "MultiLabel",
-            "predictions": "PredictionTable Predictions",
+            "predictions": "Predictions",
             "read": "open_table read_predictions",
             "roles": "Columns",
             "stated": "stated_confidence",
@@ -46,3 +48,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "top_label": "TopLabel",
         },
     )
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -1,6 +1,6 @@
 """One run: executed, stored in its folder, loaded again, and summarized with others.
 
-In: a :class:`~fedlas.lab.recipes.plan.Run` (recipe, loss, seed). Out: a ``RunFolder``, and a ``Summary`` of many.
+In: a :class:`~fedlas.lab.recipes.Run` (recipe, loss, seed). Out: a ``RunFolder``, and a ``Summary`` of many.
 
 A run's folder holds ``config.yaml`` (resolved; compared on every restart), ``data.json`` (fingerprint of its data,
 compared too), ``data_root.txt`` (where it was read; compared with nothing, and not for publication),

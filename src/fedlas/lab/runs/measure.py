@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import alarm_epochs

@@ -25,7 +25,7 @@ from fedlas._core.streams import (
     stream,
 )
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.diagnose import monitors
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits
