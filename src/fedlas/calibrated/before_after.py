@@ -18,15 +18,15 @@ from fedlas.binary import integrated_calibration, logistic_recalibration
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.folds import folds_of, in_order
 from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_name
-from fedlas.predictions.predictions import AnyPredictions
 from fedlas.resample.clusters import mean_and_error, several
 from fedlas.stats import noise_floor
 from fedlas.stats.degrees import cluster_degrees, student_score

@@ -13,6 +13,7 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_files,
     add_num_bins,
     add_replicates,
     add_samples,
@@ -31,7 +32,7 @@ def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_compare, "FILE FILE")
     text = "predictions of two models on the same samples"
-    option(parser, "files", "FILE", text, nargs=2, type=Path)
+    add_files(parser, "files", "FILE", text, nargs=2)
     metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event)"
     option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     flag(
@@ -88,11 +89,11 @@ def _compare(args: argparse.Namespace) -> int:
             "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
         )
     check_replicates(args.replicates)
-    _check_differ(*args.files)
+    paths = [Path(file) for file in args.files]
+    _check_differ(*paths)
     columns = columns_of(args)
-    paths = args.files
-    first_table = read_predictions(paths[0], columns)
-    second_table = read_predictions(paths[1], columns, like=first_table)
+    first_table = read_predictions(args.files[0], columns)
+    second_table = read_predictions(args.files[1], columns, like=first_table)
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
     say(*(f"note: {note}" for note in notes), stderr=True)
@@ -109,7 +110,10 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         content = plain_differences(compared)
         say(*json.dumps(content, indent=2).split("\n"))
-    first, second = (path.name if paths[0].name != paths[1].name else str(path) for path in paths)
+    first, second = (
+        path.name if paths[0].name != paths[1].name else name
+        for path, name in zip(paths, args.files, strict=True)
+    )
     title = f"A: {first}, B: {second}, {compared.samples:,} samples"
     if not args.json:
         sentences = better_in(compared, (first, second))

@@ -17,7 +17,7 @@ from fedlas._core.check import (
     LARGEST,
     InputError,
     check_dense,
-    check_finite,
+    check_sizes,
     describe,
     suggestion,
 )
@@ -119,9 +119,9 @@ def checked_target(
     samples, num_classes = shape
     if classes is not None and _is_text(target):
         target = numbers_of(target, classes)
-    came = _names_that_came(target) or ["cat", "dog"]
-    fix = f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_listed(came)})."
-    target = detached("target", target, fix)
+    target = detached(
+        "target", target, _ARRAY if isinstance(target, Tensor) else _numbers_fix(target)
+    )
     boolean = target.dtype == torch.bool
     target = target.float() if target.dtype.itemsize == 1 and target.is_floating_point() else target
     whole = not target.is_floating_point()
@@ -153,11 +153,11 @@ def checked_target(
     return target
 
 
-def _names_that_came(target: Any) -> list[str]:
-    """Return the distinct labels of a target of text, in order; none of another."""
-    if not _is_text(target):
-        return []
-    return sorted({str(label) for label in np.asarray(target).ravel().tolist()})
+def _numbers_fix(target: Any) -> str:
+    """Return what to pass in place of labels that no tensor can hold."""
+    came = {str(label) for label in np.asarray(target).ravel().tolist()} if _is_text(target) else ()
+    names = sorted(came) or ["cat", "dog"]
+    return f"Pass class numbers, or names and Predictions.from_probs(probs, target, classes={_listed(names)})."
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -277,7 +277,7 @@ def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device
     value = detached("label_probs", value)
     if tuple(value.shape) != shape or value.is_complex():
         raise InputError(f"label_probs must be {shape}", describe(value), "Pass one row a sample.")
-    check_finite("label_probs", value)
+    check_sizes("label_probs", value)
     value = value.to(device, torch.promote_types(value.dtype, torch.float32))
     sums = value.sum(dim=1)
     if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
@@ -317,7 +317,7 @@ def _features(features: Any, num_samples: int) -> Tensor:
         raise InputError(
             f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
         )
-    check_finite("features", features)
+    check_sizes("features", features)
     return features
 
 

@@ -182,12 +182,14 @@ class Columns:
 
     def _check_names(self) -> None:
         for option in (*_SEVERAL, "classes"):
-            words = words_of(getattr(self, option))
-            none = not words and option != "classes" and getattr(self, option) is not None
-            if none or not all(words) or len(set(words)) < len(words):
+            value = getattr(self, option)
+            if value is None or (option == "classes" and not value):
+                continue
+            words = words_of(value)
+            if not words or not all(words) or len(set(words)) < len(words):
                 raise InputError(
                     "must hold names, each once",
-                    describe(getattr(self, option)),
+                    describe(value),
                     "Write a,b,c or 'prefix_*'; quote a name with a comma.",
                     argument=option,
                 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, describe
+from fedlas._core.check import InputError, check_sizes, describe
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
@@ -82,7 +82,7 @@ class TopLabel:
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
             confidence = confidence.float()
-        check_finite("confidence", confidence)
+        check_sizes("confidence", confidence)
         low, high = (float(end) for end in confidence.aminmax())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             percent = low >= 0 and high <= 100

@@ -14,13 +14,13 @@ from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
-from fedlas.predictions.event import about_event, event_note
-from fedlas.predictions.predictions import (
+from fedlas.predictions.any_predictions import (
     AnyPredictions,
     check_measurable,
     check_predictions,
     plain_predictions,
 )
+from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation

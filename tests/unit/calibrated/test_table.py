@@ -764,6 +764,25 @@ def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("of_fit", [",", ";", "^"])
+@pytest.mark.parametrize("of_live", [",", ";", "^"])
+def test_the_separator_is_that_of_each_file(tmp_path, monkeypatch, of_fit, of_live):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        ["p a", "p,b", "y"],
+        *([f"{0.2 + 0.01 * n}", f"{0.8 - 0.01 * n}", n % 2] for n in range(40)),
+    ]
+    for name, sign in (("val.csv", of_fit), ("live.csv", of_live)):
+        with Path(name).open("w", newline="") as file:
+            csv.writer(file, delimiter=sign).writerows(rows)
+    named = ["--probs", 'p a,"p,b"', "--classes", "0,1", "--target", "y", "--method", "temperature"]
+    assert main(["calibrate", "val.csv", *named, "--sep", of_fit, "--out", "cal.json"]) == 0
+    said = ["--sep", "^"] if of_live == "^" != of_fit else []
+    assert main(["apply", "cal.json", "live.csv", *said]) == 0
+    with Path("live.calibrated.csv").open(newline="") as file:
+        assert len([row for row in csv.reader(file, delimiter=of_live) if len(row) == 5]) == 41
+
+
 def test_notes_of_a_table_name_its_columns_and_classes():
     draw = np.random.default_rng(0)
     names = [f"c{number:02d}" for number in range(1, 5)]

@@ -18,7 +18,7 @@ from fedlas.calibrators import (
     fit_mixture,
     mixture_features,
 )
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture_features import fitted_regressions
 from fedlas.calibrators.side_information import Plan, affordable, group_columns
 from fedlas.errors import InputError
