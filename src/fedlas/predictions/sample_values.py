@@ -1,4 +1,4 @@
-"""What a user says of each sample: its features, weight, cluster and time, each checked here."""
+"""What a user says about each sample: its features, weight, cluster and time, each checked here."""
 
 from __future__ import annotations
 
