@@ -278,7 +278,7 @@ def test_packages_are_small():
 BOUNDS = {
     "_core": 10_200,
     "binary": 13_400,
-    "calibrated": 9_440,
+    "calibrated": 9_840,
     "calibrators": 38_000,
     "cli of files": 11_600,
     "cli of runs": 7_500,
@@ -299,7 +299,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 449, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 458, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
