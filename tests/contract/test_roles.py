@@ -12,14 +12,13 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators._fit.folds import folds_of
 from fedlas.cli import main
-from fedlas.deploy import Monitor
+from fedlas.deploy import Monitor, export
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.export import export
 from fedlas.deploy.make_card import make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.predictions.covariates import Covariates
-from fedlas.stats.selective_risk import reject_option
+from fedlas.stats import reject_option
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
 

@@ -526,9 +526,16 @@ INTERNAL = {
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
 
+LABORATORY = {
+    f"fedlas.lab.{room}"
+    for room in ("benches", "recipes", "report", "results", "runs", "studies", "train", "tune")
+}
+"""Rooms whose names take what other rooms make: users reach them by commands, which have wrong values of their own."""
+
+
 def modules(*, heavy):
     for name in sorted(api.public_modules()):
-        if (name.rsplit(".", 1)[-1] in HEAVY) <= heavy:
+        if (name.rsplit(".", 1)[-1] in HEAVY) <= heavy and name not in LABORATORY:
             yield name, importlib.import_module(name)
 
 

@@ -299,7 +299,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 458, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 461, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -313,7 +313,7 @@ def test_the_package_stays_within_its_gauges():
     assert gauges.tuples <= MOST_TUPLES
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 242
+MOST_FILES_OF_PRIVATE_NAMES = 197
 
 
 def test_few_test_files_import_private_names():

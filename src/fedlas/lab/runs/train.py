@@ -32,7 +32,7 @@ from fedlas.lab.data import Source, Splits
 from fedlas.lab.data.splits import shuffled_classes
 from fedlas.lab.models.base import build_model, check_inputs
 from fedlas.lab.models.weights import load_weights
-from fedlas.lab.recipes.plan import Run, build_loss, check_targets, taker_of_targets
+from fedlas.lab.recipes.planning import Run, build_loss, check_targets, taker_of_targets
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.predict import predictions_of
 from fedlas.lab.train.checkpoint import CHECKPOINT
