@@ -138,13 +138,13 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
             fedlas.calibrate(table, probs="p", target="y", method=method, **more).cross_fitted
             for more in ({}, {"time": "month"})
         )
-        assert mixed.rows == 1200 > ordered.rows >= 600
-        assert mixed.after["nll"] + 0.02 < ordered.after["nll"]
+        assert mixed.samples == 1200 > ordered.samples >= 600
+        assert mixed.after.nll + 0.02 < ordered.after.nll
     # Of two times the later one is judged by a fit on the earlier, whose rows have no order.
     halves = table | {"month": [1] * 600 + [2] * 600}
     ordered = fedlas.calibrate(halves, probs="p", target="y", time="month").cross_fitted
-    assert ordered.rows == 600
-    assert ordered.after["nll"] > ordered.before["nll"] + 0.01
+    assert ordered.samples == 600
+    assert ordered.after.nll > ordered.before.nll + 0.01
     one = fedlas.calibrate(table | {"month": [1] * 1200}, probs="p", target="y", time="month")
     assert one.cross_fitted == fedlas.calibrate(table, probs="p", target="y").cross_fitted
     assert "600 later rows, by fits on earlier ones:" in str(ordered)
@@ -152,7 +152,7 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
     late = fedlas.calibrate(
         table | {"month": [1] * 1100 + [2] * 100}, probs="p", target="y", time="month"
     )
-    assert late.cross_fitted.rows == 100
+    assert late.cross_fitted.samples == 100
     mixed_forms = (["May"] * 1200, ["2026-01", "2026-01-05"] * 600)
     for months in (*mixed_forms, ["2026-01-05T08:00", "2026-01-05T09:00Z"] * 600):
         with pytest.raises(InputError, match="numbers or dates"):
@@ -167,8 +167,8 @@ def test_clusters_one_after_another_can_be_in_order_of_time(method):
     table = {"p": 1 / (1 + np.exp(-score)), "t": np.arange(600), "c": np.arange(600) // 50}
     table["y"] = (draw.random(600) < 1 / (1 + np.exp(-score / 2))).astype(int)
     fit = fedlas.calibrate(table, probs="p", target="y", time="t", clusters="c", method=method)
-    assert fit.cross_fitted.rows >= 300
-    assert fit.cross_fitted.after["nll"] < fit.cross_fitted.before["nll"]
+    assert fit.cross_fitted.samples >= 300
+    assert fit.cross_fitted.after.nll < fit.cross_fitted.before.nll
     assert "clusters, by fits on earlier ones of others:" in str(fit.cross_fitted)
 
 

@@ -135,7 +135,8 @@ class Table:
         self._agreement = NamesAgree()
         self._binary = False
         self._num_classes = 0
-        self._is_probs = columns.kind == "probs"
+        self._kind = columns.kind
+        self._is_probs = self._kind == "probs"
         self._probs, self._votes = (
             Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
             for _ in range(2)
@@ -217,6 +218,7 @@ class Table:
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
+        is_top = self._kind == "confidence"
         named = {name: getattr(columns, name) for name in _TEXTS}
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
@@ -235,7 +237,6 @@ class Table:
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
-            is_top = columns.kind == "confidence"
             values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
             if votes:
                 shares = chunk.finite(votes, "label probabilities")
@@ -314,7 +315,7 @@ class Table:
 
     def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
         """Learn or compare the units of some rows; logits and covariates have a range."""
-        logits = self.scores if self.columns.kind == "logits" else ()
+        logits = self.scores if self._kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
     def _unscaled(self, scores: Tensor) -> Tensor:
