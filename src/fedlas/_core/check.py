@@ -399,6 +399,15 @@ def check_finite(name: str, value: Tensor) -> None:
         fedlas._core.errors.NonFiniteError: features must be finite; got 1 NaN or infinite of 2, the first ...
     """
     check_dense(name, value)
+    check_sizes(name, value)
+
+
+def check_sizes(name: str, value: Tensor) -> None:
+    """Refuse what :func:`check_finite` refuses in a tensor that is dense.
+
+    Raises:
+        InputError: As there.
+    """
     if not value.is_floating_point() or not value.numel():
         return
     # 8-bit floats are not compared

@@ -13,7 +13,7 @@ from fedlas.binary.many_groups import Grouped, measured_groups
 from fedlas.binary.positive import positive_class
 from fedlas.metrics.groups import check_two_a_group, group_numbers
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_labeled
+from fedlas.predictions.any_predictions import check_labeled
 from fedlas.stats.compare import holm
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level, z_score

@@ -197,8 +197,9 @@ class AutoCalibration(Calibrator):
         return {**self._arguments(), "members": None}
 
     def _plain_state(self) -> dict[str, Any]:
-        texts = {"dropped": list(self.map.dropped), "notes": list(self.map.notes)}
-        return {"members": self.map.kinds, **texts, "numbers": numbers_of(self.map)}
+        mixture = self.map
+        texts = {"dropped": list(mixture.dropped), "notes": list(mixture.notes)}
+        return {"members": mixture.kinds, **texts, "numbers": numbers_of(mixture)}
 
     def _read_state(self, state: Any) -> nn.Module:
         must(isinstance(state["members"], dict), "members must be names by name")

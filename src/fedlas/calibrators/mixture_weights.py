@@ -56,7 +56,8 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
         if log_probs.shape[2] >= MANY_CLASSES:
             top = _top_map(log_softmax(mixture), split)
         else:
-            scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+            sizes = None if split.val.weights is None else weights
+            scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
             prior_c = float(log_probs.shape[2])
             last = bias_corrected_temperature(
                 mixture, target, weights, scale=scale, width=scale, prior=prior_c

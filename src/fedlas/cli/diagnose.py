@@ -34,7 +34,7 @@ def add_diagnose(add: AddSubcommand) -> None:
 def _diagnose(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from fedlas.lab.report.diagnose_page import diagnose_page
+    from fedlas.lab.report.diagnosis import diagnose_page
     from fedlas.lab.runs.bench_folder import find_runs, leave_out
     from fedlas.lab.studies.diagnose import grouped, study_run
     from fedlas.present.page import require_page_packages

@@ -46,7 +46,7 @@ def _init(args: argparse.Namespace) -> int:
 def init(folder: Path, *, out: Path | None = None) -> int:
     """Look at the images, write a recipe, and print a summary and the next command."""
     from fedlas.lab.data.survey import survey
-    from fedlas.lab.recipes.plan import plan
+    from fedlas.lab.recipes.planning import plan
     from fedlas.lab.recipes.recipe import load_recipe
     from fedlas.lab.recipes.starter import choose_settings, starter_recipe
 

@@ -153,7 +153,7 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
     from fedlas.lab.runs.begin import must_be_finished
     from fedlas.lab.runs.bench_folder import find_runs
-    from fedlas.lab.runs.collect import check_alike
+    from fedlas.lab.runs.collection import check_alike
 
     runs, skipped = find_runs(folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)

@@ -21,7 +21,7 @@ def add_pack(add: AddSubcommand) -> None:
 
 def _pack(args: argparse.Namespace) -> int:
     """Write ``runs.zip`` and print its contents."""
-    from fedlas.lab.runs.collect import pack
+    from fedlas.lab.runs.collection import pack
 
     path, summary = pack(args.folder)
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]

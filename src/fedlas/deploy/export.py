@@ -36,7 +36,7 @@ from fedlas.deploy.exported import (
 from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
 from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.probabilities import FLOOR
 
 TOLERANCE = 1e-5

@@ -20,7 +20,7 @@ from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, nonzero
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
 
 
 @dataclass(frozen=True)

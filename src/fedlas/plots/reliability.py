@@ -24,7 +24,7 @@ from fedlas.plots.theme import (
     subtitle,
 )
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.proportion import effective_samples, wilson
 
 Estimator = Literal["bins", "smooth", "isotonic"]

@@ -21,8 +21,8 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_number
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import acceptance, thresholds_table
 from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, check_kinds
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_name, event_number
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
 from fedlas.stats import ALPHA, holm, two_models

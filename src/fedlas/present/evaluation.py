@@ -16,8 +16,8 @@ from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import GLOSSARY
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (

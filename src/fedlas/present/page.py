@@ -22,7 +22,7 @@ from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically, write_text
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 
 ROOM = "fedlas.present"
 """Package whose templates every page may extend."""

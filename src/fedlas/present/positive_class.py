@@ -10,7 +10,7 @@ from typing import Any
 from fedlas.binary import Decision, Rule, measures
 from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.metric_tables import interval_head, stage_heads
 from fedlas.present.page import axes, figure

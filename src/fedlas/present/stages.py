@@ -27,9 +27,9 @@ from fedlas._core.registry import Entry
 from fedlas._core.terminal import steps
 from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.present.table import DASH, Block, Note, table_of
 from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import (

@@ -17,7 +17,7 @@ from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.metric import Metric, lacks
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import (
+from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
     check_measurable,

@@ -13,7 +13,7 @@ from fedlas._core.threads import on_one_thread
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats
 

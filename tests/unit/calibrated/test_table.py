@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import table_files
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files, table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
@@ -119,15 +118,45 @@ def test_there_must_be_a_file(tmp_path):
 
 def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
     measured = calibration.cross_fitted
-    assert measured.rows == 300
-    assert measured.after["nll"] < measured.before["nll"]
-    assert measured.after["ece"] < 0.7 * measured.before["ece"]
+    assert measured.samples == 300
+    assert measured.after.nll < measured.before.nll
+    assert measured.after.ece < 0.7 * measured.before.ece
     probs, target = scores()
     raw = fedlas.evaluate(fedlas.Predictions.from_probs(probs, target))
-    assert measured.before["nll"] == pytest.approx(raw["nll"])
+    assert measured.before.nll == pytest.approx(raw["nll"])
     in_sample = expected(calibration, probs)
     fit = fedlas.evaluate(fedlas.Predictions.from_probs(in_sample, target))
-    assert measured.after["nll"] > fit["nll"]
+    assert measured.after.nll > fit["nll"]
+
+
+@pytest.mark.parametrize("source", ["frame", "file"])
+def test_before_and_after_of_another_table_are_those_of_its_predictions(
+    calibration, tmp_path, source
+):
+    test = frame(500).iloc[:, ::-1]  # columns have names, not places
+    test.to_csv(tmp_path / "test.csv", index=False)
+    measured = calibration.before_after(test if source == "frame" else tmp_path / "test.csv")
+    probs, target = scores(500)
+    for stage, values in ((measured.before, probs), (measured.after, expected(calibration, probs))):
+        right = fedlas.evaluate(fedlas.Predictions.from_probs(values, target))
+        assert stage.nll == pytest.approx(right["nll"], rel=1e-6)
+        assert stage.ece == pytest.approx(right["ece"], rel=1e-6)
+    assert measured.samples == 500
+    assert re.fullmatch(r"\s+before .*500 samples\naccuracy .*\nNLL .*\nECE .*", str(measured))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda test: test.drop(columns="y"), "column of the frame; got 'y'"),
+        (lambda test: test.assign(p_maybe=0.0), "the classes of the fit, p_no, p_yes; got p_maybe"),
+        (lambda test: test.assign(p_yes=[None, *test.p_yes[1:]]), r"finite numbers.*Fill it in"),
+    ],
+)
+def test_a_table_that_cannot_be_measured_is_refused(calibration, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        calibration.before_after(change(frame(20)))
+    assert "drop_missing" not in str(error.value)
 
 
 @pytest.mark.parametrize("block", [40, 1 << 22])

@@ -27,10 +27,10 @@ from fedlas.lab.report.verdict import (
     short_legend,
     spread_note,
 )
-from fedlas.lab.results.after_calibrators import RAW, at_stages
 from fedlas.lab.results.differences import measured_metric, pair_of
 from fedlas.lab.results.result import FEWEST_SEEDS, Result, result_from, with_failures
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.results.stages import RAW, at_stages
+from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS

@@ -37,7 +37,7 @@ def with_estimates(
     """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 
     Args:
-        summary: From :func:`fedlas.lab.runs.collect.collect`.
+        summary: From :func:`fedlas.lab.runs.collection.collect`.
         replicates: Number for what must be computed; 0 computes nothing and takes what is there.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
