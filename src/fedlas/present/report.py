@@ -139,10 +139,9 @@ def report(
     dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
     is_pooled = isinstance(predictions, MultiLabel)
     predictions, classes, groups = _apart(predictions, classes, groups)
-    on = on.pooled() if isinstance(on, MultiLabel) else on
     predictions = about_event(check_measurable(predictions), event, classes)
     predictions, groups, weightless = _counted(predictions, groups)
-    val = plain_predictions(on)
+    val = plain_predictions(on.pooled() if isinstance(on, MultiLabel) else on)
     val = about_event(val, event, classes) if isinstance(val, AnyPredictions) else val
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and method is None and not reject:
