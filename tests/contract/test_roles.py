@@ -12,12 +12,10 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators._fit.folds import folds_of
 from fedlas.cli import main
-from fedlas.deploy import Monitor, export
-from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.make_card import make_card
+from fedlas.deploy import Monitor, export, fit_calibration, make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Covariates
 from fedlas.predictions.roles import OF_FIT
 from fedlas.stats import reject_option
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
 from fedlas.predictions.tables import FORMATS, source_of
 from fedlas.predictions.tables.files import STANDARD, local_files

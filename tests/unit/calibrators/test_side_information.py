@@ -23,7 +23,7 @@ from fedlas.calibrators.mixture_features import fitted_regressions
 from fedlas.calibrators.side_information import Plan, affordable, group_columns
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Covariates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")
 
