@@ -1,4 +1,4 @@
-"""What is said of each sample in addition to scores and label: features, weights, clusters and times, checked."""
+"""What a user says about each sample: its features, weight, cluster and time, each checked here."""
 
 from __future__ import annotations
 

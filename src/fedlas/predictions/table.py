@@ -26,7 +26,8 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
-from fedlas.predictions.roles import Columns
+from fedlas.predictions.roles import ROLES, Columns
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.units import Units
@@ -35,11 +36,13 @@ NO_GROUP = "(no group)"
 """Group of the rows without one, where rows without a value are left out. A table cannot have both."""
 
 
+_TEXTS = tuple(name for name in SAMPLE_VALUES if name in ROLES and ROLES[name].is_text)
+"""What is said of samples in cells that are read as text."""
 Values = dict[str, Any]
 """What rows say, by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome`` (labels
 ``(n,)`` int64, or whether confidences came true, bool), ``labels`` of confidences as text, and what columns of samples
-hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``clusters``, ``time`` and ``groups``.
-What no column says is not there."""
+hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``groups``, ``clusters`` and others of
+``sample_values.py``. What no column says is not there."""
 
 
 class _GrowingArray:
@@ -216,7 +219,7 @@ class Table:
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
         is_top = self._kind == "confidence"
-        named = {"clusters": columns.clusters, "time": columns.time}
+        named = {name: getattr(columns, name) for name in _TEXTS}
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole

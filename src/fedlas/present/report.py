@@ -22,7 +22,7 @@ from fedlas.predictions.any_predictions import (
     plain_predictions,
 )
 from fedlas.predictions.event import about_event, event_note
-from fedlas.predictions.roles import columns_named
+from fedlas.predictions.roles import OF_FIT, columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.metric_tables import COMPARED
@@ -200,13 +200,14 @@ def _read(
     """Return the predictions of a table, and of the held-out table if that is one."""
     if columns.get("covariates") is not None and on is None:
         raise without_calibrator()
-    if on is None and columns.get("time") is not None:
-        raise InputError(
-            "is for a fit that holds rows out",
-            (Argument("time"), " without ", Argument("on")),
-            "Leave it out.",
-            argument="time",
-        )
+    for name in OF_FIT if on is None else ():
+        if columns.get(name) is not None:
+            raise InputError(
+                "is for a fit that holds rows out",
+                (Argument(name), " without ", Argument("on")),
+                "Leave it out.",
+                argument=name,
+            )
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on

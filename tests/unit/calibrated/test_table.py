@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import table_files
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files, table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError

@@ -12,10 +12,8 @@ import torch
 
 import fedlas
 from fedlas.cli import main
-from fedlas.deploy import Card, Monitor
-from fedlas.deploy.calibration import fit_calibration, read_calibration
-from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.look import ALARM, monitor
+from fedlas.deploy import Card, Monitor, fit_calibration, make_card, read_calibration
+from fedlas.deploy.monitor import ALARM, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
 from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
 from fedlas.errors import InputError

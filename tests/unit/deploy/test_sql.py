@@ -15,11 +15,10 @@ import fedlas
 from fedlas.calibrators import AutoCalibration
 from fedlas.cli import main
 from fedlas.deploy.sql import TABLE, quote, run_in_sqlite, statement
+from fedlas.deploy.sql_maps import with_formula
 from fedlas.errors import CalibrationWarning, InputError
 
-METHODS = (
-    "auto", "temperature", "platt", "beta", "isotonic", "spline", "vector", "structured", "matrix", "dirichlet", "bcts",
-)  # fmt: skip
+METHODS = ("auto", *with_formula())
 EXTREME = [
     [1.0, 0.0, 0.0],
     [0.0, 1.0, 0.0],
@@ -160,4 +159,9 @@ def test_what_has_no_formula_is_refused(tmp_path):
         calibration = fedlas.calibrate(frame, method=method, **names)
         with pytest.raises(InputError, match="short formula"):
             fedlas.deploy.export(calibration, tmp_path / "a.sql", form="sql")
+    logits, target = drawn(3000, 24)
+    many = {f"z{k}": column for k, column in enumerate(logits.T)} | {"y": target}
+    calibration = fedlas.calibrate(many, logits="z*", target="y")
+    with pytest.raises(InputError, match="auto of fewer than 20 classes"):
+        fedlas.deploy.export(calibration, tmp_path / "a.sql", form="sql")
     assert not (tmp_path / "a.sql").exists()

@@ -6,8 +6,7 @@ import pytest
 
 import fedlas
 from fedlas.errors import CalibrationWarning, InputError
-from fedlas.predictions import Columns, Table, open_table
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Columns, Covariates, Table, open_table
 
 TABLE = {
     "p": [0.1, 0.5, 0.9, 0.4],
