@@ -688,6 +688,52 @@ def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tm
     assert done.columns == ("out.calibrated_p_no", "out.calibrated_p_yes")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_key_that_the_first_object_lacks_is_a_column(tmp_path, suffix, files):
+    """It is read, and written, whichever row lacks it."""
+    table = frame(60).assign(site=["x", "y"] * 30, note=[f"n{row}" for row in range(60)])
+    fit = fedlas.calibrate(table, probs="p_*", target="y", covariates="site", method="temperature")
+    rows = [{**row} for row in table.drop(columns="y").to_dict("records")]
+    for row in rows[:2]:
+        del row["site"]
+    lacking = 20 if suffix == ".parquet" else 40  # there the first file sets the type
+    for row in rows[:lacking]:
+        del row["note"]
+    names = [tmp_path / f"live{number}.jsonl" for number in range(files)]
+    for name, part in zip(names, np.array_split(rows, files), strict=True):
+        name.write_text("\n".join(map(json.dumps, part)))
+    out = tmp_path / f"out{suffix}"
+    assert apply_to_files(fit, names, out).rows == 60
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    written = read[suffix](out) if suffix in read else pd.read_json(out, lines=True)
+    assert written["note"].tolist()[lacking:] == table["note"].tolist()[lacking:]
+    assert written["note"].isna().sum() == lacking
+    assert written["calibrated_p_yes"].notna().all()
+
+
+def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
+    rows = frame(1100).drop(columns="y").to_dict("records")
+    rows[-1]["late"] = 1
+    fit = fedlas.calibrate(frame(60), probs="p_*", target="y", method="temperature")
+    (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=r"'late' in a later row of live\.jsonl"):
+        apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.csv")
+    apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["late"] == 1
+
+
+def test_a_class_that_the_first_object_lacks_is_one(tmp_path):
+    rows = [{"p_a": 0.5, "p_b": 0.5, "y": "a"}, {"p_a": 0.2, "p_b": 0.3, "p_c": 0.5, "y": "c"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="row 1"):
+        fedlas.read_predictions(tmp_path / "t.jsonl", probs="p_*", target="y")
+    table = fedlas.read_predictions(
+        tmp_path / "t.jsonl", probs="p_*", target="y", drop_missing=True
+    )
+    assert table.classes == ("a", "b", "c")
+
+
 def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
     """Its name is none, after which to name what is written."""
     (tmp_path / "live").mkdir()

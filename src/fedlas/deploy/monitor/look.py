@@ -221,6 +221,7 @@ def monitor(
     with locked_state(state):
         if state.exists():
             watcher._stream = read_state(state, identity, watcher._watches)
+        watcher._stream.count_files(files)
         watcher._look(batches)
         watcher._stream.write(state, identity)
     return watcher
