@@ -19,10 +19,10 @@ import yaml
 
 from fedlas.lab.report.bench_tables import published_numbers, results_table
 from fedlas.lab.report.cells import cell_of, noise_of
-from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.results.differences import Difference, method_differences
 from fedlas.lab.results.result import Result, result_from
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.results.stages import AUTO, with_calibrators
+from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values

@@ -1,8 +1,7 @@
 """The finished runs that tests read, each trained once a session; see the fixture ``runs``."""
 
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import execute
 
 FIXED = {"precision": "fp32", "channels_last": False}
 """For training whose numbers a test compares: by default they depend on the machine."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = Path(__file__).parents[1] / "src" / "fedlas"
+TESTS = Path(__file__).parents[1] / "tests"
 LAB_COMMANDS = {
     "bench", "bench_group", "compare_runs", "data", "diagnose", "init", "listing_lab", "ood", "pack", "report", "shift",
     "train", "tune", "uncertainty",
@@ -94,6 +95,48 @@ def measure(source: Path = SOURCE) -> Gauges:
     return Gauges(dict(nodes), dict(files), characters, 1000 * tuples / len(lines))
 
 
+def public_names(source: Path) -> dict[str, set[str]]:
+    """Return ``__all__`` of each room by its dotted name; facades and modules of the integrations are rooms, too."""
+    names = {}
+    for path in source.rglob("*.py"):
+        inner = path.relative_to(source.parent).with_suffix("")
+        if path.stem == "__init__" or inner.parent.name in {"fedlas", "integrations"}:
+            room_name = ".".join(inner.parts).removesuffix(".__init__")
+            names[room_name] = {
+                name
+                for node in ast.parse(path.read_text(encoding="utf-8")).body
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+                for name in ast.literal_eval(node.value)
+            }
+    return names
+
+
+def private_imports(path: Path, public: dict[str, set[str]]) -> set[str]:
+    """Return the names of the package that a file imports and that are neither a room nor public in a room above."""
+    imports: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+    def is_public(name: str) -> bool:
+        parts = name.split(".")
+        if any(part[0] == "_" and part != "__version__" for part in parts):
+            return False
+        above = [".".join(parts[:size]) for size in range(1, len(parts))]
+        return name in public or any(parts[-1] in public.get(room, ()) for room in above)
+
+    return {name for name in imports if name.split(".")[0] == "fedlas" and not is_public(name)}
+
+
+def private_names_of_tests(source: Path = SOURCE, tests: Path = TESTS) -> dict[str, set[str]]:
+    """Return the private names that each test file imports, which may be none."""
+    public = public_names(source)
+    files = sorted(tests.rglob("test_*.py"))
+    return {str(path.relative_to(tests)): private_imports(path, public) for path in files}
+
+
 if __name__ == "__main__":
     gauges = measure()
     for name, count in sorted(gauges.nodes.items(), key=lambda item: -item[1]):
@@ -102,3 +145,5 @@ if __name__ == "__main__":
     print(f"{'all':<20}{total:>10,} nodes{sum(gauges.files.values()):>6} files")
     print(f"{gauges.characters:.1f} characters a code line")
     print(f"{gauges.tuples:.1f} tuple assignments in 1,000 code lines")
+    private = private_names_of_tests()
+    print(f"{sum(map(bool, private.values()))} of {len(private)} test files import private names")

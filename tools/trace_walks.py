@@ -30,7 +30,7 @@ import fedlas
 
 ROOT = Path(fedlas.__file__).parent
 RULE = Path(__file__).parents[1] / "docs" / "architecture.md"
-RUN = str(ROOT / "lab" / "runs" / "execute.py")
+RUN = str(ROOT / "lab" / "runs" / "execution.py")
 
 
 def lines_of_rooms() -> dict[str, int]:

@@ -19,7 +19,7 @@ import torch
 from fedlas import Predictions
 from fedlas.lab.results.differences import method_differences
 from fedlas.lab.runs.bench_folder import run_folders
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fedlas import Predictions
 from fedlas.cli import main
-from fedlas.lab.report.result import bench_result
+from fedlas.lab.report import bench_result
 
 PLAIN, GATED = "cross-entropy-without-label-smoothing", "fedlas"
 RECIPE = f"""

@@ -4,9 +4,9 @@ import inspect
 
 import pytest
 
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import load_recipe
+from fedlas.lab.tune import plan_tuning
 from fedlas.lab.tune.space import contains, distribution_of, methods_of
-from fedlas.lab.tune.study import plan_tuning
 from fedlas.losses import LOSSES
 
 pytest.importorskip("optuna")

@@ -8,8 +8,7 @@ import torch
 
 from fedlas.cli import main
 from fedlas.errors import InputError, MissingExtraError
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.measure import recorded
+from fedlas.lab.runs import collect, recorded
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.predictions import Predictions
 

@@ -21,10 +21,9 @@ import torch
 from fedlas.cli import main
 from fedlas.cli.main import _parse
 from fedlas.errors import MissingExtraError
-from fedlas.lab.benches.suite import load_group
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe, recipe_from
-from fedlas.lab.recipes.text import is_group, merged, parse_value, read_content
+from fedlas.lab.benches import load_group
+from fedlas.lab.recipes import is_group, load_recipe, parse_value, plan, read_content, recipe_from
+from fedlas.lab.recipes.text import merged
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
 pytestmark = pytest.mark.system

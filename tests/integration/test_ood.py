@@ -252,7 +252,7 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
 
 
 def test_the_same_images_are_refused(capsys, run, tmp_path):
-    from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.runs import load_trained
 
     own = load_trained(run).splits.test
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import fedlas
-from fedlas.lab.benches.suite import load_group
+from fedlas.lab.benches import load_group
 from fedlas.losses import LOSSES
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.log import read_log
+from fedlas.lab.train import load_checkpoint, read_log
 from stop_by_count import EVENTS
 
 pytestmark = [
@@ -29,10 +28,10 @@ SERVER = r"""
 import json, os, pathlib, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
-from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.planning import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.execution import execute
 import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
 from stop_by_count import arm
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.log import read_log
+from fedlas.lab.train import load_checkpoint, read_log
 
 pytestmark = pytest.mark.system
 STOP_BY_COUNT = Path(__file__).parents[1] / "stop_by_count.py"

@@ -104,9 +104,8 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
 def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average):
-    from fedlas.lab.runs.load import load_trained
-    from fedlas.lab.runs.predict import predictions_of
-    from fedlas.lab.train.checkpoint import load_checkpoint
+    from fedlas.lab.runs import load_trained, predictions_of
+    from fedlas.lab.train import load_checkpoint
     from fedlas.predictions import Predictions
 
     settings = [

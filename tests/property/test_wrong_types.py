@@ -505,8 +505,8 @@ class Case:
 CHEAP = {"replicates": 40}
 
 RECORDS = {
-    "Batch", "Batches", "CalibrationLayer", "Chunk", "CriterionMixin", "CriterionTrainer", "Files", "Images",
-    "JointProgress", "Mixed", "Source",
+    "Batch", "Batches", "Calibration", "CalibrationLayer", "Chunk", "Covariates", "CriterionMixin", "CriterionTrainer",
+    "Files", "Images", "JointProgress", "Mixed", "Source",
     "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "Table",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
@@ -519,6 +519,11 @@ FROM_USERS = {
     "Predictions",
     "TopLabel",
 }
+BETWEEN_ROOMS = {
+    "apply_to_files", "export_model", "files_since", "fit_calibration", "make_card", "measured_both", "open_table",
+    "options_of", "read_calibration", "reduce",
+}  # fmt: skip
+"""Functions that other rooms call, with what they have checked."""
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
     "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
@@ -526,9 +531,16 @@ INTERNAL = {
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
 
+LABORATORY = {
+    f"fedlas.lab.{room}"
+    for room in ("benches", "recipes", "report", "results", "runs", "studies", "train", "tune")
+}
+"""Rooms whose names take what other rooms make: users reach them by commands, which have wrong values of their own."""
+
+
 def modules(*, heavy):
     for name in sorted(api.public_modules()):
-        if (name.rsplit(".", 1)[-1] in HEAVY) <= heavy:
+        if (name.rsplit(".", 1)[-1] in HEAVY) <= heavy and name not in LABORATORY:
             yield name, importlib.import_module(name)
 
 
@@ -541,7 +553,7 @@ def cases(*, heavy=False):
             if not getattr(value, "__module__", "").startswith("fedlas") or value in seen:
                 continue
             seen.add(value)
-            if inspect.isfunction(value) and name not in {"open_table", "options_of", "reduce"}:
+            if inspect.isfunction(value) and name not in BETWEEN_ROOMS:
                 found[f"{value.__module__}.{name}"] = Case(
                     f"{place}.{name}", value, None, inspect.signature(value)
                 )

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from api import LISTED, exported, public_interface, public_modules
+from api import LISTED, exported, path_of, public_interface, public_modules
 
 
 def test_the_public_interface_is_the_listed_one():
@@ -26,3 +26,16 @@ def test_exported_names_exist_once(module):
     loaded = importlib.import_module(module)
     assert [name for name in names if getattr(loaded, name, None) is None] == []
     assert set(names) == set(getattr(loaded, "__all__", ()))
+
+
+def test_no_name_of_first_use_is_that_of_a_module():
+    """Python puts an imported module in place of the name, which would then be a function or the module, by chance."""
+    lazy = [
+        name
+        for name in public_modules()
+        if "at_first_use(" in path_of(name).read_text(encoding="utf-8")
+    ]
+    assert {"fedlas.lab.runs", "fedlas.predictions"} <= set(lazy)
+    assert [
+        f"{room}.{name}" for room in lazy for name in exported(room) if path_of(f"{room}.{name}")
+    ] == []

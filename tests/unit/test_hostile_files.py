@@ -12,17 +12,17 @@ import torch
 import fedlas
 from fedlas import CalibratedModel
 from fedlas._core.arrays import load_tensors
+from fedlas.calibrated import TableCalibration
 from fedlas.calibrated.file import is_calibrated
-from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.cli import main
 from fedlas.deploy import Card, Monitor
 from fedlas.deploy.monitor.state import read_state
 from fedlas.errors import InputError
 from fedlas.lab.data.sets.mnist import load_mnist
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.folder import PACK_MARK, RunFolder
+from fedlas.lab.recipes import load_recipe
+from fedlas.lab.runs import RunFolder, collect
+from fedlas.lab.runs.folder import PACK_MARK
 
 READERS = {
     "calibrator.json": Calibrator.load,

@@ -5,7 +5,7 @@ import torch
 
 import fedlas
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.cli.main import main
+from fedlas.cli import main
 
 
 def drawn(seed):

@@ -24,6 +24,8 @@ _SUBMISSION = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 """Link that submitit leaves in its folder, to the script ``JOB_submission.sh`` next to it."""
 _HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
 """Names allowed in a new folder: placeholders, and files into which a shell redirects the command's output."""
+_MAY_BE_HUGE = re.compile(r"[eE]\+?\d{3}|\d{200}")
+"""In every JSON text with a number beyond float64: two digits of an exponent and 199 of a number stay below it."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
@@ -310,20 +312,34 @@ def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
 
 
 def path_argument(text: str) -> Path:
-    """Return a path from the command line; refuses ``""``, to which an unset variable expands, and addresses.
+    """Return a path from the command line, of ``file:///a`` too; refuses what no path on this machine is.
 
     Raises:
         argparse.ArgumentTypeError: For empty text, or an address such as ``s3://bucket/a.csv``.
     """
-    if not text.strip():
-        raise argparse.ArgumentTypeError(
-            f"it must name a path; got {text!r}. Name one, or leave the option out"
-        )
+    text = file_argument(text)
     if "://" in text:  # a path would become a folder of that name
         raise argparse.ArgumentTypeError(
             f"it must be a path on this machine; got {text!r}. Name one, and copy the file from there"
         )
     return Path(text)
+
+
+def file_argument(text: str) -> str:
+    """Return the name of a file from the command line as text, since a path drops slashes of ``hdfs:///a.csv``.
+
+    Raises:
+        argparse.ArgumentTypeError: For ``""``, to which an unset variable expands.
+
+    Example:
+        >>> file_argument("hdfs:///a.csv"), file_argument("file:///tmp/a.csv")
+        ('hdfs:///a.csv', '/tmp/a.csv')
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"it must name a path; got {text!r}. Name one, or leave the option out"
+        )
+    return re.sub("^file:(?://)?(?=/(?!/))", "", text)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -373,7 +389,10 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     Raises:
         ValueError: If it is not JSON, names a key twice, is nested too deeply, or has a number of thousands of digits.
     """
-    kinds: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
+    kinds: dict[str, Any] = {"parse_constant": _refuse} if finite else {}
+    # Numbers are looked at one by one only where one of them may be too large.
+    if finite and (isinstance(text, bytes) or _MAY_BE_HUGE.search(text)):
+        kinds["parse_float"] = _finite
     try:
         return json.loads(text, object_pairs_hook=_each_once, **kinds)
     except RecursionError as error:

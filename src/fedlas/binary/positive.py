@@ -16,8 +16,8 @@ from fedlas.metrics.calibration_error import equal_mass_bins
 from fedlas.metrics.ece import BinSums, bins_of
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.event import event_number
-from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.degrees import cluster_degrees
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson

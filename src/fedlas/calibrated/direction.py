@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, few
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
 from fedlas.predictions import Columns, Predictions, Table
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.read import predictions_of
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format

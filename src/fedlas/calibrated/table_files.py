@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +51,14 @@ def open_live(
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
+    # The separator is a property of a file: that of the fit is tried where none is noticed that gives the scores.
+    of_fit = calibration.columns.separator
+    for sign in () if separator or not of_fit else (None, of_fit):
+        with suppress(InputError):
+            columns = Columns(format=form, separator=sign, drop_missing=drop)
+            source = open_source(files, columns, live=calibration.columns.kind)[0]
+            if {*calibration.scores} <= {*source.names}:
+                return source
     columns = Columns(format=form, separator=separator, drop_missing=drop)
     return open_source(files, columns, live=calibration.columns.kind)[0]
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of
@@ -198,8 +199,9 @@ class AutoCalibration(Calibrator):
         return {**self._arguments(), "members": None}
 
     def _plain_state(self) -> dict[str, Any]:
-        texts = {"dropped": list(self.map.dropped), "notes": list(self.map.notes)}
-        return {"members": self.map.kinds, **texts, "numbers": numbers_of(self.map)}
+        mixture = self.map
+        texts = {"dropped": list(mixture.dropped), "notes": list(mixture.notes)}
+        return {"members": mixture.kinds, **texts, "numbers": numbers_of(mixture)}
 
     def _read_state(self, state: Any) -> nn.Module:
         must(isinstance(state["members"], dict), "members must be names by name")

@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args, overload
+from typing import Any, ClassVar, Self, get_args, overload
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from fedlas._core.check import (
     check_number,
     warn_user,
 )
-from fedlas._core.errors import collected_warnings
 from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
@@ -40,7 +39,7 @@ from fedlas.calibrators._fit.rowwise import (
 from fedlas.calibrators._fit.state import fitted, load_map, must, numbers_of, read_saved
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_labeled, check_predictions, plain_predictions
+from fedlas.predictions.any_predictions import check_labeled, check_predictions, plain_predictions
 from fedlas.stats.proportion import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
@@ -135,7 +134,7 @@ class Calibrator(ABC):
         """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
 
         Args:
-            val: All samples.
+            val: All samples, without features.
             parts: Weights of the samples in each part ``(F, N)``; 0: not in it.
             start: The map of all.
         """
@@ -143,8 +142,9 @@ class Calibrator(ABC):
         for weights in parts:
             inside = weights > 0
             part = val.rows(inside)
-            counts = None if val.weights is None else weights[inside]
-            maps.append(self.fit_map(part._replaced(weights=counts, features=None), start))
+            if val.weights is not None:
+                part = part._replaced(weights=weights[inside])
+            maps.append(self.fit_map(part, start))
         return maps
 
     @property
@@ -274,8 +274,9 @@ class Calibrator(ABC):
 
     def _doubts(self, val: Predictions) -> list[str | None]:
         """Return what to warn about after the fit on ``val``."""
-        doubts = [*getattr(self.map, "doubts", ()), absent_classes(val) if self.per_class else None]
-        return [*doubts, unchanged(val, self.map, self._side(val))]
+        row_map = self.map
+        doubts = [*getattr(row_map, "doubts", ()), absent_classes(val) if self.per_class else None]
+        return [*doubts, unchanged(val, row_map, self._side(val))]
 
     def _side(self, predictions: Predictions) -> Tensor | None:
         """Return what the map takes in addition to logits ``(N, ...)``."""
@@ -424,24 +425,3 @@ def registry_name(calibrator: Calibrator) -> str:
         f"names {', '.join(CALIBRATORS)}",
         'Decorate it with @CALIBRATORS.register("name").',
     )
-
-
-C = TypeVar("C", bound=Calibrator)
-
-
-def fit_with_notes(
-    calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
-) -> tuple[C, tuple[str, ...]]:
-    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
-
-    One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
-    """
-    notes: tuple[str, ...] = ()
-    with collected_warnings() as texts:
-        calibrator.fit(val)
-        if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
-            calibrator.adapt(unlabeled)
-            notes = (
-                "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
-            )
-    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))

@@ -189,7 +189,7 @@ class CrossFit:
     order: Tensor
     distinct: Tensor
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """All rows that are held out, fold by fold."""
         return torch.cat(self.held_out)

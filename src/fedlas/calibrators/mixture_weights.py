@@ -59,7 +59,8 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
         if samples >= _FEWEST_FOR_TOP:
             top = _top_map(log_softmax(mixture), split)
     elif samples >= _FEWEST_TO_SHARPEN:
-        scale = 1 / nll_temperature(Predictions(mixture, target, weights=weights)).value
+        sizes = None if split.val.weights is None else weights
+        scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
         prior_c = float(log_probs.shape[2])
         last = bias_corrected_temperature(
             mixture, target, weights, scale=scale, width=scale, prior=prior_c

@@ -57,15 +57,15 @@ class StructuredMap(AffineMap):
         self.register_buffer("num_samples", num_samples)
         self.is_held = is_held
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the log-probabilities that the affine map takes, for logits ``(n, C)``."""
-        log_probs = log_softmax(log_softmax(rows).clamp(min=LEAST_LOG) / self.temperature)
+    def inputs(self, log_probs: Tensor) -> Tensor:
+        """Return what the affine map takes, for log-probabilities ``(n, C)`` of at least ``LEAST_LOG``."""
+        tempered = log_softmax(log_probs / self.temperature)
         uniform = 1 / (self.num_samples + 1)
-        return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
+        return torch.log((1 - uniform) * tempered.exp() + uniform / log_probs.shape[1])
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``."""
-        return super().forward(self.inputs(rows))
+        return super().forward(self.inputs(log_softmax(rows).clamp(min=LEAST_LOG)))
 
     def check(self, classes: int) -> None:
         """Refuse other shapes, and numbers that are no temperature and no samples."""
@@ -163,10 +163,10 @@ class StructuredScaling(Calibrator):
         ]
         if classes == 1:
             return maps
-        rows = val.logits.cpu().double()
+        log_probs = log_softmax(val.logits.cpu().double()).clamp(min=LEAST_LOG)
         off_diagonal = (classes * (classes - 1)) ** 2 / totals
         regression = SoftmaxRegression(
-            torch.stack([each.inputs(rows) for each in maps]),
+            torch.stack([each.inputs(log_probs) for each in maps]),
             val.target,
             parts,
             Penalties(off_diagonal, classes * classes / totals),

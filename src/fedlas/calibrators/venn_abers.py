@@ -21,7 +21,7 @@ from fedlas.calibrators._fit.rowwise import as_predictions, floored, weights_of
 from fedlas.calibrators._fit.state import Numbers, must
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.probabilities import softmax
 
 __all__ = ["VennAbers", "VennCurves"]

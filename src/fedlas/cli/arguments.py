@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
-from fedlas._core.files import path_argument
+from fedlas._core.files import file_argument, path_argument
 from fedlas._core.terminal import say_commands
 from fedlas.predictions.roles import ROLES, Columns
 
@@ -55,9 +55,18 @@ def flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     parser.add_argument(name, action="store_true", help=text)
 
 
-def add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
-    """Add a path to write to, or a folder; ``""`` is refused, to which an unset shell variable expands."""
-    option(parser, name, metavar, text, type=path_argument)
+def add_path(
+    parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
+) -> None:
+    """Add a path on this machine; ``""`` is refused, to which an unset shell variable expands."""
+    option(parser, name, metavar, text, type=path_argument, **settings)
+
+
+def add_files(
+    parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any
+) -> None:
+    """Add files of tables to read: paths, patterns, folders, and addresses in a store; they stay text."""
+    option(parser, name, metavar, text, type=file_argument, **settings)
 
 
 def add_page(parser: argparse.ArgumentParser, name: str, text: str) -> None:

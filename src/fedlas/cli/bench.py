@@ -136,7 +136,7 @@ def executor_of(args: argparse.Namespace) -> Executor:
 
 def _bench(args: argparse.Namespace) -> int:
     from fedlas.lab.benches.suite import dry_run_bench, load_group
-    from fedlas.lab.results.after_calibrators import check_calibrators
+    from fedlas.lab.results.stages import check_calibrators
 
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     executor = executor_of(args)
@@ -160,9 +160,9 @@ def bench(
     title: str = "",
 ) -> int:
     """Run a recipe with several losses and seeds, and report; return 1 if a run failed, which stops no other."""
-    from fedlas.lab.benches.run_all import run_all
-    from fedlas.lab.recipes.plan import plan
-    from fedlas.lab.results.after_calibrators import check_calibrators
+    from fedlas.lab.benches.all_runs import run_all
+    from fedlas.lab.recipes.planning import plan
+    from fedlas.lab.results.stages import check_calibrators
     from fedlas.lab.runs.folder import RunFolder
 
     # Plan the runs and say how many are left.
@@ -257,7 +257,7 @@ def _show_comparison(
     failures: Mapping[str, str] | None = None,
 ) -> None:
     """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
-    from fedlas.lab.report.result import bench_result
+    from fedlas.lab.report.bench_result import bench_result
     from fedlas.present.table import show_blocks
 
     reasons = {folders[0].name: failures or {}}

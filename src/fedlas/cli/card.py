@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import METHOD, RISKS
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_card_options,
     add_columns,
+    add_files,
     add_path,
     add_refused,
     add_rules,
@@ -26,6 +26,7 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.predictions.roles import Columns
+from fedlas.predictions.tables.files import STANDARD, address_of, check_apart, local_names
 
 if TYPE_CHECKING:
     from fedlas.present.card import CalibrationCard
@@ -34,13 +35,12 @@ if TYPE_CHECKING:
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_card, "RUN | [MODEL] VAL TEST")
-    option(
+    add_files(
         parser,
         "places",
         "RUN | [MODEL] VAL TEST",
         "folder of a finished run; or two files of uncalibrated predictions, after the file of a "
         "CalibratedModel to calibrate them with, if there is one",
-        type=Path,
         nargs="+",
     )
     add_path(
@@ -84,19 +84,20 @@ def _card(args: argparse.Namespace) -> int:
     from fedlas.stats.estimates import check_replicates
 
     places = args.places
+    paths = [Path(place) for place in places]
     out = args.out
     check_replicates(args.replicates)
     require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("--out must end in .json", out, "The .html page gets the same name.")
-    _check_places(places)
+    _check_places(paths)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is None and len(places) == 1:
-        out = places[0] / "card.json"
+        out = paths[0] / "card.json"
     elif out is None:  # next to the model, if there is one
-        out = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
+        out = _place_of_card(places[0] if len(places) == 3 else places[-1])
     check_card_place(out)
-    check_output("--out", out, places)
+    check_apart("--out", out, places)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)
@@ -111,10 +112,12 @@ def _card(args: argparse.Namespace) -> int:
             "Pass two files of predictions, or leave it out.",
         )
     if len(places) > 1:
-        sums = column_sums(places[-1:], columns)
-        if columns is not None:  # of the scores alone
-            columns = replace(columns, covariates=None)
-        card = _card_of_files(places, args.method, columns, {**options, **for_files})
+        with local_names(places) as files:
+            local = [Path(str(name)) for name in files]
+            sums = column_sums(local[-1:], columns)
+            if columns is not None:  # of the scores alone
+                columns = replace(columns, covariates=None)
+            card = _card_of_files(local, args.method, columns, {**options, **for_files})
         if sums:
             card.content["columns"] = sums
             card.content["limits"] += limits_of(sums)
@@ -125,11 +128,21 @@ def _card(args: argparse.Namespace) -> int:
         )
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
-        card = card_of_run(places[0], calibrate=args.method or METHOD, data=args.data, **options)
+        card = card_of_run(paths[0], calibrate=args.method or METHOD, data=args.data, **options)
     page = card.save(out)
     show_blocks(card.blocks(details=args.details), details=args.details)
     say(f"card: {out}", f"      {page}")
     return 0
+
+
+def _place_of_card(beside: str) -> Path:
+    if beside == STANDARD or address_of(beside) is not None:
+        raise InputError(
+            "--out must name the file to write, where the test file is no file on this machine",
+            "no --out",
+            "Add --out card.json.",
+        )
+    return Path(beside).with_suffix(".card.json")
 
 
 def _check_places(places: Sequence[Path]) -> None:

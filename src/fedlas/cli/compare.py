@@ -13,6 +13,7 @@ from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_files,
     add_num_bins,
     add_replicates,
     add_samples,
@@ -21,6 +22,7 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.predictions.roles import OF_FIT
 from fedlas.predictions.tables.files import check_apart
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_compare, "FILE FILE")
     text = "predictions of two models on the same samples"
-    option(parser, "files", "FILE", text, nargs=2, type=Path)
+    add_files(parser, "files", "FILE", text, nargs=2)
     metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event)"
     option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
     flag(
@@ -41,7 +43,7 @@ def add_compare(add: AddSubcommand) -> None:
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
-    add_samples(parser, without=("label_probs", "covariates", "time"))
+    add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
     add_num_bins(parser)
     add_replicates(parser)
     option(
@@ -88,11 +90,11 @@ def _compare(args: argparse.Namespace) -> int:
             "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
         )
     check_replicates(args.replicates)
-    _check_differ(*args.files)
+    paths = [Path(file) for file in args.files]
+    _check_differ(*paths)
     columns = columns_of(args)
-    paths = args.files
-    first_table = read_predictions(paths[0], columns)
-    second_table = read_predictions(paths[1], columns, like=first_table)
+    first_table = read_predictions(args.files[0], columns)
+    second_table = read_predictions(args.files[1], columns, like=first_table)
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
     say(*(f"note: {note}" for note in notes), stderr=True)
@@ -109,7 +111,10 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         content = plain_differences(compared)
         say(*json.dumps(content, indent=2).split("\n"))
-    first, second = (path.name if paths[0].name != paths[1].name else str(path) for path in paths)
+    first, second = (
+        path.name if paths[0].name != paths[1].name else name
+        for path, name in zip(paths, args.files, strict=True)
+    )
     title = f"A: {first}, B: {second}, {compared.samples:,} samples"
     if not args.json:
         sentences = better_in(compared, (first, second))

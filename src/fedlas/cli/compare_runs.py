@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_method, add_replicates, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_method, add_path, add_replicates, flag, option
 
 if TYPE_CHECKING:
     from fedlas.lab.report.result import BenchResult
@@ -47,7 +47,7 @@ def add_compare_runs(add: AddSubcommand) -> None:
     title = "title of the tables (default: the recipe, or the number of data sets)"
     option(parser, "--title", "TEXT", title, default="")
     text = "also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches (default: none)"
-    option(parser, "--plot", "FILE", text, nargs="+", type=Path, default=[])
+    add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
     add_replicates(parser)
     flag(parser, "--details", "show means or deviations, too (default: what fits)")
 
@@ -97,7 +97,7 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
-    from fedlas.lab.report.result import bench_result
+    from fedlas.lab.report.bench_result import bench_result
 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.method or list(dict.fromkeys(named)) or ["raw"]

@@ -7,14 +7,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically, write_json, write_text
-from fedlas._core.terminal import say, show, track
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
+from fedlas._core.progress import track
+from fedlas._core.terminal import say, show
+from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag
 
 if TYPE_CHECKING:
     from fedlas.lab.runs.folder import RunFolder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add_diagnose(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_diagnose, "RUN [RUN ...]")
-    option(parser, "runs", "RUN", "run folders, or the folder of a bench", type=Path, nargs="+")
+    add_path(parser, "runs", "RUN", "run folders, or the folder of a bench", nargs="+")
     add_path(parser, "--out", "FOLDER", "folder of diagnose.html, .json, .npz (default: the runs')")
     add_data_folder(parser, "folder of the images")
     flag(parser, "--details", "also print the gate and every alarm (default: the indicator)")
@@ -35,7 +35,7 @@ def add_diagnose(add: AddSubcommand) -> None:
 def _diagnose(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from fedlas.lab.report.diagnose_page import diagnose_page
+    from fedlas.lab.report.diagnosis import diagnose_page
     from fedlas.lab.runs.bench_folder import find_runs, leave_out
     from fedlas.lab.studies.diagnose import grouped, study_run
     from fedlas.present.page import require_page_packages

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
-from fedlas._core.terminal import say, status
+from fedlas._core.progress import status
+from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     NUM_BINS,
@@ -19,6 +20,7 @@ from fedlas.cli.arguments import (
     add_columns,
     add_confidence_level,
     add_data_folder,
+    add_files,
     add_method,
     add_num_bins,
     add_page,
@@ -34,7 +36,7 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import Columns
+from fedlas.predictions.roles import OF_FIT, Columns
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import check_apart, holds_parquet
 
@@ -47,7 +49,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_evaluate, "FILE")
     text = f"predictions ({', '.join(FORMATS)}), a run folder, or logs of lm-evaluation-harness: samples_*.jsonl"
-    option(parser, "file", "FILE", text, type=Path, nargs="+")
+    add_files(parser, "file", "FILE", text, nargs="+")
     add_columns(parser)
     add_samples(parser)
     add_num_bins(parser)
@@ -58,13 +60,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         "--top-label",
         "judge two classes by the predicted one (default: by the probability of the second)",
     )
-    option(
-        parser,
-        "--on",
-        "FILE",
-        "held-out predictions to fit a calibrator on (default: a run's val)",
-        type=Path,
-    )
+    text = "held-out predictions to fit a calibrator on (default: a run's val)"
+    add_files(parser, "--on", "FILE", text)
     add_method(
         parser,
         "--calibrate",
@@ -106,26 +103,27 @@ def _evaluate(args: argparse.Namespace) -> int:
     args.file, *more = args.file
     columns = columns_of(args)
     _check(args, more, columns)
-    run = args.file.is_dir() and (columns is None or not holds_parquet(args.file))
+    place = Path(args.file)
+    run = place.is_dir() and (columns is None or not holds_parquet(place))
     with status() as show:
         tables: list[tuple[str, PredictionTable]] = []
         held_out = val = None
         if args.on is not None:
             # The held-out file may lack the column of groups.
             of_all = None if columns is None else replace(columns, groups=None)
-            tables.append((args.on.name, read_predictions(args.on, of_all)))
+            tables.append((Path(args.on).name, read_predictions(args.on, of_all)))
             val = tables[0][1].predictions
             held_out = HeldOut(val, show=show)
         if run:
-            predictions: Any = laboratory("studies.run_parts", "test_part")(args.file)
+            predictions: Any = laboratory("studies.run_parts", "test_part")(place)
             if held_out is not None or args.method is not None or args.reject:
                 held_out = laboratory("studies.run_parts", "run_held_out")(
-                    args.file, val=val, data=args.data, show=show
+                    place, val=val, data=args.data, show=show
                 )
         else:
             like = tables[0][1] if tables else None
             predictions = read_predictions([args.file, *more], columns, like=like)
-            tables.append((args.file.name, predictions))
+            tables.append((place.name, predictions))
         evaluation = report(
             predictions,
             on=held_out,
@@ -136,7 +134,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             num_bins=args.num_bins,
             confidence_level=args.confidence_level,
             replicates=args.replicates,
-            name=args.file.name,
+            name=place.name,
             notes=notes_of(tables),
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
@@ -144,7 +142,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             period=args.period,
         )
     _show(evaluation, args)
-    is_table = args.on is not None and not run and not is_log(args.on, columns or Columns())
+    is_table = args.on is not None and not run and not is_log(Path(args.on), columns or Columns())
     # A fit needs labels, not votes.
     is_table = is_table and (columns is None or columns.label_probs is None)
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
@@ -156,29 +154,29 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not args.require:
         return 0
     gate = evaluation.require(*args.require, strict=args.strict)
-    return show_gate(gate, args, suite=args.file.name)
+    return show_gate(gate, args, suite=place.name)
 
 
 def _repair_line(
-    files: Sequence[Path], args: argparse.Namespace, columns: Columns | None, *, run: bool
+    files: Sequence[str], args: argparse.Namespace, columns: Columns | None, *, run: bool
 ) -> str:
     """Return the command that measures the same after a calibration too."""
     way = "--method" if run else "--on VAL"
     if args.on is not None:
-        way = f"--on {shlex.quote(str(args.on))} --method"
+        way = f"--on {shlex.quote(args.on)} --method"
     options = column_options(columns) + " --top-label" * args.top_label
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"
-    return f"fedlas evaluate {shlex.join(map(str, files))} {way}{options}"
+    return f"fedlas evaluate {shlex.join(files)} {way}{options}"
 
 
-def _calibrate_line(val: Path, columns: Columns | None, method: str) -> str:
+def _calibrate_line(val: str, columns: Columns | None, method: str) -> str:
     """Return the command that writes the calibration that was measured, for ``fedlas apply``."""
     # The groups were measured, and a fit would take them as covariates.
     columns = None if columns is None else replace(columns, groups=None)
     options = column_options(columns) + ("" if method == METHOD else f" --method {method}")
-    return f"fedlas calibrate {shlex.quote(str(val))}{options} --out cal.json"
+    return f"fedlas calibrate {shlex.quote(val)}{options} --out cal.json"
 
 
 def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
@@ -196,7 +194,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
             say(f"report: {args.report}")
 
 
-def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | None) -> None:
+def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
     from fedlas.present.report import without_calibrator
     from fedlas.present.stages import ALL
@@ -204,19 +202,21 @@ def _check(args: argparse.Namespace, more: Sequence[Path], columns: Columns | No
 
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
-    if args.time is not None and args.on is None:
-        raise InputError(
-            "is for a fit that holds rows out", "no --on", "Leave it out.", argument="time"
-        )
+    for name in OF_FIT if args.on is None else ():
+        if getattr(args, name) is not None:
+            raise InputError(
+                "is for a fit that holds rows out", "no --on", "Leave it out.", argument=name
+            )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
-    if args.file.is_dir() and columns is not None and not holds_parquet(args.file):
+    is_folder = Path(args.file).is_dir()
+    if is_folder and columns is not None and not holds_parquet(Path(args.file)):
         raise InputError(
             "columns are for files",
             f"the folder {args.file}",
             "Leave their options out, or name a file of predictions.",
         )
-    if args.covariates and args.on is None and not args.file.is_dir():
+    if args.covariates and args.on is None and not is_folder:
         raise without_calibrator()
     check_page_options(args, "--report")
     check_apart("--report", args.report, (args.file, *more, args.on))

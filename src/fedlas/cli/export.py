@@ -26,7 +26,7 @@ def add_export(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_export, "RUN | FILE")
     text = "folder of a finished run, a file of CalibratedModel.save, or one of fedlas calibrate"
-    option(parser, "place", "RUN | FILE", text, type=Path)
+    add_path(parser, "place", "RUN | FILE", text)
     option(
         parser,
         "--format",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, write_text
-from fedlas._core.terminal import Bar, say
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_path, option
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _init(args: argparse.Namespace) -> int:
 def init(folder: Path, *, out: Path | None = None) -> int:
     """Look at the images, write a recipe, and print a summary and the next command."""
     from fedlas.lab.data.survey import survey
-    from fedlas.lab.recipes.plan import plan
+    from fedlas.lab.recipes.planning import plan
     from fedlas.lab.recipes.recipe import load_recipe
     from fedlas.lab.recipes.starter import choose_settings, starter_recipe
 

@@ -14,6 +14,7 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_files,
     add_page,
     add_path,
     add_refused,
@@ -22,7 +23,7 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.predictions.tables.files import check_apart
+from fedlas.predictions.tables.files import check_apart, local_names
 
 if TYPE_CHECKING:
     from fedlas.deploy.monitor.look import Monitor
@@ -31,15 +32,9 @@ if TYPE_CHECKING:
 def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
-    option(parser, "card", "CARD", "card.json, or the run folder that holds it", type=Path)
-    option(
-        parser,
-        "files",
-        "PREDS",
-        "live predictions in the order of time, with labels or not",
-        type=Path,
-        nargs="+",
-    )
+    add_path(parser, "card", "CARD", "card.json, or the run folder that holds it")
+    text = "live predictions in the order of time, with labels or not"
+    add_files(parser, "files", "PREDS", text, nargs="+")
     add_columns(parser)
     add_refused(parser)
     option(
@@ -96,22 +91,24 @@ def _monitor(args: argparse.Namespace) -> int:
     sums: dict[str, dict[str, Any]] = {}
     if args.history is not None:
         # What is wrong is refused before the state moves on.
-        periods, place = open_period(args.history, args.files, args.period, args.state)
-    if args.covariates is not None:
-        sums = column_sums(args.files, columns)
-        on_card = columns_of_card(args.card)
-        if args.history is None:
-            check_columns(on_card, sums)
-    if columns is not None:  # of the scores alone
-        columns = replace(columns, covariates=None)
-    watcher = monitor(
-        args.card,
-        args.files,
-        false_alarm=args.false_alarm,
-        columns=columns,
-        raw=True if args.raw else False if args.calibrated else None,
-        state=args.state,
-    )
+        names = [Path(file) for file in args.files]
+        periods, place = open_period(args.history, names, args.period, args.state)
+    with local_names(args.files) as here:
+        files = [Path(str(name)) for name in here]
+        if args.covariates is not None:
+            sums = column_sums(files, columns)
+            on_card = columns_of_card(args.card)
+            if args.history is None:
+                check_columns(on_card, sums)
+        watcher = monitor(
+            args.card,
+            files,
+            false_alarm=args.false_alarm,
+            # Of the scores alone.
+            columns=None if columns is None else replace(columns, covariates=None),
+            raw=True if args.raw else False if args.calibrated else None,
+            state=args.state,
+        )
     if args.history is not None:
         rows = with_period(periods, place, watcher, args.card, sums)
         latest = [drift for drift in drifts(rows) if drift.period == rows[place]["period"]]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
-from fedlas._core.terminal import say, show, status
+from fedlas._core.progress import status
+from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.cli.bench_group import add_set
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def add_ood(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_ood, "RUN [RUN ...]")
-    option(parser, "runs", "RUN", "folders of finished runs, or of a bench", type=Path, nargs="+")
+    add_path(parser, "runs", "RUN", "folders of finished runs, or of a bench", nargs="+")
     option(
         parser,
         "--data",
@@ -153,7 +154,7 @@ def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFol
     """Return the finished runs among ``folders`` or in benches among them, and why others are left out."""
     from fedlas.lab.runs.begin import must_be_finished
     from fedlas.lab.runs.bench_folder import find_runs
-    from fedlas.lab.runs.collect import check_alike
+    from fedlas.lab.runs.collection import check_alike
 
     runs, skipped = find_runs(folders, _why_not, content="finished runs", data=data)
     shown = ", ".join(str(folder.path) for folder in runs)

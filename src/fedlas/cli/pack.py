@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, option
+from fedlas.cli.arguments import AddSubcommand, add_path
 
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_pack, "FOLDER")
-    option(
+    add_path(
         parser,
         "folder",
         "FOLDER",
         "folder of a bench; report, compare and bench read its zip as they do its folders",
-        type=Path,
     )
 
 
 def _pack(args: argparse.Namespace) -> int:
     """Write ``runs.zip`` and print its contents."""
-    from fedlas.lab.runs.collect import pack
+    from fedlas.lab.runs.collection import pack
 
     path, summary = pack(args.folder)
     omitted = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]

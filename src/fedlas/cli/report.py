@@ -13,7 +13,7 @@ from fedlas._core.defaults import REPLICATES
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_replicates, flag, option
+from fedlas.cli.arguments import AddSubcommand, add_path, add_replicates, flag, option
 
 if TYPE_CHECKING:
     from fedlas.lab.results.result import Result
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add_report(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_report, "FOLDER")
-    option(parser, "folder", "FOLDER", "folder of a bench, or of one run", type=Path)
+    add_path(parser, "folder", "FOLDER", "folder of a bench, or of one run")
     option(
         parser,
         "--format",

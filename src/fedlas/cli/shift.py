@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import check_writable, write_json
-from fedlas._core.terminal import Bar, say, show
-from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_replicates, flag, option
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say, show
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_data_folder,
+    add_path,
+    add_replicates,
+    flag,
+    option,
+)
 
 if TYPE_CHECKING:
     from fedlas.lab.runs.folder import RunFolder
@@ -28,7 +35,7 @@ _CAPTION = (
 def add_shift(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_shift, "RUN [RUN ...]")
-    option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
+    add_path(parser, "runs", "RUN", "folders of finished runs", nargs="+")
     option(
         parser,
         "--corruptions",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, few
-from fedlas._core.files import path_argument, write_json
-from fedlas._core.terminal import Bar, say
+from fedlas._core.files import file_argument, path_argument, write_json
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
+    add_files,
     add_path,
     add_samples,
     columns_of,
@@ -47,7 +49,7 @@ _FILES += "s3://... what fsspec does"
 def add_calibrate(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_calibrate, "VAL [VAL ...]")
-    option(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
+    add_files(parser, "files", "VAL", f"held-out scores with labels ({_FILES}", nargs="+")
     add_columns(parser)
     add_samples(parser)
     option(
@@ -165,8 +167,8 @@ def check_place(out: Path) -> None:
 def add_apply(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
-    option(parser, "calibration", "CALIBRATION", "file of fedlas calibrate", type=Path)
-    option(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
+    add_path(parser, "calibration", "CALIBRATION", "file of fedlas calibrate")
+    add_files(parser, "files", "FILE", f"scores, with labels or not ({_FILES}", nargs="+")
     text = f"{', '.join(FORMATS)}, here or in a store; - is standard output"
     option(
         parser, "--out", "FILE", f"file to write, {text} (default: FILE.calibrated)", type=_out_of
@@ -198,6 +200,7 @@ def add_apply(add: AddSubcommand) -> None:
 
 
 def _out_of(text: str) -> Path | str:
+    text = file_argument(text)
     return path_argument(text) if address_of(text) is None else text
 
 
@@ -237,7 +240,6 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     from fedlas.calibrated.table_files import apply_to_files, are_live_logs
 
     calibration = TableCalibration.load(args.calibration)
-    separator = args.separator or calibration.columns.separator
     with local_files(args.files) as files:
         paths = [file.path for file in files]
         is_log = are_live_logs(calibration, paths)
@@ -246,7 +248,9 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
         to_standard = str(out) == STANDARD
         place = None if to_standard else out
         missing = Missing(args.missing or calibration.missing, args.max_missing)
-        applied = apply_to_files(calibration, files, place, missing=missing, separator=separator)
+        applied = apply_to_files(
+            calibration, files, place, missing=missing, separator=args.separator
+        )
     say(*(f"note: {note}" for note in applied.notes), stderr=True)
     names = ", ".join(applied.columns[:6]) + (
         f" and {len(applied.columns) - 6} more" * (len(applied.columns) > 6)

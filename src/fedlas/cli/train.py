@@ -35,11 +35,11 @@ def add_train(add: AddSubcommand) -> None:
 
 def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
     """Train one run, or resume it, and print its metrics."""
-    from fedlas.lab.recipes.plan import Run, plan
-    from fedlas.lab.runs.execute import execute
-    from fedlas.lab.runs.forecast import threads_for
+    from fedlas.lab.recipes.planning import Run, plan
+    from fedlas.lab.runs.execution import execute
     from fedlas.lab.runs.measure import alarms_of
     from fedlas.lab.runs.train import limited_to
+    from fedlas.lab.runs.workload import threads_for
     from fedlas.present.metric_tables import short_table
     from fedlas.present.table import show_blocks
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas._core.terminal import say
@@ -19,7 +18,7 @@ def add_uncertainty(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_uncertainty, "METHOD RUN [RUN ...]")
     option(parser, "method", "METHOD", "method, see 'fedlas list uncertainty'")
-    option(parser, "runs", "RUN", "folders of finished runs", type=Path, nargs="+")
+    add_path(parser, "runs", "RUN", "folders of finished runs", nargs="+")
     add_path(
         parser,
         "--out",

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, reason
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
-from fedlas.calibrators.base import FORMAT, fit_with_notes
+from fedlas.calibrators.base import FORMAT
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 
 NONE = "none"
 FITTED_ON = "the validation part"

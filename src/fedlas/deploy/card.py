@@ -11,8 +11,8 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_number
-from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 

@@ -11,13 +11,13 @@ import torch
 
 import fedlas
 from fedlas.calibrators import VennAbers
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
 from fedlas.deploy.card import FORMAT, Subject, outcomes
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.resample.clusters import check_independent
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import CONFIDENCE_LEVEL

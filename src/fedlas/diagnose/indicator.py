@@ -14,7 +14,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, as_numbers, check_count, describe
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.intervals import Interval, check_level
 from fedlas.stats.rows import Floats
 

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import no_warnings
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_labeled, check_predictions
+from fedlas.predictions.any_predictions import check_labeled, check_predictions
 from fedlas.resample.clusters import check_independent
 
 require("mapie", extra="conformal")

@@ -13,7 +13,7 @@ from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import RowMean, nonzero
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fedlas.metrics.ranking import (
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import Statistic, averaging_one, nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 
 Scheme = Literal["equal-width", "equal-mass"]
 

@@ -21,7 +21,7 @@ from fedlas.metrics.ranking import ROUNDING, Floats
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.sums import CellSums, Sums, nonzero
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from fedlas.metrics.metric import (
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
 from fedlas.predictions import TopLabel
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 from fedlas.predictions.two_arrays import predictions_of_arrays
 

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_dense, check_kinds, describe
+from fedlas._core.check import InputError, check_count, check_dense, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, nonzero
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
 
 
 @dataclass(frozen=True)

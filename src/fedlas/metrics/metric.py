@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel
 
 Variant = Literal["exact", "reference"]

@@ -12,8 +12,8 @@ from fedlas._core.check import InputError
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.event import event_number
-from fedlas.predictions.predictions import check_predictions
 
 Floats = NDArray[np.float64]
 Score = Callable[[Floats, NDArray[np.bool_], Floats], float]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.probabilities import logarithm, softmax
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 

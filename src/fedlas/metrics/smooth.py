@@ -16,7 +16,7 @@ from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import Floats, Integers, Ranking
 from fedlas.metrics.sums import nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""

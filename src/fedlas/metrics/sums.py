@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedlas._core.check import LARGEST, InputError, check_count, check_finite
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
 
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""

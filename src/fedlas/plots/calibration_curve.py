@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins, smooth_calibration_error
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import effective_samples
 

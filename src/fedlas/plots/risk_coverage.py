@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import check_kinds
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 from fedlas.plots.theme import Axes, ThemeOption, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 
 _MOST_POINTS = 400
 """More points would only make the file larger."""

@@ -4,13 +4,16 @@ In: tensors, data frames, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictio
 of a model reads. Every public name is imported at its first use: roles of columns and formats of files need no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import PredictionTable
+    from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.language import p_true, token_confidence
     from fedlas.predictions.multi_label import MultiLabel
-    from fedlas.predictions.predictions import Predictions, PredictionTable
+    from fedlas.predictions.predictions import Predictions
     from fedlas.predictions.read import open_table, read_predictions
     from fedlas.predictions.roles import Columns
     from fedlas.predictions.stated import stated_confidence
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns",
+    "Covariates",
     "MultiLabel",
     "PredictionTable",
     "Predictions",
@@ -31,29 +35,22 @@ __all__ = [
     "token_confidence",
 ]
 
-_HOMES = {
-    "Columns": "roles",
-    "MultiLabel": "multi_label",
-    "PredictionTable": "predictions",
-    "Predictions": "predictions",
-    "Table": "table",
-    "TopLabel": "top_label",
-    "open_table": "read",
-    "p_true": "language",
-    "read_predictions": "read",
-    "stated_confidence": "stated",
-    "token_confidence": "language",
-}
-"""The module of each public name."""
-
-
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"fedlas.predictions has no {name!r}.")
-        value = globals()[name] = getattr(import_module(f"fedlas.predictions.{_HOMES[name]}"), name)
-        return value
+    __getattr__ = at_first_use(
+        __name__,
+        {
+            "any_predictions": "PredictionTable",
+            "covariates": "Covariates",
+            "language": "p_true token_confidence",
+            "multi_label": "MultiLabel",
+            "predictions": "Predictions",
+            "read": "open_table read_predictions",
+            "roles": "Columns",
+            "stated": "stated_confidence",
+            "table": "Table",
+            "top_label": "TopLabel",
+        },
+    )
 
     def __dir__() -> list[str]:
         return __all__

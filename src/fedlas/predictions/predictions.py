@@ -11,30 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_finite, check_logits, describe, warn_user
+from fedlas._core.check import Argument, InputError, check_logits, check_sizes, describe, warn_user
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
-    PASS_PREDICTIONS,
-    SAMPLE_VALUES,
     Array,
     OptionalArray,
     Target,
-    check_sample_values,
     checked_classes,
     checked_index,
     checked_label_probs,
     checked_target,
     detached,
-    no_labels,
     numbers_of,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
+from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Table, Values
-from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +102,7 @@ class Predictions:
                 "Flatten dense predictions to one row per position.",
             )
         logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        check_finite("logits", logits)
+        check_sizes("logits", logits)
         if are_probabilities(logits):
             warn_user(
                 (
@@ -132,8 +128,11 @@ class Predictions:
             values["target"] = checked_target(target, shape, self.scores.device, classes)
         if (votes := values["label_probs"]) is not None:
             values["label_probs"] = checked_label_probs(votes, shape, self.scores.device)
-        check_sample_values(values, shape[0], self.scores.device)
-        check_covariates(values.get("covariates"), values["features"])
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        check_sample_values(vars(self), self.num_samples, self.scores.device)
+        check_covariates(vars(self).get("covariates"), vars(self)["features"])
 
     def __repr__(self) -> str:
         names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
@@ -146,10 +145,10 @@ class Predictions:
         """Whether the labels are known."""
         return "target" in vars(self)
 
-    @property
+    @cached_property
     def are_probs(self) -> bool:
         """Whether they were made from probabilities, which ``probs`` then returns unchanged."""
-        return bool(vars(self).get("_are_probs", False))
+        return False  # those of probabilities hold True from the start
 
     @cached_property
     def scores(self) -> Tensor:
@@ -208,13 +207,25 @@ class Predictions:
         """
         index = checked_index(index, self.num_samples)
         values = self._values().items()
-        chosen = {n: v[index.to(v.device)] for n, v in values if isinstance(v, Tensor)}
-        return self._replaced(**chosen)
+        return self._of(
+            {n: v[index.to(v.device)] if isinstance(v, Tensor) else v for n, v in values}
+        )
 
     def _replaced(self, **values: Any) -> Predictions:
+        """Return the same samples with other values of fields besides scores; a label is dropped or stays."""
         if values.get("features", self.features) is None:
             values["covariates"] = None
-        return (self._of_probs if self.are_probs else type(self))(**self._values() | values)
+        if values.keys() & {"classes", "event"}:
+            values |= classes_and_event(vars(self) | values, self.num_classes)
+        return self._of(self._values() | values)
+
+    def _of(self, values: dict[str, Any]) -> Predictions:
+        """Return predictions of these fields, of which only what is said of samples is not checked yet."""
+        result = self.__new__(type(self))
+        present = {name: value for name, value in values.items() if value is not None}
+        vars(result).update(dict.fromkeys(_FIELDS[2:]) | present | {"are_probs": self.are_probs})
+        result._check_samples()
+        return result
 
     def _values(self) -> dict[str, Any]:
         """Return the fields that are there, by name; probabilities that were passed in place of logits."""
@@ -344,7 +355,7 @@ class Predictions:
             )
         predictions = cls.__new__(cls)
         vars(predictions).update(
-            {"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
+            {"are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
         )
         predictions._check_others()
         return predictions
@@ -368,77 +379,3 @@ vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fro
 )
 _TENSORS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
 _FIELDS = (*_TENSORS, "classes", "event", "covariates")
-
-
-AnyPredictions = Predictions | TopLabel
-"""Predictions of which the top label can be measured."""
-
-
-@dataclass(frozen=True)
-class PredictionTable:
-    """Predictions with what else their table holds.
-
-    Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
-        classes: Names of the classes; empty if they have none.
-        notes: How the table was read, as sentences.
-        groups: Group of each sample, if a column holds groups.
-        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
-        unread: Number of answers of a language model whose confidence could not be read; they were left out.
-        refusals: Number of answers that decline to answer, as "I don't know" does.
-        covariates: What the columns of covariates hold, which are the features of the predictions.
-        dropped: Number of rows that lacked a value and were left out.
-    """
-
-    predictions: AnyPredictions
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    unread: int = 0
-    refusals: int = 0
-    covariates: Covariates | None = None
-    dropped: int = 0
-
-
-def plain_predictions(value: Any) -> Any:
-    """Return the predictions of a table that was read; anything else unchanged."""
-    return value.predictions if isinstance(value, PredictionTable) else value
-
-
-def check_labeled(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    checked = check_predictions(predictions)
-    if not checked.has_target:
-        raise no_labels(checked)
-    return checked
-
-
-def check_predictions(predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    predictions = plain_predictions(predictions)
-    if isinstance(predictions, Predictions):
-        return predictions
-    if isinstance(predictions, TopLabel):
-        raise needs_all_classes()
-    several = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
-    fix = several if hasattr(predictions, "pooled") else PASS_PREDICTIONS
-    raise InputError("predictions must be Predictions", describe(predictions), fix)
-
-
-def check_measurable(predictions: object) -> AnyPredictions:
-    """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    predictions = plain_predictions(predictions)
-    return predictions if isinstance(predictions, TopLabel) else check_labeled(predictions)

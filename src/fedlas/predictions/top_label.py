@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, describe
+from fedlas._core.check import InputError, check_sizes, describe
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
-    check_sample_values,
     checked_index,
     detached,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
+from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
 _ROUNDING = 1e-3
@@ -82,7 +82,7 @@ class TopLabel:
         # Confidences, where rounding may exceed [0, 1] a little.
         if confidence.dtype not in (torch.float32, torch.float64):
             confidence = confidence.float()
-        check_finite("confidence", confidence)
+        check_sizes("confidence", confidence)
         low, high = (float(end) for end in confidence.aminmax())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             percent = low >= 0 and high <= 100

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
-from fedlas.predictions.predictions import AnyPredictions, Predictions, PredictionTable
+from fedlas.predictions.predictions import Predictions
 
 
 def predictions_of_arrays(first: Any, second: Any) -> Predictions:

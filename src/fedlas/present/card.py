@@ -9,9 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
@@ -21,8 +22,8 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_number
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import acceptance, thresholds_table
 from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -22,7 +23,7 @@ from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically, write_text
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 
 ROOM = "fedlas.present"
 """Package whose templates every page may extend."""
@@ -215,6 +216,13 @@ def diagram(
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
     ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)
     return (themed_svg if themed else figure)(ax, f"Reliability diagram of {name}")
+
+
+def image_of(name: str, predictions: AnyPredictions, num_bins: int) -> str:
+    """Return a reliability diagram with the consistency band as an image in HTML, for a notebook."""
+    picture = diagram(name, predictions, num_bins, band=True, themed=True)
+    content = base64.b64encode(picture.encode()).decode()
+    return f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,{content}">'
 
 
 def write_picture(picture: Any, path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from fedlas.binary import Decision, Rule, measures
 from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.metric_tables import interval_head, stage_heads
 from fedlas.present.page import axes, figure
@@ -130,15 +130,6 @@ def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
                 f"{form(each.value)}{unit} {interval_text(each, form)}".strip(),
             )
     return texts
-
-
-def event_frame(by_stage: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[Any, ...]]:
-    """Return rows of a data frame: stage, measure, value, interval, floor and p-value."""
-    return [
-        (stage, name, each.value, each.low, each.high, each.floor, each.p)
-        for stage, values in by_stage.items()
-        for name, each in values.items()
-    ]
 
 
 def positive_diagrams(

@@ -9,8 +9,8 @@ from fedlas._core.check import InputError
 from fedlas._core.text import listed
 from fedlas.binary.positive import counted
 from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_number
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.resample.clusters import several
 from fedlas.stats.estimates import Estimate
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column

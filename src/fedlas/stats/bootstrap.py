@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedlas._core.check import check_kinds
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.intervals import Bounds, Interval, check_bootstrap, floor_interval, interval_from

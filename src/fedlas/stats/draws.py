@@ -18,7 +18,7 @@ import torch
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.metric import Metric
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import (
     GroupsRedrawn,
     GroupsResampled,

@@ -11,7 +11,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.metrics.metric import Metric
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.degrees import cluster_degrees, student_score, widening
 from fedlas.stats.rows import Floats, Integers
 

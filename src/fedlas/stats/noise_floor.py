@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.draws import DrawPurpose, rows_for, values_in
 from fedlas.stats.rows import Floats
 

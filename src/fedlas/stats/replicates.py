@@ -23,7 +23,7 @@ from fedlas._core.check import InputError
 from fedlas.metrics.classwise import ClassTable
 from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks, ClassCells
 from fedlas.stats.rows import Floats, Groups, Integers, Rows
 

@@ -19,7 +19,7 @@ from fedlas.metrics.scan import Chunk, Gathers, scan
 from fedlas.metrics.sums import Quantity, averaging_one
 from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.stats.degrees import cluster_degrees
 
 Floats = NDArray[np.float64]

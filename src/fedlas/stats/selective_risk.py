@@ -14,7 +14,7 @@ from fedlas._core.defaults import RISKS
 from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson

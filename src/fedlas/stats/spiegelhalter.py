@@ -10,7 +10,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable
 from fedlas.stats.degrees import cluster_degrees, two_sided
 
 

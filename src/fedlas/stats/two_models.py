@@ -17,7 +17,7 @@ from fedlas.metrics import METRICS
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.metrics.metric import Metric, classes_of, lacks, record_of
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.stats.compare import holm
 from fedlas.stats.degrees import cluster_degrees, two_sided, widening
 from fedlas.stats.draws import resampled_weights, rows_for

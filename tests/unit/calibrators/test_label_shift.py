@@ -10,7 +10,7 @@ import torch
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, Calibrator, LabelShift, label_shift
 from fedlas.calibrators._fit.softmax_regression import bias_corrected_temperature
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.metrics import negative_log_likelihood
 
 CENTERS = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-1.0, -1.0]], dtype=torch.float64)

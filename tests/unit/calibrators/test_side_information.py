@@ -18,12 +18,13 @@ from fedlas.calibrators import (
     fit_mixture,
     mixture_features,
 )
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture_features import fitted_regressions
-from fedlas.calibrators.side_information import Plan, affordable, group_columns
+from fedlas.calibrators.side_information import group_columns
+from fedlas.calibrators.side_plan import Plan, affordable
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Covariates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")
 

@@ -10,11 +10,10 @@ import fedlas
 from fedlas.cli import bench
 from fedlas.cli.bench import add_executor, executor_of
 from fedlas.errors import InputError
+from fedlas.lab.benches import run_all
 from fedlas.lab.benches.executors import Executor, LocalExecutor, attempt
 from fedlas.lab.benches.executors.slurm import SlurmExecutor
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import load_recipe, plan
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",

@@ -12,7 +12,7 @@ from fedlas.cli.train import train
 from fedlas.errors import InputError
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
-from fedlas.lab.recipes.recipe import load_recipe, recipe_names
+from fedlas.lab.recipes import load_recipe, recipe_names
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions

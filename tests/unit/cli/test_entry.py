@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedlas.__main__ import run
+from fedlas.cli import main
 from fedlas.cli.arguments import column_options
-from fedlas.cli.main import main
 from fedlas.predictions import Columns, Predictions
 
 

@@ -11,11 +11,8 @@ from fedlas.cli import main
 from fedlas.cli.init import init
 from fedlas.errors import InputError
 from fedlas.lab.data.survey import Survey, survey
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.starter import choose_settings, starter_recipe
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.recipes import choose_settings, load_recipe, plan, starter_recipe
+from fedlas.lab.runs import load_trained, prepare_data
 
 
 def fill(root, *, classes=("day", "night"), images=12, size=(10, 14)):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing, ablation
-from fedlas.losses.ablation import _noise
+from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing
 
 torch.manual_seed(0)
 LOGITS, TARGET, FEATURES = 4 * torch.randn(16, 5), torch.randint(5, (16,)), torch.rand(16, 7)
@@ -72,13 +71,14 @@ def test_constant_score():
 
 def test_noise_is_standard_normal_and_unrelated_to_the_norm():
     features = torch.rand(20000, 16)
-    noise = _noise(features)
+    criterion = FedLASAblation(num_classes=5, score="noise")
+    noise = criterion.nci(features)
     assert abs(float(noise.mean())) < 0.03
     assert abs(float(noise.std()) - 1) < 0.03
     for other in (features.sum(1), features[:, 0], noise.roll(1)):
         assert abs(float(torch.corrcoef(torch.stack((noise, other)))[0, 1])) < 0.03
     order = torch.randperm(20000)
-    torch.testing.assert_close(_noise(features[order]), noise[order], rtol=0, atol=0)
+    torch.testing.assert_close(criterion.nci(features[order]), noise[order], rtol=0, atol=0)
 
 
 def test_mean_spread():
@@ -111,8 +111,10 @@ def test_unknown_parts(options, message):
 def test_ranks_are_summed_over_in_training_only(monkeypatch, direction):
     """Elsewhere a single rank may call it, or for more batches than the others: a collective would wait forever."""
     calls = []
-    monkeypatch.setattr(ablation, "add_up_across_ranks", lambda sums: calls.append(1) or sums)
-    criterion = FedLASAblation(num_classes=5, direction=direction, spread="mean")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", calls.append)
+    criterion = FedLASAblation(num_classes=5, direction=direction, spread="mean", score="constant")
     criterion(LOGITS, TARGET, features=FEATURES)
     assert len(calls) == 1
     criterion.smoothing(LOGITS, FEATURES)

@@ -4,28 +4,29 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import penalty_of
 from fedlas.errors import InputError
 from fedlas.losses import ACLS
-from fedlas.losses.acls import adaptive_penalty
 
 LOGITS = torch.tensor([[9.0, 4.0, -1.0]])
+TARGET = torch.tensor([2])
 OPTIONS = {"margin": 3.0, "lambda1": 1.0, "lambda2": 0.5}
 
 
 def test_by_hand():
     # Paper: pull down (9 - (-1) - 3)^2 = 49; pull up mean(relu(5 - 3)^2, relu(10 - 3)^2) = (4 + 49) / 2 = 26.5.
-    assert adaptive_penalty(LOGITS, **OPTIONS).tolist() == [49 + 0.5 * 26.5]
+    assert penalty_of(ACLS(**OPTIONS), LOGITS, TARGET).tolist() == [49 + 0.5 * 26.5]
+    published = ACLS(**OPTIONS, variant="reference")
     # Published code's arg-max term lacks the smallest logit: (9 - 3)^2 = 36.
-    assert adaptive_penalty(LOGITS, **OPTIONS, variant="reference").tolist() == [36 + 0.5 * 26.5]
-    value = ACLS(alpha=0.2, **OPTIONS)(LOGITS, torch.tensor([2]))
-    torch.testing.assert_close(
-        value, F.cross_entropy(LOGITS, torch.tensor([2])) + 0.2 * (49 + 0.5 * 26.5)
-    )
+    assert penalty_of(published, LOGITS, TARGET).tolist() == [36 + 0.5 * 26.5]
+    value = ACLS(alpha=0.2, **OPTIONS)(LOGITS, TARGET)
+    torch.testing.assert_close(value, F.cross_entropy(LOGITS, TARGET) + 0.2 * (49 + 0.5 * 26.5))
 
 
 def test_the_second_term_sends_no_gradient_to_the_largest_logit():
     logits = LOGITS.clone().requires_grad_()
-    adaptive_penalty(logits, margin=3.0, lambda1=0.0, lambda2=1.0).sum().backward()
+    criterion = ACLS(margin=3.0, lambda1=0.0, lambda2=1.0)
+    penalty_of(criterion, logits, TARGET).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[0.0, -2.0, -7.0]]))
 
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from fedlas.errors import InputError
 from fedlas.losses import AdaFace
-from fedlas.losses.adaface import adaptive_margin
 
 
 def batch(seed, samples=9, classes=4, dim=6):
@@ -82,27 +81,41 @@ def test_several_batches_by_hand(options, momentum):
     assert criterion.indicator.std.item() == pytest.approx(std, rel=1e-5)
 
 
+def loss_at(angle, quality):
+    """The loss of one sample whose features, of length 2, are at an angle to the weight of its class.
+
+    The other class has a weight of zeros. A quality of -1, 0 or 1 is that of features shorter than, as long as, or
+    longer than the mean.
+    """
+    criterion = AdaFace(margin=0.4, spread=1.0, init=(2.0 - quality, 0.999)).eval()
+    criterion.indicator.num_batches_tracked.fill_(1)
+    features = 2 * torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    target = torch.tensor([0])
+    value = criterion(features @ weight.T, target, features=features, head_weight=weight)
+    return value.item()
+
+
 def test_the_margins_at_the_ends_of_the_quality():
-    theta = torch.tensor([0.9])
     for quality, expected in (
         (-1.0, math.cos(0.9 + 0.4)),
         (0.0, math.cos(0.9) - 0.4),
         (1.0, math.cos(0.9 - 0.4) - 0.8),
     ):
-        change = adaptive_margin(theta.cos(), torch.tensor([quality]), margin=0.4)
-        assert change.item() + math.cos(0.9) == pytest.approx(expected, rel=1e-5)
+        value = loss_at(0.9, quality)  # the target's logit is 2 cos, the other one 0
+        assert value == pytest.approx(math.log1p(math.exp(-2 * expected)), rel=1e-5)
 
 
 def test_long_features_stress_hard_samples_and_short_ones_easy_samples():
     """Quality-adaptive: with long features hard samples get larger gradients, with short ones easy samples."""
-    slopes = {}
-    for angle in (0.6, 1.4):
-        for quality in (-1.0, 1.0):
-            cosine = torch.tensor([math.cos(angle)], dtype=torch.float64, requires_grad=True)
-            (cosine + adaptive_margin(cosine, torch.tensor([quality]), margin=0.4)).sum().backward()
-            slopes[angle, quality] = cosine.grad.item()
-    assert slopes[1.4, 1.0] > slopes[0.6, 1.0]
-    assert slopes[1.4, -1.0] < slopes[0.6, -1.0]
+
+    def slope(angle, quality):
+        """Of the target's moved logit for the angle, from values of the loss."""
+        moved = [-math.log(math.expm1(loss_at(angle + step, quality))) for step in (-1e-3, 1e-3)]
+        return (moved[0] - moved[1]) / math.sin(angle)  # for the cosine
+
+    assert slope(1.4, 1.0) > slope(0.6, 1.0)
+    assert slope(1.4, -1.0) < slope(0.6, -1.0)
 
 
 def test_only_the_targets_logit_changes():

@@ -8,7 +8,6 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.losses import AdaFocal, FocalLoss
-from fedlas.losses.adafocal import signed_focal
 from fedlas.predictions import Predictions
 
 
@@ -163,13 +162,15 @@ def test_no_gradient_through_the_choice_and_a_finite_one_at_certainty():
 
 
 def test_inverse_focal_pulls_harder_than_cross_entropy_and_focal_less():
+    criterion = AdaFocal(num_bins=1)
     gradients = []
     for gamma in (-1.0, 0.0, 1.0):
-        nll = torch.tensor([0.5], requires_grad=True)
-        signed_focal(nll, torch.tensor([gamma])).backward()
-        gradients.append(nll.grad.item())
+        criterion.gammas.fill_(gamma)
+        logits = torch.tensor([[0.5, 0.0]], requires_grad=True)
+        criterion(logits, torch.tensor([0])).backward()
+        gradients.append(-logits.grad[0, 0].item())
     assert gradients[0] > gradients[1] > gradients[2]
-    assert gradients[1] == 1.0
+    assert gradients[1] == pytest.approx(1 / (1 + math.exp(0.5)))  # of cross-entropy
 
 
 def test_buffers_stay_float32_through_half():

@@ -3,15 +3,13 @@
 import pytest
 import torch
 
-from fedlas.losses._base import prepare
+from batches import batch_of
 
 
 def batch(features, target, dense=(), weight=True):
     logits = torch.randn(target.shape[0], 3, *dense, dtype=torch.float64)
     extras = {"features": features, "head_weight": torch.randn(3, 4) if weight else None}
-    return prepare(
-        logits, target, {name: value for name, value in extras.items() if value is not None}
-    )
+    return batch_of(logits, target, **extras)
 
 
 def test_plain():
@@ -77,10 +75,10 @@ def test_cost_of_the_target_is_the_expectation_over_soft_targets(weight):
         torch.rand(4, 3, dtype=torch.float64).softmax(1),
     )
     each = [
-        prepare(logits, torch.full((4,), k), weight=weight).cost_of_target(torch.square)
+        batch_of(logits, torch.full((4,), k), weight=weight).cost_of_target(torch.square)
         for k in range(3)
     ]
     factor = 1 if weight is None else weight
     torch.testing.assert_close(torch.stack(each, dim=1), logits.log_softmax(1).square() * factor)
-    found = prepare(logits, soft, weight=weight).cost_of_target(torch.square)
+    found = batch_of(logits, soft, weight=weight).cost_of_target(torch.square)
     torch.testing.assert_close(found, (soft * torch.stack(each, dim=1)).sum(1))

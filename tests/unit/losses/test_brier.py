@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from fedlas.losses import BrierLoss
-from fedlas.losses.brier import squared_error
 
 LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(4)]], dtype=torch.float64)
 PROBS = torch.tensor([[1 / 2, 1 / 4, 1 / 4], [1 / 6, 1 / 6, 2 / 3]], dtype=torch.float64)
@@ -26,16 +25,18 @@ def test_gradients_are_autograds(soft):
     logits.requires_grad_()
     target = torch.randint(5, (7,), generator=generator)
     if soft:
-        target = torch.rand(7, 5, generator=generator, dtype=torch.float64).requires_grad_()
+        target = torch.rand(7, 5, generator=generator, dtype=torch.float64)
+        target = (0.1 + 0.8 * target).requires_grad_()
     wanted = (logits, target) if soft else (logits,)
     plain = (logits.softmax(1) - (target if soft else F.one_hot(target, 5))).square().sum(1)
-    value = squared_error(logits, target)
+    criterion = BrierLoss(reduction="none")
+    value = criterion(logits, target)
     torch.testing.assert_close(value, plain)
     upstream = torch.linspace(-1, 2, 7, dtype=torch.float64)
     ours, theirs = (torch.autograd.grad(each @ upstream, wanted) for each in (value, plain))
     torch.testing.assert_close(ours, theirs)
     assert torch.autograd.gradgradcheck(
-        squared_error if soft else lambda z: squared_error(z, target), wanted
+        criterion if soft else lambda z: criterion(z, target), wanted
     )
 
 

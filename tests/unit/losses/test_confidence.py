@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import batch_of
 from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE
-from fedlas.losses._base import prepare
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 1.5], dtype=torch.float64)
 
@@ -16,7 +16,7 @@ def batch(*, soft=False, weight=None):
     target = torch.randint(4, (7,), generator=generator)
     if soft:
         target = torch.rand(7, 4, generator=generator, dtype=torch.float64).softmax(1)
-    return prepare(logits.requires_grad_(), target, weight=weight)
+    return batch_of(logits.requires_grad_(), target, weight=weight)
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
@@ -40,7 +40,7 @@ def test_plain_formulas(soft, weight):
 
 
 def test_of_equal_logits_the_first_is_the_prediction():
-    *_, correct = prepare(torch.zeros(3, 3), torch.tensor([0, 1, 2])).nll_and_confidence()
+    *_, correct = batch_of(torch.zeros(3, 3), torch.tensor([0, 1, 2])).nll_and_confidence()
     assert correct.tolist() == [True, False, False]
 
 
@@ -72,7 +72,7 @@ def test_the_term_of_the_batch_is_added_to_every_position(kind, weight):
     each = torch.ones(6) if weight is None else torch.tensor(weight)[target]
     torch.testing.assert_close(added, 3 * term * each.double())
     values = torch.linspace(0, 5, 6, dtype=torch.float64)
-    given = prepare(logits, target)
+    given = batch_of(logits, target)
     both = kind(alpha=1.0).with_strength(given, values)
     torch.testing.assert_close(
         both, F.cross_entropy(logits, target, reduction="none") + values * term

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from fedlas.errors import InputError
 from fedlas.losses import CRL
-from fedlas.losses.crl import next_valid, ranking_penalty
 
 
 def batch(seed, samples=9, classes=4, of=20):
@@ -37,7 +36,7 @@ def by_hand(logits, target, index, right, visits, *, alpha=1.0, ignored=()):
     return values
 
 
-@pytest.mark.parametrize("ignored", [(), (0, 4, 5, 8)])
+@pytest.mark.parametrize("ignored", [(), (0, 4, 5, 8), (3, 4, 5, 6), (1, 7)])
 def test_several_batches_by_hand(ignored):
     criterion = CRL(num_samples=20, alpha=0.7, reduction="none")
     right, visits = np.zeros(20), np.zeros(20)
@@ -60,24 +59,28 @@ def test_several_batches_by_hand(ignored):
     assert penalised
 
 
+def ranked(confidence, correctness):
+    """The penalties of two samples of a binary classifier, and their logits."""
+    criterion = CRL(num_samples=2, reduction="none")
+    criterion.right.copy_(10 * torch.tensor(correctness))
+    criterion.visits.fill_(10)
+    logits = torch.stack((torch.tensor(confidence).logit(), torch.zeros(2)), dim=1).requires_grad_()
+    target = torch.tensor([0, 0])
+    value = criterion(logits, target, index=torch.tensor([0, 1]))
+    return value - F.cross_entropy(logits, target, reduction="none"), logits
+
+
 def test_the_penalty_ranks_confidence_like_correctness():
-    confidence = torch.tensor([0.5, 0.9], requires_grad=True)
-    penalty = ranking_penalty(confidence, torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
-    assert penalty.tolist() == pytest.approx([1.2, 1.2])  # 0.4 in the wrong order, and 0.8 apart
+    penalty, logits = ranked([0.6, 0.9], [1.0, 0.2])
+    assert penalty.tolist() == pytest.approx([1.1, 1.1])  # 0.3 in the wrong order, and 0.8 apart
     penalty.sum().backward()
-    # descent raises the one that was right more often
-    assert confidence.grad.tolist() == [-2.0, 2.0]
-    enough = ranking_penalty(
-        torch.tensor([0.95, 0.1]), torch.tensor([1.0, 0.2]), torch.tensor([1, 0])
-    )
-    assert enough.tolist() == [0.0, 0.0]
+    # descent raises the one that was right more often; the slope of a confidence is 2 p (1 - p)
+    assert logits.grad[:, 0].tolist() == pytest.approx([-2 * 0.24, 2 * 0.09])
+    assert ranked([0.95, 0.54], [1.0, 0.6])[0].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_equally_often_right_costs_nothing():
-    penalty = ranking_penalty(
-        torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.5]), torch.tensor([1, 0])
-    )
-    assert penalty.tolist() == [0.0, 0.0]
+    assert ranked([0.6, 0.9], [0.5, 0.5])[0].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_history_is_used_before_it_moves():
@@ -96,16 +99,11 @@ def test_history_is_used_before_it_moves():
     torch.testing.assert_close(twin(logits, target, index=index), second)
 
 
-@pytest.mark.parametrize(
-    "valid", [[True] * 5, [False, True, True, False, True], [True] + [False] * 4, [False] * 4]
-)
-def test_next_valid_by_hand(valid):
-    places = [i for i, v in enumerate(valid) if v]
-    found = next_valid(torch.tensor(valid)).tolist()
-    assert all(0 <= place < len(valid) for place in found)
-    for i in places:
-        later = [place for place in places if place > i]
-        assert found[i] == (later or places)[0]
+def test_a_batch_without_a_valid_sample_is_nothing_where_values_cannot_be_read():
+    criterion = CRL(num_samples=20).eval()
+    logits, target, index = batch(0)
+    gradient = torch.func.grad(lambda z: criterion(z, torch.full_like(target, -100), index=index))
+    assert gradient(logits).count_nonzero() == 0
 
 
 def test_dense_has_one_history_an_image():

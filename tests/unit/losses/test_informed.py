@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import batch_of
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, PSKD, BayesianSelfDistillation, OnlineLabelSmoothing, OwnAverage
-from fedlas.losses._base import prepare
 from fedlas.predictions import Predictions
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
     for criterion in criteria:
         criterion(LOGITS, TARGET, index=INDEX)
         logits = LATER.clone().requires_grad_()
-        batch = prepare(logits, TARGET, {"index": INDEX})
+        batch = batch_of(logits, TARGET, index=INDEX)
         criterion.with_strength(batch, strength).sum().backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(gradients[0], -gap, rtol=1e-3, atol=1e-3)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from fedlas.errors import InputError
 from fedlas.losses import LogitNorm
-from fedlas.losses.logit_norm import normalized_logits
 
 
 def inputs():
@@ -20,9 +19,6 @@ def inputs():
 def test_by_hand():
     # (3, 4) has length 5: (0.6, 0.8) / 0.5 = (1.2, 1.6).
     logits = torch.tensor([[3.0, 4.0]])
-    torch.testing.assert_close(
-        normalized_logits(logits, temperature=0.5), torch.tensor([[1.2, 1.6]])
-    )
     expected = -math.log(math.exp(1.2) / (math.exp(1.2) + math.exp(1.6)))
     assert LogitNorm(temperature=0.5)(logits, torch.tensor([0])).item() == pytest.approx(expected)
 
@@ -37,25 +33,24 @@ def test_gradients_are_autograds(variant, eps):
         torch.autograd.grad(value, logits), torch.autograd.grad(plain, logits)
     )
     assert torch.autograd.gradcheck(
-        lambda z: normalized_logits(z, temperature=2.0, variant=variant), (logits,)
+        lambda z: LogitNorm(temperature=2.0, variant=variant)(z, target), (logits,)
     )
 
 
 def test_gradient_of_published_code_where_its_constant_matters():
-    logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64, requires_grad=True)
-    plain = logits / (torch.norm(logits, dim=1, keepdim=True) + 1e-7)
-    value = normalized_logits(logits, temperature=1.0, variant="reference")
-    ours, theirs = (torch.autograd.grad(each[0, 0], logits) for each in (value, plain))
+    logits, target = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64), torch.tensor([0])
+    logits.requires_grad_()
+    plain = F.cross_entropy(logits / (torch.norm(logits, dim=1, keepdim=True) + 1e-7), target)
+    value = LogitNorm(temperature=1.0, variant="reference")(logits, target)
+    ours, theirs = (torch.autograd.grad(each, logits) for each in (value, plain))
     torch.testing.assert_close(ours, theirs)
 
 
 def test_the_variants_differ_for_short_logits():
-    logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64)
-    paper, reference = (
-        normalized_logits(logits, temperature=1.0, variant=v) for v in ("paper", "reference")
-    )
-    torch.testing.assert_close(paper, torch.tensor([[0.6, 0.8]], dtype=torch.float64))
-    torch.testing.assert_close(reference, torch.tensor([[0.5, 4 / 6]], dtype=torch.float64))
+    logits, target = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64), torch.tensor([0])
+    for variant, scaled in (("paper", [0.6, 0.8]), ("reference", [0.5, 4 / 6])):
+        value = LogitNorm(temperature=1.0, variant=variant)(logits, target)
+        assert value.item() == pytest.approx(math.log1p(math.exp(scaled[1] - scaled[0])))
 
 
 def test_the_length_has_no_effect():

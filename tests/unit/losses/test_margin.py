@@ -4,22 +4,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import penalty_of
 from fedlas.errors import InputError
 from fedlas.losses import MbLS
-from fedlas.losses.margin import margin_penalty
 
 
 def test_by_hand():
     # Distances to the largest logit: 0, 3, 10; beyond a margin of 2: 0, 1, 8; mean over all three classes: 3.
     logits = torch.tensor([[10.0, 7.0, 0.0]])
-    assert margin_penalty(logits, 2.0).tolist() == [3.0]
+    assert penalty_of(MbLS(margin=2), logits, torch.tensor([1])).tolist() == [3.0]
     expected = F.cross_entropy(logits, torch.tensor([1])) + 0.5 * 3
     torch.testing.assert_close(MbLS(alpha=0.5, margin=2)(logits, torch.tensor([1])), expected)
 
 
 def test_gradient_reaches_the_largest_logit_too():
     logits = torch.tensor([[10.0, 7.0, 0.0]], requires_grad=True)
-    margin_penalty(logits, 2.0).sum().backward()
+    penalty_of(MbLS(margin=2), logits, torch.tensor([1])).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[2.0, -1.0, -1.0]]) / 3)
 
 
@@ -36,7 +36,7 @@ def test_class_weights_weigh_the_penalty_by_the_target():
         torch.tensor([0, 1, 2, 2, 0, 1]),
         torch.tensor([1.0, 2.0, 0.5]),
     )
-    each = F.cross_entropy(logits, target, reduction="none") + 0.1 * margin_penalty(logits, 6)
+    each = MbLS(margin=6, reduction="none")(logits, target)
     value = MbLS(margin=6, weight=weight)(logits, target)
     torch.testing.assert_close(value, (each * weight[target]).sum() / weight[target].sum())
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import penalty_of
 from fedlas.errors import InputError
 from fedlas.losses import LabelSmoothing, MaxSup
-from fedlas.losses.maxsup import top_excess
 
 
 def test_by_hand():
     logits = torch.tensor([[4.0, 1.0, -2.0], [0.0, 6.0, 0.0]])
-    assert top_excess(logits).tolist() == [3.0, 4.0]
     target = torch.tensor([1, 1])
+    assert penalty_of(MaxSup(), logits, target).tolist() == [3.0, 4.0]
     torch.testing.assert_close(
         MaxSup(alpha=0.2)(logits, target), F.cross_entropy(logits, target) + 0.2 * 3.5
     )
@@ -32,7 +32,7 @@ def test_is_label_smoothing_where_the_prediction_is_right():
 
 def test_gradient():
     logits = torch.tensor([[4.0, 1.0, -2.0], [5.0, 5.0, 2.0]], requires_grad=True)
-    top_excess(logits).sum().backward()
+    penalty_of(MaxSup(), logits, torch.tensor([1, 1])).sum().backward()
     expected = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]) - 1 / 3  # equal maxima share
     torch.testing.assert_close(logits.grad, expected)
 
@@ -43,7 +43,7 @@ def test_class_weights_weigh_the_penalty_by_the_target():
         torch.tensor([0, 1, 2, 2, 0, 1]),
         torch.tensor([1.0, 2.0, 0.5]),
     )
-    each = F.cross_entropy(logits, target, reduction="none") + 0.1 * top_excess(logits)
+    each = MaxSup(reduction="none")(logits, target)
     value = MaxSup(weight=weight)(logits, target)
     torch.testing.assert_close(value, (each * weight[target]).sum() / weight[target].sum())
 

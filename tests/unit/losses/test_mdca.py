@@ -6,17 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import penalty_of
 from fedlas.errors import InputError
 from fedlas.losses import MDCA, FocalLoss, LabelSmoothing
-from fedlas.losses._base import prepare
-from fedlas.losses.mdca import class_gap
 
 # Probabilities (1/2, 1/4, 1/4) and (1/6, 1/6, 2/3): means (1/3, 5/24, 11/24).
 LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(4)]], dtype=torch.float64)
 
 
 def gap_of(logits, target):
-    return class_gap(prepare(logits, target))
+    return penalty_of(MDCA(), logits, target)
 
 
 def test_by_hand():

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from fedlas import Objective
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, CutMix, FedLAS, Mixup
-from fedlas.losses.mixup import draw_share
 
 IMAGES = torch.rand(6, 2, 8, 8)
 TARGET = torch.tensor([0, 1, 2, 3, 4, 0])
@@ -55,7 +54,11 @@ def test_cutmix_boxes_have_the_right_size_and_any_position():
 
 def test_shares_follow_the_beta_distribution():
     torch.manual_seed(0)
-    drawn = torch.tensor([draw_share(0.2) for _ in range(4000)])
+    # The diagonal is the share of each sample, or 1 where it is its own partner.
+    samples, target, criterion = torch.eye(8), torch.arange(8), Mixup(num_classes=8, alpha=0.2)
+    drawn = torch.stack(
+        [criterion.mix(samples, target).inputs.diagonal().min() for _ in range(4000)]
+    )
     assert abs(float(drawn.mean()) - 0.5) < 0.02
     assert abs(float(drawn.var()) - 1 / (4 * 1.4)) < 0.01  # of Beta(a, a): 1 / (4 (2 a + 1))
 

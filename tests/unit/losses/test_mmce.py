@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from batches import penalty_of
 from fedlas.errors import InputError
-from fedlas.losses import MMCE, WeightedMMCE, mmce
-from fedlas.losses.mmce import kernel_calibration_error
+from fedlas.losses import MMCE, WeightedMMCE
 
 FORMS = [
     {"balanced": balanced, "variant": variant}
@@ -19,8 +19,17 @@ FORMS = [
 
 def predictions(count=11, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    confidence = torch.rand(count, generator=generator, dtype=torch.float64)
+    confidence = 0.5 + 0.5 * torch.rand(count, generator=generator, dtype=torch.float64)
     return confidence.requires_grad_(), torch.rand(count, generator=generator) < 0.6
+
+
+def kernel_calibration_error(confidence, correct, *, valid=None, balanced=False, **options):
+    """The penalty on a binary classifier with these confidences."""
+    logits = torch.stack((confidence.logit(), torch.zeros_like(confidence)), dim=1)
+    target = (~correct).long()
+    if valid is not None:
+        target = target.masked_fill(~valid, -100)
+    return penalty_of((WeightedMMCE if balanced else MMCE)(**options), logits, target)
 
 
 def paper_square(confidence, correct, width=0.4):
@@ -91,24 +100,27 @@ def test_derivatives(form):
     assert torch.autograd.gradgradcheck(function, (confidence,))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("pairs", [1, 25, 40, 10_000])
-def test_blocks_change_nothing(form, pairs, monkeypatch):
-    confidence, correct = predictions(13)
-    expected = kernel_calibration_error(confidence, correct, **form)
-    (slope,) = torch.autograd.grad(expected, confidence)
-    monkeypatch.setattr(mmce, "_PAIRS", pairs)
-    value = kernel_calibration_error(confidence, correct, **form)
-    torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(torch.autograd.grad(value, confidence)[0], slope)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_blocks_change_nothing(balanced):
+    """A block has 2^22 pairs: two for these samples, against the paper's sums of all pairs at once."""
+    confidence, correct = predictions(2500)
+    if balanced:
+        square = paper_weighted_square(confidence, correct)
+    else:
+        residual = correct.double() - confidence
+        kernel = torch.exp(-(confidence[:, None] - confidence).abs() / 0.4)
+        square = (residual @ kernel @ residual) / 2500**2
+    value = kernel_calibration_error(confidence, correct, balanced=balanced)
+    torch.testing.assert_close(value, square.sqrt())
+    ours, theirs = (torch.autograd.grad(each, confidence)[0] for each in (value, square.sqrt()))
+    torch.testing.assert_close(ours, theirs)
 
 
-def test_no_tensor_exceeds_a_block(largest_tensor, monkeypatch):
-    monkeypatch.setattr(mmce, "_PAIRS", 4096)
-    logits, target = torch.randn(300, 4, requires_grad=True), torch.randint(4, (300,))
+def test_no_tensor_exceeds_a_block(largest_tensor):
+    logits, target = torch.randn(2500, 4, requires_grad=True), torch.randint(4, (2500,))
     with largest_tensor() as seen:
         MMCE()(logits, target).backward()
-    assert 2000 < seen.numel <= 4096  # the whole kernel has 90,000
+    assert 2**21 < seen.numel <= 2**22  # the whole kernel has 6,250,000
 
 
 @pytest.mark.parametrize("kind", [MMCE, WeightedMMCE])
@@ -163,13 +175,14 @@ def test_equally_confident_predictions_are_treated_alike():
 def test_class_uses_its_options():
     logits, target = torch.randn(9, 3, dtype=torch.float64), torch.arange(9) % 3
     confidence, top = logits.softmax(1).max(1)
-    for kind, balanced in ((MMCE, False), (WeightedMMCE, True)):
-        for variant in ("paper", "reference"):
-            term = kernel_calibration_error(
-                confidence, top == target, width=0.2, balanced=balanced, variant=variant
-            )
-            value = kind(alpha=4, width=0.2, variant=variant)(logits, target)
-            torch.testing.assert_close(value, F.cross_entropy(logits, target) + 4 * term)
+    correct = top == target
+    for criterion, term in (
+        (MMCE(alpha=4, width=0.2), paper_square(confidence, correct, 0.2).sqrt()),
+        (MMCE(alpha=4, width=0.2, variant="reference"), paper_square(confidence, correct, 0.2)),
+        (WeightedMMCE(alpha=4, width=0.2), paper_weighted_square(confidence, correct, 0.2).sqrt()),
+    ):
+        value = criterion(logits, target)
+        torch.testing.assert_close(value, F.cross_entropy(logits, target) + 4 * term)
 
 
 @pytest.mark.parametrize("options", [{"alpha": -1.0}, {"width": 0.0}, {"variant": "papre"}])

@@ -5,17 +5,14 @@ import copy
 import pytest
 import torch
 
-from fedlas.losses._base import PreciseBuffers
+from fedlas.losses import CRL, NormConfidenceIndicator
 
 
-class Holder(PreciseBuffers):
-    precise = ("kept",)
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("kept", torch.tensor([1.0 / 3, 1000.1]))
-        self.register_buffer("other", torch.tensor([1.0 / 3]))
-        self.register_buffer("count", torch.tensor(70_001))
+def holder():
+    """Buffers: ``right`` and ``visits`` are counts that must stay exact, the class weights are not."""
+    criterion = CRL(num_samples=2, weight=[1.0 / 3, 1.0])
+    criterion.right.copy_(torch.tensor([1.0 / 3, 1000.1]))
+    return criterion
 
 
 @pytest.mark.parametrize(
@@ -29,18 +26,22 @@ class Holder(PreciseBuffers):
         (lambda m: copy.deepcopy(m.half()), torch.float16),
     ],
 )
-def test_named_buffers_keep_dtype_and_values(convert, other):
-    before = Holder()
-    after = convert(Holder())
-    assert after.kept.equal(before.kept)
-    assert after.kept.dtype == torch.float32
-    assert after.other.dtype == other
-    assert after.count.equal(before.count)
-    assert list(dict(after.named_buffers())) == ["kept", "other", "count"]
+def test_counts_keep_dtype_and_values(convert, other):
+    before, after = holder(), convert(holder())
+    assert after.right.equal(before.right)
+    assert after.right.dtype == torch.float32
+    assert after.weight.dtype == other
+    assert list(dict(after.named_buffers())) == ["weight", "right", "visits"]
+
+
+def test_whole_numbers_are_no_matter_of_precision():
+    nci = NormConfidenceIndicator()
+    nci.num_batches_tracked.fill_(70_001)
+    assert nci.half().num_batches_tracked.item() == 70_001
 
 
 def test_devices_are_followed():
-    holder = Holder().to("meta")
-    assert holder.kept.is_meta
-    assert holder.kept.dtype == torch.float32
-    assert holder.half().to_empty(device="cpu").kept.device.type == "cpu"
+    criterion = holder().to("meta")
+    assert criterion.right.is_meta
+    assert criterion.right.dtype == torch.float32
+    assert criterion.half().to_empty(device="cpu").right.device.type == "cpu"

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from fedlas import Objective
 from fedlas.errors import InputError
 from fedlas.losses import RankMixupMRL, RankMixupNDCG
-from fedlas.losses.rankmixup import ndcg_penalty
 
 LOGITS, MIXED = (
     torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
@@ -32,7 +31,7 @@ def test_margin_ranking_by_hand():
 
 
 def test_ndcg_by_hand():
-    found = ndcg_penalty(LOGITS, MIXED, SHARE)
+    found = RankMixupNDCG().penalty(LOGITS, MIXED, SHARE)
     for i in range(4):
         raw = float(LOGITS[i].softmax(0).max())
         views = sorted(
@@ -48,7 +47,7 @@ def test_ndcg_in_numbers():
     """Confidences 0.8 (raw) and 0.6, share 0.9: 1 - (0.8 + 0.6 / log2 3) / (1 + 0.9 / log2 3), computed by hand."""
     raw, mixed = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([[[0.6, 0.4]]]).log()
     torch.testing.assert_close(
-        ndcg_penalty(raw, mixed, torch.tensor([[0.9]])), torch.tensor([0.248291])
+        RankMixupNDCG().penalty(raw, mixed, torch.tensor([[0.9]])), torch.tensor([0.248291])
     )
 
 
@@ -57,14 +56,16 @@ def test_confidences_are_pulled_toward_the_shares(share, pull):
     """Also where their order is right: both views here are less confident than the raw sample."""
     raw = torch.tensor([[9.0, 0.0]], requires_grad=True)
     mixed = torch.tensor([[[0.7, 0.0], [0.6, 0.0]]], requires_grad=True)
-    ndcg_penalty(raw, mixed, torch.full((1, 2), share)).sum().backward()
+    RankMixupNDCG().penalty(raw, mixed, torch.full((1, 2), share)).sum().backward()
     slopes = mixed.grad[0, :, 0]
     assert (slopes < 0).all() if pull == "up" else (slopes > 0).all()
 
 
 def test_confidences_that_are_the_shares_cost_nothing():
     raw, mixed = torch.tensor([[1e4, 0.0]]), torch.tensor([[[0.6, 0.4], [0.9, 0.1]]]).log()
-    torch.testing.assert_close(ndcg_penalty(raw, mixed, torch.tensor([[0.6, 0.9]])), torch.zeros(1))
+    torch.testing.assert_close(
+        RankMixupNDCG().penalty(raw, mixed, torch.tensor([[0.6, 0.9]])), torch.zeros(1)
+    )
 
 
 @pytest.mark.parametrize("kind", [RankMixupMRL, RankMixupNDCG])

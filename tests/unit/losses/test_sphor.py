@@ -9,19 +9,39 @@ from torch import nn
 from fedlas import Objective
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, Mixup, SpHOR
-from fedlas.losses.sphor import orthogonality_penalty, orthonormal_rows
 
 TARGET = torch.tensor([0, 1, 2, 0])
 
 
 def call(criterion, features, target, *, head=None):
-    head = torch.zeros(criterion.num_classes, features.shape[1]) if head is None else head
+    if head is None:
+        head = torch.zeros(criterion.num_classes, features.shape[1], dtype=features.dtype)
     return criterion(features @ head.T, target, features=features, head_weight=head)
 
 
 def model(classes=3):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, classes))
+
+
+def orthonormal_rows(count, size):
+    """The embeddings that a projection to ``size`` numbers starts from."""
+    return SpHOR(num_classes=count, num_features=1, projection=size).vectors.detach()
+
+
+def orthogonality_penalty(vectors, temperature):
+    """What learned embeddings add to the loss, in which fixed ones have no such part."""
+    options = {"num_features": 4, "projection": vectors.shape[1], "temperature": temperature}
+    features, target = torch.ones(1, 4, dtype=vectors.dtype), torch.tensor([0])
+    values = []
+    for embeddings in ("learned", "fixed"):
+        torch.manual_seed(0)
+        criterion = SpHOR(num_classes=len(vectors), embeddings=embeddings, **options)
+        criterion = criterion.to(vectors.dtype)
+        with torch.no_grad():
+            criterion.vectors.copy_(vectors)
+        values.append(call(criterion, features, target))
+    return (values[0] - values[1]).detach()
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 3), (5, 6), (10, 1024), (300, 512)])
@@ -38,13 +58,12 @@ def test_rows_by_hand():
 
 def test_penalty_by_hand():
     """Cosines 0.6 (twice), 0 and 0.8 (twice each) of three vectors."""
-    vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 5.0]], dtype=torch.float64)
+    vectors = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
     pairs = [math.exp(cosine**2 / 0.2) for cosine in (0.6, 0.0, 0.8)]
     expected = math.log(sum(pairs) / 3)
     assert float(orthogonality_penalty(vectors, 0.2)) == pytest.approx(expected, rel=1e-12)
-    assert float(orthogonality_penalty(orthonormal_rows(4, 9).double(), 0.07)) == pytest.approx(
-        0, abs=1e-12
-    )
+    orthogonal = orthonormal_rows(4, 9).double()
+    assert float(orthogonality_penalty(orthogonal, 0.07)) == pytest.approx(0, abs=1e-10)
 
 
 def test_loss_by_hand():
@@ -167,16 +186,18 @@ def test_features_without_a_direction():
 
 
 def test_learned_embeddings_become_orthogonal():
-    criterion = SpHOR(num_classes=4, num_features=5, projection=6, probe=0)
+    torch.manual_seed(0)
+    criterion = SpHOR(num_classes=4, num_features=5, projection=6, probe=0, ortho=100.0)
     with torch.no_grad():
         criterion.vectors.copy_(
             torch.ones(4, 6) + 0.1 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
         )
-    optimizer = torch.optim.SGD([criterion.vectors], lr=0.5)
+    features, target = torch.zeros(1, 5), torch.tensor([0])  # without a direction
+    optimizer = torch.optim.SGD([criterion.vectors], lr=0.005)
     start = float(orthogonality_penalty(criterion.vectors.detach(), 0.07))
     for _ in range(200):
         optimizer.zero_grad()
-        orthogonality_penalty(criterion.vectors, criterion.temperature).backward()
+        call(criterion, features, target).backward()
         optimizer.step()
     assert start > 10
     assert float(orthogonality_penalty(criterion.vectors.detach(), 0.07)) < 0.05

@@ -10,7 +10,6 @@ from fedlas import Predictions
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError
 from fedlas.losses import PSKD, Tempered, TemperedPast
-from fedlas.losses.tempered import class_bias_step, log_temperature_step
 
 
 def over_confident(sharpness, samples=4000):
@@ -19,6 +18,20 @@ def over_confident(sharpness, samples=4000):
     logits = torch.randn(samples, 5, generator=generator, dtype=torch.float64)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
     return Predictions(sharpness * logits, target)
+
+
+def log_temperature_step(predictions, rate=1e-3):
+    """The temperature's logarithm that the predictions ask for: one update follows a small share of it."""
+    criterion = Tempered(rate=rate)
+    criterion.update_from_validation(predictions)
+    return -criterion.log_temperature.item() / rate
+
+
+def class_bias_step(predictions, rate=1e-3):
+    """The bias that each class lacks: one update follows a small share of it."""
+    criterion = Tempered(num_classes=predictions.num_classes, bias_rate=rate)
+    criterion.update_from_validation(predictions)
+    return -criterion.bias.double() / rate
 
 
 @pytest.mark.parametrize("sharpness", [0.9, 1.1])

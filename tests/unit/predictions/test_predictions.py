@@ -411,3 +411,32 @@ def test_labels_that_are_no_classes_are_named():
         Predictions.from_probs(probs, ["cat", "dgo", "bird", "dgo"], classes=["cat", "dog"])
     with pytest.raises(InputError, match=r"from_probs\(probs, target, classes=\['no', 'yes'\]\)"):
         Predictions.from_probs(probs, ["no", "yes", "no", "yes"])
+
+
+@pytest.mark.parametrize("scores", ["logits", "probs"])
+@pytest.mark.parametrize("index", [torch.tensor([4, 0, 0, 7]), torch.arange(12) % 3 == 0])
+def test_rows_are_what_predictions_of_these_rows_hold(scores, index):
+    logits = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    values = {
+        "target": torch.arange(12) % 2,
+        "label_probs": logits.softmax(1),
+        "features": logits[:, :1],
+        "weights": torch.arange(12.0),
+        "clusters": torch.arange(12) // 2,
+        "time": torch.arange(12).flip(0),
+    }
+    build = Predictions if scores == "logits" else Predictions.from_probs
+    array = logits if scores == "logits" else logits.softmax(1)
+    named = {"classes": ("0", "1"), "event": "0"}
+    rows = build(array, **values, **named).rows(index)
+    again = build(array[index], **{name: value[index] for name, value in values.items()}, **named)
+    assert rows.are_probs == again.are_probs == (scores == "probs")
+    assert (rows.classes, rows.event) == (again.classes, again.event)
+    for name in (*values, "logits", "probs", "correct"):
+        assert torch.equal(getattr(rows, name), getattr(again, name)), name
+
+
+def test_rows_that_all_weigh_nothing_are_refused():
+    predictions = Predictions(torch.randn(3, 2), [0, 1, 1], weights=[0, 0, 1])
+    with pytest.raises(InputError, match="a weight must be at least"):
+        predictions.rows(torch.tensor([0, 1]))

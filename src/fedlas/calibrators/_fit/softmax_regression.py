@@ -381,10 +381,12 @@ class _OneFactor:
     def __init__(self, regression: SoftmaxRegression, classes: int) -> None:
         self._regression = regression
         self._classes = classes
+        # Number of each of the ``C + C`` unknowns among the ``1 + C``.
+        self._places = torch.arange(1 - classes, 1 + classes, device="cpu").clamp(min=0)
 
     def expand(self, point: Tensor) -> Tensor:
         """Map ``(1 + C,)`` to ``(C + C,)``."""
-        return torch.cat([point[:1].expand(self._classes), point[1:]])
+        return point[self._places]
 
     def _summed(self, vector: Tensor) -> Tensor:
         """Return the transpose of :meth:`expand`."""
@@ -392,13 +394,14 @@ class _OneFactor:
 
     def evaluate(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value and gradient."""
-        value, gradient = self._regression.evaluate(self.expand(point))
+        value, gradient = self._regression.evaluate(point[self._places])
+        self._diagonal = self._summed(self._regression.diagonal)
         return value, self._summed(gradient)
 
     def curvature(self, direction: Tensor) -> Tensor:
         """Return the Hessian times ``direction``."""
-        return self._summed(self._regression.curvature(self.expand(direction)))
+        return self._summed(self._regression.curvature(direction[self._places]))
 
     def precondition(self, vector: Tensor) -> Tensor:
         """Return ``vector`` divided by sums of the diagonal of the Hessian."""
-        return vector / self._summed(self._regression.diagonal)
+        return vector / self._diagonal

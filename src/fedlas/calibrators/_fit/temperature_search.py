@@ -173,10 +173,11 @@ class _ScaledNLL:
         self._weights = weights_of(val)
         self._total = float(self._weights.sum())
         self._last = math.nan, _Point(math.nan, math.nan)
-        centered = columns_of(val.logits, lambda columns: columns.sub_(columns.mean(dim=0)))
-        square = sum(
-            float(self._weights[part] @ columns.square().mean(dim=0)) for part, columns in centered
-        )
+        square = 0.0
+        for part, rows in double_rows(val.logits):
+            columns = rows.T.contiguous()
+            spread = (columns - columns.mean(dim=0)).square_().mean(dim=0)
+            square += float(self._weights[part] @ spread)
         # Root mean square distance of a logit from its row's mean: the scale of the given logits.
         self.spread = math.sqrt(square / self._total)
         # The distances of each row from its largest logit.

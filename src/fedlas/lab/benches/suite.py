@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fedlas._core.files import path_inside
 from fedlas._core.terminal import say
-from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.planning import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, listed, load_recipe, refuse_unknown
 from fedlas.lab.recipes.text import is_group, read_content
 from fedlas.lab.runs.bench_folder import check_bench_folder
-from fedlas.lab.runs.forecast import Forecast, forecast, train_size
+from fedlas.lab.runs.workload import Forecast, forecast, train_size
 
 _KEYS = ("title", "recipes", "methods", "seeds", "then")
 
@@ -48,7 +48,7 @@ class Group:
         """Return the runs of each recipe, all checked before the first one starts.
 
         Raises:
-            InputError: As :func:`fedlas.lab.recipes.plan.plan`.
+            InputError: As :func:`fedlas.lab.recipes.planning.plan`.
         """
         folders = [self.folder(recipe, out) for recipe in self.recipes]
         for folder in folders:

@@ -2,3 +2,45 @@
 
 In: a ``Summary`` of run folders, or what a study returned. Out: files and tables. Templates are in ``templates/``.
 """
+
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from fedlas.lab.report.bench_result import bench_result
+    from fedlas.lab.report.bench_tables import long_table, short_bench_table
+    from fedlas.lab.report.cells import result_table
+    from fedlas.lab.report.compare import differences_figure
+    from fedlas.lab.report.diagnosis import diagnose_page
+    from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
+    from fedlas.lab.report.verdict import answers, missing_notes
+
+__all__ = [
+    "answers",
+    "bench_result",
+    "diagnose_page",
+    "differences_figure",
+    "html_report",
+    "long_table",
+    "markdown_report",
+    "missing_notes",
+    "read_report",
+    "result_table",
+    "short_bench_table",
+    "write_report",
+]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+    __getattr__ = at_first_use(
+        __name__,
+        {
+            "bench_tables": "long_table short_bench_table",
+            "cells": "result_table",
+            "compare": "differences_figure",
+            "diagnosis": "diagnose_page",
+            "report": "html_report markdown_report read_report write_report",
+            "bench_result": "bench_result",
+            "verdict": "answers missing_notes",
+        },
+    )

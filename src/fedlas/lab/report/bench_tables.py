@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from fedlas.lab.report.cells import cell_of, noise_of, result_table, run_cell
 from fedlas.lab.report.verdict import all_notes
-from fedlas.lab.results.after_calibrators import AUTO
 from fedlas.lab.results.result import Result
+from fedlas.lab.results.stages import AUTO
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary

@@ -33,10 +33,10 @@ from fedlas.lab.report.verdict import (
     title,
     what_was_run,
 )
-from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
 from fedlas.lab.results.result import Result, result_from, with_failures
+from fedlas.lab.results.stages import AUTO, with_calibrators
 from fedlas.lab.runs.bench_folder import RESULTS
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty import UNCERTAINTY

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from fedlas._core.text import number_of
 from fedlas.lab.report.cells import all_noise, cell_of, marks, noise_of
-from fedlas.lab.results.after_calibrators import AUTO
 from fedlas.lab.results.result import FEWEST_SEEDS, Result
+from fedlas.lab.results.stages import AUTO
 from fedlas.lab.runs.intervals import failure_reasons
 from fedlas.lab.runs.summary import Summary, is_ranked
 from fedlas.present.metric_tables import noise_legend

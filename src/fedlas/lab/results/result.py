@@ -10,7 +10,7 @@ from functools import cached_property
 from math import isnan
 from statistics import fmean
 
-from fedlas.lab.results.after_calibrators import AUTO
+from fedlas.lab.results.stages import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.stats import Comparison

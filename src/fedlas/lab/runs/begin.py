@@ -22,7 +22,7 @@ from fedlas._core.files import (
     write_text,
 )
 from fedlas._core.ranks import on_main
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
 from fedlas.lab.runs.summary import NUMBERS

@@ -29,7 +29,7 @@ from fedlas.lab.data.shift.variants import (
 )
 from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.models.weights import weights_digest
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import warn_once
 

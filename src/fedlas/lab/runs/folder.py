@@ -24,7 +24,7 @@ from fedlas._core.files import (
     write_atomically,
 )
 from fedlas._core.text_archive import TextArchive
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.recipes.yaml_text import parse_yaml
 from fedlas.lab.train.checkpoint import CHECKPOINT

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, parse_json, path_inside, write_json
-from fedlas._core.terminal import steps
+from fedlas._core.progress import steps
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
@@ -37,7 +37,7 @@ def with_estimates(
     """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 
     Args:
-        summary: From :func:`fedlas.lab.runs.collect.collect`.
+        summary: From :func:`fedlas.lab.runs.collection.collect`.
         replicates: Number for what must be computed; 0 computes nothing and takes what is there.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 

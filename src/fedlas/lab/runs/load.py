@@ -13,7 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import is_file
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.begin import check_data, must_be_finished
 from fedlas.lab.runs.data import data_fingerprint, prepare_data
 from fedlas.lab.runs.folder import RunFolder

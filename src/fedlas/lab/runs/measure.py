@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
-from fedlas.lab.recipes.plan import Run
+from fedlas.calibrators.fit_notes import fit_with_notes
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import alarm_epochs
 from fedlas.metrics import METRICS, evaluate

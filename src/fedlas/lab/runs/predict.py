@@ -9,7 +9,7 @@ from torch import nn
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.data import (
     HELD_OUT,
     as_tested,

@@ -25,14 +25,14 @@ from fedlas._core.streams import (
     stream,
 )
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.diagnose import monitors
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits
 from fedlas.lab.data.splits import shuffled_classes
 from fedlas.lab.models.base import build_model, check_inputs
 from fedlas.lab.models.weights import load_weights
-from fedlas.lab.recipes.plan import Run, build_loss, check_targets, taker_of_targets
+from fedlas.lab.recipes.planning import Run, build_loss, check_targets, taker_of_targets
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.predict import predictions_of
 from fedlas.lab.train.checkpoint import CHECKPOINT

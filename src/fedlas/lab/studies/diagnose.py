@@ -26,7 +26,7 @@ from fedlas.diagnose import (
 )
 from fedlas.diagnose.indicator import FailureCases, ScoreBins
 from fedlas.diagnose.monitor import alarm_kind, gate_outputs
-from fedlas.lab.recipes.plan import Run, build_loss
+from fedlas.lab.recipes.planning import Run, build_loss
 from fedlas.lab.runs.begin import must_be_finished
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder

@@ -17,7 +17,7 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import export_model
 from fedlas.deploy.exported import Exported
 from fedlas.lab.models import build_model
-from fedlas.lab.runs.collect import read_run
+from fedlas.lab.runs.collection import read_run
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.runs.load import Trained, load_trained, splits_at_hand

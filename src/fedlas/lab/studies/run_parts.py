@@ -14,7 +14,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.predict import drifted_predictions
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.stages import HeldOut
 

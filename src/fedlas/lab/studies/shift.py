@@ -11,7 +11,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Images, Part
 from fedlas.lab.data.shift import Corruption

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
 from fedlas.calibrators import TemperatureScaling
-from fedlas.calibrators.base import fit_with_notes
+from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.metrics import METRICS
 from fedlas.metrics.row_mean import negative_log_likelihood
 from fedlas.predictions import Predictions

@@ -5,3 +5,22 @@ In: a recipe and search spaces. Out: ``optuna.log`` with every trial, and the be
 ``space`` finds the parameters of each method and their ranges, ``study`` plans and runs the trials, ``best`` writes the
 outcome.
 """
+
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
+    from fedlas.lab.tune.study import plan_tuning, run_study
+
+__all__ = ["outcome_table", "plan_tuning", "ranked_trials", "run_study", "write_best"]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+    __getattr__ = at_first_use(
+        __name__,
+        {
+            "best": "outcome_table ranked_trials write_best",
+            "study": "plan_tuning run_study",
+        },
+    )

@@ -19,12 +19,12 @@ from fedlas._core.streams import derive
 from fedlas._core.terminal import say
 from fedlas._core.text import number_of
 from fedlas.lab.benches.executors import Executor, JointProgress, LocalExecutor, Task
-from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.planning import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, recipe_content, recipe_from
 from fedlas.lab.runs.begin import check_vacant, locked, settled
 from fedlas.lab.runs.data import data_fingerprint
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.forecast import forecast, threads_for
+from fedlas.lab.runs.workload import forecast, threads_for
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError

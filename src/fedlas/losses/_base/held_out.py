@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, warn_user
 from fedlas.losses._base.loss import Loss
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 
 
 class LearnsFromValidation(Loss):

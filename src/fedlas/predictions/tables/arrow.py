@@ -29,7 +29,7 @@ class Arrow(Format):
         self.label = path.name
         self.notes = list[str]()
         self._rows = 0
-        pyarrow_module()
+        self.arrow = pyarrow_module()
         with self._guard():
             self.names = self._names()
 
@@ -83,7 +83,7 @@ class Arrow(Format):
     def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
         """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; add to ``percent``."""
         # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
-        types = pyarrow_module().types
+        types = self.arrow.types
         shape = [len(values)]
         if hasattr(values, "value_lengths"):
             lengths = np.from_dlpack(values.value_lengths().fill_null(-1))
@@ -111,7 +111,7 @@ class Arrow(Format):
                 percent[name] = signs
             numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
             self._check_texts(texts, numbers, name)
-            values = pyarrow_module().array([numbers[text] for text in texts], "float64")
+            values = self.arrow.array([numbers[text] for text in texts], "float64")
         elif values.null_count < len(values):
             percent[name] = False
         plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
@@ -132,14 +132,13 @@ class Arrow(Format):
     def _quick_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
         """Return the numbers in a column of text ``(n,)``; None if Python must look at each, as at percent signs."""
         compute = pyarrow_module(".compute")
-        types = pyarrow_module().types
-        if not types.is_string(values.type) or values.null_count == len(values):
+        if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
             return None
-        empty = compute.is_in(values, value_set=pyarrow_module().array(["", *self.missing]))
+        empty = compute.is_in(values, value_set=self.arrow.array(["", *self.missing]))
         if self.decimal_point != ".":
             values = compute.replace_substring(values, self.decimal_point, ".")
         if compute.any(empty).as_py():
-            values = compute.if_else(empty, pyarrow_module().scalar(None, values.type), values)
+            values = compute.if_else(empty, self.arrow.scalar(None, values.type), values)
         try:
             numbers = values.cast("float64")
         except ValueError:

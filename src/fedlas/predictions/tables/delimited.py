@@ -131,14 +131,14 @@ class Delimited(Arrow):
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
         """As :meth:`~fedlas.predictions.tables.format.Format.typed`; percent signs stay."""
-        arrow = pyarrow_module()
         columns = []
         for name in rows.schema.names:
             column = rows.column(name)
             if name in numbers and name not in self.in_percent:
-                column = arrow.array(self._column(column, name, {}))
-            columns.append(column.cast("string") if arrow.types.is_binary(column.type) else column)
-        return arrow.table(columns, names=rows.schema.names)
+                column = self.arrow.array(self._column(column, name, {}))
+            is_binary = self.arrow.types.is_binary(column.type)
+            columns.append(column.cast("string") if is_binary else column)
+        return self.arrow.table(columns, names=rows.schema.names)
 
     def _check_texts(
         self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
@@ -203,7 +203,7 @@ class Delimited(Arrow):
             null_values=["", *self.missing],
             decimal_point=self.decimal_point,
         )
-        return reader.read_csv(pyarrow_module().BufferReader(content), blocks, cells, values)
+        return reader.read_csv(self.arrow.BufferReader(content), blocks, cells, values)
 
 
 class DelimitedWriter(Writer):

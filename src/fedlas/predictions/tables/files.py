@@ -53,14 +53,16 @@ def address_of(name: object) -> str | None:
     Example:
         >>> address_of("s3://bucket/a.csv"), address_of(Path("s3://bucket/a.csv")), address_of("a.csv")
         ('s3://bucket/a.csv', 's3://bucket/a.csv', None)
-        >>> address_of("hdfs:///data/a.csv")
-        'hdfs:///data/a.csv'
+        >>> address_of("hdfs:///data/a.csv"), address_of(Path("file:///data/a.csv"))
+        ('hdfs:///data/a.csv', 'file:///data/a.csv')
     """
     # A Path has one slash of the two.
     text = str(name) if isinstance(name, str | Path) else ""
     match = _ADDRESS.match(text)
     if match is None or os.path.lexists(text):
         return None
+    if text.startswith("file:/") and text[6] != "/":
+        return f"file:///{text[6:]}"  # it names no machine
     return f"{match[1]}://{match[2]}{text[match.end() :]}"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, check_finite, check_logits
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 from fedlas.zoo.ood.base import OOD_SCORES
 from fedlas.zoo.ood.feature_norm import check_features
 

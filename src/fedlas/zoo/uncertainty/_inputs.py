@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.any_predictions import check_predictions
 
 
 class FeatureHead:

@@ -14,7 +14,7 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab import BenchResult, bench
-from fedlas.lab.report.result import bench_result
+from fedlas.lab.report import bench_result
 from fedlas.losses import LabelSmoothing
 from fedlas.predictions import Predictions
 

@@ -10,12 +10,12 @@ from rich.console import Console
 import fedlas
 from fedlas.cli import bench
 from fedlas.errors import InputError
+from fedlas.lab.benches import run_all
+from fedlas.lab.benches.all_runs import notes_of
 from fedlas.lab.benches.executors import base
-from fedlas.lab.benches.run_all import notes_of, run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.report import read_report
-from fedlas.lab.runs.measure import alarms_of
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.report import read_report
+from fedlas.lab.runs import alarms_of
 from fedlas.losses import LOSSES
 
 TINY = [
@@ -208,7 +208,7 @@ def test_status_and_report(tmp_path, losses, capsys):
 
 
 def test_going_on_is_said(tmp_path, monkeypatch):
-    import fedlas.lab.runs.execute as module
+    import fedlas.lab.runs.execution as module
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -8,12 +8,9 @@ import pytest
 from fedlas.cli import bench as room
 from fedlas.cli.bench import bench_group
 from fedlas.errors import InputError
-from fedlas.lab.benches.suite import dry_run_bench, load_group
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.recipes.text import is_group, read_content, shipped_names
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.forecast import forecast, train_size
+from fedlas.lab.benches import dry_run_bench, load_group
+from fedlas.lab.recipes import is_group, load_recipe, plan, read_content, shipped_names
+from fedlas.lab.runs import forecast, prepare_data, train_size
 
 GROUPS = [name for name in shipped_names() if is_group(read_content(name)[1])]
 

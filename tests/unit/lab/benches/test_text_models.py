@@ -17,10 +17,8 @@ from fedlas.errors import InputError
 from fedlas.lab import bench
 from fedlas.lab.data import load_dataset
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import recipe_from
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.recipes import plan, recipe_from
+from fedlas.lab.runs import execute, load_trained
 
 WORDS = ["good", "fine", "bad", "poor", "film", "plot"]
 TEXTS = [

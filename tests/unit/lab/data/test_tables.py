@@ -10,10 +10,8 @@ from fakes_data import FAKES, rows_of_table, write_csv, write_hf_split
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset, split
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import recipe_from
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.recipes import plan, recipe_from
+from fedlas.lab.runs import execute, load_trained
 
 QUICK = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
 

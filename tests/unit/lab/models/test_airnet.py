@@ -4,10 +4,8 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.train import build_objective
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import build_objective, prepare_data
 
 
 def build(**options):

@@ -10,15 +10,10 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.objects import recipe_of_objects
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.train.log import TrainingProgress
+from fedlas.lab.benches import run_all
+from fedlas.lab.recipes import plan, recipe_of_objects
+from fedlas.lab.runs import RunFolder, collect, execute, load_trained, prepare_data
+from fedlas.lab.train import TrainingProgress
 
 QUICK = {"train": {"epochs": 2, "batch_size": 32, "precision": "fp32"}}
 

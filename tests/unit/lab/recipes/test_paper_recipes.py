@@ -10,13 +10,9 @@ from safetensors.torch import save_file
 from fakes_data import FAKES
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.recipes.plan import build_loss, plan
-from fedlas.lab.recipes.recipe import load_recipe, recipe_names
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.train import build_objective
-from fedlas.lab.train.log import warn_once
+from fedlas.lab.recipes import build_loss, load_recipe, plan, recipe_names
+from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
+from fedlas.lab.train import warn_once
 
 CELLS = [name for name in recipe_names() if name.startswith("paper/") and "sensitivity" not in name]
 FAST = {

@@ -5,8 +5,7 @@ import pytest
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import build_loss, plan
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import build_loss, load_recipe, plan
 from fedlas.losses import LOSSES
 
 DIGITS = load_recipe("digits")

@@ -1,8 +1,7 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe, recipe_names
+from fedlas.lab.recipes import load_recipe, plan, recipe_names
 from fedlas.losses import LOSSES
 
 MINIMAL = "title: mine\ndata: {name: digits}\nmodel: {name: mlp, hidden: [8]}\n"

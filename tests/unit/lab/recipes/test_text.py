@@ -3,8 +3,8 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.recipe import load_recipe, recipe_names
-from fedlas.lab.recipes.text import PUBLISHED, is_group, merged, read_content, shipped_names
+from fedlas.lab.recipes import is_group, load_recipe, read_content, recipe_names, shipped_names
+from fedlas.lab.recipes.text import PUBLISHED, merged
 
 
 @pytest.fixture

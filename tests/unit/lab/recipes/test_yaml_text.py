@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.text import read_content
-from fedlas.lab.recipes.yaml_text import dump_yaml, parse_yaml
-from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.recipes import dump_yaml, parse_yaml, read_content
+from fedlas.lab.runs import RunFolder, UnreadableError
 
 HOSTILE = {
     "an alias": ("a: &a [1]\nb: *a", "an alias: write it out"),

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from fedlas.lab.report.report import read_report
-from fedlas.lab.report.report import write_report as write_everything
-from fedlas.lab.runs.measure import recorded
+from fedlas.lab.report import read_report
+from fedlas.lab.report import write_report as write_everything
+from fedlas.lab.runs import recorded
 from fedlas.predictions import Predictions
 
 # Intervals and pages of runs have tests of their own, which take their time.

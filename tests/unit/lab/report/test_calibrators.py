@@ -14,11 +14,9 @@ import pytest
 from fedlas.calibrators import CALIBRATORS, BiasCorrectedTemperature
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.report.result import bench_result as result_of
-from fedlas.lab.results.after_calibrators import after_calibrators, at_stages
-from fedlas.lab.results.differences import method_differences
-from fedlas.lab.runs.collect import collect, pack, read_run
-from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.report import bench_result as result_of
+from fedlas.lab.results import after_calibrators, at_stages, method_differences
+from fedlas.lab.runs import RunFolder, collect, pack, read_run
 from fedlas.metrics import evaluate
 from fedlas.stats import compare_ranks, paired_t_test
 

@@ -5,9 +5,9 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.report.compare import differences_figure
-from fedlas.lab.results.differences import method_differences
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.report import differences_figure
+from fedlas.lab.results import method_differences
+from fedlas.lab.runs import collect
 from fedlas.stats import holm, paired_t_test
 
 ECE = {

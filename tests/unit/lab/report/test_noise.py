@@ -11,13 +11,19 @@ import pytest
 import rich.console
 
 from fedlas.errors import InputError
-from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.cells import noise_of, result_table, tables
-from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
+from fedlas.lab.report import (
+    html_report,
+    long_table,
+    markdown_report,
+    read_report,
+    result_table,
+    write_report,
+)
+from fedlas.lab.report.cells import noise_of, tables
 from fedlas.lab.report.verdict import table_legend
-from fedlas.lab.results.result import result_from
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import FILE, failure_reasons, with_estimates
+from fedlas.lab.results import result_from
+from fedlas.lab.runs import collect, failure_reasons, with_estimates
+from fedlas.lab.runs.intervals import FILE
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.present.metric_tables import noise_legend, noise_text

@@ -14,12 +14,18 @@ import rich.console
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.lab.report.bench_tables import long_table, short_bench_table
-from fedlas.lab.report.cells import cell_of, result_table, tables
-from fedlas.lab.report.report import collect, html_report, read_report
-from fedlas.lab.report.report import write_report as write_everything
-from fedlas.lab.report.verdict import answers
-from fedlas.lab.results.result import result_from
+from fedlas.lab.report import (
+    answers,
+    html_report,
+    long_table,
+    read_report,
+    result_table,
+    short_bench_table,
+)
+from fedlas.lab.report import write_report as write_everything
+from fedlas.lab.report.cells import cell_of, tables
+from fedlas.lab.report.report import collect
+from fedlas.lab.results import result_from
 from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal

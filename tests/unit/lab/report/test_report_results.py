@@ -6,10 +6,10 @@ import math
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.report.cells import result_table
+from fedlas.lab.report import result_table
 from fedlas.lab.report.verdict import table_legend
-from fedlas.lab.results.result import result_from
-from fedlas.lab.runs.collect import collect
+from fedlas.lab.results import result_from
+from fedlas.lab.runs import collect
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 

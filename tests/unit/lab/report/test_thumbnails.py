@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from fedlas.lab.data import Images
-from fedlas.lab.report.diagnose_page import thumbnail
+from fedlas.lab.report.diagnosis import thumbnail
 
 
 def decoded(uri):

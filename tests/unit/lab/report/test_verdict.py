@@ -10,14 +10,10 @@ import pytest
 
 from fedlas._core.text import number_of
 from fedlas.cli.report import show_bench
-from fedlas.lab.report.bench_tables import short_bench_table
-from fedlas.lab.report.cells import cell_of, result_table, tables
-from fedlas.lab.report.report import read_report
-from fedlas.lab.report.verdict import answers
-from fedlas.lab.results.after_calibrators import AUTO, with_calibrators
-from fedlas.lab.results.result import result_from
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
+from fedlas.lab.report import answers, read_report, result_table, short_bench_table
+from fedlas.lab.report.cells import cell_of, tables
+from fedlas.lab.results import AUTO, result_from, with_calibrators
+from fedlas.lab.runs import FinishedRun, RunEstimates, RunFolder, Summary
 from fedlas.stats import Estimate
 
 LOSSES = ("ce", "ls", "mbls", "acls", "fedlas", "fedlas+")

@@ -9,12 +9,9 @@ from tests.runs import FIXED, SMALL
 
 from fedlas._core.ranks import new_accelerator
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import execute, forecast, prepare_data
 from fedlas.lab.runs import train as cross_fit
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.forecast import forecast
 from fedlas.lab.runs.train import cross_fitted_probs, fold_runs, folds_of
 from fedlas.metrics import negative_log_likelihood
 from fedlas.predictions import Predictions

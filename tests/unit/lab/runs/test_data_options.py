@@ -13,12 +13,10 @@ from fedlas.cli.shift import add_shift
 from fedlas.errors import InputError
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.variants import corrupted
-from fedlas.lab.recipes.plan import Run, plan
-from fedlas.lab.recipes.recipe import load_recipe, recipe_from
-from fedlas.lab.runs.data import data_fingerprint, prepare_data, split_fingerprint
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.shift import measure_shift
+from fedlas.lab.recipes import Run, load_recipe, plan, recipe_from
+from fedlas.lab.runs import data_fingerprint, execute, load_trained, prepare_data
+from fedlas.lab.runs.data import split_fingerprint
+from fedlas.lab.studies import measure_shift
 from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions
 

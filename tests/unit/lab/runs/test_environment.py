@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from fedlas.lab.runs import environment as module
-from fedlas.lab.runs.environment import environment, note_start
+from fedlas.lab.runs import environment, note_start
+from fedlas.lab.runs import provenance as module
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_new_files_in_the_package_are_a_difference(monkeypatch):
     answers = {
         "rev-parse": "0" * 40,
         "status": "",
-        "--error-unmatch": "environment.py",
+        "--error-unmatch": "provenance.py",
         "--others": "",
     }
     monkeypatch.setattr(

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.report.report import read_report, write_report
+from fedlas.lab.report import read_report, write_report
+from fedlas.lab.runs import RunFolder, find_runs, run_folders
 from fedlas.lab.runs import folder as room
-from fedlas.lab.runs.bench_folder import find_runs, run_folders
-from fedlas.lab.runs.folder import RunFolder
 from fedlas.predictions import Predictions
 
 

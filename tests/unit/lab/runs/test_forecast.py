@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas.lab.benches.suite import Group, dry_run_bench
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.forecast import forecast, train_size
+from fedlas.lab.benches import Group, dry_run_bench
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import RunFolder, forecast, train_size
 
 
 def own_images(form, folder):

@@ -11,15 +11,11 @@ import yaml
 
 from fedlas.cli import main
 from fedlas.errors import InputError
+from fedlas.lab.benches import run_all
 from fedlas.lab.benches.executors.local import Worker, open_log
 from fedlas.lab.benches.executors.slurm import job_folder
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe, recipe_from
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.recipes import load_recipe, plan, recipe_from
+from fedlas.lab.runs import RunFolder, collect, execute, load_trained
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",

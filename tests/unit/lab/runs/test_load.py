@@ -8,15 +8,17 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.features import find_head
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.data import warn_of_small_validation
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained, splits_at_hand
-from fedlas.lab.runs.predict import predictions_of
-from fedlas.lab.train.log import warn_once
+from fedlas.lab.benches import run_all
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import (
+    RunFolder,
+    execute,
+    load_trained,
+    predictions_of,
+    splits_at_hand,
+    warn_of_small_validation,
+)
+from fedlas.lab.train import warn_once
 from fedlas.predictions import Predictions
 
 TINY = [

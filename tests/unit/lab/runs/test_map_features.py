@@ -6,12 +6,8 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.train import build_objective
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
 from fedlas.predictions import Predictions
 
 TINY = [

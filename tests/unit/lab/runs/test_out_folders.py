@@ -8,10 +8,8 @@ import pytest
 from fedlas.cli import main
 from fedlas.deploy.card import check_card_place
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.bench_folder import check_bench_folder
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import check_bench_folder, execute
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",

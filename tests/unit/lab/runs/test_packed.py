@@ -8,14 +8,12 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.report import read_report, write_report
-from fedlas.lab.runs.bench_folder import find_runs, run_folders
-from fedlas.lab.runs.collect import collect, pack, write_pack
-from fedlas.lab.runs.folder import RUNS as PACK
-from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.benches import run_all
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.report import read_report, write_report
+from fedlas.lab.runs import RUNS as PACK
+from fedlas.lab.runs import RunFolder, collect, find_runs, pack, run_folders
+from fedlas.lab.runs.collection import write_pack
 from runs import RUNS
 
 

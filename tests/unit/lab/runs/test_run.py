@@ -10,13 +10,10 @@ import torch
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import BusyError, build_objective, claim, execute, finished, prepare_data
 from fedlas.lab.runs import begin as ownership
-from fedlas.lab.runs.begin import BusyError, claim, finished
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.train import build_objective, training_batches
+from fedlas.lab.runs.train import training_batches
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 
@@ -184,7 +181,7 @@ def stopped(run, monkeypatch):
         raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedlas.lab.runs.execute.measure", stop)
+        patch.setattr("fedlas.lab.runs.execution.measure", stop)
         with pytest.raises(StopError):
             execute(run)
 

@@ -9,14 +9,10 @@ import torch
 import yaml
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import execute as execution
-from fedlas.lab.runs.begin import begun, finished, settled
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train.log import warn_once
+from fedlas.lab.benches import run_all
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import RunFolder, begun, execute, execution, finished, settled
+from fedlas.lab.train import warn_once
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",

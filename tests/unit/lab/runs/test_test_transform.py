@@ -5,8 +5,8 @@ import json
 import pytest
 
 from fedlas.cli import main
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.shift import measure_shift
+from fedlas.lab.runs import load_trained
+from fedlas.lab.studies import measure_shift
 
 OWN = ["data.mean=[0.3]", "data.std=[0.3]", "data.test_mean=[0.6]", "data.test_std=[0.1]"]
 

@@ -1,9 +1,8 @@
 import torch
 
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import forecast
-from fedlas.lab.runs.forecast import forward_operations, threads_for
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import threads_for, workload
+from fedlas.lab.runs.workload import forward_operations
 
 
 def run(*overrides):
@@ -18,7 +17,7 @@ def test_a_small_model_has_one_thread_and_others_all():
 
 
 def test_with_an_accelerator_nothing_is_changed(monkeypatch):
-    monkeypatch.setattr(forecast, "has_accelerator", lambda: True)
+    monkeypatch.setattr(workload, "has_accelerator", lambda: True)
     assert threads_for(run()) is None
 
 

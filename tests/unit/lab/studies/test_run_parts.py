@@ -5,11 +5,9 @@ import torch
 
 from fakes_calibrators import Unchanged, add, made_entries, part_of
 from fedlas.calibrators import CALIBRATORS
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.studies import run_parts
-from fedlas.lab.studies.run_parts import run_held_out
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import execute
+from fedlas.lab.studies import run_held_out, run_parts
 from fedlas.predictions import Predictions
 from fedlas.present.stages import ALL, calibrated
 

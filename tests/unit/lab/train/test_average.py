@@ -8,12 +8,16 @@ from fedlas import Objective
 from fedlas._core.ranks import new_accelerator
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
+from fedlas.lab.train import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainingJob,
+    build_schedule,
+    fit,
+    load_checkpoint,
+)
 from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.engine import build_schedule
-from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.loop import fit
 from fedlas.losses import FedLAS
 from fedlas.metrics import evaluate
 from fedlas.objective import predict

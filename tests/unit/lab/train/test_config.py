@@ -1,7 +1,7 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
 
 
 @pytest.mark.parametrize(

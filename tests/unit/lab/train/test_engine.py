@@ -12,10 +12,15 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.engine import Engine, build_optimizer
-from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.loop import fit
+from fedlas.lab.train import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainingJob,
+    build_optimizer,
+    fit,
+)
+from fedlas.lab.train.engine import Engine
 from fedlas.losses import FedLAS
 from runs import FIXED
 

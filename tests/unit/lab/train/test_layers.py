@@ -7,9 +7,15 @@ from torch import nn
 from fedlas import Objective
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.engine import build_optimizer, build_schedule
-from fedlas.lab.train.layers import freeze, layer_shares
+from fedlas.lab.train import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    build_optimizer,
+    build_schedule,
+    freeze,
+)
+from fedlas.lab.train.layers import layer_shares
 from fedlas.losses import FedLAS
 
 

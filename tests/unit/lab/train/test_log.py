@@ -1,7 +1,8 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.train.log import append_log, read_log, truncate_log
+from fedlas.lab.train import read_log
+from fedlas.lab.train.log import append_log, truncate_log
 
 
 def test_round_trip_and_truncation(tmp_path):

@@ -9,11 +9,16 @@ from fedlas import Objective
 from fedlas.diagnose import monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.log import read_log
-from fedlas.lab.train.loop import DivergedError, fit
+from fedlas.lab.train import (
+    DivergedError,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainingJob,
+    fit,
+    load_checkpoint,
+    read_log,
+)
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
 from fedlas.objective import predict

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.train.config import TrainConfig
-from fedlas.lab.train.engine import emulation_warning, native_precision, precision_text, suited
+from fedlas.lab.train import TrainConfig, precision_text, suited
+from fedlas.lab.train.engine import emulation_warning, native_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

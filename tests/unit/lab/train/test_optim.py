@@ -6,8 +6,7 @@ from torch import nn
 
 from fedlas import Objective
 from fedlas.errors import InputError
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
-from fedlas.lab.train.engine import build_optimizer, build_schedule
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
 from fedlas.losses import FedLAS
 
 

@@ -12,11 +12,15 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.diagnose import monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.layers import freeze
-from fedlas.lab.train.loop import fit
+from fedlas.lab.train import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainingJob,
+    fit,
+    freeze,
+    load_checkpoint,
+)
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
 from gloo import RANKS, in_processes

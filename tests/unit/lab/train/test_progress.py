@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fedlas.lab.train.log import TrainingProgress, alarm_epochs
+from fedlas.lab.train import TrainingProgress, alarm_epochs
 
 RECORD = {"train": {"loss": 1.25, "accuracy": 0.5}, "val": {"accuracy": 0.876, "ece": 0.0345}}
 

@@ -12,10 +12,8 @@ from fedlas.cli import main
 from fedlas.diagnose import monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit
 from fedlas.lab.train.checkpoint import misfit
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.loop import fit
 from fedlas.losses import FedLAS
 
 SPLITS = split(

@@ -3,7 +3,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.errors import InputError
-from fedlas.lab.train.config import check_select, merit, refined_nll
+from fedlas.lab.train import check_select, merit, refined_nll
 from fedlas.metrics import negative_log_likelihood
 
 

@@ -28,9 +28,9 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 
-from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.planning import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.execution import execute
 
 tools, small = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 recipe = replace(load_recipe("synthetic", small), trackers={name: {} for name in tools})

@@ -9,7 +9,8 @@ import pytest
 
 from fedlas._core.ranks import new_accelerator
 from fedlas.errors import InputError
-from fedlas.lab.train.tracking import TRACKERS, Tracking, check_trackers, tracked_values
+from fedlas.lab.train import TRACKERS, Tracking, check_trackers
+from fedlas.lab.train.tracking import tracked_values
 
 # trackio reads it once, when imported
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))

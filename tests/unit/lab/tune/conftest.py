@@ -1,7 +1,7 @@
 import pytest
 
 from fakes_tuning import TINY, Touchy
-from fedlas.lab.tune.study import plan_tuning
+from fedlas.lab.tune import plan_tuning
 from fedlas.losses import LOSSES
 
 

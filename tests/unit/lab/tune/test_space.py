@@ -3,10 +3,9 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes.plan import build_loss
-from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes import build_loss, load_recipe
+from fedlas.lab.tune import plan_tuning
 from fedlas.lab.tune.space import distribution_of, methods_of
-from fedlas.lab.tune.study import plan_tuning
 
 # in CI every extra is installed: tests/integration/test_package.py checks it
 pytest.importorskip("optuna")

@@ -8,13 +8,12 @@ import yaml
 
 from fakes_tuning import Touchy
 from fedlas.errors import InputError
+from fedlas.lab.benches import load_group
 from fedlas.lab.benches.executors import LocalExecutor
-from fedlas.lab.benches.suite import load_group
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train import loop
-from fedlas.lab.train.log import read_log
-from fedlas.lab.tune.best import outcome_table, ranked_trials, write_best
-from fedlas.lab.tune.study import load_studies, run_study
+from fedlas.lab.runs import RunFolder
+from fedlas.lab.train import loop, read_log
+from fedlas.lab.tune import outcome_table, ranked_trials, run_study, write_best
+from fedlas.lab.tune.study import load_studies
 
 pytestmark = pytest.mark.system
 

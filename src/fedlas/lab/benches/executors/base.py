@@ -17,11 +17,11 @@ from fedlas._core.files import write_text
 from fedlas._core.registry import Registry
 from fedlas._core.terminal import is_main_process
 from fedlas.lab.data.disk import ENVIRONMENT
-from fedlas.lab.recipes.plan import Run
-from fedlas.lab.results.after_calibrators import AUTO, after_calibrators
+from fedlas.lab.recipes.planning import Run
+from fedlas.lab.results.stages import AUTO, after_calibrators
 from fedlas.lab.runs.begin import BusyError
-from fedlas.lab.runs.collect import read_run
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.collection import read_run
+from fedlas.lab.runs.execution import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import keep_estimates
 from fedlas.lab.train.log import ShowProgress, TrainingProgress

@@ -134,7 +134,7 @@ class LocalExecutor(Executor):
 
     Args:
         workers: Runs at a time; None is one a core where they have one thread each (small models without a GPU, see
-            :func:`~fedlas.lab.runs.forecast.threads_for`) or ``cpus_per_run``, else one.
+            :func:`~fedlas.lab.runs.workload.threads_for`) or ``cpus_per_run``, else one.
         gpus_per_run: As :class:`Executor`; each worker sees only its own GPUs. By default, workers share GPUs if there
             are more workers than GPUs.
         cpus_per_run: As :class:`Executor`; None is one for small models, else an equal share.

@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, suggestion
 from fedlas.lab.data import DATASETS, Images, Splits, load_dataset
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.files import Files, View
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.data import HELD_OUT, unknown_images
 from fedlas.zoo.ood import adapt_images, count_duplicates
 

@@ -17,9 +17,9 @@ from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.registry import Registry
 from fedlas.lab.runs.begin import BusyError, claim, finished, locked, must_be_finished
-from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import measure
+from fedlas.lab.runs.provenance import note_start
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 

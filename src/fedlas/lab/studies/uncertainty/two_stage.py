@@ -14,7 +14,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.plan import taker_of_targets
+from fedlas.lab.recipes.planning import taker_of_targets
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.runs.predict import held_out_predictions, unknown_predictions

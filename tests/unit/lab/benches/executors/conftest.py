@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedlas.lab.benches.executors import Task
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.train.log import TrainingProgress, read_log
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.train import TrainingProgress, read_log
 from stops import Stops
 
 TINY = [

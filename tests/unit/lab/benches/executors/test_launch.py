@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 
 from fedlas.lab.benches.executors.local import exit_text, launch
-from fedlas.lab.train.checkpoint import load_checkpoint
+from fedlas.lab.train import load_checkpoint
 
 pytestmark = [
     pytest.mark.system,

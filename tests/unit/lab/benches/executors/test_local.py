@@ -8,7 +8,7 @@ import torch
 from fedlas.errors import InputError
 from fedlas.lab.benches.executors import LocalExecutor, local
 from fedlas.lab.benches.executors.local import _devices
-from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs import RunFolder
 
 FIVE = ("train.epochs=5", "model.hidden=[8]")
 

@@ -11,10 +11,9 @@ import torch
 
 from fedlas.cli import main
 from fedlas.cli.diagnose import summary_table
-from fedlas.lab.report.diagnose_page import diagnose_page
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.diagnose import grouped, study_run
+from fedlas.lab.report import diagnose_page
+from fedlas.lab.runs import RunFolder, load_trained
+from fedlas.lab.studies import grouped, study_run
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,7 @@ def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
 
 
 def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch):
-    from fedlas.lab.report import diagnose_page as page
+    from fedlas.lab.report import diagnosis as page
 
     monkeypatch.setattr(
         page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there")
@@ -200,8 +199,8 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
 def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from fedlas.lab.report import diagnose_page as page
-    from fedlas.lab.runs.load import splits_at_hand
+    from fedlas.lab.report import diagnosis as page
+    from fedlas.lab.runs import splits_at_hand
 
     def other(run, data):
         splits, _ = splits_at_hand(run, data=data)

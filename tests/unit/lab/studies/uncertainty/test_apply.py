@@ -11,9 +11,7 @@ import yaml
 from fedlas._core.extras import require
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import InputError, MissingExtraError
-from fedlas.lab.runs.begin import BusyError
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs import BusyError, RunFolder, load_trained
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, MethodResult, apply_method, plan_method
 from fedlas.lab.studies.uncertainty.apply import open_members
 from fedlas.metrics import METRICS, evaluate

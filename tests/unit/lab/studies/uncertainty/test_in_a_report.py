@@ -8,21 +8,19 @@ import shutil
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.run_all import run_all
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.cells import result_table
-from fedlas.lab.report.report import read_report, write_report
-from fedlas.lab.report.verdict import (
+from fedlas.lab.benches import run_all
+from fedlas.lab.recipes import plan
+from fedlas.lab.report import (
     answers,
+    long_table,
     missing_notes,
-    spread_note,
-    table_legend,
-    what_was_run,
+    read_report,
+    result_table,
+    write_report,
 )
-from fedlas.lab.results.result import result_from
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.report.verdict import spread_note, table_legend, what_was_run
+from fedlas.lab.results import result_from
+from fedlas.lab.runs import RunFolder, collect
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
 pytestmark = pytest.mark.system

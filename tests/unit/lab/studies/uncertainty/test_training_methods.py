@@ -9,18 +9,19 @@ from torch import nn
 from fedlas._core.streams import derive, seed_everything
 from fedlas.errors import InputError
 from fedlas.features import find_head
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.predict import predictions_of
-from fedlas.lab.runs.train import build_objective
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import (
+    RunFolder,
+    build_objective,
+    execute,
+    load_trained,
+    predictions_of,
+    prepare_data,
+)
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.studies.uncertainty.ensembles import orthogonal_ensemble
-from fedlas.lab.train.checkpoint import load_checkpoint
-from fedlas.lab.train.log import append_log, read_log
+from fedlas.lab.train import load_checkpoint, read_log
+from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import Outputs, detection_metrics
 from fedlas.zoo.uncertainty import MLPHead, VariationalHead

@@ -15,7 +15,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import is_file
 from fedlas._core.ranks import has_accelerator
 from fedlas.lab.data import DATASETS
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.data import prepare_data, source_of
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.train import LEFT_OUT, fold_runs, plain_model

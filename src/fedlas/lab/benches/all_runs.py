@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_count, check_kinds
+from fedlas._core.check import InputError, check_count
 from fedlas._core.files import check_name, checked_path, path_inside
+from fedlas._core.kinds import check_kinds
+from fedlas._core.progress import passing_lines
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.terminal import passing_lines, say
+from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import (
     Executor,
     JointProgress,
@@ -23,19 +25,20 @@ from fedlas.lab.benches.executors import (
     attempt,
 )
 from fedlas.lab.recipes.objects import recipe_of_objects
-from fedlas.lab.recipes.plan import Run, plan
-from fedlas.lab.report.result import BenchResult, bench_result
-from fedlas.lab.results.after_calibrators import RAW, check_calibrators
+from fedlas.lab.recipes.planning import Run, plan
+from fedlas.lab.report.bench_result import bench_result
+from fedlas.lab.report.result import BenchResult
+from fedlas.lab.results.stages import RAW, check_calibrators
 from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders
-from fedlas.lab.runs.collect import check_alike, read_run
+from fedlas.lab.runs.collection import check_alike, read_run
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
-from fedlas.lab.runs.environment import code_changes, environment
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.lab.runs.forecast import threads_for
 from fedlas.lab.runs.intervals import lacks_estimates
 from fedlas.lab.runs.measure import alarms_of, counted
+from fedlas.lab.runs.provenance import code_changes, environment
 from fedlas.lab.runs.train import build_objective
+from fedlas.lab.runs.workload import threads_for
 
 Builder = Callable[..., nn.Module]
 
@@ -88,7 +91,7 @@ def run_all(
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 
     Args:
-        runs: From :func:`fedlas.lab.recipes.plan`.
+        runs: From :func:`fedlas.lab.recipes.planning`.
         executor: Where they happen; None is one after the other in this process.
         console: ``rich.console.Console`` for a line a run; None makes one on standard error.
 

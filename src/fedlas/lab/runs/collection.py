@@ -314,7 +314,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
         ``runs.zip``, and the runs of the bench folder, of which the finished ones are packed.
 
     Raises:
-        InputError: As :func:`~fedlas.lab.runs.collect.collect`, or if the file cannot be written.
+        InputError: As :func:`~fedlas.lab.runs.collection.collect`, or if the file cannot be written.
     """
     summary = with_estimates(collect(bench), replicates=replicates, console=console)
     texts: dict[str, dict[str, str]] = {}

@@ -10,7 +10,7 @@ from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.terminal import say
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.planning import Run
 from fedlas.lab.runs.begin import claim, locked, opened
 from fedlas.lab.runs.data import (
     as_tested,
@@ -19,10 +19,10 @@ from fedlas.lab.runs.data import (
     prepare_data,
     warn_of_small_validation,
 )
-from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import measure
 from fedlas.lab.runs.predict import held_out_predictions, save_predictions
+from fedlas.lab.runs.provenance import note_start
 from fedlas.lab.runs.train import build_objective, train_run, training_job
 from fedlas.lab.train.engine import precision_text
 from fedlas.lab.train.job import TrainingJob

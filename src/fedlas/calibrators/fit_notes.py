@@ -1,0 +1,29 @@
+"""A fit together with what it warns of and notes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fedlas._core.errors import collected_warnings
+from fedlas.calibrators.base import Calibrator
+from fedlas.predictions import Predictions, TopLabel
+
+C = TypeVar("C", bound=Calibrator)
+
+
+def fit_with_notes(
+    calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
+) -> tuple[C, tuple[str, ...]]:
+    """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
+
+    One that can adapt to the samples it is used on does so, if they are passed: their labels are not used.
+    """
+    notes: tuple[str, ...] = ()
+    with collected_warnings() as texts:
+        calibrator.fit(val)
+        if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
+            calibrator.adapt(unlabeled)
+            notes = (
+                "LabelShift: the classes' shares are estimated from the samples measured, without their labels.",
+            )
+    return calibrator, (*notes, *texts, *getattr(calibrator, "notes", ()))

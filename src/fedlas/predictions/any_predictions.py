@@ -1,0 +1,85 @@
+"""What functions take as predictions: all scores, the top label, or a table of either; and checks of such arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedlas._core.check import InputError, describe
+from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
+
+AnyPredictions = Predictions | TopLabel
+"""Predictions of which the top label can be measured."""
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions with what else their table holds.
+
+    Attributes:
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        classes: Names of the classes; empty if they have none.
+        notes: How the table was read, as sentences.
+        groups: Group of each sample, if a column holds groups.
+        labels: Label of each sample of a top label, as text, where columns name both what is predicted and the label.
+        unread: Number of answers of a language model whose confidence could not be read; they were left out.
+        refusals: Number of answers that decline to answer, as "I don't know" does.
+        covariates: What the columns of covariates hold, which are the features of the predictions.
+        dropped: Number of rows that lacked a value and were left out.
+    """
+
+    predictions: AnyPredictions
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    unread: int = 0
+    refusals: int = 0
+    covariates: Covariates | None = None
+    dropped: int = 0
+
+
+def plain_predictions(value: Any) -> Any:
+    """Return the predictions of a table that was read; anything else unchanged."""
+    return value.predictions if isinstance(value, PredictionTable) else value
+
+
+def check_labeled(predictions: object) -> Predictions:
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    checked = check_predictions(predictions)
+    if not checked.has_target:
+        raise no_labels(checked)
+    return checked
+
+
+def check_predictions(predictions: object) -> Predictions:
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`, or those of a table.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    predictions = plain_predictions(predictions)
+    if isinstance(predictions, Predictions):
+        return predictions
+    if isinstance(predictions, TopLabel):
+        raise needs_all_classes()
+    several = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
+    fix = several if hasattr(predictions, "pooled") else PASS_PREDICTIONS
+    raise InputError("predictions must be Predictions", describe(predictions), fix)
+
+
+def check_measurable(predictions: object) -> AnyPredictions:
+    """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    predictions = plain_predictions(predictions)
+    return predictions if isinstance(predictions, TopLabel) else check_labeled(predictions)

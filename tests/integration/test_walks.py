@@ -1,0 +1,22 @@
+"""How many functions a command enters: a call that each member of a mixture or each fold repeats shows here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "trace_walks.py"
+MOST = {"fedlas calibrate": 3000, "fedlas apply": 800}
+"""Calls of 400 rows of four classes, as docs/architecture.md names them; 3 % more pass."""
+
+
+@pytest.mark.system
+def test_commands_of_tables_stay_short():
+    done = subprocess.run(
+        [sys.executable, TOOL, "--json", *MOST], capture_output=True, text=True, check=True
+    )
+    calls = {name: walk["calls"] for name, walk in json.loads(done.stdout).items()}
+    assert calls.keys() == MOST.keys()
+    assert {name: count for name, count in calls.items() if count > 1.03 * MOST[name]} == {}
