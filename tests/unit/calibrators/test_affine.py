@@ -150,7 +150,7 @@ def diagonal_problem(inputs, target, weights, penalties):
 def loss_of(val, num_folds=4):
     folds, ones = torch.arange(len(val.target)) % num_folds, torch.ones(len(val.target)).double()
     return HeldOutLoss(
-        val.logits, val.target, folds=Folds(folds), weights=ones, diagonal_problem=diagonal_problem
+        val.logits, val.target, folds=Folds(folds), weights=ones, problem=diagonal_problem
     )
 
 
