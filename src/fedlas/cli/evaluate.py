@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
-from fedlas._core.terminal import say, status
+from fedlas._core.progress import status
+from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     NUM_BINS,

@@ -1,4 +1,4 @@
-"""Tensors, labels and weights that users pass: checked, and converted to tensors."""
+"""Tensors and labels that users pass: checked, and converted to tensors."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, check_kinds, describe, few
+from fedlas._core.check import Argument, InputError, describe, few
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates

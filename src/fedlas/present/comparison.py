@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_kinds
+from fedlas._core.check import Argument, InputError
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable

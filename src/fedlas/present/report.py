@@ -7,7 +7,8 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table

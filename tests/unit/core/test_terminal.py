@@ -12,17 +12,9 @@ import pytest
 from rich.console import Console
 
 import fedlas
-from fedlas._core import terminal
-from fedlas._core.terminal import (
-    Bar,
-    LostOutputError,
-    Stream,
-    say,
-    standard_streams,
-    status,
-    table,
-    track,
-)
+from fedlas._core import progress
+from fedlas._core.progress import Bar, status, track
+from fedlas._core.terminal import LostOutputError, Stream, say, standard_streams, table
 from fedlas._core.text import printable
 from fedlas.cli import main
 from fedlas.errors import InputError
@@ -145,7 +137,7 @@ def test_a_bar_can_wait_until_the_work_is_long(after, times):
 
 def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     log = Console(file=io.StringIO())
     with status(log) as show:
         for second in range(31):
@@ -159,9 +151,9 @@ def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch)
 
 
 def test_without_a_terminal_steps_are_lines(monkeypatch):
-    monkeypatch.setattr(terminal, "_QUIET", -1.0)
+    monkeypatch.setattr(progress, "_QUIET", -1.0)
     screen = Console(file=io.StringIO())
-    with terminal.steps("intervals", 4, on=screen) as advance:
+    with progress.steps("intervals", 4, on=screen) as advance:
         advance("a\x1b", 1)
         advance("b", 2)
     assert screen.file.getvalue() == "intervals: 25%, a\\x1b\nintervals: 75%, b\n"

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from fedlas import Predictions
 from fedlas.errors import InputError
+from fedlas.metrics import METRICS
 from fedlas.stats import Interval
+from fedlas.stats.bootstrap import plain_interval
+from fedlas.stats.draws import rows_for
 from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
 from fedlas.stats.noise_floor import rejects, share_at_least
 
@@ -141,3 +145,16 @@ def test_rounding_is_no_difference_to_a_p_value():
     values = np.array([0.1, 0.2, 0.3, 0.4])
     assert share_at_least(values, 0.3) == share_at_least(values, 0.3 + 1e-15) == 3 / 5
     assert share_at_least(-values, -0.1) == 2 / 5
+
+
+def test_the_interval_of_a_weighted_accuracy_is_wilson_s():
+    p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=[1.0, 1.0, 1.0, 3.0])
+    found = plain_interval(
+        METRICS["accuracy"],
+        rows_for(p, 15),
+        0.5,
+        np.linspace(0, 1, 99),
+        confidence_level=0.9,
+        method="auto",
+    )
+    assert found.method == "wilson"

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_kinds, few
+from fedlas._core.check import Argument, InputError, few
+from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
