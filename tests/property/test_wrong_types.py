@@ -526,6 +526,10 @@ INTERNAL = {
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
 
+LIBRARY_ONLY = {
+    "corrupted", "long_tailed", "open_set", "open_table", "options_of", "reduce", "with_label_noise",
+}  # fmt: skip
+"""Functions that only the library calls. Those of the command line take words of a shell."""
 LABORATORY = {
     f"fedlas.lab.{room}"
     for room in ("benches", "recipes", "report", "results", "runs", "studies", "train", "tune")
@@ -548,7 +552,7 @@ def cases(*, heavy=False):
             if not getattr(value, "__module__", "").startswith("fedlas") or value in seen:
                 continue
             seen.add(value)
-            if inspect.isfunction(value) and name not in {"open_table", "options_of", "reduce"}:
+            if inspect.isfunction(value) and name not in LIBRARY_ONLY and place != "fedlas.cli":
                 found[f"{value.__module__}.{name}"] = Case(
                     f"{place}.{name}", value, None, inspect.signature(value)
                 )
