@@ -12,12 +12,11 @@ from fedlas import Predictions, TopLabel
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators._fit.folds import folds_of
 from fedlas.cli import main
-from fedlas.deploy import Monitor, export
-from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.make_card import make_card
+from fedlas.deploy import Monitor, export, fit_calibration, make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Covariates
+from fedlas.predictions.roles import OF_FIT
 from fedlas.stats import reject_option
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -53,7 +52,9 @@ SAID = {
 
 def test_every_field_has_a_line_here():
     """A new role is named above; the tests below then ask every fit, metric and interval about it."""
-    assert SAID.keys() == {field.name for field in fields(Predictions)}
+    assert SAID.keys() == {field.name for field in fields(Predictions)}, (
+        "give SAID another value of the new field"
+    )
     assert {field.name for field in fields(TopLabel)} - {"confidence", "correct"} <= SAID.keys()
 
 
@@ -92,7 +93,7 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
         after = fitted(name, said_of(field))
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        for field in ("clusters", "time"):
+        for field in ("clusters", *OF_FIT):
             assert torch.equal(fitted(name, said_of(field)), before)
 
 
@@ -135,13 +136,13 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
             fedlas.calibrate(table, probs="p", target="y", method=method, **more).cross_fitted
             for more in ({}, {"time": "month"})
         )
-        assert mixed.rows == 1200 > ordered.rows >= 600
-        assert mixed.after["nll"] + 0.02 < ordered.after["nll"]
+        assert mixed.samples == 1200 > ordered.samples >= 600
+        assert mixed.after.nll + 0.02 < ordered.after.nll
     # Of two times the later one is judged by a fit on the earlier, whose rows have no order.
     halves = table | {"month": [1] * 600 + [2] * 600}
     ordered = fedlas.calibrate(halves, probs="p", target="y", time="month").cross_fitted
-    assert ordered.rows == 600
-    assert ordered.after["nll"] > ordered.before["nll"] + 0.01
+    assert ordered.samples == 600
+    assert ordered.after.nll > ordered.before.nll + 0.01
     one = fedlas.calibrate(table | {"month": [1] * 1200}, probs="p", target="y", time="month")
     assert one.cross_fitted == fedlas.calibrate(table, probs="p", target="y").cross_fitted
     assert "600 later rows, by fits on earlier ones:" in str(ordered)
@@ -149,7 +150,7 @@ def test_an_order_in_time_changes_what_is_chosen_and_what_the_check_prints():
     late = fedlas.calibrate(
         table | {"month": [1] * 1100 + [2] * 100}, probs="p", target="y", time="month"
     )
-    assert late.cross_fitted.rows == 100
+    assert late.cross_fitted.samples == 100
     mixed_forms = (["May"] * 1200, ["2026-01", "2026-01-05"] * 600)
     for months in (*mixed_forms, ["2026-01-05T08:00", "2026-01-05T09:00Z"] * 600):
         with pytest.raises(InputError, match="numbers or dates"):
@@ -164,15 +165,20 @@ def test_clusters_one_after_another_can_be_in_order_of_time(method):
     table = {"p": 1 / (1 + np.exp(-score)), "t": np.arange(600), "c": np.arange(600) // 50}
     table["y"] = (draw.random(600) < 1 / (1 + np.exp(-score / 2))).astype(int)
     fit = fedlas.calibrate(table, probs="p", target="y", time="t", clusters="c", method=method)
-    assert fit.cross_fitted.rows >= 300
-    assert fit.cross_fitted.after["nll"] < fit.cross_fitted.before["nll"]
+    assert fit.cross_fitted.samples >= 300
+    assert fit.cross_fitted.after.nll < fit.cross_fitted.before.nll
     assert "clusters, by fits on earlier ones of others:" in str(fit.cross_fitted)
 
 
-def test_what_takes_no_order_in_time_says_so():
-    table = {"p": [0.2, 0.8] * 20, "y": [0, 1] * 20, "month": [1, 2] * 20}
+@pytest.mark.parametrize("role", OF_FIT)
+def test_where_no_rows_are_held_out_a_role_of_fits_is_refused(role, tmp_path, capsys):
+    table = {"p": [0.2, 0.8] * 20, "y": [0, 1] * 20, "said": [1, 2] * 20}
     with pytest.raises(InputError, match="fit that holds rows out"):
-        fedlas.report(table, probs="p", target="y", time="month")
+        fedlas.report(table, probs="p", target="y", **{role: "said"})
+    (tmp_path / "a.csv").write_text("p,y,said\n" + "0.2,0,1\n0.8,1,2\n" * 20)
+    words = [str(tmp_path / "a.csv"), "--probs", "p", "--target", "y", f"--{role}", "said"]
+    assert main(["evaluate", *words]) == 2
+    assert "fit that holds rows out" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "top5"])  # 1 of three classes
@@ -192,7 +198,8 @@ def test_a_metric_and_its_interval_use_what_is_said_of_the_samples(name):
         except InputError:
             continue
         assert after.value != plain.value, f"{field} is dropped"
-    assert measured(time=SAID["time"]) == plain  # of all rows, in whatever order
+    for field in OF_FIT:  # of all rows, in whatever order
+        assert measured(**{field: SAID[field]}) == plain
     try:
         after = measured(clusters=SAID["clusters"])
     except InputError:
@@ -296,7 +303,10 @@ def test_a_table_hands_on_what_its_columns_are():
     roles["time"] = "month"
     read = fedlas.read_predictions(table, probs="a,b", target="y", event="b", **roles).predictions
     for field in fields(Predictions):
-        assert getattr(read, field.name) is not None, f"{field.name} is lost"
+        assert getattr(read, field.name) is not None, (
+            f"{field.name} is lost: add a column of it to the table and the roles above; if it is there, look for "
+            "where `Table.rows` or `predictions_of` drops it"
+        )
     assert read.clusters.tolist() == [0, 0, 1]
     assert read.time.tolist() == [0, 1, 0]
     assert (read.event, read.classes) == (1, ("a", "b"))

@@ -1,6 +1,7 @@
 """What calibrate reads, apply reads from the same file: all formats, kinds of columns and sources."""
 
 import gzip
+import io
 import json
 import shlex
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
+from fedlas.predictions.tables import FORMATS, source_of
+from fedlas.predictions.tables.files import STANDARD, local_files
 from fedlas.predictions.tables.json_lines import at_path
 
 # A contributor of a metric may have none of these.
@@ -54,6 +57,21 @@ READERS = {
     ".parquet": pd.read_parquet,
     ".npz": lambda path: pd.DataFrame(dict(np.load(path))),
 }
+
+
+def test_every_format_has_a_line_here():
+    """A new format is written and read above by another program; the tests below then ask about it."""
+    assert {FORMATS[suffix] for suffix in WRITERS} == set(FORMATS.values()), "add it to WRITERS"
+    assert WRITERS.keys() == READERS.keys(), "add it to READERS"
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_standard_input_is_told_by_its_first_bytes(suffix, tmp_path, monkeypatch):
+    WRITERS[suffix](tmp_path / f"val{suffix}", pd.DataFrame(FLAT))
+    content = (tmp_path / f"val{suffix}").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with local_files([STANDARD]) as files:
+        assert source_of(files[0]).names == [*FLAT], "add its first bytes to `_MAGIC` of files.py"
 
 
 def command(words, columns):

@@ -48,7 +48,7 @@ def test_a_report_is_a_table_and_a_diagram_a_picture(tmp_path, monkeypatch):
 def test_no_progress_is_saved(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    always = "from fedlas._core import terminal\nterminal._QUIET = -1.0"
+    always = "from fedlas._core import progress\nprogress._QUIET = -1.0"
     texts = (SAMPLES, always, "evaluation = fedlas.report(P, replicates=39)")
     made = new_notebook(cells=[new_code_cell(text) for text in texts])
     execute(made, tmp_path)

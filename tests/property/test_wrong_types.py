@@ -505,8 +505,8 @@ class Case:
 CHEAP = {"replicates": 40}
 
 RECORDS = {
-    "Batch", "Batches", "CalibrationLayer", "Chunk", "CriterionMixin", "CriterionTrainer", "Files", "Images",
-    "JointProgress", "Mixed", "Source",
+    "Batch", "Batches", "Calibration", "CalibrationLayer", "Chunk", "Covariates", "CriterionMixin", "CriterionTrainer",
+    "Files", "Images", "JointProgress", "Mixed", "Source",
     "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "Table",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
@@ -519,6 +519,11 @@ FROM_USERS = {
     "Predictions",
     "TopLabel",
 }
+BETWEEN_ROOMS = {
+    "apply_to_files", "corrupted", "export_model", "files_since", "fit_calibration", "long_tailed", "make_card",
+    "measured_both", "open_set", "open_table", "options_of", "read_calibration", "reduce", "with_label_noise",
+}  # fmt: skip
+"""Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
     "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
@@ -526,10 +531,6 @@ INTERNAL = {
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
 
-LIBRARY_ONLY = {
-    "corrupted", "long_tailed", "open_set", "open_table", "options_of", "reduce", "with_label_noise",
-}  # fmt: skip
-"""Functions that only the library calls. Those of the command line take words of a shell."""
 LABORATORY = {
     f"fedlas.lab.{room}"
     for room in ("benches", "recipes", "report", "results", "runs", "studies", "train", "tune")
@@ -552,7 +553,7 @@ def cases(*, heavy=False):
             if not getattr(value, "__module__", "").startswith("fedlas") or value in seen:
                 continue
             seen.add(value)
-            if inspect.isfunction(value) and name not in LIBRARY_ONLY and place != "fedlas.cli":
+            if inspect.isfunction(value) and name not in BETWEEN_ROOMS and place != "fedlas.cli":
                 found[f"{value.__module__}.{name}"] = Case(
                     f"{place}.{name}", value, None, inspect.signature(value)
                 )

@@ -220,10 +220,15 @@ def test_one_module_alone_writes_to_the_terminal():
 
 
 def test_files_are_small():
-    assert (
-        offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES])
-        == []
-    )
+    long = offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES])
+    assert long == [], "move one of its thoughts into a file of its own"
+
+
+def test_every_room_has_a_folder_of_tests():
+    """CONTRIBUTING.md names it: ``tests/unit/ROOM``."""
+    rooms = {room(path) for path in MODULES} - {None}
+    folders = {f"tests/unit/{name.split('.')[0].lstrip('_')}" for name in rooms}
+    assert [name for name in sorted(folders) if not (SOURCE.parents[1] / name).is_dir()] == []
 
 
 MOST_FUNCTION_LINES = 60  # without docstring and comments
@@ -276,30 +281,30 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 10_200,
-    "binary": 13_400,
-    "calibrated": 9_440,
+    "_core": 10_450,
+    "binary": 13_800,
+    "calibrated": 10_200,
     "calibrators": 38_000,
-    "cli of files": 11_600,
-    "cli of runs": 7_500,
-    "deploy": 17_700,
+    "cli of files": 11_900,
+    "cli of runs": 7_550,
+    "deploy": 18_150,
     "diagnose": 4_100,
     "features": 2_400,
-    "integrations": 12_100,
+    "integrations": 12_200,
     "lab": 79_200,
     "losses": 20_400,
-    "metrics": 14_500,
+    "metrics": 14_750,
     "objective": 7_600,
-    "plots": 9_860,
-    "predictions": 35_200,
-    "present": 23_150,
-    "resample": 2_400,
-    "stats": 21_740,
+    "plots": 10_200,
+    "predictions": 36_000,
+    "present": 23_550,
+    "resample": 2_650,
+    "stats": 22_250,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 452, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 465, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -307,19 +312,24 @@ def test_the_package_stays_within_its_gauges():
     gauges = GAUGES["measure"](SOURCE)
     assert gauges.nodes.keys() <= BOUNDS.keys(), "a new room needs a bound"
     over = {name: n - BOUNDS[name] for name, n in gauges.nodes.items() if n > BOUNDS[name]}
-    assert not over, f"nodes over the bound of their room: {over}"
-    assert sum(gauges.files.values()) <= MOST_FILES
+    assert not over, (
+        f"nodes over the bound of their room: {over}. Set BOUNDS to the size that `python tools/gauges.py` shows and "
+        "3 %, at least 600 nodes, and say in the commit what needs it"
+    )
+    assert sum(gauges.files.values()) <= MOST_FILES, "set MOST_FILES to their number and 3 %"
     assert gauges.characters <= MOST_CHARACTERS
     assert gauges.tuples <= MOST_TUPLES
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 197
+MOST_FILES_OF_PRIVATE_NAMES = 113
 
 
 def test_few_test_files_import_private_names():
     """Each name that a test imports cannot move or change without it; CONTRIBUTING.md says which are public."""
     private = {path: names for path, names in GAUGES["private_names_of_tests"]().items() if names}
-    assert len(private) <= MOST_FILES_OF_PRIVATE_NAMES, "\n".join(map(str, private.items()))
+    assert len(private) <= MOST_FILES_OF_PRIVATE_NAMES, (
+        "import public names in your test; " + "\n".join(map(str, private.items()))
+    )
 
 
 @pytest.mark.parametrize(

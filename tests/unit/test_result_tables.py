@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -35,25 +36,34 @@ def test_page_of_many_classes_shows_the_tables_of_its_scores(benchmarks, capsys)
 
 
 def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
-    tables = calibrators.tables(ROOT / "results/calibrators/scores.csv")
+    tables = calibrators.tables(ROOT / "results/calibrators")
     page = (ROOT / "results/calibrators.md").read_text("utf8")
-    shown = ("Group a", "Group b", "Group a, few samples", "Group b, few samples")
-    for title in (*shown, "auto against auto before"):
-        assert tables[title] in page, title
+    shown = re.findall(r"<!-- table: (.*?) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
+    groups = [f"Group {group}" for group in ("a", "b", "c", "a, few samples", "b, few samples")]
+    assert {title for title, _ in shown} >= {
+        *groups,
+        "auto against auto before",
+        "Smooth ECE against raw",
+    }
+    for title, text in shown:
+        assert text == tables[title], title
 
 
 def test_ranks_count_the_splits_that_all_calibrators_have_been_through(calibrators, tmp_path):
     out = tmp_path / "scores.csv"
     for split, archive in enumerate(["one", "two", "three"]):
-        for name, nll in (("as predicted", 0.5), ("better", 0.4), ("fails", None)):
-            if (archive, name) != ("three", "better"):
+        for name, nll in (("as predicted", 0.5), ("auto", 0.4), ("fails", None)):
+            if (archive, name) != ("three", "auto"):
                 scores = ["", "", ""] if nll is None else [f"{nll + split / 100:.6f}"] * 3
                 calibrators.add(
                     out,
                     ("a", "all", str(split), archive, name),
                     [*scores, "0.1", "" if nll else "no"],
                 )
-    text = calibrators.tables(out)["Group a"]
-    assert "2 archives, 2 splits, 2 calibrators" in text
-    rows = [line for line in text.splitlines() if line.startswith("| better")]
-    assert rows == ["| better | 1.00 | 1.00 | 1.00 | 0.4050 | 0.4050 | 40.50 | -0.100 |"]
+    text = calibrators.tables(tmp_path)["Group a"]
+    assert "2 archives or pairs, 2 splits, 2 calibrators" in text
+    rows = [line for line in text.splitlines() if line.startswith("| a")]
+    assert rows == [
+        "| auto | 1.00 | 1.00 | 1.00 | 0.4050 | 0.4050 | 40.50 | -0.100 |  |",
+        "| as predicted | 2.00 | 2.00 | 2.00 | 0.5050 | 0.5050 | 50.50 | +0.000 | 2 |",
+    ]

@@ -76,7 +76,8 @@ def group_measures(
 
     Note:
         The interval of the ratio takes the probabilities as given: it is the exact one of the share of events (Clopper
-        and Pearson) over the mean probability. With weights or clusters it is the normal one of its logarithm.
+        and Pearson) over the mean probability. With weights or clusters it is the normal one of its logarithm, and
+        without an event the exact one again, of as many samples as the weights or clusters are worth (Kish).
 
         Slopes of small groups are mostly chance. ``pooled_slope`` moves each toward the mean of all groups, as far as
         its own error is large, see :func:`fedlas.stats.partial_pooling`; its interval says what the group is likely to

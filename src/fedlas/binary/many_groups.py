@@ -76,6 +76,13 @@ class Grouped:
         squares = np.bincount(self.clusters, sums) ** 2
         return np.asarray(np.bincount(owner, squares) * factor, dtype=np.float64)
 
+    def effective_samples(self) -> Floats:
+        """Return how many samples of one weight, or clusters, are worth as much as each group ``(G,)``; see Kish."""
+        if self.clusters is None:
+            return np.asarray(self.size**2 / self.totals(self.counts**2), dtype=np.float64)
+        squares = np.bincount(self.clusters, self.counts) ** 2
+        return np.asarray(self.size**2 / np.bincount(self._owners()[0], squares), dtype=np.float64)
+
     def degrees(self, terms: Floats) -> Floats:
         """Return the degrees of freedom of that variance ``(G,)``, as :func:`cluster_degrees` does."""
         if self.clusters is None:
@@ -174,9 +181,13 @@ def _ratio_ends(
     error, degrees = _error_of_events(data, probability, gaps)
     score = student_scores(confidence_level, degrees)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        # Without an event there is no reach: from 0 on, without end.
-        reach = np.where(observed > 0, np.exp(score * error / observed), np.inf)
-        return ratio / reach, ratio * reach
+        reach = np.exp(score * error / observed)
+        # The logarithm of no event has no interval: of as many samples as the weights, or clusters, are worth the share
+        # of events is below this end (Clopper and Pearson).
+        samples = data.effective_samples()
+        end = -np.expm1(np.log((1.0 - confidence_level) / 2.0) / samples) / data.mean(probability)
+        high = np.where(observed > 0, ratio * reach, np.where(degrees > 0.0, end, math.nan))
+        return np.where(observed > 0, ratio / reach, high * 0.0), high
 
 
 def _error_of_events(data: Grouped, probability: Floats, terms: Floats) -> tuple[Floats, Floats]:

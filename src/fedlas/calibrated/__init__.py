@@ -4,9 +4,20 @@ In: any classifier and a loader of held-out data, or a table of scores and label
 saves, compiles, exports and moves like the model itself; :class:`TableCalibration`, which adds calibrated columns.
 """
 
-from fedlas.calibrated.before_after import BeforeAfter, Measured
+from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
 from fedlas.calibrated.calibrate import calibrate
 from fedlas.calibrated.model import CalibratedModel
+from fedlas.calibrated.since import files_since
 from fedlas.calibrated.table import TableCalibration
+from fedlas.calibrated.table_files import apply_to_files
 
-__all__ = ["BeforeAfter", "CalibratedModel", "Measured", "TableCalibration", "calibrate"]
+__all__ = [
+    "BeforeAfter",
+    "CalibratedModel",
+    "Measured",
+    "TableCalibration",
+    "apply_to_files",
+    "calibrate",
+    "files_since",
+    "measured_both",
+]

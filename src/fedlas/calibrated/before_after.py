@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,13 +15,9 @@ from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
 from fedlas.binary import integrated_calibration, logistic_recalibration
-from fedlas.calibrators import Calibrator
-from fedlas.calibrators._fit.folds import folds_of, in_order
-from fedlas.calibrators._fit.rowwise import as_predictions, weights_of
-from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.calibrators.mixture import LeftOut
+from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
-from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
+from fedlas.metrics import StreamingMetrics, expected_calibration_error
 from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
@@ -35,6 +31,7 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL
 __all__ = ["BeforeAfter", "Measured"]
 
 _METRICS = ("accuracy", "nll", "ece")
+_NUM_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,14 @@ class Measured:
 
     Attributes:
         accuracy: Share of right predictions.
-        nll: Mean negative log-likelihood, in nats.
+        nll: Mean negative log-likelihood, in nats; NaN for confidences in the predicted class alone.
         ece: Expected calibration error, 15 bins of equal width.
         floor: Mean ECE of a perfectly calibrated model with the same confidences; None for dense outputs, whose
-            positions are not independent.
+            positions are not independent, and for rows that were left out of a fit before they are calibrated.
+        brier: Brier score of two classes, where rows were left out of a fit; None elsewhere.
+        observed_to_expected: Events over the sum of their probabilities, as ``brier``.
+        slope: Calibration slope, as ``brier``.
+        ici: Mean distance from the calibration curve, as ``brier``.
 
     Example:
         >>> Measured(accuracy=0.918, nll=0.248, ece=0.009, floor=0.008).ece
@@ -56,37 +57,125 @@ class Measured:
     accuracy: float
     nll: float
     ece: float
-    floor: float | None
+    floor: float | None = None
+    brier: float | None = None
+    observed_to_expected: float | None = None
+    slope: float | None = None
+    ici: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
 class BeforeAfter:
-    """Metrics of a model without and with its calibration; printed, a table.
+    """Metrics of a model or a table without and with its calibration; printed, a table, or a sentence of its fit.
 
     Attributes:
         before: Without.
-        after: With.
-        samples: Samples (positions of dense outputs) that were measured.
+        after: With; of rows that were left out of the fit, by fits on the other folds.
+        samples: Samples (positions of dense outputs) that were measured, each once.
+        folds: Folds of the fit that were left out in turn; 0 for samples of a test.
+        clusters: Clusters of rows that were left out, each as a whole; None if none were named.
+        event: Name of the class that the metrics of such rows are about; empty if the predicted class is.
+        in_time: Whether their fits were on earlier rows alone.
     """
 
     before: Measured
     after: Measured
     samples: int
+    folds: int = 0
+    clusters: int | None = None
+    event: str = ""
+    in_time: bool = False
 
     def __str__(self) -> str:
-        """Return a table of four lines."""
-        columns = [["before", *_texts(self.before)], ["after", *_texts(self.after)]]
-        heads = ["", "accuracy", "NLL", "ECE"]
+        """Return a table of a line a metric; of rows that were left out of a fit one sentence."""
+        return self._sentence() if self.folds else self._table()
+
+    __repr__ = __str__
+
+    def _table(self) -> str:
+        heads = ("", "accuracy", "NLL", "ECE")
+        columns = [("before", *_texts(self.before)), ("after", *_texts(self.after))]
         lines = [
             f"{head:<10}{before:>10}{after:>10}"
             for head, before, after in zip(heads, *columns, strict=True)
+            if before
         ]
         if self.after.floor is not None:
             lines[-1] += f"   (of a perfectly calibrated model: {100 * self.after.floor:.2f} %)"
         lines[0] += f"   {self.samples:,} samples"
         return "\n".join(line.rstrip() for line in lines)
 
-    __repr__ = __str__
+    def _sentence(self) -> str:
+        changes = [
+            f"{title} {before:.2f} -> {getattr(self.after, name):.2f}"
+            for name, title in (("observed_to_expected", "O/E"), ("slope", "slope"))
+            if (before := getattr(self.before, name)) is not None
+        ]
+        changes += [f"ICI {self._change('ici')}"] if self.before.ici is not None else []
+        floor = 100 * (self.after.floor or 0.0)
+        parts = [f"ECE {self._change('ece')} (of a calibrated model {floor:.2f})"]
+        if not math.isnan(self.before.nll):
+            parts.insert(0, f"NLL {self.before.nll:.4f} -> {self.after.nll:.4f}")
+            parts += [] if self.event else [f"accuracy {self._change('accuracy')}"]
+        about = f"The event {self.event} on" if self.event else "On"
+        worse = self.after.nll > self.before.nll
+        advice = " It does not help them: more held-out rows may." if worse else ""
+        count = "" if self.clusters is None else f"{self.clusters:,}"
+        if self.in_time:
+            clusters, others = (f" of {count} clusters", " of others") if count else ("", "")
+            where = f"{self.samples:,} later rows{clusters}, by fits on earlier ones{others}"
+        else:
+            whole = f" of {count} whole clusters" if count else ""
+            where = f"{self.samples:,} rows{whole} left out of the fit in turn"
+        return f"{about} {where}: {', '.join([*changes, *parts])}.{advice}"
+
+    def _change(self, name: str) -> str:
+        before, after = (100 * getattr(stage, name) for stage in (self.before, self.after))
+        return f"{before:.2f} -> {after:.2f} %"
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values of rows that were left out of a fit, for JSON."""
+        before, after = (
+            {
+                name: value
+                for name, value in asdict(stage).items()
+                if value is not None and value == value
+            }
+            for stage in (self.before, self.after)
+        )
+        floor = after.pop("floor", 0.0)
+        others = {"clusters": self.clusters, "event": self.event, "in_time": self.in_time}
+        counts = {"rows": self.samples, "folds": self.folds}
+        return counts | {"before": before, "after": after, "floor": floor} | others
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """Read the result of :meth:`plain`.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        stages = [
+            {str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after")
+        ]
+        if not {"ece", "accuracy"} <= stages[0].keys() or stages[0].keys() != stages[1].keys():
+            raise ValueError("metrics before and after must be the same")
+        before, after = (Measured(**{"nll": math.nan, **values}) for values in stages)
+        clusters = content.get("clusters")
+        return cls(
+            before,
+            replace(after, floor=_number(content["floor"])),
+            int(content["rows"]),
+            int(content["folds"]),
+            None if clusters is None else int(clusters),
+            str(content.get("event", "")),
+            bool(content.get("in_time", False)),
+        )
+
+
+def _texts(measured: Measured) -> list[str]:
+    nll = "" if math.isnan(measured.nll) else f"{measured.nll:.4f}"
+    return [f"{100 * measured.accuracy:.2f} %", nll, f"{100 * measured.ece:.2f} %"]
 
 
 def in_sample(val: Predictions, calibrated: Predictions) -> str:
@@ -95,14 +184,18 @@ def in_sample(val: Predictions, calibrated: Predictions) -> str:
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
-def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
+def measured_both(before: AnyPredictions, after: AnyPredictions) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
+    if isinstance(before, Predictions) and isinstance(after, Predictions):
+        _warn_of_rise(before, after)
+    stages = [
+        Measured(**values, floor=_floor(part) if part.num_samples > 1 else None)
+        for part, values in zip((before, after), _values(before, after), strict=True)
+    ]
+    return BeforeAfter(stages[0], stages[1], before.num_samples)
 
-    def measured(part: Predictions) -> Measured:
-        values = evaluate(part)
-        floor = _floor(part) if part.num_samples > 1 else None
-        return Measured(values["accuracy"], values["nll"], values["ece"], floor)
 
+def _warn_of_rise(before: Predictions, after: Predictions) -> None:
     nll = [
         cross_entropy(part.logits.double(), part.target, reduction="none")
         for part in (before, after)
@@ -119,7 +212,35 @@ def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
             f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
             "more samples like these, or use the model without it."
         )
-    return BeforeAfter(measured(before), measured(after), before.num_samples)
+
+
+def measured_left_out(
+    first: AnyPredictions, last: AnyPredictions, folds: int, *, in_time: bool
+) -> BeforeAfter:
+    """Return metrics of rows that were left out of a fit, as predicted and calibrated."""
+    clusters = len(first.clusters.unique()) if several(first.clusters) else None
+    event = ""
+    floor = _floor(last, replicates=200) if last.num_samples > 1 else 0.0
+    if (
+        isinstance(first, Predictions)
+        and isinstance(last, Predictions)
+        and first.num_classes == 2
+        and len(first.target.unique()) == 2
+    ):
+        event = event_name(first)
+        values = _of_event(first, last)
+    else:
+        values = _values(first, last)
+    before, after = (Measured(**each) for each in values)
+    after = replace(after, floor=floor)
+    return BeforeAfter(before, after, first.num_samples, folds, clusters, event, in_time)
+
+
+def _values(*stages: AnyPredictions) -> list[dict[str, Any]]:
+    """Return accuracy, NLL and ECE of each stage; no NLL of confidences alone."""
+    names = [name for name in _METRICS if name != "nll" or isinstance(stages[0], Predictions)]
+    entries = entries_of(names, stages[0])
+    return [{"nll": math.nan, **values_of(stage, entries, _NUM_BINS)} for stage in stages]
 
 
 def before_and_after(
@@ -194,185 +315,6 @@ def before_and_after(
     return BeforeAfter(before_, after_, stages[0].num_samples)
 
 
-def _texts(measured: Measured) -> list[str]:
-    return [
-        f"{100 * measured.accuracy:.2f} %",
-        f"{measured.nll:.4f}",
-        f"{100 * measured.ece:.2f} %",
-    ]
-
-
-FOLDS = 5
-NUM_BINS = 15
-ENOUGH = 5000
-"""Folds are left out until they have this many rows together."""
-_CROSS_METRICS = ("nll", "ece", "accuracy")
-
-
-@dataclass(frozen=True)
-class CrossFit:
-    """Metrics of rows that were left out of the fit, before and after calibration.
-
-    Attributes:
-        rows: Rows that were left out, each once.
-        folds: Folds of the cross-fitting.
-        before: Metrics by registry name, as predicted.
-        after: The same, calibrated by fits on the other folds.
-        floor: Mean ECE of a perfectly calibrated model with the confidences after.
-        clusters: Clusters of these rows, each of which was left out as a whole; None if none were named.
-        event: Name of the class that the metrics are about, with O/E, slope and ICI; empty if the predicted class is.
-        in_time: Whether the fits were on earlier rows alone.
-    """
-
-    rows: int
-    folds: int
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-    floor: float
-    clusters: int | None = None
-    event: str = ""
-    in_time: bool = False
-
-    def __str__(self) -> str:
-        """Return one sentence."""
-        changes = [
-            f"{title} {self.before[name]:.2f} -> {self.after[name]:.2f}"
-            for name, title in (("observed_to_expected", "O/E"), ("slope", "slope"))
-            if name in self.before
-        ]
-        changes += [f"ICI {self._percent('ici')}"] if "ici" in self.before else []
-        parts = [f"ECE {self._percent('ece')} (of a calibrated model {100 * self.floor:.2f})"]
-        if "nll" in self.before:
-            parts.insert(0, f"NLL {self.before['nll']:.4f} -> {self.after['nll']:.4f}")
-            parts += [] if self.event else [f"accuracy {self._percent('accuracy')}"]
-        parts = [*changes, *parts]
-        about = f"The event {self.event} on" if self.event else "On"
-        worse = self.after.get("nll", 0) > self.before.get("nll", 0)
-        advice = " It does not help them: more held-out rows may." if worse else ""
-        count = "" if self.clusters is None else f"{self.clusters:,}"
-        if self.in_time:
-            clusters, others = (f" of {count} clusters", " of others") if count else ("", "")
-            where = f"{self.rows:,} later rows{clusters}, by fits on earlier ones{others}"
-        else:
-            whole = f" of {count} whole clusters" if count else ""
-            where = f"{self.rows:,} rows{whole} left out of the fit in turn"
-        return f"{about} {where}: {', '.join(parts)}.{advice}"
-
-    def _percent(self, name: str) -> str:
-        return f"{100 * self.before[name]:.2f} -> {100 * self.after[name]:.2f} %"
-
-    def plain(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Self:
-        """Read the result of :meth:`plain`.
-
-        Raises:
-            ValueError: If it is something else.
-        """
-        before, after = (
-            {str(k): _number(v) for k, v in content[name].items()} for name in ("before", "after")
-        )
-        if not {"ece", "accuracy"} <= before.keys() or before.keys() != after.keys():
-            raise ValueError("metrics before and after must be the same")
-        clusters = content.get("clusters")
-        return cls(
-            int(content["rows"]),
-            int(content["folds"]),
-            before,
-            after,
-            _number(content["floor"]),
-            None if clusters is None else int(clusters),
-            str(content.get("event", "")),
-            bool(content.get("in_time", False)),
-        )
-
-
-def fit_and_check(
-    calibrator: Calibrator, val: AnyPredictions
-) -> tuple[Calibrator, tuple[str, ...], CrossFit | None]:
-    """Return the fitted calibrator, its notes, and metrics of rows that were left out in turn.
-
-    A mixture holds folds out to find its weights; what it predicts for each, with weights of the other folds, is
-    measured. Any other calibrator is fitted again without each fold.
-    """
-    left_out: list[LeftOut] = []
-    can_keep = isinstance(val, Predictions) and (val.weights is None or bool(val.weights.all()))
-    if (
-        can_keep
-        and hasattr(calibrator, "left_out")
-        and not getattr(calibrator, "keep_class", False)
-    ):
-        calibrator.left_out = left_out
-    fitted, notes = fit_with_notes(calibrator, val)
-    vars(calibrator).pop("left_out", None)
-    if not left_out or not isinstance(val, Predictions):
-        return fitted, notes, cross_fit(calibrator, val)
-    enough = [0]
-    for each in left_out:
-        if enough[-1] < ENOUGH:
-            enough.append(enough[-1] + len(each.rows))
-    first = val.rows(torch.cat([each.rows for each in left_out])[: enough[-1]])
-    after = torch.cat([each.log_probs for each in left_out])[: enough[-1]]
-    last = first.with_logits(after)
-    return fitted, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
-
-
-def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> CrossFit | None:
-    """Fit on all folds but one, calibrate that one, and measure; None for fewer than two distinct rows.
-
-    Args:
-        calibrator: One with the options of the fit; it is not changed.
-        val: Held-out predictions with labels.
-    """
-    both = as_predictions(val)
-    folds = folds_of(both, FOLDS, weights=both.weights)
-    if not folds.count:
-        return None
-    rows: list[Tensor] = []
-    after: list[Tensor] = []
-    for fold in range(folds.count):
-        left_out = folds.test(fold)
-        fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
-        rows.append(left_out.nonzero()[:, 0])
-        part = fitted.transform(val.rows(left_out))
-        after.append(part.logits if isinstance(part, Predictions) else part.confidence)
-        if sum(map(len, rows)) >= ENOUGH:
-            break
-    first = val.rows(torch.cat(rows))
-    last = (
-        first.with_logits(torch.cat(after))
-        if isinstance(first, Predictions)
-        else replace(first, confidence=torch.cat(after))
-    )
-    return measured_left_out(first, last, folds.count, in_time=folds.in_time)
-
-
-def measured_left_out(
-    first: AnyPredictions, last: AnyPredictions, folds: int, *, in_time: bool
-) -> CrossFit:
-    """Return metrics of rows that were left out, as predicted and calibrated."""
-    clusters = len(first.clusters.unique()) if several(first.clusters) else None
-    sizes = first.num_samples, folds
-    if (
-        isinstance(first, Predictions)
-        and isinstance(last, Predictions)
-        and first.num_classes == 2
-        and len(first.target.unique()) == 2
-    ):
-        floor = _floor(last, replicates=200)
-        event = event_name(first)
-        values = _of_event(first, last)
-        return CrossFit(*sizes, values[0], values[1], floor, clusters, event, in_time)
-    names = [name for name in _CROSS_METRICS if name != "nll" or isinstance(first, Predictions)]
-    floor = _floor(last, replicates=200) if last.num_samples > 1 else 0.0
-    entries = entries_of(names, first)
-    values = [values_of(part, entries, NUM_BINS) for part in (first, last)]
-    return CrossFit(*sizes, values[0], values[1], floor, clusters, in_time=in_time)
-
-
 def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
     """Return the mean ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
     if not several(predictions.clusters):
@@ -380,12 +322,12 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
     return noise_floor(predictions, replicates=replicates).mean
 
 
-def _of_event(*stages: Predictions) -> list[dict[str, float]]:
+def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the metrics of the event of each stage, those that all have."""
     entries = entries_of(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []
     for stage in stages:
-        metrics = values_of(stage, entries, NUM_BINS)
+        metrics = values_of(stage, entries, _NUM_BINS)
         with suppress(InputError):  # outcomes that can be separated have no line
             line = logistic_recalibration(stage)
             metrics["observed_to_expected"] = line.observed_to_expected.value

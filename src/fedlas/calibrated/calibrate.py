@@ -19,8 +19,8 @@ from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.roles import columns_named
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 __all__ = ["calibrate"]
 

@@ -21,7 +21,7 @@ from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.read import check_logits, open_source, predictions_of
-from fedlas.predictions.roles import ROLES
+from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import collected, is_lazy
@@ -143,8 +143,20 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
     return rows.with_columns(*series).to_native()
 
 
-def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
+_JUDGED = (*LABELS, "weights", "clusters")
+"""What is said of rows whose labels judge a calibration."""
+
+
+def live_table(
+    calibration: Any, source: Format, missing: Missing, *, labels: bool = False
+) -> Table:
     """Return another table with the same columns, found by their names or by paths into objects.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        source: What holds the rows.
+        missing: What happens to rows without a score.
+        labels: Whether their labels, weights and clusters are read too.
 
     Raises:
         InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
@@ -181,7 +193,8 @@ def live_table(calibration: Any, source: Format, missing: Missing) -> Table:
                 "A calibration is for the classes of its fit: fit another, or remove the column.",
             )
     # The other roles are for the fit alone.
-    live = Columns(**{name: getattr(columns, name) for name in ROLES if ROLES[name].of_live})
+    roles = [name for name in ROLES if ROLES[name].of_live or (labels and name in _JUDGED)]
+    live = Columns(**{name: getattr(columns, name) for name in roles})
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
     classes = () if calibration.in_lists else calibration.classes

@@ -12,10 +12,11 @@ from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
-from fedlas.calibrated.before_after import CrossFit, fit_and_check
+from fedlas.calibrated.before_after import BeforeAfter, measured_both
+from fedlas.calibrated.cross_fit import fit_and_check
 from fedlas.calibrated.direction import FitScores
 from fedlas.calibrated.edge import EdgeCount
-from fedlas.calibrated.live import frame_applied
+from fedlas.calibrated.live import frame_applied, live_table
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
@@ -60,7 +61,7 @@ class TableCalibration:
     classes: tuple[str, ...] = ()
     in_lists: bool = False
     covariates: Covariates | None = None
-    cross_fitted: CrossFit | None = None
+    cross_fitted: BeforeAfter | None = None
     rows: int = 0
     notes: tuple[str, ...] = ()
     units: Units = field(default_factory=Units)
@@ -173,6 +174,46 @@ class TableCalibration:
             warn_user(note)
         return after
 
+    def before_after(self, table: Any) -> BeforeAfter:
+        """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
+
+        Args:
+            table: A frame or files with the columns of the fit, those of labels, weights and clusters among them.
+
+        Returns:
+            The metrics; print them to see a table.
+
+        Warns:
+            CalibrationWarning: If values are unlike those of the fit, or the NLL rises by more than chance.
+
+        Raises:
+            InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
+                column are named.
+
+        Example:
+            >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
+            >>> fit = TableCalibration.fit(frame, Columns(probs="p", target="y"), "temperature")
+            >>> print(fit.before_after(frame))
+                          before     after   200 samples
+            accuracy     75.00 %   75.00 %
+            NLL           1.1588    0.5623
+            ECE          24.50 %   12.50 %   (of a perfectly calibrated model: 3.40 %)
+        """
+        form = Columns(separator=self.columns.separator, format=self.columns.format)
+        other = live_table(self, open_source(table, form)[0], Missing(self.missing), labels=True)
+        try:
+            values = other.whole()
+        except InputError as error:
+            error.without(
+                *(each.name for each in fields(Columns))
+            )  # the columns are those of the fit
+            raise
+        check_logits(self.columns, values["scores"], other.label)
+        before = predictions_of(values, self.columns, self.covariates, self.classes)
+        for note in other.notes_on_fit():
+            warn_user(note)
+        return measured_both(before, self.calibrator.transform(before))
+
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
         return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
@@ -251,7 +292,7 @@ class TableCalibration:
             classes,
             content["in_lists"] is True,
             None if covariates is None else Covariates.read(covariates),
-            None if cross_fitted is None else CrossFit.read(cross_fitted),
+            None if cross_fitted is None else BeforeAfter.read(cross_fitted),
             int(content["rows"]),
             notes,
             Units.read(content.get("units")),

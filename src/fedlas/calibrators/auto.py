@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.absent_share import AbsentShare
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of

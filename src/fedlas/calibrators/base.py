@@ -274,8 +274,9 @@ class Calibrator(ABC):
 
     def _doubts(self, val: Predictions) -> list[str | None]:
         """Return what to warn about after the fit on ``val``."""
-        doubts = [*getattr(self.map, "doubts", ()), absent_classes(val) if self.per_class else None]
-        return [*doubts, unchanged(val, self.map, self._side(val))]
+        row_map = self.map
+        doubts = [*getattr(row_map, "doubts", ()), absent_classes(val) if self.per_class else None]
+        return [*doubts, unchanged(val, row_map, self._side(val))]
 
     def _side(self, predictions: Predictions) -> Tensor | None:
         """Return what the map takes in addition to logits ``(N, ...)``."""

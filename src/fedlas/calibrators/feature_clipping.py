@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedlas._core.check import InputError, check_finite, check_kinds, describe
+from fedlas._core.check import InputError, check_finite, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.doubts import at_bound, less_accurate, when, with_doubts
 from fedlas.calibrators._fit.minimize import golden_section
 from fedlas.calibrators._fit.rowwise import double_rows

@@ -23,7 +23,8 @@ from fedlas.calibrators.mixture_weights import (
     share_of_logits,
     trust_in,
 )
-from fedlas.calibrators.side_information import Plan, Samples, affordable, fit_side_information
+from fedlas.calibrators.side_information import Samples, fit_side_information
+from fedlas.calibrators.side_plan import Plan, affordable
 from fedlas.calibrators.temperature import Divided
 from fedlas.predictions import Predictions
 from fedlas.resample.folds import evenly

@@ -9,15 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import (
-    InputError,
-    check_choice,
-    check_dense,
-    check_kinds,
-    check_logits,
-    describe,
-)
+from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe
 from fedlas._core.files import write_json
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.calibrators._fit.state import fitted, read_saved
 from fedlas.calibrators.base import CALIBRATORS, Calibrator

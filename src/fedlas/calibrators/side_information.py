@@ -27,13 +27,11 @@ from fedlas.calibrators._fit.side_maps import (
     squared_distances,
 )
 from fedlas.calibrators._fit.state import doubles, ones, zeros
+from fedlas.calibrators.side_plan import LANDMARKS, Plan
 from fedlas.resample.folds import canonical_order, evenly
 
-RIDGES = (0.3, 3.0, 30.0, 300.0)
-"""Ridges of the members, for features of the same mean squared norm."""
 _SHRINKAGE = 0.05
 """Share of the mean variance that whitening adds to each direction."""
-_LANDMARKS = 150
 _UNITS = 10.0
 """Where deviations of columns differ by more than this, their units differ, and each is standardized. A column whose
 values all lie as far below the median deviation is standardized in any case; one of rare large values is not."""
@@ -47,64 +45,6 @@ _TRUST = 0.95
 _SAMPLES_A_DIRECTION = 10.0
 """Samples for each direction that the gate measures distances in."""
 _COEFFICIENT_RIDGE = 10.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which regressions are fitted, and on how many rows.
-
-    Attributes:
-        ridges: See :data:`RIDGES`.
-        white: Whether ridges are those of whitened features too.
-        kernel: Whether there is a kernel.
-        offsets: Numbers of the offsets, see :class:`Offsets`.
-        rank: Most directions of the features.
-        rows: Most rows.
-    """
-
-    ridges: tuple[float, ...] = RIDGES
-    plain: bool = True
-    kernel: bool = True
-    offsets: tuple[int, ...] = (0, 1)
-    rank: int = 512
-    rows: int = 2**62
-
-    def cost(self, rows: int, classes: int, columns: int, parts: int) -> float:
-        """Return about how many numbers a pass over the samples touches."""
-        rank = min(self.rank, columns)
-        problems = parts * len(self.ridges) * len(self.offsets)
-        linear = problems * (1 + self.plain) * (rank + _SOFTMAX)
-        return (
-            min(rows, self.rows)
-            * classes
-            * (linear + self.kernel * problems * (_LANDMARKS + _SOFTMAX))
-        )
-
-
-_SOFTMAX = 100
-"""Multiplications that take as long as one number of a softmax."""
-_AFFORDABLE = 2e9
-_AFFORDABLE_A_LOGIT = 150.0
-_PLANS = (
-    Plan(),
-    Plan(offsets=(1,)),
-    Plan(offsets=(1,), rank=256),
-    Plan(offsets=(1,), rank=256, kernel=False),
-    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:]),
-    Plan(offsets=(1,), rank=128, kernel=False, ridges=RIDGES[1:], plain=False),
-    Plan(offsets=(1,), rank=64, kernel=False, ridges=RIDGES[2:], plain=False),
-)
-
-
-def affordable(rows: int, classes: int, columns: int, parts: int) -> Plan:
-    """Return the richest plan that takes a few seconds, or half a minute where the logits take a gigabyte."""
-    most = max(_AFFORDABLE, _AFFORDABLE_A_LOGIT * rows * classes)
-    for plan in _PLANS:
-        if plan.cost(rows, classes, columns, parts) <= most:
-            return plan
-    last = _PLANS[-1]
-    share = most / last.cost(rows, classes, columns, parts)
-    return replace(last, rows=max(1, int(rows * share)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +248,7 @@ def kernel_basis(samples: Samples, directions: Tensor) -> KernelBasis:
     order = canonical_order(
         samples.logits[distinct], samples.target[distinct], samples.features[distinct]
     )
-    landmarks = directions[distinct[evenly(order, _LANDMARKS)]]
+    landmarks = directions[distinct[evenly(order, LANDMARKS)]]
     square = squared_distances(landmarks, landmarks)
     apart = square[square > 1e-9 * square.max()]
     width = 2 * apart.median() if len(apart) else ones(())

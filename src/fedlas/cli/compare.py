@@ -22,6 +22,7 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.predictions.roles import OF_FIT
 from fedlas.predictions.tables.files import check_apart
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_compare(add: AddSubcommand) -> None:
     )
     flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
-    add_samples(parser, without=("label_probs", "covariates", "time"))
+    add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
     add_num_bins(parser)
     add_replicates(parser)
     option(

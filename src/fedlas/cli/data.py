@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.terminal import Bar, say, show, table
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say, show, table
 from fedlas.cli.arguments import AddSubcommand, flag, option
 from fedlas.cli.bench_group import add_set
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically, write_json, write_text
-from fedlas._core.terminal import say, show, track
+from fedlas._core.progress import track
+from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag
 
 if TYPE_CHECKING:

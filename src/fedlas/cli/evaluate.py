@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD
-from fedlas._core.terminal import say, status
+from fedlas._core.progress import status
+from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     NUM_BINS,
@@ -35,7 +36,7 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import Columns
+from fedlas.predictions.roles import OF_FIT, Columns
 from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import check_apart, holds_parquet
 
@@ -201,10 +202,11 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
 
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
-    if args.time is not None and args.on is None:
-        raise InputError(
-            "is for a fit that holds rows out", "no --on", "Leave it out.", argument="time"
-        )
+    for name in OF_FIT if args.on is None else ():
+        if getattr(args, name) is not None:
+            raise InputError(
+                "is for a fit that holds rows out", "no --on", "Leave it out.", argument=name
+            )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
     is_folder = Path(args.file).is_dir()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, write_text
-from fedlas._core.terminal import Bar, say
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_path, option
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
-from fedlas._core.terminal import say, show, status
+from fedlas._core.progress import status
+from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.cli.bench_group import add_set
 

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import check_writable, write_json
-from fedlas._core.terminal import Bar, say, show
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_data_folder,

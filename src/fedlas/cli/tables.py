@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, few
 from fedlas._core.files import file_argument, path_argument, write_json
-from fedlas._core.terminal import Bar, say
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import (
     AddSubcommand,

@@ -4,9 +4,23 @@ In: a model, its calibration, its predictions. Out: ONNX, ``torch.export`` or To
 an alarm or none. :func:`fedlas.card` makes a card.
 """
 
+from fedlas.deploy.calibration import Calibration, fit_calibration, read_calibration
 from fedlas.deploy.card import Card
-from fedlas.deploy.export import export
+from fedlas.deploy.export import export, export_model
 from fedlas.deploy.exported import Exported
+from fedlas.deploy.formats import FORMATS
+from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.look import Monitor
 
-__all__ = ["Card", "Exported", "Monitor", "export"]
+__all__ = [
+    "FORMATS",
+    "Calibration",
+    "Card",
+    "Exported",
+    "Monitor",
+    "export",
+    "export_model",
+    "fit_calibration",
+    "make_card",
+    "read_calibration",
+]

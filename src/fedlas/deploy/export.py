@@ -11,17 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import (
-    InputError,
-    check_choice,
-    check_kinds,
-    check_number,
-    describe,
-    is_dense,
-)
+from fedlas._core.check import InputError, check_choice, check_number, describe, is_dense
 from fedlas._core.defaults import ExportFormat
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrated import CalibratedModel, TableCalibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.softmax_regression import AffineMap, DiagonalMap
+from fedlas.calibrators.base import CALIBRATORS
 from fedlas.calibrators.isotonic import Curves
 from fedlas.calibrators.label_shift import Shifted
 from fedlas.calibrators.matrix import PenalizedLogMap, PenalizedMap
 from fedlas.calibrators.mixture import CalibratedMixture, Share
+from fedlas.calibrators.mixture_weights import MANY_CLASSES
 from fedlas.calibrators.one_vs_rest import BetaMap, PlattMap, Sigmoids
 from fedlas.calibrators.spline import BrokenLines
 from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
@@ -301,13 +303,24 @@ def columns_of_map(program: Program, row_map: Any, logits: Names) -> Names:
         InputError: If the map has no formula here.
     """
     write = _MAPS.get(type(row_map))
-    side = getattr(row_map, "side", None)
-    if write is None or side is not None:
-        got = "auto with covariates" if side is not None else type(row_map).__name__
+    got = type(row_map).__name__ if write is None else ""
+    if isinstance(row_map, CalibratedMixture):
+        got = "auto of many classes" if row_map.share.top is not None else got
+        got = "auto with covariates" if row_map.side is not None else got
+    if write is None or got:
         raise InputError(
             "sql is for calibrators with a short formula",
             got,
-            "Fit without covariates, with --method auto, temperature, platt, beta, isotonic, spline, vector, "
-            "structured, matrix, dirichlet or bcts; or export to onnx.",
+            f"Fit without covariates, with --method {', '.join(with_formula())}, or auto of fewer than {MANY_CLASSES} "
+            "classes; or export to onnx.",
         )
     return write(program, row_map, logits)
+
+
+def with_formula() -> tuple[str, ...]:
+    """Return the names of the calibrators of a table whose map has a formula of its own."""
+    return tuple(
+        each.name
+        for each in CALIBRATORS.entries()
+        if each.value.map_type in _MAPS and each.metadata.get("part", "val") == "val"
+    )

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.losses.nci import feature_norms

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe, suggestion
+from fedlas._core.check import InputError, check_count, describe, suggestion
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import OfThread
 
 # Names of the classifier in common libraries, in the order of the search.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, check_number, describe
+from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
 from fedlas.objective.objective import groups_of

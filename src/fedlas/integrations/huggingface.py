@@ -11,9 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fedlas._core.arrays import load_tensors
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
+from fedlas._core.kinds import check_kinds
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations import drop_in

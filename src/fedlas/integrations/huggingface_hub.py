@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_choice, check_kinds, describe
+from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.extras import require
 from fedlas._core.files import (
     check_name,
@@ -23,6 +23,7 @@ from fedlas._core.files import (
     write_json,
     write_text,
 )
+from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.metrics import METRICS

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import no_warnings
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel

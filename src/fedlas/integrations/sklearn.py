@@ -16,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, describe
 from fedlas._core.errors import collected_warnings, warn_user
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
 from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
 from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.integrations._side_columns import SideColumns, side_source
+from fedlas.integrations._sklearn_folds import held_out, splits_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.event import event_of
@@ -33,13 +35,7 @@ require("sklearn", extra="sklearn")
 
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone  # noqa: E402 (after require)
 from sklearn.frozen import FrozenEstimator  # noqa: E402
-from sklearn.model_selection import (  # noqa: E402
-    GroupShuffleSplit,
-    StratifiedGroupKFold,
-    check_cv,
-    cross_val_predict,
-    train_test_split,
-)
+from sklearn.model_selection import cross_val_predict  # noqa: E402
 from sklearn.utils import _safe_indexing, get_tags, indexable  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
 from sklearn.utils.validation import (  # noqa: E402
@@ -217,7 +213,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             return self.estimator, getattr(self.estimator, method)(X), None
         if isinstance(self.cv, float):
-            train, val_rows = _held_out(y, units, self.cv, self.random_state)
+            train, val_rows = held_out(y, units, self.cv, self.random_state)
             part = {name: value[train] for name, value in options.items()}
             estimator = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **part)
             return estimator, getattr(estimator, method)(_safe_indexing(X, val_rows)), val_rows
@@ -225,7 +221,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.estimator,
             X,
             y,
-            cv=_splits(self.cv, X, y, units),
+            cv=splits_of(self.cv, X, y, units),
             method=method,
             n_jobs=self.n_jobs,
             params=options,
@@ -405,43 +401,3 @@ def _with_top(raw: Predictions, probability: Tensor) -> Tensor:
     total = others.sum(dim=1, keepdim=True)
     shared = torch.where(total > 0, others / total, 1.0 / (raw.num_classes - 1))
     return (shared * (1 - probability)[:, None]).scatter(1, top, probability[:, None])
-
-
-def _held_out(y: Any, groups: Any, share: float, seed: Any) -> tuple[Any, Any]:
-    """Return rows to train on and a held-out share of the rows by class, or of the groups."""
-    rows = np.arange(len(y))
-    if groups is None:
-        return tuple(train_test_split(rows, test_size=share, stratify=y, random_state=seed))
-    return next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, y, groups))
-
-
-def _splits(cv: Any, X: Any, y: Any, groups: Any) -> list[Any]:  # noqa: N803
-    """Return the folds, each with every class in its training part; of whole groups unless ``cv`` has its own."""
-    if groups is not None and (cv is None or isinstance(cv, int)):
-        cv = StratifiedGroupKFold(5 if cv is None else cv)
-    splits = list(check_cv(cv, y, classifier=True).split(X, y, groups))
-    if groups is not None:
-        _check_whole(splits, groups)
-    classes = np.unique(y)
-    for number, (train, _) in enumerate(splits):
-        missing = np.setdiff1d(classes, np.asarray(y)[train])
-        if len(missing):
-            names = ", ".join(map(str, missing[:5]))
-            raise InputError(
-                "each training fold must have samples of every class",
-                f"fold {number} without {names}",
-                "Use stratified folds, and at least two samples a class.",
-            )
-    return splits
-
-
-def _check_whole(splits: Sequence[Any], groups: NDArray[Any]) -> None:
-    """Refuse folds that tear groups apart."""
-    for number, (train, test) in enumerate(splits):
-        torn = np.intersect1d(groups[train], groups[test])
-        if len(torn):
-            raise InputError(
-                "cv must hold whole groups",
-                f"group {torn[0]!r} in both parts of fold {number}",
-                "Pass a splitter of groups, such as StratifiedGroupKFold(5), or a number of folds.",
-            )

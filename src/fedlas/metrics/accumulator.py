@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.ranks import sum_across_ranks, world_size
 from fedlas.metrics.scan import Gathers, scan
 from fedlas.predictions import Predictions

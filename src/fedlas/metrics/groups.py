@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_dense, check_kinds, describe
+from fedlas._core.check import InputError, check_count, check_dense, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.ece import width_bin

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_kinds, check_number, describe
+from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.features.head import HeadNotFoundError, part_of
 from fedlas.features.read import head_of_run

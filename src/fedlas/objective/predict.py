@@ -9,7 +9,8 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe, warn_user
+from fedlas._core.check import InputError, check_count, describe, warn_user
+from fedlas._core.kinds import check_kinds
 from fedlas._core.streams import derive
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.call import read_batch

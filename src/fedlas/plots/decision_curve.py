@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_kinds
+from fedlas._core.check import InputError
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.binary.net_benefit import net_benefit
 from fedlas.binary.positive import positive_class

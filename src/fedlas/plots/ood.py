@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas._core.check import InputError, as_numbers, check_count, check_kinds, describe
+from fedlas._core.check import InputError, as_numbers, check_count, describe
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,

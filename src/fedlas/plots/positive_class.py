@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_choice, check_kinds
+from fedlas._core.check import InputError, check_choice
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.binary import (
     integrated_calibration,

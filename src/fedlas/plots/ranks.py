@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.plots.theme import Axes, ThemeOption, canvas
 from fedlas.stats.ranks import RankComparison, RankTest

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count, check_kinds
+from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics import reliability_bins
 from fedlas.metrics.ranking import Floats
 from fedlas.plots.calibration_curve import calibration_curve, consistency_band

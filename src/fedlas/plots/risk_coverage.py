@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import check_kinds
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 from fedlas.plots.theme import Axes, ThemeOption, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel

@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count, check_kinds
+from fedlas._core.check import check_choice, check_count
+from fedlas._core.kinds import check_kinds
 from fedlas.binary.positive import positive_class
 from fedlas.plots.positive_class import RiskScale, shown_range
 from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, entitle, name_axis, subtitle

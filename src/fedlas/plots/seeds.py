@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, check_number
+from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.plots.theme import (
     REFERENCE,
     Axes,

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, describe
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.plots.theme import Axes, ThemeOption, canvas, caption, legend_below
 

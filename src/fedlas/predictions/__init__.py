@@ -10,6 +10,7 @@ from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable
+    from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.language import p_true, token_confidence
     from fedlas.predictions.multi_label import MultiLabel
     from fedlas.predictions.predictions import Predictions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns",
+    "Covariates",
     "MultiLabel",
     "PredictionTable",
     "Predictions",
@@ -38,6 +40,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
         __name__,
         {
             "any_predictions": "PredictionTable",
+            "covariates": "Covariates",
             "language": "p_true token_confidence",
             "multi_label": "MultiLabel",
             "predictions": "Predictions",

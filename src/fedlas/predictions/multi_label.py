@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
 from fedlas._core.files import write_atomically
-from fedlas.predictions.arguments import SAMPLE_VALUES, check_sample_values, detached
+from fedlas.predictions.arguments import detached
 from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.tables.npz import load_arrays
 
 UNKNOWN = -100

@@ -14,11 +14,9 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, check_logits, check_sizes, describe, warn_user
 from fedlas._core.extras import require
 from fedlas.predictions.arguments import (
-    SAMPLE_VALUES,
     Array,
     OptionalArray,
     Target,
-    check_sample_values,
     checked_classes,
     checked_index,
     checked_label_probs,
@@ -30,6 +28,7 @@ from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
+from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 from fedlas.predictions.table import Table, Values
 

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import Argument, InputError, check_kinds, describe, few
+from fedlas._core.check import Argument, InputError, describe, few
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
@@ -22,6 +22,7 @@ from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.table import Table, Values
 from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files

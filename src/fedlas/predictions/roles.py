@@ -1,7 +1,7 @@
 """Roles: what a column of a table is to its reader. Tables, frames, JSON, archives and options derive from it.
 
 A new role is a field of :class:`Columns`, declared by :func:`role` in one line, and what uses it: a field of
-``Predictions``, if it says something of a sample, with its check in ``arguments.py``.
+``Predictions``, if it says something of a sample, with its check in ``sample_values.py``.
 """
 
 # ruff: noqa: RUF009 (`role` returns a field of a dataclass)
@@ -53,6 +53,7 @@ class Role:
         is_text: Whether cells are read as text, whatever they hold.
         is_shared: Whether its column may have another role, too.
         of_live: Whether it says how scores are read, and so is for tables without labels as well.
+        of_fit: Whether only a fit that holds samples out uses it: commands and functions without one refuse it.
     """
 
     kind: RoleKind
@@ -64,6 +65,7 @@ class Role:
     is_text: bool = False
     is_shared: bool = False
     of_live: bool = False
+    of_fit: bool = False
 
 
 def role(kind: RoleKind, text: str, default: Any = None, **properties: Any) -> Any:
@@ -157,7 +159,7 @@ class Columns:
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
     time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
-        "rows than its own (default: rows are in no order)", is_text=True, is_shared=True)
+        "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -355,6 +357,8 @@ ROLES: Mapping[str, Role] = {each.name: each.metadata["role"] for each in fields
 """All roles, by the field of :class:`Columns`."""
 SCORES = tuple(name for name, each in ROLES.items() if each.kind == "score")
 LABELS = tuple(name for name, each in ROLES.items() if each.kind == "label")
+OF_FIT = tuple(name for name, each in ROLES.items() if each.of_fit)
+"""Roles that say nothing where no fit holds samples out."""
 _SINGLE = tuple(
     name for name, each in ROLES.items() if each.metavar == "COLUMN" and each.kind != "score"
 )

@@ -26,7 +26,8 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
-from fedlas.predictions.roles import Columns
+from fedlas.predictions.roles import ROLES, Columns
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.units import Units
@@ -35,11 +36,13 @@ NO_GROUP = "(no group)"
 """Group of the rows without one, where rows without a value are left out. A table cannot have both."""
 
 
+_TEXTS = tuple(name for name in SAMPLE_VALUES if name in ROLES and ROLES[name].is_text)
+"""What is said of samples in cells that are read as text."""
 Values = dict[str, Any]
 """What rows say, by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome`` (labels
 ``(n,)`` int64, or whether confidences came true, bool), ``labels`` of confidences as text, and what columns of samples
-hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``clusters``, ``time`` and ``groups``.
-What no column says is not there."""
+hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``groups``, ``clusters`` and others of
+``sample_values.py``. What no column says is not there."""
 
 
 class _GrowingArray:
@@ -132,7 +135,8 @@ class Table:
         self._agreement = NamesAgree()
         self._binary = False
         self._num_classes = 0
-        self._is_probs = columns.kind == "probs"
+        self._kind = columns.kind
+        self._is_probs = self._kind == "probs"
         self._probs, self._votes = (
             Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
             for _ in range(2)
@@ -214,7 +218,8 @@ class Table:
         missing = NO_GROUP if columns.drop_missing and optional is not None else None
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
-        named = {"clusters": columns.clusters, "time": columns.time}
+        is_top = self._kind == "confidence"
+        named = {name: getattr(columns, name) for name in _TEXTS}
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
@@ -232,7 +237,6 @@ class Table:
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
-            is_top = columns.kind == "confidence"
             values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
             if votes:
                 shares = chunk.finite(votes, "label probabilities")
@@ -311,7 +315,7 @@ class Table:
 
     def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
         """Learn or compare the units of some rows; logits and covariates have a range."""
-        logits = self.scores if self.columns.kind == "logits" else ()
+        logits = self.scores if self._kind == "logits" else ()
         self.units.add(chunk, (*logits, *covariates))
 
     def _unscaled(self, scores: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from fedlas._core.check import InputError, check_sizes, describe
 from fedlas.predictions.arguments import (
     Array,
     OptionalArray,
-    check_sample_values,
     checked_index,
     detached,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
+from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
 _ROUNDING = 1e-3

@@ -9,9 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import checked_path, write_json, write_text
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas._core.text import printable
 from fedlas.binary import Rule, decide

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_kinds
+from fedlas._core.check import Argument, InputError
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
@@ -185,9 +186,11 @@ def compare(
     about: dict[str, Any] = {"dropped": dropped, "event": event_name(first) if of_event else ""}
     differences = two_models.compare(first, second, metrics, **options)
     names = _names_of_groups(a, b, groups, first.num_samples)
+    weights = first.weights
     return Comparison(
         differences,
-        samples=first.num_samples,
+        # Those of weight 0 are as if they were not there.
+        samples=first.num_samples if weights is None else int((weights > 0).sum()),
         groups={} if names is None else _by_group(first, second, names, [*differences], options),
         **about,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,8 +10,8 @@ from html import escape
 from math import nan
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds
-from fedlas._core.extras import require
+from fedlas._core.check import InputError
+from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures
 from fedlas.predictions import Predictions
@@ -36,19 +35,18 @@ from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
     ZTests,
+    metrics_frame,
     metrics_table,
-    plain_metrics,
     short_table,
     size_of,
     top_label_ece,
     with_meaning,
 )
-from fedlas.present.page import diagram, made_by, render
+from fedlas.present.page import diagram, image_of, made_by, render
 from fedlas.present.positive_class import (
     Decisions,
     decision_tables,
     decision_words,
-    event_frame,
     event_pictures,
     event_table,
     is_event,
@@ -309,34 +307,16 @@ class Evaluation:
         Raises:
             MissingExtraError: If pandas is not installed.
         """
-        rows = event_frame(self._events)
-        columns = ["value", "low", "high", "floor", "p"]
-        for stage, values in plain_metrics(self.measured, self.estimates).items():
-            rows += [
-                (stage, name, *map(entry.get, columns))
-                for name, entry in values.items()
-                if name not in self._events.get(stage, {})
-            ]
-            if stage in self.z and not self.positive:
-                z, p = self.z[stage]
-                rows.append((stage, "spiegelhalter_z", z, None, None, 0.0, p))
-        frame = require("pandas", extra="tables").DataFrame
-        return frame(rows, columns=["stage", "metric", *columns])
+        z = {} if self.positive else self.z
+        return metrics_frame(self.measured, self.estimates, self._events, z)
 
     def to_latex(self) -> str:
         """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""
         return latex(self._main(self.title))
 
     def _repr_html_(self) -> str:
-        pictures = [
-            diagram(stage, predictions, self.num_bins, band=True, themed=True)
-            for stage, predictions in list(self.stages.items())[:_MOST_COLUMNS]
-        ]
-        images = "".join(
-            f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,'
-            f'{base64.b64encode(svg.encode()).decode()}">'
-            for svg in pictures
-        )
+        pictures = dict(list(self.stages.items())[:_MOST_COLUMNS])
+        images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
         tables = [self._main(self.title), *self._group_tables(most=MOST)]
         return "".join([sentences, images, *map(html_table, tables)])

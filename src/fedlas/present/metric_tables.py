@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedlas._core.extras import require
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.present.table import (
@@ -336,3 +337,26 @@ def plain_metrics(measured: Measured, estimates: Estimates) -> dict[str, dict[st
         }
         for stage, values in measured.items()
     }
+
+
+def metrics_frame(measured: Measured, estimates: Estimates, events: Estimates, z: ZTests) -> Any:
+    """Return a pandas DataFrame, a row for each stage and metric; measures of the event come first.
+
+    Raises:
+        MissingExtraError: If pandas is not installed.
+    """
+    columns = ["value", "low", "high", "floor", "p"]
+    rows: list[tuple[Any, ...]] = [
+        (stage, name, *(getattr(each, column) for column in columns))
+        for stage, values in events.items()
+        for name, each in values.items()
+    ]
+    for stage, metrics in plain_metrics(measured, estimates).items():
+        rows += [
+            (stage, name, *map(entry.get, columns))
+            for name, entry in metrics.items()
+            if name not in events.get(stage, {})
+        ]
+        if stage in z:
+            rows.append((stage, "spiegelhalter_z", z[stage][0], None, None, 0.0, z[stage][1]))
+    return require("pandas", extra="tables").DataFrame(rows, columns=["stage", "metric", *columns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -215,6 +216,13 @@ def diagram(
     options: dict[str, Any] = {"title": name, "legend": False, "band": band, "shares": False}
     ax = reliability_diagram(predictions, num_bins=num_bins, ax=axes(3.1, 3.3), **options)
     return (themed_svg if themed else figure)(ax, f"Reliability diagram of {name}")
+
+
+def image_of(name: str, predictions: AnyPredictions, num_bins: int) -> str:
+    """Return a reliability diagram with the consistency band as an image in HTML, for a notebook."""
+    picture = diagram(name, predictions, num_bins, band=True, themed=True)
+    content = base64.b64encode(picture.encode()).decode()
+    return f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,{content}">'
 
 
 def write_picture(picture: Any, path: Path) -> Path:

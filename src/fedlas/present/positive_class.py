@@ -132,15 +132,6 @@ def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
     return texts
 
 
-def event_frame(by_stage: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[Any, ...]]:
-    """Return rows of a data frame: stage, measure, value, interval, floor and p-value."""
-    return [
-        (stage, name, each.value, each.low, each.high, each.floor, each.p)
-        for stage, values in by_stage.items()
-        for name, each in values.items()
-    ]
-
-
 def positive_diagrams(
     stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage, *, event: str
 ) -> list[Any]:

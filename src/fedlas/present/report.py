@@ -7,7 +7,8 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, check_kinds, describe
+from fedlas._core.check import Argument, InputError, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
 from fedlas.calibrated.table_files import is_table
@@ -21,7 +22,7 @@ from fedlas.predictions.any_predictions import (
     plain_predictions,
 )
 from fedlas.predictions.event import about_event, event_note
-from fedlas.predictions.roles import columns_named
+from fedlas.predictions.roles import OF_FIT, columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.metric_tables import COMPARED
@@ -139,9 +140,9 @@ def report(
     dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
     is_pooled = isinstance(predictions, MultiLabel)
     predictions, classes, groups = _apart(predictions, classes, groups)
-    on = on.pooled() if isinstance(on, MultiLabel) else on
     predictions = about_event(check_measurable(predictions), event, classes)
-    val = plain_predictions(on)
+    predictions, groups, weightless = _counted(predictions, groups)
+    val = plain_predictions(on.pooled() if isinstance(on, MultiLabel) else on)
     val = about_event(val, event, classes) if isinstance(val, AnyPredictions) else val
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and method is None and not reject:
@@ -153,7 +154,7 @@ def report(
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    remarks = [*notes, event_note(predictions) if of_event and not is_pooled else ""]
+    remarks = [*notes, weightless, event_note(predictions) if of_event and not is_pooled else ""]
     if predictions.clusters is not None and not has_spread(predictions):
         remarks.append(_ONE_CLUSTER)
     if held_out is not None:
@@ -199,13 +200,14 @@ def _read(
     """Return the predictions of a table, and of the held-out table if that is one."""
     if columns.get("covariates") is not None and on is None:
         raise without_calibrator()
-    if on is None and columns.get("time") is not None:
-        raise InputError(
-            "is for a fit that holds rows out",
-            (Argument("time"), " without ", Argument("on")),
-            "Leave it out.",
-            argument="time",
-        )
+    for name in OF_FIT if on is None else ():
+        if columns.get(name) is not None:
+            raise InputError(
+                "is for a fit that holds rows out",
+                (Argument(name), " without ", Argument("on")),
+                "Leave it out.",
+                argument=name,
+            )
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
@@ -245,6 +247,20 @@ def _apart(
         groups = predictions.groups if groups is None else groups
         return predictions.predictions, classes or predictions.classes or (), groups
     return predictions, classes, groups
+
+
+def _counted(
+    predictions: AnyPredictions, groups: Sequence[Any] | None
+) -> tuple[AnyPredictions, Sequence[Any] | None, str]:
+    """Return the rows of some weight with their groups, and a note on the others, which count for nothing."""
+    weights = predictions.weights
+    if weights is None or bool(weights.all()):
+        return predictions, groups, ""
+    counts = weights > 0
+    note = f"{int((~counts).sum()):,} rows of weight 0 are not counted."
+    if groups is not None and len(groups) == len(counts):
+        groups = [group for group, is_in in zip(groups, counts.tolist(), strict=True) if is_in]
+    return predictions.rows(counts), groups, note
 
 
 def measured_stages(

@@ -23,8 +23,8 @@ from fedlas._core.check import (
 )
 from fedlas._core.defaults import METHOD
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.progress import steps
 from fedlas._core.registry import Entry
-from fedlas._core.terminal import steps
 from fedlas.binary import Rule
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.fit_notes import fit_with_notes
@@ -56,7 +56,7 @@ class HeldOut:
         val: Predictions of the validation part; None if there are none.
         named: Whether the user named them: then they are for the one calibrator, whatever part it asks for.
         parts: By name of another part, makes its predictions with the fields that the calibrator needs.
-        show: Called with what is being done, where that may take long; see :func:`fedlas._core.terminal.status`.
+        show: Called with what is being done, where that may take long; see :func:`fedlas._core.progress.status`.
     """
 
     val: AnyPredictions | None

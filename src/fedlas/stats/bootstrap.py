@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedlas._core.check import check_kinds
+from fedlas._core.kinds import check_kinds
 from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel

@@ -9,8 +9,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from fedlas._core.check import InputError, as_numbers, check_kinds, check_number, describe
+from fedlas._core.check import InputError, as_numbers, check_number, describe
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlas._core.check import InputError, check_kinds, check_number
+from fedlas._core.check import InputError, check_number
 from fedlas._core.defaults import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
 from fedlas._core.defaults import REPLICATES as REPLICATES
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class

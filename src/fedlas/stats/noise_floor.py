@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fedlas._core.check import check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.metric import Metric, record_of

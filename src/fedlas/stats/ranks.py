@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_choice, check_kinds, check_number
+from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.stats.compare import check_values, holm, wilcoxon_test
 
 RankTest = Literal["nemenyi", "wilcoxon"]

@@ -12,7 +12,12 @@ from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import events_test, wald_estimate
 from fedlas.errors import InputError
 from fedlas.stats.degrees import student_score
-from fedlas.stats.proportion import clopper_pearson, poisson_binomial_p, poisson_binomial_ps
+from fedlas.stats.proportion import (
+    clopper_pearson,
+    effective_samples,
+    poisson_binomial_p,
+    poisson_binomial_ps,
+)
 
 
 def problem(sizes, seed, *, scale=1.5):
@@ -42,9 +47,14 @@ def alone(predictions):
         gaps = data.outcome - ratio * data.probability
         error, degrees = data.error_of_events(gaps)
         with np.errstate(over="ignore"):
-            reach = student_score(0.95, degrees) * error / observed if observed > 0 else np.inf
-            reach = float(np.exp(reach))
+            reach = float(np.exp(student_score(0.95, degrees) * error / (observed or 1.0)))
         low, high = ratio / reach, ratio * reach
+        if observed == 0:
+            worth = (
+                data.counts if data.clusters is None else np.bincount(data.clusters, data.counts)
+            )
+            high = (1 - 0.025 ** (1 / effective_samples(worth))) / mean
+            low, high = (0.0, high) if degrees > 0 else (np.nan, np.nan)
     lines = [None, None]
     try:
         line = logistic_recalibration(predictions)
@@ -164,3 +174,28 @@ def test_a_group_of_events_alone_has_an_interval(role):
     ratio = group_measures(predictions, np.arange(60) // 30)[0].ratio
     assert ratio.low < 0.95 * ratio.value < 1.05 * ratio.value < ratio.high
     assert 1e-30 < ratio.p < 1e-3
+
+
+@pytest.mark.parametrize("role", ["", "weights", "copies", "clusters"])
+def test_a_group_without_events_has_an_upper_end(role):
+    """It is the exact one of independent samples, and as many as weights or clusters are worth."""
+    log_odds = np.full(90, -2.0)
+    happened = (np.arange(90) >= 60) & (np.arange(90) % 3 == 0)
+    # Copies in clusters of two say as much as half as many samples.
+    values = {"weights": np.ones(90), "copies": np.arange(90) % 2.0, "clusters": np.arange(90) // 2}
+    options = {"weights" if role == "copies" else role: values[role]} if role else {}
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    groups = np.arange(90) // 60
+    ratio = group_measures(Predictions(scores, happened.astype(int), **options), groups)[0].ratio
+    samples = 30 if role in ("copies", "clusters") else 60
+    assert (ratio.value, ratio.low) == (0.0, 0.0)
+    assert ratio.high == pytest.approx((1 - 0.025 ** (1 / samples)) * (1 + np.exp(2.0)))
+
+
+def test_a_group_of_one_cluster_without_events_has_no_end():
+    log_odds = np.full(60, -2.0)
+    happened = (np.arange(60) % 3 == 0) & (np.arange(60) > 9)
+    scores = np.stack([0 * log_odds, log_odds], axis=1)
+    predictions = Predictions(scores, happened.astype(int), clusters=np.arange(60) // 10)
+    ratio = group_measures(predictions, np.arange(60) > 9)[False].ratio
+    assert np.isnan([ratio.low, ratio.high]).all()

@@ -1,11 +1,11 @@
 """Which class is set against the rest, and what is refused."""
 
-import numpy as np
+import re
+
 import pytest
 import torch
 
 from fedlas import Predictions, binary
-from fedlas.binary.positive import positive_class
 
 MEASURES = [
     binary.brier_skill,
@@ -23,33 +23,27 @@ def four_classes():
     return Predictions(3 * logits, logits.argmax(1).roll(1))
 
 
-@pytest.mark.parametrize("positive", [0, 2, 3])
-def test_one_class_of_four_against_the_rest(four_classes, positive):
-    found = positive_class(four_classes, positive)
-    np.testing.assert_allclose(
-        found.probability, four_classes.logits.double().softmax(1)[:, positive], rtol=1e-12
-    )
-    np.testing.assert_allclose(
-        found.log_odds, np.log(found.probability / (1 - found.probability)), rtol=1e-9
-    )
-    np.testing.assert_array_equal(found.outcome, four_classes.target == positive)
-
-
 def test_two_classes_mean_class_1_and_keep_odds_that_a_probability_would_lose():
-    found = positive_class(Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), None)
-    np.testing.assert_array_equal(found.log_odds, [60.0, -60.0])
-    np.testing.assert_array_equal(found.outcome, [1.0, 0.0])
-    other = positive_class(Predictions([[0.0, 60.0], [0.0, -60.0]], [1, 0]), 0)
-    np.testing.assert_array_equal(other.log_odds, [-60.0, 60.0])
-
-
-@pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
-def test_every_measure_takes_one_class_against_the_rest(measure, four_classes):
-    found = positive_class(four_classes, 2)
-    as_two = Predictions(
-        np.stack([0 * found.log_odds, found.log_odds], 1), found.outcome.astype(int)
+    certain = Predictions(
+        torch.tensor([[0.0, 61.0], [0.0, 60.0], [0.0, -60.0], [0.0, -61.0]]).double(), [1, 0, 1, 0]
     )
-    assert repr(measure(four_classes, event=2)) == repr(measure(as_two))
+    assert binary.auroc(certain) == binary.auroc(certain, event=1)
+    assert binary.auroc(certain).value == binary.auroc(certain, event=0).value == 0.75
+
+
+@pytest.mark.parametrize("event", [0, 2, 3])
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
+def test_every_measure_takes_one_class_against_the_rest(measure, event, four_classes):
+    probability = four_classes.logits.softmax(1)[:, event]
+    as_two = Predictions(
+        torch.stack([torch.zeros(60), probability.logit()], 1), four_classes.target == event
+    )
+    one, two = (
+        [float(each) for each in re.findall(r"-?\d+\.?\d*(?:e[-+]\d+)?", repr(found))]
+        for found in (measure(four_classes, event=event), measure(as_two))
+    )
+    assert len(one) > 0
+    assert one == pytest.approx(two)
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
@@ -75,10 +69,10 @@ def test_one_outcome_alone_is_refused(measure, label):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
 
 
-def test_rows_of_weight_0_are_left_out():
-    weighted = Predictions(
-        [[0.0, 1.0], [0.0, -1.0], [0.0, 5.0]], [1, 0, 0], weights=[3.0, 1.0, 0.0]
-    )
-    found = positive_class(weighted, None)
-    np.testing.assert_array_equal(found.log_odds, [1.0, -1.0])
-    np.testing.assert_array_equal(found.counts, [1.5, 0.5])
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
+def test_rows_of_weight_0_are_left_out(measure, four_classes):
+    weights = torch.arange(60) % 3.0
+    weighted = Predictions(four_classes.logits, four_classes.target, weights=weights)
+    some = weights > 0
+    fewer = Predictions(four_classes.logits[some], four_classes.target[some], weights=weights[some])
+    assert repr(measure(weighted, event=2)) == repr(measure(fewer, event=2))

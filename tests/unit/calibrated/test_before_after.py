@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrated.before_after import measured_both
+from fedlas.calibrated import measured_both
 from fedlas.errors import CalibrationWarning
 
 RISE = np.array([0.10, 0.02, 0.05, 0.15])

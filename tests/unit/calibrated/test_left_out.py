@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrated.before_after import cross_fit, fit_and_check
+from fedlas.calibrated.cross_fit import cross_fit, fit_and_check
 from fedlas.calibrators import AutoCalibration, TemperatureScaling
 
 
@@ -36,9 +36,9 @@ def test_it_promises_no_more_than_fits_without_each_fold(val):
     """Weights that saw the labels would look better than they are; those of the other folds do not."""
     _, _, check = fit_and_check(AutoCalibration(), val)
     full = cross_fit(AutoCalibration(), val)
-    assert check.after["nll"] == pytest.approx(full.after["nll"], rel=0.02)
-    assert check.after["nll"] > 0.999 * full.after["nll"]
-    assert check.before["nll"] == pytest.approx(full.before["nll"])
+    assert check.after.nll == pytest.approx(full.after.nll, rel=0.02)
+    assert check.after.nll > 0.999 * full.after.nll
+    assert check.before.nll == pytest.approx(full.before.nll)
     assert check.clusters == full.clusters
 
 
@@ -49,7 +49,7 @@ def test_a_mixture_is_fitted_once(monkeypatch):
         AutoCalibration, "fit_map", lambda *args, **more: fits.append(1) or real(*args, **more)
     )
     auto, _, check = fit_and_check(AutoCalibration(), problem(300, 3, 0))
-    assert (len(fits), check.rows) == (1, 300)
+    assert (len(fits), check.samples) == (1, 300)
     assert auto.left_out is None
     same = AutoCalibration().fit(problem(300, 3, 0)).transform(problem(300, 3, 0)).logits
     np.testing.assert_array_equal(auto.transform(problem(300, 3, 0)).logits, same)

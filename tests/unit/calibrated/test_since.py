@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedlas.calibrated.since import date_of, files_since
+from fedlas.calibrated import files_since
 from fedlas.cli import main
 from fedlas.errors import InputError
 
@@ -27,8 +27,12 @@ def test_files_by_the_date_in_their_names(tmp_path):
         files_since([f"{tmp_path}/val.csv"], "2026")
 
 
-def test_the_name_of_the_file_comes_before_that_of_its_folder():
-    assert date_of("export-2026-11-30/2025-03.csv") == (2025, 3)
+def test_the_name_of_the_file_comes_before_that_of_its_folder(tmp_path):
+    (tmp_path / "export-2026-11-30").mkdir()
+    (tmp_path / "export-2026-11-30" / "2025-03.csv").write_text("")
+    assert len(files_since([str(tmp_path)], "2025-03")) == 1
+    with pytest.raises(InputError, match="2025-04 or later"):
+        files_since([str(tmp_path)], "2025-04")
 
 
 def test_calibrate_since(tmp_path, capsys):

@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import table_files
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files, table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
@@ -119,15 +118,45 @@ def test_there_must_be_a_file(tmp_path):
 
 def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
     measured = calibration.cross_fitted
-    assert measured.rows == 300
-    assert measured.after["nll"] < measured.before["nll"]
-    assert measured.after["ece"] < 0.7 * measured.before["ece"]
+    assert measured.samples == 300
+    assert measured.after.nll < measured.before.nll
+    assert measured.after.ece < 0.7 * measured.before.ece
     probs, target = scores()
     raw = fedlas.evaluate(fedlas.Predictions.from_probs(probs, target))
-    assert measured.before["nll"] == pytest.approx(raw["nll"])
+    assert measured.before.nll == pytest.approx(raw["nll"])
     in_sample = expected(calibration, probs)
     fit = fedlas.evaluate(fedlas.Predictions.from_probs(in_sample, target))
-    assert measured.after["nll"] > fit["nll"]
+    assert measured.after.nll > fit["nll"]
+
+
+@pytest.mark.parametrize("source", ["frame", "file"])
+def test_before_and_after_of_another_table_are_those_of_its_predictions(
+    calibration, tmp_path, source
+):
+    test = frame(500).iloc[:, ::-1]  # columns have names, not places
+    test.to_csv(tmp_path / "test.csv", index=False)
+    measured = calibration.before_after(test if source == "frame" else tmp_path / "test.csv")
+    probs, target = scores(500)
+    for stage, values in ((measured.before, probs), (measured.after, expected(calibration, probs))):
+        right = fedlas.evaluate(fedlas.Predictions.from_probs(values, target))
+        assert stage.nll == pytest.approx(right["nll"], rel=1e-6)
+        assert stage.ece == pytest.approx(right["ece"], rel=1e-6)
+    assert measured.samples == 500
+    assert re.fullmatch(r"\s+before .*500 samples\naccuracy .*\nNLL .*\nECE .*", str(measured))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda test: test.drop(columns="y"), "column of the frame; got 'y'"),
+        (lambda test: test.assign(p_maybe=0.0), "the classes of the fit, p_no, p_yes; got p_maybe"),
+        (lambda test: test.assign(p_yes=[None, *test.p_yes[1:]]), r"finite numbers.*Fill it in"),
+    ],
+)
+def test_a_table_that_cannot_be_measured_is_refused(calibration, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        calibration.before_after(change(frame(20)))
+    assert "drop_missing" not in str(error.value)
 
 
 @pytest.mark.parametrize("block", [40, 1 << 22])
@@ -657,6 +686,52 @@ def test_what_is_added_is_named_as_in_the_format_that_is_written(calibration, tm
     assert {*done.columns} < {*pq.read_schema(tmp_path / "out.parquet").names}
     done = apply(fit, tmp_path / "live.jsonl", out=tmp_path / "out.jsonl")
     assert done.columns == ("out.calibrated_p_no", "out.calibrated_p_yes")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_key_that_the_first_object_lacks_is_a_column(tmp_path, suffix, files):
+    """It is read, and written, whichever row lacks it."""
+    table = frame(60).assign(site=["x", "y"] * 30, note=[f"n{row}" for row in range(60)])
+    fit = fedlas.calibrate(table, probs="p_*", target="y", covariates="site", method="temperature")
+    rows = [{**row} for row in table.drop(columns="y").to_dict("records")]
+    for row in rows[:2]:
+        del row["site"]
+    lacking = 20 if suffix == ".parquet" else 40  # there the first file sets the type
+    for row in rows[:lacking]:
+        del row["note"]
+    names = [tmp_path / f"live{number}.jsonl" for number in range(files)]
+    for name, part in zip(names, np.array_split(rows, files), strict=True):
+        name.write_text("\n".join(map(json.dumps, part)))
+    out = tmp_path / f"out{suffix}"
+    assert apply_to_files(fit, names, out).rows == 60
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    written = read[suffix](out) if suffix in read else pd.read_json(out, lines=True)
+    assert written["note"].tolist()[lacking:] == table["note"].tolist()[lacking:]
+    assert written["note"].isna().sum() == lacking
+    assert written["calibrated_p_yes"].notna().all()
+
+
+def test_a_key_of_a_late_row_alone_is_written_or_refused(tmp_path):
+    rows = frame(1100).drop(columns="y").to_dict("records")
+    rows[-1]["late"] = 1
+    fit = fedlas.calibrate(frame(60), probs="p_*", target="y", method="temperature")
+    (tmp_path / "live.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=r"'late' in a later row of live\.jsonl"):
+        apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.csv")
+    apply_to_files(fit, [tmp_path / "live.jsonl"], tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["late"] == 1
+
+
+def test_a_class_that_the_first_object_lacks_is_one(tmp_path):
+    rows = [{"p_a": 0.5, "p_b": 0.5, "y": "a"}, {"p_a": 0.2, "p_b": 0.3, "p_c": 0.5, "y": "c"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="row 1"):
+        fedlas.read_predictions(tmp_path / "t.jsonl", probs="p_*", target="y")
+    table = fedlas.read_predictions(
+        tmp_path / "t.jsonl", probs="p_*", target="y", drop_missing=True
+    )
+    assert table.classes == ("a", "b", "c")
 
 
 def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files
 from fedlas.errors import CalibrationWarning, InputError
 
 RANDOM = np.random.default_rng(3)

@@ -10,8 +10,8 @@ from fedlas.calibrators import (
     AutoCalibration,
     CalibrationWarning,
     Calibrator,
+    SplineCalibration,
     TemperatureScaling,
-    fit_mixture,
 )
 from fedlas.metrics import negative_log_likelihood
 
@@ -52,23 +52,11 @@ def test_one_line_names_members_and_weights(generated):
     assert repr(AutoCalibration()) == "AutoCalibration(keep_class=False, num_folds=5)"
 
 
-def test_members_that_cost_too_much_are_named(generated, monkeypatch):
-    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 80)
-    mixture = AutoCalibration().fit(generated(400, classes=3))
-    assert mixture.dropped == ("isotonic", "spline", "matrix")
-    assert not set(mixture.dropped) & set(mixture.weights)
-    assert AutoCalibration().fit(generated(50, classes=40)).dropped == (
-        "isotonic",
-        "spline",
-        "matrix",
-    )
-
-
 def test_a_member_that_fails_is_left_out_and_named(generated, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no minimum")
 
-    monkeypatch.setattr(fit_mixture.SplineCalibration, "fit_map", fails)
+    monkeypatch.setattr(SplineCalibration, "fit_map", fails)
     with pytest.warns(CalibrationWarning, match=r"without spline \(no minimum\)"):
         mixture = AutoCalibration().fit(generated(300))
     assert "spline" not in mixture.weights

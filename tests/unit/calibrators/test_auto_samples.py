@@ -134,3 +134,15 @@ def test_confidences_that_saturate_are_calibrated():
     val = TopLabel(torch.cat([low, ones.double()]), torch.cat([right, ones.bool()]))
     after = AutoCalibration().fit(val).transform(val)
     assert expected_calibration_error(after) < 0.05
+
+
+def test_members_that_cost_too_much_are_named(generated, monkeypatch):
+    monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 80)
+    mixture = AutoCalibration().fit(generated(400, classes=3))
+    assert mixture.dropped == ("isotonic", "spline", "matrix")
+    assert not set(mixture.dropped) & set(mixture.weights)
+    assert AutoCalibration().fit(generated(50, classes=40)).dropped == (
+        "isotonic",
+        "spline",
+        "matrix",
+    )

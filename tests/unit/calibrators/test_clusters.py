@@ -9,7 +9,7 @@ from torch import nn
 
 import fedlas
 from fedlas import MultiLabel, Predictions, TopLabel
-from fedlas.calibrated.before_after import cross_fit
+from fedlas.calibrated.cross_fit import cross_fit
 from fedlas.calibrators import (
     CALIBRATORS,
     AutoCalibration,
@@ -160,8 +160,8 @@ def test_the_printed_check_leaves_out_whole_clusters():
     assert checked.clusters == 40
     assert type(checked).read(checked.plain()) == checked
     # Rows of the same patients promise a gain that new patients do not see.
-    assert unchecked.after["nll"] < 0.97 * unchecked.before["nll"]
-    assert checked.after["nll"] > 1.02 * unchecked.after["nll"]
+    assert unchecked.after.nll < 0.97 * unchecked.before.nll
+    assert checked.after.nll > 1.02 * unchecked.after.nll
 
 
 def test_confidences_and_labels_keep_their_clusters():

@@ -1,11 +1,18 @@
+"""Each class against the rest: columns, floors, and the logistic fit."""
+
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from fedlas import Predictions
+from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.one_vs_rest import (
+    HOLD,
+    OneVsRestLogistic,
     class_and_rest,
+    fit_one_vs_rest,
     floored_log,
     log_odds,
     separated_classes,
@@ -70,3 +77,145 @@ def test_gradients_are_finite(logits):
     rows = torch.tensor([logits], dtype=torch.float64, requires_grad=True)
     log_odds(rows).clamp(min=-1e3, max=1e3).sum().backward()
     assert bool(rows.grad.isfinite().all())
+
+
+def features(rows):
+    """Two features a class: the logit and its distance from the mean."""
+    return torch.stack([rows, (rows - rows.mean(1, keepdim=True)).abs()], dim=2)
+
+
+def one_feature(rows):
+    return rows.unsqueeze(2)
+
+
+def sample(samples=400, classes=3, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    return logits, torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
+
+
+@pytest.mark.parametrize("chunk", [10, 2**18])
+def test_value_and_derivatives_against_autograd(chunk, monkeypatch):
+    monkeypatch.setattr(rowwise, "_CHUNK_ELEMENTS", chunk)
+    logits, target = sample(60)
+    classes, positive, negative = (
+        torch.tensor([2, 0]),
+        torch.tensor([0.9, 1.0]).double(),
+        torch.tensor([0.0, 0.1]).double(),
+    )
+    problem = OneVsRestLogistic(
+        logits, target, features=features, classes=classes, positive=positive, negative=negative,
+        free=torch.tensor([True, True]),
+    )  # fmt: skip
+    x = features(logits)[:, classes]
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+    label = torch.where(target[:, None] == classes, positive, negative)
+
+    def value(point):
+        parameters = point.view(2, 3)
+        probs = ((x * parameters[:, :2]).sum(2) + parameters[:, 2]).sigmoid()
+        loss = -(label * probs.log() + (1 - label) * (1 - probs).log()).sum(1).mean()
+        return loss + 0.5 * HOLD / 60 * point.square().sum()
+
+    random = torch.Generator().manual_seed(1)
+    point, direction = (torch.randn(6, generator=random, dtype=torch.float64) for _ in range(2))
+    got, gradient = problem.evaluate(point)
+    wanted, product = torch.autograd.functional.hvp(value, point, direction)
+    assert float(got) == pytest.approx(float(wanted), rel=1e-12)
+    torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point))
+    torch.testing.assert_close(problem.curvature(direction), product)
+    torch.testing.assert_close(problem.precondition(product), direction)
+    assert float(problem.objectives(point).sum()) == pytest.approx(float(got))
+    # The same scores from the features as they came.
+    parameters = problem.to_parameters(point)
+    scores = (features(logits)[:, classes] * parameters[:, :2]).sum(2) + parameters[:, 2]
+    torch.testing.assert_close(
+        scores, (x * point.view(2, 3)[:, :2]).sum(2) + point.view(2, 3)[:, 2]
+    )
+
+
+def test_against_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+
+    logits, target = sample()
+    parameters, converged = fit_one_vs_rest(logits, target, features)
+    assert converged
+    for label in range(3):
+        theirs = LogisticRegression(C=1e8, tol=1e-10, max_iter=10_000)
+        theirs.fit(features(logits)[:, label].numpy(), (target == label).numpy())
+        np.testing.assert_allclose(
+            parameters[label, :2].numpy(), theirs.coef_[0], rtol=2e-3, atol=2e-3
+        )
+        np.testing.assert_allclose(parameters[label, 2], theirs.intercept_[0], rtol=2e-3, atol=2e-3)
+
+
+def test_factors_that_must_not_be_negative_against_scipy():
+    from scipy.optimize import minimize
+
+    logits, target = sample()
+    logits[:, 2] *= -1  # for the last class both features point the wrong way
+    free, _ = fit_one_vs_rest(logits, target, features)
+    bound, converged = fit_one_vs_rest(logits, target, features, nonnegative=True)
+    assert converged
+    assert bool((free[:, :2] < 0).any())
+    assert bool((bound[:, :2] >= 0).all())
+    x, label = features(logits).numpy(), torch.nn.functional.one_hot(target).numpy()
+    for k in range(3):
+
+        def loss(theta, k=k):
+            scores = x[:, k] @ theta[:2] + theta[2]
+            return (np.logaddexp(0, scores) - label[:, k] * scores).mean()
+
+        best = minimize(
+            loss,
+            [0.1, 0.1, 0],
+            bounds=[(0, None), (0, None), (None, None)],
+            method="L-BFGS-B",
+            tol=1e-14,
+        )
+        assert loss(bound[k].numpy()) <= best.fun + 1e-6
+        np.testing.assert_allclose(bound[k].numpy(), best.x, rtol=0.01, atol=0.01)
+    untouched = (free[:, :2] >= 0).all(1)
+    assert torch.equal(bound[untouched], free[untouched])
+
+
+def test_labels_between_0_and_1():
+    """With one feature value per class the fit reproduces the mean label."""
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [0, 1]]).double()
+    target = torch.tensor([0, 1, 1, 1, 0])
+    labels = (torch.tensor([0.8, 0.9]).double(), torch.tensor([0.1, 0.2]).double())
+    parameters, _ = fit_one_vs_rest(logits, target, one_feature, labels=labels)
+    scores = logits * parameters[:, 0] + parameters[:, 1]
+    # the hold of one observation in five shows in the third digit
+    torch.testing.assert_close(
+        scores.sigmoid()[:, 0],
+        torch.tensor([0.45, 0.45, 1 / 3, 1 / 3, 1 / 3]).double(),
+        rtol=0,
+        atol=0.01,
+    )
+    torch.testing.assert_close(
+        scores.sigmoid()[:, 1],
+        torch.tensor([0.55, 0.55, 2 / 3, 2 / 3, 2 / 3]).double(),
+        rtol=0,
+        atol=0.01,
+    )
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e6)])
+def test_the_scale_of_the_features_does_not_matter(factor, offset):
+    logits, target = sample()
+    plain, _ = fit_one_vs_rest(logits, target, one_feature)
+    moved, converged = fit_one_vs_rest(logits * factor + offset, target, one_feature)
+    assert converged
+    torch.testing.assert_close(moved[:, 0] * factor, plain[:, 0], rtol=1e-6, atol=1e-9)
+
+
+def test_separated_classes_absent_ones_and_constant_features_have_finite_parameters():
+    logits = torch.tensor([[9.0, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0]]).double()
+    parameters, converged = fit_one_vs_rest(logits, torch.tensor([0, 1, 0, 1]), one_feature)
+    assert converged
+    assert bool(torch.isfinite(parameters).all())
+    probs = (logits * parameters[:, 0] + parameters[:, 1]).sigmoid()
+    assert 0.98 < float(probs[0, 0]) < 1
+    assert float(parameters[2, 0]) == 0.0
+    assert float(probs[0, 2]) < 0.02

@@ -20,10 +20,11 @@ from fedlas.calibrators import (
 )
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture_features import fitted_regressions
-from fedlas.calibrators.side_information import Plan, affordable, group_columns
+from fedlas.calibrators.side_information import group_columns
+from fedlas.calibrators.side_plan import Plan, affordable
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Covariates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")
 

@@ -1,35 +1,31 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.isotonic import IsotonicRegression
 
 from fedlas import TopLabel
 from fedlas.calibrators import Calibrator, VennAbers
-from fedlas.calibrators.isotonic import rising_curve
-from fedlas.calibrators.venn_abers import venn_curve
 from fedlas.errors import InputError
 
 
-def slow(at, event, weights, new, label):
+def slow(confidence, correct, new, label):
     """Isotonic regression of all samples and the new one, at the new one."""
-    place, value = rising_curve(
-        np.append(at, new), np.append(event, label), np.append(weights, 1.0)
-    )
-    return np.interp(new, place, value)
+    at, event = np.append(confidence, new), np.append(correct, label)
+    return IsotonicRegression().fit(at, event.astype(float)).predict([new])[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_both_bounds_against_the_definition(seed):
     random = np.random.default_rng(seed)
-    at = random.integers(0, 12, 30) / 12
-    event, weights = random.random(30) < at, random.integers(1, 3, 30).astype(float)
-    places, low, high = venn_curve(at, event, weights)
-    for new in [*places, *((places[1:] + places[:-1]) / 2), -1.0, 2.0]:
-        assert low[np.searchsorted(places, new, side="right")] == pytest.approx(
-            slow(at, event, weights, new, False)
-        )
-        assert high[np.searchsorted(places, new, side="left")] == pytest.approx(
-            slow(at, event, weights, new, True)
-        )
+    confidence = random.integers(1, 12, 60) / 12
+    correct = random.random(60) < confidence
+    fitted = VennAbers().fit(TopLabel(confidence, correct))
+    places = np.unique(confidence)
+    new = np.array([*places, *((places[1:] + places[:-1]) / 2), 0.01, 0.99])
+    interval = fitted.interval(TopLabel(new, np.zeros(len(new), dtype=bool)))
+    for (low, high), at in zip(interval.tolist(), new, strict=True):
+        assert low == pytest.approx(slow(confidence, correct, at, False), abs=1e-9)
+        assert high == pytest.approx(slow(confidence, correct, at, True), abs=1e-9)
 
 
 def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):

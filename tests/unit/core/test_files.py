@@ -1,12 +1,29 @@
-"""Files are whole or not there."""
+"""Files are whole or not there, also when the disk, the folder or another writer gets in the way."""
 
 import json
 import os
 import stat
+import threading
 
+import numpy as np
 import pytest
+import torch
 
-from fedlas._core.files import read_json, write_atomically, write_json, write_text
+from fedlas._core import files
+from fedlas._core.files import (
+    check_name,
+    check_output,
+    check_writable,
+    path_inside,
+    read_json,
+    refuse_links,
+    remove,
+    remove_parts,
+    write_atomically,
+    write_json,
+    write_text,
+)
+from fedlas.cli import main
 from fedlas.errors import InputError
 
 
@@ -95,3 +112,248 @@ def test_what_is_no_path_is_refused(path):
     for call in (read_json, lambda path: write_text(path, "")):
         with pytest.raises(InputError, match="str or a Path"):
             call(path)
+
+
+def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
+    path = write_text(tmp_path / "a", "old")
+
+    def write(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"output folder .*No space left"):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [1_000, 30_000, 300_000])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda arrays, file: torch.save(
+            {name: torch.from_numpy(array) for name, array in arrays.items()}, file
+        ),
+        lambda arrays, file: np.savez(file, **arrays),
+        lambda arrays, file: np.savez_compressed(file, **arrays),
+        lambda arrays, file: file.write(arrays["0"].tobytes()),
+    ],
+    ids=["torch", "npz", "compressed", "bytes"],
+)
+def test_full_disk_under_every_writer(tmp_path, full_disk, save, size):
+    """Some writers meet the error while they close their archive, and raise another in its place."""
+    path = write_text(tmp_path / "a", "old")
+    arrays = {str(number): np.random.default_rng(number).random(size) for number in range(3)}
+    with (
+        full_disk(5_000),
+        pytest.raises(InputError, match=r"output folder .*/a \(File too large\)"),
+    ):
+        write_atomically(path, lambda file: save(arrays, file))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_that_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="output folder"):
+        write_text(tmp_path / "folder", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_read_only_folder_also_where_root_may_write_anywhere(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    with pytest.raises(InputError, match=r"Permission denied.*--out"):
+        write_text(tmp_path / "a", "x")
+
+
+def test_remove_parts_takes_only_what_killed_writers_left_in_this_folder(tmp_path):
+    (tmp_path / "below").mkdir()
+
+    def killed(_file):
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_atomically(tmp_path / "checkpoint.pt", killed)
+    (part,) = tmp_path.glob(".checkpoint.pt*")
+    others = [
+        ".film.mkv.part",
+        ".film.mkv.abcdefgh.part",
+        "my.fedlas.part",
+        ".hidden",
+        f"below/{part.name}",
+    ]
+    for name in others:
+        (tmp_path / name).write_text("x")
+    remove_parts(tmp_path, tmp_path / "nowhere")
+    assert not part.exists()
+    assert all((tmp_path / name).exists() for name in others)
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A folder with a neighbor that must survive whatever is removed inside the folder."""
+    for name in ("neighbor", "home/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "kept.txt").write_text("x")
+    return tmp_path / "home"
+
+
+def test_remove_takes_files_folders_and_what_is_not_there(house):
+    for _ in range(2):
+        remove(house / "inner", inside=house)
+        assert not (house / "inner").exists()
+    (house / "a.txt").write_text("x")
+    remove(house / "a.txt", inside=house)
+    assert list(house.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"]
+)
+def test_remove_stays_inside(house, name):
+    with pytest.raises(InputError, match=r"only .*home may"):
+        remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
+    assert (house / "inner" / "kept.txt").exists()
+    assert (house.parent / "neighbor" / "kept.txt").exists()
+
+
+def test_remove_takes_a_link_and_not_what_it_points_to(house):
+    (house / "link").symlink_to(house.parent / "neighbor")
+    with pytest.raises(InputError, match="only what lies in"):
+        remove(house / "link" / "kept.txt", inside=house)
+    remove(house / "link", inside=house)
+    (house / "link").symlink_to(house / "inner")
+    with pytest.raises(InputError, match="only what lies in"):
+        remove(house / "link" / "kept.txt", inside=house)
+    remove(house / "link", inside=house)
+    assert not (house / "link").is_symlink()
+    assert (house / "inner" / "kept.txt").exists()
+    assert (house.parent / "neighbor" / "kept.txt").exists()
+
+
+def test_a_path_to_write_to_follows_no_link_out_of_the_folder(house):
+    assert path_inside(house, house / "inner" / "new.txt") == house / "inner" / "new.txt"
+    (house / "export").symlink_to(house.parent / "neighbor")
+    with pytest.raises(InputError, match="may be written"):
+        path_inside(house, house / "export" / "model.onnx")
+    # a file of that name replaces the link
+    assert path_inside(house, house / "export") == house / "export"
+
+
+def test_the_link_of_submitit_is_the_only_one_accepted(house):
+    """A link that stayed inside the folder was accepted, whatever its name."""
+    jobs = house / ".slurm"
+    jobs.mkdir()
+    script = jobs / "17_submission.sh"
+    script.write_text("#!/bin/bash")
+    link = jobs / f".submission_file_{'0a' * 16}.sh"
+    link.symlink_to(script)
+    assert refuse_links(house, jobs) == jobs
+    log = jobs / "17_0_log.out"
+    log.write_text("")
+    for name, target in (
+        ("18_0_log.out", log),
+        (link.name, log),
+        (link.name, house / "a_submission.sh"),
+    ):
+        (jobs / name).unlink(missing_ok=True)
+        (jobs / name).symlink_to(target)
+        with pytest.raises(InputError, match="only what lies in"):
+            refuse_links(house, jobs)
+        (jobs / name).unlink()
+
+
+def test_a_folder_may_itself_be_reached_by_a_link(house):
+    (house.parent / "scratch").symlink_to(house)
+    remove(house.parent / "scratch" / "inner", inside=house.parent / "scratch")
+    assert not (house / "inner").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "/etc",
+        "..\\b",
+        "a\0",
+        "a\n",
+        "a\x1b[2J",
+        "a" * 201,
+        7,
+        None,
+    ],
+)
+def test_names_that_could_lead_elsewhere(name):
+    with pytest.raises(InputError, match=r"loss .*plain name"):
+        check_name("the loss", name, "Pass another.")
+
+
+@pytest.mark.parametrize(
+    "name", ["ce", "fedlas+", "my.loss", "module.py:loss", "l_2-norm", "Größe 2"]
+)
+def test_names_that_cannot(name):
+    assert check_name("the loss", name, "Pass another.") == name
+
+
+def test_writers_side_by_side_each_write_a_whole_file(tmp_path):
+    path, texts = tmp_path / "a", [str(n) * 5000 for n in range(4)]
+    threads = [threading.Thread(target=write_text, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+    assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkeypatch, capsys):
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "TemporaryFile", refuse)
+    monkeypatch.setattr("fedlas.lab.studies.shift.measure_shift", pytest.fail)
+    folder = runs("shared") / "ce-s0"
+    assert main(["shift", str(folder)]) == 2
+    assert (
+        f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
+    )
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    """Killed writers left a hidden file each, for ever; that of a living one stays, and so do those of other paths."""
+    stale = tmp_path / ".a.json.0123abcd.fedlas.part"
+    other = tmp_path / ".b.json.0123abcd.fedlas.part"
+    for path in (stale, other):
+        path.write_text("half")
+
+    def write(file):
+        part = [path for path in tmp_path.iterdir() if path not in (stale, other)]
+        write_text(tmp_path / "a.json", "of another process")  # while this one writes
+        assert [path for path in part if path.exists()] == part
+        file.write(b"whole")
+
+    write_atomically(tmp_path / "a.json", write)
+    assert (tmp_path / "a.json").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.json"]
+
+
+def test_a_file_that_is_read_is_not_written(tmp_path):
+    path = write_text(tmp_path / "a.csv", "content")
+    (tmp_path / "link.csv").symlink_to(path)
+    os.link(path, tmp_path / "hard.csv")
+    for name in ("a.csv", "link.csv", "hard.csv", "sub/../a.csv"):
+        with pytest.raises(InputError, match="--out must be another file"):
+            check_output("--out", tmp_path / name, [None, path])
+    check_output("--out", tmp_path / "b.csv", [path])
+    check_output("--out", None, [path])

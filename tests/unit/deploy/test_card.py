@@ -9,9 +9,8 @@ import torch
 import fedlas
 from commands import command
 from fedlas.calibrated import CalibratedModel
-from fedlas.deploy import Card
-from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.make_card import known_limits, make_card
+from fedlas.deploy import Card, fit_calibration, make_card
+from fedlas.deploy.make_card import known_limits
 from fedlas.errors import InputError
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.export import run_card

@@ -10,9 +10,7 @@ import torch
 
 from commands import command
 from fedlas.calibrators import TemperatureScaling, VectorScaling
-from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.export import export_model
-from fedlas.deploy.formats import FORMATS
+from fedlas.deploy import FORMATS, export_model, fit_calibration
 from fedlas.errors import InputError
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.export import test_images as images_of

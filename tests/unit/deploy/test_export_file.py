@@ -13,7 +13,7 @@ from commands import command
 from fedlas import CalibratedModel, Predictions, deploy
 from fedlas.calibrators import CALIBRATORS
 from fedlas.cli import main
-from fedlas.deploy.formats import FORMATS
+from fedlas.deploy import FORMATS
 from fedlas.errors import InputError
 
 pytestmark = pytest.mark.system

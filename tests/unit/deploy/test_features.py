@@ -1,16 +1,15 @@
 """A card of a calibration that uses features, and the monitor behind it."""
 
+import json
+
 import pytest
 import torch
 
 import fedlas
 from fedlas import Predictions, TopLabel
-from fedlas._core.files import write_json
 from fedlas.calibrators import CALIBRATORS
-from fedlas.deploy import Monitor
-from fedlas.deploy.calibration import Calibration
-from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.look import monitor
+from fedlas.deploy import Calibration, Monitor, make_card
+from fedlas.deploy.monitor import monitor
 from fedlas.errors import InputError
 from wants_features import NormTemperature
 
@@ -40,7 +39,8 @@ def test_raw_predictions_bring_their_features(kind, tmp_path):
     calibration = Calibration(NormTemperature().fit(val))
     assert calibration.uses_features
     card = tmp_path / "card.json"
-    write_json(card, make_card(val, test, calibration, model={"run": "m"}, data={"name": "d"}))
+    content = make_card(val, test, calibration, model={"run": "m"}, data={"name": "d"})
+    card.write_text(json.dumps(content))
     calibrated, raw, bare = (Monitor(card) for _ in range(3))
     calibrated.update(calibration.transform(live), raw=False)
     raw.update(live, raw=True)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fedlas.cli import main
-from fedlas.deploy.monitor.columns import _Cells
 
 
 def write(path, seed, rows=1500, *, moved=0.0, missing=0.0, factor=1.0):
@@ -312,10 +311,16 @@ def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path, caps
         assert drifts in shown
 
 
-def test_a_card_names_no_rare_category():
+def test_a_card_names_no_rare_category(tmp_path):
     """Names of people, one a row, are no business of a card."""
-    cells = _Cells()
-    cells.add(["north" if number % 2 else f"name{number}" for number in range(20_000)], ".")
-    assert cells.plain() == {
-        "rows": 20_000, "missing": 0.0, "texts": 1.0, "shares": {"north": 0.5}, "rare": 0.5,
-    }  # fmt: skip
+    for part in ("val", "test"):
+        score = np.random.default_rng(len(part)).uniform(0.1, 0.9, 1800).round(4)
+        cells = [f"{p},{k % 2},{'north' if k % 2 else f'name{k}'}" for k, p in enumerate(score)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["p,y,x", *cells]) + "\n")
+    files = [str(tmp_path / f"{part}.csv") for part in ("val", "test")]
+    options = [*COLUMNS, "--covariates", "x", "--method", "none", "--replicates", "0"]
+    assert main(["card", *files, *options, "--out", str(tmp_path / "card.json")]) == 0
+    text = (tmp_path / "card.json").read_text()
+    assert '"north": 0.5' in text
+    assert "name0" not in text
+    assert "name1798" not in text

@@ -1,9 +1,7 @@
 import pytest
 import torch
-from torch import nn
 
-from fedlas.deploy.calibration import Calibration, fit_calibration, read_calibration
-from fedlas.deploy.formats import Deployed
+from fedlas.deploy import Calibration, fit_calibration, read_calibration
 from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 
@@ -15,24 +13,6 @@ def val(samples=200):
     logits = torch.randn(samples, CLASSES, generator=generator)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
     return Predictions(3 * logits + torch.tensor([1.0, -1.0] + [0.0] * (CLASSES - 2)), target)
-
-
-class Named(nn.Module):
-    def __init__(self, fc):
-        super().__init__()
-        self.body, self.fc = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU()), fc
-
-    def forward(self, images):
-        return self.fc(self.body(images))
-
-
-def test_deployed_takes_bytes():
-    model = Named(nn.Linear(8, CLASSES))
-    deployed = Deployed(model, mean=(0.3,), std=(0.2,)).eval()
-    pixels = torch.randint(0, 256, (4, 1, 4, 4), dtype=torch.uint8)
-    logits, probs = deployed(pixels)
-    torch.testing.assert_close(logits, model((pixels.float() / 255 - 0.3) / 0.2))
-    torch.testing.assert_close(probs, logits.softmax(1))
 
 
 @pytest.mark.parametrize("method", ["temperature", "vector", "histogram-binning", "none"])

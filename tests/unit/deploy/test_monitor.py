@@ -1,3 +1,4 @@
+import itertools
 import json
 import multiprocessing
 import signal
@@ -12,10 +13,8 @@ import torch
 
 import fedlas
 from fedlas.cli import main
-from fedlas.deploy import Card, Monitor
-from fedlas.deploy.calibration import fit_calibration, read_calibration
-from fedlas.deploy.make_card import make_card
-from fedlas.deploy.monitor.look import ALARM, monitor
+from fedlas.deploy import Card, Monitor, fit_calibration, make_card, read_calibration
+from fedlas.deploy.monitor import ALARM, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
 from fedlas.deploy.monitor.watches import GROUPS, WATCHES, LiveBatch, watches_of
 from fedlas.errors import InputError
@@ -335,8 +334,28 @@ def test_with_a_state_many_calls_are_one(card, tmp_path):
     assert alarms[-1]
     assert found["looks"] == 4
     assert found | {"looks": 1} == expected
-    seen = monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json")._stream
+    again = [write(tmp_path / f"{seed}.csv", live(seed, 300)) for seed in range(10, 14)]
+    seen = monitor(card, again, columns=COLUMNS, state=tmp_path / "state.json")._stream
     assert seen.histories["accuracy"].count[:, 0].tolist() == [50.0] * 48
+
+
+def test_a_file_is_counted_once(card, tmp_path):
+    """By its content, whatever its name; a second time is refused, and the state stays."""
+    first = write(tmp_path / "a.csv", live(0, 300))
+    state, copy = tmp_path / "state.json", tmp_path / "copy.csv"
+    copy.write_bytes(first.read_bytes())
+    for files in ([first], [copy], [write(tmp_path / "b.csv", live(1, 300)), copy]):
+        before = state.read_bytes() if state.exists() else None
+        if before is None:
+            monitor(card, files, columns=COLUMNS, state=state)
+            continue
+        with pytest.raises(InputError, match=r"new to the state, .*; got .*copy\.csv"):
+            monitor(card, files, columns=COLUMNS, state=state)
+        assert state.read_bytes() == before
+    content = json.loads(state.read_text())
+    del content["files"]  # as a state of before
+    state.write_text(json.dumps(content))
+    assert monitor(card, [copy], columns=COLUMNS, state=state).content["samples"] == 600
 
 
 def test_neither_state_nor_history_grows_with_the_stream(card):
@@ -357,10 +376,10 @@ def test_neither_state_nor_history_grows_with_the_stream(card):
 
 def test_some_files_have_labels_and_some_have_none(card, tmp_path):
     """Labels that come for a part are used for it, and those that do not come silence nothing."""
-    file = write(tmp_path / "a.csv", live(0, 400))
+    file, other = (write(tmp_path / f"{seed}.csv", live(seed, 400)) for seed in (0, 1))
     state = tmp_path / "state.json"
     look(card, [file], columns=COLUMNS, state=state)
-    found = look(card, [file], columns=UNLABELLED, state=state)
+    found = look(card, [other], columns=UNLABELLED, state=state)
     assert (found["samples"], found["labeled"]) == (800, 400)
     assert {name: watch["samples"] for name, watch in found["watches"].items()} == {
         "calibration": 400,
@@ -419,19 +438,18 @@ ROUNDS, WATCHERS = 4, 2
 
 def watch(card, folder, number, together):
     """Add a batch in each round, at the same time as the others do."""
-    for _ in range(ROUNDS):
+    for file in (folder / f"{number}.{turn}.csv" for turn in range(ROUNDS)):
         together.wait()
-        monitor(
-            card, [folder / f"{number}.csv"], columns=COLUMNS, state=folder / "made" / "state.json"
-        )
+        monitor(card, [file], columns=COLUMNS, state=folder / "made" / "state.json")
 
 
 @pytest.mark.system
 def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(WATCHERS)
-    for number in range(WATCHERS):
-        write(tmp_path / f"{number}.csv", live(number, 50 + number))
+    for number, turn in itertools.product(range(WATCHERS), range(ROUNDS)):
+        seed = number * ROUNDS + turn
+        write(tmp_path / f"{number}.{turn}.csv", live(seed, 50 + number))
     processes = [
         context.Process(target=watch, args=(card, tmp_path, number, together))
         for number in range(WATCHERS)
@@ -450,7 +468,7 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
 def test_a_killed_call_leaves_the_state_as_it_was(card, tmp_path):
     """Killed at its first write, and at the last moment before the new state takes the place of the old."""
     state, file = tmp_path / "state.json", write(tmp_path / "a.csv", live(0, 400))
-    look(card, [file], columns=COLUMNS, state=state)
+    look(card, [write(tmp_path / "b.csv", live(1, 400))], columns=COLUMNS, state=state)
     before = state.read_text()
     program = """
 import os, pathlib, signal, sys
@@ -497,8 +515,9 @@ def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatc
     monkeypatch.setattr("fedlas.deploy.monitor.look.open_table", table)
     good = write(tmp_path / "a.csv", live(0, 50))
     monitor(card, [good], columns=COLUMNS, state=state)
+    more = [write(tmp_path / "b.csv", live(1, 50)), tmp_path / "none.csv"]
     with pytest.raises(InputError, match="must exist"):
-        monitor(card, [good, tmp_path / "none.csv"], columns=COLUMNS, state=state)
+        monitor(card, more, columns=COLUMNS, state=state)
     assert len(tried) == 3
     # released, after an error too
     with filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0):
@@ -684,8 +703,9 @@ def test_nonsense(card, tmp_path):
     with pytest.raises(InputError, match=r"false_alarm 0\.01 instead of 0\.1"):
         monitor(card, [good], columns=COLUMNS, state=state, false_alarm=0.1)
     # the good one before it has left nothing
+    other = write(tmp_path / "b.csv", live(1, 50))
     with pytest.raises(InputError, match="card's 3 classes"):
-        monitor(card, [good, two], columns=COLUMNS, state=state)
+        monitor(card, [other, two], columns=COLUMNS, state=state)
     assert state.read_text() == before
     for text in ("no json", "{}", "[]"):
         state.write_text(text)

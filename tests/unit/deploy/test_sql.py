@@ -3,7 +3,9 @@
 import re
 import sqlite3
 import subprocess
+import tempfile
 from contextlib import closing
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -14,12 +16,11 @@ import torch
 import fedlas
 from fedlas.calibrators import AutoCalibration
 from fedlas.cli import main
-from fedlas.deploy.sql import TABLE, quote, run_in_sqlite, statement
+from fedlas.deploy import export
+from fedlas.deploy.sql_maps import with_formula
 from fedlas.errors import CalibrationWarning, InputError
 
-METHODS = (
-    "auto", "temperature", "platt", "beta", "isotonic", "spline", "vector", "structured", "matrix", "dirichlet", "bcts",
-)  # fmt: skip
+METHODS = ("auto", *with_formula())
 EXTREME = [
     [1.0, 0.0, 0.0],
     [0.0, 1.0, 0.0],
@@ -50,12 +51,31 @@ def table(kind, rows, seed=0):
     return {**names, "y": target}, {kind: "s_*", "target": "y"}
 
 
+def statement(calibration):
+    """The text of the file that an export leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        export(calibration, Path(folder) / "cal.sql", form="sql")
+        return (Path(folder) / "cal.sql").read_text()
+
+
+def run_in_sqlite(text, columns, rows):
+    """The calibrated columns of the statement, for a table of these rows."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        names = ", ".join('"{}"'.format(name.replace('"', '""')) for name in columns)
+        connection.execute(f"CREATE TABLE predictions ({names})")
+        marks = ", ".join("?" * len(columns))
+        connection.executemany(f"INSERT INTO predictions VALUES ({marks})", rows.tolist())
+        stages = text.replace(" AS (SELECT t.*", " AS MATERIALIZED (SELECT t.*")
+        found = connection.execute(stages).fetchall()
+    return np.array(found, dtype=np.float64)[:, len(columns) :]
+
+
 def compared(calibration, frame):
     """Largest difference from ``apply`` in SQLite and in DuckDB."""
     live = {name: frame[name] for name in calibration.scores}
     applied = calibration.apply(live)
     wanted = np.stack([applied[name] for name in calibration.added], axis=1)
-    text = statement(calibration, {})
+    text = statement(calibration)
     lite = run_in_sqlite(text, calibration.scores, np.stack(list(live.values()), axis=1))
     with duckdb.connect() as connection:
         connection.register("predictions", pa.table(live))
@@ -88,7 +108,7 @@ def test_logits_of_any_size_are_stable():
         calibration = fedlas.calibrate(frame, method=method, **names)
         rows = 1e4 * drawn(100, 3, seed=2)[0]
         live = dict(zip(calibration.scores, rows.T, strict=True))
-        text = statement(calibration, {})
+        text = statement(calibration)
         after = run_in_sqlite(text, calibration.scores, rows)
         with pytest.warns(CalibrationWarning, match="far outside the range of the fit"):
             wanted = calibration.apply(live)
@@ -108,7 +128,7 @@ def test_the_predicted_class_is_kept_and_a_missing_score_stays_missing():
     calibration = fedlas.calibrate(frame, method=AutoCalibration(keep_class=True), **names)
     assert compared(calibration, frame) < 1e-9
     after = run_in_sqlite(
-        statement(calibration, {}), calibration.scores, np.array([[None, 0.5, 0.5]], dtype=object)
+        statement(calibration), calibration.scores, np.array([[None, 0.5, 0.5]], dtype=object)
     )
     assert np.isnan(after).all()
 
@@ -130,18 +150,13 @@ def test_the_line_for_sqlite_in_its_comment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame, names = table("probs", 500)
     calibration = fedlas.calibrate(frame, **names)
-    text = statement(calibration, {})
+    text = statement(calibration)
     (tmp_path / "cal.sql").write_text(text)
     script = re.search(r"sed '(.+)';", text)[1]
     told = subprocess.run(["sed", script, "cal.sql"], capture_output=True, text=True, check=True)
     assert "AS MATERIALIZED (SELECT" in told.stdout
-    with closing(sqlite3.connect(":memory:")) as connection:
-        columns = ", ".join(quote(name) for name in calibration.scores)
-        connection.execute(f"CREATE TABLE {TABLE} ({columns})")
-        rows = np.stack([frame[name] for name in calibration.scores], axis=1).tolist()
-        marks = ", ".join("?" * len(calibration.scores))
-        connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
-        after = np.array(connection.execute(told.stdout).fetchall())[:, len(rows[0]) :]
+    rows = np.stack([frame[name] for name in calibration.scores], axis=1)
+    after = run_in_sqlite(told.stdout, calibration.scores, rows)
     wanted = calibration.apply({name: frame[name] for name in calibration.scores})
     for column, name in zip(after.T, calibration.added, strict=True):
         np.testing.assert_allclose(column, wanted[name], rtol=0, atol=1e-9)
@@ -160,4 +175,9 @@ def test_what_has_no_formula_is_refused(tmp_path):
         calibration = fedlas.calibrate(frame, method=method, **names)
         with pytest.raises(InputError, match="short formula"):
             fedlas.deploy.export(calibration, tmp_path / "a.sql", form="sql")
+    logits, target = drawn(3000, 24)
+    many = {f"z{k}": column for k, column in enumerate(logits.T)} | {"y": target}
+    calibration = fedlas.calibrate(many, logits="z*", target="y")
+    with pytest.raises(InputError, match="auto of fewer than 20 classes"):
+        fedlas.deploy.export(calibration, tmp_path / "a.sql", form="sql")
     assert not (tmp_path / "a.sql").exists()

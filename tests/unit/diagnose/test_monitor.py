@@ -6,7 +6,6 @@ from torch import nn
 
 from fedlas import Predictions
 from fedlas.diagnose import find_gated, monitors
-from fedlas.diagnose.monitor import alarm_kind, gate_outputs
 from fedlas.errors import InputError
 from fedlas.losses import LOSSES, FedLAS
 
@@ -142,10 +141,9 @@ def test_saturation_is_of_the_indicator_whatever_beta_makes_of_it(beta):
     assert not epoch(monitor_of(criterion(beta=beta)))["alarms"]
     found = epoch(monitor_of(criterion(beta=beta)), shift=5.0)
     assert found["indicator"]["z_far"] == 1.0
-    assert [alarm_kind(alarm) for alarm in found["alarms"]] == [
-        "indicator saturated",
-        "held-out norms off the running mean",
-    ]
+    saturated, off = found["alarms"]
+    assert saturated.startswith("indicator saturated:")
+    assert off.startswith("held-out norms off the running mean by")
 
 
 def test_alarms_for_drift():
@@ -174,8 +172,8 @@ def test_a_slow_drift_is_one_too_and_is_remembered():
 def test_an_indicator_whose_spread_is_not_that_of_the_norms(factor):
     loss = criterion()
     loss.nci.std *= factor
-    kinds = {alarm_kind(alarm) for alarm in epoch(monitor_of(loss))["alarms"]}
-    assert "held-out norms spread" in kinds
+    alarms = epoch(monitor_of(loss))["alarms"]
+    assert any(alarm.startswith("held-out norms spread") for alarm in alarms)
 
 
 @pytest.mark.parametrize("options", [{"score": "constant"}, {"score": "noise"}, {"alpha": 0.0}])
@@ -198,7 +196,8 @@ def test_the_direction_is_the_one_that_acts():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40, CLASSES, generator=generator)
     features = torch.rand(40, FEATURES, generator=generator)
-    score, psi, alpha_i = gate_outputs(loss, logits, features)
+    score = loss.nci(features)
+    psi, alpha_i = loss.direction_of(score, loss.gate(logits)), loss.smoothing(logits, features)
     assert torch.equal(psi, -score.sign())
     assert (alpha_i <= loss.alpha + 1e-6).all()
     assert first["gate"]["plus"] == pytest.approx(float((score < 0).double().mean()))

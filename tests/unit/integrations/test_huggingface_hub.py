@@ -7,15 +7,20 @@ from torch import nn
 
 import fedlas
 from fedlas import Predictions
-from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.make_card import make_card
+from fedlas.deploy import fit_calibration, make_card
 from fedlas.errors import InputError
 from fedlas.metrics import evaluate
 
 pytest.importorskip("huggingface_hub")
 from huggingface_hub import ModelCard
 
-from fedlas.integrations import huggingface_hub as hub
+from fedlas.integrations.huggingface_hub import (
+    download,
+    from_pretrained,
+    model_card,
+    push_to_hub,
+    save_pretrained,
+)
 
 
 def drawn(samples, seed):
@@ -72,7 +77,7 @@ class Api:
 def test_the_hub_reads_every_calibrated_metric(parts, card):
     _, test, calibration = parts
     found = ModelCard(
-        str(hub.model_card(card, task="text-classification", license="mit", tags=["mine"]))
+        str(model_card(card, task="text-classification", license="mit", tags=["mine"]))
     )
     results = {each.metric_type: each.metric_value for each in found.data.eval_results}
     expected = evaluate(calibration.transform(test))
@@ -89,7 +94,7 @@ def test_the_hub_reads_every_calibrated_metric(parts, card):
 
 def test_people_read_metrics_thresholds_and_limits(parts, card):
     _, test, calibration = parts
-    text = hub.model_card(card).text
+    text = model_card(card).text
     before, after = evaluate(test)["ece"], evaluate(calibration.transform(test))["ece"]
     assert f"| ECE % ↓ | {100 * before:.2f} | {100 * after:.2f} |  |" in text
     row = card["selective"]["thresholds"][0]
@@ -102,9 +107,7 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
 
 
 def test_a_name_and_a_data_set_may_be_given(card):
-    found = hub.model_card(
-        {**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
-    )
+    found = model_card({**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10")
     assert found.data.model_name == "net"
     assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
     assert "# net\n" in found.text
@@ -118,11 +121,11 @@ def test_intervals_stand_next_to_the_numbers(card):
         **card,
         "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}},
     }
-    assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in hub.model_card(content).text
+    assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in model_card(content).text
 
 
 def test_a_folder_holds_model_card_and_readme(card, tmp_path):
-    folder = hub.save_pretrained(Model(), tmp_path / "hub", card=card)
+    folder = save_pretrained(Model(), tmp_path / "hub", card=card)
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors",
         "card.json",
@@ -130,10 +133,10 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
     }
     assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
     assert "from_pretrained(" in (folder / "README.md").read_text()
-    assert hub.download(folder) == folder
+    assert download(folder) == folder
     exported = tmp_path / "net.onnx"
     exported.write_bytes(b"graph")
-    again = hub.save_pretrained(str(exported), folder, card=folder / "card.json")
+    again = save_pretrained(str(exported), folder, card=folder / "card.json")
     assert (again / "net.onnx").read_bytes() == b"graph"
     assert "from_pretrained(" not in (again / "README.md").read_text()
 
@@ -143,7 +146,7 @@ def test_an_option_that_the_card_lacks_is_named_before_anything_is_written(card,
         InputError,
         match=r"an option must be one of dataset, .*Did you mean 'license'",
     ):
-        hub.save_pretrained(Model(), tmp_path / "hub", card=card, licence="mit")
+        save_pretrained(Model(), tmp_path / "hub", card=card, licence="mit")
     assert not (tmp_path / "hub").exists()
 
 
@@ -153,15 +156,15 @@ def test_a_calibrated_model_comes_back(card, tmp_path):
     net = nn.Linear(3, 3)
     target = torch.multinomial((net(inputs) / 3).softmax(1), 1)[:, 0]
     model = fedlas.calibrate(net, [(inputs, target)])
-    folder = hub.save_pretrained(model, tmp_path / "hub", card=card)
-    again = hub.from_pretrained(folder, nn.Linear(3, 3))
+    folder = save_pretrained(model, tmp_path / "hub", card=card)
+    again = from_pretrained(folder, nn.Linear(3, 3))
     assert torch.equal(again.predict_proba(inputs), model.predict_proba(inputs))
 
 
 def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
     api = Api()
     assert (
-        hub.push_to_hub(Model(), "me/net", private=True, api=api, card=card, license="mit")
+        push_to_hub(Model(), "me/net", private=True, api=api, card=card, license="mit")
         == "https://hub/me/net"
     )
     create, upload = api.calls
@@ -172,8 +175,8 @@ def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
     assert 'from_pretrained("me/net",' in files["README.md"].decode()
     # a folder may hold files that nobody meant to publish
     with pytest.raises(InputError, match="existing file"):
-        hub.push_to_hub(
-            hub.save_pretrained(Model(), tmp_path / "hub", card=card), "me/net", api=api, card=card
+        push_to_hub(
+            save_pretrained(Model(), tmp_path / "hub", card=card), "me/net", api=api, card=card
         )
     assert len(api.calls) == 2
 
@@ -182,12 +185,12 @@ def test_an_upload_makes_the_repository_and_sends_three_files(card, tmp_path):
 def test_a_model_is_not_named_as_what_is_written_beside_it(card, tmp_path, name):
     (tmp_path / name).write_bytes(b"graph")
     with pytest.raises(InputError, match="model's file"):
-        hub.save_pretrained(tmp_path / name, tmp_path / "hub", card=card)
+        save_pretrained(tmp_path / name, tmp_path / "hub", card=card)
     assert not (tmp_path / "hub").exists()
 
 
 def test_a_repository_is_quoted_for_python(card):
-    text = hub.model_card(card, repo_id='a", __import__("os"), "\n').text
+    text = model_card(card, repo_id='a", __import__("os"), "\n').text
     block = text.split("```python\n")[1].split("```")[0]
     call = ast.parse(block).body[1].value
     assert ast.literal_eval(call.args[0]) == 'a", __import__("os"), "\n'
@@ -208,23 +211,23 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
         ),
     ):
         with pytest.raises(InputError, match=message):
-            hub.save_pretrained(model, place, card=given)
+            save_pretrained(model, place, card=given)
     assert not place.exists()
     with pytest.raises(InputError, match="must be a calibration card"):
-        hub.push_to_hub(Model(), "me/net", api=api, card={})
+        push_to_hub(Model(), "me/net", api=api, card={})
     assert api.calls == []
 
 
 def test_somebody_elses_readme_stays(card, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(InputError, match="card of this function"):
-        hub.save_pretrained(Model(), tmp_path, card=card)
+        save_pretrained(Model(), tmp_path, card=card)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_fedlas_card_returns_is_taken(parts, tmp_path):
     made = fedlas.card(*parts[:2], "temperature", replicates=0, period="October 2026")
-    folder = hub.save_pretrained(Model(), tmp_path / "hub", card=made)
+    folder = save_pretrained(Model(), tmp_path / "hub", card=made)
     page = (folder / "README.md").read_text()
     date = made.content["made"]["on"]
     assert (
@@ -252,5 +255,5 @@ class Words(nn.Module):
 def test_the_task_is_that_of_the_inputs(card, tmp_path, network, task):
     model = Model()
     model.model = network
-    readme = (hub.save_pretrained(model, tmp_path / "hub", card=card) / "README.md").read_text()
+    readme = (save_pretrained(model, tmp_path / "hub", card=card) / "README.md").read_text()
     assert ModelCard(readme).data.to_dict().get("pipeline_tag") == task

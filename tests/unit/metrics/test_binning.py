@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.metrics import (
     Bins,
     adaptive_ece,
@@ -10,9 +10,6 @@ from fedlas.metrics import (
     maximum_calibration_error,
     reliability_bins,
 )
-from fedlas.metrics.calibration_error import equal_mass_bins
-from fedlas.metrics.ece import BinSums, width_bin
-from fedlas.metrics.scan import chunks
 
 
 def two_class(confidences, correct=None):
@@ -27,16 +24,22 @@ def two_class(confidences, correct=None):
     return Predictions(logits, (~correct).long())
 
 
+def counts_of(confidence, num_bins, scheme="equal-width"):
+    """How many samples of these confidences each bin holds."""
+    samples = TopLabel(confidence, torch.zeros(len(confidence), dtype=torch.bool))
+    return reliability_bins(samples, num_bins=num_bins, scheme=scheme).count.tolist()
+
+
 def test_bins_are_open_below_and_closed_above():
     values = torch.tensor([0.0, 0.25, 0.250001, 0.5, 0.75, 0.9, 1.0])
-    assert width_bin(values, 4).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    assert counts_of(values, 4) == [2, 2, 1, 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 10, 15, 20, 100])
 def test_every_edge_belongs_to_the_bin_below_it_in_its_own_precision(dtype, num_bins):
     values = (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).to(dtype)
-    assert width_bin(values, num_bins).tolist() == [0, *range(num_bins)]
+    assert counts_of(values, num_bins) == [2] + [1] * (num_bins - 1)
 
 
 def test_uniform_predictions_lie_on_an_edge_and_not_above_it():
@@ -88,8 +91,7 @@ def test_bins_reproduce_both_errors():
 def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
     confidence = np.sort(np.random.default_rng(0).uniform(0.5, 1, samples))
     sizes = [len(part) for part in np.array_split(confidence, num_bins)]
-    _, table = equal_mass_bins(torch.from_numpy(confidence), torch.zeros(samples).bool(), num_bins)
-    assert table.count.tolist() == sizes
+    assert counts_of(torch.from_numpy(confidence), num_bins, "equal-mass") == sizes
 
 
 @pytest.mark.parametrize(
@@ -104,20 +106,14 @@ def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
     ],
 )
 def test_ties_stay_together_at_the_nearer_end(ordered, num_bins, counts):
-    ordered = torch.tensor(ordered)
-    assert (
-        equal_mass_bins(ordered, torch.zeros(len(ordered)).bool(), num_bins)[1].count.tolist()
-        == counts
-    )
+    assert counts_of(torch.tensor(ordered), num_bins, "equal-mass") == counts
 
 
-def test_sums_hold_the_samples():
+def test_bins_hold_the_samples():
     confidence = torch.rand(2**16 + 3)
-    sums = BinSums(3)
-    sums.add(confidence, confidence > 0.5, torch.ones(2**16 + 3, dtype=torch.float64))
-    table = sums.table()
-    assert int(table.count.sum()) == 2**16 + 3
-    assert float((table.gaps + table.outcome).sum()) == pytest.approx(
+    bins = reliability_bins(TopLabel(confidence, confidence > 0.5), num_bins=3)
+    assert int(bins.count.sum()) == 2**16 + 3
+    assert float((bins.confidence * bins.count).sum()) == pytest.approx(
         float(confidence.double().sum()), rel=1e-9
     )
 
@@ -147,7 +143,6 @@ def test_probabilities_on_an_edge_lie_on_it(dtype):
         assert torch.equal(counts, torch.bincount(bins, minlength=10))
     assert torch.equal(given.probs, tenths / 10)
     assert torch.equal(given.confidence, (tenths / 10).amax(1))
-    assert torch.equal(torch.cat([chunk.confidence for chunk in chunks(given)]), given.confidence)
     torch.testing.assert_close(
         given.logits, (tenths / 10).clamp(min=torch.finfo(torch.float32).tiny).log()
     )

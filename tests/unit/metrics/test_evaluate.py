@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import METRICS, evaluate, scan
+from fedlas.metrics import METRICS, evaluate
 
 
 def predictions(samples=333, classes=7, dtype=torch.float32):
@@ -35,14 +35,6 @@ def test_num_bins_reaches_the_binned_metrics():
     ):
         assert scores[name] == METRICS[name].value(p, num_bins=4), name
     assert scores["mce"] != evaluate(p)["mce"]
-
-
-def test_goes_over_the_logits_once(monkeypatch):
-    passes = []
-    original = scan.chunks
-    monkeypatch.setattr(scan, "chunks", lambda p: passes.append(1) or original(p))
-    evaluate(predictions())
-    assert passes == [1]
 
 
 def test_names_and_order():

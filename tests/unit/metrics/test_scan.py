@@ -1,11 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
 from fedlas import Predictions
 from fedlas._core.check import LARGEST
-from fedlas.metrics import scan
+from fedlas.metrics import evaluate, scan
 from fedlas.metrics.scan import chunks
-from fedlas.metrics.sums import RowMean
+from fedlas.metrics.sums import CellSums, RowMean
 
 
 @pytest.fixture
@@ -137,3 +138,25 @@ def test_row_means_add_up():
 def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():
     with pytest.raises(ValueError, match="must be finite"):
         scan.scan(random_predictions(5), [RowMean(lambda chunk: chunk.nll / 0)])
+
+
+def test_evaluate_goes_over_the_logits_once(monkeypatch):
+    passes = []
+    original = scan.chunks
+    monkeypatch.setattr(scan, "chunks", lambda p: passes.append(1) or original(p))
+    evaluate(random_predictions())
+    assert passes == [1]
+
+
+@pytest.mark.parametrize("size", [7, 5000])
+def test_cells_add_up_in_any_order(size):
+    random = np.random.default_rng(0)
+    cell = torch.from_numpy(random.integers(0, size, 999))
+    terms, weights = torch.from_numpy(random.random((2, 999)))
+    whole, parts = CellSums(size, "terms"), CellSums(size, "terms")
+    whole.add(cell, weights, weights * terms)
+    for rows in torch.from_numpy(random.permutation(999)).split(100):
+        parts.add(cell[rows], weights[rows], (weights * terms)[rows])
+    expected = [np.bincount(cell, each, size) for each in (weights, weights * terms)]
+    for sums in (whole, parts):
+        np.testing.assert_allclose(sums.arrays(), expected, rtol=1e-12)

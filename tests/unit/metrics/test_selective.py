@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.metrics import (
     area_under_generalized_risk_coverage,
     area_under_risk_coverage,
     excess_area_under_risk_coverage,
 )
-from fedlas.metrics.selective import area_of
 
 
 def area(wrong):
     """Mean risk of the first k of a list in descending confidence."""
-    return sum(Fraction(sum(wrong[: k + 1]), k + 1) for k in range(len(wrong))) / len(wrong)
+    errors = itertools.accumulate(wrong)
+    return sum(Fraction(n, k) for k, n in enumerate(errors, 1)) / len(wrong)
 
 
 def predictions(confidence, correct):
@@ -63,15 +63,19 @@ def test_confidence_that_says_nothing_has_the_error_rate():
 
 def test_large_groups_are_summed_as_exactly_as_single_samples():
     torch.manual_seed(0)
-    wrong = (torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)).double()
-    assert area_of(np.ones(20_000), wrong.numpy()) == pytest.approx(
+    confidence = torch.linspace(1.0, 0.0, 20_000, dtype=torch.float64)
+    wrong = torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)
+    assert area_under_risk_coverage(TopLabel(confidence, ~wrong)) == pytest.approx(
         float(area(wrong.int().tolist())), rel=1e-13
     )
-    count, errors = np.array([700.0, 300.0]), np.array([7.0, 30.0])
+    confidence = torch.tensor([0.9] * 700 + [0.6] * 300)
+    wrong = torch.tensor([True] * 7 + [False] * 693 + [True] * 30 + [False] * 270)
     rates = [7 * k / 700 / k for k in range(1, 701)] + [
         (7 + 30 * j / 300) / (700 + j) for j in range(1, 301)
     ]
-    assert area_of(count, errors) == pytest.approx(sum(rates) / 1000, rel=1e-12)
+    assert area_under_risk_coverage(TopLabel(confidence, ~wrong)) == pytest.approx(
+        sum(rates) / 1000, rel=1e-12
+    )
 
 
 def test_the_least_area_tends_to_the_papers_limit():

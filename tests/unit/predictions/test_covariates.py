@@ -6,8 +6,7 @@ import pytest
 
 import fedlas
 from fedlas.errors import CalibrationWarning, InputError
-from fedlas.predictions import Columns, Table, open_table
-from fedlas.predictions.covariates import Covariates
+from fedlas.predictions import Columns, Covariates, Table, open_table
 
 TABLE = {
     "p": [0.1, 0.5, 0.9, 0.4],
@@ -108,7 +107,7 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     table = {"p": 1 / (1 + np.exp(-logit)), "region": region, "y": y}
     plain = fedlas.calibrate(table, probs="p", target="y")
     cal = fedlas.calibrate(table, probs="p", target="y", groups="region")
-    assert cal.cross_fitted.after["nll"] < plain.cross_fitted.after["nll"] - 0.05
+    assert cal.cross_fitted.after.nll < plain.cross_fitted.after.nll - 0.05
     assert "features" in cal.carries
     cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
     live = {"p": [0.5] * 3, "region": ["north", "south", "west"]}

@@ -1,6 +1,7 @@
 """Predictions of language models: logs of lm-evaluation-harness, stated confidences, token log-probabilities."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -406,6 +407,9 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, cap
         lines = [free(n, f"42. Confidence: {50 + n % 40}%", n % 3 > 0) for n in range(60)]
     calibrated(tmp_path, lines)
     capsys.readouterr()
+    fit = TableCalibration.load(tmp_path / "cal.json")
+    measured = fit.before_after(write(tmp_path, lines, "test.jsonl"))
+    assert (measured.samples, math.isnan(measured.after.nll)) == (60, kind != "choices")
     # Three choices in every question, no label in any, and one question that was not scored.
     live = lines if kind == "free" else [sample(n, [-1.0, -2.0, -3.0], 0) for n in range(20)]
     live = [

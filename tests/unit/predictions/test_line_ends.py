@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated.table_files import apply_to_files
+from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions.tables import lines

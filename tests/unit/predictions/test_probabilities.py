@@ -10,7 +10,6 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning
 from fedlas.errors import InputError
 from fedlas.predictions import Columns, read_predictions
-from fedlas.predictions.probabilities import decimal_places
 
 
 def probs_of(samples=200, classes=10, seed=0, scale=2.0):
@@ -30,20 +29,27 @@ def read(path, **options):
     return read_predictions(path, Columns(probs="p_*", target="y", **options))
 
 
+@pytest.mark.filterwarnings("ignore:.*rounded to 2 decimals")
 @pytest.mark.parametrize(
-    ("values", "places"),
+    ("values", "are_rounded"),
     [
-        ([[0.125, 0.875]], 3),
-        ([[0.1, 0.9], [0.33, 0.67]], 2),
-        ([[0.123456, 0.876544]], 6),
-        ([[1 / 3, 2 / 3]], None),
-        ([[0.0, 1.0]], None),
-        (np.array([[0.123, 0.877]], np.float32), 3),
-        (np.array([[1 / 3, 2 / 3]], np.float32), None),
+        ([[0.125, 0.874]], True),
+        ([[0.125, 0.873]], False),
+        ([[0.1, 0.89], [0.33, 0.67]], True),
+        ([[0.1, 0.88], [0.33, 0.67]], False),
+        ([[0.12345, 0.87654]], True),
+        ([[1 / 3, 2 / 3 - 1e-3]], False),
+        (np.array([[0.123, 0.876]], np.float32), True),
+        (np.array([[1 / 3, 2 / 3 - 1e-3]], np.float32), False),
     ],
 )
-def test_decimal_places(values, places):
-    assert decimal_places(torch.from_numpy(np.asarray(values))) == places
+def test_a_sum_may_be_off_by_the_rounding_of_its_decimals(values, are_rounded):
+    probs = torch.from_numpy(np.asarray(values))
+    if are_rounded:
+        assert Predictions.from_probs(probs).num_samples == len(values)
+    else:
+        with pytest.raises(InputError, match="sum to 1"):
+            Predictions.from_probs(probs)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 200])

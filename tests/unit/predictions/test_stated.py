@@ -1,10 +1,11 @@
 """Phrases in which language models state a confidence: each is read right, or not at all."""
 
+import json
+
 import numpy as np
 import pytest
 
-from fedlas.predictions import stated_confidence
-from fedlas.predictions.stated import is_refusal
+from fedlas.predictions import read_predictions, stated_confidence
 
 RIGHT = {
     # a number alone
@@ -134,8 +135,11 @@ def test_words_may_have_other_probabilities():
         ("I don't know.", True), ("I do not know the answer", True), ("Sorry, I cannot answer that", True),
         ("I'm unable to determine this", True), ("I have no idea", True), ("I can\u2019t say", True),
         ("There is not enough information", True), ("As an AI, I ...", True), ("It is impossible to tell", True),
-        ("Paris", False), ("I know that it is Paris", False), ("Probably 1912", False), (None, False), (0.5, False),
+        ("Paris", False), ("I know that it is Paris", False), ("Probably 1912", False), ("", False),
     ],
 )  # fmt: skip
-def test_refusals(text, refuses):
-    assert is_refusal(text) == refuses
+def test_refusals(text, refuses, tmp_path):
+    row = {"answer": f"{text} Confidence: 30%", "right": 0}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    options = {"confidence": "answer", "confidence_as": "words", "correct": "right"}
+    assert read_predictions(tmp_path / "t.jsonl", **options).refusals == refuses

@@ -192,7 +192,8 @@ def test_held_out_predictions_that_look_like_training_data_are_noted():
     assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
     # what is wrong does not count
     mixed = replace(drawn(seed=2), weights=drawn(seed=2).correct.double())
-    assert report(mixed, on=training, replicates=0).notes == ()
+    (note,) = report(mixed, on=training, replicates=0).notes
+    assert note.endswith("rows of weight 0 are not counted.")
 
 
 def test_the_same_predictions_twice_are_refused():
@@ -368,3 +369,30 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     alone = fedlas.Predictions.from_probs(p, y, clusters=np.zeros(900, dtype=int))
     text = fedlas.report(alone, replicates=0).tripod()
     assert text.endswith("All samples are of one cluster, so that there are no intervals.")
+
+
+@pytest.mark.parametrize("event", [True, False])
+def test_rows_of_weight_0_are_not_counted(event):
+    """They are as if they were not there, and a note says how many."""
+    draw = torch.Generator().manual_seed(0)
+    probs = torch.rand(300, generator=draw)
+    frame = {"p": probs.tolist(), "y": (torch.rand(300, generator=draw) < probs).int().tolist()}
+    frame |= {"w": [float(row % 3 > 0) for row in range(300)], "g": [row % 2 for row in range(300)]}
+    there = {
+        name: [v for v, w in zip(values, frame["w"], strict=True) if w]
+        for name, values in frame.items()
+    }
+    options = {"probs": "p", "target": "y", "weights": "w", "groups": "g", "top_label": not event}
+    one, other = (fedlas.report(each, **options, replicates=60) for each in (frame, there))
+    assert "300" not in one.title
+    assert one.title == other.title
+    assert "200 samples" in one.title
+    one_model = fedlas.read_predictions(frame, probs="p", target="y", weights="w")
+    other_model = fedlas.read_predictions(frame, probs="p", target="y", weights="w")
+    assert fedlas.compare(one_model, other_model, replicates=60).samples == 200
+    assert [note for note in one.notes if note not in other.notes] == [
+        "100 rows of weight 0 are not counted."
+    ]
+    assert one.text(details=True).replace(
+        "100 rows of weight 0 are not counted.", ""
+    ) == other.text(details=True)

@@ -9,7 +9,6 @@ from fedlas import Predictions, evaluate
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS, expected_calibration_error
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
-from fedlas.stats import draws as module
 
 
 def long(*values):
@@ -90,16 +89,6 @@ def test_bins_and_level_and_method_matter():
     narrow = bootstrap_interval(p, method="basic", replicates=499, confidence_level=0.5)
     assert wide.low < narrow.low < narrow.high < wide.high
     assert wide.value == expected_calibration_error(p)
-
-
-def test_blocks_do_not_matter(monkeypatch):
-    p = draw(100)
-    whole = bootstrap_intervals(p, replicates=60)
-    monkeypatch.setattr(module, "BLOCK", 700)
-    for name, interval in bootstrap_intervals(p, replicates=60).items():
-        assert interval.method == whole[name].method
-        ours, theirs = ([i.low, i.high, i.bias, i.standard_error] for i in (interval, whole[name]))
-        assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-15), name
 
 
 def test_threads_do_not_matter():

@@ -2,9 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from fedlas import Predictions
 from fedlas.errors import InputError
+from fedlas.metrics import METRICS
 from fedlas.stats import Interval
+from fedlas.stats.bootstrap import plain_interval
+from fedlas.stats.draws import rows_for
 from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
+from fedlas.stats.noise_floor import rejects, share_at_least
 
 
 def test_ends_are_order_statistics():
@@ -127,3 +132,29 @@ def test_the_interval_of_an_error_holds_its_value_where_few_replicates_are_above
     replicates[:3] = 1e-3
     interval = floor_interval(0.0, replicates, floor=0.0, confidence_level=0.95)
     assert interval.low <= 0.0 <= interval.high
+
+
+@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(confidence_level):
+    at = float(f"{1 - confidence_level:.2g}")  # 0.1, which is more than 1 - 0.9
+    assert rejects(at, 1 - confidence_level)
+    assert not rejects(at * 1.001, 1 - confidence_level)
+
+
+def test_rounding_is_no_difference_to_a_p_value():
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    assert share_at_least(values, 0.3) == share_at_least(values, 0.3 + 1e-15) == 3 / 5
+    assert share_at_least(-values, -0.1) == 2 / 5
+
+
+def test_the_interval_of_a_weighted_accuracy_is_wilson_s():
+    p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=[1.0, 1.0, 1.0, 3.0])
+    found = plain_interval(
+        METRICS["accuracy"],
+        rows_for(p, 15),
+        0.5,
+        np.linspace(0, 1, 99),
+        confidence_level=0.9,
+        method="auto",
+    )
+    assert found.method == "wilson"

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from fedlas.stats import joint_p_value
-from fedlas.stats.joint import NullReplicates
+from fedlas import Predictions
+from fedlas.stats import estimates, joint_p_value
 
 
 def test_copies_of_one_test_have_its_p_value():
@@ -28,21 +29,16 @@ def test_it_is_between_the_smallest_p_value_and_bonferroni_s():
     random = np.random.default_rng(2)
     common = random.standard_normal((999, 1))
     replicates = 0.9 * common + 0.4 * random.standard_normal((999, 6))
-    null = NullReplicates()
-    for k in range(6):
-        null.add(str(k), 2.0, replicates[:, k])
-    least = min(null.p_values().values())
-    assert least <= null.joint_p() <= 6 * least
-    assert null.joint_p() < 4 * least
-    assert null.least_p == 0.001
+    least = (1 + (replicates >= 2.0).sum(axis=0).min()) / 1000
+    joint = joint_p_value(np.full(6, 2.0), replicates)
+    assert least <= joint < 4 * least
 
 
 def test_a_statistic_that_nothing_moves_is_left_out():
-    null = NullReplicates()
-    null.add("constant", 1.0, np.zeros(99))
-    null.add("infinite", np.inf, np.arange(99.0))
-    assert null.p_values() == {}
-    assert null.joint_p() is None
+    sure = Predictions(1e6 * torch.eye(3)[torch.arange(60) % 3], torch.arange(60) % 3)
+    table = estimates(sure, replicates=39)
+    assert table.joint_p is None
+    assert table["ece"].p is None or table["ece"].p == 1.0
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 3), (5,)])

@@ -9,7 +9,6 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import noise_floor
-from fedlas.stats.noise_floor import rejects, share_at_least
 
 
 def long(*values):
@@ -128,20 +127,20 @@ def test_a_certain_and_right_model_is_calibrated():
     assert (wrong.value, wrong.mean, wrong.p_value) == (1.0, 0.0, 0.01)
 
 
-def test_p_value_by_hand():
-    values = np.array([0.1, 0.2, 0.3, 0.4])
-    assert share_at_least(values, 0.3) == 3 / 5
-    assert share_at_least(values, 0.3 + 1e-15) == 3 / 5  # rounding is no difference
-    assert share_at_least(values, 0.5) == 1 / 5
-    assert share_at_least(values, 0.0) == 1.0
-    assert share_at_least(-values, -0.1) == 2 / 5
-
-
-@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
-def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(confidence_level):
-    at = float(f"{1 - confidence_level:.2g}")  # 0.1, which is more than 1 - 0.9
-    assert rejects(at, 1 - confidence_level)
-    assert not rejects(at * 1.001, 1 - confidence_level)
+@pytest.mark.parametrize("metric", ["ece", "accuracy", "brier"])
+@pytest.mark.parametrize("alternative", ["worse", "different"])
+def test_p_value_by_hand(metric, alternative):
+    """The observed value counts as a replicate, and of few samples many values are equal."""
+    p = Predictions(torch.tensor([[1.0, 0.0]]).repeat(12, 1), torch.arange(12) % 3 == 0)
+    options = {"metric": metric, "alternative": alternative, "replicates": 200}
+    # as many quantiles as replicates are the replicates
+    found = noise_floor(p, quantiles=np.linspace(0, 1, 200), **options)
+    values = np.array(list(found.quantiles.values()))
+    assert len(np.unique(values.round(9))) < 13
+    above = (1 + (values >= found.value - 1e-9).sum()) / 201
+    below = (1 + (values <= found.value + 1e-9).sum()) / 201
+    worse = below if metric == "accuracy" else above
+    assert found.p_value == (worse if alternative == "worse" else min(1.0, 2 * min(above, below)))
 
 
 def test_the_least_p_value_is_that_of_a_value_no_replicate_reaches():

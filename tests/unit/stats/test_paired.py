@@ -7,8 +7,6 @@ from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import bootstrap_interval, paired_bootstrap
-from fedlas.stats.draws import resampled_weights
-from fedlas.stats.rows import Rows
 
 
 def long(*values):
@@ -75,19 +73,24 @@ def test_the_other_way_round_everything_is_negative():
     assert one.interval.method == other.interval.method
 
 
-def test_p_value_by_hand():
-    a, b = pair(100, sharpness=(1.0, 1.3))
-    found = paired_bootstrap(a, b, metric="nll", replicates=99, seed=3)
-    rows = [Rows(p, 15) for p in (a, b)]
-    (weights,) = resampled_weights(*rows, replicates=99, seed=3)
-    nll = [
+def test_p_value_of_a_mean_is_that_of_its_normal_distribution():
+    a, b = pair(400, sharpness=(1.0, 1.3))
+    found = paired_bootstrap(a, b, metric="nll", replicates=1999, seed=3)
+    one, other = (
         torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none").numpy()
         for p in (a, b)
-    ]
-    differences = weights @ (nll[0] - nll[1]) / 100
-    moved = np.abs(differences - differences.mean())
+    )
+    score = (one - other).mean() / ((one - other).std() / 20)
+    assert found.a - found.b == pytest.approx((one - other).mean())
+    assert found.p_value == pytest.approx(2 * scipy_stats.norm.sf(abs(score)), abs=0.03)
     assert 0.05 < found.p_value < 0.95
-    assert found.p_value == (1 + (moved >= abs(found.a - found.b)).sum()) / 100
+
+
+def test_the_observed_difference_counts_as_a_replicate():
+    found = paired_bootstrap(*pair(400, sharpness=(2.5, 1.0)), replicates=99)
+    assert found.p_value == 1 / 100
+    a, _ = pair(50)
+    assert paired_bootstrap(a, a, replicates=99).p_value == 1.0
 
 
 def test_interval_and_p_value_of_a_mean_say_nearly_the_same():

@@ -12,7 +12,13 @@ from scipy.stats import beta, binom, binomtest, poisson_binom
 from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.stats import bootstrap_interval, estimates, paired_bootstrap
-from fedlas.stats.proportion import clopper_pearson, paired_shares, poisson_binomial_p, wilson
+from fedlas.stats.proportion import (
+    clopper_pearson,
+    paired_shares,
+    poisson_binomial_p,
+    weighted_share,
+    wilson,
+)
 
 
 def predictions(correct):
@@ -132,3 +138,33 @@ def test_the_number_of_events_has_the_p_value_of_scipy_s_distribution(samples, s
 def test_events_that_are_sure():
     assert poisson_binomial_p(np.array([0.0, 1.0]), 1) == 1
     assert poisson_binomial_p(np.array([0.0, 1.0]), 2) == 0
+
+
+def test_the_interval_of_a_share_covers_it_with_ten_clusters():
+    generator = np.random.default_rng(7)
+    clusters = np.arange(10).repeat(20)
+    covered = 0
+    for _ in range(1000):
+        rates = generator.beta(1.6, 6.4, 10)
+        hits = generator.random(200) < rates[clusters]
+        low, high = weighted_share(hits, np.ones(200), clusters, confidence_level=0.95)
+        covered += low <= 0.2 <= high
+    assert covered >= 935  # 919 with a normal interval
+    one = weighted_share(hits, np.ones(200), np.zeros(200, int), confidence_level=0.95)
+    assert one == pytest.approx(wilson(hits.mean(), 1.0, confidence_level=0.95))
+
+
+def test_the_interval_of_a_weighted_share():
+    hits = np.array([True, True, True, False])
+    assert weighted_share(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
+        wilson(0.75, 4, confidence_level=0.95)
+    )
+    # One heavy sample: share 0.1 / 0.4 = 1/4 of variance (0.3 * 1/4)^2 ... by hand
+    weights = np.array([1.0, 1.0, 1.0, 3.0])
+    variance = (3 * (1 / 6 * 0.5) ** 2) + (0.5 * 0.5) ** 2
+    assert weighted_share(hits, weights, confidence_level=0.95) == pytest.approx(
+        wilson(0.5, 0.25 / variance, confidence_level=0.95)
+    )
+    all_right = weighted_share(np.ones(4, dtype=bool), weights, confidence_level=0.95)
+    assert all_right == pytest.approx(wilson(1.0, 3.0, confidence_level=0.95))
+    assert all_right[0] < 0.5

@@ -9,7 +9,6 @@ import torch
 from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
 from fedlas.stats import (
     bootstrap_interval,
     bootstrap_intervals,
@@ -19,10 +18,6 @@ from fedlas.stats import (
     noise_floor,
     paired_bootstrap,
 )
-from fedlas.stats.bootstrap import plain_interval
-from fedlas.stats.draws import redrawn, resampled, rows_for
-from fedlas.stats.proportion import weighted_share, wilson
-from fedlas.stats.tables import replicate_values
 
 ENTRIES = METRICS.entries()
 
@@ -36,16 +31,6 @@ def drawn(samples, classes, *, sharpness=1.0, ties=False, zeros=False, seed=0):
     if zeros:
         weights[::3] = 0.0
     return Predictions(sharpness * logits, target, label_probs=logits.softmax(1), weights=weights)
-
-
-@pytest.mark.parametrize("draw", [resampled, redrawn])
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_many_replicates_are_each_what_the_metric_says(entry, draw):
-    for p in (drawn(40, 3, sharpness=1.5), drawn(60, 4, ties=True, zeros=True)):
-        (block,) = draw(rows_for(p, 15), replicates=12, seed=1)
-        found = replicate_values(entry, block)
-        expected = [values_of(one, [entry], 15)[entry.name] for one in block.predictions()]
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_only_ratios_of_weights_matter_and_a_sample_of_weight_0_is_not_there():
@@ -99,46 +84,6 @@ def test_unequal_weights_widen_the_interval_and_raise_the_floor():
         # The standard error grows by the root of 2000 / 720.
         assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(1.67, abs=0.25)
     assert noise_floor(uneven).mean > 1.2 * noise_floor(replace(p, weights=None)).mean
-
-
-def test_the_interval_of_a_share_covers_it_with_ten_clusters():
-    generator = np.random.default_rng(7)
-    clusters = np.arange(10).repeat(20)
-    covered = 0
-    for _ in range(1000):
-        rates = generator.beta(1.6, 6.4, 10)
-        hits = generator.random(200) < rates[clusters]
-        low, high = weighted_share(hits, np.ones(200), clusters, confidence_level=0.95)
-        covered += low <= 0.2 <= high
-    assert covered >= 935  # 919 with a normal interval
-    one = weighted_share(hits, np.ones(200), np.zeros(200, int), confidence_level=0.95)
-    assert one == pytest.approx(wilson(hits.mean(), 1.0, confidence_level=0.95))
-
-
-def test_the_interval_of_a_weighted_share():
-    hits = np.array([True, True, True, False])
-    assert weighted_share(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
-        wilson(0.75, 4, confidence_level=0.95)
-    )
-    # One heavy sample: share 0.1 / 0.4 = 1/4 of variance (0.3 * 1/4)^2 ... by hand
-    weights = np.array([1.0, 1.0, 1.0, 3.0])
-    variance = (3 * (1 / 6 * 0.5) ** 2) + (0.5 * 0.5) ** 2
-    assert weighted_share(hits, weights, confidence_level=0.95) == pytest.approx(
-        wilson(0.5, 0.25 / variance, confidence_level=0.95)
-    )
-    all_right = weighted_share(np.ones(4, dtype=bool), weights, confidence_level=0.95)
-    assert all_right == pytest.approx(wilson(1.0, 3.0, confidence_level=0.95))
-    assert all_right[0] < 0.5
-    p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=weights)
-    found = plain_interval(
-        METRICS["accuracy"],
-        rows_for(p, 15),
-        0.5,
-        np.linspace(0, 1, 99),
-        confidence_level=0.9,
-        method="auto",
-    )
-    assert found.method == "wilson"
 
 
 def test_effective_samples():

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
+from fedlas._core.streams import stream
 from fedlas.calibrators._fit import rowwise
-from fedlas.zoo.semantic_grouping import GroupedNLL, learn_grouping
+from fedlas.resample.folds import equal_rows
+from fedlas.zoo.semantic_grouping import GroupedNLL, halves, learn_grouping
 
 
 def draw(samples=60, dim=4, classes=5, seed=0):
@@ -67,3 +69,17 @@ def test_a_strong_penalty_takes_the_weights_to_zero():
         learn_grouping(GroupedNLL(*data, penalty=p), start, 0.3).norm() for p in (1e-3, 1e3)
     )
     assert strong < 1e-3 < weak
+
+
+def test_copies_of_a_sample_are_in_the_same_half():
+    """Temperatures of a partition would be fitted to samples that it was learned on."""
+    rows = equal_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
+    first, second = halves(rows, stream(0, 1))
+    assert not set(rows[first].tolist()) & set(rows[second].tolist())
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(200))
+    assert len(first) == 100
+    alone = halves(torch.arange(51), stream(0, 1))
+    drawn = torch.from_numpy(stream(0, 1).permutation(51))
+    assert all(
+        torch.equal(part, half) for part, half in zip(alone, drawn.tensor_split(2), strict=True)
+    )

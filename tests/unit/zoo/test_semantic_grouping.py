@@ -5,13 +5,10 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.streams import stream
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.errors import InputError
 from fedlas.metrics import negative_log_likelihood
-from fedlas.resample.folds import equal_rows
 from fedlas.zoo import SemanticGrouping
-from fedlas.zoo.semantic_grouping import halves
 
 
 def draw(samples=3000, seed=0, factors=(1.0, 4.0), dim=3, dtype=torch.float64):
@@ -171,20 +168,6 @@ def test_logits_of_any_size(factor):
         for c in (SemanticGrouping(), TemperatureScaling())
     )
     assert grouped < plain - 0.01
-
-
-def test_copies_of_a_sample_are_in_the_same_half():
-    """Temperatures of a partition would be fitted to samples that it was learned on."""
-    rows = equal_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
-    first, second = halves(rows, stream(0, 1))
-    assert not set(rows[first].tolist()) & set(rows[second].tolist())
-    assert sorted([*first.tolist(), *second.tolist()]) == list(range(200))
-    assert len(first) == 100
-    alone = halves(torch.arange(51), stream(0, 1))
-    drawn = torch.from_numpy(stream(0, 1).permutation(51))
-    assert all(
-        torch.equal(part, half) for part, half in zip(alone, drawn.tensor_split(2), strict=True)
-    )
 
 
 def test_features_that_are_all_zero():

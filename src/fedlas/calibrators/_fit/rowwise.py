@@ -15,8 +15,8 @@ from fedlas._core.check import InputError
 from fedlas.calibrators._fit.state import ones
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.arguments import SAMPLE_VALUES
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18

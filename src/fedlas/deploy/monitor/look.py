@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, check_kinds, few
+from fedlas._core.check import Argument, InputError, few
+from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
@@ -220,6 +221,7 @@ def monitor(
     with locked_state(state):
         if state.exists():
             watcher._stream = read_state(state, identity, watcher._watches)
+        watcher._stream.count_files(files)
         watcher._look(batches)
         watcher._stream.write(state, identity)
     return watcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable, read_json, write_json
+from fedlas._core.files import is_file, not_writable, read_json, write_json
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
+from fedlas.predictions.tables.files import files_of
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
@@ -101,6 +103,7 @@ class Watched:
     width: int = FIRST_WIDTH  # samples in a row of the histories
     alarms: dict[str, int] = field(default_factory=dict)  # after which sample
     histories: dict[str, History] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)  # digests of those that were counted
 
     @classmethod
     def nothing(cls, watches: Sequence[Watch]) -> Watched:
@@ -136,10 +139,30 @@ class Watched:
             self.labeled += 0 if part.correct is None else len(part)
             start += len(part)
 
+    def count_files(self, names: Sequence[Path]) -> None:
+        """Add files to those that are counted.
+
+        Raises:
+            InputError: If one was counted before, by its content.
+        """
+        for file in files_of(names):
+            if not is_file(file.path):
+                continue  # what reads it says so
+            with file.path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
+            if digest in self.files:
+                raise InputError(
+                    "a file must be new to the state, which would count its samples twice",
+                    file.path,
+                    "Leave it out, or start another state.",
+                )
+            self.files.append(digest)
+
     def write(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Write the file atomically: if it cannot be written, what was there before is still there."""
         content = {
-            name: getattr(self, name) for name in ("samples", "labeled", "looks", "width", "alarms")
+            name: getattr(self, name)
+            for name in ("samples", "labeled", "looks", "width", "alarms", "files")
         }
         content["watches"] = {
             name: {
@@ -201,6 +224,8 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
     state.alarms = {
         name: check_count("alarm", sample) for name, sample in dict(content["alarms"]).items()
     }
+    # A state of before has none.
+    state.files = [str(digest) for digest in content.get("files", [])]
     if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
         raise ValueError(
             f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}"

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_count, check_kinds
+from fedlas._core.check import InputError, check_count
 from fedlas._core.files import check_name, checked_path, path_inside
+from fedlas._core.kinds import check_kinds
+from fedlas._core.progress import passing_lines
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.terminal import passing_lines, say
+from fedlas._core.terminal import say
 from fedlas.lab.benches.executors import (
     Executor,
     JointProgress,
@@ -24,7 +26,8 @@ from fedlas.lab.benches.executors import (
 )
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.planning import Run, plan
-from fedlas.lab.report.result import BenchResult, bench_result
+from fedlas.lab.report.read_benches import bench_result
+from fedlas.lab.report.result import BenchResult
 from fedlas.lab.results.stages import RAW, check_calibrators
 from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run, run_folders

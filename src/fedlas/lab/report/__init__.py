@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fedlas.lab.report.cells import result_table
     from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.report.diagnosis import diagnose_page
+    from fedlas.lab.report.read_benches import bench_result
     from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
-    from fedlas.lab.report.result import bench_result
     from fedlas.lab.report.verdict import answers, missing_notes
 
 __all__ = [
@@ -40,7 +40,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "compare": "differences_figure",
             "diagnosis": "diagnose_page",
             "report": "html_report markdown_report read_report write_report",
-            "result": "bench_result",
+            "read_benches": "bench_result",
             "verdict": "answers missing_notes",
         },
     )

@@ -28,10 +28,8 @@ from fedlas.lab.report.verdict import (
     spread_note,
 )
 from fedlas.lab.results.differences import measured_metric, pair_of
-from fedlas.lab.results.result import FEWEST_SEEDS, Result, result_from, with_failures
-from fedlas.lab.results.stages import RAW, at_stages
-from fedlas.lab.runs.collection import collect
-from fedlas.lab.runs.intervals import with_estimates
+from fedlas.lab.results.result import FEWEST_SEEDS, Result
+from fedlas.lab.results.stages import RAW
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
@@ -51,7 +49,6 @@ from fedlas.present.table import (
     text_of,
 )
 from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_test
-from fedlas.stats.estimates import REPLICATES
 
 METRICS_SHOWN = ("nll", "ece")
 _FEWEST = 3
@@ -391,48 +388,3 @@ class BenchResult:
 
     def _metric(self, metric: str) -> str:
         return [measured_metric(model.summary, metric) for model in self.models.values()][-1]
-
-
-def bench_result(
-    folders: Mapping[str, Path] | Sequence[Path],
-    calibrators: Sequence[str] = (RAW,),
-    *,
-    name: str = "",
-    named: bool = True,
-    kind: str = "data sets",
-    replicates: int = REPLICATES,
-    failures: Mapping[str, Mapping[str, str]] | None = None,
-) -> BenchResult:
-    """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
-
-    Args:
-        folders: Folders of benches; by name, or they have the names of their folders.
-        calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
-        name: Name of the whole; empty for the recipe, or the number of data sets.
-        named: Whether the names of the methods name the calibrator.
-        kind: What the folders are: data sets, or models.
-        replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
-        failures: Reason of each run that failed in this process, by the name of its bench and its own.
-
-    Raises:
-        InputError: If a folder holds no finished run, a calibrator cannot be fitted, or no method is common to all.
-    """
-    if not isinstance(folders, Mapping):
-        folders = {(path.name or path.resolve().name): path for path in folders}
-    models = {}
-    for key, folder in folders.items():
-        summary = with_failures(collect(folder), (failures or {}).get(key, {}))
-        summary = with_estimates(summary, replicates=replicates)
-        summary = at_stages(summary, calibrators, named=named)
-        models[key] = result_from(summary)
-    several = (
-        f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
-    )
-    result = BenchResult(name or several, models, kind)
-    if not result.methods:
-        raise InputError(
-            "the benches must have a method in common",
-            "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items()),
-            "Run the same losses.",
-        )
-    return result

@@ -14,7 +14,7 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import is_file, path_inside, write_json
-from fedlas._core.terminal import steps
+from fedlas._core.progress import steps
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.lab.runs.folder import RunFolder

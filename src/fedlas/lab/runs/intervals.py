@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, parse_json, path_inside, write_json
-from fedlas._core.terminal import steps
+from fedlas._core.progress import steps
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
-from fedlas._core.terminal import Bar, say
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas._core.text import printable
 
 LOG = "log.jsonl"

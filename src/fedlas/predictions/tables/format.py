@@ -84,6 +84,10 @@ class Format:
         """Return the name of what is written next to a column: a value in an object stays in that object."""
         return f"{prefix}{name}"
 
+    def take_names(self, names: Sequence[str]) -> None:
+        """Take the columns of several files as its own, some of which its rows may lack."""
+        self.names = list(names)
+
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
         return  # other sources have no paths
@@ -146,7 +150,7 @@ class Joined(Format):
     def __init__(self, files: Sequence[Any]) -> None:
         self.files = files
         self.current = files[0]
-        self.names = files[0].names
+        self.names = list(dict.fromkeys(name for file in files for name in file.names))
         self.label = ", ".join(file.label for file in files)
         self.decimal_point = files[0].decimal_point
         self.decimal_mark = files[0].decimal_mark
@@ -157,6 +161,7 @@ class Joined(Format):
                     f"another in {file.label} than in {files[0].label}",
                     "Convert them, or do one by one.",
                 )
+            file.take_names(self.names)
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,9 +25,12 @@ from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_mo
 from fedlas.predictions.tables.format import Writer
 from fedlas.predictions.tables.packed import open_bytes, open_text
 
+SHOWN = 1000
+"""Rows whose keys are the columns."""
+
 
 class JsonLines(Arrow):
-    """One JSON object a line; the keys of the first are the columns, whose first values that are not null set types."""
+    """One JSON object a line; keys of the first 1,000 are the columns, whose first values but null set types."""
 
     _whole = "int64"
     """Type of whole numbers among labels, which a float may round, until one is not."""
@@ -35,17 +39,23 @@ class JsonLines(Arrow):
         lines.check_text(self.path)
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self._opened() as file:
-            first = json_row(next(filter(str.strip, file), "{}"), 1, self.label)
-        if not first:
+            shown = islice(filter(str.strip, file), SHOWN)
+            objects = [json_row(next(shown, "{}"), 1, self.label)]
+            # What is wrong with a later row is said where it is read.
+            with suppress(InputError):
+                for number, line in enumerate(shown, 2):
+                    objects.append(json_row(line, number, self.label))
+        if not objects[0]:
             raise InputError(
                 "objects must have keys",
                 f"none in row 1 of {self.label}",
                 "Write one object a line.",
             )
-        self._keys = list(first)
+        self._keys = list(dict.fromkeys(name for row in objects for name in row))
         self._nested = {
             name
-            for name, value in first.items()
+            for row in objects
+            for name, value in row.items()
             if isinstance(value, dict) or _holds_objects(value)
         }
         return self._keys
@@ -59,6 +69,10 @@ class JsonLines(Arrow):
         """As :attr:`~fedlas.predictions.tables.format.Format.form`: each row names its values."""
         return JsonLines
 
+    def take_names(self, names: Sequence[str]) -> None:
+        """As :meth:`~fedlas.predictions.tables.format.Format.take_names`."""
+        self.names = self._keys = list(names)
+
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
         """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`: ``choices.0.logprobs.content``."""
         paths = [
@@ -70,8 +84,19 @@ class JsonLines(Arrow):
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
-        """As :meth:`~fedlas.predictions.tables.format.Format.typed`."""
-        return pyarrow_module().Table.from_pylist(rows)
+        """As :meth:`~fedlas.predictions.tables.format.Format.typed`.
+
+        Raises:
+            InputError: For a key that is no column.
+        """
+        for name in {name for row in rows for name in row} - {*self._keys}:
+            raise InputError(
+                f"each key must be in one of the first {SHOWN:,} rows, to become a column",
+                f"{name!r} in a later row of {self.label}",
+                "Write JSON lines (--out FILE.jsonl on the command line), or add the key to the first row.",
+            )
+        columns = {name: [row.get(name) for row in rows] for name in self._keys}
+        return pyarrow_module().table(columns)
 
     def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
         """As :meth:`~fedlas.predictions.tables.format.Format.objects`."""

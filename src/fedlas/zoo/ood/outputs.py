@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_kinds, check_logits, describe, is_dense
+from fedlas._core.check import InputError, check_logits, describe, is_dense
 from fedlas._core.files import checked_path, parse_json, write_atomically
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 
 __all__ = ["Outputs"]

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.kinds import check_kinds
 from fedlas.zoo.uncertainty.bayesian_layers import (
     bayesian_layers,
     checked_layers,

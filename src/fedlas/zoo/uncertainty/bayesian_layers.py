@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedlas._core.check import InputError, check_kinds, check_number
+from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import no_warnings
 
 __all__ = ["BayesianConfig", "to_bayesian"]

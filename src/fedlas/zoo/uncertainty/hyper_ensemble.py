@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from fedlas._core.check import check_count, check_kinds
+from fedlas._core.check import check_count
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import check_members
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedlas._core.check import InputError, check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import no_warnings
 from fedlas.predictions import Predictions
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedlas._core.check import check_choice, check_count, check_kinds, check_number
+from fedlas._core.check import check_choice, check_count, check_number
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedlas._core.check import InputError, check_count, check_kinds
+from fedlas._core.check import InputError, check_count
+from fedlas._core.kinds import check_kinds
 from fedlas.objective import predict
 from fedlas.objective.call import Arguments, class_logits, tensors_in
 from fedlas.objective.network import network_of

@@ -16,7 +16,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_choice, check_count, check_kinds
+from fedlas._core.check import check_choice, check_count
+from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
 from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob

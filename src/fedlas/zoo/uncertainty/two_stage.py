@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_kinds, check_number, describe
+from fedlas._core.check import InputError, check_count, check_number, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.features import find_head
 from fedlas.zoo.uncertainty.ensemble import mean_log_probs
 

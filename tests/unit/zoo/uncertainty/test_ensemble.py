@@ -7,7 +7,6 @@ import torch
 from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import average, mean_log_probs
-from fedlas.zoo.uncertainty import ensemble as room
 
 
 def made(seed, samples=7, classes=4, target=None, **options):
@@ -39,11 +38,16 @@ def test_weights_are_made_to_sum_to_one():
     np.testing.assert_allclose(found.probs.numpy(), expected, atol=1e-6)
 
 
-def test_chunks_do_not_show(monkeypatch):
-    members = [made(seed) for seed in range(3)]
-    whole = average(*members)
-    monkeypatch.setattr(room, "_NUMBERS_AT_ONCE", 30)  # 2 samples of 4 classes and 3 members
-    assert torch.equal(average(*members).logits, whole.logits)
+def test_chunks_do_not_show():
+    """At most 2^22 numbers of all members together are computed at once: here in two chunks, and in one each."""
+    torch.manual_seed(0)
+    target = torch.zeros(3000, dtype=torch.long)
+    members = [Predictions(torch.randn(3000, 500), target) for _ in range(3)]
+    halves = [
+        average(*(Predictions(p.logits[rows], target[rows]) for p in members)).logits
+        for rows in (slice(0, 1400), slice(1400, 3000))
+    ]
+    assert torch.equal(average(*members).logits, torch.cat(halves))
 
 
 def test_tiny_probabilities_keep_their_logarithm():

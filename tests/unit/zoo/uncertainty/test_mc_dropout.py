@@ -6,7 +6,6 @@ from fedlas import Objective
 from fedlas.errors import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty import DropoutSamples, mc_dropout
-from fedlas.zoo.uncertainty.mc_dropout import dropout_on
 
 
 @pytest.fixture
@@ -95,8 +94,10 @@ def test_modes_come_back_after_an_error(model):
         mc_dropout(model, [(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))])
     assert all(module.training for module in model.modules())
     model.eval()
-    with dropout_on(model):
-        assert [module.training for module in model] == [False, False, False, True, False, False]
+    during = []
+    model[5].register_forward_hook(lambda *_: during.append([module.training for module in model]))
+    mc_dropout(model, [(torch.zeros(2, 6), torch.zeros(2, dtype=torch.int64))], samples=1)
+    assert during[-1] == [False, False, False, True, False, False]
     assert not any(module.training for module in model.modules())
 
 

@@ -10,7 +10,6 @@ from torch import nn
 from fedlas.errors import InputError
 from fedlas.objective import Objective
 from fedlas.zoo.uncertainty import OrthogonalityPenalty
-from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
 
 
 def network(seed):
@@ -23,6 +22,12 @@ def network(seed):
         nn.Flatten(),
         nn.Linear(27, 5),
     )
+
+
+def filters(model):
+    """Rows of every layer, by name: what a penalty takes of each earlier member."""
+    layers = ((name, module) for name, module in model.named_modules() if hasattr(module, "weight"))
+    return {name: layer.weight.flatten(1) for name, layer in layers if layer.weight.ndim > 1}
 
 
 def cosine(a, b):
@@ -54,14 +59,30 @@ def test_against_numpy(num_earlier):
     assert penalty(model).item() == pytest.approx(by_hand(model, earlier, 0.3, 0.7), rel=1e-5)
 
 
+def orthogonality(rows, earlier=None):
+    """The penalty of a layer with these rows: among themselves, or with those of another layer."""
+    layers = [
+        nn.Linear(*part.shape[::-1], bias=False)
+        for part in (rows, rows if earlier is None else earlier)
+    ]
+    with torch.no_grad():
+        for layer, part in zip(layers, (rows, rows if earlier is None else earlier), strict=True):
+            layer.weight.copy_(part)
+    if earlier is None:
+        return OrthogonalityPenalty(self_weight=1.0, inter_weight=0.0)(layers[0]).item()
+    return OrthogonalityPenalty([filters(layers[1])], self_weight=0.0, inter_weight=1.0)(
+        layers[0]
+    ).item()
+
+
 def test_bounds():
     square = torch.eye(3) * torch.tensor([[1.0], [5.0], [0.1]])
-    assert self_orthogonality(square) == 0
-    assert inter_orthogonality(square, square).item() == pytest.approx(3)
+    assert orthogonality(square) == 0
+    assert orthogonality(square, square) == pytest.approx(3)
     same = torch.tensor([[1.0, 2.0]] * 4)
-    assert self_orthogonality(same).item() == pytest.approx(6)
-    assert inter_orthogonality(same, -same).item() == pytest.approx(16)
-    assert self_orthogonality(torch.zeros(3, 4)) == 0  # a dead filter is orthogonal to all, not NaN
+    assert orthogonality(same) == pytest.approx(6)
+    assert orthogonality(same, -same) == pytest.approx(16)
+    assert orthogonality(torch.zeros(3, 4)) == 0  # a dead filter is orthogonal to all, not NaN
 
 
 def test_gradient_turns_filters_apart_and_leaves_the_earlier_members_alone():
@@ -111,7 +132,7 @@ def test_in_an_objective_it_is_added_in_training_only():
 
 def test_nonsense():
     with pytest.raises(InputError, match="linear or convolutional"):
-        filters(nn.ReLU())
+        OrthogonalityPenalty()(nn.ReLU())
     with pytest.raises(InputError, match="self_weight"):
         OrthogonalityPenalty(self_weight=-1.0)
     with pytest.raises(InputError, match="same layers"):

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from fedlas._core.terminal import Bar, say
+from fedlas._core.progress import Bar
+from fedlas._core.terminal import say
 from fedlas.lab.benches.executors.base import Task, TaskResult
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress

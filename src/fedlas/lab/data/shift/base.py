@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_kinds, describe
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.registry import Registry
 from fedlas._core.streams import Purpose, stream
 

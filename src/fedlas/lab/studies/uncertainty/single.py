@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import check_count
+from fedlas._core.progress import track
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
-from fedlas._core.terminal import track
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.features import find_head

@@ -1,0 +1,59 @@
+"""The methods of finished benches, read from their folders and calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas.lab.report.result import BenchResult
+from fedlas.lab.results.result import result_from, with_failures
+from fedlas.lab.results.stages import RAW, at_stages
+from fedlas.lab.runs.collection import collect
+from fedlas.lab.runs.intervals import with_estimates
+from fedlas.stats.estimates import REPLICATES
+
+
+def bench_result(
+    folders: Mapping[str, Path] | Sequence[Path],
+    calibrators: Sequence[str] = (RAW,),
+    *,
+    name: str = "",
+    named: bool = True,
+    kind: str = "data sets",
+    replicates: int = REPLICATES,
+    failures: Mapping[str, Mapping[str, str]] | None = None,
+) -> BenchResult:
+    """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
+
+    Args:
+        folders: Folders of benches; by name, or they have the names of their folders.
+        calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
+        name: Name of the whole; empty for the recipe, or the number of data sets.
+        named: Whether the names of the methods name the calibrator.
+        kind: What the folders are: data sets, or models.
+        replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
+        failures: Reason of each run that failed in this process, by the name of its bench and its own.
+
+    Raises:
+        InputError: If a folder holds no finished run, a calibrator cannot be fitted, or no method is common to all.
+    """
+    if not isinstance(folders, Mapping):
+        folders = {(path.name or path.resolve().name): path for path in folders}
+    models = {}
+    for key, folder in folders.items():
+        summary = with_failures(collect(folder), (failures or {}).get(key, {}))
+        summary = with_estimates(summary, replicates=replicates)
+        summary = at_stages(summary, calibrators, named=named)
+        models[key] = result_from(summary)
+    several = (
+        f"{len(models)} {kind}" if len(models) > 1 else next(iter(models.values())).summary.recipe
+    )
+    result = BenchResult(name or several, models, kind)
+    if not result.methods:
+        raise InputError(
+            "the benches must have a method in common",
+            "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items()),
+            "Run the same losses.",
+        )
+    return result

@@ -1,0 +1,156 @@
+"""What a user says about each sample: its features, weight, cluster and time, each checked here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import LARGEST, InputError, check_sizes, describe
+from fedlas.predictions.arguments import detached
+
+_MONTH = re.compile(r"\d{4}-\d{2}")
+
+
+def check_sample_values(
+    values: dict[str, Any], num_samples: int, device: torch.device | str = "cpu"
+) -> None:
+    """Replace what is said of samples by checked tensors: :data:`SAMPLE_VALUES`, where they are there.
+
+    Args:
+        values: What was passed, by name; it is changed.
+        num_samples: ``N``.
+        device: Device of the features ``(N, D)``; all others ``(N,)`` stay on the CPU.
+
+    Raises:
+        InputError: If there is not a row or a value for each sample; or as :class:`~fedlas.Predictions`.
+    """
+    for name, check in SAMPLE_VALUES.items():
+        if values.get(name) is not None:
+            values[name] = check(values[name], num_samples)
+    if values.get("features") is not None:
+        values["features"] = values["features"].to(device)
+
+
+def _features(features: Any, num_samples: int) -> Tensor:
+    """Return ``features (N, D)``."""
+    features = detached("features", features)
+    fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
+    if not fits or features.is_complex():
+        raise InputError(
+            f"features must be ({num_samples}, D)", describe(features), "Pass one row a sample."
+        )
+    check_sizes("features", features)
+    return features
+
+
+def _weights(weights: Any, num_samples: int) -> Tensor:
+    """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
+    weights = detached("weights", weights)
+    if weights.shape != (num_samples,) or weights.is_complex():
+        raise InputError(
+            f"weights must be ({num_samples},)",
+            describe(weights),
+            "Pass one weight for each sample.",
+        )
+    weights = weights.cpu().double()
+    low = float(weights.min())
+    high = float(weights.max())
+    if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
+        raise InputError(
+            f"weights must be in [0, {LARGEST:g}]",
+            f"values from {low:.6g} to {high:.6g}",
+            "Leave out the samples whose weight is unknown; divide large weights by a constant.",
+        )
+    # Squares of smaller ones underflow in the sums of an effective sample size.
+    weights = weights.where(weights >= 1 / LARGEST, 0.0)
+    if not bool((weights > 0).any()):
+        raise InputError(
+            f"a weight must be at least {1 / LARGEST:g}",
+            f"at most {high:g}",
+            "Pass weights of which only the ratios matter, such as ones.",
+        )
+    return weights
+
+
+def _clusters(clusters: Any, num_samples: int) -> Tensor:
+    """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order."""
+    fix = "Pass one number or name a sample: its image, patient or user."
+    if not isinstance(clusters, Tensor):
+        array = np.asarray(clusters)
+        if array.dtype.kind in "OUS" and array.ndim == 1:
+            clusters = _numbered(array)
+    clusters = detached("clusters", clusters, fix)
+    if clusters.is_floating_point() and clusters.dtype.itemsize == 1:
+        clusters = clusters.float()  # 8-bit floats have no trunc
+    if clusters.is_floating_point() and bool((clusters == clusters.trunc()).all()):
+        clusters = clusters.long()
+    whole = not clusters.is_floating_point() and not clusters.is_complex()
+    if clusters.shape != (num_samples,) or not whole:
+        raise InputError(
+            f"clusters must be whole numbers or names ({num_samples},)", describe(clusters), fix
+        )
+    return clusters.cpu().long()
+
+
+def _numbered(names: np.ndarray) -> np.ndarray:
+    """Return the number of each name among all of them, in sorted order."""
+    missing = [row for row, name in enumerate(names.tolist()) if name is None or name != name]
+    if missing:
+        raise InputError(
+            "clusters must be named in every row",
+            f"none in row {missing[0]}",
+            "Name the cluster of every sample; a sample on its own is a cluster of one.",
+        )
+    return np.unique(names.astype(str), return_inverse=True)[1]
+
+
+def _time(time: Any, num_samples: int) -> Tensor:
+    """Return the place of each time among all of them ``(N,)``, from 0 on; of text by its number or date."""
+    values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
+    if values.dtype.kind in "OUS" and values.ndim == 1:
+        values = _moments(values)
+    is_order = values.dtype.kind in "fiubM" and values.shape == (num_samples,)
+    if not is_order or bool(np.asarray(values != values).any()):
+        raise InputError(
+            f"must be numbers or dates ({num_samples},), one of each sample",
+            describe(time),
+            "Write all as 2026-05-31, or all with a time and its zone; a sample without a time has no place in order.",
+            argument="time",
+        )
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1]).long()
+
+
+def _moments(texts: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers, or dates and times of ISO 8601, in text as an array."""
+    cells = [str(text).strip() for text in texts.tolist()]
+    with suppress(ValueError):
+        return np.array([float(cell) for cell in cells])
+    with suppress(ValueError):
+        moments = [datetime.fromisoformat(cell) for cell in cells]
+        # Times of several zones are compared in one; those that name none are of one zone.
+        zones = {moment.tzinfo is None for moment in moments}
+        if zones == {False}:
+            moments = [moment.astimezone(UTC).replace(tzinfo=None) for moment in moments]
+        if len(zones) == 1:
+            return np.array(moments, dtype="datetime64[us]")
+    if all(_MONTH.fullmatch(cell) for cell in cells):
+        with suppress(ValueError):
+            return np.array(cells, dtype="datetime64[M]")
+    return texts
+
+
+SAMPLE_VALUES: Mapping[str, Callable[[Any, int], Tensor]] = {
+    "features": _features,
+    "weights": _weights,
+    "clusters": _clusters,
+    "time": _time,
+}
+"""What is said of each sample, by field of predictions, and what checks it."""
