@@ -1,12 +1,15 @@
 """``auto`` with few classes and samples, and with classes that validation lacks; see ``results/many/README.md``.
 
     python benchmarks/few_and_absent.py few --real FOLDER --out results/many/few.csv
+    python benchmarks/few_and_absent.py priors --real FOLDER --kept FOLDER --out results/many/FILE.csv
     python benchmarks/few_and_absent.py absent --real FOLDER --out results/many/absent.csv
+    python benchmarks/few_and_absent.py spread --real FOLDER --out results/many/spread.csv
     python benchmarks/few_and_absent.py tables --real FOLDER --out results/many/FILE.csv
 
-``few`` fits ``auto`` with three priors on 34 sets of 2 to 14 classes: probabilities of CIFAR-10 and IMDB, two residual
-networks, tables of scikit-learn. ``absent`` compares what classes without a sample may get, on the archives
-``many-*.npz`` of ``--real``.
+``few`` fits ``auto`` with four priors on 34 sets of 2 to 14 classes: probabilities of CIFAR-10 and IMDB, two residual
+networks, tables of scikit-learn; ``priors`` on the splits of ``calibrators.py``, whose folder ``--kept`` it reads.
+``absent`` compares how much classes without a sample may get, by temperature scaling alone, and ``spread`` whose odds
+they keep; both on the archives ``many-*.npz`` of ``--real``.
 """
 
 from __future__ import annotations
@@ -21,19 +24,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from calibrators import DRAWS, few_sets
+from calibrators import DRAWS, cases, few_sets
 from many_classes import auto_before
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration, fit_mixture
-from fedlas.calibrators._fit.absent_share import fitted_absent_share
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.metrics import negative_log_likelihood, smooth_calibration_error
 
 Array = NDArray[Any]
-PRIORS = {"before this change": (2.0, 2.0), "1 and 3": (1.0, 3.0), "2 and 2": (2.0, 2.0)}
+PRIORS = {
+    "before this change": (2.0, 2.0),
+    "1 and 3": (1.0, 3.0),
+    "1 and 2": (1.0, 2.0),
+    "2 and 2": (2.0, 2.0),
+}
+SPREADS = {"temperature": (1, 0), "mixture": (0, 1), "both": (1, 1)}
+"""How often temperature scaling and the mixture count in what absent classes get."""
 
 
 def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
@@ -55,6 +64,28 @@ def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                         **{"prior": prior, "nll": float(negative_log_likelihood(after))},
                         "smooth_ece": float(smooth_calibration_error(after)),
                     }
+
+
+def priors(args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """NLL and smooth ECE of ``auto`` with each prior, on the splits that ``calibrators.py`` reports."""
+    options = argparse.Namespace(real=args.real, keel=None, kept=args.kept, development=False)
+    usual = fit_mixture._absent
+    fit_mixture._absent = lambda *_: (None, ())
+    for size in (50, 80):
+        for group in "abc":
+            for name, *arrays in cases(group, options, size):
+                probs, target, others, labels = (torch.from_numpy(each) for each in arrays)
+                for prior, (raw, scaled) in PRIORS.items():
+                    fit_mixture._PRIOR = {"as predicted": raw, "temperature": scaled}
+                    fit_mixture._PRIOR_OF_FEW = fit_mixture._PRIOR
+                    auto = AutoCalibration().fit(Predictions(probs.clamp(min=1e-12).log(), target))
+                    after = auto.transform(Predictions(others.clamp(min=1e-12).log(), labels))
+                    yield {
+                        **{"group": group, "set": name, "labels": size, "prior": prior},
+                        "nll": float(negative_log_likelihood(after)),
+                        "smooth_ece": float(smooth_calibration_error(after)),
+                    }
+    fit_mixture._absent = usual
 
 
 def caps(size: int, absent: int, singles: int) -> dict[str, float]:
@@ -81,8 +112,11 @@ def losses(log_probs: Tensor, target: Tensor, is_absent: Tensor) -> dict[str, fl
     }
 
 
-def absent(args: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """NLL of ``auto`` with each cap, with a fifth and two fifths of the classes left out, and as they come."""
+def absent(
+    args: argparse.Namespace, variants_of: Callable[..., dict[str, Tensor]] | None = None
+) -> Iterator[dict[str, object]]:
+    """NLL of ``auto`` with each variant, with a fifth and two fifths of the classes left out, and as they come."""
+    variants_of = variants_of or capped
     parts = {"fifth": 0.2, "two fifths": 0.4, "natural": 0.0}
     for path in sorted(args.real.glob("many-*.npz")):
         stored = np.load(path)
@@ -100,31 +134,89 @@ def absent(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                     continue
                 val, rows = Predictions(logits[fit], target[fit]), logits[test]
                 about = {"archive": path.stem.removeprefix("many-"), "labels": size, "absent": kind}
-                for variant, log_probs in variants(val, rows, count).items():
+                for variant, log_probs in variants_of(val, rows, count).items():
                     scores = losses(log_probs, target[test], count == 0)
                     yield {**about, "variant": variant, **scores}
 
 
-def variants(val: Predictions, rows: Tensor, count: Tensor) -> dict[str, Tensor]:
-    """Log-probabilities of the rows by what absent classes may get."""
-    temperature = nll_temperature(val).value
+def spread(args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """The same with what absent classes get from temperature scaling, the mixture, and both."""
+    yield from absent(args, spreads)
+
+
+def fitted(val: Predictions, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of ``auto`` without the step, of ``val`` and the rows, and of ``auto before``, of the rows."""
     usual = fit_mixture._absent
     fit_mixture._absent = lambda *_: (None, ())
-    auto = AutoCalibration().fit(val).transform(Predictions(rows)).logits.log_softmax(1)
+    auto = AutoCalibration().fit(val)
+    own, others = (auto.transform(Predictions(z)).logits.log_softmax(1) for z in (val.logits, rows))
     fit_mixture._absent = usual
     before = auto_before(val.probs.numpy(), val.target.numpy())(rows.softmax(1).numpy())
+    return own, others, torch.from_numpy(before).log()
+
+
+def capped(val: Predictions, rows: Tensor, count: Tensor) -> dict[str, Tensor]:
+    """Log-probabilities of the rows by how much absent classes may get."""
+    temperature = nll_temperature(val).value
+    own, others, before = fitted(val, rows)
     results = {
         "raw": rows.log_softmax(1),
         "temperature": (rows / temperature).log_softmax(1),
-        "auto before": torch.from_numpy(before).log(),
-        "auto, no step": auto,
+        "auto before": before,
+        "auto, no step": others,
     }
-    size, weights = len(val.target), torch.ones(len(val.target), dtype=torch.float64)
-    numbers = caps(size, int((count == 0).sum()), int((count == 1).sum()))
+    numbers = caps(len(val.target), int((count == 0).sum()), int((count == 1).sum()))
     for name, most in numbers.items():
-        share = fitted_absent_share(val.logits, count > 0, weights, temperature, most)[0]
-        results[name] = share(rows, auto)
+        results[name] = placed(val, own, rows, others, count == 0, most, SPREADS["temperature"])
     return results
+
+
+def spreads(val: Predictions, rows: Tensor, count: Tensor) -> dict[str, Tensor]:
+    """Log-probabilities of the rows by whose odds absent classes keep."""
+    own, others, before = fitted(val, rows)
+    results = {"auto before": before, "auto, no step": others}
+    size, absent_classes, singles, doubles = (
+        len(val.target),
+        *(int((count == k).sum()) for k in range(3)),
+    )
+    usual = max(3, singles, min(absent_classes, size // 100))
+    upper = max(usual, singles + 1.645 * (singles + 2 * doubles) ** 0.5)
+    for name, shares in SPREADS.items():
+        for limit, most in (("n", usual), ("upper bound", upper)):
+            step = placed(val, own, rows, others, count == 0, most, shares)
+            results[f"{name}, {limit}"] = step
+    return results
+
+
+def placed(
+    val: Predictions,
+    own: Tensor,
+    rows: Tensor,
+    others: Tensor,
+    is_absent: Tensor,
+    most: float,
+    shares: tuple[int, int],
+) -> Tensor:
+    """Return what ``others`` become if absent classes get at most ``most`` samples, at the odds of these shares."""
+    temperature = nll_temperature(val).value
+    counts = torch.tensor(shares, dtype=torch.float64).log().view(2, 1, 1)
+
+    def mean(logits: Tensor, log_probs: Tensor, log_factor: float) -> Tensor:
+        parts = torch.stack([(logits / temperature).log_softmax(1), log_probs])
+        return ((parts + counts).logsumexp(0) + is_absent * log_factor).log_softmax(1)
+
+    def share(log_factor: float) -> float:
+        return float(mean(val.logits, own, log_factor)[:, is_absent].exp().sum(1).mean())
+
+    limit = min(share(0.0), most / len(val.target))
+    low, high = -30.0 if share(0.0) > limit else 0.0, 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) <= limit else (low, middle)
+    rare = mean(rows, others, low)
+    common = rare.masked_fill(is_absent, -torch.inf).logsumexp(1, keepdim=True)
+    rest = others.masked_fill(is_absent, -torch.inf).log_softmax(1)
+    return torch.where(is_absent, rare, rest + common)
 
 
 def tables(args: argparse.Namespace) -> None:
@@ -159,8 +251,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("few", "absent", "tables"))
+    parser.add_argument("what", choices=("few", "priors", "absent", "spread", "tables"))
     parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--kept", type=Path, help="of priors: predictions of group c")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -168,7 +261,12 @@ def main() -> None:
     if args.what == "tables":
         tables(args)
         return
-    makers: dict[str, Callable[..., Iterator[dict[str, object]]]] = {"few": few, "absent": absent}
+    makers: dict[str, Callable[..., Iterator[dict[str, object]]]] = {
+        "few": few,
+        "priors": priors,
+        "absent": absent,
+        "spread": spread,
+    }
     with args.out.open("w", newline="") as file:
         writer = None
         for row in makers[args.what](args):

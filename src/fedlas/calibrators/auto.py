@@ -36,14 +36,15 @@ class AutoCalibration(Calibrator):
     confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
     probabilities of the last fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels;
     with 2,000 or fewer the search ends after 500 steps from equal weights, often before the maximum. The members are
-    then fitted on all samples and mixed. A mixture of calibrated predictions is less sure than it should be, so a map
-    follows where there are 200 samples, fitted on the held-out mixture: a temperature and an offset for each class, or
-    with many classes, where left-out folds show a gain, a map of the top label's log-odds. There the other classes keep
-    their ratios, and the top label stays.
+    then fitted on all samples and mixed. A mixture of calibrated predictions is less sure than it should be, so from
+    200 samples on a map follows, fitted on the held-out mixture: a temperature and an offset for each class. With many
+    classes it is a map of the top label's log-odds, from 100 samples on where left-out folds show a gain; the other
+    classes keep their ratios there, and the top label stays.
 
-    Classes without a validation sample keep the odds that temperature scaling gives them, times one factor, with which
-    their mean share is at most ``3/N`` together (rule of three). It is ``n/N`` where more than three classes, n, have
-    one sample (Good and Turing), and 1 % where as many are absent. ``notes`` says so.
+    Classes without a validation sample keep the mean of what temperature scaling and the mixture give them, at odds
+    times one factor, with which their mean share of held-out samples is at most ``3/N`` together (rule of three). It is
+    ``(n + 1.645 sqrt(n + 2m))/N`` where that is more, n classes have one sample and m have two (the upper bound of Good
+    and Turing's estimate), and 1 % where as many are absent. ``notes`` says so.
 
     Where predictions hold features (the input of the classifier head, a model's inputs, groups), regressions of the
     labels on them join the mixture: ``softmax(e^a z / T + U phi(h) + c)``, where ``phi`` are features as they are,
@@ -62,7 +63,7 @@ class AutoCalibration(Calibrator):
 
     Note:
         "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
-        samples the mixture stays near them: one and three below 100 samples, two and eight with many classes. Members
+        samples the mixture stays near them: one and two from 40 to 99 samples, two and eight with many classes. Members
         of a weight below 0.001 are left out.
 
         Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that

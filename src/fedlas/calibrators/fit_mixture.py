@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -46,10 +47,10 @@ from fedlas.resample.folds import canonical_order, evenly
 RAW = "as predicted"
 _PRIOR = {RAW: 2.0, "temperature": 2.0}
 """Samples that members count in addition: those that hardly over-fit."""
-_PRIOR_OF_FEW = {RAW: 1.0, "temperature": 3.0}
+_PRIOR_OF_FEW = {RAW: 1.0, "temperature": 2.0}
 """Samples that these count in addition where so few are held out that two each leave far too sure predictions so."""
-_FEW = 100.0
-"""With fewer samples that prior holds."""
+_FEW = (40.0, 100.0)
+"""From so many samples on and below so many that prior holds; with 20 confidences it costs 0.3 %."""
 _PRIOR_OF_MANY = {RAW: 2.0, "temperature": 8.0}
 """Samples that these count in addition there, where more members have parameters."""
 _FLEXIBLE = 2**19
@@ -60,6 +61,8 @@ _FEWEST_ROWS = 10
 _MOST_HELD_OUT = 2**22
 """Folds are held out until they have this many logits together; no more are predicted."""
 _MATRIX_CLASSES = 32
+_NORMAL_95 = 1.645
+"""Standard errors of a one-sided bound of 95 % confidence."""
 _PART_FOR_ABSENT = 100
 """Absent classes get one sample each, but no more than one of so many together."""
 
@@ -108,6 +111,7 @@ def fitted_mixture(
     side_share = None
     note = None
     guess = ""
+    log_probs = None
     if split.held_out:
         prior = _prior(val, fitted)
         log_probs = split.log_probs(fitted, maps, _DEAR)
@@ -120,7 +124,7 @@ def fitted_mixture(
             guess = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
             left_out += predicted_left_out(split, log_probs, prior, base, regressions)
-    absent, absent_note = _absent(val, split.distinct)
+    absent, absent_note = _absent(split, log_probs, share)
     if left_out and absent is not None:
         logits = val.logits.cpu().double()
         left_out[:] = [
@@ -150,32 +154,49 @@ def fitted_mixture(
 
 def _prior(val: Predictions, names: Iterable[str]) -> list[float]:
     """Return how many samples each member counts in addition, where weights sum to the samples' worth."""
-    prior = _PRIOR_OF_FEW if float(weights_of(val).sum()) < _FEW else _PRIOR
+    least, most = _FEW
+    prior = _PRIOR_OF_FEW if least <= float(weights_of(val).sum()) < most else _PRIOR
     if val.num_classes >= MANY_CLASSES:
         prior = _PRIOR_OF_MANY
     return [prior.get(name, 0.0) for name in names]
 
 
-def _absent(val: Predictions, distinct: Tensor) -> tuple[AbsentShare | None, tuple[str, ...]]:
-    """Return the share of classes without a sample, and a note of it; None if every class has one."""
+def _absent(
+    split: CrossFit, log_probs: Tensor | None, share: Share
+) -> tuple[AbsentShare | None, tuple[str, ...]]:
+    """Return the share of classes without a sample, and a note of it; None if every class has one.
+
+    Args:
+        split: The samples.
+        log_probs: What members predict for those held out ``(K, n, C)``; None: none are.
+        share: The weights of members.
+    """
+    val = split.val
     weights = weights_of(val)
     present = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes) > 0
     if bool(present.all()):
         return None, ()
     temperature = nll_temperature(val).value
     # The rule of three: what never came in N samples has a share of at most 3/N, with 95 % confidence. Where classes
-    # came once, others of that kind did not come at all: together their share is about singles/N (Good and Turing).
-    # Where many are absent, one sample for each, up to a hundredth of all: held lower, they cost too much when they
-    # come; held higher, too much when they never do.
-    singles = int((torch.bincount(val.target.cpu()[distinct]) == 1).sum())
+    # came once, others of that kind did not come at all: together their share is about singles/N, with the variance
+    # (singles + 2 doubles)/N^2 (Good and Turing), and at most a bound of 95 % confidence too. Where many are absent,
+    # one sample for each, up to a hundredth of all: held lower, they cost too much when they come; held higher, too
+    # much when they never do.
+    came = torch.bincount(val.target.cpu()[split.distinct])
+    singles, doubles = int((came == 1).sum()), int((came == 2).sum())
+    unseen = math.ceil(singles + _NORMAL_95 * math.sqrt(singles + 2 * doubles))
     hundredth = round(float(weights.sum())) // _PART_FOR_ABSENT
-    most = max(3, singles, min(int((~present).sum()), hundredth))
-    absent, share = fitted_absent_share(
-        val.logits.cpu().double(), present, weights, temperature, most
+    most = max(3, unseen, min(int((~present).sum()), hundredth))
+    rows = split.rows if log_probs is not None else split.order
+    logits = val.logits.cpu()[rows].double()
+    before = logits.log_softmax(1) if log_probs is None else share(log_probs.transpose(0, 1))
+    total = float(weights.sum())
+    absent, mean = fitted_absent_share(
+        logits, before, present, weights[rows], temperature, most / total
     )
     classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
-        f"{classes} without a validation sample: auto leaves {100 * share:.2g} % of the probability there, at most "
+        f"{classes} without a validation sample: auto leaves {100 * mean:.2g} % of the probability there, at most "
         f"{most}/N. Where such a class does occur, use samples of it."
     )
     return absent, (note,)

@@ -32,6 +32,8 @@ _NEVER = 1e-9
 """Least probability of a held-out label, so that one member cannot lose everything on one sample."""
 _FEWEST_TO_SHARPEN = 200
 """Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_FEWEST_FOR_TOP = 100
+"""Held-out samples from which on the map of the top label is tried; folds judge it."""
 _FOLDS_OF_TOP = 5
 """Folds in which the map of the top label is judged, where one fold alone is held out."""
 _FEW = 100
@@ -44,7 +46,8 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
     weights = weights_of(split.val)[split.rows]
     counts = doubles(prior)
     parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
-    few = float(weights.sum()) <= MANY
+    samples = float(weights.sum())
+    few = samples <= MANY
     start = torch.full_like(counts, 1 / len(counts)) if few else None
     shares, _ = mixture_weights(parts, weights, counts, start=start, most_steps=_STEPS)
 
@@ -52,16 +55,16 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
     mixture = (log_probs + shares.log().view(-1, 1, 1)).logsumexp(dim=0)
     last = identity(log_probs.shape[2])
     top = None
-    if float(weights.sum()) >= _FEWEST_TO_SHARPEN:
-        if log_probs.shape[2] >= MANY_CLASSES:
+    if log_probs.shape[2] >= MANY_CLASSES:
+        if samples >= _FEWEST_FOR_TOP:
             top = _top_map(log_softmax(mixture), split)
-        else:
-            sizes = None if split.val.weights is None else weights
-            scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
-            prior_c = float(log_probs.shape[2])
-            last = bias_corrected_temperature(
-                mixture, target, weights, scale=scale, width=scale, prior=prior_c
-            )
+    elif samples >= _FEWEST_TO_SHARPEN:
+        sizes = None if split.val.weights is None else weights
+        scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
+        prior_c = float(log_probs.shape[2])
+        last = bias_corrected_temperature(
+            mixture, target, weights, scale=scale, width=scale, prior=prior_c
+        )
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
     return Share(shares / shares.sum(), last, top)
 

@@ -15,10 +15,11 @@ _HALVINGS = 60
 
 
 class AbsentShare(Numbers):
-    """Probabilities of classes without a validation sample: those of temperature scaling, at lower odds.
+    """Probabilities of classes without a validation sample: half from temperature scaling, at lower odds.
 
-    ``p_k = c r_k / (1 - r_A + c r_A)`` for the absent classes A, where ``r = softmax(z / T)``; the other classes share
-    the rest as before.
+    ``p_k = c r_k / (1 - r_A + c r_A)`` for the absent classes A, where ``r`` is the mean of ``softmax(z / T)`` and of
+    the probabilities before; the other classes share the rest as before. Where a model gives exactly 0, ``z / T`` says
+    nothing of a class, and members fitted without a class say too little of it.
 
     Attributes:
         absent: 1 for absent classes, else 0 ``(C,)``.
@@ -31,7 +32,8 @@ class AbsentShare(Numbers):
     def forward(self, rows: Tensor, log_probs: Tensor) -> Tensor:
         """Return log-probabilities of logits ``(n, C)`` and of the log-probabilities before ``(n, C)``."""
         is_absent = self.absent > 0
-        rare = (rows / self.temperature + self.absent * self.log_factor).log_softmax(dim=1)
+        both = _of_both(rows, self.temperature, log_probs)
+        rare = (both + self.absent * self.log_factor).log_softmax(dim=1)
         common = rare.masked_fill(is_absent, -torch.inf).logsumexp(dim=1, keepdim=True)
         others = log_probs.masked_fill(is_absent, -torch.inf).log_softmax(dim=1)
         return torch.where(is_absent, rare, others + common)
@@ -45,28 +47,41 @@ class AbsentShare(Numbers):
         must(float(self.log_factor) <= 0, "log_factor must be at most 0")
 
 
+def _of_both(rows: Tensor, temperature: Tensor | float, log_probs: Tensor) -> Tensor:
+    """Return twice the mean of the probabilities of temperature scaling and of those before, as logarithms."""
+    scaled = (rows / temperature).log_softmax(dim=1)
+    highest = torch.maximum(scaled, log_probs)  # logaddexp has no float64 in ONNX Runtime
+    return highest + torch.log1p(torch.exp(-(scaled - log_probs).abs()))
+
+
 def fitted_absent_share(
-    logits: Tensor, present: Tensor, weights: Tensor, temperature: float, most: int
+    logits: Tensor,
+    log_probs: Tensor,
+    present: Tensor,
+    weights: Tensor,
+    temperature: float,
+    most: float,
 ) -> tuple[AbsentShare, float]:
-    """Return the map that gives absent classes a mean share of at most ``most/N`` together, and that share.
+    """Return the map that gives absent classes a mean share of at most ``most`` together, and that share.
 
     Args:
-        logits: ``(N, C)`` float64.
+        logits: ``(n, C)`` float64, of samples held out.
+        log_probs: What is predicted for them ``(n, C)``.
         present: Which classes have a sample ``(C,)``.
-        weights: ``(N,)``, whose sum is the number of samples.
+        weights: ``(n,)``.
         temperature: That of temperature scaling, above 0.
-        most: Samples.
+        most: Above 0.
     """
-    log_probs = (logits / temperature).log_softmax(dim=1)
-    rare = log_probs.masked_fill(present, -torch.inf).logsumexp(dim=1)
-    common = log_probs.masked_fill(~present, -torch.inf).logsumexp(dim=1)
+    both = _of_both(logits, temperature, log_probs)
+    rare = both.masked_fill(present, -torch.inf).logsumexp(dim=1)
+    common = both.masked_fill(~present, -torch.inf).logsumexp(dim=1)
     odds = rare - common
     total = weights.sum()
 
     def share(log_factor: float) -> float:
         return float(weights @ (odds + log_factor).sigmoid() / total)
 
-    limit = min(share(0.0), most / float(total))
+    limit = min(share(0.0), most)
     high = 0.0
     low = _LOWEST if share(0.0) > limit else 0.0
     for _ in range(_HALVINGS):

@@ -11,7 +11,7 @@ from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
 from fedlas.resample.clusters import mean_and_error
 
 _KNOTS = 3
-_RIDGE = 10.0
+_RIDGE = 3.0
 """Samples that say that the top label's log-odds are right as they are."""
 _ENOUGH_GAIN = 0.5
 """Standard errors by which the map must raise the held-out likelihood."""
