@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas.cli.main import SUBCOMMANDS, _parsers, run
+from fedlas.cli import parsers, run
 
 ARGUMENTS = [
     pytest.param(action, id=f"{name} {action.option_strings[:1] or action.dest}")
-    for name, parser in _parsers()[1].items()
+    for name, parser in parsers()[1].items()
     for action in parser._actions
     if action.type is not None and action.type not in (int, float)
 ]
@@ -29,8 +29,8 @@ def test_an_argument_of_a_path_keeps_an_address_or_refuses_it(action):
 def test_every_positional_of_a_file_has_such_a_type():
     texts = {"init": "source", "calibrate": "files", "apply": "files", "evaluate": "file"}
     texts |= {"compare": "files", "card": "places", "monitor": "files", "export": "place"}
-    assert texts.keys() <= SUBCOMMANDS.keys()
-    for name, parser in _parsers()[1].items():
+    assert texts.keys() <= parsers()[1].keys()
+    for name, parser in parsers()[1].items():
         types = {action.dest: action.type for action in parser._actions}
         assert Path not in types.values(), name
         assert name not in texts or types[texts[name]] is not None
