@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import html
 
-from fedlas.cli.main import _parsers
+from fedlas.cli import parsers
 
 
 def command_line() -> str:
     """A section for each subcommand: what it does, its usage, arguments and options."""
-    _, subcommands = _parsers()
+    _, subcommands = parsers()
     exits = (
         "Exit status: 0; 1 if a run of a bench failed; 2 for arguments or input that cannot be used; "
         "3 if `fedlas monitor` raised an alarm; 130 after Ctrl-C."

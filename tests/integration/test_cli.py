@@ -14,10 +14,9 @@ import pytest
 
 import fedlas
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli import main
-from fedlas.cli.main import _parsers
+from fedlas.cli import main, parsers
 
-VERBS = list(_parsers()[1])
+VERBS = list(parsers()[1])
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
     "model.hidden=[8]",
@@ -61,7 +60,7 @@ def test_help(capsys, verb, monkeypatch):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_shows_one_default(verb):
-    parser = _parsers()[1][verb]
+    parser = parsers()[1][verb]
     described = re.split(r"\n  (?=-)", parser.format_help().split("options:")[1])[1:]
     shown = [action for action in parser._actions if action.option_strings]
     assert len(described) == sum(action.help != argparse.SUPPRESS for action in shown)

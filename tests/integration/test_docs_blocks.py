@@ -19,11 +19,10 @@ import pytest
 import torch
 
 from fedlas.cli import main
-from fedlas.cli.main import _parse
+from fedlas.cli import parse as parse_words
 from fedlas.errors import MissingExtraError
 from fedlas.lab.benches import load_group
-from fedlas.lab.recipes import is_group, load_recipe, parse_value, plan, read_content, recipe_from
-from fedlas.lab.recipes.text import merged
+from fedlas.lab.recipes import is_group, load_recipe, parse_value, plan
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
 pytestmark = pytest.mark.system
@@ -126,7 +125,7 @@ def quick(arguments):
     if verb in ("train", "bench", "tune") and not {"--dry-run", "--method"} & {*arguments}:
         few = [word for value in SMALL for word in ("--set", value)]
         if verb == "bench":
-            losses = _parse(arguments).losses or ["ce", "fedlas"]
+            losses = parse_words(arguments).losses or ["ce", "fedlas"]
             few += ["--losses", *sorted({losses[0], losses[-1]}, key=losses.index), "--seeds", "0"]
             arguments = without(without(arguments, "--losses"), "--seeds")
         return arguments + few
@@ -152,7 +151,7 @@ def check(words, block):
             return False
         # a block of the page wrote it
         assert Path(rest[0]).exists(), f"{block.where}: no file {rest[0]}"
-        return bool(_parse(rest[1:]))
+        return bool(parse_words(rest[1:]))
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), flags=re.M), (
             f"{block.where}: make {rest[0]}"
@@ -171,7 +170,7 @@ def check(words, block):
 def parse(arguments, block):
     if block.marker == "exits with":
         return True
-    parsed = _parse(arguments)
+    parsed = parse_words(arguments)
     recipe = getattr(parsed, "recipe", None)
     if recipe is not None and (not recipe.endswith(".yaml") or Path(recipe).exists()):
         losses = (
@@ -195,11 +194,10 @@ def load_yaml(block, _namespace, _printed):
         assert load_group(name).plan()
         return
     whole = "extends" in content or "model" in content
-    recipe = (
-        load_recipe(name)
-        if whole
-        else recipe_from("part", merged(read_content("digits")[1], content))
-    )
+    if not whole:
+        name = "part.yaml"
+        Path(name).write_text(f"extends: digits\n{block.text}", encoding="utf-8")
+    recipe = load_recipe(name)
     assert plan(recipe, losses=sorted({*recipe.losses, *recipe.methods}), seeds=[0])
 
 

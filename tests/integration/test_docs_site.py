@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
-from fedlas.cli.main import _parsers
+from fedlas.cli import parsers
 from markdown_blocks import PAGES, RESULTS, ROOT, blocks_of
 
 pytestmark = pytest.mark.system
@@ -259,7 +259,7 @@ def test_no_markup_of_docstrings_is_left(site):
 
 def test_the_command_line_is_documented(site):
     text = site["docs/reference/command-line.html"].text
-    _, verbs = _parsers()
+    _, verbs = parsers()
     for name, verb in verbs.items():
         assert f'id="{name}"' in text
         for option in set(verb.options) - {"--help"}:

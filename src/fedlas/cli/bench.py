@@ -257,7 +257,7 @@ def _show_comparison(
     failures: Mapping[str, str] | None = None,
 ) -> None:
     """Print finished benches side by side, and write page, LaTeX and figures; ``failures`` are of the first bench."""
-    from fedlas.lab.report.bench_result import bench_result
+    from fedlas.lab.report.read_benches import bench_result
     from fedlas.present.table import show_blocks
 
     reasons = {folders[0].name: failures or {}}

@@ -97,7 +97,7 @@ def _show(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") 
 
 def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> BenchResult:
     """Return the benches with the methods that the arguments name."""
-    from fedlas.lab.report.bench_result import bench_result
+    from fedlas.lab.report.read_benches import bench_result
 
     named = [side.partition("@")[2] or "raw" for pair in pairs for side in pair.split(":")]
     calibrators = args.method or list(dict.fromkeys(named)) or ["raw"]

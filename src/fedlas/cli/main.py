@@ -157,7 +157,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
-    parsed = _parse(words)
+    parsed = parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
     if gc.isenabled() and "torch" not in sys.modules and words[0] != "list":
         gc.disable()
@@ -169,7 +169,7 @@ def run(words: list[str]) -> int:
     try:
         return int(parsed.run(parsed))
     except InputError as error:
-        error.of_command(words[0], _parsers(words[:1])[1][words[0]].spellings)
+        error.of_command(words[0], parsers(words[:1])[1][words[0]].spellings)
         raise
 
 
@@ -191,7 +191,7 @@ def _once(other: Callable[..., None], words: Sequence[str]) -> Callable[..., Non
             other(message, category, *place, **more)
             return
         sentence = message.sentence or str(message)
-        text = printable(write(sentence, _parsers(words)[1][words[0]].spellings))
+        text = printable(write(sentence, parsers(words)[1][words[0]].spellings))
         if text not in shown:
             shown.add(text)
             print(f"fedlas: warning: {text}", file=sys.stderr)
@@ -253,8 +253,9 @@ _TITLES = {
 """Titles in ``--help``, by the subcommand that they stand above."""
 
 
-def _parse(words: list[str]) -> argparse.Namespace:
-    parser, subcommands = _parsers(words[:1])
+def parse(words: list[str]) -> argparse.Namespace:
+    """Return the options of a subcommand by name; ends with status 2 and a line if they cannot be parsed."""
+    parser, subcommands = parsers(words[:1])
     if not words:
         parser.print_help(sys.stderr)
         parser.exit(2)
@@ -302,7 +303,7 @@ def _joined(arguments: list[str], unknown: list[str]) -> str:
     return f" Write names as one word: {arguments[option]} {','.join([*arguments[option + 1 : place], *unknown])}"
 
 
-def _parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
+def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser of everything, and those of the named subcommands, whose modules are imported for it."""
     about = "Measure, calibrate and train classifiers."
     parser = _Parser(prog="fedlas", description=about, allow_abbrev=False)

@@ -11,8 +11,7 @@ from fedlas.cli import bench
 from fedlas.cli.bench import add_executor, executor_of
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
-from fedlas.lab.benches.executors import Executor, LocalExecutor, attempt
-from fedlas.lab.benches.executors.slurm import SlurmExecutor
+from fedlas.lab.benches.executors import Executor, LocalExecutor, SlurmExecutor, attempt
 from fedlas.lab.recipes import load_recipe, plan
 
 TINY = [

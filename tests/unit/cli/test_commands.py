@@ -5,14 +5,11 @@ import pytest
 import torch
 
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli import main
-from fedlas.cli.main import run
-from fedlas.cli.report import report_folder
-from fedlas.cli.train import train
+from fedlas.cli import main, run
 from fedlas.errors import InputError
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
-from fedlas.lab.recipes import load_recipe, recipe_names
+from fedlas.lab.recipes import recipe_names
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
@@ -96,7 +93,7 @@ def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicate
     with pytest.raises(InputError, match="0 or at least 39"):
         evaluate_file(tmp_path / "none.npz", replicates=replicates)
     with pytest.raises(InputError, match="0 or at least 39"):
-        report_folder(tmp_path / "none", replicates=replicates)
+        run(["report", str(tmp_path / "none"), "--replicates", str(replicates)])
 
 
 @pytest.mark.parametrize("sharpness", [1, 4])
@@ -278,15 +275,16 @@ def test_train_prints_where_and_what(tmp_path, capsys):
         "data.test_size=50",
         "model.hidden=[8]",
     ]
-    assert train(load_recipe("synthetic", tiny), loss="ls", seed=3, out=tmp_path / "x") == 0
+    words = ["train", "synthetic", *(word for setting in tiny for word in ("--set", setting))]
+    assert run([*words, "--loss", "ls", "--seed", "3", "--out", str(tmp_path / "x")]) == 0
     text = capsys.readouterr().out
     assert "ls-s3 on synthetic, test set, epoch 1" in text
     assert f"run folder: {tmp_path / 'x'}" in text
     assert "after temperature" in text
     with pytest.raises(InputError, match="Did you mean 'fedlas'"):
-        train(load_recipe("synthetic", tiny), loss="fedlass", seed=3, out=tmp_path / "y")
+        run([*words, "--loss", "fedlass", "--seed", "3", "--out", str(tmp_path / "y")])
     with pytest.raises(InputError, match="seed"):
-        train(load_recipe("synthetic", tiny), loss="ls", seed=-3, out=tmp_path / "y")
+        run([*words, "--loss", "ls", "--seed", "-3", "--out", str(tmp_path / "y")])
     assert not (tmp_path / "y").exists()
 
 

@@ -1,11 +1,11 @@
 """The entry point of the console script."""
 
 import builtins
+import runpy
 
 import pytest
 import torch
 
-from fedlas.__main__ import run
 from fedlas.cli import main
 from fedlas.cli.arguments import column_options
 from fedlas.predictions import Columns, Predictions
@@ -15,13 +15,15 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
     """It ended with a traceback and by the signal."""
     real = builtins.__import__
 
-    def interrupted(name, *rest):
+    def interrupted(name, *rest, **options):
         if name == "fedlas.cli":
             raise KeyboardInterrupt
-        return real(name, *rest)
+        return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", interrupted)
-    assert run() == 130
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("fedlas", run_name="__main__")
+    assert ended.value.code == 130
 
 
 def test_errors_and_columns_are_written_as_options(tmp_path, capsys):

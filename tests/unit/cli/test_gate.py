@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import fedlas
-from fedlas.cli import main
-from fedlas.cli.main import _parsers
+from fedlas.cli import main, parsers
 from fedlas.errors import InputError
 from fedlas.present.gate import Requirement, not_worse, required
 from fedlas.stats import Estimate
@@ -236,7 +235,7 @@ def test_fail_if_worse_given_twice_holds_both_metrics(folder, monkeypatch):
 
 def test_each_option_of_several_values_extends():
     seen = set()
-    for name, parser in _parsers()[1].items():
+    for name, parser in parsers()[1].items():
         for action in parser._actions:
             if action.nargs == "+" and action.option_strings:
                 numeric = action.type in (int, float)

@@ -10,7 +10,8 @@ from PIL import Image
 from fedlas.cli import main
 from fedlas.cli.init import init
 from fedlas.errors import InputError
-from fedlas.lab.data.survey import Survey, survey
+from fedlas.lab.data import survey
+from fedlas.lab.data.survey import Survey
 from fedlas.lab.recipes import choose_settings, load_recipe, plan, starter_recipe
 from fedlas.lab.runs import load_trained, prepare_data
 

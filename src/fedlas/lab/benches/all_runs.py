@@ -26,7 +26,7 @@ from fedlas.lab.benches.executors import (
 )
 from fedlas.lab.recipes.objects import recipe_of_objects
 from fedlas.lab.recipes.planning import Run, plan
-from fedlas.lab.report.bench_result import bench_result
+from fedlas.lab.report.read_benches import bench_result
 from fedlas.lab.report.result import BenchResult
 from fedlas.lab.results.stages import RAW, check_calibrators
 from fedlas.lab.runs.begin import begun, check_claim, check_data, left_open, settled

@@ -7,11 +7,26 @@ In: a registry name and files on disk. Out: normalized batches ``(x, target, ind
 from __future__ import annotations
 
 from fedlas.lab.data.base import DATASETS, Images, Source, load_dataset
-from fedlas.lab.data.batches import Batches
-from fedlas.lab.data.files import Files
+from fedlas.lab.data.batches import Batches, StreamedBatches
+from fedlas.lab.data.check import check_dataset
+from fedlas.lab.data.files import Files, View
 
 # Importing a module registers its data set.
 from fedlas.lab.data.sets import archives, embedded, folders, mnist, tables, torchvision_sets  # noqa: F401
 from fedlas.lab.data.splits import Splits, split
+from fedlas.lab.data.survey import survey
 
-__all__ = ["DATASETS", "Batches", "Files", "Images", "Source", "Splits", "load_dataset", "split"]
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Files",
+    "Images",
+    "Source",
+    "Splits",
+    "StreamedBatches",
+    "View",
+    "check_dataset",
+    "load_dataset",
+    "split",
+    "survey",
+]

@@ -231,6 +231,20 @@ class StreamedBatches(Epochs):
 
     State:
         The epoch, which :meth:`set_epoch` sets. Workers of shuffled batches live as long as the object.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from fedlas.lab.data import View
+        >>> folder, names = Path(mkdtemp()), ["1.png", "2.png"]
+        >>> for name in names:
+        ...     Image.new("RGB", (12, 10)).save(folder / name)
+        >>> part = Files.of(folder, names, [0, 1], View(resize=8, crop=8))
+        >>> statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+        >>> x, target, index = next(iter(StreamedBatches(part, batch_size=2, workers=0, **statistics)))
+        >>> x.shape, target.tolist(), index.tolist()
+        (torch.Size([2, 3, 8, 8]), [0, 1], [0, 1])
     """
 
     def __init__(

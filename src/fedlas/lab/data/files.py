@@ -18,7 +18,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas._core.extras import require
 from fedlas.lab.data.disk import open_image
-from fedlas.lab.data.shift import Corruption
+from fedlas.lab.data.shift.base import Corruption
 
 TrainCrop = Literal["random-resized", "random", "center"]
 Interpolation = Literal["bilinear", "bicubic"]

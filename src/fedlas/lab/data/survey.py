@@ -94,6 +94,17 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     Raises:
         InputError: If folders or images are missing, there is only one class, or the parts differ in their classes;
             or if images cannot be read: the first are named, with the reasons.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from PIL import Image
+        >>> folder = Path(mkdtemp())
+        >>> for name in ("ant", "bee"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("L", (8, 6)).save(folder / name / "1.png")
+        >>> contents = survey(folder)
+        >>> contents.classes, contents.images, contents.channels
+        (('ant', 'bee'), 2, 1)
     """
     place, parts = images_by_part(str(root), layout=_LAYOUT, deep=True)
     place = place.resolve()

@@ -9,5 +9,6 @@ from __future__ import annotations
 # Importing a module registers its models.
 from fedlas.lab.models import airnet, library_models, mlp, residual, torchvision_models  # noqa: F401
 from fedlas.lab.models.base import LIBRARIES, MODELS, build_model
+from fedlas.lab.models.weights import load_weights, weights_digest
 
-__all__ = ["LIBRARIES", "MODELS", "build_model"]
+__all__ = ["LIBRARIES", "MODELS", "build_model", "load_weights", "weights_digest"]

@@ -45,6 +45,16 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
     Note:
         For a model of timm, position embeddings of another image size are interpolated as timm does it.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from fedlas.lab.models import build_model
+        >>> path = Path(mkdtemp()) / "resnet8.pt"
+        >>> pretrained = build_model("resnet8", num_classes=10, in_channels=3)
+        >>> torch.save(pretrained.state_dict(), path)
+        >>> model = build_model("resnet8", num_classes=4, in_channels=3)
+        >>> load_weights(model, path)
+        ("resnet8.pt: the head 'fc' of 10 classes was left out; the one of 4 classes starts untrained",)
     """
     if hasattr(model, "from_pretrained") and Path(path).is_dir():
         return _load_hf(model, _existing(path).parent)
@@ -145,6 +155,14 @@ def weights_digest(path: str | Path) -> str:
 
     Raises:
         InputError: If there is no such file.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "weights.pt"
+        >>> path.write_bytes(b"")
+        0
+        >>> weights_digest(path)[:8]
+        'e3b0c442'
     """
     with _existing(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
-    from fedlas.lab.report.bench_result import bench_result
     from fedlas.lab.report.bench_tables import long_table, short_bench_table
     from fedlas.lab.report.cells import result_table
     from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.report.diagnosis import diagnose_page
+    from fedlas.lab.report.read_benches import bench_result
     from fedlas.lab.report.report import html_report, markdown_report, read_report, write_report
     from fedlas.lab.report.verdict import answers, missing_notes
 
@@ -40,7 +40,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "compare": "differences_figure",
             "diagnosis": "diagnose_page",
             "report": "html_report markdown_report read_report write_report",
-            "bench_result": "bench_result",
+            "read_benches": "bench_result",
             "verdict": "answers missing_notes",
         },
     )

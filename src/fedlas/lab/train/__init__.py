@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
-    from fedlas.lab.train.checkpoint import differences, load_checkpoint
+    from fedlas.lab.train.checkpoint import differences, load_checkpoint, save_checkpoint
     from fedlas.lab.train.config import (
         OptimizerConfig,
         ScheduleConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "precision_text",
     "read_log",
     "refined_nll",
+    "save_checkpoint",
     "suited",
     "warn_once",
 ]
@@ -55,7 +56,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
     __getattr__ = at_first_use(
         __name__,
         {
-            "checkpoint": "differences load_checkpoint",
+            "checkpoint": "differences load_checkpoint save_checkpoint",
             "config": "OptimizerConfig ScheduleConfig TrainConfig check_select merit refined_nll",
             "engine": "build_optimizer build_schedule precision_text suited",
             "job": "TrainingJob",

@@ -2,7 +2,7 @@ import pytest
 
 from fakes_data import FAKES
 from fedlas.errors import InputError
-from fedlas.lab.data.check import check_dataset
+from fedlas.lab.data import check_dataset
 
 
 def test_a_small_data_set_differs_from_the_published_one(tmp_path):

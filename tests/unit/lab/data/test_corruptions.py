@@ -6,9 +6,8 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images
-from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
+from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption, corrupted
 from fedlas.lab.data.shift.corruptions import clouds, convolve, disk, streak, zoomed
-from fedlas.lab.data.shift.variants import corrupted
 
 PAPER = {  # Hendrycks and Dietterich 2019, section 3
     "gaussian-noise", "shot-noise", "impulse-noise", "defocus-blur", "glass-blur", "motion-blur", "zoom-blur", "snow",

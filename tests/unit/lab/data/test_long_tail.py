@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, split
-from fedlas.lab.data.shift.variants import long_tailed
+from fedlas.lab.data.shift import long_tailed
 
 
 def splits_of(counts, val_size):

@@ -3,7 +3,7 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset
-from fedlas.lab.data.shift.variants import open_set
+from fedlas.lab.data.shift import open_set
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fedlas.errors import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
-from fedlas.lab.data.splits import channel_moments
 
 
 def source(counts, test_counts=None, size=2):
@@ -150,12 +149,12 @@ def test_statistics_are_of_the_images_that_are_trained_on():
 
 
 def test_moments_per_channel_and_of_a_constant_channel():
-    images = torch.stack([torch.full((5, 3, 3), 51), torch.arange(45).view(5, 3, 3)], dim=1).to(
-        torch.uint8
-    )
-    mean, std = channel_moments(images)
-    assert mean == pytest.approx((0.2, 22 / 255))
-    assert std == pytest.approx((1.0, torch.arange(45.0).std(unbiased=False).item() / 255))
+    images = torch.stack([torch.full((6, 3, 3), 51), torch.arange(54).view(6, 3, 3)], dim=1)
+    part = Images(images.to(torch.uint8), torch.tensor([0, 0, 0, 1, 1, 1]))
+    splits = split(Source("mine", part, part, ("a", "b")), seed=0, val_size=2)
+    varying = splits.train.images[:, 1].double() / 255
+    assert splits.mean == pytest.approx((0.2, varying.mean().item()))
+    assert splits.std == pytest.approx((1.0, varying.std(unbiased=False).item()))
 
 
 def test_properties_and_label_probs():

@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from fakes_data import FAKES
 from fedlas.errors import InputError
-from fedlas.lab.data import Files, load_dataset, split
-from fedlas.lab.data.batches import StreamedBatches
-from fedlas.lab.data.files import View
+from fedlas.lab.data import Files, StreamedBatches, View, load_dataset, split
 from fedlas.lab.data.shift import Corruption
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

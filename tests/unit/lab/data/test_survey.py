@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fedlas.errors import InputError
-from fedlas.lab.data.survey import survey
+from fedlas.lab.data import survey
 
 
 def write(path, *, seed, size=(6, 6), gray=False):

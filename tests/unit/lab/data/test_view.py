@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from fedlas.errors import InputError
-from fedlas.lab.data.files import View
+from fedlas.lab.data import View
 
 
 def ramp(width=40, height=20):

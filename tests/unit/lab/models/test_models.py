@@ -4,7 +4,6 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.models.residual import BasicBlock
 
 
 def count(model):
@@ -86,7 +85,7 @@ def test_width_sets_all_stages():
 
 
 def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
-    block = BasicBlock(2, 4, stride=2).eval()
+    block = build_model("resnet8", num_classes=2, in_channels=1, width=2).eval().stages[1][0]
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 2, 5, 5)
     out = block(x)

@@ -6,8 +6,7 @@ import torchvision.models as zoo
 from torch import nn
 
 from fedlas.errors import InputError
-from fedlas.lab.models import build_model
-from fedlas.lab.models.weights import load_weights
+from fedlas.lab.models import build_model, load_weights
 
 
 def sizes_in(model, names, size):

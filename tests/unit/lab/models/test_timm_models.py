@@ -6,7 +6,6 @@ from torch import nn
 from fedlas.errors import InputError
 from fedlas.features import find_head
 from fedlas.lab.models import build_model
-from fedlas.lab.models.base import builder_of
 
 TINY = "timm:vit_tiny_patch16_224"
 
@@ -67,7 +66,7 @@ def test_nothing_is_downloaded(monkeypatch):
 )
 def test_unknown_names(name, message):
     with pytest.raises(InputError) as caught:
-        builder_of(name)
+        build_model(name, num_classes=2, in_channels=3)
     assert message in str(caught.value)
 
 

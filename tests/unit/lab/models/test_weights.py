@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedlas.errors import InputError
-from fedlas.lab.models import build_model
-from fedlas.lab.models.weights import load_weights, weights_digest
+from fedlas.lab.models import build_model, load_weights, weights_digest
 
 
 def small(num_classes=4, in_channels=3, width=4):

@@ -4,7 +4,6 @@ from torch import nn
 
 from fedlas.errors import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.models.residual import WideBlock
 
 
 def built(**options):
@@ -52,9 +51,9 @@ def test_dropout_inside_the_blocks():
 
 
 def test_a_block_is_the_identity_beside_a_dead_branch():
-    block = WideBlock(4, 4, 1, 0.0).eval()
+    _, block, wider, *_ = built(depth=10, width=1).eval().features
     nn.init.zeros_(block.conv2.weight)
-    x = torch.randn(2, 4, 5, 5)
+    x = torch.randn(2, 16, 5, 5)
     assert torch.equal(block(x), x)
     assert block.shortcut is None
-    assert WideBlock(4, 8, 2, 0.0).eval()(x).shape == (2, 8, 3, 3)
+    assert wider(x).shape == (2, 32, 3, 3)

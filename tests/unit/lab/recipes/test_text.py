@@ -4,7 +4,6 @@ import pytest
 
 from fedlas.errors import InputError
 from fedlas.lab.recipes import is_group, load_recipe, read_content, recipe_names, shipped_names
-from fedlas.lab.recipes.text import PUBLISHED, merged
 
 
 @pytest.fixture
@@ -19,11 +18,13 @@ def write(tmp_path):
 BASE = "title: base\ndata: {name: digits, val_size: 100}\nmodel: {name: resnet8, width: 4}\nmethods: [ce, ls]\n"
 
 
-def test_sections_are_merged_and_all_else_is_replaced():
-    base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
-    assert merged(base, {"a": {"c": [9]}, "e": 4}) == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
-    assert merged(base, {"a": None}) == {"a": None, "d": 3}
-    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+def test_sections_are_merged_and_all_else_is_replaced(write):
+    base = write("base.yaml", "a: {b: 1, c: [1, 2]}\nd: 3\n")
+    more = write("more.yaml", "extends: base.yaml\na: {c: [9]}\ne: 4\n")
+    less = write("less.yaml", "extends: base.yaml\na: null\n")
+    assert read_content(more)[1] == {"a": {"b": 1, "c": [9]}, "d": 3, "e": 4}
+    assert read_content(less)[1] == {"a": None, "d": 3}
+    assert read_content(base)[1] == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
 
 
 def test_a_file_extends_one_beside_it(write):
@@ -59,7 +60,7 @@ def test_nonsense_is_named(write, text, message):
 
 def test_the_published_variant_changes_the_content():
     name = "paper/cifar100-resnet50"
-    plain, published = load_recipe(name), load_recipe(name + PUBLISHED)
+    plain, published = load_recipe(name), load_recipe(f"{name}-published")
     assert published.title == f"{plain.title}, as published"
     assert (plain.data.test_mean, published.data.test_mean) == (None, [0.485, 0.456, 0.406])
     # of the recipe that it extends
@@ -72,7 +73,7 @@ def test_the_published_variant_changes_the_content():
 def test_no_published_variant_where_there_is_none():
     for name in ("digits", "paper/sensitivity-cifar10"):
         with pytest.raises(InputError, match="a recipe of the package"):
-            read_content(name + PUBLISHED)
+            read_content(f"{name}-published")
 
 
 def test_reading_twice_gives_two_contents():

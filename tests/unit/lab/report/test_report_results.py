@@ -6,8 +6,7 @@ import math
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.report import result_table
-from fedlas.lab.report.verdict import table_legend
+from fedlas.lab.report import markdown_report, result_table
 from fedlas.lab.results import result_from
 from fedlas.lab.runs import collect
 from fedlas.metrics import evaluate
@@ -75,9 +74,9 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     assert [row[2].mark for row in table.rows] == ["best", "worse"]
     assert {cell.mark for row in table.rows for cell in row[3:]} == {""}
     assert [c.head for c in table.columns[3:]] == ["O-ECE % ↓", "U-ECE % ↓", "Debiased ECE² → 0"]
-    meaning = table_legend(model)
-    assert meaning["worse"].startswith("no mark: worse")
-    assert meaning[""].startswith("no mark in O-ECE, U-ECE, Debiased ECE²: no method is best there")
+    page = markdown_report(model)
+    assert "no mark: worse" in page
+    assert "no mark in O-ECE, U-ECE, Debiased ECE²: no method is best there" in page
 
 
 def test_unregistered_losses_come_last(tmp_path, write_run):

@@ -11,8 +11,7 @@ import torch
 from fakes_data import FAKES, picture
 from fedlas.cli.shift import add_shift
 from fedlas.errors import InputError
-from fedlas.lab.data.shift import Corruption
-from fedlas.lab.data.shift.variants import corrupted
+from fedlas.lab.data.shift import Corruption, corrupted
 from fedlas.lab.recipes import Run, load_recipe, plan, recipe_from
 from fedlas.lab.runs import data_fingerprint, execute, load_trained, prepare_data
 from fedlas.lab.runs.data import split_fingerprint

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedlas.errors import InputError
-from fedlas.lab.models.weights import weights_digest
+from fedlas.lab.models import weights_digest
 from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.runs import build_objective, execute, load_trained, prepare_data
 

@@ -13,7 +13,6 @@ from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.report import read_report, write_report
 from fedlas.lab.runs import RUNS as PACK
 from fedlas.lab.runs import RunFolder, collect, find_runs, pack, run_folders
-from fedlas.lab.runs.collection import write_pack
 from runs import RUNS
 
 
@@ -221,7 +220,12 @@ def changed(bench, change):
         for name in archive.namelist():
             run, file = name.split("/")
             texts.setdefault(run, {})[file] = archive.read(name).decode()
-    write_pack(bench, change(texts))
+    entries = [
+        (f"{run}/{file}", text)
+        for run, files in change(texts).items()
+        for file, text in files.items()
+    ]
+    put(bench, entries)
 
 
 def test_the_same_runs_give_the_same_bytes(packed):

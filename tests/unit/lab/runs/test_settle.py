@@ -11,8 +11,9 @@ import yaml
 from fedlas.errors import InputError
 from fedlas.lab.benches import run_all
 from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import RunFolder, begun, execute, execution, finished, settled
+from fedlas.lab.runs import RunFolder, begun, execute, finished, settled
 from fedlas.lab.train import warn_once
+from fedlas.predictions import Predictions
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -71,7 +72,7 @@ def test_resumed_on_another_machine_it_keeps_its_own_and_warns(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(execution, "held_out_predictions", stopped)
+        patch.setattr(Predictions, "save", stopped)
         with pytest.raises(KeyboardInterrupt):
             execute(run)
     machine(bf16=False)

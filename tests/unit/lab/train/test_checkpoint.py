@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from fedlas.errors import InputError
-from fedlas.lab.train import differences, load_checkpoint
-from fedlas.lab.train.checkpoint import save_checkpoint
+from fedlas.lab.train import differences, load_checkpoint, save_checkpoint
 
 CONFIG = {"loss": {"name": "fedlas", "alpha": 0.1}, "seed": 0, "milestones": [0.5, 0.75]}
 STATE = {

@@ -15,7 +15,6 @@ from fedlas.lab.train import (
     build_schedule,
     freeze,
 )
-from fedlas.lab.train.layers import layer_shares
 from fedlas.losses import FedLAS
 
 
@@ -23,8 +22,16 @@ def resnet():
     return build_model("resnet8", num_classes=4, in_channels=3, width=4)
 
 
+def layer_shares(model, **options):
+    """Share of the learning rate of each parameter, by name."""
+    objective = Objective(model, nn.CrossEntropyLoss())
+    optimizer = build_optimizer(objective, OptimizerConfig(name="sgd", lr=1.0, **options))
+    shares = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    return {name: shares[id(p)] for name, p in model.named_parameters()}
+
+
 def test_a_layer_is_a_numbered_block_or_what_lies_between():
-    shares = layer_shares(resnet(), decay=0.5)
+    shares = layer_shares(resnet(), layer_decay=0.5)
     assert (shares["conv1.weight"], shares["bn1.bias"]) == (1 / 16, 1 / 16)
     assert shares["stages.0.0.conv1.weight"] == shares["stages.0.0.bn2.bias"] == 1 / 8
     assert shares["stages.2.0.conv2.weight"] == 1 / 2
@@ -33,7 +40,7 @@ def test_a_layer_is_a_numbered_block_or_what_lies_between():
 
 def test_in_a_transformer_the_last_norm_goes_with_the_head_as_in_beit():
     model = build_model("timm:test_vit", num_classes=4, in_channels=3, image_size=160)
-    shares = layer_shares(model, decay=0.5)
+    shares = layer_shares(model, layer_decay=0.5)
     blocks = len(model.blocks)
     assert shares["pos_embed"] == shares["patch_embed.proj.weight"] == 0.5 ** (blocks + 1)
     assert shares["blocks.0.attn.qkv.weight"] == 0.5**blocks
@@ -41,7 +48,7 @@ def test_in_a_transformer_the_last_norm_goes_with_the_head_as_in_beit():
 
 
 def test_the_longest_name_has_its_own_share():
-    shares = layer_shares(resnet(), rates={"stages": 0.1, "stages.2": 0.3, "fc": 10.0})
+    shares = layer_shares(resnet(), layer_rates={"stages": 0.1, "stages.2": 0.3, "fc": 10.0})
     assert shares["stages.1.0.conv1.weight"] == 0.1
     assert shares["stages.2.0.conv1.weight"] == 0.3
     assert (shares["fc.weight"], shares["conv1.weight"]) == (10, 1)
@@ -82,7 +89,10 @@ def test_the_schedule_begins_after_the_probe():
     [
         (lambda: freeze(resnet(), ["stage.0"]), "model.freeze must name layers .*'stages.0'"),
         (lambda: freeze(resnet(), ["conv1", "bn1", "stages", "fc"]), "leave a parameter to train"),
-        (lambda: layer_shares(resnet(), rates={"head": 2}), "optimizer.layer_rates must name"),
+        (
+            lambda: layer_shares(resnet(), layer_rates={"head": 2}),
+            "optimizer.layer_rates must name",
+        ),
         (lambda: OptimizerConfig(layer_rates={"fc": 0}), r"model.freeze=\[fc\]"),
         (lambda: OptimizerConfig(layer_decay=0), "optimizer.layer_decay must be"),
         (lambda: TrainConfig(epochs=3, probe_epochs=3), "model.tune=head"),

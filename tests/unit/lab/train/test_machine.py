@@ -5,7 +5,6 @@ import torch
 
 from fedlas.errors import InputError
 from fedlas.lab.train import TrainConfig, precision_text, suited
-from fedlas.lab.train.engine import emulation_warning, native_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -34,14 +33,14 @@ def processor(monkeypatch):
 )
 def test_processor(processor, units, precision, reason):
     processor(**units)
-    assert native_precision(CPU) == (precision, reason)
     assert suited(TrainConfig(), CPU).precision == precision
+    assert precision_text(precision, "auto", CPU) == f"{precision} (auto: {reason})"
 
 
 def test_a_release_of_torch_that_cannot_tell_gets_fp32(monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, question, raising=False)
-    assert native_precision(CPU)[0] == "fp32"
+    assert suited(TrainConfig(), CPU).precision == "fp32"
 
 
 @pytest.mark.skipif(
@@ -50,7 +49,7 @@ def test_a_release_of_torch_that_cannot_tell_gets_fp32(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells in a file")
 def test_the_operating_system_agrees():
     flags = Path("/proc/cpuinfo").read_text().split()
-    assert native_precision(CPU)[0] == (
+    assert suited(TrainConfig(), CPU).precision == (
         "bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32"
     )
 
@@ -62,9 +61,9 @@ def test_gpu_is_asked_without_emulation(monkeypatch, native):
         torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation
     )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    precision, reason = native_precision(CUDA)
+    precision = suited(TrainConfig(), CUDA).precision
     assert precision == ("bf16" if native else "fp32")
-    assert reason.startswith("Some GPU ")
+    assert precision_text(precision, "auto", CUDA).startswith(f"{precision} (auto: Some GPU ")
 
 
 def test_only_what_is_open_is_decided():
@@ -85,20 +84,14 @@ def test_bf16_is_refused_where_it_would_be_fp32_without_a_word(monkeypatch):
     assert suited(TrainConfig(precision="fp32"), torch.device("mps")).precision == "fp32"
 
 
-def test_only_emulated_bf16_is_warned_of(processor):
-    processor()
-    assert "--precision fp32" in emulation_warning("bf16", CPU)
-    assert emulation_warning("fp32", CPU) is None
-    processor(amx=True)
-    assert emulation_warning("bf16", CPU) is None
-
-
 def test_text_says_what_and_why(processor):
     processor(avx512_bf16=True)
     assert precision_text("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
     assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run began)"
     assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
+    assert precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe)"
     processor()
+    assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
     assert (
         precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
     )

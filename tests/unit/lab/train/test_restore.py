@@ -13,7 +13,6 @@ from fedlas.diagnose import monitors
 from fedlas.errors import InputError
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit
-from fedlas.lab.train.checkpoint import misfit
 from fedlas.losses import FedLAS
 
 SPLITS = split(
@@ -81,6 +80,8 @@ KINDS = [  # where, what is put there, what the error says of it
     ("optimizer.param_groups", [], "optimizer: "),
     ("optimizer.param_groups.0.lr", "fast", "groups\\[0\\].lr is str 'fast'"),
     ("optimizer.param_groups.0.lr", float("nan"), "lr is float nan"),
+    ("optimizer.param_groups.0.maximize", 1, "groups\\[0\\].maximize is int 1"),
+    ("optimizer.param_groups.0.name", None, "groups\\[0\\].name is NoneType None"),
     ("optimizer.state.0", [1], "it keeps list|optimizer: "),
     ("optimizer.state.0", {"other": 1}, "it keeps dict|lacks 'step'"),
     ("optimizer.state.77", {}, "it keeps dict|it keeps int"),
@@ -181,13 +182,3 @@ def test_every_subcommand_says_so(runs, tmp_path, capsys, place, value, message)
         assert "the checkpoint must " in error
         assert message in error
         assert len(error) < 1000
-
-
-def test_kinds_are_compared():
-    known = {"a": [1, 2.0, None], "b": True, "c": "x", "d": torch.zeros(2)}
-    assert misfit(known, copy.deepcopy(known), "x") == ""
-    assert misfit(known, {**known, "a": (2.5, 1, 3)}, "x") == ""
-    assert misfit(known, {**known, "a": [1, 2, "y"]}, "x") == "x.a[2] is str 'y'"
-    assert misfit(known, {**known, "b": 1}, "x") == "x.b is int 1"
-    assert misfit(known, {**known, "c": None}, "x") == "x.c is NoneType None"
-    assert misfit(known, {**known, 3: 4}, "x") == "x has 3"

@@ -3,23 +3,24 @@
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.recipes import build_loss, load_recipe
+from fedlas.lab.recipes import build_loss
 from fedlas.lab.tune import plan_tuning
-from fedlas.lab.tune.space import distribution_of, methods_of
 
 # in CI every extra is installed: tests/integration/test_package.py checks it
 pytest.importorskip("optuna")
 
-DIGITS = load_recipe("digits")
+
+def methods(losses, *specs):
+    return plan_tuning("digits", losses=losses, space=specs).methods
 
 
-def ranges(losses, *specs, recipe=DIGITS):
-    return {method.name: method.ranges for method in methods_of(recipe, losses, specs)}
+def ranges(losses, *specs):
+    return {method.name: method.ranges for method in methods(losses, *specs)}
 
 
 def test_ranges_are_declared_at_registration_and_presets_are_the_recipes_or_the_defaults():
     assert ranges(["mbls", "ce"]) == {"mbls": {"alpha": "0.01:1:log", "margin": "0:20"}, "ce": {}}
-    (fedlas,) = methods_of(DIGITS, ["fedlas"], [])
+    (fedlas,) = methods(["fedlas"])
     assert fedlas.preset == fedlas.inside == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
 
 
@@ -59,10 +60,10 @@ def test_specs_change_narrow_and_add():
 
 
 def test_settings_are_counted():
-    ls, ce = methods_of(DIGITS, ["ls", "ce"], ["alpha=0.1,0.2"])
+    ls, ce = methods(["ls", "ce"], "alpha=0.1,0.2")
     # the preset is a third setting of ls
     assert (ls.trials(10), ls.trials(2), ce.trials(10)) == (3, 2, 1)
-    whole, free = methods_of(DIGITS, ["mbls", "ls"], ["mbls.alpha=0.1", "margin=4:7:int"])
+    whole, free = methods(["mbls", "ls"], "mbls.alpha=0.1", "margin=4:7:int")
     assert (whole.trials(10), free.trials(10)) == (4, 10)
 
 
@@ -115,4 +116,4 @@ def test_other_nonsense_is_refused(source, options, message):
 )  # fmt: skip
 def test_what_is_no_range_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        distribution_of(text, f"alpha={text}")
+        plan_tuning("digits", losses=["ls"], space=[f"alpha={text}"])

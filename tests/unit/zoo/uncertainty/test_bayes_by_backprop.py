@@ -12,11 +12,17 @@ from fedlas.features import find_head
 from fedlas.lab.models import build_model
 from fedlas.objective import Objective, predict
 from fedlas.zoo.uncertainty import BayesianConfig, KLPenalty, SampledWeights, to_bayesian
-from fedlas.zoo.uncertainty.bayes_by_backprop import gaussian_kl, kl_divergence
-from fedlas.zoo.uncertainty.bayesian_layers import bayesian_layers, sampling
 
 pytest.importorskip("lightning")  # torch-uncertainty imports it, and does not say so
 pytest.importorskip("torch_uncertainty")
+
+
+def kl_divergence(model):
+    return KLPenalty(1)(model)
+
+
+def bayesian_layers(model):
+    return [layer for layer in model.modules() if hasattr(layer, "weight_mu")]
 
 
 def network(seed=0):
@@ -39,15 +45,17 @@ def loader(count=20):
     return list(zip(images(count).split(8), (torch.arange(count) % 3).split(8), strict=True))
 
 
-def test_kl_against_torch_and_by_hand():
+def test_kl_against_torch():
     torch.manual_seed(0)
-    mu, sigma = torch.randn(4, 3), torch.rand(4, 3) + 0.01
+    layer = nn.Linear(3, 4, bias=False)
+    model = to_bayesian(layer, BayesianConfig(prior_sigma=0.7, sigma_init=0.2))
+    q = torch.distributions.Normal(layer.weight, 0.2)
     prior = torch.distributions.Normal(0.0, 0.7)
-    expected = torch.distributions.kl_divergence(torch.distributions.Normal(mu, sigma), prior).sum()
-    torch.testing.assert_close(gaussian_kl(mu, sigma, 0.7), expected)
-    assert gaussian_kl(torch.zeros(2), torch.full((2,), 0.7), 0.7).item() == pytest.approx(
-        0, abs=1e-6
-    )
+    expected = torch.distributions.kl_divergence(q, prior).sum()
+    torch.testing.assert_close(kl_divergence(model), expected)
+    same = to_bayesian(nn.Linear(3, 4, bias=False), BayesianConfig(prior_sigma=0.7, sigma_init=0.7))
+    nn.init.zeros_(same.weight_mu)
+    assert kl_divergence(same).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_kl_of_a_model_sums_over_layers_weights_and_biases():
@@ -129,8 +137,8 @@ def test_weights_are_drawn_in_training_and_within_sampling_only():
     model = to_bayesian(network(), BayesianConfig(sigma_init=0.3)).eval()
     x = images()
     assert torch.equal(model(x), model(x))
-    with sampling(model):
-        assert not torch.equal(model(x), model(x))
+    sampled = SampledWeights(model, samples=1)
+    assert not torch.equal(sampled(x), model(x))
     assert torch.equal(model(x), model(x))
     model.train()
     assert not torch.equal(model(x), model(x))
@@ -190,8 +198,10 @@ def test_sampled_predictions():
     # By hand: mean of the softmax over four draws.
     sampled = SampledWeights(model, samples=4, seed=3)
     model.eval()
+    for layer in bayesian_layers(model):
+        layer.train()  # draws weights, and normalization keeps its statistics
     probs = 0
-    with torch.no_grad(), torch.random.fork_rng(), sampling(model):
+    with torch.no_grad(), torch.random.fork_rng():
         for seed in sampled.seeds:
             torch.manual_seed(seed)
             probs = probs + model(images(20)).softmax(1) / 4

@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
 from fedlas.lab.data.files import Files, Items
-from fedlas.lab.data.shift import Corruption
+from fedlas.lab.data.shift.base import Corruption
 from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
 

@@ -1,18 +1,18 @@
 import io
 import json
 import re
+import time
 
 import pytest
 from rich.console import Console
 
 from fedlas.lab.benches.executors import JointProgress, TaskResult
-from fedlas.lab.benches.executors import progress as module
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -6,8 +6,7 @@ import json
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.executors import LocalExecutor
-from fedlas.lab.benches.executors.ray import RayExecutor
+from fedlas.lab.benches.executors import LocalExecutor, RayExecutor
 
 PRINT = print
 

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from fedlas.errors import InputError
-from fedlas.lab.benches.executors import slurm
-from fedlas.lab.benches.executors.slurm import SlurmExecutor
+from fedlas.lab.benches.executors import SlurmExecutor, slurm
 
 pytest.importorskip("submitit")
 

@@ -12,13 +12,14 @@ from fedlas.lab.benches import run_all
 from fedlas.lab.recipes import plan
 from fedlas.lab.report import (
     answers,
+    html_report,
     long_table,
+    markdown_report,
     missing_notes,
     read_report,
     result_table,
     write_report,
 )
-from fedlas.lab.report.verdict import spread_note, table_legend, what_was_run
 from fedlas.lab.results import result_from
 from fedlas.lab.runs import RunFolder, collect
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -82,9 +83,8 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
         f"{alone:.4f}",
         "",
     )
-    assert (
-        spread_note(result_from(summary))
-        == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
+    assert "Mean ± sample standard deviation over seeds (n = 1 to 3)." in markdown_report(
+        result_from(summary)
     )
 
 
@@ -105,8 +105,9 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
         marks = {method: cell.mark for method, (_, cell) in rows(summary, metric=metric).items()}
         assert marks["deep-ensemble(ce)"] == "untested"
         assert sum(mark in ("best", "leading") for mark in marks.values()) == 1
-    assert "has no run of its own at each seed" in table_legend(model)["untested"]
-    assert "for 2 comparisons" in table_legend(model)["same"]
+    page = markdown_report(model)
+    assert "has no run of its own at each seed" in page
+    assert "for 2 comparisons" in page
     (note,) = missing_notes(model)
     assert note.startswith("deep-ensemble(ce) has n = 1: ")
     assert not any(answer.text.startswith("deep-ensemble(ce)") for answer in answers(model))
@@ -128,9 +129,9 @@ def test_every_form_of_the_report_names_it_and_its_n(bench):
     assert table.count("deep-ensemble(ce)") == 2
     found = {row[0].value: row[1].value for row in long_table(report.model).rows}
     assert found == {"ce": "3", "ls": "3", "deep-ensemble(ce)": "1", "mc-dropout(ls)": "3"}
-    said = what_was_run(report.model.summary)
-    assert said.startswith(
+    assert (
         "2 losses (ce, ls) and 2 methods on top of finished runs (deep-ensemble(ce), mc-dropout(ls)) "
+        in html_report(report.model)
     )
 
 
@@ -141,7 +142,9 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     # one method with all seeds: nothing to compare it with
-    assert not table_legend(result_from(summary))
+    page = markdown_report(result_from(summary))
+    assert "comparisons" not in page
+    assert "no mark" not in page
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
@@ -212,11 +215,11 @@ def test_alone_in_a_folder(shared, tmp_path):
     for seed in (0, 1):
         make("mc-dropout", [shared[f"ce-s{seed}"]], tmp_path / "bench" / f"a{seed}")
         make("mc-dropout", [shared[f"ls-s{seed}"]], tmp_path / "bench" / f"b{seed}")
-    summary = write_report(read_report(tmp_path / "bench", replicates=0)).model.summary
-    assert summary.common_seeds == [0, 1]
-    assert summary.compare("nll").n == 2
-    assert what_was_run(summary).startswith("2 methods on top of finished runs (")
-    assert not missing_notes(result_from(summary))
+    model = write_report(read_report(tmp_path / "bench", replicates=0)).model
+    assert model.summary.common_seeds == [0, 1]
+    assert model.summary.compare("nll").n == 2
+    assert "2 methods on top of finished runs (" in html_report(model)
+    assert not missing_notes(result_from(model.summary))
 
 
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
