@@ -433,7 +433,7 @@ def paired(cases: Cases) -> None:
         flipped = np.abs(signs @ means)
         p_values = (flipped >= np.abs(means.sum(axis=0)) - 1e-12).mean(axis=0)
         cells = [
-            f"{np.exp(mean):.3f}, {below} lower, p {p_value:.3f}"
+            f"{np.exp(mean):.3f}, {below} lower, p {p_value:.4f}"
             for mean, below, p_value in zip(
                 means.mean(axis=0), (means < 0).sum(axis=0), p_values, strict=True
             )

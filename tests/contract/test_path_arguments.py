@@ -78,3 +78,24 @@ def test_monitor_and_card_read_a_file_in_a_store(tmp_path, monkeypatch):
     history = ["--history", "history.json"]
     assert run(["monitor", "card.json", "memory://cards/live.csv", *named, *history]) == 0
     assert '"period": "live"' in Path("history.json").read_text()
+
+
+def test_a_folder_of_parquet_is_a_table_wherever_files_are(tmp_path, monkeypatch):
+    """Without columns ``evaluate`` took it for a run, ``init`` for images, and ``card`` refused it."""
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    for name in ("val", "test"):
+        Path(name).mkdir()
+        for part in ("a", "b"):
+            p = rng.uniform(0.1, 0.9, 150)
+            frame = pandas.DataFrame({"p": p, "y": (rng.random(150) < p).astype(int)})
+            frame.to_parquet(f"{name}/{part}.parquet")
+    named = ["--probs", "p", "--target", "y"]
+    with pytest.raises(Exception, match=r"which columns hold the scores .* with columns p, y"):
+        run(["evaluate", "test"])
+    with pytest.raises(Exception, match=r"Pass one of them: fedlas init test/a\.parquet"):
+        run(["init", "test"])
+    assert run(["init", "test/a.parquet"]) == 0
+    assert run(["card", "val", "test", *named, "--replicates", "40"]) == 0
+    assert run(["monitor", "test.card.json", "test", *named]) == 0

@@ -94,14 +94,6 @@ def calibration_of(content: Any, *, source: object) -> Calibrator | MultiLabelCa
     return calibrator
 
 
-def is_calibrated(path: Path) -> bool:
-    """Return whether it is such a file."""
-    try:
-        return bool(_parts(path))
-    except InputError:
-        return False
-
-
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         weights, metadata = from_safetensors(no_device(path).read_bytes())

@@ -26,7 +26,13 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables.files import STANDARD, address_of, check_apart, local_names
+from fedlas.predictions.tables.files import (
+    STANDARD,
+    address_of,
+    check_apart,
+    holds_parquet,
+    local_names,
+)
 
 if TYPE_CHECKING:
     from fedlas.present.card import CalibrationCard
@@ -146,7 +152,7 @@ def _place_of_card(beside: str) -> Path:
 
 
 def _check_places(places: Sequence[Path]) -> None:
-    folders = [place for place in places if place.is_dir()]
+    folders = [place for place in places if place.is_dir() and not holds_parquet(place)]
     if len(folders) == len(places) == 1 or (not folders and len(places) in (2, 3)):
         return
     raise InputError(

@@ -104,7 +104,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     columns = columns_of(args)
     _check(args, more, columns)
     place = Path(args.file)
-    run = place.is_dir() and (columns is None or not holds_parquet(place))
+    run = place.is_dir() and not holds_parquet(place)
     with status() as show:
         tables: list[tuple[str, PredictionTable]] = []
         held_out = val = None
@@ -209,14 +209,14 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
             )
     if args.method == ALL and args.require:
         raise InputError("--require is for one model", "--method all", "Name one calibrator.")
-    is_folder = Path(args.file).is_dir()
-    if is_folder and columns is not None and not holds_parquet(Path(args.file)):
+    is_run = Path(args.file).is_dir() and not holds_parquet(Path(args.file))
+    if is_run and columns is not None:
         raise InputError(
             "columns are for files",
             f"the folder {args.file}",
             "Leave their options out, or name a file of predictions.",
         )
-    if args.covariates and args.on is None and not is_folder:
+    if args.covariates and args.on is None and not is_run:
         raise without_calibrator()
     check_page_options(args, "--report")
     check_apart("--report", args.report, (args.file, *more, args.on))

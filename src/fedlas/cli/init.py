@@ -36,9 +36,17 @@ def add_init(add: AddSubcommand) -> None:
 
 def _init(args: argparse.Namespace) -> int:
     from fedlas.cli.init_table import init_table
+    from fedlas.predictions.tables.files import holds_parquet
 
     if args.source.is_file():
         return init_table(args.source, out=args.out, target=args.target)
+    if holds_parquet(args.source):
+        example = min(args.source.rglob("*.parquet"))
+        raise InputError(
+            "the table must be one file, whose commands take a folder, too",
+            f"the folder {args.source} of Parquet files",
+            f"Pass one of them: fedlas init {shlex.quote(str(example))}.",
+        )
     if args.target is not None:
         raise InputError("--target is for a table", f"the folder {args.source}", "Leave it out.")
     return init(args.source, out=args.out)

@@ -33,7 +33,7 @@ def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_monitor, "CARD PREDS [PREDS ...]")
     add_path(parser, "card", "CARD", "card.json, or the run folder that holds it")
-    text = "live predictions in the order of time, with labels or not"
+    text = "live predictions in the order of time, with labels or not; logs of lm-evaluation-harness with labels"
     add_files(parser, "files", "PREDS", text, nargs="+")
     add_columns(parser)
     add_refused(parser)

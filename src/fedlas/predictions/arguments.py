@@ -19,6 +19,7 @@ from fedlas._core.check import (
 )
 from fedlas._core.text import shortened
 from fedlas.predictions.cells import truth_places
+from fedlas.predictions.names import whole_number
 from fedlas.predictions.probabilities import logarithm
 
 PASS_PREDICTIONS = (
@@ -233,16 +234,19 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     )
 
 
-def numbers_of(target: Any, classes: tuple[str, ...]) -> list[int]:
-    """Return the number of each label among the names of the classes."""
+def numbers_of(target: Any, classes: tuple[str, ...]) -> Any:
+    """Return the number of each label among the names of the classes; whole numbers stay where no name is one."""
     numbers = {name: number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
     try:
-        labels = [str(label) for label in np.asarray(target).ravel().tolist()]
+        array = np.asarray(target)
+        labels = [str(label) for label in array.ravel().tolist()]
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             "target must hold names of classes", describe(target), "Pass one name a sample."
         ) from error
+    if array.dtype.kind in "iu" and all(whole_number(name) is None for name in classes):
+        return target
     labels = [
         label.lower() if label not in numbers and label.lower() in truths else label
         for label in labels

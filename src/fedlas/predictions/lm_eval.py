@@ -302,9 +302,9 @@ def _chosen(sample: _Sample) -> tuple[int | None, bool]:
     ]
     if len(readings) != 1 and sample.right is None:
         raise InputError(
-            "each question must say which choice is right, or whether the answer is",
+            "each question must name the right choice in target, or say in acc whether the answer is right",
             f"neither in {sample.place}",
-            "Read the samples of a task with labels; fedlas apply needs none.",
+            "Leave out questions that were not scored, or score them; fedlas apply takes them without.",
         )
     target = readings[0] if len(readings) == 1 else None
     return target, readings[0] == best if sample.right is None else sample.right

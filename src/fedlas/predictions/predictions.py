@@ -258,7 +258,7 @@ class Predictions:
             probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
                 row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
                 by its sum. The logarithm of an exact zero is that of 1.2e-38.
-            target: As in :class:`Predictions`; or names of ``classes``.
+            target: As in :class:`Predictions`; or names of ``classes``, which numbers and truth values may be too.
             normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
             **others: Further arguments of :class:`Predictions`, such as ``features`` and ``classes``.
 

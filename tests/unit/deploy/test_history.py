@@ -283,6 +283,13 @@ def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
             [*["a"] * 100, *map("m{}".format, range(300))],
             "is one of the rare categories in 72 % of rows, before in 50 %",
         ),
+        (
+            [*map("n{}".format, range(300))],
+            map("m{}".format, range(300)),
+            "has other rare categories",
+        ),
+        # New in every row, as on the card.
+        ([*map("n{}".format, range(1800))], map("m{}".format, range(1800)), ""),
     ],
 )
 def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path, capsys):

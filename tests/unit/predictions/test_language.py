@@ -311,10 +311,14 @@ def test_length_and_documents_make_groups(tmp_path):
         (
             [sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}],
             {},
-            "say which choice is right.*row 1",
+            "name the right choice in target.*row 1",
         ),
-        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "say which choice is right.*row 1"),
-        ([sample(0, [-1.0, -2.0], 0) | {"target": 2}], {}, "say which choice is right.*row 1"),
+        ([sample(0, [-1.0, -2.0], 0, choices="10")], {}, "name the right choice in target.*row 1"),
+        (
+            [sample(0, [-1.0, -2.0], 0) | {"target": 2}],
+            {},
+            "name the right choice in target.*row 1",
+        ),
         ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
         ([sample(0, [-1.0, -2.0], 0)], {"format": "lm-eval", "target": "none"}, "fixed columns"),
         ([sample(0, [-1.0, -2.0], 0)], {"weights": "none"}, "weights must name a column"),

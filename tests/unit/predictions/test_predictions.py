@@ -440,3 +440,16 @@ def test_rows_that_all_weigh_nothing_are_refused():
     predictions = Predictions(torch.randn(3, 2), [0, 1, 1], weights=[0, 0, 1])
     with pytest.raises(InputError, match="a weight must be at least"):
         predictions.rows(torch.tensor([0, 1]))
+
+
+def test_probabilities_take_class_numbers_beside_names_as_logits_do():
+    probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
+    for names, target, numbers in (
+        (("no", "yes"), torch.tensor([1, 0]), [1, 0]),
+        (("no", "yes"), np.array([1, 1]), [1, 1]),
+        (("yes", "no"), [True, False], [0, 1]),  # truth values are names
+        (("1", "2"), [1, 2], [0, 1]),  # so are numbers among the names
+    ):
+        assert Predictions.from_probs(probs, target, classes=names).target.tolist() == numbers
+    with pytest.raises(InputError, match=r"target must be in \[0, 2\)"):
+        Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,10 @@ _RARE = 0.01
 """Share of rows below which a category is one of the rare ones, where a column has more than are watched."""
 _FEWEST = 40
 """Rows of a category that is watched by itself there: of fewer, the most frequent are so by chance."""
+_BUCKETS = 256
+"""Buckets into which the rows of an open column fall by a hash of their category."""
+_FEWEST_IN_BUCKET = 5
+"""Rows that a bucket has on average, or buckets are joined."""
 _MOST_COUNTED = 16 * MOST_VALUES
 """Different values that are counted at a time."""
 
@@ -66,6 +71,8 @@ class _Cells:
     squares: float = 0.0
     categories: Counter[str] = field(default_factory=Counter)
     values: Counter[float] = field(default_factory=Counter)
+    # Texts by a hash of each, since a card names no rare one.
+    buckets: Counter[int] = field(default_factory=Counter)
 
     def add(self, cells: Iterable[str], decimal_point: str) -> None:
         """Count cells of text."""
@@ -85,6 +92,8 @@ class _Cells:
         self.rows += categories.total()
         self.texts += categories.total()
         _count(self.categories, categories)
+        for text, count in categories.items():
+            self.buckets[_bucket(text)] += count
         if numbers:
             self.add_numbers(np.array(numbers))
 
@@ -126,8 +135,14 @@ class _Cells:
             if len(shares) > MOST_VALUES:
                 shares = {text: share for text, share in shares.items() if share >= _RARE}
                 result["rare"] = result["texts"] - sum(shares.values())
+                result["buckets"] = [self.buckets[b] / self.rows for b in range(_BUCKETS)]
             result["shares"] = shares
         return result
+
+
+def _bucket(text: str) -> int:
+    """Return the bucket of a text, the same in every process."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=1).digest()[0]
 
 
 def _count(counter: Counter[Any], counts: Mapping[Any, int]) -> None:
@@ -235,7 +250,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if "texts" in before and "texts" in now and _differ(before, now, texts, MISSING):
         what = "no number" if is_number else "a number"
         changes.append(f"is {what} in {_from(texts)}")
-    if before.get("shares") and not is_number:
+    if "shares" in before and not is_number:
         changes += _category_changes(before, now)
     return changes
 
@@ -285,7 +300,46 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
         )
         if _differ(before, now, others, MISSING):
             changes.append(f"is one of the rare categories in {_from(others)}")
+    if not changes and "buckets" in before:
+        share = _share_of_others(before, now, [*shares])
+        if share > MISSING:
+            changes.append(f"has other rare categories in {100 * share:.0f} % of rows or more")
     return changes
+
+
+def _share_of_others(
+    before: Mapping[str, Any], now: Mapping[str, Any], frequent: Sequence[str]
+) -> float:
+    """Return the least share of rows whose rare categories must be others for their buckets to differ so; 0 by chance.
+
+    Names that are new all the time spread over all buckets evenly, before and now, and so are no drift.
+    """
+    counts = np.zeros((2, _BUCKETS))
+    for place, column in enumerate((before, now)):
+        every = column.get("shares", {})
+        counts[place] = column.get("buckets", 0.0)
+        for text in frequent if "buckets" in column else ():
+            counts[place, _bucket(text)] -= every.get(text, 0.0)
+        for text in () if "buckets" in column else every.keys() - frequent:
+            counts[place, _bucket(text)] += every[text]
+        counts[place] = counts[place].clip(min=0.0) * column["rows"]
+    totals = counts.sum(axis=1, keepdims=True)
+    while counts.shape[1] > 2 and totals.min() < _FEWEST_IN_BUCKET * counts.shape[1]:
+        counts = counts.reshape(2, 2, -1).sum(axis=1)
+    counts = counts[:, counts.sum(axis=0) > 0]
+    degrees = counts.shape[1] - 1
+    if totals.min() < 1.0 or degrees < 1:
+        return 0.0
+    # Chi-squared of two samples, as nearly normal as its cube root is.
+    shares = counts / totals
+    variance = counts.sum(axis=0) / totals.sum() * (1.0 / totals).sum()
+    statistic = float(((shares[0] - shares[1]) ** 2 / variance).sum())
+    spread = 2.0 / (9.0 * degrees)
+    if (statistic / degrees) ** (1 / 3) - 1.0 + spread <= _CERTAIN * math.sqrt(spread):
+        return 0.0
+    by_chance = float(np.sqrt(2.0 / math.pi * variance).sum())
+    gap = 0.5 * (float(np.abs(shares[0] - shares[1]).sum()) - by_chance)
+    return gap * float(totals[1, 0]) / now["rows"]
 
 
 def _frequent(column: Mapping[str, Any]) -> dict[str, float]:
@@ -299,8 +353,8 @@ def limits_of(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each column that has too many categories to watch each of them."""
     return [
         f"{name} has more than {MOST_VALUES} categories. Those in less than {200 * _RARE:.0f} % of the rows, together "
-        f"{100 * (column['texts'] - sum(_frequent(column).values())):.0f} %, are watched as one: new names among "
-        "them are no drift."
+        f"{100 * (column['texts'] - sum(_frequent(column).values())):.0f} %, are watched together: of new names "
+        "among them only many are drift."
         for name, column in columns.items()
         if "rare" in column
     ]
