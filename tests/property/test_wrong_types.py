@@ -507,7 +507,7 @@ CHEAP = {"replicates": 40}
 RECORDS = {
     "Batch", "Batches", "Calibration", "CalibrationLayer", "Chunk", "Covariates", "CriterionMixin", "CriterionTrainer",
     "Files", "Images", "JointProgress", "Mixed", "Source",
-    "SpiegelhalterTest", "Splits", "SqlCall", "Statistic", "Sums", "Table",
+    "SpiegelhalterTest", "Splits", "StreamedBatches", "SqlCall", "Statistic", "Sums", "Table", "View",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
 FROM_USERS = {
@@ -520,8 +520,9 @@ FROM_USERS = {
     "TopLabel",
 }
 BETWEEN_ROOMS = {
-    "apply_to_files", "corrupted", "export_model", "files_since", "fit_calibration", "long_tailed", "make_card",
-    "measured_both", "open_set", "open_table", "options_of", "read_calibration", "reduce", "with_label_noise",
+    "apply_to_files", "check_dataset", "corrupted", "export_model", "files_since", "fit_calibration", "load_weights",
+    "long_tailed", "make_card", "measured_both", "open_set", "open_table", "options_of", "read_calibration", "reduce",
+    "survey", "weights_digest", "with_label_noise",
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
