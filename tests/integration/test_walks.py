@@ -21,6 +21,6 @@ def test_commands_of_tables_stay_short():
     assert calls.keys() == MOST.keys()
     longer = {name: count for name, count in calls.items() if count > 1.03 * MOST[name]}
     assert longer == {}, (
-        "look for a call that repeats; if what is new needs them, as a member of auto does, set MOST and the numbers in "
-        "docs/architecture.md"
+        "look for a call that repeats; if what is new needs them, as a member of auto does, set MOST and the "
+        "numbers in docs/architecture.md"
     )
