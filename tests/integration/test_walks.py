@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "trace_walks.py"
-MOST = {"fedlas calibrate": 3000, "fedlas apply": 800}
-"""Calls of 400 rows of four classes, as docs/architecture.md names them; 3 % more pass."""
+MOST = {"fedlas calibrate": 3700, "fedlas apply": 900}
+"""Calls of 400 rows of four classes: those of docs/architecture.md, with room for one member of ``auto`` more (550)."""
 
 
 @pytest.mark.system
@@ -19,7 +19,7 @@ def test_commands_of_tables_stay_short():
     )
     calls = {name: walk["calls"] for name, walk in json.loads(done.stdout).items()}
     assert calls.keys() == MOST.keys()
-    longer = {name: count for name, count in calls.items() if count > 1.03 * MOST[name]}
+    longer = {name: count for name, count in calls.items() if count > MOST[name]}
     assert longer == {}, (
         "look for a call that repeats; if what is new needs them, as a member of auto does, set MOST and the "
         "numbers in docs/architecture.md"

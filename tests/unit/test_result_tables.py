@@ -44,6 +44,7 @@ def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
         *groups,
         "auto against auto before",
         "Smooth ECE against raw",
+        *("simulated", "cost"),
     }
     for title, text in shown:
         assert text == tables[title], title
