@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -145,6 +146,27 @@ def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
 
 _JUDGED = (*LABELS, "weights", "clusters")
 """What is said of rows whose labels judge a calibration."""
+
+
+def source_of(
+    calibration: Any,
+    table: Any,
+    form: Any,
+    *,
+    separator: str | None = None,
+    drop_missing: bool = False,
+    live: Any = None,
+) -> Format:
+    """Return the open table of a frame or files; the separator is that of each file, where it is noticed."""
+    columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
+    # That of the fit is tried where none is noticed that gives the scores.
+    of_fit = calibration.columns.separator
+    for sign in () if separator or not of_fit else (None, of_fit):
+        with suppress(InputError):
+            source = open_source(table, replace(columns, separator=sign), live=live)[0]
+            if {*calibration.scores} <= {*source.names}:
+                return source
+    return open_source(table, columns, live=live)[0]
 
 
 def live_table(

@@ -16,11 +16,12 @@ from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrated.cross_fit import fit_and_check
 from fedlas.calibrated.direction import FitScores
 from fedlas.calibrated.edge import EdgeCount
-from fedlas.calibrated.live import frame_applied, live_table
+from fedlas.calibrated.live import frame_applied, live_table, source_of
 from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, Table
+from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores
@@ -94,10 +95,10 @@ class TableCalibration:
             )
         values = table.whole()
         check_logits(columns, values["scores"], table.label)
-        val = predictions_of(values, columns, covariates, table.classes)
-        note = ""
+        val, counts = with_some_weight(predictions_of(values, columns, covariates, table.classes))
+        remarks = [] if counts is None else [note_on_weights(counts)]
         if isinstance(val, Predictions) and val.num_classes == 2:
-            note = event_note(val)
+            remarks += [note] if (note := event_note(val)) else []
             if columns.event is None:
                 check_direction(val, few(table.scores))
         with one_thread(val.num_samples * max(1, len(table.scores))):
@@ -118,7 +119,7 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            (*table.notes(), *([note] if note else []), *doubts),
+            (*table.notes(), *remarks, *doubts),
             table.units.as_fit(),
             FitScores.of(val),
         )
@@ -199,8 +200,8 @@ class TableCalibration:
             NLL           1.1588    0.5623
             ECE          24.50 %   12.50 %   (of a perfectly calibrated model: 3.40 %)
         """
-        form = Columns(separator=self.columns.separator, format=self.columns.format)
-        other = live_table(self, open_source(table, form)[0], Missing(self.missing), labels=True)
+        source = source_of(self, table, self.columns.format)
+        other = live_table(self, source, Missing(self.missing), labels=True)
         try:
             values = other.whole()
         except InputError as error:

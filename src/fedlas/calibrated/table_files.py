@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -15,13 +14,12 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import copy_to_output
-from fedlas.calibrated.live import Applied, applied
+from fedlas.calibrated.live import Applied, applied, source_of
 from fedlas.calibrated.missing import Missing
 from fedlas.calibrated.table import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.lm_eval import is_lm_eval
-from fedlas.predictions.read import open_source
 from fedlas.predictions.tables import writer_of
 from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
@@ -51,16 +49,14 @@ def open_live(
         )
     form: Any = "lm-eval" if are_logs else "table"
     drop = missing.policy == "empty"
-    # The separator is a property of a file: that of the fit is tried where none is noticed that gives the scores.
-    of_fit = calibration.columns.separator
-    for sign in () if separator or not of_fit else (None, of_fit):
-        with suppress(InputError):
-            columns = Columns(format=form, separator=sign, drop_missing=drop)
-            source = open_source(files, columns, live=calibration.columns.kind)[0]
-            if {*calibration.scores} <= {*source.names}:
-                return source
-    columns = Columns(format=form, separator=separator, drop_missing=drop)
-    return open_source(files, columns, live=calibration.columns.kind)[0]
+    return source_of(
+        calibration,
+        files,
+        form,
+        separator=separator,
+        drop_missing=drop,
+        live=calibration.columns.kind,
+    )
 
 
 def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:

@@ -27,6 +27,7 @@ from fedlas.predictions.tables.files import check_apart
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
+    from fedlas.predictions.any_predictions import AnyPredictions
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -97,6 +98,7 @@ def _compare(args: argparse.Namespace) -> int:
     second_table = read_predictions(args.files[1], columns, like=first_table)
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
+    notes += _notes_on_equal(first_table.predictions, second_table.predictions)
     say(*(f"note: {note}" for note in notes), stderr=True)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
@@ -109,8 +111,7 @@ def _compare(args: argparse.Namespace) -> int:
         top_label=args.top_label,
     )
     if args.json:
-        content = plain_differences(compared)
-        say(*json.dumps(content, indent=2).split("\n"))
+        say(*json.dumps(plain_differences(compared), indent=2).split("\n"))
     first, second = (
         path.name if paths[0].name != paths[1].name else name
         for path, name in zip(paths, args.files, strict=True)
@@ -141,6 +142,14 @@ def _check_differ(a: Path, b: Path) -> None:
                 f"{a} and {b}, which are one file",
                 "Name the file of the other model.",
             )
+
+
+def _notes_on_equal(a: AnyPredictions, b: AnyPredictions) -> list[str]:
+    """Return a note if both hold the same scores of all classes."""
+    one, other = (getattr(each, "logits", None) for each in (a, b))
+    if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
+        return []
+    return ["both files hold the same predictions; calibrated ones stand in columns of their own."]
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:

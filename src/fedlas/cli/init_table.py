@@ -27,7 +27,7 @@ _PREDICTED = re.compile(r"(predicted|prediction|pred|y_?pred|answer)(_?(class|la
 # A column weight may be that of a body.
 _WEIGHTS = re.compile(r"sample_?weights?|weights", re.I)
 _CLUSTERS = re.compile(
-    r"(patient|subject|user|customer|client|person|image|document|question)(_?id)?", re.I
+    r"(patient|subject|user|customer|client|person|image|document|question)([ _-]?id)?", re.I
 )
 _STEM = re.compile(r"(.*?)(\d+|(?<=[_.\- ])[^_.\- ]+)")
 """What columns of scores share, p_ of p_yes, and the class at its end."""
@@ -117,8 +117,8 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
         raise InputError(
             "the name of one column of scores must say which of two classes it is about",
             f"{scores[0]!r} in {content.label}, labels {pair}",
-            f"Say it by the order, the class that it is about last: fedlas evaluate {content.label} --probs "
-            f"{scores[0]} --target {labels} --classes {pair}.",
+            f"Name it: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
+            f"--event {' or --event '.join(sorted(content.values(labels)))}.",
         )
     for name in content.named(_CLUSTERS):
         repeats = len(content.values(name))

@@ -99,7 +99,7 @@ def _monitor(args: argparse.Namespace) -> int:
             sums = column_sums(files, columns)
             on_card = columns_of_card(args.card)
             if args.history is None:
-                check_columns(on_card, sums)
+                check_columns(on_card, sums, columns.words("covariates") if columns else ())
         watcher = monitor(
             args.card,
             files,

@@ -306,6 +306,7 @@ def columns_of_map(program: Program, row_map: Any, logits: Names) -> Names:
     got = type(row_map).__name__ if write is None else ""
     if isinstance(row_map, CalibratedMixture):
         got = "auto of many classes" if row_map.share.top is not None else got
+        got = "auto with classes without a sample" if row_map.absent is not None else got
         got = "auto with covariates" if row_map.side is not None else got
     if write is None or got:
         raise InputError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fedlas._core.check import InputError, describe
 from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
 from fedlas.predictions.covariates import Covariates
@@ -40,6 +42,19 @@ class PredictionTable:
     refusals: int = 0
     covariates: Covariates | None = None
     dropped: int = 0
+
+
+def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
+    """Return the samples of some weight and their mask ``(N,)``; None if all have some."""
+    weights = predictions.weights
+    if weights is None or bool(weights.all()):
+        return predictions, None
+    return predictions.rows(weights > 0), weights > 0
+
+
+def note_on_weights(counts: Tensor) -> str:
+    """Return a note on the samples that have no weight."""
+    return f"{int((~counts).sum()):,} rows of weight 0 are not counted."
 
 
 def plain_predictions(value: Any) -> Any:

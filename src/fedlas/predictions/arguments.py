@@ -245,7 +245,9 @@ def numbers_of(target: Any, classes: tuple[str, ...]) -> Any:
         raise InputError(
             "target must hold names of classes", describe(target), "Pass one name a sample."
         ) from error
-    if array.dtype.kind in "iu" and all(whole_number(name) is None for name in classes):
+    # A 1 among yes and no may be the class yes or the second one: only where these are one is it a number.
+    agree = not truths or truths["true"] == 1
+    if array.dtype.kind in "iu" and agree and all(whole_number(name) is None for name in classes):
         return target
     labels = [
         label.lower() if label not in numbers and label.lower() in truths else label

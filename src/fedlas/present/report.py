@@ -19,7 +19,9 @@ from fedlas.predictions.any_predictions import (
     AnyPredictions,
     check_measurable,
     check_predictions,
+    note_on_weights,
     plain_predictions,
+    with_some_weight,
 )
 from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.roles import OF_FIT, columns_named
@@ -253,14 +255,14 @@ def _counted(
     predictions: AnyPredictions, groups: Sequence[Any] | None
 ) -> tuple[AnyPredictions, Sequence[Any] | None, str]:
     """Return the rows of some weight with their groups, and a note on the others, which count for nothing."""
-    weights = predictions.weights
-    if weights is None or bool(weights.all()):
+    some, counts = with_some_weight(predictions)
+    if counts is None:
         return predictions, groups, ""
-    counts = weights > 0
-    note = f"{int((~counts).sum()):,} rows of weight 0 are not counted."
-    if groups is not None and len(groups) == len(counts):
+    if groups is not None:
+        if len(groups) != len(counts):  # refused with the samples that there are
+            return predictions, groups, ""
         groups = [group for group, is_in in zip(groups, counts.tolist(), strict=True) if is_in]
-    return predictions.rows(counts), groups, note
+    return some, groups, note_on_weights(counts)
 
 
 def measured_stages(

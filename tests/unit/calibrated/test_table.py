@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import apply_to_files, table_files
+from fedlas.calibrated import TableCalibration, apply_to_files, table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
@@ -856,6 +856,21 @@ def test_the_separator_is_that_of_each_file(tmp_path, monkeypatch, of_fit, of_li
     assert main(["apply", "cal.json", "live.csv", *said]) == 0
     with Path("live.calibrated.csv").open(newline="") as file:
         assert len([row for row in csv.reader(file, delimiter=of_live) if len(row) == 5]) == 41
+        fit = TableCalibration.load("cal.json")
+    assert said or fit.before_after("live.csv").samples == 40
+
+
+def test_rows_of_weight_0_are_as_if_they_were_not_there():
+    draw = np.random.default_rng(0)
+    scores = draw.uniform(0.05, 0.95, 300)
+    frame = {"p": scores, "y": (draw.uniform(size=300) < scores**2).astype(int)}
+    frame |= {"w": np.where(np.arange(300) % 3, 1.0, 0.0), "c": np.arange(300) // 4}
+    some = {name: values[frame["w"] > 0] for name, values in frame.items()}
+    named = {"probs": "p", "target": "y", "weights": "w", "clusters": "c"}
+    one, other = (fedlas.calibrate(rows, **named) for rows in (frame, some))
+    assert one.rows == other.rows == 200
+    assert str(one.cross_fitted) == str(other.cross_fitted)
+    assert "100 rows of weight 0 are not counted." in one.notes
 
 
 def test_notes_of_a_table_name_its_columns_and_classes():

@@ -144,7 +144,7 @@ def test_where_a_model_says_zero_an_absent_class_keeps_half_of_what_members_give
     step = AbsentShare(
         absent=torch.tensor([0.0, 0.0, 1.0]),
         temperature=torch.tensor(2.0),
-        log_factor=torch.tensor(0.0),
+        log_factor_of_both=torch.tensor(0.0),
     )
     zero = torch.tensor([[0.6, 0.4, 1e-30]], dtype=torch.float64).log()
     before = torch.tensor([[0.6, 0.2, 0.2]], dtype=torch.float64)

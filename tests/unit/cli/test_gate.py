@@ -281,6 +281,15 @@ def test_a_file_is_not_compared_with_itself(folder, monkeypatch, capsys):
     assert "which are one file" in capsys.readouterr().err
 
 
+def test_compare_says_that_two_files_hold_the_same_predictions(tmp_path, capsys):
+    for name in ("a.csv", "b.csv"):
+        rows = [f"{0.01 * row:.2f},{row % 2}" for row in range(1, 100)]
+        (tmp_path / name).write_text("\n".join(["p,y", *rows]) + "\n")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["compare", *files, "--probs", "p", "--target", "y", "--replicates", "50"]) == 0
+    assert "both files hold the same predictions" in capsys.readouterr().err
+
+
 def test_strict_makes_what_cannot_be_told_a_status_of_its_own(folder, monkeypatch):
     monkeypatch.chdir(folder)
     share = fedlas.evaluate(fedlas.Predictions.load("good.npz"))["accuracy"]

@@ -81,7 +81,7 @@ def test_the_commands_that_are_written_run(
         ),
         ({**CHURN, "again": CHURN["churned"]}, "got churned, again in t.csv.*--target again"),
         ({"p_a": YES, "x": ["only"] * 60}, "look like the labels"),
-        ({"p": YES, "y": ["ant", "bee"] * 30}, "--probs p --target y\\s--classes ant,bee"),
+        ({"p": YES, "y": ["ant", "bee"] * 30}, "--probs p --target y\\s--event ant or --event bee"),
     ],
 )
 def test_what_cannot_be_known_is_asked(tmp_path, monkeypatch, capsys, columns, words):

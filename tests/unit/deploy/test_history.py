@@ -243,6 +243,17 @@ def test_a_single_report_watches_columns_without_labels(tmp_path, capsys):
     assert report(usual)[0] == 2
 
 
+def test_calibrated_scores_are_watched_with_the_covariates_of_a_card(tmp_path, capsys):
+    files = [write(tmp_path / f"{part}.csv", at) for at, part in enumerate(("val", "test"))]
+    out = str(tmp_path / "card.json")
+    options = ["--covariates", "site", "--method", "none", "--replicates", "0", "--out", out]
+    assert main(["card", *files, *COLUMNS, *options]) == 0
+    live = tmp_path / "live.csv"
+    live.write_text((tmp_path / "test.csv").read_text().replace("p,", "calibrated_p,", 1))
+    assert main(["monitor", out, str(live), "--probs", "calibrated_p", "--covariates", "site"]) == 0
+
+
+@pytest.mark.filterwarnings("default:188 rows")
 def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
     files = [write(tmp_path / f"{part}.csv", at) for at, part in enumerate(("val", "test"))]
     out = str(tmp_path / "card.json")
@@ -253,7 +264,9 @@ def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
     (tmp_path / "live.csv").write_text("\n".join(rows) + "\n")
     words = ["--probs", "p", "--covariates", "site", "--drop-missing"]
     assert main(["monitor", out, str(tmp_path / "live.csv"), *words]) == 3
-    assert "p is missing in 13 % of rows" in " ".join(capsys.readouterr().out.split())
+    shown = capsys.readouterr()
+    assert "p is missing in 13 % of rows" in " ".join(shown.out.split())
+    assert "188 rows of live.csv lack a value and were left out" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -290,6 +303,12 @@ def test_scores_that_are_missing_are_a_drift(tmp_path, capsys):
         ),
         # New in every row, as on the card.
         ([*map("n{}".format, range(1800))], map("m{}".format, range(1800)), ""),
+        # Other patients, with six rows each.
+        (
+            [f"n{row // 6}" for row in range(1800)],
+            [f"m{row // 6}" for row in range(1800)],
+            "",
+        ),
     ],
 )
 def test_no_cell_stops_the_watch_of_a_column(before, now, change, tmp_path, capsys):

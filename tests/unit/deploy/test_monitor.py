@@ -599,7 +599,7 @@ def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
     text = damaged(json.loads(card.read_text()), path, value)
     for bad in {text, text.replace("Infinity", "1e999")}:
         (tmp_path / "bad.json").write_text(bad)
-        with pytest.raises(InputError, match=r"Monitor: .*bad\.json"):
+        with pytest.raises(InputError, match=r"monitor: .*bad\.json"):
             monitor(
                 tmp_path / "bad.json", [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS
             )

@@ -453,3 +453,5 @@ def test_probabilities_take_class_numbers_beside_names_as_logits_do():
         assert Predictions.from_probs(probs, target, classes=names).target.tolist() == numbers
     with pytest.raises(InputError, match=r"target must be in \[0, 2\)"):
         Predictions.from_probs(probs, [1, 2], classes=("no", "yes"))
+    with pytest.raises(InputError, match="labels must be among the classes yes, no"):
+        Predictions.from_probs(probs, [1, 0], classes=("yes", "no"))  # the class yes, or number 1

@@ -371,6 +371,16 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     assert text.endswith("All samples are of one cluster, so that there are no intervals.")
 
 
+def test_groups_are_those_of_all_rows_also_where_some_have_no_weight():
+    probs = torch.linspace(0.1, 0.9, 60)
+    weights = torch.ones(60)
+    weights[:10] = 0
+    pair = torch.stack([1 - probs, probs], dim=1)
+    rows = fedlas.Predictions.from_probs(pair, torch.arange(60) % 2, weights=weights)
+    with pytest.raises(InputError, match="60"):
+        fedlas.report(rows, groups=["a", "b"] * 25, replicates=60)
+
+
 @pytest.mark.parametrize("event", [True, False])
 def test_rows_of_weight_0_are_not_counted(event):
     """They are as if they were not there, and a note says how many."""

@@ -24,16 +24,16 @@ class AbsentShare(Numbers):
     Attributes:
         absent: 1 for absent classes, else 0 ``(C,)``.
         temperature: ``T ()``.
-        log_factor: ``log c ()``, at most 0.
+        log_factor_of_both: ``log c ()``, at most 0.
     """
 
-    shapes: ClassVar = {"absent": "C", "temperature": "", "log_factor": ""}
+    shapes: ClassVar = {"absent": "C", "temperature": "", "log_factor_of_both": ""}
 
     def forward(self, rows: Tensor, log_probs: Tensor) -> Tensor:
         """Return log-probabilities of logits ``(n, C)`` and of the log-probabilities before ``(n, C)``."""
         is_absent = self.absent > 0
         both = _of_both(rows, self.temperature, log_probs)
-        rare = (both + self.absent * self.log_factor).log_softmax(dim=1)
+        rare = (both + self.absent * self.log_factor_of_both).log_softmax(dim=1)
         common = rare.masked_fill(is_absent, -torch.inf).logsumexp(dim=1, keepdim=True)
         others = log_probs.masked_fill(is_absent, -torch.inf).log_softmax(dim=1)
         return torch.where(is_absent, rare, others + common)
@@ -44,7 +44,7 @@ class AbsentShare(Numbers):
         flags = bool(((self.absent == 0) | (self.absent == 1)).all())
         must(flags and 0 < int(self.absent.sum()) < classes, "absent must mark some classes")
         must(float(self.temperature) > 0, "temperature must be above 0")
-        must(float(self.log_factor) <= 0, "log_factor must be at most 0")
+        must(float(self.log_factor_of_both) <= 0, "log_factor_of_both must be at most 0")
 
 
 def _of_both(rows: Tensor, temperature: Tensor | float, log_probs: Tensor) -> Tensor:
@@ -89,5 +89,5 @@ def fitted_absent_share(
         low, high = (middle, high) if share(middle) <= limit else (low, middle)
     mask = (~present).double()
     return AbsentShare(
-        absent=mask, temperature=doubles(temperature), log_factor=doubles(low)
+        absent=mask, temperature=doubles(temperature), log_factor_of_both=doubles(low)
     ), share(low)

@@ -38,6 +38,8 @@ _FEWEST = 40
 """Rows of a category that is watched by itself there: of fewer, the most frequent are so by chance."""
 _BUCKETS = 256
 """Buckets into which the rows of an open column fall by a hash of their category."""
+_FEWEST_OF_NAME = 5
+"""Runs of each category on average, below which a column is an identifier: its names are new all the time."""
 _FEWEST_IN_BUCKET = 5
 """Rows that a bucket has on average, or buckets are joined."""
 _MOST_COUNTED = 16 * MOST_VALUES
@@ -71,8 +73,9 @@ class _Cells:
     squares: float = 0.0
     categories: Counter[str] = field(default_factory=Counter)
     values: Counter[float] = field(default_factory=Counter)
-    # Texts by a hash of each, since a card names no rare one.
+    # Runs of equal texts by a hash of each, since a card names no rare one, and rows of a cluster are not independent.
     buckets: Counter[int] = field(default_factory=Counter)
+    last: str = ""
 
     def add(self, cells: Iterable[str], decimal_point: str) -> None:
         """Count cells of text."""
@@ -86,14 +89,15 @@ class _Cells:
                 numbers.append(number)
             elif text and text not in MISSING_TEXTS:
                 categories[text] += 1
+                if text != self.last:
+                    self.buckets[_bucket(text)] += 1
+                self.last = text
             else:
                 self.missing += 1
                 self.rows += 1
         self.rows += categories.total()
         self.texts += categories.total()
         _count(self.categories, categories)
-        for text, count in categories.items():
-            self.buckets[_bucket(text)] += count
         if numbers:
             self.add_numbers(np.array(numbers))
 
@@ -135,7 +139,8 @@ class _Cells:
             if len(shares) > MOST_VALUES:
                 shares = {text: share for text, share in shares.items() if share >= _RARE}
                 result["rare"] = result["texts"] - sum(shares.values())
-                result["buckets"] = [self.buckets[b] / self.rows for b in range(_BUCKETS)]
+                result["buckets"] = [self.buckets[b] for b in range(_BUCKETS)]
+                result["names"] = len(self.categories)
             result["shares"] = shares
         return result
 
@@ -222,13 +227,19 @@ def drift_between(
     ]
 
 
-def check_columns(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse columns that nothing can be compared with.
+def check_columns(
+    before: Mapping[str, Any], now: Mapping[str, Any], patterns: Sequence[str]
+) -> None:
+    """Refuse columns of these names or patterns that nothing can be compared with; scores may have other names.
 
     Raises:
         InputError: If a card holds other columns.
     """
-    lacking = [name for name in now if name not in before]
+    lacking = [
+        name
+        for name in now
+        if name not in before and any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
     if lacking:
         raise InputError(
             "the card must hold the columns of --covariates",
@@ -300,7 +311,9 @@ def _category_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
         )
         if _differ(before, now, others, MISSING):
             changes.append(f"is one of the rare categories in {_from(others)}")
-    if not changes and "buckets" in before:
+    runs = sum(before.get("buckets", ()))
+    # Where names were forgotten there are more than are counted.
+    if not changes and runs >= _FEWEST_OF_NAME * before.get("names", runs + 1):
         share = _share_of_others(before, now, [*shares])
         if share > MISSING:
             changes.append(f"has other rare categories in {100 * share:.0f} % of rows or more")
@@ -312,17 +325,14 @@ def _share_of_others(
 ) -> float:
     """Return the least share of rows whose rare categories must be others for their buckets to differ so; 0 by chance.
 
-    Names that are new all the time spread over all buckets evenly, before and now, and so are no drift.
+    Rows of one category in a run count once. Buckets of frequent categories do not count.
     """
     counts = np.zeros((2, _BUCKETS))
     for place, column in enumerate((before, now)):
-        every = column.get("shares", {})
         counts[place] = column.get("buckets", 0.0)
-        for text in frequent if "buckets" in column else ():
-            counts[place, _bucket(text)] -= every.get(text, 0.0)
-        for text in () if "buckets" in column else every.keys() - frequent:
-            counts[place, _bucket(text)] += every[text]
-        counts[place] = counts[place].clip(min=0.0) * column["rows"]
+        for text, share in column.get("shares", {}).items() if "buckets" not in column else ():
+            counts[place, _bucket(text)] += share * column["rows"]
+    counts[:, [_bucket(text) for text in frequent]] = 0.0
     totals = counts.sum(axis=1, keepdims=True)
     while counts.shape[1] > 2 and totals.min() < _FEWEST_IN_BUCKET * counts.shape[1]:
         counts = counts.reshape(2, 2, -1).sum(axis=1)
@@ -339,7 +349,7 @@ def _share_of_others(
         return 0.0
     by_chance = float(np.sqrt(2.0 / math.pi * variance).sum())
     gap = 0.5 * (float(np.abs(shares[0] - shares[1]).sum()) - by_chance)
-    return gap * float(totals[1, 0]) / now["rows"]
+    return float(gap * (now["texts"] - sum(now["shares"].get(text, 0.0) for text in frequent)))
 
 
 def _frequent(column: Mapping[str, Any]) -> dict[str, float]:

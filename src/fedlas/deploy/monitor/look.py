@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import Argument, InputError, few
+from fedlas._core.check import Argument, InputError, few, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
@@ -22,6 +22,7 @@ from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.read import is_log
+from fedlas.predictions.table import Table
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 
@@ -257,8 +258,15 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     for name, why in _NOT_WATCHED.items():
         if (column := getattr(table.columns, name)) is not None:
             raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
-    event = table.columns.event
-    return (LiveScores(*block, table.classes, event) for block in table.blocks())
+    return _of_table(table, file)
+
+
+def _of_table(table: Table, file: Path) -> Iterable[LiveScores]:
+    """Yield scores and outcomes; say in the end how many rows were left out."""
+    for block in table.blocks():
+        yield LiveScores(*block, table.classes, table.columns.event)
+    if table.dropped:
+        warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
 
 
 def _scores(predictions: Predictions | TopLabel) -> LiveScores:

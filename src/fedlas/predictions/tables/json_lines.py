@@ -27,6 +27,8 @@ from fedlas.predictions.tables.packed import open_bytes, open_text
 
 SHOWN = 1000
 """Rows whose keys are the columns."""
+_SHOWN_TEXT = 4_000_000
+"""Characters after which no more rows are looked at: rows of many classes are long."""
 
 
 class JsonLines(Arrow):
@@ -40,24 +42,25 @@ class JsonLines(Arrow):
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self._opened() as file:
             shown = islice(filter(str.strip, file), SHOWN)
-            objects = [json_row(next(shown, "{}"), 1, self.label)]
+            first = next(shown, "{}")
+            row = json_row(first, 1, self.label)
+            names, nested, length = dict.fromkeys(row), _nested_in(row), len(first)
             # What is wrong with a later row is said where it is read.
             with suppress(InputError):
                 for number, line in enumerate(shown, 2):
-                    objects.append(json_row(line, number, self.label))
-        if not objects[0]:
+                    length += len(line)
+                    if length > _SHOWN_TEXT:
+                        break
+                    later = json_row(line, number, self.label)
+                    names |= dict.fromkeys(later)
+                    nested |= _nested_in(later)
+        if not row:
             raise InputError(
                 "objects must have keys",
                 f"none in row 1 of {self.label}",
                 "Write one object a line.",
             )
-        self._keys = list(dict.fromkeys(name for row in objects for name in row))
-        self._nested = {
-            name
-            for row in objects
-            for name, value in row.items()
-            if isinstance(value, dict) or _holds_objects(value)
-        }
+        self._keys, self._nested = list(names), nested
         return self._keys
 
     def _opened(self) -> IO[str]:
@@ -215,6 +218,11 @@ def _text(value: Any) -> str:
     if isinstance(value, date | time | timedelta | Decimal):
         return str(value)
     raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
+
+
+def _nested_in(row: dict[str, Any]) -> set[str]:
+    """Return the keys whose values are objects or hold some."""
+    return {name for name, value in row.items() if isinstance(value, dict) or _holds_objects(value)}
 
 
 def _holds_objects(value: Any) -> bool:
