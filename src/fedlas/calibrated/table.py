@@ -205,12 +205,12 @@ class TableCalibration:
         try:
             values = other.whole()
         except InputError as error:
-            error.without(
-                *(each.name for each in fields(Columns))
-            )  # the columns are those of the fit
+            # The columns are those of the fit.
+            error.without(*(each.name for each in fields(Columns)))
             raise
         check_logits(self.columns, values["scores"], other.label)
-        before = predictions_of(values, self.columns, self.covariates, self.classes)
+        rows = predictions_of(values, self.columns, self.covariates, self.classes)
+        before, _ = with_some_weight(rows)
         for note in other.notes_on_fit():
             warn_user(note)
         return measured_both(before, self.calibrator.transform(before))

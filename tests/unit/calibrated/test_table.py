@@ -871,6 +871,7 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there():
     assert one.rows == other.rows == 200
     assert str(one.cross_fitted) == str(other.cross_fitted)
     assert "100 rows of weight 0 are not counted." in one.notes
+    assert str(one.before_after(frame)) == str(one.before_after(some))
 
 
 def test_notes_of_a_table_name_its_columns_and_classes():
