@@ -29,14 +29,14 @@ def fit_and_check(
 
     A mixture holds folds out to find its weights; what it predicts for each, with weights of the other folds, is
     measured. Any other calibrator is fitted again without each fold.
+
+    Args:
+        calibrator: One with the options of the fit.
+        val: With labels; each has some weight.
     """
     left_out: list[LeftOut] = []
-    can_keep = isinstance(val, Predictions) and (val.weights is None or bool(val.weights.all()))
-    if (
-        can_keep
-        and hasattr(calibrator, "left_out")
-        and not getattr(calibrator, "keep_class", False)
-    ):
+    keeps_class = getattr(calibrator, "keep_class", False)
+    if isinstance(val, Predictions) and hasattr(calibrator, "left_out") and not keeps_class:
         calibrator.left_out = left_out
     fitted, notes = fit_with_notes(calibrator, val)
     vars(calibrator).pop("left_out", None)
