@@ -44,8 +44,8 @@ def dates_in(text: str) -> Dates | None:
     """
     folders = _PARTITION.search(text)
     names = reversed(Path(text).parts)
-    found = (max(_DATE.finditer(name), key=_exactness, default=None) for name in names)
-    name = next((match for match in found if match), None)
+    matches = (max(_DATE.finditer(name), key=_exactness, default=None) for name in names)
+    name = next((match for match in matches if match), None)
     outer, inner = (None if match is None else _dates(match) for match in (folders, name))
     if folders is None or outer is None:
         return inner if folders is None else None

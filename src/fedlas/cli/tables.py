@@ -87,8 +87,8 @@ def _calibrate(args: argparse.Namespace) -> int:
         if args.since is not None:
             late = files_since(files, args.since)
             files = [*late]
-            found = [file.name for file in late]
-            say(f"{number_of(len(late), 'file')} since {args.since}: {few(found, 12)}.", wrap=True)
+            counted = [file.name for file in late]
+            say(f"{number_of(len(late), 'file')} since {args.since}: {few(counted, 12)}.", wrap=True)
             example = str(late[0].path)
         with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
             calibration = calibrate_table(files, calibrator, columns)
