@@ -88,7 +88,9 @@ def _calibrate(args: argparse.Namespace) -> int:
             late = files_since(files, args.since)
             files = [*late]
             counted = [file.name for file in late]
-            say(f"{number_of(len(late), 'file')} since {args.since}: {few(counted, 12)}.", wrap=True)
+            say(
+                f"{number_of(len(late), 'file')} since {args.since}: {few(counted, 12)}.", wrap=True
+            )
             example = str(late[0].path)
         with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
             calibration = calibrate_table(files, calibrator, columns)
