@@ -320,7 +320,7 @@ def _copy_path(path: str, folder: Path, address: str) -> Path:
         raise InputError(
             "names in a store must not lead out of it",
             f"{path} in {address}",
-            "Name the files that you want: whoever made this store may want to replace yours.",
+            "Name the files that you want: a stranger's store may try to replace yours.",
         ) from error
 
 
