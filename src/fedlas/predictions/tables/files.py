@@ -42,6 +42,11 @@ class TableFile:
     # Name in messages, where files of several folders have one name; empty is that of the file.
     label: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return self.label or self.path.name
+
 
 Name = str | Path | TableFile
 """A path, a pattern, a folder or an address; or a file that one of them names."""
@@ -114,10 +119,10 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
                     "the pattern must match files", repr(str(name)), "Check it, and quote it."
                 )
             files += map(dataset_file, map(Path, paths))
-    return _labeled(files)
+    return with_labels(files)
 
 
-def _labeled(files: list[TableFile]) -> list[TableFile]:
+def with_labels(files: list[TableFile]) -> list[TableFile]:
     """Return files with the names of their folders in their labels, where some share a name."""
     if len({file.path.name for file in files}) == len(files):
         return files
