@@ -287,7 +287,7 @@ BOUNDS = {
     "calibrators": 38_000,
     "cli of files": 11_900,
     "cli of runs": 7_550,
-    "deploy": 18_700,
+    "deploy": 20_300,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,

@@ -28,7 +28,9 @@ from fedlas.predictions.tables.files import check_apart, local_names
 
 if TYPE_CHECKING:
     from fedlas.deploy.monitor.columns import Drift
+    from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import Monitor
+    from fedlas.predictions.tables.files import Name
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -82,7 +84,6 @@ def _monitor(args: argparse.Namespace) -> int:
         columns_of_card,
         drift_between,
     )
-    from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import ALARM, watch_files
     from fedlas.deploy.monitor.state import locked_files
     from fedlas.present.history_page import history_page
@@ -97,12 +98,7 @@ def _monitor(args: argparse.Namespace) -> int:
     # Standard input is read before anyone waits for the locks, which are held until all is written.
     with local_names(args.files) as here, locked_files(args.state, args.history):
         files = [Path(str(name)) for name in here]
-        history = None
-        if args.history is not None:
-            history = PeriodHistory(args.history, args.files, here, args.period, args.state)
-            if history.is_completed:
-                text = f"the last call was stopped; {args.history} has now what {args.state} counts"
-                say(f"note: {text}.", stderr=True)
+        history = None if args.history is None else _open_history(args, here)
         if args.covariates is not None:
             sums = column_sums(files, columns)
             if history is None:
@@ -147,6 +143,17 @@ def _monitor(args: argparse.Namespace) -> int:
         if args.page is not None:
             say(f"page: {args.page}")
     return ALARM if latest else watcher.status
+
+
+def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
+    """Return the history, which may have been completed by what a stopped call left in the state."""
+    from fedlas.deploy.monitor.history import PeriodHistory
+
+    history = PeriodHistory(args.history, args.files, here, args.period, args.state)
+    if history.is_completed:
+        text = f"the last call was stopped; {args.history} has now what {args.state} counts"
+        say(f"note: {text}.", stderr=True)
+    return history
 
 
 def _check(args: argparse.Namespace) -> None:

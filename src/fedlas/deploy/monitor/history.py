@@ -22,7 +22,7 @@ FORMAT = "fedlas.history/1"
 
 
 class PeriodHistory:
-    """The periods in a file, and the place of a new one among them; whoever opens it has locked it.
+    """The periods in a file, and the place of a new one among them; the caller has locked it.
 
     Args:
         path: The file; there may be none yet.
@@ -73,8 +73,8 @@ class PeriodHistory:
     def _complete(self, state: Path) -> bool:
         """Add what the state counts since the call that counted it was stopped before it wrote here."""
         pending = take_pending(state)
-        known = {(period.period, period.contents) for period in self.periods}
-        lacking = [each for each in pending if (each.period, each.contents) not in known]
+        present = {(period.period, period.contents) for period in self.periods}
+        lacking = [each for each in pending if (each.period, each.contents) not in present]
         if lacking:
             self.periods += lacking
             write_history(self.path, self.periods)

@@ -234,7 +234,7 @@ def watch_files(
     raw: bool | None = None,
     state: Path | None = None,
 ) -> Monitor:
-    """Return a monitor as :func:`monitor` does; only reads, and whoever calls has locked the state."""
+    """Return a monitor as :func:`monitor` does; only reads, and the caller has locked the state."""
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw

@@ -1,4 +1,4 @@
-"""One period of a monitored service, such as a month: what a history and a state hold of it, checked as it is read."""
+"""One period of a monitored service, such as a month: what a history and a state hold of it, checked when read."""
 
 from __future__ import annotations
 
