@@ -236,9 +236,9 @@ def _read_column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
     if "mean" in column or "numbers" in column:
         if check_count("numbers", column["numbers"]) > rows:
             raise ValueError(f"{column['numbers']} numbers of {name} in {rows} rows")
-        for part in ("mean", "most"):
-            check_number(part, column[part], low=-_LARGEST, high=_LARGEST)
-        check_number("sd", column["sd"], low=0, high=_LARGEST)
+        for part, low in (("mean", -_LARGEST), ("most", -_LARGEST), ("sd", 0.0)):
+            # A whole number of any size is one of JSON, and none of an array.
+            column = {**column, part: check_number(part, column[part], low=low, high=_LARGEST)}
         shares["share_of_most"] = column["share_of_most"]
     for part, share in {"missing": column["missing"], **shares}.items():
         check_number(part, share, low=-_SLACK, high=1 + _SLACK)
