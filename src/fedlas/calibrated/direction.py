@@ -124,7 +124,6 @@ def _check_labels(calibration: Any, source: Format) -> None:
         percent=columns.percent,
         separator=columns.separator,
         drop_missing=True,
-        event=columns.event,
         **scores,
     )
     try:

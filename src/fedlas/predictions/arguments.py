@@ -221,12 +221,21 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     names = classes or ("0", "1")
     if isinstance(event, int) and not isinstance(event, bool) and event in (0, 1):
         return int(event)
-    if str(event) in names:
-        return names.index(str(event))
-    alike = [number for number, name in enumerate(names) if name.lower() == str(event).lower()]
-    if len(alike) == 1:
-        return alike[0]
-    raise InputError(
+    named = names_alike(event, names)
+    if len(named) == 1:
+        return names.index(named[0])
+    raise unknown_event(event, names)
+
+
+def names_alike(event: Any, names: Sequence[str]) -> list[str]:
+    """Return the name of the class that an event is, or the names that differ from it in case alone."""
+    word = str(event).strip()
+    return [word] if word in names else [name for name in names if name.lower() == word.lower()]
+
+
+def unknown_event(event: Any, names: Sequence[str]) -> InputError:
+    """Return the error for an event that is neither of two classes."""
+    return InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),
         suggestion(str(event), names),

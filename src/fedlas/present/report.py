@@ -132,7 +132,9 @@ def report(
     if is_table(predictions):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
+        columns |= {} if event is None else {"event": event}
         predictions, on = _read(predictions, on, columns, target=target, classes=classes)
+        event = getattr(plain_predictions(predictions), "event", None)
     else:
         predictions = _of_arrays(predictions, target, columns, groups)
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}

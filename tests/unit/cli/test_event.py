@@ -251,3 +251,76 @@ def test_a_stream_is_watched_for_the_event_of_its_card(
         assert "the card" in capsys.readouterr().err
     # A column that the card took for the other class is not read as the last one.
     assert main(watch) == (0 if columns == "two" else 2)
+
+
+@pytest.fixture
+def deaths(tmp_path, monkeypatch, chances):
+    """Scores of death in one column, with labels yes and no, of validation and test."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, chances, ("yes", "no"), order="", columns="of the event", factor=1.0)
+    for name in ("val.csv", "test.csv"):
+        table = pd.read_csv(name).rename(columns={"p_yes": "risk"})
+        table.to_csv(name, index=False)
+    table.assign(risk=table.risk / 2).to_csv("other.csv", index=False)
+    return ["--probs", "risk", "--target", "y"]
+
+
+COMMANDS = {
+    "evaluate": ["evaluate", "test.csv"],
+    "evaluate --on": ["evaluate", "test.csv", "--on", "val.csv"],
+    "calibrate": ["calibrate", "val.csv"],
+    "card": ["card", "val.csv", "test.csv", "--replicates", "0"],
+    "compare": ["compare", "test.csv", "other.csv"],
+    "monitor": ["monitor", "card.json", "test.csv"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "event"), [*((command, "alive") for command in COMMANDS), ("calibrate", "1")]
+)
+def test_a_word_that_is_no_label_is_no_event(deaths, capsys, command, event):
+    if command == "monitor":
+        card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
+        assert main([*card, "--out", "card.json"]) == 0
+        capsys.readouterr()
+    assert main([*COMMANDS[command], *deaths, "--event", event]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"--event must be one of the classes, no or yes; got str '{event}'" in shown
+
+
+@pytest.mark.parametrize("event", ["alive", 0, 1])
+def test_a_word_that_is_no_label_is_no_event_in_python(deaths, event):
+    table = pd.read_csv("test.csv")
+    columns = {"probs": "risk", "target": "y", "event": event}
+    for function in (fedlas.report, fedlas.read_predictions, fedlas.calibrate):
+        with pytest.raises(InputError, match="event must be one of the classes, no or yes"):
+            function(table, **columns)
+    lists = {"p": [[0.3, 0.7], [0.6, 0.4]], "y": ["yes", "no"]}
+    with pytest.raises(InputError, match="event must be one of the classes, no or yes"):
+        fedlas.read_predictions(lists, probs="p", target="y", event="alive")
+    read = fedlas.read_predictions(lists, probs="p", target="y", event="no")
+    assert (read.classes, read.predictions.event) == (("no", "yes"), 0)
+    words = table.assign(y=table.y.map({"yes": "dead", "no": "alive"}))
+    with pytest.raises(InputError, match="event must be one of the classes, alive or dead"):
+        fedlas.read_predictions(words, probs="risk", target="y", event="yes")
+
+
+@pytest.mark.parametrize("event", [0, "0", 1, "1", "sepsis"])
+def test_a_number_names_the_same_class_in_python_and_on_the_command_line(deaths, capsys, event):
+    for name in ("val.csv", "test.csv"):
+        table = pd.read_csv(name)
+        table.assign(y=(table.y == "yes") * 1).to_csv(name, index=False)
+    columns = {"probs": "risk", "target": "y"}
+    table = pd.read_csv("test.csv")
+    direct = fedlas.report(table, **columns, event=event, replicates=0)
+    read = fedlas.read_predictions(table, **columns, event=event)
+    assert fedlas.report(read, replicates=0).verdict == direct.verdict
+    plain = ["--event", str(event), "--replicates", "0", "--json"]
+    assert main(["evaluate", "test.csv", *deaths, *plain]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == direct.verdict
+    word = "sepsis" if event == "sepsis" else str(event)
+    assert direct.event == repr(word)
+    # The card of a named event is watched by its name.
+    card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
+    assert main([*card, "--event", str(event), "--out", "card.json"]) == 0
+    assert main(["monitor", "card.json", "test.csv", *deaths, "--event", str(event)]) in (0, 1)
