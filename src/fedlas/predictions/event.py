@@ -72,7 +72,11 @@ def event_number(predictions: Any) -> int:
 
 def event_name(predictions: Any) -> str:
     """Return the label of the event in quotes; ``"class 1"`` where the classes have no names."""
-    number = event_number(predictions)
+    return class_name(predictions, event_number(predictions))
+
+
+def class_name(predictions: Any, number: int) -> str:
+    """Return the label of a class in quotes; ``"class 1"`` where the classes have no names."""
     return f"class {number}" if predictions.classes is None else repr(predictions.classes[number])
 
 

@@ -141,7 +141,7 @@ def report(
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
-    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
+    table = predictions if isinstance(predictions, PredictionTable) else None
     is_pooled = isinstance(predictions, MultiLabel)
     predictions, classes, groups = _apart(predictions, classes, groups)
     predictions = about_event(check_measurable(predictions), event, classes)
@@ -191,7 +191,8 @@ def report(
         repair=repair,
         heading=title,
         period=period,
-        dropped=dropped,
+        dropped=0 if table is None else table.dropped,
+        scores=() if table is None else table.scores,
     )
 
 

@@ -148,7 +148,7 @@ def test_a_column_about_the_other_class_stops_the_fit(
         return
     assert main(["calibrate", "val.csv", *options]) == 2
     shown = " ".join(capsys.readouterr().err.split())
-    assert "looks like the probability of the other class; --event 0 if that is meant" in shown
+    assert "looks like the probability of class 0; --event 0 if that is meant" in shown
     assert main(["calibrate", "val.csv", *options, "--event", "0", "--method", "temperature"]) == 0
 
 
@@ -324,3 +324,76 @@ def test_a_number_names_the_same_class_in_python_and_on_the_command_line(deaths,
     card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
     assert main([*card, "--event", str(event), "--out", "card.json"]) == 0
     assert main(["monitor", "card.json", "test.csv", *deaths, "--event", str(event)]) in (0, 1)
+
+
+@pytest.mark.parametrize("event", ["no", None])
+def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths, capsys, event):
+    """With --event no the column is said to be about no: its slope of -0.75 became 0.98 without a word."""
+    if event is None:
+        for name in ("val.csv", "test.csv"):
+            table = pd.read_csv(name)
+            table.assign(risk=1 - table.risk).to_csv(name, index=False)
+    named = [] if event is None else ["--event", event]
+    about, other = ("no", "yes") if event else ("yes", "no")
+    question = "Ranks the other class above (AUROC 0.1"
+    asked = f"): is risk the probability of '{other}'? Expects '{about}' in "
+    quick = ["--replicates", "39"]
+
+    assert main(["calibrate", "val.csv", *deaths, *named]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"scores must rank '{about}' above the rest; got AUROC 0." in shown
+    fix = f"looks like the probability of '{other}'; --classes {about},{other} if that is meant"
+    assert fix in shown
+    for command in (
+        ["evaluate", "test.csv"],
+        ["evaluate", "test.csv", "--on", "val.csv"],
+        ["card", "val.csv", "test.csv"],
+    ):
+        assert main([*command, *deaths, *named, *quick]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert question in shown
+        assert asked in shown
+        for wrong in ("too extreme", "repairs it", "next:"):
+            assert wrong not in shown
+    columns = {"probs": "risk", "target": "y", "event": event}
+    evaluation = fedlas.report(pd.read_csv("test.csv"), **columns, replicates=0)
+    assert asked in evaluation.verdict[0]
+    assert main(["calibrate", "val.csv", *deaths, *named, "--classes", f"{about},{other}"]) == 0
+
+
+def test_arrays_about_the_other_class_are_asked_about(chances):
+    p, uniform = chances
+    target = (uniform < p).astype(int)
+    (sentence, *_) = fedlas.report(target, 1 - p, replicates=0).verdict
+    assert sentence.startswith("Ranks the other class above (AUROC 0.")
+    assert "are these scores those of class 0? Expects class 1 in" in sentence
+    (sentence, *_) = fedlas.report(target, 1 - p, event="death", replicates=0).verdict
+    assert "are these scores those of 'not death'?" in sentence
+
+
+def test_the_advice_on_a_named_number_is_one_that_works(deaths, capsys):
+    table = pd.read_csv("val.csv")
+    table.assign(y=(table.y == "no") * 1).to_csv("val.csv", index=False)
+    assert main(["calibrate", "val.csv", *deaths, "--event", "sepsis"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the probability of 'not sepsis'; --event 0 if that is meant" in shown
+    assert main(["calibrate", "val.csv", *deaths, "--event", "0"]) == 0
+
+
+def test_raw_and_calibrated_predictions_are_told_apart_once(tmp_path, monkeypatch, capsys, chances):
+    """The card's first sentence was about the calibrated predictions, the one of evaluate about the raw ones."""
+    monkeypatch.chdir(tmp_path)
+    options = write(tmp_path, chances, ("yes", "no"), order="", columns="of the event")
+    options += ["--replicates", "39"]
+    assert main(["evaluate", "test.csv", "--on", "val.csv", *options, "--report", "e.html"]) == 0
+    evaluated = " ".join(capsys.readouterr().out.split())
+    assert main(["card", "val.csv", "test.csv", *options, "--out", "card.json"]) == 0
+    carded = " ".join(capsys.readouterr().out.split())
+    begin = evaluated.index("Expects 'yes' in")
+    sentences = evaluated[begin : evaluated.index(" test.csv: 200 samples")]
+    assert " After auto: expects 'yes' in " in sentences
+    assert sentences.count("occur") == 2
+    assert carded[carded.index("Expects 'yes' in") :].startswith(sentences)
+    for page in ("e.html", "card.html"):
+        text = " ".join((tmp_path / page).read_text().split())
+        assert text.count("After auto: expects") == 1
