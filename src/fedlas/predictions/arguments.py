@@ -162,14 +162,21 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return f"[{', '.join([*shown, '...'] if len(names) > most else shown)}]"
 
 
-def several_labels(target: Tensor) -> str:
-    """Return what to do about a target ``(N, C)`` in place of class numbers."""
-    if bool(((target == 0) | (target == 1)).all()) and not bool((target.sum(dim=1) == 1).all()):
-        return (
-            "Several labels a sample are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated "
-            "by fedlas.calibrate(model, loader, MultiLabelCalibration())."
-        )
-    return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
+_SEVERAL_LABELS = (
+    "They are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated by "
+    "fedlas.calibrate(model, loader, MultiLabelCalibration())."
+)
+
+
+def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
+    """Return what to do about a target ``(N, C)`` in place of class numbers; ``use`` says what takes several labels."""
+    values = target.float()
+    if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
+        return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
+    rows = "Rows that do not sum to 1 are several labels a sample"
+    if bool(((values == 0) | (values == 1)).all()):
+        return f"{rows}. {use}"
+    return f"{rows}, each 0 or 1, or counts of votes, whose shares are label_probs. {use}"
 
 
 def _is_text(target: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlas._core.check import Argument, InputError
+from fedlas._core.check import Argument, InputError, few
 from fedlas.predictions.arguments import (
     checked_classes,
     checked_event,
@@ -48,7 +48,7 @@ def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, 
 
 
 def event_among(classes: Sequence[str], event: str | int | None) -> str | int | None:
-    """Return the event of a table, by its name where its number is one: of the labels 1 and 0 the event 0 is the last."""
+    """Return the event of a table, by name where its number is one: of labels 1 and 0 the event 0 is the last."""
     return str(event) if str(event) in classes else event
 
 
@@ -130,9 +130,19 @@ def classes_of_column(
         Names of the classes; empty for 0 and 1, which are their numbers.
 
     Raises:
-        InputError: For an event that is none of the labels, or for labels of which neither affirms what the other
-            denies, where neither name nor event decides.
+        InputError: For labels of more than two classes, an event that is none of the labels, or for labels of which
+            neither affirms what the other denies, where neither name nor event decides.
     """
+    several = {label.casefold() for label in labels}
+    # A single stranger among two is an error of its row.
+    if len(several) > 2 and sum(not is_truth(label) for label in several) > 1:
+        names = sorted({*labels})
+        about = next((name for name in names if ends_in(column, name)), names[0])
+        raise InputError(
+            f"labels must be of two classes, as the one column {column!r} holds the scores",
+            few(names),
+            f"Make two classes of them, such as {about!r} and all others, or name a column of scores for each.",
+        )
     pair = _pair_of(labels)
     if not pair:
         return ()

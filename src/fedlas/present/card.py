@@ -63,7 +63,7 @@ class CalibrationCard:
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences: how calibrated the model is before and after its calibrator, and from where on to act or accept."""
+        """Sentences: how calibrated the model is before and after its calibrator, and from where on to act."""
         evaluation = self.evaluation
         sentences = evaluation.before_after_sentences
         if evaluation.positive:

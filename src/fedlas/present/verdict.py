@@ -222,7 +222,9 @@ def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> s
     place = event_number(predictions) if len(scores) == 2 else 1
     other = class_name(predictions, 1 - place)
     if not scores:
-        return f"are these scores those of {class_name(predictions, 1 - event_number(predictions))}?"
+        return (
+            f"are these scores those of {class_name(predictions, 1 - event_number(predictions))}?"
+        )
     return f"is {scores[place if len(scores) == 2 else 0]} the probability of {other}?"
 
 
@@ -277,9 +279,7 @@ def effect(
         kind = judged.direction or f"miscalibrated by {_few(judged.rejected)}"
         return f"{subject}this helps: {change}, not yet calibrated: {kind} ({judged.joint})."
     if not before.verdict.is_clear:
-        return (
-            f"{subject}{change}; neither is distinguishable from calibrated (after it {judged.joint})."
-        )
+        return f"{subject}{change}; neither is distinguishable from calibrated (after it {judged.joint})."
     return f"{subject}this repairs it: {change}, no longer distinguishable from calibrated ({judged.joint})."
 
 

@@ -397,3 +397,19 @@ def test_raw_and_calibrated_predictions_are_told_apart_once(tmp_path, monkeypatc
     for page in ("e.html", "card.html"):
         text = " ".join((tmp_path / page).read_text().split())
         assert text.count("After auto: expects") == 1
+
+
+@pytest.mark.parametrize("event", [[], ["--event", "gold"]])
+def test_one_column_of_four_tiers_is_not_made_one_of_two_by_a_name(
+    tmp_path, monkeypatch, capsys, event
+):
+    """The advice --classes OTHER,silver, followed, read the score of gold as that of silver."""
+    monkeypatch.chdir(tmp_path)
+    tiers = np.array(["gold", "silver", "bronze", "none"])[np.arange(40) % 4]
+    pd.DataFrame({"p_gold": np.linspace(0, 1, 40), "tier": tiers}).to_csv("t.csv", index=False)
+    options = ["--probs", "p_gold", "--target", "tier", *event]
+    assert main(["evaluate", "t.csv", *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "labels must be of two classes, as the one column 'p_gold' holds the scores" in shown
+    assert "got bronze, gold, none, silver. Make two classes of them, such as 'gold' and" in shown
+    assert "--classes" not in shown

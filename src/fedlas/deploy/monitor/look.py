@@ -36,7 +36,7 @@ _NOT_WATCHED = {
     ),
     "clusters": (
         "samples must be independent for the bound on false alarms to hold",
-        "Keep one row of each cluster; or, if rows are independent, leave the clusters out.",
+        "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
     ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
