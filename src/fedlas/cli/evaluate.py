@@ -37,8 +37,7 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions.roles import OF_FIT, Columns
-from fedlas.predictions.tables import FORMATS
-from fedlas.predictions.tables.files import check_apart, holds_parquet
+from fedlas.predictions.tables.files import FORMATS, check_apart, holds_parquet
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
