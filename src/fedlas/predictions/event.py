@@ -137,11 +137,11 @@ def classes_of_column(
     # A single stranger among two is an error of its row.
     if len(several) > 2 and sum(not is_truth(label) for label in several) > 1:
         names = sorted({*labels})
-        about = next((name for name in names if ends_in(column, name)), names[0])
+        example = next((name for name in names if ends_in(column, name)), names[0])
         raise InputError(
             f"labels must be of two classes, as the one column {column!r} holds the scores",
             few(names),
-            f"Make two classes of them, such as {about!r} and all others, or name a column of scores for each.",
+            f"Make two classes of them, such as {example!r} and all others, or name a column of scores for each.",
         )
     pair = _pair_of(labels)
     if not pair:
