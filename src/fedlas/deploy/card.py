@@ -173,10 +173,10 @@ def _card(content: Mapping[str, Any]) -> Card:
 
 
 def _date_made(content: Mapping[str, Any]) -> str:
-    made = content.get("made", {}).get("on", "")
-    if not isinstance(made, str):
+    day = content.get("made", {}).get("on", "")
+    if not isinstance(day, str):
         raise ValueError("the date on which it was made is no text")
-    return made
+    return day
 
 
 def _classes(names: Any, num_classes: int) -> list[str]:
