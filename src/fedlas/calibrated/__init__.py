@@ -1,8 +1,8 @@
 """A trained model or a table of scores with its calibration.
 
 In: any classifier and a loader of held-out data, or a table of scores and labels. Out: :class:`CalibratedModel`, which
-saves, compiles, exports and moves like the model itself; :class:`TableCalibration`, which adds calibrated columns. Every
-public name is imported at its first use: a model needs nothing of tables.
+saves, compiles, exports and moves like the model itself; :class:`TableCalibration`, which adds calibrated columns.
+Every public name is imported at its first use: a model needs nothing of tables.
 """
 
 from typing import TYPE_CHECKING
