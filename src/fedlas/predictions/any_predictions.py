@@ -36,6 +36,7 @@ class PredictionTable:
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
         dropped: Number of rows that lacked a value and were left out.
+        scores: Columns of the scores of a number each, in the order of the classes; one is of the second of two.
     """
 
     predictions: AnyPredictions
@@ -47,6 +48,7 @@ class PredictionTable:
     refusals: int = 0
     covariates: Covariates | None = None
     dropped: int = 0
+    scores: tuple[str, ...] = ()
 
 
 def is_table(value: object) -> bool:
