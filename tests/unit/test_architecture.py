@@ -296,7 +296,7 @@ BOUNDS = {
     "metrics": 14_750,
     "objective": 7_600,
     "plots": 10_200,
-    "predictions": 36_000,
+    "predictions": 37_250,
     "present": 23_550,
     "resample": 2_650,
     "stats": 22_250,
