@@ -70,6 +70,7 @@ def add_compare(add: AddSubcommand) -> None:
 def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     from fedlas.predictions import read_predictions
+    from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
     from fedlas.predictions.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
     from fedlas.present.gate import check_directed
@@ -99,6 +100,8 @@ def _compare(args: argparse.Namespace) -> int:
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
     notes += _notes_on_equal(first_table.predictions, second_table.predictions)
+    _, counted = with_some_weight(first_table.predictions)
+    notes += [] if counted is None else [note_on_weights(counted)]
     say(*(f"note: {note}" for note in notes), stderr=True)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
