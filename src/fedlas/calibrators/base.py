@@ -26,6 +26,7 @@ from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
+from fedlas.calibrators._fit.own import ConstructorSkippedError, check_map, lacks_constructor
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -114,6 +115,16 @@ class Calibrator(ABC):
     array_of: ArrayOf | None = None
     _map: nn.Module | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute."""
+        # Called only where nothing else has the attribute.
+        for kind in type(self).__mro__:
+            if "__init__" in vars(kind) and name in inspect.signature(kind.__init__).parameters:
+                raise ConstructorSkippedError(self._owner, f"one without {name!r}")
+        raise AttributeError(
+            f"{self._owner!r} object has no attribute {name!r}", name=name, obj=self
+        )
+
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 
@@ -129,6 +140,22 @@ class Calibrator(ABC):
             A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
             warnings of :meth:`fit`.
         """
+
+    def fitted_map(self, val: Predictions) -> nn.Module:
+        """Return what :meth:`fit_map` does, if it is a module that returns a column a class.
+
+        Raises:
+            InputError: If a class of a user's own did not call the constructor of its base, or the map is something
+                else or returns another shape.
+        """
+        try:
+            row_map = self.fit_map(val)
+            check_map(row_map, val, self._owner)
+        except AttributeError as error:
+            if lacks_constructor(error):
+                raise ConstructorSkippedError(type(error.obj).__name__, str(error)) from error
+            raise
+        return row_map
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
         """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
@@ -187,7 +214,7 @@ class Calibrator(ABC):
             features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = self.fit_map(val)
+        row_map = self.fitted_map(val)
         used = self.needs or (self.wants and val.features is not None)
         features = features_of(val) if used and getattr(row_map, "uses_features", True) else None
         self.num_features = None if features is None else features.shape[1]

@@ -97,7 +97,7 @@ def fitted_mixture(
     for name, (_, member) in members.items():
         try:
             _check(member, val)
-            maps[name] = member.fit_map(split.whole(name in _DEAR))
+            maps[name] = member.fitted_map(split.whole(name in _DEAR))
             fitted[name] = member
         except (InputError, RuntimeError) as error:
             failed.append(f"{name} ({str(error).splitlines()[0]})")
