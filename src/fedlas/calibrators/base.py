@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 
 import numpy as np
 import torch
@@ -115,15 +115,20 @@ class Calibrator(ABC):
     array_of: ArrayOf | None = None
     _map: nn.Module | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute."""
-        # Called only where nothing else has the attribute.
-        for kind in type(self).__mro__:
-            if "__init__" in vars(kind) and name in inspect.signature(kind.__init__).parameters:
-                raise ConstructorSkippedError(self._owner, f"one without {name!r}")
-        raise AttributeError(
-            f"{self._owner!r} object has no attribute {name!r}", name=name, obj=self
-        )
+    if not TYPE_CHECKING:  # attributes stay checked
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute."""
+            # Called only where nothing else has the attribute.
+            for kind in type(self).__mro__:
+                if (
+                    "__init__" in vars(kind)
+                    and name in inspect.signature(vars(kind)["__init__"]).parameters
+                ):
+                    raise ConstructorSkippedError(self._owner, f"one without {name!r}")
+            raise AttributeError(
+                f"{self._owner!r} object has no attribute {name!r}", name=name, obj=self
+            )
 
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
@@ -150,12 +155,17 @@ class Calibrator(ABC):
         """
         try:
             row_map = self.fit_map(val)
-            check_map(row_map, val, self._owner)
+            check_map(row_map, val.logits, self._features_for(row_map, val), self._owner)
         except AttributeError as error:
             if lacks_constructor(error):
                 raise ConstructorSkippedError(type(error.obj).__name__, str(error)) from error
             raise
         return row_map
+
+    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
+        """Return the features ``(N, D)`` that the map takes in addition to logits; None if it takes none."""
+        used = self.needs or (self.wants and val.features is not None)
+        return features_of(val) if used and getattr(row_map, "uses_features", True) else None
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
         """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
@@ -215,8 +225,7 @@ class Calibrator(ABC):
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
         row_map = self.fitted_map(val)
-        used = self.needs or (self.wants and val.features is not None)
-        features = features_of(val) if used and getattr(row_map, "uses_features", True) else None
+        features = self._features_for(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
         self.top_label = top_label

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas.predictions import Predictions
 
 _PROBES = 2
 """Rows on which a map is tried."""
@@ -31,8 +30,8 @@ def lacks_constructor(error: AttributeError) -> bool:
     return is_module or "Module.__init__()" in str(error)
 
 
-def check_map(row_map: Any, val: Predictions, owner: str) -> None:
-    """Refuse what is no module from logits ``(n, C)`` to as many.
+def check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str) -> None:
+    """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many.
 
     Raises:
         AttributeError: If its class did not call the constructor of ``nn.Module``.
@@ -44,13 +43,11 @@ def check_map(row_map: Any, val: Predictions, owner: str) -> None:
             describe(row_map),
             "Return an nn.Module whose forward maps logits (n, C) to calibrated logits (n, C).",
         )
-    rows = val.logits[:_PROBES].detach().cpu().double()
-    inputs = [rows]
-    if val.features is not None and getattr(row_map, "uses_features", True):
-        inputs.append(val.features[:_PROBES].detach().cpu().double())
+    given = [logits] if features is None else [logits, features]
+    rows, *others = (each[:_PROBES].detach().cpu().double() for each in given)
     with torch.no_grad():
-        after = row_map(*inputs)
-    if not isinstance(after, torch.Tensor) or after.shape != rows.shape:
+        after = row_map(rows, *others)
+    if not isinstance(after, Tensor) or after.shape != rows.shape:
         raise InputError(
             f"the map of {owner} must return a column a class, {tuple(rows.shape)} for logits {tuple(rows.shape)}",
             describe(after),
