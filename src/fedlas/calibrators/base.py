@@ -26,7 +26,7 @@ from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
-from fedlas.calibrators._fit.own import ConstructorSkippedError, check_map, lacks_constructor
+from fedlas.calibrators._fit.own import checked_map, missing_attribute
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -115,20 +115,8 @@ class Calibrator(ABC):
     array_of: ArrayOf | None = None
     _map: nn.Module | None = None
 
-    if not TYPE_CHECKING:  # attributes stay checked
-
-        def __getattr__(self, name: str) -> Any:
-            """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute."""
-            # Called only where nothing else has the attribute.
-            for kind in type(self).__mro__:
-                if (
-                    "__init__" in vars(kind)
-                    and name in inspect.signature(vars(kind)["__init__"]).parameters
-                ):
-                    raise ConstructorSkippedError(self._owner, f"one without {name!r}")
-            raise AttributeError(
-                f"{self._owner!r} object has no attribute {name!r}", name=name, obj=self
-            )
+    if not TYPE_CHECKING:  # where nothing else has the attribute
+        __getattr__ = missing_attribute
 
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
@@ -145,22 +133,6 @@ class Calibrator(ABC):
             A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
             warnings of :meth:`fit`.
         """
-
-    def fitted_map(self, val: Predictions) -> nn.Module:
-        """Return what :meth:`fit_map` does, if it is a module that returns a column a class.
-
-        Raises:
-            InputError: If a class of a user's own did not call the constructor of its base, or the map is something
-                else or returns another shape.
-        """
-        try:
-            row_map = self.fit_map(val)
-            check_map(row_map, val.logits, self._features_for(row_map, val), self._owner)
-        except AttributeError as error:
-            if lacks_constructor(error):
-                raise ConstructorSkippedError(type(error.obj).__name__, str(error)) from error
-            raise
-        return row_map
 
     def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
         """Return the features ``(N, D)`` that the map takes in addition to logits; None if it takes none."""
@@ -224,7 +196,7 @@ class Calibrator(ABC):
             features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = self.fitted_map(val)
+        row_map = checked_map(self, val)
         features = self._features_for(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.calibrators.base import Calibrator
 
 _PROBES = 2
 """Rows on which a map is tried."""
@@ -24,19 +29,42 @@ class ConstructorSkippedError(InputError, AttributeError):
         )
 
 
-def lacks_constructor(error: AttributeError) -> bool:
-    """Return whether a module raised the error because its class did not call the constructor of ``nn.Module``."""
-    is_module = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
-    return is_module or "Module.__init__()" in str(error)
-
-
-def check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str) -> None:
-    """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many.
+def missing_attribute(calibrator: Calibrator, name: str) -> NoReturn:
+    """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute.
 
     Raises:
-        AttributeError: If its class did not call the constructor of ``nn.Module``.
-        InputError: If it is something else, or returns another shape.
+        AttributeError: Always.
     """
+    owner = type(calibrator).__name__
+    for kind in type(calibrator).__mro__:
+        init = vars(kind).get("__init__")
+        if init is not None and name in inspect.signature(init).parameters:
+            raise ConstructorSkippedError(owner, f"one without {name!r}")
+    raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
+
+
+def checked_map(calibrator: Calibrator, val: Predictions) -> nn.Module:
+    """Return what ``fit_map`` of a calibrator does, if it is a module that returns a column a class.
+
+    Raises:
+        InputError: If the class of the map did not call the constructor of ``nn.Module``, or the map is something else
+            or returns another shape.
+    """
+    try:
+        row_map = calibrator.fit_map(val)
+        features = calibrator._features_for(row_map, val)
+        _check_map(row_map, val.logits, features, type(calibrator).__name__)
+    except AttributeError as error:
+        is_module = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
+        if is_module or "Module.__init__()" in str(error):
+            owner = "the map" if error.obj is None else type(error.obj).__name__
+            raise ConstructorSkippedError(owner, str(error)) from error
+        raise
+    return row_map
+
+
+def _check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str) -> None:
+    """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many."""
     if not isinstance(row_map, nn.Module):
         raise InputError(
             f"fit_map of {owner} must return a module",
