@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
 
-if TYPE_CHECKING:
-    from fedlas.calibrators.base import Calibrator
-
 _PROBES = 2
 """Rows on which a map is tried."""
+
+
+class _Fits(Protocol):
+    """A calibrator, whose module imports this one."""
+
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module: ...
+
+    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
 
 
 class ConstructorSkippedError(InputError, AttributeError):
@@ -29,7 +34,7 @@ class ConstructorSkippedError(InputError, AttributeError):
         )
 
 
-def missing_attribute(calibrator: Calibrator, name: str) -> NoReturn:
+def missing_attribute(calibrator: object, name: str) -> NoReturn:
     """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute.
 
     Raises:
@@ -43,7 +48,7 @@ def missing_attribute(calibrator: Calibrator, name: str) -> NoReturn:
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
 
-def checked_map(calibrator: Calibrator, val: Predictions) -> nn.Module:
+def checked_map(calibrator: _Fits, val: Predictions) -> nn.Module:
     """Return what ``fit_map`` of a calibrator does, if it is a module that returns a column a class.
 
     Raises:
