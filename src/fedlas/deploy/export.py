@@ -338,8 +338,8 @@ class TableModule(nn.Module):
     def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the probabilities that the calibrator itself gives; NaN in rows that lack a score."""
         complete = inputs["scores"].isfinite().all(dim=1)
-        given = {name: value[complete] for name, value in inputs.items()}
-        some = self._calibrated(given["scores"], given.get("covariates"))
+        rows = {name: value[complete] for name, value in inputs.items()}
+        some = self._calibrated(rows["scores"], rows.get("covariates"))
         probs = some.new_full((len(complete), some.shape[1]), torch.nan)
         probs[complete] = some
         return probs

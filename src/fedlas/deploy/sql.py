@@ -49,7 +49,7 @@ class Dialect:
     """How a database writes names and numbers, and what calls the statement.
 
     Attributes:
-        mark: What stands around a name.
+        mark: The quotation mark of names.
         number: From a name to a number in double precision.
         example: Lines that run the file ``{path}``, which a shell takes as ``{shell}``.
         stage: What begins a stage, after its name.
@@ -152,9 +152,9 @@ def statement(
     after = columns_of_map(program, calibration.calibrator.map, logits)
     results = _results(program, calibration, after)
     quote = DIALECTS[dialect].quote
-    kept = [quote(name) for name in (*keep, *calibration.scores)]
+    names = [quote(name) for name in (*keep, *calibration.scores)]
     added = [quote(name) for name in calibration.added]
-    return _text(program, kept, dict(zip(added, results, strict=True)), head, DIALECTS[dialect])
+    return _text(program, names, dict(zip(added, results, strict=True)), head, DIALECTS[dialect])
 
 
 def _prefix(head: str) -> str:
@@ -166,15 +166,15 @@ def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
     """Refuse names that a database cannot hold or tell apart."""
     form = DIALECTS[dialect]
     fix = "Rename it in the table, and fit the calibration again; or export to onnx."
-    seen: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for name in names:
-        if name.lower() in seen:
+        if name.lower() in spellings:
             raise InputError(
                 "columns must have names that differ in more than capital letters, which databases do not tell apart",
-                f"{seen[name.lower()]!r} and {name!r}",
+                f"{spellings[name.lower()]!r} and {name!r}",
                 fix,
             )
-        seen[name.lower()] = name
+        spellings[name.lower()] = name
         if any(ord(letter) < 32 for letter in name) or (
             not form.doubled and {form.mark, "\\"} & set(name)
         ):
@@ -215,7 +215,7 @@ def _results(program: Program, calibration: TableCalibration, logits: Names) -> 
 
 
 def _text(
-    program: Program, kept: Sequence[str], results: Mapping[str, str], head: str, dialect: Dialect
+    program: Program, names: Sequence[str], results: Mapping[str, str], head: str, dialect: Dialect
 ) -> str:
     """Return the statement of the stages, from kept columns and from results by the name that they get."""
     lines = [
@@ -227,13 +227,13 @@ def _text(
     source = TABLE
     live = _live_columns(program, results.values())
     for number, (carried, computed) in enumerate(live):
-        columns = [*kept, *carried, *(f"{expression} AS {name}" for name, expression in computed)]
+        columns = [*names, *carried, *(f"{expression} AS {name}" for name, expression in computed)]
         listed = ",\n    ".join(columns)
         end = "" if number == len(live) - 1 else ","
         stage = f"{program.prefix}s{number}"
         lines.append(f"{stage}{dialect.stage}\n    {listed}\n  FROM {source}){end}")
         source = stage
-    final = [*kept, *(f"{name} AS {added}" for added, name in results.items())]
+    final = [*names, *(f"{name} AS {added}" for added, name in results.items())]
     listed = ",\n  ".join(final)
     return "\n".join([*lines, f"SELECT\n  {listed}\nFROM {source}", ""])
 
@@ -300,10 +300,10 @@ def run_in_sqlite(
         marks = ", ".join("?" for _ in (*columns, *keeps))
         rows = [(*row, *(None for _ in keeps)) for row in scores.tolist()]
         connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
-        found = connection.execute(stage.sub(rf"\1{_MATERIALIZED}", text)).fetchall()
+        values = connection.execute(stage.sub(rf"\1{_MATERIALIZED}", text)).fetchall()
     finally:
         connection.close()
-    return np.asarray([row[len(columns) + len(keeps) :] for row in found], dtype=np.float64)
+    return np.asarray([row[len(columns) + len(keeps) :] for row in values], dtype=np.float64)
 
 
 def sql_lines(path: Path, _example: Mapping[str, Tensor]) -> list[str]:

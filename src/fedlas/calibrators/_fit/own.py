@@ -76,8 +76,8 @@ def _check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str
             describe(row_map),
             "Return an nn.Module whose forward maps logits (n, C) to calibrated logits (n, C).",
         )
-    given = [logits] if features is None else [logits, features]
-    rows, *others = (each[:_PROBES].detach().cpu().double() for each in given)
+    inputs = [logits] if features is None else [logits, features]
+    rows, *others = (each[:_PROBES].detach().cpu().double() for each in inputs)
     with torch.no_grad():
         after = row_map(rows, *others)
     if not isinstance(after, Tensor) or after.shape != rows.shape:

@@ -127,14 +127,14 @@ def check_depends_on(value: Tensor, logits: Tensor, owner: str) -> None:
     """Refuse a loss that has no path of gradients to the logits: it would train nothing."""
     origin = logits.grad_fn
     waiting = [value.grad_fn]
-    seen = set()
+    visited = set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
         if node is origin or getattr(node, "variable", None) is logits:
             return
-        seen.add(node)
+        visited.add(node)
         waiting += [following for following, _ in node.next_functions]
     raise InputError(
         f"the loss of {owner} must depend on the logits",

@@ -54,13 +54,13 @@ class UntrainedWatch:
             self._look(owner)
 
     def _begin(self, own: list[nn.Parameter], logits: Tensor) -> None:
-        found = _parameter_behind(logits, own) if own else None
-        if found is None:
+        of_model = _parameter_behind(logits, own) if own else None
+        if of_model is None:
             self._stop()
             return
         self._own = own
-        self._of_model = weakref.ref(found)
-        self._before = self._values(found)
+        self._of_model = weakref.ref(of_model)
+        self._before = self._values(of_model)
 
     def _values(self, of_model: nn.Parameter) -> list[Tensor]:
         """Return some values of the model's parameter and of each of the loss; fused optimizers count no versions."""
@@ -82,14 +82,14 @@ class UntrainedWatch:
         self._strikes += moved
         if self._strikes < _STRIKES:
             return
-        own = self._own
+        parameters = self._own
         self._stop()
-        if any(bool(each.grad.any()) for each in own if each.grad is not None):
+        if any(bool(each.grad.any()) for each in parameters if each.grad is not None):
+            count = sum(each.numel() for each in parameters)
             warn_user(
-                f"{owner}: the optimizer must have its {sum(each.numel() for each in own):,} parameters, such as the "
-                "gate's; got gradients that no step uses while the model moves, so it is not trained. Build the "
-                "optimizer of fedlas.param_groups(objective), or of "
-                "[*model.parameters(), *criterion.parameters()]."
+                f"{owner}: the optimizer must have its {count:,} parameters, such as the gate's; got gradients that no "
+                "step uses while the model moves, so it is not trained. Build the optimizer of "
+                "fedlas.param_groups(objective), or of [*model.parameters(), *criterion.parameters()]."
             )
 
     def _stop(self) -> None:
@@ -103,11 +103,11 @@ def _parameter_behind(logits: Tensor, own: list[nn.Parameter]) -> nn.Parameter |
     """Return the parameter of the model that is nearest to the logits in the graph of gradients; None without any."""
     mine = set(map(id, own))
     waiting: list[Any] = [logits.grad_fn]
-    seen = set()
+    visited = set()
     for node in waiting:
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         variable = getattr(node, "variable", None)
         if isinstance(variable, nn.Parameter) and id(variable) not in mine:
             return variable
