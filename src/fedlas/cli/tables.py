@@ -26,8 +26,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
+    FORMATS,
     STANDARD,
     address_of,
     check_apart,
