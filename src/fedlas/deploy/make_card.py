@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 import fedlas
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
@@ -47,6 +49,7 @@ Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
 
 
+@check_kinds
 def make_card(
     val: AnyPredictions,
     test: AnyPredictions,
@@ -68,6 +71,11 @@ def make_card(
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
         check_independent(part, "the thresholds' bounds")
+    check_count("replicates", replicates, low=0)
+    if "name" not in data:
+        raise InputError(
+            "must hold 'name'", describe(data), "Pass {'name': 'test data'}.", argument="data"
+        )
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
