@@ -9,7 +9,6 @@ import pytest
 import fedlas
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions.cells import TableChunk
 
 pyarrow = pytest.importorskip("pyarrow")
 NAMED = {"probs": "p", "target": "y"}
@@ -34,7 +33,7 @@ def test_our_own_bug_is_no_damaged_file(end, kind, tmp_path, monkeypatch):
     def fails(*_):
         raise kind("a bug")
 
-    monkeypatch.setattr(TableChunk, "part", fails)
+    monkeypatch.setattr("fedlas.predictions.cells.TableChunk.part", fails)
     with pytest.raises(kind, match="a bug"):
         read(path)
 
