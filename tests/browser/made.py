@@ -104,6 +104,7 @@ def _bench():
     for loss in (PLAIN, GATED):
         for seed in ("0", "1"):
             _fedlas(
+                "runs",
                 "train",
                 "digits.yaml",
                 "--loss",
@@ -118,6 +119,7 @@ def _bench():
         "bench", "digits.yaml", "--losses", "diverging", "--seeds", "0", "--out", "digits", status=2
     )
     _fedlas(
+        "runs",
         "train",
         "digits.yaml",
         "--loss",

@@ -231,6 +231,7 @@ def test_on_a_terminal(inside):
         sys.executable,
         "-m",
         "fedlas",
+        "runs",
         "train",
         "synthetic",
         "--out",

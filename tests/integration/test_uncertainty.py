@@ -130,6 +130,7 @@ def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average
     settings += ["--set", "train.average_start=0.25"]
     call(
         capsys,
+        "runs",
         "train",
         "synthetic",
         "--loss",

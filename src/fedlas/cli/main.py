@@ -55,8 +55,8 @@ SUBCOMMANDS = {
     ),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
-    "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
-    "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
+    "bench": Subcommand("Run a recipe with losses and seeds.", "bench", resumes=True),
+    "tune": Subcommand("Search options of losses.", "tune", resumes=True),
     "runs": Subcommand(
         "Report, diagnose, pack, ... finished runs; train one.", "runs", writes=False
     ),

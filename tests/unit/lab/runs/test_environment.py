@@ -20,7 +20,7 @@ def fresh():
 
 
 def test_says_what_may_explain_another_number(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fedlas", "train", "my recipe.yaml"])
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fedlas", "runs", "train", "my recipe.yaml"])
     found = environment()
     assert json.loads(json.dumps(found)) == found
     assert found["torch"] == torch.__version__

@@ -18,6 +18,7 @@ def run(tmp_path_factory):
     assert (
         main(
             [
+                "runs",
                 "train",
                 "digits",
                 "--loss",
