@@ -284,7 +284,7 @@ BOUNDS = {
     "_core": 10_450,
     "binary": 13_800,
     "calibrated": 10_200,
-    "calibrators": 38_000,
+    "calibrators": 40_650,
     "cli of files": 11_900,
     "cli of runs": 7_550,
     "deploy": 18_700,

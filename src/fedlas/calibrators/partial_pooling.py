@@ -133,18 +133,17 @@ class PartialPooling(Calibrator):
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return a fitted copy for each label, of two classes: absent and present."""
-        known = val.target.T != UNKNOWN
         weights = scaled_weights(ones(val.num_samples) if val.weights is None else val.weights)
-        each = weights.unsqueeze(0)
-        curves = fit_pooled_curves(
-            LabelRows(
-                val.logits.T.contiguous(),
-                (val.target.T == 1).contiguous(),
-                each if bool(known.all()) else each * known,
-            ),
-            val.clusters,
+        used = weights > 0
+        target = val.target[used].T
+        each = weights[used].unsqueeze(0)
+        rows = LabelRows(
+            val.logits[used].T.contiguous(),
+            (target == 1).contiguous(),
+            each * (target != UNKNOWN) if bool((target == UNKNOWN).any()) else each,
         )
-        doubt = joined(*self._doubts_of_labels(val, weights, curves))
+        curves = fit_pooled_curves(rows, None if val.clusters is None else val.clusters[used])
+        doubt = joined(*self._doubts_of_labels(val, rows, curves))
         if doubt is not None:
             warn_user(f"{self._owner}: {doubt}")
         fits = []
@@ -156,22 +155,23 @@ class PartialPooling(Calibrator):
         return fits
 
     def _doubts_of_labels(
-        self, val: MultiLabel, weights: Tensor, curves: PooledCurves
+        self, val: MultiLabel, rows: LabelRows, curves: PooledCurves
     ) -> list[str | None]:
-        used = (weights > 0).unsqueeze(1)
-        lacking = {
-            word: (~((val.target == label) & used).any(dim=0)).nonzero().flatten().tolist()
-            for word, label in (("positive", 1), ("negative", 0))
+        counted = rows.weights > 0
+        without = {
+            "positive": ~(rows.target & counted).any(dim=1),
+            "negative": ~(~rows.target & counted).any(dim=1),
         }
-        samples = effective_samples(weights) / curves.design_effect
+        places = {word: lacking.nonzero().flatten().tolist() for word, lacking in without.items()}
+        samples = effective_samples(rows.weights.amax(dim=0)) / curves.design_effect
         return [
             *(
                 when(
-                    without,
-                    f"{some(without, val.names, _NOUN)} without a {word} sample: the probability comes from the curves "
+                    labels,
+                    f"{some(labels, val.names, _NOUN)} without a {word} sample: the probability comes from the curves "
                     "of all labels.",
                 )
-                for word, without in lacking.items()
+                for word, labels in places.items()
             ),
             when(
                 samples < _ENOUGH,

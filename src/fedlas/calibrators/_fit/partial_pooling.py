@@ -11,20 +11,24 @@ from torch.nn.functional import logsigmoid, softplus
 from fedlas.calibrators._fit.state import doubles, ones, zeros
 
 _ROUNDS = 12
-"""Rounds of expectation and maximization; a hundred change the NLL of held-out samples by less than .2 %."""
+"""Rounds of expectation and maximization; a hundred change the NLL of fixed-out samples by less than .2 %."""
 _STEPS = 30
 """Most Newton steps of the curves at the end."""
 _STEPS_A_ROUND = 2
 _DECREMENT = 1e-9
 """Newton's decrement, as a share of the objective, at which a curve has converged."""
-_COMMON_RIDGE = 0.01
-"""Ridge of the one curve of all labels, in observations."""
+_SLOPE_RIDGE = 1.0
+"""Ridge of the one slope of all labels toward 1."""
+_COMMON_RIDGE = (1.0, 1.0, 0.01)
+"""Ridge of the one curve of all labels toward that slope."""
 _COVARIATE_RIDGE = 1.0
 """Ridge of the coefficients of the labels' covariates, in labels."""
 _SPREAD = 0.5
 """Standard deviation of a coefficient to start from, where an unchanged slope is 1."""
 _PRIOR_SPREAD = 0.14
 """That of one more label, so that two labels have a covariance."""
+_MEAN_SPREAD = (0.5, 0.5, 2.0)
+"""Standard deviations of the mean of the distribution around one temperature for all labels."""
 _JITTER = 1e-6
 _MOST_FALLING = 0.01
 """Share of a label's rows where its curve may be level in place of falling; with more, it is fitted with a, b >= 0."""
@@ -79,10 +83,13 @@ class LabelRows:
 
     def of(self, labels: Tensor) -> Rows:
         """Return features, labels and weights of the labels of these indices ``(l,)``."""
-        one = len(self.weights) == 1
-        weights = (self.weights if one else self.weights[labels]).expand(len(labels), -1)
         scores = self.scores[labels].double()
-        return curve_features(scores), self.target[labels].double(), weights
+        return curve_features(scores), self.target[labels].double(), self.weights_of(labels)
+
+    def weights_of(self, labels: Tensor) -> Tensor:
+        """Return the weights of the labels of these indices, ``(l, n)``."""
+        each = self.weights if len(self.weights) == 1 else self.weights[labels]
+        return each.expand(len(labels), -1)
 
     def weighted(self, factor: float) -> LabelRows:
         """Return the same rows with weights times a factor."""
@@ -103,7 +110,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
         rows: Scores, labels and weights.
         clusters: Cluster of each row ``(n,)``; rows of one are not independent. None: all rows are.
     """
-    covariates = _label_covariates(rows.scores)
+    covariates = _label_covariates(rows)
     labels = _sampled_labels(covariates[:, 1], rows.num_rows)
     data = rows.of(labels)
     identity = torch.eye(3, dtype=torch.float64, device="cpu")
@@ -112,7 +119,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     unit = _common_slope(rows, labels)
     anchor = doubles([[unit, unit, 0.0]])
     scale = doubles([unit, unit, 1.0])
-    ridge = _COMMON_RIDGE * scale.reciprocal().square().diag()
+    ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
     together = _as_one_label(data)
     common, *_ = _newton(together, anchor, anchor, ridge[None], _STEPS)
     effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
@@ -120,36 +127,53 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
         rows = rows.weighted(1 / effect)
         data = rows.of(labels)
 
-    # Expectation and maximization; a round goes on from the curves of the one before.
-    seen = covariates[labels]
-    pull = doubles([_JITTER, _COVARIATE_RIDGE]).diag()
+    # Expectation and maximization; a round starts from the curves of the one before.
+    sampled = covariates[labels]
     mean = torch.cat([common, zeros(1, 3)])
     prior = (_PRIOR_SPREAD * scale).square().diag()
     covariance = (_SPREAD * scale).square().diag()
-    numbers = seen @ mean
+    numbers = sampled @ mean
     for _ in range(_ROUNDS):
         precision = _inverse(covariance).expand(len(labels), -1, -1)
-        numbers, hessian, _ = _newton(data, numbers, seen @ mean, precision, _STEPS_A_ROUND)
-        mean = torch.linalg.solve(seen.T @ seen + pull, seen.T @ numbers)
-        away = numbers - seen @ mean
+        numbers, hessian, _ = _newton(data, numbers, sampled @ mean, precision, _STEPS_A_ROUND)
+        mean = _pool_mean(sampled, numbers, precision[0], anchor[0], scale)
+        away = numbers - sampled @ mean
         total = away.T @ away + _inverse(hessian).sum(dim=0) + prior
         covariance = total / (len(labels) + 1) + _JITTER * identity
 
     # The curves of all labels.
-    found = []
+    curves = []
     converged = True
     for block in rows.blocks():
         numbers, done = _modes(rows.of(block), covariates[block] @ mean, covariance)
-        found.append(numbers)
+        curves.append(numbers)
         converged = converged and done
-    return PooledCurves(torch.cat(found), mean, covariance, effect, converged)
+    return PooledCurves(torch.cat(curves), mean, covariance, effect, converged)
 
 
-def _label_covariates(scores: Tensor) -> Tensor:
-    """Return 1 and the standardized mean score of each label ``(L, 2)``."""
-    mean = scores.mean(dim=1, dtype=torch.float64)
-    away = mean - mean.mean()
-    deviation = away.square().mean().sqrt()
+def _pool_mean(
+    covariates: Tensor, numbers: Tensor, precision: Tensor, anchor: Tensor, scale: Tensor
+) -> Tensor:
+    """Return the mean of the distribution and its change with the mean score ``(2, 3)``, with weak priors on both."""
+    inner = covariates.T @ covariates + doubles([0.0, _COVARIATE_RIDGE]).diag()
+    # Few labels tell little of their mean, which is then that of one temperature.
+    pull = (scale * doubles(_MEAN_SPREAD)).square().reciprocal().diag()
+    first = doubles([1.0, 0.0])
+    system = torch.kron(inner, precision.contiguous()) + torch.kron(first.diag(), pull)
+    right = covariates.T @ numbers @ precision + torch.outer(first, pull @ anchor)
+    return torch.linalg.solve(system, right.flatten()).view(2, 3)
+
+
+def _label_covariates(rows: LabelRows) -> Tensor:
+    """Return 1 and the standardized mean score of each label ``(L, 2)``; that of a label without rows is the mean."""
+    total = rows.weights.sum(dim=1)
+    sums = [
+        (rows.scores[block].double() * rows.weights_of(block)).sum(dim=1) for block in rows.blocks()
+    ]
+    mean = torch.cat(sums) / total.clamp(min=1e-300)
+    some = (total > 0).expand_as(mean)
+    away = torch.where(some, mean - mean[some].mean(), 0.0)
+    deviation = away[some].square().mean().sqrt()
     return torch.stack([torch.ones_like(mean), away / deviation.clamp(min=1e-12)], dim=1)
 
 
@@ -175,8 +199,8 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
     data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
-    found, *_ = _newton(data, one, one, _COMMON_RIDGE * one[None], _STEPS)
-    return max(float(found), 1e-3)
+    slope, *_ = _newton(data, one, one, _SLOPE_RIDGE * one[None], _STEPS)
+    return max(float(slope), 1e-3)
 
 
 def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
@@ -229,15 +253,15 @@ def _newton(
         steps: Most steps.
         free: 1 for coefficients that move, 0 for others ``(F,)``; None: all do.
     """
-    held = zeros(start.shape[1]) if free is None else 1 - free
+    fixed = zeros(start.shape[1]) if free is None else 1 - free
     numbers = start
     value, slope, hessian = _evaluate(data, numbers, mean, precision)
     size = ones(len(start))
     converged = False
     for _ in range(steps):
-        # A coefficient that is held has no slope, and a Hessian of its own.
-        inner = hessian * (1 - held[:, None]) * (1 - held) + held.diag()
-        step = torch.linalg.solve(inner, (slope * (1 - held)).unsqueeze(-1)).squeeze(-1)
+        # A fixed coefficient has no slope, and a Hessian of its own.
+        inner = hessian * (1 - fixed[:, None]) * (1 - fixed) + fixed.diag()
+        step = torch.linalg.solve(inner, (slope * (1 - fixed)).unsqueeze(-1)).squeeze(-1)
         decrement = (step * slope).sum(dim=1)
         converged = bool((decrement <= _DECREMENT * (1 + value.abs())).all())
         if converged:
