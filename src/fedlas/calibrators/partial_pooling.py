@@ -18,7 +18,7 @@ from fedlas.calibrators._fit.state import Numbers, must, ones
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.predictions import Predictions
 from fedlas.predictions.multi_label import UNKNOWN, MultiLabel
-from fedlas.stats.proportion import effective_samples
+from fedlas.resample.effective import effective_samples
 
 __all__ = ["LabelCurves", "PartialPooling"]
 

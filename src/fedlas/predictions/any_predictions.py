@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.kinds import is_lazy
 from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
-from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
+
+if TYPE_CHECKING:
+    from fedlas.predictions.covariates import Covariates
 
 AnyPredictions = Predictions | TopLabel
 """Predictions of which the top label can be measured."""
@@ -31,6 +36,7 @@ class PredictionTable:
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
         dropped: Number of rows that lacked a value and were left out.
+        scores: Columns of the scores of a number each, in the order of the classes; one is of the second of two.
     """
 
     predictions: AnyPredictions
@@ -42,6 +48,18 @@ class PredictionTable:
     refusals: int = 0
     covariates: Covariates | None = None
     dropped: int = 0
+    scores: tuple[str, ...] = ()
+
+
+def is_table(value: object) -> bool:
+    """Return whether a value is a table: a path, paths, or a frame."""
+    if isinstance(value, str | Path):
+        return Path(value).suffix.lower() != ".onnx"  # that is a model
+    if isinstance(value, Mapping):
+        return True
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(each, str | Path) for each in value)
+    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
 def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:
