@@ -215,8 +215,8 @@ def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     some = (features, target, weights)
     prior = (mean[wrong], precision[wrong])
     best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
-    for kept in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
-        free = doubles(kept)
+    for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
+        free = doubles(mask)
         candidate, _, done = _newton(some, prior[0] * free, *prior, _STEPS, free)
         value = _evaluate(some, candidate, *prior)[0]
         better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
