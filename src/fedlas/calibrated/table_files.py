@@ -20,8 +20,8 @@ from fedlas.calibrated.table import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.lm_eval import is_lm_eval
-from fedlas.predictions.tables import FORMATS, writer_of
-from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
+from fedlas.predictions.tables import writer_of
+from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
 from fedlas.predictions.tables.packed import packed_as, suffix_of
 
