@@ -10,10 +10,12 @@ from typing import Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import read_json, write_json
+from fedlas._core.outputs import json_kind
 from fedlas.deploy.monitor.columns import Drift, columns_of_card, drift_between
 from fedlas.deploy.monitor.look import Monitor
 
 FORMAT = "fedlas.history/1"
+HISTORY = json_kind("a history of fedlas monitor", FORMAT)
 
 
 def open_period(

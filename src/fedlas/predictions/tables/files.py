@@ -18,13 +18,14 @@ from typing import IO, Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
-from fedlas._core.files import check_output, no_device, write_atomically
+from fedlas._core.files import is_same_file, no_device, write_atomically
+from fedlas._core.outputs import STANDARD
 from fedlas._core.terminal import standard_input
 
-STANDARD = "-"
-"""In place of a file: standard input or output."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
+_HEAD = 1 << 20
+"""Bytes of a text that hold its names."""
 _READS = "it must be a file, folder or pattern that fsspec reads"
 _WRITES = "it must be an address to which fsspec writes"
 _PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
@@ -129,13 +130,16 @@ def _labeled(files: list[TableFile]) -> list[TableFile]:
     ]
 
 
-def check_apart(option: str, out: str | Path | None, names: Sequence[Name | None]) -> None:
+def check_apart(
+    option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
+) -> None:
     """Refuse to write what is read, or what the same command would read next time.
 
     Args:
         option: The option that names what is written, for the message.
         out: A file or an address; None or ``-`` where no file is written.
         names: What is read: files, folders, patterns and addresses; None for those that are not there.
+        than: The option that names what else is written, instead of what is read.
 
     Raises:
         InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
@@ -156,12 +160,10 @@ def check_apart(option: str, out: str | Path | None, names: Sequence[Name | None
         other, root = _resolved(name.path if isinstance(name, TableFile) else name, _READS)
         if store != other:
             continue
-        if store is None:
-            check_output(option, Path(path), map(Path, glob(root) if has_magic(root) else [root]))  # noqa: PTH207
-        if path == root:
-            raise InputError(
-                f"{option} must be another file", out, "It would replace what is read."
-            )
+        files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
+        if path == root or (store is None and any(is_same_file(path, file) for file in files)):
+            expected = f"{option} must be another file" + (f" than {than}" if than else "")
+            raise InputError(expected, out, elsewhere if than else "It would replace what is read.")
         if has_magic(root) and _matches(path, root):
             raise InputError(
                 f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
@@ -298,3 +300,27 @@ def _guard(address: str, expected: str) -> Iterator[None]:
         if isinstance(error, ImportError):
             fix = "Install the package that the message names."
         raise InputError(expected, f"{address} ({reason(error)})", fix) from error
+
+
+def local_address(address: str) -> Path | None:
+    """Return the path of an address of a file system on this machine; None for one of another store."""
+    store, path = _resolved(address, _WRITES)
+    return Path(path) if store is None else None
+
+
+def stored_copy(address: str, folder: Path) -> Path | None:
+    """Return a copy of the file at an address, of a text its first part; None if nothing is there.
+
+    Raises:
+        InputError: If the store cannot be read, or a folder is there.
+    """
+    with _guard(address, _WRITES):
+        store, path = _store(address)
+        if not store.exists(path):
+            return None
+        copy = folder / posixpath.basename(path)
+        if Path(path).suffix.lower() in (".parquet", ".npz", ".gz", ".zst"):
+            store.get_file(path, str(copy))
+        else:
+            copy.write_bytes(store.cat_file(path, start=0, end=_HEAD))
+    return copy
