@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from fedlas._core.check import InputError, few
-from fedlas.predictions.tables.files import Name, TableFile, dataset_file, files_of
+from fedlas.predictions.tables.files import Name, TableFile, dataset_file, files_of, with_labels
 
-_MONTH = r"(0[1-9]|1[0-2])"
-_DATE = re.compile(rf"(?<!\d)((?:19|20)\d\d)(?:-?{_MONTH}(?:-?(0[1-9]|[12]\d|3[01]))?)?(?!\d)")
-_PARTITION = re.compile(r"year=(\d{4})(?:[/\\]month=(\d{1,2}))?(?:[/\\]day=(\d{1,2}))?")
+# A month or a day of one digit needs a separator before it, the same in both places: 2026-5-1, but not 202651.
+_DATE = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20)\d\d)"
+    r"(?:[-_.]?[Qq](?P<quarter>[1-4])"
+    r"|(?P<mark>[-_.]?)(?P<month>0[1-9]|1[0-2]|(?<=[-_.])[1-9])"
+    r"(?:(?P=mark)(?P<day>0[1-9]|[12]\d|3[01]|(?<=[-_.])[1-9]))?)?(?!\d)"
+)
+_PARTITION = re.compile(
+    r"year=(?P<year>\d{4})(?:[/\\]month=(?P<month>\d{1,2})(?:[/\\]day=(?P<day>\d{1,2}))?)?(?!\d)"
+)
 
 
-def date_of(text: str) -> tuple[int, ...] | None:
-    """Return year, month and day of a name, as far as it holds them; None without a year.
+class Dates(NamedTuple):
+    """The days that the rows of a file are of, as its name says: those of a year, a quarter, a month, or one day."""
+
+    first: date
+    last: date
+
+
+def dates_in(text: str) -> Dates | None:
+    """Return the days of the most exact date in a name, or None without a date that exists.
+
+    Partitions such as ``year=2026/month=3`` come first, then the name of the file, then those of its folders.
 
     Example:
-        >>> date_of("scored/2026-11.csv"), date_of("year=2026/month=3/part-0.parquet"), date_of("val.csv")
-        ((2026, 11), (2026, 3), None)
+        >>> str(dates_in("scored/2026_9.csv").first), str(dates_in("year=2026/month=3/part-0.parquet").last)
+        ('2026-09-01', '2026-03-31')
+        >>> str(dates_in("2026Q4.csv").first), dates_in("2026-02-30.csv"), dates_in("val.csv")
+        ('2026-10-01', None, None)
     """
-    match = _PARTITION.search(text)
-    for name in reversed(Path(text).parts):
-        if match is None:  # of dates in one name, the most exact
-            matches = list(_DATE.finditer(name))
-            match = max(matches, key=lambda each: sum(map(bool, each.groups())), default=None)
-    return None if match is None else tuple(int(number) for number in match.groups() if number)
+    folders = _PARTITION.search(text)
+    names = reversed(Path(text).parts)
+    matches = (max(_DATE.finditer(name), key=_exactness, default=None) for name in names)
+    name = next((match for match in matches if match), None)
+    outer, inner = (None if match is None else _dates(match) for match in (folders, name))
+    if folders is None or outer is None:
+        return inner if folders is None else None
+    # Within its partition a name may be more exact; another date there is when the file was written.
+    is_within = inner is not None and outer.first <= inner.first and inner.last <= outer.last
+    return inner if is_within else outer
 
 
 def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
@@ -34,39 +59,79 @@ def files_since(names: Sequence[Name], since: str) -> list[TableFile]:
 
     Args:
         names: Paths and patterns; of a folder, all files in it.
-        since: A year, month or day, such as ``2026-05``.
+        since: A year, quarter, month or day, such as ``2026-05``.
 
     Raises:
-        InputError: If ``since`` is no date, a file has none in its name, or no file is as late.
+        InputError: If ``since`` is no date, a file has none in its name or one within which ``since`` lies, or no file
+            is as late.
     """
-    first = date_of(since)
-    if first is None or _DATE.fullmatch(since) is None:
+    match = _DATE.fullmatch(since)
+    start = None if match is None else _dates(match)
+    if start is None:
         raise InputError(
-            "--since must be a year, a month or a day", repr(since), "Write it as 2026-05."
+            "--since must be a year, a quarter, a month or a day of the calendar",
+            repr(since),
+            "Write it as 2026-05.",
         )
-    dates: dict[TableFile, tuple[int, ...]] = {}
+    files = _dated_files(names)
+    unclear = [
+        file.name for file, dates in files.items() if dates.first < start.first <= dates.last
+    ]
+    if unclear:
+        raise InputError(
+            "with --since every file must have a date that is as exact",
+            f"{few(unclear, 6)}, within which {since} lies",
+            "Rename it, as 2026-05.csv, or name an earlier --since.",
+        )
+    late = [file for file, dates in files.items() if dates.first >= start.first]
+    if not late:
+        every = [file.name for file in files]
+        raise InputError(
+            f"a file must be of {since} or later", few(every, 6), "Choose an earlier date."
+        )
+    return late
+
+
+def _dated_files(names: Sequence[Name]) -> dict[TableFile, Dates]:
+    """Return the dates of the files of names, patterns and folders; each file must have one."""
+    files: list[TableFile] = []
     for name in names:
         # A folder may hold other files than Parquet here.
         if isinstance(name, str | Path) and Path(name).is_dir():
-            files = [*map(dataset_file, _inside(Path(name)))]
+            files += map(dataset_file, _inside(Path(name)))
         else:
-            files = files_of([name])
-        for file in files:
-            date = date_of(str(file.path))
-            if date is None:
-                raise InputError(
-                    "with --since every file must have a date in its name, such as 2026-05",
-                    file.path,
-                    "Rename it, or name the files to calibrate on.",
-                )
-            dates[file] = date
-    late = [file for file, date in dates.items() if date >= first]
-    if not late:
-        paths = [str(file.path) for file in dates]
-        raise InputError(
-            f"a file must be of {since} or later", few(paths, 6), "Choose an earlier date."
-        )
-    return late
+            files += files_of([name])
+    result: dict[TableFile, Dates] = {}
+    for file in with_labels(files):
+        dates = dates_in(str(file.path))
+        if dates is None:
+            raise InputError(
+                "with --since every file must have a date of the calendar in its name, such as 2026-05",
+                file.path,
+                "Rename it, or name the files to calibrate on.",
+            )
+        result[file] = dates
+    return result
+
+
+def _exactness(match: re.Match[str]) -> int:
+    """Return how many parts of a date a name holds."""
+    return sum(value is not None for part, value in match.groupdict().items() if part != "mark")
+
+
+def _dates(match: re.Match[str]) -> Dates | None:
+    """Return the days of a date; None if the calendar has no such date."""
+    parts = {
+        part: int(value) for part, value in match.groupdict().items() if (value or "").isdigit()
+    }
+    year, quarter = parts["year"], parts.get("quarter")
+    first_month = parts.get("month", 1) if quarter is None else 3 * quarter - 2
+    last_month = first_month + 2 if quarter else first_month if "month" in parts else 12
+    with suppress(ValueError):
+        first = date(year, first_month, parts.get("day", 1))
+        after = date(year + last_month // 12, last_month % 12 + 1, 1)
+        return Dates(first, first if "day" in parts else after - timedelta(days=1))
+    return None
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -41,7 +41,7 @@ from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.predictions import Predictions
-from fedlas.resample.clusters import several
+from fedlas.resample.clusters import joined_groups, several
 from fedlas.resample.folds import canonical_order, evenly
 
 RAW = "as predicted"
@@ -253,14 +253,18 @@ def _check(member: Calibrator, val: Predictions) -> None:
 
 def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     """Return what is held out, and the samples with weights that sum to the number of samples that they are worth."""
+    number = copies_of(val)
+    if several(val.clusters):
+        # Clusters that hold the copies of one sample each say no more than the copies do.
+        joined = joined_groups(number, val.clusters.cpu().numpy())
+        val = val if joined.max() < number.max() else val._replaced(clusters=None)
     folds = folds_of(val, num_folds, weights=val.weights, features=val.features)
 
     # Weights and copies say how often a sample counts, not how much is known; and samples of a cluster are alike.
-    number = copies_of(val)
     weights = weights_of(val)
     samples = worth(number, weights)
     if several(val.clusters):
-        samples /= _design_effect(val, val.clusters)
+        samples /= _design_effect(val, val.clusters, torch.from_numpy(number))
     weights = weights * (samples / weights.sum())
     if val.weights is not None or bool((weights != 1).any()):
         val = val._replaced(weights=None if bool((weights == 1).all()) else weights)
@@ -279,10 +283,15 @@ def _split(val: Predictions, num_folds: int) -> tuple[CrossFit, Predictions]:
     return CrossFit(val, folds, tuple(held_out), thinned, order, copies), val
 
 
-def _design_effect(val: Predictions, clusters: Tensor) -> float:
+def _design_effect(val: Predictions, clusters: Tensor, sample: Tensor) -> float:
     """Return by how much more sums of residuals over clusters vary than those of independent samples, at least 1.
 
     Kish's design effect, of what the labels leave of the probabilities after temperature scaling.
+
+    Args:
+        val: With labels.
+        clusters: ``(N,)``.
+        sample: Id of the sample that each row is a copy of ``(N,)``; copies vary together, and count as one.
     """
     temperature = nll_temperature(val).value
     residuals = torch.zeros(val.num_samples, val.num_classes, dtype=torch.float64)
@@ -290,8 +299,12 @@ def _design_effect(val: Predictions, clusters: Tensor) -> float:
         residuals[part] = -(rows / temperature).softmax(dim=1)
     residuals[torch.arange(val.num_samples), val.target.cpu()] += 1
     residuals *= weights_of(val).unsqueeze(1)
-    number = torch.unique(clusters, return_inverse=True)[1]
-    count = int(number.max()) + 1
-    sums = residuals.new_zeros(count, val.num_classes).index_add_(0, number, residuals)
-    within = float(residuals.square().sum())
-    return max(1.0, float(sums.square().sum()) / within) if within else 1.0
+    within = _sum_of_squared_sums(residuals, sample)
+    between = _sum_of_squared_sums(residuals, torch.unique(clusters, return_inverse=True)[1])
+    return max(1.0, between / within) if within else 1.0
+
+
+def _sum_of_squared_sums(rows: Tensor, group: Tensor) -> float:
+    """Return the sum over groups ``(N,)`` of the squared norm of each group's sum of ``rows (N, C)``."""
+    sums = rows.new_zeros(int(group.max()) + 1, rows.shape[1]).index_add_(0, group, rows)
+    return float(sums.square().sum())

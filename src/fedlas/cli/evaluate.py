@@ -37,8 +37,7 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions.roles import OF_FIT, Columns
-from fedlas.predictions.tables import FORMATS
-from fedlas.predictions.tables.files import holds_parquet
+from fedlas.predictions.tables.files import FORMATS, holds_parquet
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:

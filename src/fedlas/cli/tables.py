@@ -15,7 +15,7 @@ from fedlas._core.files import file_argument, path_argument, write_json
 from fedlas._core.outputs import STANDARD
 from fedlas._core.progress import Bar
 from fedlas._core.terminal import say
-from fedlas._core.text import command_lines
+from fedlas._core.text import command_lines, number_of
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -27,8 +27,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables import FORMATS
 from fedlas.predictions.tables.files import (
+    FORMATS,
     address_of,
     check_apart,
     files_of,
@@ -69,7 +69,7 @@ def add_calibrate(add: AddSubcommand) -> None:
         action="append",
         default=[],
     )
-    text = "of the files, take those with this year, month or day in their names, as 2026-05, or a later one"
+    text = "of the files, take those with this year, quarter, month or day in their names, as 2026-05, or a later one"
     option(parser, "--since", "DATE", f"{text} (default: all)")
     add_path(parser, "--out", "JSON", f"file to write (default: VAL with {_SUFFIX})")
     flag(parser, "--details", "also print what carries the weight of a mixture (default: not)")
@@ -89,6 +89,10 @@ def _calibrate(args: argparse.Namespace) -> int:
         if args.since is not None:
             late = files_since(files, args.since)
             files = [*late]
+            counted = [file.name for file in late]
+            say(
+                f"{number_of(len(late), 'file')} since {args.since}: {few(counted, 12)}.", wrap=True
+            )
             example = str(late[0].path)
         with Bar(f"fitting {args.method}", total=None, after=_SHORT_FIT):
             calibration = calibrate_table(files, calibrator, columns)

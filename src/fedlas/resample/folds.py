@@ -317,7 +317,9 @@ def _dealt(
     folds = np.empty(len(group), dtype=np.int64)
     for number in np.argsort(-sizes, kind="stable"):
         inside = members[number]
-        least = filled[:, label[inside]].sum(axis=1).round(_DIGITS)
+        # Shares within the group, so that two copies are one row of weight 2.
+        share = weight[inside] / (weight[inside].sum() or 1.0)
+        least = (filled[:, label[inside]] @ share).round(_DIGITS)
         fold = np.lexsort((total.round(_DIGITS), least))[0]
         folds[inside] = fold
         np.add.at(filled[fold], label[inside], weight[inside])

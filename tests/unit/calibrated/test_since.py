@@ -19,11 +19,11 @@ def test_files_by_the_date_in_their_names(tmp_path):
     assert late[2].partition == {"year": "2026", "month": "7"}
     late = files_since([f"{tmp_path}/2026-*.csv"], "2026")
     assert [file.path.name for file in late] == ["2026-04.csv", "2026-05.csv"]
-    for since, match in (("May", "a year, a month or a day"), ("2027", "2027 or later")):
+    for since, match in (("May", "a year, a quarter, a month or a day"), ("2027", "2027 or later")):
         with pytest.raises(InputError, match=match):
             files_since([str(tmp_path)], since)
     (tmp_path / "val.csv").write_text("")
-    with pytest.raises(InputError, match="a date in its name"):
+    with pytest.raises(InputError, match="a date of the calendar in its name"):
         files_since([f"{tmp_path}/val.csv"], "2026")
 
 
@@ -44,4 +44,49 @@ def test_calibrate_since(tmp_path, capsys):
     out = str(tmp_path / "cal.json")
     words = [f"{tmp_path}/2026-*.csv", "--since", "2026-05", "--probs", "p", "--target", "y"]
     assert main(["calibrate", *words, "--method", "temperature", "--out", out]) == 0
-    assert "400 rows" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 files since 2026-05: 2026-05.csv, 2026-06.csv." in shown
+    assert "400 rows" in shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scores_2026_07.csv",
+        "2026.08.csv",
+        "2026-9.csv",
+        "2026Q4.csv",
+        "2026-q3.csv",
+        "x_2026_6_1.csv.gz",
+        "2027.csv",
+        "year=2026/month=5/part-20250101.parquet",
+        "year=2026/2026-06.csv",
+    ],
+)
+def test_a_later_date_counts_however_it_is_written(tmp_path, name):
+    """Months of one digit, other separators and quarters were left out without a word."""
+    for each in (name, "2026-04.csv", "2025.csv", "2026Q1.csv"):
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_text("")
+    late = files_since([str(tmp_path)], "2026-05")
+    assert [str(file.path.relative_to(tmp_path)) for file in late] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "since", "message"),
+    [
+        ("2026.csv", "2026-05", "a date that is as exact; got .*2026.csv, within which 2026-05"),
+        ("2026Q2.csv", "2026-05", "as exact"),
+        ("2026-05.csv", "2026-05-02", "as exact"),
+        ("2026-13.csv", "2026-05", "as exact"),
+        ("2026-02-30.csv", "2026", "a date of the calendar in its name"),
+        ("year=2026/month=13/a.csv", "2026", "a date of the calendar in its name"),
+        ("2026-05.csv", "2026-02-30", "--since must be .* of the calendar; got '2026-02-30'"),
+        ("2026-05.csv", "2026-05.csv", "--since must be"),
+    ],
+)
+def test_a_file_of_unclear_date_is_refused(tmp_path, name, since, message):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=message):
+        files_since([str(tmp_path)], since)

@@ -59,6 +59,51 @@ def test_features_that_matter_are_used_on_new_patients(seed):
     )
 
 
+def copied_patients(seed, count, visits, *, features):
+    """Predictions of visits with whole weights, and the same with each visit repeated as often."""
+    logits, target, _, number = patients(count, seed, visits=visits)
+    draw = np.random.default_rng(seed)
+    times = draw.integers(1, 4, size=len(target))
+    copies = np.arange(len(target)).repeat(times)
+    side = draw.normal(size=(len(target), 2)) if features else None
+    weighted = Predictions(3 * logits, target, features=side, clusters=number, weights=times)
+    repeated = Predictions(
+        weighted.logits[copies],
+        target[copies],
+        features=None if side is None else side[copies],
+        clusters=number[copies],
+    )
+    return weighted, repeated
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize(("count", "visits"), [(60, 1), (60, 4), (30, 10)])
+def test_weights_are_copies_with_clusters_too(count, visits, features):
+    for seed in range(4):
+        weighted, repeated = copied_patients(seed, count, visits, features=features)
+        ours, theirs = (
+            AutoCalibration().fit(each).transform(weighted._replaced(target=None)).probs
+            for each in (weighted, repeated)
+        )
+        assert float((ours - theirs).abs().max()) < 1e-5, seed
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_copies_in_a_cluster_of_their_own_are_one_sample(seed):
+    """Their design effect was five, of residuals that were five times the same."""
+    logits, target, _, _ = patients(200, seed, visits=1)
+    bent = np.where(logits > 0, 0.3 * logits, 3 * logits)
+    copies = np.arange(200).repeat(5)
+    once, clustered = (
+        AutoCalibration().fit(each).transform(Predictions(bent)).probs
+        for each in (
+            Predictions(bent, target),
+            Predictions(bent[copies], target[copies], clusters=copies),
+        )
+    )
+    assert float((once - clustered).abs().max()) < 1e-5
+
+
 def images(count, seed):
     """Images ``(N, 6, 8, 8)``: three channels hold the logits of a position, three say which image it is."""
     draw = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ from fedlas.lab.runs.load import load_trained
 from fedlas.objective.predict import drifted_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.tables import FORMATS
+from fedlas.predictions.tables.files import FORMATS
 from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]

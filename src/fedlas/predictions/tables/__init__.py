@@ -9,30 +9,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import checked_path, is_file
-from fedlas.predictions.tables.files import TableFile
-from fedlas.predictions.tables.packed import suffix_of
+from fedlas.predictions.tables.files import FORMATS, TableFile, format_suffix
 
 if TYPE_CHECKING:
     from fedlas.predictions.tables.format import Format, Writer
-
-FORMATS = {
-    ".csv": "delimited.Delimited",
-    ".tsv": "delimited.Delimited",
-    ".jsonl": "json_lines.JsonLines",
-    ".ndjson": "json_lines.JsonLines",
-    ".parquet": "parquet.Parquet",
-    ".npz": "npz.Archive",
-}
-"""What reads a file, by the end of its name: a class in a module of this package, imported when it is needed, since
-``--help`` names all formats. The class of this name and ``Writer`` writes its rows again with more columns."""
-_SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
-_PICKLE = "Save the arrays with numpy.savez; pickles can run code."
-_OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
-    (".pkl", ".pt", ".pth"), _PICKLE
-)
-_OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
-_OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
-_OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 
 
 def source_of(file: str | Path | TableFile, separator: str | None = None) -> Format:
@@ -51,14 +31,7 @@ def source_of(file: str | Path | TableFile, separator: str | None = None) -> For
     path = file.path
     if not is_file(path):
         raise InputError("the file must exist", path, "Check the path.")
-    suffix = suffix_of(path)
-    if suffix not in FORMATS:
-        raise InputError(
-            f"the name must end in {', '.join(FORMATS)}",
-            path.name,
-            _OTHERS.get(suffix, "Rename or convert the file."),
-        )
-    form = _class_of(suffix)
+    form = _class_of(format_suffix(path))
     options = {"separator": separator, "partition": file.partition}
     source: Format = form(path, **{name: options[name] for name in form.options})
     source.label = file.label or source.label

@@ -18,10 +18,29 @@ from typing import IO, Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
-from fedlas._core.files import is_same_file, no_device, write_atomically
+from fedlas._core.files import is_same_file, no_device, path_inside, write_atomically
 from fedlas._core.outputs import STANDARD
 from fedlas._core.terminal import standard_input
+from fedlas.predictions.tables.packed import suffix_of
 
+FORMATS = {
+    ".csv": "delimited.Delimited",
+    ".tsv": "delimited.Delimited",
+    ".jsonl": "json_lines.JsonLines",
+    ".ndjson": "json_lines.JsonLines",
+    ".parquet": "parquet.Parquet",
+    ".npz": "npz.Archive",
+}
+"""What reads a file, by the end of its name: a class in a module of this package, imported when it is needed, since
+``--help`` names all formats. The class of this name and ``Writer`` writes its rows again with more columns."""
+_SHEET = "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame."
+_PICKLE = "Save the arrays with numpy.savez; pickles can run code."
+_OTHERS = dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET) | dict.fromkeys(
+    (".pkl", ".pt", ".pth"), _PICKLE
+)
+_OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
+_OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
+_OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
@@ -43,9 +62,30 @@ class TableFile:
     # Name in messages, where files of several folders have one name; empty is that of the file.
     label: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return self.label or self.path.name
+
 
 Name = str | Path | TableFile
 """A path, a pattern, a folder or an address; or a file that one of them names."""
+
+
+def format_suffix(path: Path) -> str:
+    """Return the format of a table's file as the end of its name: a key of :data:`FORMATS`.
+
+    Raises:
+        InputError: If no format has such a name.
+    """
+    suffix = suffix_of(path)
+    if suffix not in FORMATS:
+        raise InputError(
+            f"the name must end in {', '.join(FORMATS)}",
+            path.name,
+            _OTHERS.get(suffix, "Rename or convert the file."),
+        )
+    return suffix
 
 
 def address_of(name: object) -> str | None:
@@ -111,14 +151,12 @@ def files_of(names: Sequence[Name]) -> list[TableFile]:
         else:
             paths = sorted(glob(str(name)))  # noqa: PTH207 (it may be absolute)
             if not paths:
-                raise InputError(
-                    "the pattern must match files", repr(str(name)), "Check it, and quote it."
-                )
+                raise _no_match(name)
             files += map(dataset_file, map(Path, paths))
-    return _labeled(files)
+    return with_labels(files)
 
 
-def _labeled(files: list[TableFile]) -> list[TableFile]:
+def with_labels(files: list[TableFile]) -> list[TableFile]:
     """Return files with the names of their folders in their labels, where some share a name."""
     if len({file.path.name for file in files}) == len(files):
         return files
@@ -220,12 +258,17 @@ def _parquet_files(folder: Path) -> list[Path]:
         if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
     )
     if not files:
-        raise InputError(
-            "a folder must hold Parquet files",
-            folder,
-            "Name its files by a pattern, such as '*.csv'.",
-        )
+        raise _no_parquet(folder)
     return files
+
+
+def _no_match(pattern: Name) -> InputError:
+    return InputError("the pattern must match files", repr(str(pattern)), "Check it, and quote it.")
+
+
+def _no_parquet(folder: str | Path) -> InputError:
+    fix = "Name its files by a pattern, such as '*.csv'."
+    return InputError("a folder must hold Parquet files", folder, fix)
 
 
 def _copied(name: Name, folder: Path) -> Name:
@@ -237,15 +280,50 @@ def _copied(name: Name, folder: Path) -> Name:
         return name
     with _guard(address, _READS):
         store, root = _store(address)
+        paths = [root]
+        error = _no_match(address)
         if has_magic(root):
             paths = [path for path in store.glob(root) if store.isfile(path)]
-        else:
-            paths = store.find(root) if store.isdir(root) else [root]
-        for path in paths:
-            copy = folder / path.lstrip("/")
+        elif store.isdir(root):
+            paths = [path for path in store.find(root) if path.endswith(".parquet")]
+            error = _no_parquet(address)
+        elif suffix_of(Path(root)) not in FORMATS:
+            store.info(root)  # a missing file is refused as that, not for its name
+    if not paths:
+        raise error
+    # All names are checked before the first file is copied: a store may be a stranger's.
+    copies: dict[Path, str] = {}
+    for path in paths:
+        copy = _copy_path(path, folder, address)
+        format_suffix(copy)
+        if copy in copies:
+            raise InputError(
+                "names in a store must be those of different files",
+                f"{copies[copy]} and {path} in {address}",
+                "Name one of them.",
+            )
+        copies[copy] = path
+    with _guard(address, _READS):
+        for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             store.get_file(path, str(copy))
     return folder / root.lstrip("/")
+
+
+def _copy_path(path: str, folder: Path, address: str) -> Path:
+    """Return the path in ``folder`` of a copy of ``path`` in a store.
+
+    Raises:
+        InputError: If it leads out of that folder.
+    """
+    try:
+        return path_inside(folder, folder / path.lstrip("/"))
+    except InputError as error:
+        raise InputError(
+            "names in a store must not lead out of it",
+            f"{path} in {address}",
+            "Name the files that you want: a stranger's store may try to replace yours.",
+        ) from error
 
 
 def _standard_input(folder: Path) -> Path:
@@ -318,7 +396,7 @@ def stored_copy(address: str, folder: Path) -> Path | None:
         store, path = _store(address)
         if not store.exists(path):
             return None
-        copy = folder / posixpath.basename(path)
+        copy = folder / f"stored{''.join(Path(path).suffixes[-2:])}"
         if Path(path).suffix.lower() in (".parquet", ".npz", ".gz", ".zst"):
             store.get_file(path, str(copy))
         else:

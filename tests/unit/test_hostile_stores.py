@@ -1,0 +1,142 @@
+"""Stores of strangers: what one lists stays in the temporary folder, and what one says leads to no other host."""
+
+import html
+import http.server
+import io
+import tarfile
+import threading
+import zipfile
+from contextlib import contextmanager
+
+import pytest
+
+import fedlas
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+fsspec = pytest.importorskip("fsspec")
+CSV = b"p,y\n" + b"0.9,1\n0.8,1\n0.2,0\n0.4,1\n0.6,0\n" * 20
+
+
+@contextmanager
+def zip_store(folder, names):
+    with zipfile.ZipFile(folder / "e.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, CSV)
+    yield f"zip://**::file://{folder}/e.zip"
+
+
+@contextmanager
+def tar_store(folder, names):
+    with tarfile.open(folder / "e.tar", "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(CSV)
+            archive.addfile(member, io.BytesIO(CSV))
+    yield f"tar://**::file://{folder}/e.tar"
+
+
+@contextmanager
+def bucket(folder, names):
+    """A bucket, whose keys are any text, as those of S3."""
+    store = fsspec.filesystem("memory")
+    for name in names:
+        store.pipe_file(f"/bucket/{name}", CSV)
+    try:
+        yield "memory://bucket/**"
+    finally:
+        store.store.clear()
+
+
+@contextmanager
+def http_page(folder, names):
+    """A page of links, and a table at each of them."""
+
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            is_page = self.path.endswith("/tables/")
+            links = "".join(f'<a href="{html.escape(name)}">table</a>' for name in names)
+            content = links.encode() if is_page else CSV
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if is_page else "text/csv")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815 - the name that the server calls
+
+        def log_message(self, *words):
+            pass
+
+    pytest.importorskip("aiohttp")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/tables/**"
+        finally:
+            server.shutdown()
+
+
+STORES = {"zip": zip_store, "tar": tar_store, "bucket": bucket, "http": http_page}
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    frame = {"p": [0.9, 0.8, 0.2, 0.4] * 50, "y": [1, 0, 0, 1] * 50}
+    fitted = fedlas.calibrate(frame, probs="p", target="y", method="temperature")
+    return str(fitted.save(tmp_path / "cal.json"))
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_store_without_tricks_is_read(kind, tmp_path, calibration):
+    out = tmp_path / "out.csv"
+    with STORES[kind](tmp_path, ["a.csv", "b.csv"]) as store:
+        assert main(["apply", calibration, store, "--out", str(out)]) == 0
+    assert out.read_bytes().count(b"\n") == 201
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("name", ["x.csv", ".profile"])
+def test_no_name_in_a_store_leads_out_of_the_temporary_folder(
+    kind, name, tmp_path, calibration, capsys
+):
+    """A member of a zip replaced the user's ``.profile``, status 0."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / name).write_text("precious")
+    out = tmp_path / "out.csv"
+    columns = ["--probs", "p", "--target", "y"]
+    with STORES[kind](tmp_path, ["a.csv", f"{'../' * 12}{home}/{name}"]) as store:
+        for words in (
+            ["apply", calibration, store, "--out", str(out)],
+            ["calibrate", store, *columns, "--out", str(tmp_path / "new.json")],
+            ["evaluate", store, *columns, "--replicates", "0"],
+        ):
+            assert main(words) == 2
+            error = " ".join(capsys.readouterr().err.split())
+            assert f"{home}/{name}"[-20:] in error
+        with pytest.raises(InputError, match=name):
+            fedlas.read_predictions(store, probs="p", target="y")
+    assert not out.exists()
+    assert not (tmp_path / "new.json").exists()
+    assert (home / name).read_text() == "precious"
+    assert [path.name for path in home.iterdir()] == [name]
+
+
+def test_two_names_of_a_store_are_two_files(tmp_path, calibration, capsys):
+    """The rows of the first were lost."""
+    with bucket(tmp_path, ["a/b.csv", "a//b.csv"]) as store:
+        assert main(["apply", calibration, store, "--out", str(tmp_path / "out.csv")]) == 2
+    assert "b.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "bucket"])
+def test_only_tables_of_a_store_are_copied(kind, tmp_path, calibration, capsys, monkeypatch):
+    copied = []
+    with STORES[kind](tmp_path, ["a.csv", "big.iso"]) as store:
+        protocol = store.partition(":")[0]
+        store_class = fsspec.get_filesystem_class(protocol)
+        monkeypatch.setattr(store_class, "get_file", lambda self, *names: copied.append(names))
+        assert main(["apply", calibration, store, "--out", str(tmp_path / "out.csv")]) == 2
+    assert "the name must end in .csv, .tsv" in " ".join(capsys.readouterr().err.split())
+    assert not copied
