@@ -78,13 +78,13 @@ def page_kind(name: str, noun: str) -> Kind:
     def is_page(path: Path) -> bool:
         if path.suffix.lower() != ".pdf":
             with path.open(encoding="utf-8") as file:
-                found = _KIND.search(file.read(_HEAD))
-            return found is not None and found[1] == f"fedlas {name}"
-        with path.open("rb") as printed:
-            printed.seek(max(0, path.stat().st_size - _TAIL))
-            return printed.read().endswith(f"\n%fedlas {name}\n".encode())
+                mark = _KIND.search(file.read(_HEAD))
+            return mark is not None and mark[1] == f"fedlas {name}"
+        with path.open("rb") as pages:
+            pages.seek(max(0, path.stat().st_size - _TAIL))
+            return pages.read().endswith(f"\n%fedlas {name}\n".encode())
 
-    return Kind(noun, is_page, (".html", ".htm", ".pdf"))
+    return Kind(noun, is_page, (".html", ".pdf"))
 
 
 EVALUATION_PAGE = page_kind("evaluation", "a page of fedlas evaluate")

@@ -621,7 +621,7 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
         ),
         (
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
-            "must be a calibration",
+            "must be new, or a calibration",
         ),
         (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
         (
