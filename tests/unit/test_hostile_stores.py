@@ -3,6 +3,7 @@
 import html
 import http.server
 import io
+import json
 import tarfile
 import threading
 import zipfile
@@ -15,6 +16,8 @@ from fedlas.cli import main
 from fedlas.errors import InputError
 
 fsspec = pytest.importorskip("fsspec")
+asked = []
+"""Paths that servers of :func:`http_page` were asked for."""
 CSV = b"p,y\n" + b"0.9,1\n0.8,1\n0.2,0\n0.4,1\n0.6,0\n" * 20
 
 
@@ -54,6 +57,7 @@ def http_page(folder, names):
 
     class Pages(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.path)
             is_page = self.path.endswith("/tables/")
             links = "".join(f'<a href="{html.escape(name)}">table</a>' for name in names)
             content = links.encode() if is_page else CSV
@@ -70,7 +74,7 @@ def http_page(folder, names):
 
     pytest.importorskip("aiohttp")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/tables/**"
         finally:
@@ -140,3 +144,33 @@ def test_only_tables_of_a_store_are_copied(kind, tmp_path, calibration, capsys, 
         assert main(["apply", calibration, store, "--out", str(tmp_path / "out.csv")]) == 2
     assert "the name must end in .csv, .tsv" in " ".join(capsys.readouterr().err.split())
     assert not copied
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "reference://a.csv::file://{folder}/ref.json",
+        "reference://**::{folder}/ref.json",
+        "zip://a.csv::simplecache::reference://e.zip::file://{folder}/ref.json",
+        "zip://a.csv::reference://e.zip::file://{folder}/ref.json",
+        "zip://a.csv::reference::{folder}/ref.json",
+        "generic://{folder}/a.csv",
+        "nostore://bucket/a.csv",
+    ],
+)
+def test_only_stores_that_the_user_names_are_asked(address, tmp_path, calibration, capsys):
+    """A stranger's JSON named hosts, which ``reference://`` read."""
+    with http_page(tmp_path, []) as page:
+        target = page.removesuffix("**") + "a.csv"
+        refs = {"version": 1, "refs": {"a.csv": [target], "e.zip": [target]}}
+        (tmp_path / "ref.json").write_text(json.dumps(refs))
+        asked.clear()
+        named = address.format(folder=tmp_path)
+        out = str(tmp_path / "out.csv")
+        assert main(["apply", calibration, named, "--out", out]) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert main(["apply", calibration, str(tmp_path / "ref.json"), "--out", named]) == 2
+    assert not asked
+    protocol = next(name for name in ("reference", "generic", "nostore") if name in address)
+    assert "must be of one of these stores: abfs, " in error
+    assert protocol in error or "simplecache" in error

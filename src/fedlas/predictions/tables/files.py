@@ -42,6 +42,41 @@ _OTHERS |= {".json": "Write one object a line, and name it .jsonl."}
 _OTHERS |= dict.fromkeys((".zip", ".bz2", ".xz"), "Unpack it.")
 _OTHERS |= dict.fromkeys((".gz", ".zst"), "Name it .csv.gz or .jsonl.gz, if it holds such text.")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(/?)(?=[^/])", re.ASCII)
+_STORES = (
+    *(
+        "abfs",
+        "abfss",
+        "adl",
+        "az",
+        "dbfs",
+        "file",
+        "ftp",
+        "gcs",
+        "gs",
+        "hdfs",
+        "hf",
+        "http",
+        "https",
+        "local",
+    ),
+    *(
+        "memory",
+        "oci",
+        "oss",
+        "s3",
+        "s3a",
+        "sftp",
+        "smb",
+        "ssh",
+        "tar",
+        "tos",
+        "webdav",
+        "webhdfs",
+        "zip",
+    ),
+)
+"""Protocols of addresses. Others may lead elsewhere than the address says: ``reference`` reads hosts that a file names,
+``filecache`` writes copies that stay."""
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
 """Bytes of a text that hold its names."""
@@ -365,7 +400,26 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _store(address: str) -> tuple[Any, str]:
-    store, path = require("fsspec.core", extra="tables").url_to_fs(address)
+    """Return the store of an address, and the path there.
+
+    Raises:
+        InputError: If a protocol in the address is none of ``_STORES``.
+    """
+    fsspec: Any = require("fsspec", extra="tables")
+    for link in address.split("::"):
+        protocol, is_named, _ = link.partition("://")
+        # fsspec takes a link without a protocol for one, if it is the name of one or a single word; else for a path.
+        if not is_named and not (
+            link in fsspec.available_protocols() or re.fullmatch("[a-z]*", link)
+        ):
+            protocol = "file"
+        if protocol not in _STORES:
+            raise InputError(
+                f"an address must be of one of these stores: {', '.join(_STORES)}",
+                f"{protocol} in {address}",
+                "Copy the files here, and name the copies.",
+            )
+    store, path = fsspec.core.url_to_fs(address)
     return store, path
 
 
@@ -373,6 +427,8 @@ def _store(address: str) -> tuple[Any, str]:
 def _guard(address: str, expected: str) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # stores raise many kinds
         fix = "Check the address and your access to it."
         if isinstance(error, ImportError):
