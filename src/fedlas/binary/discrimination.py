@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from fedlas.binary.cells import CellDraws, sums_of
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
-from fedlas.predictions.event import event_name, event_number
+from fedlas.predictions.event import class_name, event_name, event_number
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
@@ -155,31 +156,49 @@ def _precision(counts: Floats, positives: Floats) -> Floats:
     return np.asarray((positives[:, ::-1] * share / events).sum(axis=1))
 
 
-def check_direction(predictions: Predictions, columns: str, *, fix: str = "") -> None:
+def reversed_auroc(predictions: Predictions) -> Estimate | None:
+    """Return the AUROC of scores that rank the other class of two above, beyond chance, or None if they do not.
+
+    Args:
+        predictions: Logits ``(N, 2)`` and target ``(N,)``.
+
+    Returns:
+        AUROC of the event with its 99 % interval, which lies below 0.5; None too for fewer than 20 rows or one outcome.
+
+    Example:
+        >>> reversed_auroc(Predictions([[0.0, 1.0], [1.0, 0.0]] * 15, [1, 0] * 15)) is None
+        True
+    """
+    data = positive_class(predictions, None)
+    if len(data.outcome) < _FEWEST_ROWS or data.outcome.min() == data.outcome.max():
+        return None
+    area = area_estimate(data, 0.99)
+    return area if area.high < 0.5 else None
+
+
+def check_direction(
+    predictions: Predictions, columns: str, classes: Sequence[str], *, fix: str = ""
+) -> None:
     """Refuse scores that rank the other class of two above, beyond chance.
 
     Args:
         predictions: Logits ``(N, 2)`` and target ``(N,)``.
         columns: Columns of the scores, for the message.
-        fix: What to do, where ``{other}`` is the name of the other class; empty: to name it as the event.
+        classes: Names of the classes that the labels are; empty where these are 0 and 1.
+        fix: What to do, where ``{other}`` is the name of the other class; empty: to name the classes in the other
+            order, or 0 as the event.
 
     Raises:
         InputError: If the 99 % interval of AUROC lies below 0.5.
 
     Example:
-        >>> check_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p")
+        >>> check_direction(Predictions([[0.0, 1.0], [1.0, 0.0]], [1, 0]), "p", ())
     """
-    data = positive_class(predictions, None)
-    if len(data.outcome) < _FEWEST_ROWS or data.outcome.min() == data.outcome.max():
+    area = reversed_auroc(predictions)
+    if area is None:
         return
-    area = area_estimate(data, 0.99)
-    if area.high >= 0.5:
-        return
-    number = event_number(predictions)
-    other, remedy = "the other class", Argument("event", "0")
-    if predictions.classes is not None:
-        other = repr(predictions.classes[1 - number])
-        remedy = Argument("classes", ",".join(predictions.classes[::-1]))
+    other = class_name(predictions, 1 - event_number(predictions))
+    remedy = Argument("classes", ",".join(classes[::-1])) if classes else Argument("event", "0")
     advice: Text = (
         f"The column looks like the probability of {other}; ",
         remedy,

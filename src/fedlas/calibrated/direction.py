@@ -124,7 +124,6 @@ def _check_labels(calibration: Any, source: Format) -> None:
         percent=columns.percent,
         separator=columns.separator,
         drop_missing=True,
-        event=columns.event,
         **scores,
     )
     try:
@@ -138,6 +137,7 @@ def _check_labels(calibration: Any, source: Format) -> None:
         check_direction(
             val._replaced(classes=calibration.classes or None, event=1),
             few(calibration.scores),
+            calibration.classes,
             fix="The column looks like the probability of {other}; pass the column that the fit read.",
         )
 

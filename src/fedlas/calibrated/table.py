@@ -101,8 +101,7 @@ class TableCalibration:
         remarks = [] if counts is None else [note_on_weights(counts)]
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
-            if columns.event is None:
-                check_direction(val, few(table.scores))
+            check_direction(val, few(table.scores), table.classes)
         with one_thread(val.num_samples * max(1, len(table.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
         if covariates is not None and calibrator.num_features is None:

@@ -189,8 +189,8 @@ def _card_of_files(
         )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
     return make_card(
-        val.predictions,
-        test.predictions,
+        val,
+        test,
         of_classes(read_file(models[0])[1]) if models else calibrate or METHOD,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,

@@ -97,6 +97,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
     from fedlas.predictions.read import is_log, notes_of
+    from fedlas.present.evaluation import RAW
     from fedlas.present.report import report
     from fedlas.present.stages import HeldOut
 
@@ -145,6 +146,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = args.on is not None and not run and not is_log(Path(args.on), columns or Columns())
     # A fit needs labels, not votes.
     is_table = is_table and (columns is None or columns.label_probs is None)
+    is_table = is_table and not evaluation.verdicts[RAW].is_reversed
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
         say(*command_lines(line, first="next: "))

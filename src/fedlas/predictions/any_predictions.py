@@ -31,6 +31,7 @@ class PredictionTable:
         refusals: Number of answers that decline to answer, as "I don't know" does.
         covariates: What the columns of covariates hold, which are the features of the predictions.
         dropped: Number of rows that lacked a value and were left out.
+        scores: Columns of the scores of a number each, in the order of the classes; one is of the second of two.
     """
 
     predictions: AnyPredictions
@@ -42,6 +43,7 @@ class PredictionTable:
     refusals: int = 0
     covariates: Covariates | None = None
     dropped: int = 0
+    scores: tuple[str, ...] = ()
 
 
 def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:

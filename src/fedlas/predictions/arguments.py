@@ -162,14 +162,21 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return f"[{', '.join([*shown, '...'] if len(names) > most else shown)}]"
 
 
-def several_labels(target: Tensor) -> str:
-    """Return what to do about a target ``(N, C)`` in place of class numbers."""
-    if bool(((target == 0) | (target == 1)).all()) and not bool((target.sum(dim=1) == 1).all()):
-        return (
-            "Several labels a sample are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated "
-            "by fedlas.calibrate(model, loader, MultiLabelCalibration())."
-        )
-    return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
+_SEVERAL_LABELS = (
+    "They are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated by "
+    "fedlas.calibrate(model, loader, MultiLabelCalibration())."
+)
+
+
+def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
+    """Return what to do about a target ``(N, C)`` in place of class numbers; ``use`` says what takes several labels."""
+    values = target.float()
+    if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
+        return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
+    rows = "Rows that do not sum to 1 are several labels a sample"
+    if bool(((values == 0) | (values == 1)).all()):
+        return f"{rows}. {use}"
+    return f"{rows}, each 0 or 1, or counts of votes, whose shares are label_probs. {use}"
 
 
 def _is_text(target: Any) -> bool:
@@ -221,12 +228,21 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     names = classes or ("0", "1")
     if isinstance(event, int) and not isinstance(event, bool) and event in (0, 1):
         return int(event)
-    if str(event) in names:
-        return names.index(str(event))
-    alike = [number for number, name in enumerate(names) if name.lower() == str(event).lower()]
-    if len(alike) == 1:
-        return alike[0]
-    raise InputError(
+    named = names_alike(event, names)
+    if len(named) == 1:
+        return names.index(named[0])
+    raise unknown_event(event, names)
+
+
+def names_alike(event: Any, names: Sequence[str]) -> list[str]:
+    """Return the name of the class that an event is, or the names that differ from it in case alone."""
+    word = str(event).strip()
+    return [word] if word in names else [name for name in names if name.lower() == word.lower()]
+
+
+def unknown_event(event: Any, names: Sequence[str]) -> InputError:
+    """Return the error for an event that is neither of two classes."""
+    return InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
         describe(event),
         suggestion(str(event), names),

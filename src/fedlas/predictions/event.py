@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlas._core.check import Argument, InputError
-from fedlas.predictions.arguments import checked_classes, checked_event
+from fedlas._core.check import Argument, InputError, few
+from fedlas.predictions.arguments import (
+    checked_classes,
+    checked_event,
+    names_alike,
+    unknown_event,
+)
 
 _OPPOSITES = {
     "yes": ("no",), "y": ("n",), "true": ("false",), "t": ("f",), "1": ("0", "-1"), "1.0": ("0.0", "-1.0"),
@@ -42,6 +47,11 @@ def classes_and_event(values: Mapping[str, Any], num_classes: int) -> dict[str, 
     return {"classes": classes, "event": checked_event(event, num_classes, classes)}
 
 
+def event_among(classes: Sequence[str], event: str | int | None) -> str | int | None:
+    """Return the event of a table, by name where its number is one: of labels 1 and 0 the event 0 is the last."""
+    return str(event) if str(event) in classes else event
+
+
 def is_settled(classes: Sequence[str] | None) -> bool:
     """Return whether one of the two names affirms what the other denies."""
     return _affirmative(classes) is not None
@@ -62,7 +72,11 @@ def event_number(predictions: Any) -> int:
 
 def event_name(predictions: Any) -> str:
     """Return the label of the event in quotes; ``"class 1"`` where the classes have no names."""
-    number = event_number(predictions)
+    return class_name(predictions, event_number(predictions))
+
+
+def class_name(predictions: Any, number: int) -> str:
+    """Return the label of a class in quotes; ``"class 1"`` where the classes have no names."""
     return f"class {number}" if predictions.classes is None else repr(predictions.classes[number])
 
 
@@ -101,36 +115,52 @@ def about_event(predictions: Any, event: Any, classes: Sequence[str] = ()) -> An
     return predictions._replaced(**changes) if changes else predictions
 
 
-def classes_of_column(column: str, labels: Sequence[str], event: str | None) -> tuple[str, ...]:
+def classes_of_column(
+    column: str, labels: Sequence[str], event: str | int | None
+) -> tuple[str, ...]:
     """Return the two classes that one column of scores tells apart, the one that it is about last.
 
     Args:
         column: Its name. One that ends in the name of a class, as ``p_no``, is about that class.
         labels: The different labels of the first rows.
-        event: The class that the user named: a column whose name does not say its class is about it.
+        event: The class that the user named: a column whose name does not say its class is about it. Where labels are
+            words it is one of them; 0 and 1 it may give a name.
 
     Returns:
         Names of the classes; empty for 0 and 1, which are their numbers.
 
     Raises:
-        InputError: For labels of which neither affirms what the other denies, where neither name nor event decides.
+        InputError: For labels of more than two classes, an event that is none of the labels, or for labels of which
+            neither affirms what the other denies, where neither name nor event decides.
     """
-    pair = [*dict.fromkeys(labels)]
-    alone = _opposite(pair[0]) if len(pair) == 1 else ""
-    pair += [alone] if alone else []
-    if len(pair) != 2:
+    several = {label.casefold() for label in labels}
+    # A single stranger among two is an error of its row.
+    if len(several) > 2 and sum(not is_truth(label) for label in several) > 1:
+        names = sorted({*labels})
+        example = next((name for name in names if ends_in(column, name)), names[0])
+        raise InputError(
+            f"labels must be of two classes, as the one column {column!r} holds the scores",
+            few(names),
+            f"Make two classes of them, such as {example!r} and all others, or name a column of scores for each.",
+        )
+    pair = _pair_of(labels)
+    if not pair:
         return ()
+    named = [] if event is None else names_alike(event, pair)
+    are_numbers = {*pair} <= _NUMBERS
+    first, last = pair if event_of(pair) == 1 else pair[::-1]
+    if event is not None and not named and not are_numbers:
+        raise unknown_event(event, (first, last) if is_settled(pair) else sorted(pair))
     about = [word for word in pair if ends_in(column, word)]
-    if len(about) != 1 and event is not None:
-        about = [word for word in pair if word.lower() == str(event).strip().lower()]
+    if len(about) != 1:
+        about = named
     if len(about) == 1:
         (last,) = about
         return next(word for word in pair if word != last), last
-    first, last = pair if event_of(pair) == 1 else pair[::-1]
-    if is_settled(pair) and event is None:
-        return () if {first, last} <= _NUMBERS else (first, last)
-    if event is not None:
+    if are_numbers:
         return ()
+    if is_settled(pair):
+        return first, last
     choices = [Argument("classes", f"{a},{b}") for a, b in ((last, first), (first, last))]
     raise InputError(
         f"one column of scores must say which class it is about, {first!r} or {last!r}",
@@ -152,14 +182,28 @@ def classes_of_pair(columns: Sequence[str], labels: Sequence[str]) -> tuple[str,
         >>> classes_of_pair(("p_no", "p_yes"), ["yes", "no"]), classes_of_pair(("a", "b"), ["0", "1"])
         (('no', 'yes'), ('a', 'b'))
     """
-    pair = [*dict.fromkeys(labels)]
-    alone = _opposite(pair[0]) if len(pair) == 1 else ""
-    pair += [alone] if alone else []
-    if len(pair) != 2 or set(pair) & set(columns):
+    pair = _pair_of(labels)
+    if not pair or set(pair) & set(columns):
         return tuple(columns)
     ends = [[word for word in pair if ends_in(column, word)] for column in columns]
     is_settled_by_names = all(len(end) == 1 for end in ends) and ends[0] != ends[1]
     return tuple(end[0] for end in ends) if is_settled_by_names else tuple(columns)
+
+
+def classes_of_lists(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the two labels of lists of two scores, the affirmative one last; empty for numbers and other words."""
+    pair = _pair_of(labels)
+    if not pair or {*pair} <= _NUMBERS or not is_settled(pair):
+        return ()
+    return tuple(pair if event_of(pair) == 1 else pair[::-1])
+
+
+def _pair_of(labels: Sequence[str]) -> list[str]:
+    """Return the two different labels; of one that affirms or denies, also its opposite; empty for other numbers."""
+    pair = [*dict.fromkeys(labels)]
+    alone = _opposite(pair[0]) if len(pair) == 1 else ""
+    pair += [alone] if alone else []
+    return pair if len(pair) == 2 else []
 
 
 _NUMBERS = {"0", "1", "0.0", "1.0"}

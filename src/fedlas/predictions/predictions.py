@@ -25,7 +25,7 @@ from fedlas.predictions.arguments import (
     numbers_of,
 )
 from fedlas.predictions.covariates import Covariates, check_covariates
-from fedlas.predictions.event import classes_and_event
+from fedlas.predictions.event import classes_and_event, event_among
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.roles import columns_named
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
@@ -340,7 +340,8 @@ class Predictions:
     ) -> Predictions:
         """Return predictions of what rows of a table say, whose scores are probabilities or logits."""
         others = {name: values.get(name) for name in ("label_probs", *SAMPLE_VALUES)}
-        others |= {"classes": classes or None, "event": event, "covariates": covariates}
+        others |= {"classes": classes or None, "covariates": covariates}
+        others["event"] = event_among(classes, event)
         build = cls._of_probs if are_probs else cls
         return build(values["scores"], target=values.get("outcome"), **others)
 

@@ -211,6 +211,7 @@ def _read(
         unread=len(table.answers.rows) if table.answers else 0,
         refusals=table.answers.counts["refusals"] if table.answers else 0,
         dropped=table.dropped,
+        scores=() if table.in_lists else table.scores,
     )
 
 

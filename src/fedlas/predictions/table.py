@@ -16,7 +16,12 @@ from fedlas._core.check import InputError, few
 from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text
 from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import classes_of_column, classes_of_pair, ends_in
+from fedlas.predictions.event import (
+    classes_of_column,
+    classes_of_lists,
+    classes_of_pair,
+    ends_in,
+)
 from fedlas.predictions.language import Answers, confidences_as
 from fedlas.predictions.names import NamesAgree, name_numbers, same_name
 from fedlas.predictions.probabilities import (
@@ -404,13 +409,13 @@ class Table:
                 "Name all.",
                 argument="classes",
             )
-        if num_classes == 2 and not names and not lists and self.columns.target is not None:
-            event = self.columns.event
+        if num_classes == 2 and not names and self.columns.target is not None:
             texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
             labels = [label for label in texts if label]
             if self._binary:
-                event_name = None if event is None else str(event)
-                names = classes_of_column(self.scores[0], labels, event_name)
+                names = classes_of_column(self.scores[0], labels, self.columns.event)
+            elif lists:
+                names = classes_of_lists(labels)
             else:
                 parts = classes_of_pair(parts, labels)
         self.classes = names or parts

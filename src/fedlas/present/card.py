@@ -39,7 +39,6 @@ from fedlas.present.positive_class import (
 from fedlas.present.report import measured_stages
 from fedlas.present.stages import DEFAULT, check_options, is_same
 from fedlas.present.table import Block, Note, Table, html_table, text_of
-from fedlas.present.verdict import effect
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -65,16 +64,9 @@ class CalibrationCard:
 
     @property
     def verdict(self) -> list[str]:
-        """Sentences: how calibrated the model is, what its calibrator does, and from where on to act or accept."""
+        """Sentences: how calibrated the model is before and after its calibrator, and from where on to act."""
         evaluation = self.evaluation
-        sentences = [evaluation.verdicts[_CALIBRATED].text]
-        method = self.content["calibration"]["method"]
-        if method in evaluation.outcome.fitted:
-            before, after = map(evaluation.stage, STAGES)
-            calibrator = evaluation.outcome.fitted[method]
-            sentences.append(
-                effect(method, calibrator, before, after, replicates=evaluation.replicates)
-            )
+        sentences = evaluation.before_after_sentences
         if evaluation.positive:
             chosen = evaluation.decisions[_CALIBRATED]
             # Several are told by the table.
@@ -259,7 +251,7 @@ def card(
         >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
         >>> val, test = Predictions(logits[:500], target[:500]), Predictions(logits[500:], target[500:])
         >>> card(val, test, "temperature", replicates=0).verdict[1]
-        'A temperature of 2.04: NLL ...'
+        'After temperature 2.04: it claims ...; NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
     validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
@@ -293,6 +285,7 @@ def card(
         title=title,
         top_label=top_label,
         rules=rules_of(cost_ratio, budget, recall, precision),
+        scores=getattr(test, "scores", ()),
     )
 
 
@@ -310,6 +303,7 @@ def card_of(
     top_label: bool = False,
     rules: Sequence[Rule] = (),
     exported: Mapping[str, Any] | None = None,
+    scores: tuple[str, ...] = (),
 ) -> CalibrationCard:
     """Measure both stages of the test predictions, and make the card of them; see :func:`card` and ``make_card``."""
     stages = stages_of(test, calibration)
@@ -338,6 +332,7 @@ def card_of(
         **level,
         classes=tuple(model.get("classes") or ()),
         heading=title,
+        scores=scores,
     )
     if calibration.calibrator is not None:
         evaluation.outcome.fitted[calibration.method] = calibration.calibrator

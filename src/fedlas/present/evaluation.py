@@ -94,6 +94,7 @@ class Evaluation:
         heading: Title of the page; empty is ``name``.
         period: When the samples were collected.
         dropped: Rows that lacked a value and were left out.
+        scores: Columns of the scores, where the predictions come from a table.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Evaluation:
     heading: str = ""
     period: str = ""
     dropped: int = 0
+    scores: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return self.text()
@@ -137,6 +139,7 @@ class Evaluation:
                 predictions,
                 z=self.z.get(stage),
                 event=self.event,
+                scores=self.scores,
             )
             for stage, predictions in self.stages.items()
         }
@@ -144,23 +147,26 @@ class Evaluation:
     @cached_property
     def verdict(self) -> list[str]:
         """Sentences: how calibrated the predictions are, what a calibrator does to them, and the worst group."""
-        first = self.verdicts[RAW]
-        sentences = [first.text]
-        after = [stage for stage in self.stages if stage != RAW]
-        if len(after) > 1:
-            sentences.append(lead(self.measured, self.estimates))
-        elif after:
-            (name,) = self.outcome.predictions
-            calibrator = self.outcome.fitted.get(name)
-            before, calibrated = map(self.stage, self.stages)
-            sentences.append(
-                effect(name, calibrator, before, calibrated, replicates=self.replicates)
-            )
-        elif first.is_clear and self.repair:
+        sentences = self.before_after_sentences
+        if self.asks_for_repair and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         last = list(self.decisions.values())[-1] if self.decisions else ()
         sentences += [decision_words(each, self.event) for each in last]
         return [*sentences, *(self._worst(stage) for stage in self.groups)]
+
+    @property
+    def before_after_sentences(self) -> list[str]:
+        """A sentence on the raw predictions; then one on the calibrated ones, or on the best of several calibrators."""
+        sentences = [self.verdicts[RAW].text]
+        after = [stage for stage in self.stages if stage != RAW]
+        if len(after) > 1:
+            return [*sentences, lead(self.measured, self.estimates)]
+        for name in self.outcome.predictions or self.outcome.fitted:
+            before, calibrated = map(self.stage, self.stages)
+            calibrator = self.outcome.fitted.get(name)
+            replicates = self.replicates
+            sentences.append(effect(name, calibrator, before, calibrated, replicates=replicates))
+        return sentences
 
     @property
     def title(self) -> str:
@@ -383,7 +389,8 @@ class Evaluation:
     @property
     def asks_for_repair(self) -> bool:
         """Whether the predictions are miscalibrated, and nothing has been fitted yet."""
-        return len(self.stages) == 1 and self.verdicts[RAW].is_clear
+        raw = self.verdicts[RAW]
+        return len(self.stages) == 1 and raw.is_clear and not raw.is_reversed
 
     def stage(self, stage: str) -> Stage:
         """Return what a calibrator's effect is told by: predictions, verdict, NLL, and ECE or ICI."""

@@ -132,16 +132,14 @@ def report(
     if is_table(predictions):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
-        predictions, on = _read(predictions, on, columns, target=target, classes=classes)
+        source, on, event = _read(predictions, on, columns | {"event": event}, target, classes)
     else:
-        predictions = _of_arrays(predictions, target, columns, groups)
+        source = _of_arrays(predictions, target, columns, groups)
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
     )
-    dropped = predictions.dropped if isinstance(predictions, PredictionTable) else 0
-    is_pooled = isinstance(predictions, MultiLabel)
-    predictions, classes, groups = _apart(predictions, classes, groups)
+    predictions, classes, groups = _apart(source, classes, groups)
     predictions = about_event(check_measurable(predictions), event, classes)
     predictions, groups, weightless = _counted(predictions, groups)
     val = plain_predictions(on.pooled() if isinstance(on, MultiLabel) else on)
@@ -156,7 +154,8 @@ def report(
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    remarks = [*notes, weightless, event_note(predictions) if of_event and not is_pooled else ""]
+    is_named = of_event and not isinstance(source, MultiLabel)
+    remarks = [*notes, weightless, event_note(predictions) if is_named else ""]
     if predictions.clusters is not None and not has_spread(predictions):
         remarks.append(_ONE_CLUSTER)
     if held_out is not None:
@@ -189,7 +188,8 @@ def report(
         repair=repair,
         heading=title,
         period=period,
-        dropped=dropped,
+        dropped=getattr(source, "dropped", 0),
+        scores=getattr(source, "scores", ()),
     )
 
 
@@ -197,9 +197,9 @@ _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: t
 
 
 def _read(
-    table: Any, on: Any, columns: dict[str, Any], *, target: Any, classes: Sequence[str]
-) -> tuple[Any, Any]:
-    """Return the predictions of a table, and of the held-out table if that is one."""
+    table: Any, on: Any, columns: dict[str, Any], target: Any, classes: Sequence[str]
+) -> tuple[Any, Any, int | None]:
+    """Return the predictions of a table, and of the held-out table if that is one, and the number of their event."""
     if columns.get("covariates") is not None and on is None:
         raise without_calibrator()
     for name in OF_FIT if on is None else ():
@@ -213,7 +213,8 @@ def _read(
     columns = columns | ({} if target is None else {"target": target})
     columns |= {"classes": tuple(classes)} if classes else {}
     validation = read_predictions(on, **columns) if is_table(on) else on
-    return read_predictions(table, **columns), validation
+    read = read_predictions(table, **columns)
+    return read, validation, getattr(read.predictions, "event", None)
 
 
 def without_calibrator() -> InputError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.binary.discrimination import reversed_auroc
+from fedlas.calibrators import Calibrator
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.metrics import accuracy
-from fedlas.predictions.any_predictions import AnyPredictions
+from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
+from fedlas.predictions.event import class_name, event_number
 from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
@@ -51,6 +54,8 @@ class Verdict:
             without one.
         joint_p: P-value of all tests together; None without a test.
         least_joint_p: The smallest that its replicates can give.
+        claim: What the predictions claim and what occurs, as in ``"expects 'ill' in 4.1 % and 3.9 % occur"``.
+        is_reversed: Whether the scores rank the other class of two above the event, beyond chance.
     """
 
     text: str
@@ -58,6 +63,8 @@ class Verdict:
     direction: str = ""
     joint_p: float | None = None
     least_joint_p: float | None = None
+    claim: str = ""
+    is_reversed: bool = False
 
     @property
     def rejected(self) -> list[str]:
@@ -84,6 +91,7 @@ def verdict(
     *,
     z: SpiegelhalterTest | None = None,
     event: str = "class 1",
+    scores: Sequence[str] = (),
 ) -> Verdict:
     """Judge predictions by all tests of their table together, and say in which direction they err.
 
@@ -94,6 +102,7 @@ def verdict(
         predictions: The predictions themselves.
         z: Spiegelhalter's test of the confidences, if it was made.
         event: Name of the class that is the event.
+        scores: Columns of the scores, as :class:`~fedlas.predictions.PredictionTable` has them; empty of arrays.
     """
     table = estimates if measures is None else measures
     joint_p = getattr(table, "joint_p", None)
@@ -105,7 +114,7 @@ def verdict(
         )
     judged = replace(judged, tests=tests)
     if measures is not None:
-        return _of_event(judged, measures, predictions, event)
+        return _of_event(judged, measures, check_predictions(predictions), event, scores)
     gap = table.tests.get("confidence") if isinstance(table, EstimateTable) else None
     return _of_top_label(judged, values, estimates, predictions.num_samples, gap)
 
@@ -138,6 +147,7 @@ def _of_top_label(
     accuracy = values["accuracy"]
     confidence = accuracy + values["o_ece"] - values["u_ece"]
     claim = f"it claims {100 * confidence:.1f} % on average and is right in {100 * accuracy:.1f} %"
+    judged = replace(judged, claim=claim)
     if judged.joint_p is None:
         text = f"It{claim[2:]} ({samples:,} samples). No test was made of whether that is chance."
         return replace(judged, text=text)
@@ -170,13 +180,24 @@ def _of_top_label(
 
 
 def _of_event(
-    judged: Verdict, measures: ByName, predictions: AnyPredictions, event: str
+    judged: Verdict,
+    measures: ByName,
+    predictions: Predictions,
+    event: str,
+    scores: Sequence[str],
 ) -> Verdict:
     """Compare how often the event is expected with how often it occurs."""
     expected = 100 * measures["expected"].value
     observed = 100 * measures["observed"].value
     claim = f"Expects {event} in {digits(expected)} % and {digits(observed)} % occur"
+    judged = replace(judged, claim=claim.replace("E", "e", 1))
     samples = f"{predictions.num_samples:,} samples"
+    area = measures["auroc"].value if "auroc" in measures else 0.5
+    if area < 0.5 and reversed_auroc(predictions) is not None:
+        question = _question_of_direction(predictions, scores)
+        joint = f"; {judged.joint} of {_number(measures)}" if judged.joint else ""
+        text = f"Ranks the other class above (AUROC {area:.3f}): {question} {claim} ({samples}{joint})."
+        return replace(judged, text=text, is_reversed=True)
     if judged.joint_p is None:
         return replace(judged, text=f"{claim} ({samples}). {_without_joint_test(judged)}")
     words = []
@@ -193,6 +214,18 @@ def _of_event(
     if judged.is_clear:
         return replace(judged, text=f"{claim}: miscalibrated by {_few(judged.rejected)} {about}.")
     return replace(judged, text=f"{claim}: no miscalibration shows {about}.")
+
+
+def _question_of_direction(predictions: Predictions, scores: Sequence[str]) -> str:
+    """Return the question whether the scores that rank the other class above are of that class."""
+    # One column is of the second class; of two each is of its own.
+    place = event_number(predictions) if len(scores) == 2 else 1
+    other = class_name(predictions, 1 - place)
+    if not scores:
+        return (
+            f"are these scores those of {class_name(predictions, 1 - event_number(predictions))}?"
+        )
+    return f"is {scores[place if len(scores) == 2 else 0]} the probability of {other}?"
 
 
 def _without_joint_test(judged: Verdict) -> str:
@@ -213,15 +246,16 @@ def effect(
     """Return a sentence on what a calibrator does to test predictions: a verb only where both numbers agree.
 
     Args:
-        name: Registry name of the calibrator.
+        name: Registry name of the calibrator, as in the heads of the tables.
         calibrator: The fitted one; None if it is not known.
         before: Test predictions as predicted.
         after: The same, calibrated.
         replicates: Number for the paired test of the NLL; 0 makes none.
     """
     temperature = getattr(calibrator, "temperature", None)
-    title = str(CALIBRATORS[name].metadata["title"]) if name in CALIBRATORS else name
-    subject = f"A temperature of {temperature:.3g}" if isinstance(temperature, float) else title
+    subject = f"After {name}" + (f" {temperature:.3g}" if isinstance(temperature, float) else "")
+    judged = after.verdict
+    subject = f"{subject}: {judged.claim}; " if judged.claim else f"{subject}: "
     losses = (before.nll, after.nll)
     paired = None
     if replicates and has_spread(before.predictions):
@@ -236,18 +270,17 @@ def effect(
         fell = fell and new < old
     if paired is not None and paired.better == "a":
         worse = f"{change}; NLL: {p_said(paired.p, None)}"
-        return f"{subject} makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
-    judged = after.verdict
-    if judged.joint_p is None:
-        return f"{subject}: {change}."
+        return f"{subject}this makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
+    if judged.joint_p is None or before.verdict.is_reversed:
+        return f"{subject}{change}."
     if not fell:
-        return f"{subject}: {change}; {judged.joint} of calibration after it."
+        return f"{subject}{change}; {judged.joint} of calibration after it."
     if judged.is_clear:
         kind = judged.direction or f"miscalibrated by {_few(judged.rejected)}"
-        return f"{subject} helps: {change}, not yet calibrated: {kind} ({judged.joint})."
+        return f"{subject}this helps: {change}, not yet calibrated: {kind} ({judged.joint})."
     if not before.verdict.is_clear:
-        return f"{subject}: {change}; neither is distinguishable from calibrated (after it {judged.joint})."
-    return f"{subject} repairs it: {change}, no longer distinguishable from calibrated ({judged.joint})."
+        return f"{subject}{change}; neither is distinguishable from calibrated (after it {judged.joint})."
+    return f"{subject}this repairs it: {change}, no longer distinguishable from calibrated ({judged.joint})."
 
 
 @dataclass(frozen=True)

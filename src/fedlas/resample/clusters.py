@@ -28,10 +28,9 @@ def check_independent(predictions: Any, promise: str = "the bound") -> None:
         raise InputError(
             f"samples must be independent for {promise} to hold",
             f"{len(clusters):,} samples of {len(clusters.unique()):,} clusters",
-            "Keep one sample of each cluster; or, if samples are independent, take the clusters off: "
-            "dataclasses.replace(predictions, clusters=None).",
+            f"Keep one sample of each cluster: without the clusters {promise} would be stated, and not hold.",
             fixes={
-                "command": "Keep one row of each cluster; or, if rows are independent, leave --clusters out."
+                "command": f"Keep one row of each cluster: without --clusters {promise} would be stated, and not hold."
             },
         )
 

@@ -208,7 +208,7 @@ class Turned(RowReplicates):
         raise InputError(
             "a metric with a noise floor under clusters must be computed from sums",
             "a function of predictions",
-            "Leave it out, or take the clusters off: dataclasses.replace(predictions, clusters=None).",
+            "Leave it out: without the clusters its floor would be too low.",
         )
 
 

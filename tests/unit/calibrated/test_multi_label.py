@@ -182,3 +182,40 @@ def test_saved_as_npz(tmp_path):
     for path in (tmp_path / "classes.npz", tmp_path / "none.npz"):
         with pytest.raises(InputError, match="must"):
             MultiLabel.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
+def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
+    """argmax(1) of them trains and measures a model of one label, wrong, without a word."""
+    logits = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    several = (logits > 0).to(dtype)
+    for function in (
+        lambda: Predictions(logits, several),
+        lambda: fedlas.evaluate(several, logits),
+    ):
+        with pytest.raises(InputError, match=r"do not sum to 1 are several labels.*MultiLabel\("):
+            function()
+    criterion = fedlas.losses.LabelSmoothing()
+    if not several.is_floating_point():
+        with pytest.raises(InputError, match=r"several labels.*losses\.MultiLabel\(num_labels=6\)"):
+            criterion(logits, several)
+    one = torch.eye(6).to(dtype)[torch.arange(8) % 6]
+    with pytest.raises(InputError, match=r"target\.argmax\(1\)"):
+        Predictions(logits, one)
+    votes = torch.arange(48).reshape(8, 6) % 4
+    with pytest.raises(InputError, match="counts of votes, whose shares are label_probs"):
+        Predictions(logits, votes)
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 5)])
+def test_labels_of_another_dtype_move_no_classes(shape):
+    logits = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    indices = torch.zeros(shape[:1] + shape[2:])
+    criterion = fedlas.losses.LabelSmoothing()
+    for target in (indices, indices.bool()):
+        with pytest.raises(InputError, match=r"must be integers.*pass target\.long\(\)") as error:
+            criterion(logits, target)
+        assert "movedim" not in str(error.value)
+    last = torch.zeros(8, 5, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"logits\.movedim\(-1, 1\)"):
+        criterion(torch.randn(8, 5, 6), last)

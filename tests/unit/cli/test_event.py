@@ -148,7 +148,7 @@ def test_a_column_about_the_other_class_stops_the_fit(
         return
     assert main(["calibrate", "val.csv", *options]) == 2
     shown = " ".join(capsys.readouterr().err.split())
-    assert "looks like the probability of the other class; --event 0 if that is meant" in shown
+    assert "looks like the probability of class 0; --event 0 if that is meant" in shown
     assert main(["calibrate", "val.csv", *options, "--event", "0", "--method", "temperature"]) == 0
 
 
@@ -251,3 +251,165 @@ def test_a_stream_is_watched_for_the_event_of_its_card(
         assert "the card" in capsys.readouterr().err
     # A column that the card took for the other class is not read as the last one.
     assert main(watch) == (0 if columns == "two" else 2)
+
+
+@pytest.fixture
+def deaths(tmp_path, monkeypatch, chances):
+    """Scores of death in one column, with labels yes and no, of validation and test."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, chances, ("yes", "no"), order="", columns="of the event", factor=1.0)
+    for name in ("val.csv", "test.csv"):
+        table = pd.read_csv(name).rename(columns={"p_yes": "risk"})
+        table.to_csv(name, index=False)
+    table.assign(risk=table.risk / 2).to_csv("other.csv", index=False)
+    return ["--probs", "risk", "--target", "y"]
+
+
+COMMANDS = {
+    "evaluate": ["evaluate", "test.csv"],
+    "evaluate --on": ["evaluate", "test.csv", "--on", "val.csv"],
+    "calibrate": ["calibrate", "val.csv"],
+    "card": ["card", "val.csv", "test.csv", "--replicates", "0"],
+    "compare": ["compare", "test.csv", "other.csv"],
+    "monitor": ["monitor", "card.json", "test.csv"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "event"), [*((command, "alive") for command in COMMANDS), ("calibrate", "1")]
+)
+def test_a_word_that_is_no_label_is_no_event(deaths, capsys, command, event):
+    if command == "monitor":
+        card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
+        assert main([*card, "--out", "card.json"]) == 0
+        capsys.readouterr()
+    assert main([*COMMANDS[command], *deaths, "--event", event]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"--event must be one of the classes, no or yes; got str '{event}'" in shown
+
+
+@pytest.mark.parametrize("event", ["alive", 0, 1])
+def test_a_word_that_is_no_label_is_no_event_in_python(deaths, event):
+    table = pd.read_csv("test.csv")
+    columns = {"probs": "risk", "target": "y", "event": event}
+    for function in (fedlas.report, fedlas.read_predictions, fedlas.calibrate):
+        with pytest.raises(InputError, match="event must be one of the classes, no or yes"):
+            function(table, **columns)
+    lists = {"p": [[0.3, 0.7], [0.6, 0.4]], "y": ["yes", "no"]}
+    with pytest.raises(InputError, match="event must be one of the classes, no or yes"):
+        fedlas.read_predictions(lists, probs="p", target="y", event="alive")
+    read = fedlas.read_predictions(lists, probs="p", target="y", event="no")
+    assert (read.classes, read.predictions.event) == (("no", "yes"), 0)
+    words = table.assign(y=table.y.map({"yes": "dead", "no": "alive"}))
+    with pytest.raises(InputError, match="event must be one of the classes, alive or dead"):
+        fedlas.read_predictions(words, probs="risk", target="y", event="yes")
+
+
+@pytest.mark.parametrize("event", [0, "0", 1, "1", "sepsis"])
+def test_a_number_names_the_same_class_in_python_and_on_the_command_line(deaths, capsys, event):
+    for name in ("val.csv", "test.csv"):
+        table = pd.read_csv(name)
+        table.assign(y=(table.y == "yes") * 1).to_csv(name, index=False)
+    columns = {"probs": "risk", "target": "y"}
+    table = pd.read_csv("test.csv")
+    direct = fedlas.report(table, **columns, event=event, replicates=0)
+    read = fedlas.read_predictions(table, **columns, event=event)
+    assert fedlas.report(read, replicates=0).verdict == direct.verdict
+    plain = ["--event", str(event), "--replicates", "0", "--json"]
+    assert main(["evaluate", "test.csv", *deaths, *plain]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == direct.verdict
+    word = "sepsis" if event == "sepsis" else str(event)
+    assert direct.event == repr(word)
+    # The card of a named event is watched by its name.
+    card = ["card", "val.csv", "test.csv", *deaths, "--replicates", "0", "--method", "none"]
+    assert main([*card, "--event", str(event), "--out", "card.json"]) == 0
+    assert main(["monitor", "card.json", "test.csv", *deaths, "--event", str(event)]) in (0, 1)
+
+
+@pytest.mark.parametrize("event", ["no", None])
+def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths, capsys, event):
+    """With --event no the column is said to be about no: its slope of -0.75 became 0.98 without a word."""
+    if event is None:
+        for name in ("val.csv", "test.csv"):
+            table = pd.read_csv(name)
+            table.assign(risk=1 - table.risk).to_csv(name, index=False)
+    named = [] if event is None else ["--event", event]
+    about, other = ("no", "yes") if event else ("yes", "no")
+    question = "Ranks the other class above (AUROC 0.1"
+    asked = f"): is risk the probability of '{other}'? Expects '{about}' in "
+    quick = ["--replicates", "39"]
+
+    assert main(["calibrate", "val.csv", *deaths, *named]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"scores must rank '{about}' above the rest; got AUROC 0." in shown
+    fix = f"looks like the probability of '{other}'; --classes {about},{other} if that is meant"
+    assert fix in shown
+    for command in (
+        ["evaluate", "test.csv"],
+        ["evaluate", "test.csv", "--on", "val.csv"],
+        ["card", "val.csv", "test.csv"],
+    ):
+        assert main([*command, *deaths, *named, *quick]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert question in shown
+        assert asked in shown
+        for wrong in ("too extreme", "repairs it", "next:"):
+            assert wrong not in shown
+    columns = {"probs": "risk", "target": "y", "event": event}
+    evaluation = fedlas.report(pd.read_csv("test.csv"), **columns, replicates=0)
+    assert asked in evaluation.verdict[0]
+    assert main(["calibrate", "val.csv", *deaths, *named, "--classes", f"{about},{other}"]) == 0
+
+
+def test_arrays_about_the_other_class_are_asked_about(chances):
+    p, uniform = chances
+    target = (uniform < p).astype(int)
+    (sentence, *_) = fedlas.report(target, 1 - p, replicates=0).verdict
+    assert sentence.startswith("Ranks the other class above (AUROC 0.")
+    assert "are these scores those of class 0? Expects class 1 in" in sentence
+    (sentence, *_) = fedlas.report(target, 1 - p, event="death", replicates=0).verdict
+    assert "are these scores those of 'not death'?" in sentence
+
+
+def test_the_advice_on_a_named_number_is_one_that_works(deaths, capsys):
+    table = pd.read_csv("val.csv")
+    table.assign(y=(table.y == "no") * 1).to_csv("val.csv", index=False)
+    assert main(["calibrate", "val.csv", *deaths, "--event", "sepsis"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the probability of 'not sepsis'; --event 0 if that is meant" in shown
+    assert main(["calibrate", "val.csv", *deaths, "--event", "0"]) == 0
+
+
+def test_raw_and_calibrated_predictions_are_told_apart_once(tmp_path, monkeypatch, capsys, chances):
+    """The card's first sentence was about the calibrated predictions, the one of evaluate about the raw ones."""
+    monkeypatch.chdir(tmp_path)
+    options = write(tmp_path, chances, ("yes", "no"), order="", columns="of the event")
+    options += ["--replicates", "39"]
+    assert main(["evaluate", "test.csv", "--on", "val.csv", *options, "--report", "e.html"]) == 0
+    evaluated = " ".join(capsys.readouterr().out.split())
+    assert main(["card", "val.csv", "test.csv", *options, "--out", "card.json"]) == 0
+    carded = " ".join(capsys.readouterr().out.split())
+    begin = evaluated.index("Expects 'yes' in")
+    sentences = evaluated[begin : evaluated.index(" test.csv: 200 samples")]
+    assert " After auto: expects 'yes' in " in sentences
+    assert sentences.count("occur") == 2
+    assert carded[carded.index("Expects 'yes' in") :].startswith(sentences)
+    for page in ("e.html", "card.html"):
+        text = " ".join((tmp_path / page).read_text().split())
+        assert text.count("After auto: expects") == 1
+
+
+@pytest.mark.parametrize("event", [[], ["--event", "gold"]])
+def test_one_column_of_four_tiers_is_not_made_one_of_two_by_a_name(
+    tmp_path, monkeypatch, capsys, event
+):
+    """The advice --classes OTHER,silver, followed, read the score of gold as that of silver."""
+    monkeypatch.chdir(tmp_path)
+    tiers = np.array(["gold", "silver", "bronze", "none"])[np.arange(40) % 4]
+    pd.DataFrame({"p_gold": np.linspace(0, 1, 40), "tier": tiers}).to_csv("t.csv", index=False)
+    options = ["--probs", "p_gold", "--target", "tier", *event]
+    assert main(["evaluate", "t.csv", *options]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "labels must be of two classes, as the one column 'p_gold' holds the scores" in shown
+    assert "got bronze, gold, none, silver. Make two classes of them, such as 'gold' and" in shown
+    assert "--classes" not in shown

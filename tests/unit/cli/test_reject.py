@@ -105,3 +105,17 @@ def test_what_cannot_be_meant_is_said(files, capsys, options, message):
     status, said = evaluate(capsys, *options)
     assert status == 2
     assert message in said
+
+
+def test_clusters_are_refused_without_a_way_around_the_bound(tmp_path, monkeypatch, capsys):
+    """Leaving --clusters out printed a threshold whose bound does not hold: the advice was the harm."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{0.5 + row % 50 / 100},{int(row % 3 > 0)},q{row // 4}" for row in range(200)]
+    for name, part in (("val.csv", rows[:100]), ("test.csv", rows[90:])):
+        (tmp_path / name).write_text("\n".join(["c,ok,question", *part]) + "\n")
+    columns = ["--confidence", "c", "--correct", "ok", "--clusters", "question"]
+    assert main(["evaluate", "test.csv", "--on", "val.csv", *columns, "--reject", "0.4"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "Keep one row of each cluster" in shown
+    assert "leave --clusters out" not in shown
+    assert "without --clusters the bound would be stated, and not hold" in shown

@@ -55,10 +55,8 @@ def test_an_over_confident_model_and_its_temperature(sharp):
     assert first == f"Over-confident: it {claim} (1,000 samples; joint p ≤ 0.01 of 10 tests)."
     temperature = sharp.outcome.fitted["temperature"].temperature
     after = sharp.measured["after temperature"]
-    assert (
-        f"A temperature of {temperature:.3g} repairs it: NLL {values['nll']:.4f} -> {after['nll']:.4f}, ECE "
-        in second
-    )
+    assert second.startswith(f"After temperature {temperature:.3g}: it claims ")
+    assert f"; this repairs it: NLL {values['nll']:.4f} -> {after['nll']:.4f}, ECE " in second
     assert f"(joint p = {sharp.verdicts['after temperature'].joint_p:.2g})" in second
 
 
@@ -254,7 +252,7 @@ def test_confidences_alone_are_calibrated():
     expected = IsotonicCalibration().fit(val).transform(test)
     assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
     assert found.measured["after isotonic"] == fedlas.evaluate(expected)
-    assert found.verdict[1].startswith("Isotonic repairs it: NLL ")
+    assert re.match("After isotonic: it claims .*; this repairs it: NLL ", found.verdict[1])
     assert set(found.rejected) == set(found.stages)
     assert "repairs it" in found.html()
     (worse,) = report(

@@ -21,6 +21,7 @@ from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
 from fedlas.predictions.arguments import checked_event
+from fedlas.predictions.event import event_among
 from fedlas.predictions.read import is_log
 from fedlas.predictions.table import Table
 from fedlas.resample.clusters import check_independent
@@ -35,7 +36,7 @@ _NOT_WATCHED = {
     ),
     "clusters": (
         "samples must be independent for the bound on false alarms to hold",
-        "Keep one row of each cluster; or, if rows are independent, leave the clusters out.",
+        "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
     ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
@@ -264,7 +265,8 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
 def _of_table(table: Table, file: Path) -> Iterable[LiveScores]:
     """Yield scores and outcomes; say in the end how many rows were left out."""
     for block in table.blocks():
-        yield LiveScores(*block, table.classes, table.columns.event)
+        event = event_among(table.classes, table.columns.event)
+        yield LiveScores(*block, table.classes, event)
     if table.dropped:
         warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
 
@@ -326,7 +328,8 @@ def _check_classes(card: Card, live: LiveScores, source: str) -> None:
             f"{few(live_names)} in {source}",
             "Order the columns as for the card, or write a card of this model.",
         )
-    number = checked_event(live.event, card.num_classes, live.classes or None)
+    # The event of 0 and 1 may have been named for the card.
+    number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
     if card.subject == "event" and number not in (None, card.event):
         raise InputError(
             f"must be the card's, {names[card.event]}",

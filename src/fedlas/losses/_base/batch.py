@@ -24,6 +24,7 @@ from fedlas.losses._base.refusals import (
     soft_target,
     unless_weightless,
 )
+from fedlas.predictions.arguments import several_labels
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -298,11 +299,7 @@ def prepare(
         raise InputError(
             f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
             describe(target),
-            ONE_OUTPUT
-            if classes == 1
-            else "Put the classes second: logits.movedim(-1, 1)."
-            if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
-            else "Pass class indices, or one row of class probabilities a sample.",
+            _target_fix(target, logits, shape),
         )
     if (
         look
@@ -318,6 +315,23 @@ def prepare(
     if extras:
         _add_extras(batch, extras, logits)
     return batch
+
+
+def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
+    """Return what to do about a target that is neither indices of a shape nor probabilities."""
+    classes = logits.shape[1]
+    if classes == 1:
+        return ONE_OUTPUT
+    came = target.shape if isinstance(target, Tensor) else None
+    if came == shape:
+        return "Class indices must be integers: if all are whole, pass target.long()."
+    if came == logits.shape[:-1]:
+        return "Put the classes second: logits.movedim(-1, 1)."
+    if came == logits.shape and len(came) == 2:
+        return several_labels(
+            target, f"Train on them by fedlas.losses.MultiLabel(num_labels={classes})."
+        )
+    return "Pass class indices, or one row of class probabilities a sample."
 
 
 def _add_extras(batch: Batch, extras: Mapping[str, Any], logits: Tensor) -> None:
