@@ -51,6 +51,11 @@ def is_docstring(node: ast.AST) -> bool:
     return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
 
 
+def count_nodes(tree: ast.Module) -> int:
+    """Return the number of nodes of a module that are neither docstrings nor ignored."""
+    return sum(not isinstance(node, IGNORED) and not is_docstring(node) for node in ast.walk(tree))
+
+
 def code_lines(text: str, tree: ast.Module) -> list[str]:
     """Return the lines that hold code, without indentation."""
     documented = {
@@ -87,7 +92,7 @@ def measure(source: Path = SOURCE) -> Gauges:
         tree = ast.parse(text)
         every = [node for node in ast.walk(tree) if not isinstance(node, IGNORED)]
         name = room(path.relative_to(source))
-        nodes[name] += sum(not is_docstring(node) for node in every)
+        nodes[name] += count_nodes(tree)
         tuples += sum(map(is_tuple_assignment, every))
         lines += code_lines(text, tree)
         files[name] += 1

@@ -321,6 +321,41 @@ def test_the_package_stays_within_its_gauges():
     assert gauges.tuples <= MOST_TUPLES
 
 
+REACH = {
+    "import fedlas; fedlas.Predictions": 12_000,
+    "from fedlas.metrics import expected_calibration_error": 29_000,
+    "from fedlas.losses import FedLAS": 34_400,
+    "import fedlas; fedlas.Objective": 44_100,
+    "from fedlas.calibrators import CALIBRATORS": 68_800,
+    "import fedlas; fedlas.calibrate": 102_000,
+}
+"""Nodes of the modules that an import loads, which no bound of a room limits."""
+
+
+@pytest.mark.system
+def test_imports_load_little_else():
+    """In a fresh process. Two tensors need no reader of tables; 5 % are for a contribution."""
+    program = """
+import sys
+for statement in sys.argv[1:]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "fedlas"]:
+        del sys.modules[name]
+    exec(statement, {})
+    print(*sorted(name for name in sys.modules if name.split(".")[0] == "fedlas"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *REACH], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    reached = {
+        statement: sum(GAUGES["count_nodes"](tree_of(NAMES[name])) for name in line.split())
+        for statement, line in zip(REACH, done.stdout.splitlines(), strict=True)
+    }
+    assert {name: n for name, n in reached.items() if n > 1.05 * REACH[name]} == {}, (
+        "import it at its first use, or move what is needed of it to a lower room"
+    )
+
+
 MOST_FILES_OF_PRIVATE_NAMES = 108
 
 

@@ -119,3 +119,10 @@ _CONSTRUCTORS = {
     "Predictions": "Predictions(logits, target), or Predictions.from_probs(probs, target)",
     "AnyPredictions": "Predictions(logits, target), or TopLabel(confidence, correct)",
 }
+
+
+def is_lazy(frame: Any) -> bool:
+    """Return whether the rows of a frame are still to be computed: a polars ``LazyFrame``, a relation of DuckDB."""
+    return (hasattr(frame, "collect_schema") and hasattr(frame, "collect")) or hasattr(
+        frame, "to_arrow_table"
+    )

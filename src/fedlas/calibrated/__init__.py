@@ -2,14 +2,20 @@
 
 In: any classifier and a loader of held-out data, or a table of scores and labels. Out: :class:`CalibratedModel`, which
 saves, compiles, exports and moves like the model itself; :class:`TableCalibration`, which adds calibrated columns.
+Every public name is imported at its first use: a model needs nothing of tables.
 """
 
-from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
-from fedlas.calibrated.calibrate import calibrate
-from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrated.since import files_since
-from fedlas.calibrated.table import TableCalibration
-from fedlas.calibrated.table_files import apply_to_files
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
+    from fedlas.calibrated.fit_model import calibrate
+    from fedlas.calibrated.model import CalibratedModel
+    from fedlas.calibrated.since import files_since
+    from fedlas.calibrated.table import TableCalibration
+    from fedlas.calibrated.table_files import apply_to_files
 
 __all__ = [
     "BeforeAfter",
@@ -21,3 +27,19 @@ __all__ = [
     "files_since",
     "measured_both",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+    __getattr__ = at_first_use(
+        __name__,
+        {
+            "before_after": "BeforeAfter Measured measured_both",
+            "fit_model": "calibrate",
+            "model": "CalibratedModel",
+            "since": "files_since",
+            "table": "TableCalibration",
+            "table_files": "apply_to_files",
+        },
+    )
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
-from fedlas.binary import integrated_calibration, logistic_recalibration
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, expected_calibration_error
@@ -24,9 +23,6 @@ from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_name
 from fedlas.resample.clusters import mean_and_error, several
-from fedlas.stats import noise_floor
-from fedlas.stats.degrees import cluster_degrees, student_score
-from fedlas.stats.estimates import CONFIDENCE_LEVEL
 
 __all__ = ["BeforeAfter", "Measured"]
 
@@ -196,6 +192,9 @@ def measured_both(before: AnyPredictions, after: AnyPredictions) -> BeforeAfter:
 
 
 def _warn_of_rise(before: Predictions, after: Predictions) -> None:
+    from fedlas.stats.degrees import cluster_degrees, student_score
+    from fedlas.stats.estimates import CONFIDENCE_LEVEL
+
     nll = [
         cross_entropy(part.logits.double(), part.target, reduction="none")
         for part in (before, after)
@@ -317,6 +316,8 @@ def before_and_after(
 
 def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
     """Return the mean ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
+    from fedlas.stats.noise_floor import noise_floor
+
     if not several(predictions.clusters):
         predictions = replace(predictions, clusters=None)
     return noise_floor(predictions, replicates=replicates).mean
@@ -324,6 +325,8 @@ def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
 
 def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
     """Return the metrics of the event of each stage, those that all have."""
+    from fedlas.binary import integrated_calibration, logistic_recalibration
+
     entries = entries_of(["nll", "accuracy", "ece", "brier"], stages[0])
     values = []
     for stage in stages:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe, few, suggestion
 from fedlas._core.extras import require
+from fedlas._core.kinds import is_lazy
 from fedlas.calibrated.direction import ScoreDirection
 from fedlas.calibrated.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
@@ -25,7 +26,7 @@ from fedlas.predictions.read import check_logits, open_source, predictions_of
 from fedlas.predictions.roles import LABELS, ROLES
 from fedlas.predictions.table import Values
 from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import collected, is_lazy
+from fedlas.predictions.tables.frame import collected
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from numpy.typing import NDArray
-from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.outputs import Kind, json_kind
@@ -25,7 +24,6 @@ from fedlas.predictions.tables import source_of as file_source
 from fedlas.predictions.tables import writer_of
 from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.frame import is_lazy
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.packed import open_text, packed_as, suffix_of
 
@@ -157,17 +155,6 @@ def _written(
         for task in writing:
             task.result()
     return replace(done, columns=writer.added, notes=(*done.notes, *missing.notes(done.rows)))
-
-
-def is_table(value: object) -> bool:
-    """Return whether a value is a table: a path, paths, or a frame."""
-    if isinstance(value, str | Path):
-        return Path(value).suffix.lower() != ".onnx"  # that is a model
-    if isinstance(value, Mapping):
-        return True
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(each, str | Path) for each in value)
-    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
 def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:

@@ -40,7 +40,7 @@ from fedlas.calibrators._fit.state import fitted, load_map, must, numbers_of, re
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_labeled, check_predictions, plain_predictions
-from fedlas.stats.proportion import effective_samples
+from fedlas.resample.effective import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 

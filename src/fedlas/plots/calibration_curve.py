@@ -13,8 +13,8 @@ from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins, smooth_calibration_error
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
+from fedlas.resample.effective import effective_samples
 from fedlas.stats.intervals import check_level
-from fedlas.stats.proportion import effective_samples
 
 Floats = NDArray[np.float64]
 Curve = Literal["smooth", "isotonic"]

@@ -26,7 +26,8 @@ from fedlas.plots.theme import (
 )
 from fedlas.predictions import Predictions, PredictionTable, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
-from fedlas.stats.proportion import effective_samples, wilson
+from fedlas.resample.effective import effective_samples
+from fedlas.stats.proportion import wilson
 
 Estimator = Literal["bins", "smooth", "isotonic"]
 Scale = Literal["linear", "logit"]

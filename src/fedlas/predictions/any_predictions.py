@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.kinds import is_lazy
 from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
-from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
+
+if TYPE_CHECKING:
+    from fedlas.predictions.covariates import Covariates
 
 AnyPredictions = Predictions | TopLabel
 """Predictions of which the top label can be measured."""
@@ -44,6 +49,17 @@ class PredictionTable:
     covariates: Covariates | None = None
     dropped: int = 0
     scores: tuple[str, ...] = ()
+
+
+def is_table(value: object) -> bool:
+    """Return whether a value is a table: a path, paths, or a frame."""
+    if isinstance(value, str | Path):
+        return Path(value).suffix.lower() != ".onnx"  # that is a model
+    if isinstance(value, Mapping):
+        return True
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(each, str | Path) for each in value)
+    return is_lazy(value) or (hasattr(value, "columns") and not isinstance(value, nn.Module))
 
 
 def with_some_weight(predictions: AnyPredictions) -> tuple[AnyPredictions, Tensor | None]:

@@ -18,8 +18,7 @@ from fedlas._core.check import (
     suggestion,
 )
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import truth_places
-from fedlas.predictions.names import whole_number
+from fedlas.predictions.class_names import truth_places, whole_number
 from fedlas.predictions.probabilities import logarithm
 
 PASS_PREDICTIONS = (

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedlas._core.check import Argument, InputError, Text, few
 from fedlas._core.text import shortened
-from fedlas.predictions.names import whole_number
+from fedlas.predictions.class_names import truth_places, whole_number
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
@@ -28,7 +28,6 @@ _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
 _LONGEST_NAME = 1000
 """Characters of the name of a class or group."""
-_TRUTHS = (("false", "f", "no", "n"), ("true", "t", "yes", "y"))
 Values = Sequence[Any] | NDArray[Any]
 """Values of a column, as the file holds them."""
 T = TypeVar("T")
@@ -320,22 +319,6 @@ def cell_text(value: Any) -> str:
     return (
         "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
     )
-
-
-def truth_places(names: Sequence[str]) -> dict[str, int]:
-    """Return the class of each truth value in lower case, if two classes are named by them, as p_true and p_false."""
-    ends = [re.split(r"[^a-z]", name.lower())[-1] for name in names]
-    values = [
-        next((value for value, group in enumerate(_TRUTHS) if end in group), None) for end in ends
-    ]
-    if sorted(values, key=str) != [0, 1]:
-        return {}
-    return {
-        word: place
-        for place, value in enumerate(values)
-        if value is not None
-        for word in _TRUTHS[value]
-    }
 
 
 def _number_of_name(text: str) -> int | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe, few
 from fedlas.predictions.cells import TableChunk, Values, cell_text
-from fedlas.predictions.names import whole_number
+from fedlas.predictions.class_names import whole_number
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.format import Format
 from fedlas.predictions.tables.frame import Frame

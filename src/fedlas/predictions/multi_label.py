@@ -16,7 +16,7 @@ from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import detached
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
-from fedlas.predictions.tables.npz import load_arrays
+from fedlas.predictions.saved import load_arrays
 
 UNKNOWN = -100
 """Target of a label that is not known."""

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from itertools import takewhile
 
 from fedlas._core.check import Argument, InputError, few
+from fedlas.predictions.class_names import whole_number
 
-_NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{0,300})?(e[-+]\d\d)?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 _MOST_NAMES = 10_000
 """Names that are compared; where there are more, they are answers, not classes."""
-
-
-def whole_number(text: str) -> int | None:
-    """Return the whole number that a text is, 3.0 among them; None for other text.
-
-    Exponents count as C writes them, 3.000e+00: 3e0 may be a name, as 1_1 may, which Python reads as 11.
-    """
-    number = Decimal(text if _NUMBER.fullmatch(text) else "NaN")  # exact, unlike a float
-    return int(number) if number.is_finite() and number == number.to_integral_value() else None
 
 
 def same_name(text: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ from fedlas.predictions.arguments import (
     detached,
     numbers_of,
 )
-from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.event import classes_and_event, event_among
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
-from fedlas.predictions.roles import columns_named
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
-from fedlas.predictions.table import Table, Values
+
+if TYPE_CHECKING:
+    from fedlas.predictions.covariates import Covariates
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,10 @@ class Predictions:
 
     def _check_samples(self) -> None:
         check_sample_values(vars(self), self.num_samples, self.scores.device)
-        check_covariates(vars(self).get("covariates"), vars(self)["features"])
+        if (covariates := vars(self).get("covariates")) is not None:
+            from fedlas.predictions.covariates import check_covariates
+
+            check_covariates(covariates, vars(self)["features"])
 
     def __repr__(self) -> str:
         names = [name for name in _TENSORS[2:] if getattr(self, name) is not None]
@@ -293,6 +296,9 @@ class Predictions:
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
             tensor([ True, False])
         """
+        from fedlas.predictions.roles import columns_named
+        from fedlas.predictions.table import Table
+
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
             raise InputError(
@@ -331,7 +337,7 @@ class Predictions:
     @classmethod
     def of_samples(
         cls,
-        values: Values,
+        values: Mapping[str, Any],
         *,
         are_probs: bool,
         classes: Sequence[str] = (),

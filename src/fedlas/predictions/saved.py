@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.files import write_atomically
-from fedlas.predictions.covariates import Covariates, covariates_of
-from fedlas.predictions.tables.npz import load_arrays
+from fedlas._core.arrays import Arrays, open_arrays
+from fedlas._core.check import InputError
+from fedlas._core.files import checked_path, write_atomically
 
 
 def write_fields(path: str | Path, fields: Mapping[str, Any]) -> Path:
@@ -35,11 +37,53 @@ def read_fields(
     """
     fields: dict[str, Any] = load_arrays(path, names, needed, fix)
     if "covariates" in fields:
+        from fedlas.predictions.covariates import covariates_of
+
         fields["covariates"] = covariates_of(fields["covariates"], path)
     return fields
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Arrays]:
+    """Open an ``.npz`` of predictions.
+
+    Raises:
+        InputError: If it is missing, is no archive of plain arrays, or is damaged; also for reading in the block.
+    """
+    try:
+        with open_arrays(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise InputError("the file must exist", path, "Check the path.") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the file must be an .npz of plain arrays",
+            f"{path} ({error})",
+            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
+        ) from error
+
+
+def load_arrays(
+    path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` that have one of ``names``.
+
+    Raises:
+        InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
+    """
+    with open_archive(checked_path(path)) as archive:
+        if not {*needed} <= {*archive.names}:
+            raise InputError(
+                f"the file must have arrays named {' and '.join(map(repr, needed))}",
+                f"{path} with {sorted(archive.names)}",
+                fix,
+            )
+        return {name: archive[name] for name in names if name in archive}
 
 
 def _array(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.cpu().numpy()
-    return np.asarray(json.dumps(value.plain()) if isinstance(value, Covariates) else value)
+    return np.asarray(json.dumps(value.plain()) if hasattr(value, "plain") else value)

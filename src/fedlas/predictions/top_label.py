@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,11 @@ from fedlas.predictions.arguments import (
     checked_index,
     detached,
 )
-from fedlas.predictions.covariates import Covariates, check_covariates
 from fedlas.predictions.sample_values import check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
+
+if TYPE_CHECKING:
+    from fedlas.predictions.covariates import Covariates
 
 _ROUNDING = 1e-3
 """Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
@@ -100,7 +102,10 @@ class TopLabel:
             )
         values.update(confidence=confidence.clamp(0.0, 1.0), correct=correct == 1)
         check_sample_values(values, len(confidence))
-        check_covariates(self.covariates, values["features"])
+        if self.covariates is not None:
+            from fedlas.predictions.covariates import check_covariates
+
+            check_covariates(self.covariates, values["features"])
 
     @property
     def num_samples(self) -> int:

@@ -11,7 +11,6 @@ from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.binary import Decision, Rule, decide, group_measures
-from fedlas.calibrated.table_files import is_table
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
@@ -19,6 +18,7 @@ from fedlas.predictions.any_predictions import (
     AnyPredictions,
     check_measurable,
     check_predictions,
+    is_table,
     note_on_weights,
     plain_predictions,
     with_some_weight,

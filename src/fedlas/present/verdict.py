@@ -15,12 +15,12 @@ from fedlas.predictions.event import class_name, event_number
 from fedlas.present.metric_tables import noise_in, top_label_ece
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
+from fedlas.resample.effective import effective_samples
 from fedlas.stats import ALPHA, SpiegelhalterTest
 from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate, EstimateTable
 from fedlas.stats.intervals import fewest_replicates
 from fedlas.stats.noise_floor import p_said, rejects
-from fedlas.stats.proportion import effective_samples
 from fedlas.stats.two_models import compare
 
 ByName = Mapping[str, Estimate]

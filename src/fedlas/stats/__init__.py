@@ -3,6 +3,7 @@
 In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
 """
 
+from fedlas.resample.effective import effective_samples
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import (
     Comparison,
@@ -22,7 +23,6 @@ from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
 from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
-from fedlas.stats.proportion import effective_samples
 from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test

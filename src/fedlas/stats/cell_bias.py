@@ -17,8 +17,8 @@ from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
+from fedlas.resample.effective import effective_samples
 from fedlas.stats.draws import DrawPurpose, random_state
-from fedlas.stats.proportion import effective_samples
 from fedlas.stats.replicates import Resampled, class_blocks
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import SortedClasses

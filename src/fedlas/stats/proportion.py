@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, as_numbers, check_count, check_number, describe
+from fedlas._core.check import check_count, check_number
+from fedlas.resample.effective import effective_samples
 from fedlas.stats.degrees import cluster_degrees, student_score
 from fedlas.stats.intervals import check_level, z_score
 
@@ -285,39 +286,3 @@ def _binomial(number: int, share: float) -> NDArray[np.float64]:
     return np.asarray(
         np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share))
     )
-
-
-def effective_samples(weights: Any) -> float:
-    """Return ``(sum w)**2 / sum w**2``: equally many samples of one weight give a mean as precise.
-
-    Args:
-        weights: ``(N,)``, at least 0, not all 0; a tensor or an array.
-
-    Returns:
-        A number in ``[1, N]``; ``N`` if all weights are equal.
-
-    Raises:
-        InputError: If they are no such weights.
-
-    Example:
-        >>> effective_samples([1.0, 1.0, 1.0, 1.0]), effective_samples([2.0, 0.0, 0.0, 0.0])
-        (4.0, 1.0)
-
-    Source:
-        Kish, "Survey Sampling" (1965), section 11.2; for importance weights Kong, "A note on importance sampling using
-        standardized weights" (1992).
-    """
-    values = as_numbers(weights)
-    if (
-        values.ndim != 1
-        or not len(values)
-        or not (values >= 0).all()
-        or not 0 < values.max() < np.inf
-    ):
-        raise InputError(
-            "weights must be (N,), at least 0, not all 0",
-            describe(weights),
-            "Pass one weight for each sample.",
-        )
-    values = values / values.max()  # squares of large and small weights stay numbers
-    return float(values.sum() ** 2 / (values**2).sum())

@@ -11,10 +11,10 @@ from fedlas.binary import group_measures, logistic_recalibration
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import events_test, wald_estimate
 from fedlas.errors import InputError
+from fedlas.stats import effective_samples
 from fedlas.stats.degrees import student_score
 from fedlas.stats.proportion import (
     clopper_pearson,
-    effective_samples,
     poisson_binomial_p,
     poisson_binomial_ps,
 )

@@ -20,7 +20,7 @@ from fedlas.calibrators import (
 from fedlas.errors import InputError
 from fedlas.stats import noise_floor
 
-module = sys.modules["fedlas.calibrated.calibrate"]
+module = sys.modules["fedlas.calibrated.fit_model"]
 
 
 class Pixels(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.predictions import Predictions
 from fedlas.resample.clusters import joined_groups, several
+from fedlas.resample.effective import effective_samples
 from fedlas.resample.folds import Folds, folds_in_time, sample_numbers, stratified_folds
-from fedlas.stats.proportion import effective_samples
 
 
 def folds_of(

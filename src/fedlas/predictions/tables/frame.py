@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
+from fedlas._core.kinds import is_lazy
 from fedlas.predictions.cells import TableChunk, floating
 from fedlas.predictions.columns import dotted
 from fedlas.predictions.tables.format import Format, pieces_of, together
@@ -115,13 +116,6 @@ def _column(name: str, values: Any) -> Any:
         return values
     check_dense(f"column {name!r}", values)
     return values.detach().cpu()
-
-
-def is_lazy(frame: Any) -> bool:
-    """Return whether the rows of a frame are still to be computed: a polars ``LazyFrame``, a relation of DuckDB."""
-    return (hasattr(frame, "collect_schema") and hasattr(frame, "collect")) or hasattr(
-        frame, "to_arrow_table"
-    )
 
 
 def collected(frame: Any) -> Any:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.arrays import Arrays, check_fits, open_arrays
+from fedlas._core.arrays import Arrays, check_fits
 from fedlas._core.check import InputError
-from fedlas._core.files import checked_path
 from fedlas.predictions.cells import TableChunk
+from fedlas.predictions.saved import open_archive
 from fedlas.predictions.tables import format as formats
 from fedlas.predictions.tables.format import Format, Pieces, Writer, pieces_of, together
 
@@ -134,43 +133,3 @@ class ArchiveWriter(Writer):
                 "Leave it out, or do one by one.",
             )
         return parts[0]
-
-
-@contextmanager
-def open_archive(path: Path) -> Iterator[Arrays]:
-    """Open an ``.npz`` of predictions.
-
-    Raises:
-        InputError: If it is missing, is no archive of plain arrays, or is damaged; also for reading in the block.
-    """
-    try:
-        with open_arrays(path) as archive:
-            yield archive
-    except FileNotFoundError as error:
-        raise InputError("the file must exist", path, "Check the path.") from error
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "the file must be an .npz of plain arrays",
-            f"{path} ({error})",
-            "Write it with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
-        ) from error
-
-
-def load_arrays(
-    path: str | Path, names: Sequence[str], needed: Collection[str], fix: str
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` that have one of ``names``.
-
-    Raises:
-        InputError: As :func:`open_archive`, or if one that is ``needed`` is not there.
-    """
-    with open_archive(checked_path(path)) as archive:
-        if not {*needed} <= {*archive.names}:
-            raise InputError(
-                f"the file must have arrays named {' and '.join(map(repr, needed))}",
-                f"{path} with {sorted(archive.names)}",
-                fix,
-            )
-        return {name: archive[name] for name in names if name in archive}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
-from fedlas.calibrated.table import TableCalibration
-from fedlas.calibrated.table_files import calibrate_table, is_table
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
 from fedlas.objective.network import network_of
 from fedlas.objective.runner import MOST_LOGITS, Runner, collected, collected_labels
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.roles import columns_named
+from fedlas.predictions.any_predictions import is_table
 from fedlas.predictions.sample_values import SAMPLE_VALUES
+
+if TYPE_CHECKING:
+    from fedlas.calibrated.table import TableCalibration
 
 __all__ = ["calibrate"]
 
@@ -124,6 +125,9 @@ def calibrate(
     named = {"weights": weights, "clusters": clusters, "time": time}
     others = {name: place for name, place in named.items() if place is not None}
     if columns or is_table(model):
+        from fedlas.calibrated.table_files import calibrate_table
+        from fedlas.predictions.roles import columns_named
+
         columns |= others
         chosen = method if isinstance(method, str) else of_classes(method)
         return calibrate_table(model, chosen, columns_named(columns))
