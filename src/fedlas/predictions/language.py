@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -18,8 +19,10 @@ from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.stated import is_refusal, stated_confidence
 
 Reduce = Literal["sum", "mean", "min"]
-_SHOWN = 20
-"""Rows that a message lists."""
+_SHOWN = 5
+"""Phrases that a message lists."""
+_MOST_PHRASES = 10_000
+"""Different phrases that are counted; where there are more, none is common."""
 
 
 def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArray[np.float64]:
@@ -148,6 +151,7 @@ class Answers:
     def __init__(self) -> None:
         self.rows: list[int] = []
         self.counts = Counter[str]()
+        self._unread = Counter[str]()
 
     def add(self, row: int, answer: object, *, unread: bool) -> None:
         """Count an answer of a row of the file."""
@@ -157,6 +161,9 @@ class Answers:
         self.counts["empty"] += answer is None
         if unread:
             self.rows.append(row)
+            phrase = _last_sentence(answer)
+            if phrase in self._unread or len(self._unread) < _MOST_PHRASES:
+                self._unread[phrase] += 1
             self.counts["silent refusals"] += refusal
 
     def check(self, column: str, where: str, *, drop: bool) -> None:
@@ -171,7 +178,7 @@ class Answers:
             return
         kind = ""
         if refusals:
-            kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know"),'
+            kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know")'
         fix: list[Text] = [
             "remove these rows",
             ("pass ", Argument("drop_missing", True), " to leave them out"),
@@ -182,7 +189,7 @@ class Answers:
             fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
         raise InputError(
             f"each answer in column {column!r} must state a confidence",
-            f"none in {len(self.rows):,} of {count:,} answers{kind} in {self._listed()} of {where}",
+            f"none in {len(self.rows):,} of {count:,} answers{kind}, in {where}: {self._listed()}",
             [*fix, "name another column"],
         )
 
@@ -204,11 +211,24 @@ class Answers:
         return lines
 
     def _listed(self) -> str:
-        more = len(self.rows) - _SHOWN
-        rows = ", ".join(f"{row:,}" for row in self.rows[:_SHOWN])
-        return f"row{'s' * (len(self.rows) > 1)} {rows}" + (
-            f" and {more:,} more" if more > 0 else ""
+        """Return the commonest ways in which answers that state no confidence end, with the first row of all."""
+        ways = [
+            f"{phrase} ({count:,})" if count > 1 else phrase
+            for phrase, count in self._unread.most_common(_SHOWN)
+        ]
+        more = len(self._unread) - len(ways)
+        return (
+            ", ".join(ways)
+            + (f" and {more:,} more" if more > 0 else "")
+            + f"; first in row {self.rows[0]:,}"
         )
+
+
+def _last_sentence(answer: object) -> str:
+    """Return the end of an answer in quotes, in which models state how sure they are."""
+    text = "" if answer is None else " ".join(str(answer).split())
+    sentences = [part for part in re.split(r"(?<=[.!?;])\s+", text) if part]
+    return repr(shortened(sentences[-1], 60)) if sentences else "nothing"
 
 
 _INSIDE = ("choices", "outputs", "logprobs", "content", "token_logprobs")

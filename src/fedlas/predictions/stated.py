@@ -20,7 +20,8 @@ WORDS = {
 }  # fmt: skip
 """Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
 _ANNOUNCED = (
-    r"(?:(?<!un)(?:confidence|probability|likelihood|certainty|credence)|p\((?:true|correct)\))"
+    r"(?:(?<!un)(?:confidence|probability|likelihood|certainty|credence)|\bconf(?![a-z])"
+    r"|p\((?:true|correct)\))"
 )
 LABEL = re.compile(_ANNOUNCED, re.IGNORECASE)
 """Announces a confidence."""
@@ -50,7 +51,7 @@ _NUMBER = re.compile(
     rf"(?<![\w,^$#/])(?<!\d\.)(?P<first>{_DIGITS})(?P<unit>\s*{_UNIT})?"
     rf"(?:\s*(?P<range>->?|\u2192|\bto\b|\band\b)\s*(?P<second>{_DIGITS})(?P<unit2>\s*{_UNIT})?"
     rf"|[\s(\[]*(?:times\s+)?(?P<ratio>/|\bout\s+of\b|\bof\b|\bin(?:\s+every)?\b)\s*(?P<whole>{_DIGITS})\s*%?[)\]]?"
-    r"|[\s,(\[]*on\s+(?:a|the)\s+scale\s+(?:of|from)\s+(?P<low>\d+)\s*(?:-|to)\s*(?P<high>\d+)"
+    r"|[\s,(\[]*on\s+(?:a|the)\s+scale\s+(?:of|from)\s+(?:\d+\s*(?:-|to)\s*)?(?P<high>\d+)"
     rf")?(?![\w^]|[.,:]\d|\*\*\d|\s*[/:]\s*\d|\s*(?:x|\u00d7)\s*10|\s*{_UNIT}|\s+or\s+[\d.]|\s+(?:CI|nats?|bits?)\b)",
     re.IGNORECASE,
 )
@@ -107,10 +108,14 @@ _PUT = re.compile(
     r"\bi(?:'d|'ll|\s+would)\s+(?:put|place|rate|estimate)\s+(?:this|that|it)\s+at\s+(?:(?:about|around|roughly)\s+)?$",
     re.IGNORECASE,
 )
+_SAY = re.compile(
+    r"\bi(?:'d|\s+would)\s+(?:say|guess)\s+(?:(?:it(?:'s|\s+is)|about|around|roughly|maybe)\s+){0,2}$",
+    re.IGNORECASE,
+)
 _AT_HALVES = re.compile(
     r"\b(?:it|that|this|i)(?:'s|'m|\s+is|\s+am)\s+(?:(?:about|around|roughly)\s+)?$", re.IGNORECASE
 )
-_BEHIND_ANSWER = re.compile(r"[,;.\n]\s*$|\s[(\[-]\s*$")
+_BEHIND_ANSWER = re.compile(r"(?:[,;.\n]\s*|\s[(\[-]\s*)(?P<about>~\s*)?$")
 _END = re.compile(r"\s*(?:[.,;!?)\"'*]|$|on\s+(?:this|that|it)\b)", re.IGNORECASE)
 _ALONE = re.compile(
     r"[\s\W]*(?:(?:about|around|roughly|approximately|approx|maybe|perhaps)\W*)?", re.IGNORECASE
@@ -175,7 +180,8 @@ def stated_confidence(
     """Return the confidence that each answer states ``(N,)``; NaN where it states none, or what it states is unclear.
 
     A number counts if it stands alone, if a word such as "confidence" or "probability" announces it, if "sure",
-    "certain" or "chance" follows it, or in "I'd put this at 72%"; the last such number of an answer counts. It is a
+    "certain" or "chance" follows it, in "I'd put this at 72%" or "I would say 90 percent", and behind an answer as
+    "~60%", "80-90%" or "7 out of 10"; the last such number of an answer counts. It is a
     share (0.85), in percent (85 %, ninety percent, or above 10 without a unit), of another (8/10, 9 of 10), or of a
     scale that is named: "(1-10): 8", "(%): 1". The middle of a range counts. Bounds ("more than 90%"), negations, odds
     and negative numbers are unclear, and so is 8 without a unit. Without a number the longest of ``words`` counts,
@@ -271,6 +277,7 @@ def _statements(text: str) -> Iterator[float | None]:
             match["unit"]
             or match["unit2"]
             or match["ratio"]
+            or match["high"]
             or float(_plain(match["first"])) <= 1
             or match["first"] == match["second"]
         ):
@@ -288,15 +295,19 @@ def _statements(text: str) -> Iterator[float | None]:
 
 
 def _is_put(match: re.Match[str], before: str, after: str) -> bool:
-    """Return whether a sentence ends that puts the answer at a number: "I'd put this at 72%", "It's 50-50"."""
+    """Return whether a sentence ends that puts the answer at a number: "I'd put this at 72%", "Rome, 7 out of 10"."""
     if not _END.match(after):
         return False
     halves = match["first"] == "50" and "50" in (match["second"], match["whole"])
-    of_100 = match["ratio"] == "/" and match["whole"] == "100" and not after.strip(" \n\t.!*_)]}")
+    of_100 = match["ratio"] == "/" and match["whole"] == "100"
+    of_scale = (match["ratio"] or "").lower().startswith("out") and float(match["whole"]) in _SCALES
+    behind = None if after.strip(" \n\t.!*_)]}") else _BEHIND_ANSWER.search(before)
+    is_percent = match["unit2"] or (match["unit"] and behind and behind["about"])
     return bool(
         _PUT.search(before)
+        or (_SAY.search(before) and (match["unit"] or match["unit2"] or match["ratio"]))
         or (halves and _AT_HALVES.search(before))
-        or (of_100 and _BEHIND_ANSWER.search(before))
+        or (behind and (of_100 or of_scale or match["high"] or is_percent))
     )
 
 

@@ -123,7 +123,9 @@ ANSWERS = [
 
 def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     file = write(tmp_path, ANSWERS)
-    message = r'3 of 5 answers, 1 of them a refusal \("I don\'t know"\), in rows 2, 3, 5 of t.jsonl\. .*drop_missing='
+    message = (
+        r"3 of 5 answers, 1 of them a refusal .*, in t.jsonl: .*; first in row 2\. .*drop_missing="
+    )
     with pytest.raises(InputError, match=f"must state a confidence; got none in {message}"):
         read(file, "r.answer", "words")
     table = read(file, "r.answer", "words", drop_missing=True)
@@ -132,12 +134,28 @@ def test_answers_without_a_confidence_are_counted_and_listed(tmp_path):
     assert (table.refusals, table.unread) == (2, 3)
     notes = " ".join(table.notes)
     assert (
-        "3 of 5 answers state no confidence that can be read and were left out: rows 2, 3, 5."
-        in notes
+        "3 of 5 answers state no confidence that can be read and were left out: "
+        "\"I don't know.\", '42, surely', nothing; first in row 2." in notes
     )
     assert (
         '2 answers are refusals ("I don\'t know"); 1 of them states a confidence and counts.'
         in notes
+    )
+
+
+def test_the_commonest_phrases_that_are_not_read_are_listed(tmp_path):
+    """Rows of 10,000 answers say nothing about what to read or to ask for; phrases do."""
+    ends = (
+        ["Pretty sure."] * 4 + ["Rather sure!"] * 3 + ["hm", "so", "it", "is", "that", "hm", None]
+    )
+    rows = [{"r": end and f"It is {row}. {end}", "right": 1} for row, end in enumerate(ends)]
+    rows.append({"r": "It is 1. Confidence: 80%", "right": 1})
+    (note, *_) = read(write(tmp_path, rows), "r", "words", drop_missing=True).notes
+    listed = (
+        "'Pretty sure.' (4), 'Rather sure!' (3), 'hm' (2), 'so', 'it' and 3 more; first in row 1."
+    )
+    assert note.endswith(
+        f"14 of 15 answers state no confidence that can be read and were left out: {listed}"
     )
 
 
@@ -162,7 +180,7 @@ def test_missing_logprobs_are_counted_and_wrong_ones_named(tmp_path):
     ]
     table = read(write(tmp_path, rows), "v", "mean", drop_missing=True)
     assert (len(table.predictions.confidence), table.unread) == (1, 2)
-    with pytest.raises(InputError, match=r"2 of 3 answers.*rows 2, 3"):
+    with pytest.raises(InputError, match=r"2 of 3 answers.*first in row 2"):
         read(write(tmp_path, rows), "v", "mean")
     with pytest.raises(InputError, match=r"at most 0; got .*row 2 of t.jsonl"):
         read(write(tmp_path, [rows[0], {"v": [0.9], "right": 1}]), "v", "mean")

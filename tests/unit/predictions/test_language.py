@@ -167,7 +167,8 @@ def test_free_answers_without_a_confidence_are_counted(tmp_path):
     ]
     path = write(tmp_path, samples)
     with pytest.raises(
-        InputError, match=r"none in 2 of 3 answers, 1 of them a refusal .* in rows 2, 3 of samples"
+        InputError,
+        match=r"none in 2 of 3 answers, 1 of them a refusal .*, in samples.*; first in row 2",
     ):
         read_predictions(path)
     table = read_predictions(path, drop_missing=True)
