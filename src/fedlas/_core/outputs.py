@@ -66,6 +66,15 @@ def is_of_kind(path: Path, kind: Kind) -> bool:
     return False
 
 
+def check_suffix(option: str, path: Path, kind: Kind) -> None:
+    """Check that a name ends as those of a kind."""
+    if kind.suffixes and path.suffix.lower() not in kind.suffixes:
+        *most, last = kind.suffixes
+        ends = f"{', '.join(most)} or {last}" if most else last
+        name = f"{path.stem or 'name'}{kind.suffixes[0]}"
+        raise InputError(f"{option} must end in {ends}", path, f"Name it {name}.")
+
+
 def not_replaced(option: str, place: object, kind: Kind) -> InputError:
     """Return the error for a place where there is another file."""
     expected = f"must be new, or {kind.noun} to be replaced" if kind.noun else "must be a new file"
@@ -100,11 +109,7 @@ def check_place(option: str, place: str | Path, kind: Kind) -> Path:
     if str(path) == STANDARD:
         fix = "Name one, or leave the option out."
         raise InputError(f"{option} must name a file", "-, standard output", fix)
-    if kind.suffixes and path.suffix.lower() not in kind.suffixes:
-        *most, last = kind.suffixes
-        ends = f"{', '.join(most)} or {last}" if most else last
-        name = f"{path.stem or 'name'}{kind.suffixes[0]}"
-        raise InputError(f"{option} must end in {ends}", path, f"Name it {name}.")
+    check_suffix(option, path, kind)
     try:
         no_device(path)
         if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink may raise

@@ -12,7 +12,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.outputs import Kind, json_kind
+from fedlas._core.outputs import Kind, has_format
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.live import Applied, applied, source_of
 from fedlas.calibrated.missing import Missing
@@ -28,7 +28,7 @@ from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.packed import open_text, packed_as, suffix_of
 
 SUMMARY_FORMAT = "fedlas.summary/1"
-SUMMARY = json_kind("a summary of fedlas apply", SUMMARY_FORMAT)
+SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
 
 
 def is_calibrated(path: Path) -> bool:

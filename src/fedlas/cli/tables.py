@@ -30,12 +30,11 @@ from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     FORMATS,
     address_of,
-    check_apart,
     files_of,
     local_files,
     local_names,
 )
-from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.outputs import Output, check_apart, check_outputs
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
 if TYPE_CHECKING:

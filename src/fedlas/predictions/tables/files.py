@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
-from fedlas._core.files import is_same_file, no_device, path_inside, write_atomically
+from fedlas._core.files import no_device, path_inside, write_atomically
 from fedlas._core.outputs import STANDARD
 from fedlas._core.terminal import standard_input
 from fedlas.predictions.tables.packed import suffix_of
@@ -80,8 +79,8 @@ _STORES = (
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
 _HEAD = 1 << 20
 """Bytes of a text that hold its names."""
-_READS = "it must be a file, folder or pattern that fsspec reads"
-_WRITES = "it must be an address to which fsspec writes"
+READS = "it must be a file, folder or pattern that fsspec reads"
+WRITES = "it must be an address to which fsspec writes"
 _PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
 
 
@@ -203,51 +202,7 @@ def with_labels(files: list[TableFile]) -> list[TableFile]:
     ]
 
 
-def check_apart(
-    option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
-) -> None:
-    """Refuse to write what is read, or what the same command would read next time.
-
-    Args:
-        option: The option that names what is written, for the message.
-        out: A file or an address; None or ``-`` where no file is written.
-        names: What is read: files, folders, patterns and addresses; None for those that are not there.
-        than: The option that names what else is written, instead of what is read.
-
-    Raises:
-        InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
-            name.
-
-    Example:
-        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
-        Traceback (most recent call last):
-        fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
-    """
-    if out is None or str(out) == STANDARD:
-        return
-    store, path = _resolved(out, _WRITES)
-    elsewhere = "Name it elsewhere."
-    for name in names:
-        if name is None or str(name) == STANDARD:
-            continue
-        other, root = _resolved(name.path if isinstance(name, TableFile) else name, _READS)
-        if store != other:
-            continue
-        files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
-        if path == root or (store is None and any(is_same_file(path, file) for file in files)):
-            expected = f"{option} must be another file" + (f" than {than}" if than else "")
-            raise InputError(expected, out, elsewhere if than else "It would replace what is read.")
-        if has_magic(root) and _matches(path, root):
-            raise InputError(
-                f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
-            )
-        if path.startswith(f"{root.rstrip('/')}/") and path.lower().endswith(".parquet"):
-            raise InputError(
-                f"{option} must lie outside the folder that is read", f"{out} in {name}", elsewhere
-            )
-
-
-def _resolved(name: str | Path, expected: str) -> tuple[Any, str]:
+def store_and_path(name: str | Path, expected: str) -> tuple[Any, str]:
     """Return the store of a file, None for this machine, and its path there, without links and detours."""
     address = address_of(name)
     if address is None:
@@ -257,15 +212,6 @@ def _resolved(name: str | Path, expected: str) -> tuple[Any, str]:
     if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
         return None, Path(os.path.realpath(path)).as_posix()
     return store, posixpath.normpath(path)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
-    if "**" in pattern:
-        return fnmatchcase(path, pattern)
-    folders = path.split("/"), pattern.split("/")
-    same = len(folders[0]) == len(folders[1])
-    return same and all(map(fnmatchcase, *folders))
 
 
 def dataset_file(path: Path) -> TableFile:
@@ -313,7 +259,7 @@ def _copied(name: Name, folder: Path) -> Name:
     address = None if isinstance(name, TableFile) else address_of(name)
     if address is None:
         return name
-    with _guard(address, _READS):
+    with _guard(address, READS):
         store, root = _store(address)
         paths = [root]
         error = _no_match(address)
@@ -338,7 +284,7 @@ def _copied(name: Name, folder: Path) -> Name:
                 "Name one of them.",
             )
         copies[copy] = path
-    with _guard(address, _READS):
+    with _guard(address, READS):
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             store.get_file(path, str(copy))
@@ -386,7 +332,7 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
         local = write_atomically(Path(folder, "table"), write)
-        with _guard(address, _WRITES):
+        with _guard(address, WRITES):
             store, path = _store(address)
             head, slash, tail = path.rpartition("/")
             part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
@@ -438,7 +384,7 @@ def _guard(address: str, expected: str) -> Iterator[None]:
 
 def local_address(address: str) -> Path | None:
     """Return the path of an address of a file system on this machine; None for one of another store."""
-    store, path = _resolved(address, _WRITES)
+    store, path = store_and_path(address, WRITES)
     return Path(path) if store is None else None
 
 
@@ -448,7 +394,7 @@ def stored_copy(address: str, folder: Path) -> Path | None:
     Raises:
         InputError: If the store cannot be read, or a folder is there.
     """
-    with _guard(address, _WRITES):
+    with _guard(address, WRITES):
         store, path = _store(address)
         if not store.exists(path):
             return None

@@ -5,14 +5,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
 from pathlib import Path
 
-from fedlas._core.outputs import Kind, check_place, is_of_kind, not_replaced
+from fedlas._core.check import InputError
+from fedlas._core.files import is_same_file
+from fedlas._core.outputs import STANDARD, Kind, check_place, check_suffix, is_of_kind, not_replaced
 from fedlas.predictions.tables.files import (
+    READS,
+    WRITES,
     Name,
+    TableFile,
     address_of,
-    check_apart,
     local_address,
+    store_and_path,
     stored_copy,
 )
 
@@ -52,6 +59,8 @@ def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> Non
     for output in outputs:
         if output.place is None:
             continue
+        if str(output.place) != STANDARD:
+            check_suffix(output.option, Path(output.place), output.kind)
         # What is read is named first: its kind says less.
         check_apart(output.option, output.place, read)
         for other in earlier:
@@ -72,6 +81,59 @@ def check_report(folder: Path, page: str, kind: Kind, others: Sequence[str]) -> 
     places = [Output(f"the file {page}", folder / page, kind)]
     places += [Output(f"the file {name}", folder / name, beside) for name in others]
     check_outputs(places, ())
+
+
+def check_apart(
+    option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
+) -> None:
+    """Refuse to write what is read, or what the same command would read next time.
+
+    Args:
+        option: The option that names what is written, for the message.
+        out: A file or an address; None or ``-`` where no file is written.
+        names: What is read: files, folders, patterns and addresses; None for those that are not there.
+        than: The option that names what else is written, instead of what is read.
+
+    Raises:
+        InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
+            name.
+
+    Example:
+        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
+    """
+    if out is None or str(out) == STANDARD:
+        return
+    store, path = store_and_path(out, WRITES)
+    elsewhere = "Name it elsewhere."
+    for name in names:
+        if name is None or str(name) == STANDARD:
+            continue
+        other, root = store_and_path(name.path if isinstance(name, TableFile) else name, READS)
+        if store != other:
+            continue
+        files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
+        if path == root or (store is None and any(is_same_file(path, file) for file in files)):
+            expected = f"{option} must be another file" + (f" than {than}" if than else "")
+            raise InputError(expected, out, elsewhere if than else "It would replace what is read.")
+        if has_magic(root) and _matches(path, root):
+            raise InputError(
+                f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
+            )
+        if path.startswith(f"{root.rstrip('/')}/") and path.lower().endswith(".parquet"):
+            raise InputError(
+                f"{option} must lie outside the folder that is read", f"{out} in {name}", elsewhere
+            )
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
+    if "**" in pattern:
+        return fnmatchcase(path, pattern)
+    folders = path.split("/"), pattern.split("/")
+    same = len(folders[0]) == len(folders[1])
+    return same and all(map(fnmatchcase, *folders))
 
 
 def _check_stored(option: str, address: str, kind: Kind) -> None:
