@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say, show
+from fedlas._core.text import number_of
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
@@ -27,7 +28,10 @@ from fedlas.predictions.tables.files import local_names
 from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
+    from fedlas.deploy.monitor.columns import Drift
+    from fedlas.deploy.monitor.history import PeriodHistory
     from fedlas.deploy.monitor.look import Monitor
+    from fedlas.predictions.tables.files import Name
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -81,8 +85,8 @@ def _monitor(args: argparse.Namespace) -> int:
         columns_of_card,
         drift_between,
     )
-    from fedlas.deploy.monitor.history import drifts, open_period, with_period, write_history
-    from fedlas.deploy.monitor.look import ALARM, monitor
+    from fedlas.deploy.monitor.look import ALARM, watch_files
+    from fedlas.deploy.monitor.state import locked_files
     from fedlas.present.history_page import history_page
     from fedlas.present.monitor_page import monitor_page
     from fedlas.present.page import write_page
@@ -90,18 +94,19 @@ def _monitor(args: argparse.Namespace) -> int:
     _check(args)
     columns = columns_of(args)
     sums: dict[str, dict[str, Any]] = {}
-    if args.history is not None:
-        # What is wrong is refused before the state moves on.
-        names = [Path(file) for file in args.files]
-        periods, place = open_period(args.history, names, args.period, args.state)
-    with local_names(args.files) as here:
+    latest: list[Drift] = []
+    pages: list[tuple[Path, str]] = []
+    # Standard input is read before anyone waits for the locks, which are held until all is written.
+    with local_names(args.files) as here, locked_files(args.state, args.history):
         files = [Path(str(name)) for name in here]
+        history = None if args.history is None else _open_history(args, here)
         if args.covariates is not None:
             sums = column_sums(files, columns)
-            on_card = columns_of_card(args.card)
-            if args.history is None:
+            if history is None:
+                on_card = columns_of_card(args.card)
                 check_columns(on_card, sums, columns.words("covariates") if columns else ())
-        watcher = monitor(
+                latest = drift_between(on_card, sums)
+        watcher = watch_files(
             args.card,
             files,
             false_alarm=args.false_alarm,
@@ -110,31 +115,46 @@ def _monitor(args: argparse.Namespace) -> int:
             raw=True if args.raw else False if args.calibrated else None,
             state=args.state,
         )
-    if args.history is not None:
-        rows = with_period(periods, place, watcher, args.card, sums)
-        latest = [drift for drift in drifts(rows) if drift.period == rows[place]["period"]]
-    else:
-        latest = drift_between(on_card, sums) if sums else []
-    texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
-    content = watcher.content
-    if sums:
-        content["drifts"] = [str(drift) for drift in latest]
-    # The alarm is printed before the page is written: a full disk must not hide it.
-    if args.json:
-        say(*json.dumps(content, indent=2).split("\n"))
-    else:
-        _show(watcher, texts, details=args.details)
-    if args.history is not None:
-        write_history(args.history, rows)
-        page = write_page(args.history.with_suffix(".html"), history_page(rows))
-        if not args.json:
-            say(f"history: {args.history}, {len(rows)} periods", f"         {page}")
-    if args.page is not None:
-        html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
-        write_page(args.page, html)
-        if not args.json:
+        # All is made before anything is written: what cannot be shown leaves the files as they are.
+        if history is not None:
+            latest = history.add(watcher, args.card, sums)
+            pages.append((args.history.with_suffix(".html"), history_page(history.periods)))
+        texts = [f"DRIFT of a column: {', '.join(map(str, latest))}."] if latest else []
+        if args.page is not None:
+            html = monitor_page(watcher, title=args.title, period=args.period, drifts=texts)
+            pages.append((args.page, html))
+        content = watcher.content
+        if sums:
+            content["drifts"] = [str(drift) for drift in latest]
+        # The alarm is printed before the files are written: a full disk must not hide it.
+        if args.json:
+            say(*json.dumps(content, indent=2).split("\n"))
+        else:
+            _show(watcher, texts, details=args.details)
+        if history is not None:
+            history.write(watcher)
+        elif args.state is not None:
+            watcher.write_state(args.state)
+        for place, page in pages:
+            write_page(place, page)
+    if not args.json:
+        if history is not None:
+            count = number_of(len(history.periods), "period")
+            say(f"history: {args.history}, {count}", f"         {pages[0][0]}")
+        if args.page is not None:
             say(f"page: {args.page}")
     return ALARM if latest else watcher.status
+
+
+def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHistory:
+    """Return the history, which may have been completed by what a stopped call left in the state."""
+    from fedlas.deploy.monitor.history import PeriodHistory
+
+    history = PeriodHistory(args.history, args.files, here, args.period, args.state)
+    if history.is_completed:
+        text = f"the last call was stopped; {args.history} has now what {args.state} counts"
+        say(f"note: {text}.", stderr=True)
+    return history
 
 
 def _check(args: argparse.Namespace) -> None:

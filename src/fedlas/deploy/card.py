@@ -59,6 +59,7 @@ class Card:
         class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
         subject: What sums, bins and thresholds are of.
         event: Number of the class that is the event.
+        made: Date on which it was made; empty if it holds none.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Card:
     class_counts: Floats | None
     subject: Subject = "top label"
     event: int = 1
+    made: str = ""
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -90,7 +92,7 @@ class Card:
             raise InputError(f"the card must have format {FORMAT!r}", path, fix)
         try:
             return _card(content)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             got = f"{path} ({reason(error)})"
             raise InputError(
                 "the card must hold what the monitor compares with", got, fix
@@ -152,7 +154,15 @@ def _card(content: Mapping[str, Any]) -> Card:
         classwise,
         subject,
         event,
+        _date_made(content),
     )
+
+
+def _date_made(content: Mapping[str, Any]) -> str:
+    day = content.get("made", {}).get("on", "")
+    if not isinstance(day, str):
+        raise ValueError("the date on which it was made is no text")
+    return day
 
 
 def _classes(names: Any, num_classes: int) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fedlas.deploy.monitor.columns import Drift
 from fedlas.deploy.monitor.history import drifts
+from fedlas.deploy.monitor.period import Period
 from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption
 from fedlas.present.page import axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
@@ -17,95 +18,94 @@ _TICKS = 12
 """Most periods that are named below a figure."""
 
 
-def history_page(periods: Sequence[Mapping[str, Any]]) -> str:
+def history_page(periods: Sequence[Period]) -> str:
     """Return the page of periods as HTML, which needs no other file."""
     moved = drifts(periods)
     pictures = [
         _means(periods, name)
         for name in ("calibration", "accuracy", "events", "confidence", "probability")
-        if any(name in row["means"] for row in periods)
+        if any(name in row.means for row in periods)
     ]
     pictures += [_column(periods, name) for name in _columns(periods)]
     return render(
         "history.html.j2",
-        title=f"{periods[-1]['card']}: {len(periods)} periods",
+        title=f"{periods[-1].card}: {len(periods)} periods",
         made=made_by(""),
         verdict=_verdict(periods, moved),
-        statement=f"{sum(row['samples'] for row in periods):,} samples, "
-        f"{sum(row['labeled'] for row in periods):,} with labels.",
+        statement=f"{sum(row.samples for row in periods):,} samples, "
+        f"{sum(row.labeled for row in periods):,} with labels.",
         table=_table(periods, moved),
         pictures=pictures,
     )
 
 
-def _verdict(periods: Sequence[Mapping[str, Any]], moved: Sequence[Drift]) -> list[str]:
+def _verdict(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
     """Return sentences on the last period, and on when it was calibrated."""
     latest = periods[-1]
     lines = []
-    if latest["alarms"]:
-        lines.append(f"ALARM in {latest['period']}: {', '.join(latest['alarms'])} changed.")
-    drift = [str(each) for each in moved if each.period == latest["period"]]
+    if latest.alarms:
+        lines.append(f"ALARM in {latest.period}: {', '.join(latest.alarms)} changed.")
+    drift = [str(each) for each in moved if each.period == latest.period]
     if drift:
-        lines.append(f"DRIFT in {latest['period']}: {', '.join(drift)}.")
+        lines.append(f"DRIFT in {latest.period}: {', '.join(drift)}.")
     if not lines:
-        lines.append(f"Quiet in {latest['period']}: no alarm and no drift of a column.")
-    again = [periods[at]["period"] for at in _again(periods)]
+        lines.append(f"Quiet in {latest.period}: no alarm and no drift of a column.")
+    again = [periods[at].period for at in _again(periods)]
     lines.append(f"Calibrated again: {', '.join(again) or 'never'}.")
     return lines
 
 
-def _again(periods: Sequence[Mapping[str, Any]]) -> list[int]:
+def _again(periods: Sequence[Period]) -> list[int]:
     """Return the numbers of the periods that have another card than the one before."""
-    return [
-        at for at in range(1, len(periods)) if periods[at]["digest"] != periods[at - 1]["digest"]
-    ]
+    return [at for at in range(1, len(periods)) if periods[at].digest != periods[at - 1].digest]
 
 
-def _columns(periods: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = [name for row in periods for name, each in row["columns"].items() if "mean" in each]
+def _columns(periods: Sequence[Period]) -> list[str]:
+    names = [name for row in periods for name, each in row.columns.items() if "mean" in each]
     return list(dict.fromkeys(names))
 
 
-def _table(periods: Sequence[Mapping[str, Any]], moved: Sequence[Drift]) -> Table:
+def _table(periods: Sequence[Period], moved: Sequence[Drift]) -> Table:
     """Return a row for each period, the newest first."""
     rows = []
     again = _again(periods)
     for at, row in reversed(list(enumerate(periods))):
-        gap = row["means"].get("calibration")
+        gap = row.means.get("calibration")
         shown = DASH
         if gap:
-            shown = " to ".join(f"{100 * gap[end]:+.2f}" for end in ("low", "high"))
-        drift = "; ".join(str(each) for each in moved if each.period == row["period"])
+            shown = " to ".join(f"{100 * end:+.2f}" for end in (gap.low, gap.high))
+        drift = "; ".join(str(each) for each in moved if each.period == row.period)
         rows.append(
             (
-                row["period"],
-                f"{row['samples']:,}",
+                row.period,
+                f"{row.samples:,}",
                 shown,
-                ", ".join(row["alarms"]) or "none",
+                ", ".join(row.alarms) or "none",
                 drift or "none",
-                "again" if at in again else row["made"] if at == 0 else "",
+                "again" if at in again else row.made if at == 0 else "",
             )
         )
     heads = ("Period", "Samples", "Outcome minus score %", "Alarms", "Drift", "Calibrated")
     return table_of(heads, rows, text=(0, 2, 3, 4, 5))
 
 
-def _ticks(ax: Any, periods: Sequence[Mapping[str, Any]]) -> None:
+def _ticks(ax: Any, periods: Sequence[Period]) -> None:
     for at in _again(periods):
         ax.axvline(at - 0.5, color=LIGHT.ink, linewidth=0.9, linestyle=(0, (1, 2)))
     step = -(-len(periods) // _TICKS)
     places = range(0, len(periods), step)
-    ax.set_xticks(places, [periods[at]["period"][-12:] for at in places], rotation=45, ha="right")
+    ax.set_xticks(places, [periods[at].period[-12:] for at in places], rotation=45, ha="right")
     ax.set_xlim(-0.6, len(periods) - 0.4)
 
 
-def _means(periods: Sequence[Mapping[str, Any]], name: str) -> Any:
+def _means(periods: Sequence[Period], name: str) -> Any:
     """Draw a watch's leading mean of each period with its interval, and the mean on the card."""
-    shown = [(at, row["means"][name]) for at, row in enumerate(periods) if name in row["means"]]
+    shown = [(at, row.means[name]) for at, row in enumerate(periods) if name in row.means]
     ax, _ = canvas("light", axes(2.9, 2.6))
     places = [at for at, _ in shown]
     mean, low, high, card = (
-        100 * np.array([each[end] for _, each in shown]) for end in ("mean", "low", "high", "card")
+        100 * np.array([getattr(each, end) for _, each in shown])
+        for end in ("mean", "low", "high", "card")
     )
     ax.errorbar(
         places, mean, yerr=[mean - low, high - mean], fmt="o", color=LIGHT.ink, markersize=3.5,
@@ -114,16 +114,16 @@ def _means(periods: Sequence[Mapping[str, Any]], name: str) -> Any:
     ax.step(places, card, where="mid", **{**REFERENCE, "color": LIGHT.muted})
     _ticks(ax, periods)
     caption(ax, LIGHT, "", title=name)
-    ax.set_ylabel(f"{shown[0][1]['name']} %", color=LIGHT.ink, fontsize=9, parse_math=False)
+    ax.set_ylabel(f"{shown[0][1].name} %", color=LIGHT.ink, fontsize=9, parse_math=False)
     return figure(ax, f"{name} by period, with 95 % intervals")
 
 
-def _column(periods: Sequence[Mapping[str, Any]], name: str) -> Any:
+def _column(periods: Sequence[Period], name: str) -> Any:
     """Draw the mean of a column in each period, and the standard deviation around it."""
     shown = [
-        (at, row["columns"][name])
+        (at, row.columns[name])
         for at, row in enumerate(periods)
-        if "mean" in row["columns"].get(name, {})
+        if "mean" in row.columns.get(name, {})
     ]
     ax, _ = canvas("light", axes(2.9, 2.6))
     places = [at for at, _ in shown]

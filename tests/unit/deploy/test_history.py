@@ -101,38 +101,20 @@ def test_what_is_no_history_is_left_alone(card, tmp_path, capsys):
     assert other.read_text() == '{"mine": 1}'
 
 
-def test_a_month_in_another_folder_is_no_month_that_is_run_again(card, tmp_path, capsys):
-    history = tmp_path / "history.json"
-    card_file = card("a.json", 0)
-
-    def month(name, *options):
-        (tmp_path / name).mkdir(exist_ok=True)
-        file = write(tmp_path / name / "live.csv", 3, rows=300)
-        return main(["monitor", card_file, file, *COLUMNS, "--history", str(history), *options])
-
-    assert month("2026-01") == 0
-    assert month("2026-02") == 2
-    assert "Name this one by --period" in capsys.readouterr().err
-    assert month("2026-02", "--period", "2026-02") == 0
-    assert month("2026-01") == 0
-    periods = json.loads(history.read_text())["periods"]
-    assert [row["period"] for row in periods] == ["live", "2026-02"]
-
-
 def test_a_month_that_is_run_again_stays_the_reference_of_later_ones(card, tmp_path, capsys):
     """It moved to the end, so that the months after it were compared with one another."""
     card_file = card("a.json", 0)
     history = tmp_path / "history.json"
 
-    def month(name, moved):
-        file = write(tmp_path / f"{name}.csv", 3, moved=moved)
-        options = [*COLUMNS, "--covariates", "age", "--history", str(history)]
+    def month(name, moved, *words):
+        file = write(tmp_path / f"{name}.csv", int(name[-1]), moved=moved)
+        options = [*COLUMNS, "--covariates", "age", "--history", str(history), *words]
         status = main(["monitor", card_file, file, *options])
         return status, " ".join(capsys.readouterr().out.split())
 
     assert month("2026-01", 0.0)[0] == 0
     assert month("2026-02", 2.0)[0] == 3
-    status, shown = month("2026-01", 0.1)
+    status, shown = month("2026-01", 0.1, "--period", "2026-01")
     assert (status, "DRIFT" in shown) == (0, False)
     status, shown = month("2026-03", 2.0)
     assert (status, "age moved by +1.9 sd" in shown) == (3, True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, few, reason
+from fedlas._core.check import InputError, check_count, check_number, few, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
@@ -44,6 +44,10 @@ _FEWEST_IN_BUCKET = 5
 """Rows that a bucket has on average, or buckets are joined."""
 _MOST_COUNTED = 16 * MOST_VALUES
 """Different values that are counted at a time."""
+_SLACK = 1e-6
+"""Sums of shares are a little off."""
+_LARGEST = 1e150
+"""Numbers of this size or more are none of a column: their squares are no numbers any more."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class _Cells:
             number = math.nan
             with suppress(ValueError):
                 number = float(text.replace(decimal_point, ".").removesuffix("%"))
-            if math.isfinite(number):
+            if abs(number) < _LARGEST:
                 numbers.append(number)
             elif text and text not in MISSING_TEXTS:
                 categories[text] += 1
@@ -107,7 +111,7 @@ class _Cells:
         self.rows += len(values)
         self.missing += int(is_missing.sum())
         if values.ndim == 1:
-            numbers = values[np.isfinite(values)].astype(np.float64)
+            numbers = values[np.abs(values) < _LARGEST].astype(np.float64)
             self.texts += len(values) - len(numbers) - int(is_missing.sum())
             if len(numbers) and not self.numbers:
                 self.first = float(numbers[0])
@@ -203,16 +207,51 @@ def columns_of_card(card_file: Path) -> dict[str, dict[str, Any]]:
     """
     card = card_file / "card.json" if card_file.is_dir() else card_file
     Card.read(card)
-    columns: dict[str, dict[str, Any]] = read_json(card).get("columns", {})
     try:
-        drift_between(columns, columns)
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        return read_columns(read_json(card).get("columns", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "the card must hold what the monitor compares with",
             f"{card} ({reason(error)})",
             "Write one with fedlas card VAL TEST --covariates COLUMNS.",
         ) from error
-    return columns
+
+
+def read_columns(content: Any) -> dict[str, dict[str, Any]]:
+    """Read what :func:`column_sums` returned.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is what no samples have.
+    """
+    if not isinstance(content, dict):
+        raise TypeError("columns that are no object")
+    return {name: _read_column(name, column) for name, column in content.items()}
+
+
+def _read_column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(column, dict):
+        raise TypeError(f"{name} is no object")
+    rows = check_count("rows", column["rows"])
+    shares = {part: column[part] for part in ("missing", "texts", "rare") if part in column}
+    if "mean" in column or "numbers" in column:
+        if check_count("numbers", column["numbers"]) > rows:
+            raise ValueError(f"{column['numbers']} numbers of {name} in {rows} rows")
+        for part, low in (("mean", -_LARGEST), ("most", -_LARGEST), ("sd", 0.0)):
+            # A whole number of any size is one of JSON, and none of an array.
+            column = {**column, part: check_number(part, column[part], low=low, high=_LARGEST)}
+        shares["share_of_most"] = column["share_of_most"]
+    for part, share in {"missing": column["missing"], **shares}.items():
+        check_number(part, share, low=-_SLACK, high=1 + _SLACK)
+    if "shares" in column or "rare" in column:
+        parts = [*dict(column["shares"]).values(), column.get("rare", 0.0)]
+        total = sum(check_number("share", share, low=-_SLACK, high=1) for share in parts)
+        if abs(total - column["texts"]) > _SLACK:
+            raise ValueError(f"shares of {name} that do not add up")
+    if "buckets" in column:
+        if len([check_count("runs", runs, low=0) for runs in column["buckets"]]) != _BUCKETS:
+            raise ValueError(f"{len(column['buckets'])} buckets of {name}")
+        check_count("names", column["names"])
+    return dict(column)
 
 
 def drift_between(

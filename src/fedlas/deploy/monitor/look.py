@@ -16,7 +16,8 @@ from fedlas._core.check import Argument, InputError, few, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card
-from fedlas.deploy.monitor.state import FORMAT, Watched, locked_state, read_state
+from fedlas.deploy.monitor.period import Period
+from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
@@ -84,6 +85,8 @@ class Monitor:
         self._stream = Watched.nothing(self._watches)
         self._raw = self.card.raw
         self._before = self._totals()
+        # What a state must agree with.
+        self._identity: dict[str, Any] = {}
 
     @check_kinds
     def update(self, predictions: Predictions | TopLabel, *, raw: bool | None = None) -> bool:
@@ -118,6 +121,11 @@ class Monitor:
             for name, each in stream.histories.items()
         }
         return {"": (float(stream.samples), float(stream.labeled)), **totals}
+
+    def write_state(self, path: Path, pending: Sequence[Period] = ()) -> None:
+        """Write the state, with the periods that it counts and whose history is written next."""
+        self._stream.pending += pending
+        self._stream.write(path, self._identity)
 
     @property
     def last_look(self) -> dict[str, Any]:
@@ -209,23 +217,37 @@ def monitor(
     """Return a monitor that has read files of live predictions in the order of time; an error leaves the state."""
     # Calls that share a state wait for one another, each from before it reads the state until it has written it. An
     # alarm stays until the file is removed.
+    with locked_files(state):
+        watcher = watch_files(
+            card_file, files, false_alarm=false_alarm, columns=columns, raw=raw, state=state
+        )
+        if state is not None:
+            watcher.write_state(state)
+    return watcher
+
+
+def watch_files(
+    card_file: Path,
+    files: Sequence[Path],
+    *,
+    false_alarm: float = 0.01,
+    columns: Columns | None = None,
+    raw: bool | None = None,
+    state: Path | None = None,
+) -> Monitor:
+    """Return a monitor as :func:`monitor` does; only reads, and the caller has locked the state."""
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw
-    batches = (
+    if state is not None:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        watcher._identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
+        if state.exists():
+            watcher._stream = read_state(state, watcher._identity, watcher._watches)
+        watcher._stream.count_files(files)
+    watcher._look(
         batch for file in files for batch in _batches(watcher.card, file, columns, raw=watcher._raw)
     )
-    if state is None:
-        watcher._look(batches)
-        return watcher
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
-    with locked_state(state):
-        if state.exists():
-            watcher._stream = read_state(state, identity, watcher._watches)
-        watcher._stream.count_files(files)
-        watcher._look(batches)
-        watcher._stream.write(state, identity)
     return watcher
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
-from fedlas._core.files import is_file, not_writable, read_json, write_json
+from fedlas._core.files import check_writable, is_file, not_writable, read_json, write_json
 from fedlas._core.outputs import Kind, has_format
+from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
-from fedlas.predictions.tables.files import files_of
+from fedlas.predictions.tables.files import Name, files_of
+from fedlas.predictions.tables.packed import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
@@ -106,6 +109,8 @@ class Watched:
     alarms: dict[str, int] = field(default_factory=dict)  # after which sample
     histories: dict[str, History] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # digests of those that were counted
+    # Periods that are counted here, and perhaps not in their history yet: it is written next.
+    pending: list[Period] = field(default_factory=list)
 
     @classmethod
     def nothing(cls, watches: Sequence[Watch]) -> Watched:
@@ -147,18 +152,14 @@ class Watched:
         Raises:
             InputError: If one was counted before, by its content.
         """
-        for file in files_of(names):
-            if not is_file(file.path):
-                continue  # what reads it says so
-            with file.path.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
-            if digest in self.files:
+        for file in contents_of(names):
+            if {file.digest, file.as_stored} & {*self.files}:
                 raise InputError(
                     "a file must be new to the state, which would count its samples twice",
-                    file.path,
+                    file.name,
                     "Leave it out, or start another state.",
                 )
-            self.files.append(digest)
+            self.files.append(file.digest)
 
     def write(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Write the file atomically: if it cannot be written, what was there before is still there."""
@@ -174,47 +175,97 @@ class Watched:
             }
             for name, watch in self.watches.items()
         }
+        if self.pending:
+            content["pending"] = [period.plain() for period in self.pending]
         write_json(path, {**identity, **content})
 
 
+class Content(NamedTuple):
+    """What a file held: a digest that its copies share, and that of its bytes, by which older states name it."""
+
+    name: str
+    digest: str
+    as_stored: str
+
+
+def contents_of(names: Sequence[Name]) -> list[Content]:
+    """Return what files, folders and patterns hold; what does not exist is left to who reads it."""
+    result = []
+    for file in files_of(names):
+        if is_file(file.path):
+            with file.path.open("rb") as stored:
+                as_stored = hashlib.file_digest(stored, "sha256").hexdigest()[:16]
+            try:
+                digest = content_digest(file.path)
+            except OSError:  # damaged: who reads it says so
+                digest = as_stored
+            result.append(Content(str(file.path), digest, as_stored))
+    return result
+
+
 @contextmanager
-def locked_state(state: Path) -> Iterator[None]:
-    """Lock the state against other processes; wait until it is free."""
-    # The lock is that of the system, on a hidden file next to the state. It ends with the process, however that ends,
-    # and the empty file stays.
-    filelock = require("filelock", extra="bench")
-    lock = filelock.FileLock(state.parent / f".{state.name}.lock")
-    try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter where the file system has no locks
-        raise not_writable(
-            state.parent, error if isinstance(error, OSError) else OSError(str(error))
-        ) from error
-    try:
+def locked_files(*paths: Path | None) -> Iterator[None]:
+    """Lock files that are read and then written, against other processes; wait until they are free."""
+    # The locks are those of the system, on hidden files next to them. They end with the process, however that ends,
+    # and the empty files stay. Everyone locks in the same order, so that no two wait for each other.
+    filelock = require("filelock", extra="tables")
+    places = {Path(os.path.realpath(path.parent), path.name) for path in paths if path is not None}
+    with ExitStack() as locks:
+        for place in sorted(places):
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(filelock.FileLock(place.parent / f".{place.name}.lock"))
+                check_writable(place.parent)
+            except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+                cause = error if isinstance(error, OSError) else OSError(str(error))
+                raise not_writable(place.parent, cause) from error
         yield
-    finally:
-        lock.release()
+
+
+def take_pending(path: Path) -> list[Period]:
+    """Return the periods that a state counts and its history may lack, since the call that counted them was stopped.
+
+    Raises:
+        InputError: If the state is none.
+    """
+    with _of_state(path):
+        return [*map(Period.read, dict(read_json(path)).get("pending", []))]
+
+
+def forget_pending(path: Path) -> None:
+    """Remove those periods from a state, now that its history has them."""
+    content = read_json(path)
+    del content["pending"]
+    write_json(path, content)
 
 
 def read_state(path: Path, identity: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
     """Return the state in a file, of this card, false-alarm rate and version; the tests of ``watches`` continue."""
-    fix = "Name another file for the state, or remove it to start from nothing."
-    try:
+    with _of_state(path):
         content = read_json(path)
         other = next((key for key, value in identity.items() if content[key] != value), None)
         if other is None:
             return _watched(content, watches)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        got = f"{path} ({reason(error)})"
-        raise InputError("the state must be a file that it wrote", got, fix) from error
     if other == "format":
         got = f"{path} of {content[other]!r}, whose tests were others" + (
             ", with an alarm" if content.get("alarm") is not None else ""
         )
-        raise InputError(f"the state must be of this version, {FORMAT!r}", got, fix)
+        raise InputError(f"the state must be of this version, {FORMAT!r}", got, _FIX)
     got = f"{path} with {other} {content[other]!r} instead of {identity[other]!r}"
-    raise InputError("the state must be of the same card and false-alarm rate", got, fix)
+    raise InputError("the state must be of the same card and false-alarm rate", got, _FIX)
+
+
+_FIX = "Name another file for the state, or remove it to start from nothing."
+
+
+@contextmanager
+def _of_state(path: Path) -> Iterator[None]:
+    """Turn what reading a state raises into an InputError."""
+    try:
+        yield
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        got = f"{path} ({reason(error)})"
+        raise InputError("the state must be a file that it wrote", got, _FIX) from error
 
 
 def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
@@ -228,6 +279,7 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
     }
     # A state of before has none.
     state.files = [str(digest) for digest in content.get("files", [])]
+    state.pending = [*map(Period.read, content.get("pending", []))]
     if set(content["watches"]) != set(state.watches) or not set(state.alarms) <= set(state.watches):
         raise ValueError(
             f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}"

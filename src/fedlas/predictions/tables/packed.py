@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,11 @@ def whole_suffix(path: Path) -> str:
     return path.name[-len(suffix_of(path) + path.suffix) :] if is_packed(path) else path.suffix
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its end and that of its compression: ``a`` for ``a.csv`` and ``a.csv.gz``."""
+    return path.with_suffix("").stem if is_packed(path) else path.stem
+
+
 def is_packed(path: Path) -> bool:
     """Return whether a file is compressed text, by its name."""
     return suffix_of(path) != path.suffix.lower()
@@ -41,6 +48,31 @@ def open_bytes(path: Path) -> IO[bytes]:
         str(path), compression=_KINDS[path.suffix.lower()]
     )
     return io.BufferedReader(stream)
+
+
+def content_digest(path: Path) -> str:
+    """Return a digest of what a file holds: text unpacked, without its mark, each line with the same end.
+
+    A copy that is packed, or was saved by another system, has the digest of the original.
+    """
+    digest = hashlib.sha256()
+    if suffix_of(path) not in TEXTS:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    lines = 0  # that ended since the last other byte: the file may end with them
+    with open_bytes(path) as file:
+        head = file.read(3).removeprefix(codecs.BOM_UTF8)
+        while chunk := head or file.read(1 << 20):
+            head = b""
+            while chunk.endswith(b"\r") and (more := file.read(1)):
+                chunk += more
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if body := chunk.rstrip(b"\n"):
+                digest.update(b"\n" * lines + body)
+                lines = 0
+            lines += len(chunk) - len(body)
+    digest.update(b"\n")
+    return digest.hexdigest()[:16]
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
