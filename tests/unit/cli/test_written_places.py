@@ -198,7 +198,7 @@ def test_a_file_of_its_kind_is_replaced(place, command, option, there):
         Path(name).touch()
     for number in range(2 if there == "its own" else 1):
         more = ["--period", str(number)] if option == "--history" else []
-        if option == "--state":
+        if option in ("--state", "--history"):
             shutil.copy(("live.npz", "test.npz")[number], "now.npz")
             words = [*words[:2], "now.npz"]
         # A state or history without content is damaged, since it is read.
