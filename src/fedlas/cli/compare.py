@@ -98,7 +98,7 @@ def _compare(args: argparse.Namespace) -> int:
     second_table = read_predictions(args.files[1], columns, like=first_table)
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
-    notes += _notes_on_equal(first_table.predictions, second_table.predictions)
+    notes += _notes_on_rows(first_table.predictions, second_table.predictions)
     say(*(f"note: {note}" for note in notes), stderr=True)
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
@@ -144,12 +144,17 @@ def _check_differ(a: Path, b: Path) -> None:
             )
 
 
-def _notes_on_equal(a: AnyPredictions, b: AnyPredictions) -> list[str]:
-    """Return a note if both hold the same scores of all classes."""
+def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
+    """Return a note on rows without weight, and one if both hold the same scores of all classes."""
+    from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
+
+    _, counted = with_some_weight(a)
+    notes = [] if counted is None else [note_on_weights(counted)]
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
-        return []
-    return ["both files hold the same predictions; calibrated ones stand in columns of their own."]
+        return notes
+    same = "both files hold the same predictions; calibrated ones stand in columns of their own."
+    return [*notes, same]
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:

@@ -199,3 +199,18 @@ def test_a_group_of_one_cluster_without_events_has_no_end():
     predictions = Predictions(scores, happened.astype(int), clusters=np.arange(60) // 10)
     ratio = group_measures(predictions, np.arange(60) > 9)[False].ratio
     assert np.isnan([ratio.low, ratio.high]).all()
+
+
+def test_a_slope_needs_two_scores_of_some_weight():
+    """The curvature of scores of which all but one have hardly any weight is of rank 1, as far as doubles tell."""
+    log_odds = torch.arange(2.0).repeat_interleave(2000)
+    target = torch.arange(4000) % 2
+    slopes = []
+    for weight in (1e-14, 1e-16, 1e-18):
+        weights = torch.where(log_odds > 0, weight, 1.0).double()
+        logits = torch.stack([torch.zeros(4000), log_odds], dim=1)
+        predictions = Predictions(logits, target, weights=weights)
+        slopes.append(group_measures(predictions, [0] * 4000)[0].slope)
+    assert slopes[0].value == pytest.approx(0.0, abs=0.01)
+    assert slopes[0].high == pytest.approx(0.124, abs=0.002)
+    assert slopes[1:] == [None, None]

@@ -122,3 +122,11 @@ def test_groups_that_cannot_tell_are_shown_and_never_starred(tmp_path, capsys, f
     shown = capsys.readouterr().out
     assert "cannot tell" in " ".join(shown.split())
     assert "nan" not in shown
+
+
+def test_rows_of_weight_0_are_told(tmp_path, capsys, frame):
+    written(tmp_path, frame.assign(w=frame.w - 1), sharper)
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["compare", *files, *OPTIONS, "--weights", "w"]) == 0
+    none = int((frame.w == 1).sum())
+    assert f"note: {none} rows of weight 0 are not counted." in capsys.readouterr().err

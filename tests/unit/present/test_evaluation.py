@@ -402,3 +402,13 @@ def test_rows_of_weight_0_are_not_counted(event):
     assert one.text(details=True).replace(
         "100 rows of weight 0 are not counted.", ""
     ) == other.text(details=True)
+
+
+@pytest.mark.parametrize("outcomes", [[0, 0], [1, 1], [0, 1]])
+def test_a_page_of_an_event_shows_its_risks_by_outcome_where_both_occur(outcomes):
+    p = torch.linspace(0.1, 0.9, 60)
+    page = report(Predictions.from_probs(p, outcomes * 30), replicates=0).html()
+    assert ("Distribution of the probability of class 1 by outcome" in page) == (
+        0 < sum(outcomes) < 2
+    )
+    assert "Decision curve of class 1" in page
