@@ -86,7 +86,7 @@ def _locked_part(path: Path) -> tuple[Path, int]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
         handle = os.open(temporary, flags, 0o666)
-        _lock(handle)
+        lock_file(handle)
         if os.path.lexists(temporary):
             return temporary, handle
         os.close(handle)  # another writer took it for a stale one before it was locked
@@ -99,18 +99,18 @@ def _remove_stale(path: Path) -> None:
             with suppress(OSError):
                 handle = os.open(path.parent / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
                 try:
-                    if _lock(handle):
+                    if lock_file(handle):
                         remove(path.parent / name, inside=path.parent)
                 finally:
                     os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def lock_file(handle: int, *, wait: bool = False) -> bool:
     """Return whether this process has the lock of a file now; False where the system has no such locks."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True

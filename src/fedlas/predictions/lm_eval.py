@@ -21,7 +21,7 @@ from fedlas.predictions.stated import LABEL, stated_confidence
 from fedlas.predictions.tables.format import Writer
 from fedlas.predictions.tables.frame import Frame
 from fedlas.predictions.tables.json_lines import at_path, json_rows
-from fedlas.predictions.tables.packed import open_text
+from fedlas.predictions.tables.lines import open_lines
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
@@ -34,7 +34,7 @@ _SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance
 def is_lm_eval(path: Path) -> bool:
     """Return whether the first line of a file is a sample of lm-evaluation-harness."""
     try:
-        with open_text(path) as file:
+        with open_lines(path) as file:
             sample = parse_json(next(filter(str.strip, file), "{}"), finite=False)
     except (OSError, ValueError):
         return False

@@ -16,6 +16,8 @@ from fedlas.present.table import DASH, Table, table_of
 
 _TICKS = 12
 """Most periods that are named below a figure."""
+_MOST_COLUMNS = 24
+"""Most columns that are drawn: each takes a 20th of a second, and nobody looks at a thousand."""
 
 
 def history_page(periods: Sequence[Period]) -> str:
@@ -26,7 +28,8 @@ def history_page(periods: Sequence[Period]) -> str:
         for name in ("calibration", "accuracy", "events", "confidence", "probability")
         if any(name in row.means for row in periods)
     ]
-    pictures += [_column(periods, name) for name in _columns(periods)]
+    columns = _columns(periods, moved)
+    pictures += [_column(periods, name) for name in columns[:_MOST_COLUMNS]]
     return render(
         "history.html.j2",
         title=f"{periods[-1].card}: {len(periods)} periods",
@@ -36,6 +39,7 @@ def history_page(periods: Sequence[Period]) -> str:
         f"{sum(row.labeled for row in periods):,} with labels.",
         table=_table(periods, moved),
         pictures=pictures,
+        left_out=max(0, len(columns) - _MOST_COLUMNS),
     )
 
 
@@ -60,9 +64,12 @@ def _again(periods: Sequence[Period]) -> list[int]:
     return [at for at in range(1, len(periods)) if periods[at].digest != periods[at - 1].digest]
 
 
-def _columns(periods: Sequence[Period]) -> list[str]:
+def _columns(periods: Sequence[Period], moved: Sequence[Drift]) -> list[str]:
+    """Return the columns of numbers: first those that drifted, the latest before all others."""
     names = [name for row in periods for name, each in row.columns.items() if "mean" in each]
-    return list(dict.fromkeys(names))
+    numbers = dict.fromkeys(names)
+    drifted = [drift.column for drift in reversed(moved) if drift.column in numbers]
+    return [*dict.fromkeys([*drifted, *numbers])]
 
 
 def _table(periods: Sequence[Period], moved: Sequence[Drift]) -> Table:

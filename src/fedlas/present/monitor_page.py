@@ -76,7 +76,14 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
     watches = {name: watch for name, watch in content["watches"].items() if "statistics" in watch}
     shown = "; ".join(f"{name}: {_leading(watch)['name']}" for name, watch in watches.items())
     threshold = next(watch["threshold"] for watch in watches.values())
+    outside = [
+        name
+        for name, watch in watches.items()
+        if watch["watched"] and not watch["alarm"] and _is_outside(_leading(watch))
+    ]
+    scatter = f"Quiet, though outside: {', '.join(outside)}. As few live samples scatter that far by chance."
     return [
+        *([scatter] if outside else []),
         f"Live %: {shown}. On the card: where that mean lies by chance, as far as its test samples tell. Evidence of "
         f"{threshold:g} is an alarm.",
         f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
@@ -116,6 +123,12 @@ def _leading(watch: Mapping[str, Any]) -> Mapping[str, Any]:
     if statistics[0]["name"].startswith(_EQUALS):
         return max(statistics, key=lambda each: each["evidence"])
     return statistics[0]
+
+
+def _is_outside(statistic: Mapping[str, Any]) -> bool:
+    """Return whether a live mean lies outside the interval on the card."""
+    live = statistic["live"]
+    return live is not None and not statistic["low"] <= live <= statistic["high"]
 
 
 def _capital(text: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fedlas.cli import main
+from fedlas.present.monitor_page import explanations
 
 COLUMNS = ["--probs", "p", "--target", "y"]
 COVARIATES = [*COLUMNS, "--covariates", "age,site"]
@@ -222,6 +223,59 @@ def test_the_card_is_the_reference_whatever_the_history_says(run, tmp_path):
     del content["periods"][0]["columns_of_card"]
     (tmp_path / "h.json").write_text(json.dumps(content))
     assert run(moved, columns=COVARIATES)[0] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_no_name_of_a_file_controls_a_page_or_terminal(run, tmp_path):
+    names = [os.fsdecode(b"a\x1b[2J\xff.csv"), "b\u202e<b>.csv"]
+    for seed, name in enumerate(names):
+        status, shown = run(month(tmp_path / name, seed))
+        assert (status, "\x1b" in shown) == (0, False)
+    assert run(month(tmp_path / "c.csv", 3), "--period", "\x1b[31m2026")[0] == 0
+    assert periods(tmp_path) == ["a\\x1b[2J\\udcff", "b\\u202e<b>", "\\x1b[31m2026"]
+    page = (tmp_path / "h.html").read_text()
+    assert "a\\x1b[2J\\udcff" in page
+    assert [text for text in ("\x1b", "\u202e", "<b>") if text in page] == []
+
+
+def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path, capsys):
+    """Classes were quiet at 24.50 %, and 24.83 to 35.33 % on the card."""
+    assert main(["monitor", card, month(tmp_path / "1.csv", 1), *COLUMNS, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    leading = content["watches"]["events"]["statistics"][0]
+    leading["live"] = leading["low"] - 0.003
+    assert explanations(content)[0].startswith("Quiet, though outside: events. As few live samples")
+    leading["live"] = leading["low"]
+    assert not explanations(content)[0].startswith("Quiet")
+
+
+def test_a_history_of_many_columns_draws_those_that_drifted(tmp_path, capsys):
+    """A page of 1,000 columns took 43 seconds."""
+
+    def table(name, seed, moved):
+        values = np.random.default_rng(seed).normal(size=(200, 41))
+        p, y = 1 / (1 + np.exp(-values[:, 40])), values[:, 39] > 0
+        values[:, 30] += moved
+        heads = ",".join(["p", "y", *(f"x{k}" for k in range(40))])
+        np.savetxt(
+            tmp_path / name, np.c_[p, y, values[:, :40]], "%.5g", ",", header=heads, comments=""
+        )
+        return str(tmp_path / name)
+
+    words = [*COLUMNS, "--covariates", "x*"]
+    card = str(tmp_path / "card.json")
+    files = [table("v.csv", 0, 0.0), table("t.csv", 1, 0.0)]
+    assert (
+        main(["card", *files, *words, "--method", "none", "--replicates", "0", "--out", card]) == 0
+    )
+    history = tmp_path / "h.json"
+    live = table("1.csv", 2, 2.0)
+    assert main(["monitor", card, live, *words, "--history", str(history)]) == 3
+    assert "x30 moved by +" in " ".join(capsys.readouterr().out.split())
+    page = history.with_suffix(".html").read_text()
+    assert page.count("mean of x") == 24
+    assert "mean of x30 by period" in page
+    assert "17 more are watched and not drawn" in page
 
 
 def places(content, path=()):

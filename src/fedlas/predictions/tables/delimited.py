@@ -19,10 +19,12 @@ from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
 from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.packed import open_bytes, open_text, suffix_of
+from fedlas.predictions.tables.packed import open_bytes, suffix_of
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
+_LONGEST_HEADER = 1 << 22
+"""Most characters of the line with the names: each takes 50 bytes in memory."""
 # Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
 _DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
@@ -52,9 +54,9 @@ class Delimited(Arrow):
     def _names(self) -> list[str]:
         lines.check_text(self.path)
         # The text decoded with the header may be rows already, whose errors have a number.
-        with open_text(self.path, newline="") as file:
+        with lines.open_lines(self.path, "", _LONGEST_HEADER) as file:
             first = next(filter(str.strip, file), "")
-        with open_text(self.path, newline="") as file:
+        with lines.open_lines(self.path, "") as file:
             if not self.delimiter:
                 unquoted = re.sub('"[^"]*"', "", first)
                 self.delimiter = max(

@@ -7,7 +7,6 @@ import posixpath
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, path_inside, write_atomically
 from fedlas._core.outputs import STANDARD
+from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
 from fedlas.predictions.tables.packed import suffix_of
 
@@ -148,8 +148,12 @@ def local_names(names: Sequence[Name]) -> Iterator[list[Name]]:
     Raises:
         InputError: If a store cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        yield [_copied(name, Path(folder, str(place))) for place, name in enumerate(names)]
+    remove_stale_folders()
+    if not any(str(name) == STANDARD or address_of(name) for name in names):
+        yield [*names]
+        return
+    with private_folder() as folder:
+        yield [_copied(name, folder / str(place)) for place, name in enumerate(names)]
 
 
 @contextmanager
@@ -287,6 +291,7 @@ def _copied(name: Name, folder: Path) -> Name:
     with _guard(address, READS):
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch(0o600)
             store.get_file(path, str(copy))
     return folder / root.lstrip("/")
 
@@ -314,6 +319,7 @@ def _standard_input(folder: Path) -> Path:
     suffix = _MAGIC.get(head[:4]) or (".jsonl" if head.lstrip()[:1] == b"{" else ".csv")
     folder.mkdir()
     path = folder / f"standard-input{suffix}"
+    path.touch(0o600)
     with path.open("wb") as file:
         file.write(head)
         shutil.copyfileobj(stream, file, 1 << 20)
@@ -330,8 +336,8 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     if address is None:
         write_atomically(out, write)
         return
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        local = write_atomically(Path(folder, "table"), write)
+    with private_folder() as folder:
+        local = write_atomically(folder / "table", write)
         with _guard(address, WRITES):
             store, path = _store(address)
             head, slash, tail = path.rpartition("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from fedlas.predictions.columns import dotted
 from fedlas.predictions.tables import lines
 from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
 from fedlas.predictions.tables.format import Writer
-from fedlas.predictions.tables.packed import open_bytes, open_text
 
 SHOWN = 1000
 """Rows whose keys are the columns."""
@@ -40,7 +38,7 @@ class JsonLines(Arrow):
     def _names(self) -> list[str]:
         lines.check_text(self.path)
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
-        with self._opened() as file:
+        with lines.open_lines(self.path) as file:
             shown = islice(filter(str.strip, file), SHOWN)
             first = next(shown, "{}")
             row = json_row(first, 1, self.label)
@@ -62,10 +60,6 @@ class JsonLines(Arrow):
             )
         self._keys, self._nested = list(names), nested
         return self._keys
-
-    def _opened(self) -> IO[str]:
-        """Open the file as text; other bytes than UTF-8 are refused where their row is read."""
-        return open_text(self.path)
 
     @property
     def form(self) -> Any:
@@ -176,7 +170,7 @@ class JsonLines(Arrow):
         """Return the first value of each column that is not null; None where all are."""
         values: dict[str, Any] = dict.fromkeys(names)
         # pyarrow names rows
-        with self._opened() as file, suppress(AttributeError, ValueError):
+        with lines.open_lines(self.path) as file, suppress(AttributeError, ValueError):
             for line in filter(str.strip, file):
                 row = parse_json(line, finite=False)
                 values = {
@@ -245,7 +239,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: If a line is something else.
     """
-    with io.TextIOWrapper(open_bytes(path), "utf-8-sig") as file:
+    with lines.open_lines(path) as file:
         for number, line in enumerate(filter(str.strip, file), 1):
             yield number, json_row(line, number, path.name)
 

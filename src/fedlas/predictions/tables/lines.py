@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from fedlas.predictions.tables.packed import open_bytes, suffix_of
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""
 _LONGEST = 1 << 26
-"""Most bytes of a row."""
+"""Most bytes of a row, or characters of a line of text."""
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
 _ENDS = (_NEWLINE, _RETURN)
 BOM = b"\xef\xbb\xbf"
@@ -76,11 +78,37 @@ def row_blocks(path: Path, delimiter: str = "") -> Iterator[tuple[memoryview, An
                     yield memoryview(block)[edges[0] : edges[-1]], rows
                 block = block[edges[-1] :]
             elif len(block) > _LONGEST:
-                raise InputError(
-                    "every row must be shorter than 64 MiB",
-                    f"a longer one in {path.name}",
-                    "Look for a quote that is never closed, or leave out columns of long text.",
-                )
+                raise _too_long(path, _LONGEST)
+
+
+@contextmanager
+def open_lines(
+    path: Path, newline: str | None = None, longest: int = _LONGEST
+) -> Iterator[Iterator[str]]:
+    """Open a text file as lines, without its mark; other bytes than UTF-8 are refused where their row is read.
+
+    Args:
+        path: The file.
+        newline: As of :func:`open`.
+        longest: Most characters of a line; a longer one is an InputError where it is read.
+    """
+    with io.TextIOWrapper(open_bytes(path), "utf-8-sig", "surrogateescape", newline) as file:
+        yield _limited(file, path, longest)
+
+
+def _limited(file: IO[str], path: Path, longest: int) -> Iterator[str]:
+    while line := file.readline(longest + 1):
+        if len(line) > longest:
+            raise _too_long(path, longest)
+        yield line
+
+
+def _too_long(path: Path, longest: int) -> InputError:
+    return InputError(
+        f"every row must be shorter than {longest >> 20} MiB",
+        f"a longer one in {path.name}",
+        "Look for a quote that is never closed, or leave out columns of long text.",
+    )
 
 
 def check_count(rows: Any, count: int, done: int, label: str) -> Any:

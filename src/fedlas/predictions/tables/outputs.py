@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.files import is_same_file
 from fedlas._core.outputs import STANDARD, Kind, check_place, check_suffix, is_of_kind, not_replaced
+from fedlas._core.temporary import private_folder
 from fedlas.predictions.tables.files import (
     READS,
     WRITES,
@@ -138,8 +138,8 @@ def _matches(path: str, pattern: str) -> bool:
 
 def _check_stored(option: str, address: str, kind: Kind) -> None:
     """Check that what is at an address, if anything, may be replaced."""
-    with tempfile.TemporaryDirectory(prefix="fedlas-") as folder:
-        copy = stored_copy(address, Path(folder))
+    with private_folder() as folder:
+        copy = stored_copy(address, folder)
         if copy is None or is_of_kind(copy, kind):
             return
     raise not_replaced(option, address, kind)

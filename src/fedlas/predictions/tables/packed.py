@@ -10,12 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 
 _KINDS = {".gz": "gzip", ".zst": "zstd"}
 """Compression of a file, by the end of its name."""
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Formats that may be compressed."""
+_FREE = 2**24
+_MOST_RATIO = 100
+"""Bytes that a file may always unpack to, and the largest ratio of a larger one. Scores shrink to a third."""
 
 
 def suffix_of(path: Path) -> str:
@@ -41,13 +45,44 @@ def is_packed(path: Path) -> bool:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file to read what it holds once it is unpacked; reading fails where a stream ends too early."""
+    """Open a file to read what it holds once it is unpacked; reading fails where a stream ends too early.
+
+    Reading raises an InputError where a file unpacks to more than 100 times its size, beyond 16 MiB.
+    """
     if not is_packed(path):
         return path.open("rb")
     stream: Any = require("pyarrow", extra="tables").input_stream(
         str(path), compression=_KINDS[path.suffix.lower()]
     )
-    return io.BufferedReader(stream)
+    return io.BufferedReader(_Counted(stream, path))
+
+
+class _Counted(io.RawIOBase):
+    """A stream of unpacked bytes that ends in an error after too many."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._size = path.stat().st_size
+        self._left = max(_FREE, _MOST_RATIO * self._size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count: int = self._stream.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise InputError(
+                f"a packed file must unpack to at most {_MOST_RATIO} times its size",
+                f"more from the {self._size:,} bytes of {self._path.name}",
+                "Unpack it, if its content is right.",
+            )
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def content_digest(path: Path) -> str:
@@ -73,11 +108,6 @@ def content_digest(path: Path) -> str:
             lines += len(chunk) - len(body)
     digest.update(b"\n")
     return digest.hexdigest()[:16]
-
-
-def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """Open a text file without its mark; other bytes than UTF-8 are refused where their row is read."""
-    return io.TextIOWrapper(open_bytes(path), "utf-8-sig", "surrogateescape", newline)
 
 
 @contextmanager
