@@ -24,8 +24,9 @@ from fedlas.predictions.tables import source_of as file_source
 from fedlas.predictions.tables import writer_of
 from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
+from fedlas.predictions.tables.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
-from fedlas.predictions.tables.packed import open_text, packed_as, suffix_of
+from fedlas.predictions.tables.packed import packed_as, suffix_of
 
 SUMMARY_FORMAT = "fedlas.summary/1"
 SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
@@ -39,7 +40,7 @@ def is_calibrated(path: Path) -> bool:
         OSError: As there.
     """
     if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
-        with open_text(path) as file:
+        with open_lines(path) as file:
             return f'"{PREFIX}' in next(filter(str.strip, file), "")
     return any(name.startswith(PREFIX) for name in file_source(path).names)
 
