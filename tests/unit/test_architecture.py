@@ -304,7 +304,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 465, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 480, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
