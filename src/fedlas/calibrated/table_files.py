@@ -21,9 +21,9 @@ from fedlas.calibrated.table import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.lm_eval import is_lm_eval
-from fedlas.predictions.tables import FORMATS, writer_of
 from fedlas.predictions.tables import source_of as file_source
-from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
+from fedlas.predictions.tables import writer_of
+from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
 from fedlas.predictions.tables.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
