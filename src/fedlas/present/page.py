@@ -54,7 +54,7 @@ def require_page_packages() -> None:
     Raises:
         MissingExtraError: If a package is not installed.
     """
-    require_all(("jinja2", "bench"), ("matplotlib.figure", "plots"))
+    require_all(("jinja2", "tables"), ("matplotlib.figure", "tables"))
 
 
 _BROWSERS = (
@@ -162,7 +162,7 @@ def render(template: str, *, room: str = ROOM, **context: Any) -> str:
 
 
 def _environment(room: str) -> Any:
-    jinja = require("jinja2", extra="bench")
+    jinja = require("jinja2", extra="tables")
     loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((room, ROOM))]
     environment = jinja.Environment(
         loader=jinja.ChoiceLoader(loaders),
@@ -196,7 +196,7 @@ def figure(ax: Any, alt: str) -> Any:
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
     """
-    return require("markupsafe", extra="bench").Markup(_svg(ax, alt))
+    return require("markupsafe", extra="tables").Markup(_svg(ax, alt))
 
 
 def themed_svg(ax: Any, alt: str) -> str:
@@ -277,7 +277,7 @@ def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) ->
     # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
     with (
         _SETTINGS,
-        require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}),
+        require("matplotlib", extra="tables").rc_context({"svg.hashsalt": "fedlas", **settings}),
     ):
         about: dict[str, Any] = {
             "svg": {"Date": None, "Creator": _DRAWN},
