@@ -11,12 +11,9 @@ import torch
 
 import fedlas
 from fedlas import Predictions
-from fedlas._core import files
 from fedlas.cli import main, parsers
 from fedlas.deploy import export
 from fedlas.errors import InputError
-from fedlas.predictions.tables.outputs import check_report
-from fedlas.present.page import OOD_PAGE
 
 SCORES = ("--probs", "p", "--target", "y")
 EVALUATE = ["evaluate", "test.npz", "--replicates", "39", "--require", "ece<=0.9"]
@@ -182,7 +179,7 @@ def test_a_folder_without_permission_is_noticed_before_the_work(
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files, "TemporaryFile", refuse)
+    monkeypatch.setattr("fedlas._core.files.TemporaryFile", refuse)
     words, name, _, _ = WRITES[command, option]
     error = refused([*words, option, name], capsys, said=f"the folder of {option}")
     assert "Permission denied" in error
@@ -263,17 +260,6 @@ def test_a_table_in_a_store_is_replaced_by_a_table_of_apply_alone(template, monk
         assert main(words) == 0
     assert b"calibrated_p" in store.cat(f"/places/{name}")
     store.rm("/places", recursive=True)
-
-
-def test_a_reports_files_are_replaced_beside_its_page_alone(tmp_path):
-    (tmp_path / "ood.csv").write_text("mine")
-    with pytest.raises(InputError, match=r"ood\.csv must be new"):
-        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
-    (tmp_path / "ood.html").write_text('<meta name="generator" content="fedlas ood">')
-    check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
-    (tmp_path / "ood.html").write_text("mine")
-    with pytest.raises(InputError, match=r"ood\.html must be new"):
-        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
 
 
 def test_public_functions_replace_nothing_of_a_stranger(place):
