@@ -84,7 +84,7 @@ def page_kind(name: str, noun: str) -> Kind:
             pages.seek(max(0, path.stat().st_size - _TAIL))
             return pages.read().endswith(f"\n%fedlas {name}\n".encode())
 
-    return Kind(noun, is_page, (".html", ".pdf"))
+    return Kind(noun, is_page, (".html", ".htm", ".pdf"))
 
 
 EVALUATION_PAGE = page_kind("evaluation", "a page of fedlas evaluate")

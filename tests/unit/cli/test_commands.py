@@ -218,7 +218,7 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
     page.write_bytes(test.read_bytes())
     before = test.read_bytes()
     for place in (test, tmp_path / "page", tmp_path / "page.txt"):
-        with pytest.raises(InputError, match=r"--report must end in \.html or \.pdf"):
+        with pytest.raises(InputError, match=r"--report must end in \.html, \.htm or \.pdf"):
             evaluate_file(test, html=place)
     for options in ({"file": page}, {"file": test, "on": page}):
         with pytest.raises(InputError, match="--report must be another file"):
