@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import fedlas
 from fedlas._core.check import InputError, check_choice, few
-from fedlas._core.defaults import METHOD, ExportFormat
-from fedlas._core.files import check_output
+from fedlas._core.defaults import METHOD, ExportFormat, SqlDialect
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,6 +33,20 @@ def add_export(add: AddSubcommand) -> None:
         "NAME",
         f"{', '.join(get_args(ExportFormat))} (default: %(default)s)",
         default="onnx",
+    )
+    option(
+        parser,
+        "--dialect",
+        "NAME",
+        f"the database that sql is for: {', '.join(get_args(SqlDialect))} (default: {get_args(SqlDialect)[0]})",
+    )
+    option(
+        parser,
+        "--keep",
+        "COLUMN",
+        "further columns that the statement of sql returns, such as an id (default: none)",
+        nargs="+",
+        default=[],
     )
     add_path(
         parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)"
@@ -62,18 +76,28 @@ def add_export(add: AddSubcommand) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
-    from fedlas.deploy.formats import FORMATS
+    from fedlas.deploy.card import CARD
+    from fedlas.deploy.formats import FORMATS, exported_kind
+    from fedlas.present.page import CARD_PAGE
 
     form = check_choice("--format", args.format, FORMATS)
+    if args.dialect is not None:
+        check_choice("--dialect", args.dialect, get_args(SqlDialect))
+    if form != "sql" and (args.dialect is not None or args.keep):
+        name = "--keep" if args.dialect is None else "--dialect"
+        raise InputError(f"{name} is for --format sql", f"--format {form}", "Leave it out.")
     is_run = args.place.is_dir() or not args.place.exists()
     suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
-    if out.suffix.lower() != suffix:
-        raise InputError(f"--out must end in {suffix} for {form}", out, "Name such a file.")
-    check_output("--out", out, (args.place, args.inputs))
+    written = [Output("--out", out, exported_kind(form))]
     if is_run:
-        return _export_run(args, out)
+        card = out.with_name(f"{out.name}.card.json")
+        written += [Output("the card of --out", card, CARD)]
+        written += [Output("the page of --out", card.with_suffix(".html"), CARD_PAGE)]
+    check_outputs(written, (args.place, args.inputs))
+    if is_run:
+        return _export_run(args, out, card)
     return (
         _export_table(args, out)
         if args.place.suffix.lower() == ".json"
@@ -104,19 +128,26 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         )
     calibration = TableCalibration.load(args.place)
     exported = export_model_file(
-        calibration, out, form=args.format, about={"fedlas": fedlas.__version__}
+        calibration,
+        out,
+        form=args.format,
+        dialect=args.dialect,
+        keep=args.keep,
+        about={"fedlas": fedlas.__version__},
     )
-    unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
+    kind = "percentages" if calibration.columns.percent else calibration.columns.kind
+    unit = f"{kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
         unit += f"; covariates {few(calibration.covariates.inputs)}"
-    gives = few(calibration.added) if args.format == "sql" else ""
+    gives = (
+        few([*args.keep, *calibration.scores, *calibration.added]) if args.format == "sql" else ""
+    )
     _say_export(args.place.name, calibration.calibrator, exported, unit, gives)
     return 0
 
 
-def _export_run(args: argparse.Namespace, out: Path) -> int:
+def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
     from fedlas.deploy.calibration import check_method
-    from fedlas.deploy.card import check_card_place
     from fedlas.present.page import require_page_packages
     from fedlas.stats.estimates import check_replicates
 
@@ -133,8 +164,6 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
     check_method(method)
     check_replicates(args.replicates)
     require_page_packages()
-    card_place = out.with_name(f"{out.name}.card.json")
-    check_card_place(card_place)
     options = {
         "form": args.format,
         "calibrate": method,

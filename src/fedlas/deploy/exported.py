@@ -15,7 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
-from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs
+from fedlas._core.outputs import check_place
+from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs, exported_kind
 
 Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
 """Batches of inputs by name, and the probabilities that they must give."""
@@ -34,7 +35,7 @@ class Exported:
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         size: Bytes.
         inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
-        example: Four lines of Python that load and call it.
+        example: Lines that load and call it, of Python or, for a database, of a shell.
         difference: Largest absolute difference of a probability.
         samples: How many samples were compared: all.
     """
@@ -72,7 +73,7 @@ def described_input(
     name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, Any]:
     """Return the name, dtype, shape and range of one input."""
-    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
+    low, high = ranges.get(name) or (bound.item() for bound in value[~value.isnan()].aminmax())
     shape = [
         "batch",
         *(
@@ -117,6 +118,7 @@ def write_checked(
     tolerance: float,
 ) -> Exported:
     """Give the content of a file its name if what it computes agrees with the model on every sample."""
+    check_place("path", out, exported_kind(form))
     difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     lines = tuple(FORMATS[form].example(out, example))
@@ -138,14 +140,16 @@ def check_export(
         exported = called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
             exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
-        # NaN must count as a difference, and compares as none.
-        apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
+        # NaN must count as a difference, and compares as none; where a score is missing it is what is expected.
+        differences = np.abs(exported - expected)
+        differences[np.isnan(exported) & np.isnan(expected)] = 0.0
+        apart = differences.reshape(len(exported), -1).max(axis=1)
         worst = (
             int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         )
         # Too far: is it the conversion, or does the model on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
-            here = max(here, float(np.abs(reference(inputs) - expected).max()))
+            here = max(here, float(np.nanmax(np.abs(reference(inputs) - expected))))
         if not apart[worst] <= largest:
             largest = float(apart[worst])
             at = done + worst

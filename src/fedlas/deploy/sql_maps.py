@@ -21,6 +21,7 @@ from fedlas.calibrators.matrix import PenalizedLogMap, PenalizedMap
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.mixture_weights import MANY_CLASSES
 from fedlas.calibrators.one_vs_rest import BetaMap, PlattMap, Sigmoids
+from fedlas.calibrators.partial_pooling import PooledMap
 from fedlas.calibrators.spline import BrokenLines
 from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
 from fedlas.calibrators.temperature import Divided
@@ -33,23 +34,28 @@ _NO_REST = -1e30
 """Logarithm of the probability of all other classes, where it underflows."""
 _LIFT = 1e-4
 """As in ``mixture``: how far the predicted class is lifted above the others."""
-PREFIX = "fedlas_"
+_LARGEST = 1.7e308
+"""Scores beyond it are infinite."""
 
 
 class Program:
     """Stages of columns; a stage may use the columns of those before it.
 
+    Args:
+        prefix: Begins the name of each column, and of no column of the table.
+
     State:
         ``stages``: lists of ``(name, expression)``, to which :meth:`add` appends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.stages: list[list[tuple[str, str]]] = []
         self._count = 0
 
     def add(self, expressions: Sequence[str]) -> Names:
         """Append a stage and return the names of its columns."""
-        names = [f"{PREFIX}{self._count + number}" for number in range(len(expressions))]
+        names = [f"{self.prefix}{self._count + number}" for number in range(len(expressions))]
         self._count += len(names)
         self.stages.append(list(zip(names, expressions, strict=True)))
         return names
@@ -74,6 +80,14 @@ def total(terms: Sequence[str]) -> str:
 def at_least(name: str, least: float | Tensor) -> str:
     """Return the larger of a column and a number."""
     return f"CASE WHEN {name} < {literal(least)} THEN {literal(least)} ELSE {name} END"
+
+
+def null_unless_finite(program: Program, names: Names) -> Names:
+    """Return the columns, or NULL in all of them where one is NULL, NaN or infinite."""
+    # In some databases NaN is larger than any number, in others all its comparisons are false.
+    finite = [f"{name} BETWEEN {literal(-_LARGEST)} AND {literal(_LARGEST)}" for name in names]
+    zero = program.one(f"CASE WHEN {' AND '.join(finite)} THEN 0.0e0 END")
+    return program.add([f"{name} + {zero}" for name in names])
 
 
 def exponential(expression: str) -> str:
@@ -211,6 +225,25 @@ def _sigmoids(program: Program, row_map: Sigmoids, logits: Names) -> Names:
     return log_sigmoid(program, program.add(scores))
 
 
+def _pooled(program: Program, row_map: PooledMap, logits: Names) -> Names:
+    log_probs, rest = class_and_rest(program, logits)
+    odds = program.add([f"{a} - {b}" for a, b in zip(log_probs, rest, strict=True)])
+    inside = []
+    for name, low, high in zip(odds, *(each.tolist() for each in row_map.reach()), strict=True):
+        above = f"WHEN {name} > {literal(high)} THEN {literal(high)}"
+        inside.append(
+            f"CASE WHEN {name} < {literal(low)} THEN {literal(low)} {above} ELSE {name} END"
+        )
+    scores = program.add(inside)
+    log_p = log_sigmoid(program, scores)
+    rest = program.add([f"{a} - {b}" for a, b in zip(log_p, scores, strict=True)])
+    curves = [
+        f"{literal(a)} * {log_p} - {literal(b)} * {other} + {literal(offset)}"
+        for log_p, other, (a, b, offset) in zip(log_p, rest, row_map.numbers.tolist(), strict=True)
+    ]
+    return log_sigmoid(program, program.add(curves))
+
+
 def _broken_lines(program: Program, row_map: BrokenLines, logits: Names) -> Names:
     log_probs, rest = class_and_rest(program, logits)
     odds = program.add([f"{a} - {b}" for a, b in zip(log_probs, rest, strict=True)])
@@ -235,7 +268,8 @@ def _curves(program: Program, row_map: Curves, logits: Names) -> Names:
     for name, size, end in zip(probs, row_map.size.tolist(), ends, strict=True):
         at = row_map.at[end - size : end].tolist()
         heights = row_map.value[end - size : end].tolist()
-        cases = [f"WHEN {name} <= {literal(at[0])} THEN {literal(heights[0])}"]
+        cases = [f"WHEN {name} IS NULL THEN NULL"]
+        cases += [f"WHEN {name} <= {literal(at[0])} THEN {literal(heights[0])}"]
         for number in range(1, size):
             width = at[number] - at[number - 1]
             slope = (heights[number] - heights[number - 1]) / width if width else 0.0
@@ -290,6 +324,7 @@ _MAPS: dict[type[nn.Module], Callable[..., Names]] = {
     Shifted: _shifted,
     PlattMap: _sigmoids,
     BetaMap: _sigmoids,
+    PooledMap: _pooled,
     BrokenLines: _broken_lines,
     Curves: _curves,
     CalibratedMixture: _mixture,

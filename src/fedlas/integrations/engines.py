@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count, warn_user
+from fedlas._core.check import InputError, check_count, describe, warn_user
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrated import TableCalibration
 from fedlas.calibrated.live import frame_applied
 from fedlas.calibrated.missing import Missing, MissingPolicy
@@ -71,6 +72,7 @@ def sums_of_batch(
     return sums
 
 
+@check_kinds
 def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> dict[str, Estimate]:
     """Return metrics of the merged sums of blocks of rows, with intervals from leaving groups of blocks out in turn.
 
@@ -92,11 +94,19 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
         Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17.
 
     Example:
-        >>> estimates_of_sums([sums_of_batch(frame, probs="p_*", target="y") for frame in frames])  # doctest: +SKIP
+        >>> columns = Columns(probs="p", target="y")
+        >>> frames = [{"p": [0.9, 0.2, 0.6], "y": [1, 0, 0]}, {"p": [0.1, 0.8, 0.7], "y": [0, 1, 1]}]
+        >>> blocks = [sums_of_batch(frame, columns, metrics=["accuracy"]) for frame in frames]
+        >>> round(estimates_of_sums(blocks)["accuracy"].value, 2)
+        0.83
     """
     check_count("groups", groups, low=2)
     parts: list[StreamingMetrics] = []
     for number, block in enumerate(blocks):
+        if not isinstance(block, StreamingMetrics):
+            raise InputError(
+                "blocks must hold sums", describe(block), "Pass what sums_of_batch returned."
+            )
         if number < groups:
             parts.append(block)
         else:
@@ -134,13 +144,14 @@ def _estimate(value: float, without: Sequence[float]) -> Estimate:
     count = len(without)
     if count < 2:
         return Estimate(value, -np.inf, np.inf)
-    special = require("scipy.special", extra="stats")
+    special = require("scipy.special", extra="tables")
     gaps = np.asarray(without) - np.mean(without)
     error = float(np.sqrt((count - 1) / count * (gaps**2).sum()))
     reach = error * float(special.stdtrit(count - 1, (1 + _LEVEL) / 2))
     return Estimate(value, value - reach, value + reach, confidence_level=_LEVEL)
 
 
+@check_kinds
 def evaluate_dataset(
     dataset: Any,
     columns: Columns,
@@ -161,8 +172,13 @@ def evaluate_dataset(
         ray_options: For ``map_batches``, such as ``concurrency=2``.
 
     Example:
-        >>> evaluate_dataset(ray.data.read_parquet("scored/"), probs="p_*", target="y")  # doctest: +SKIP
+        >>> columns = Columns(probs="p_*", target="y")
+        >>> evaluate_dataset(ray.data.read_parquet("scored/"), columns)["nll"]  # doctest: +SKIP
     """
+    if not hasattr(dataset, "select_columns") or not hasattr(dataset, "map_batches"):
+        fix = "Pass ray.data.read_parquet(...), or a frame to fedlas.report."
+        raise InputError("dataset must be a ray.data.Dataset", describe(dataset), fix)
+    check_count("batch_size", batch_size, low=1)
     needed = dataset.select_columns(_columns_of(dataset, columns))
     blocks = needed.map_batches(
         _pickled_sums,
@@ -267,6 +283,7 @@ class SqlCall(str):
     nulls: int = 0
 
 
+@check_kinds
 def duckdb_function(
     connection: Any, calibration: TableCalibration, name: str = "calibrated"
 ) -> SqlCall:
@@ -286,6 +303,11 @@ def duckdb_function(
     Example:
         >>> call = duckdb_function(connection, calibration)  # doctest: +SKIP
     """
+    if not hasattr(connection, "create_function"):
+        fix = "Pass what duckdb.connect() returned."
+        raise InputError("connection must be one of DuckDB", describe(connection), fix)
+    if not name.isidentifier():
+        raise InputError("name must be that of a function in SQL", repr(name), "Pass 'calibrated'.")
     if calibration.in_lists:
         raise InputError("scores must be columns of numbers", "lists", "Write a column a class.")
     arrow = require("pyarrow", extra="tables")
