@@ -21,7 +21,7 @@ from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
 from fedlas.predictions.cells import MISSING as MISSING_TEXTS
 from fedlas.predictions.cells import cell_text
-from fedlas.predictions.covariates import MOST_VALUES
+from fedlas.predictions.encoder import MOST_VALUES
 from fedlas.predictions.read import open_source
 
 MOVED = 0.5
