@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
     from fedlas.calibrated.fit_model import calibrate
     from fedlas.calibrated.model import CalibratedModel
-    from fedlas.calibrated.since import files_since
-    from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import apply_to_files
+    from fedlas.calibrated.tables.files import apply_to_files
+    from fedlas.calibrated.tables.since import files_since
+    from fedlas.calibrated.tables.table_calibration import TableCalibration
 
 __all__ = [
     "BeforeAfter",
@@ -35,11 +35,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "before_after": "BeforeAfter Measured measured_both",
             "fit_model": "calibrate",
             "model": "CalibratedModel",
-            "since": "files_since",
-            "table": "TableCalibration",
-            "table_files": "apply_to_files",
+            "tables.since": "files_since",
+            "tables.table_calibration": "TableCalibration",
+            "tables.files": "apply_to_files",
         },
     )
-
     def __dir__() -> list[str]:
         return __all__

@@ -25,7 +25,6 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     STANDARD,
     address_of,
@@ -33,6 +32,7 @@ from fedlas.predictions.tables.files import (
     holds_parquet,
     local_names,
 )
+from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
     from fedlas.present.card import CalibrationCard

@@ -22,8 +22,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import OF_FIT
 from fedlas.predictions.tables.files import check_apart
+from fedlas.predictions.tables.roles import OF_FIT
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -70,7 +70,7 @@ def add_compare(add: AddSubcommand) -> None:
 def _compare(args: argparse.Namespace) -> int:
     """Print in which metrics one of two models is better on the same samples; return the exit status."""
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.read import notes_of
+    from fedlas.predictions.tables.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
     from fedlas.present.gate import check_directed
     from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models

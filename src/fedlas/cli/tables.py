@@ -25,7 +25,6 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     FORMATS,
     STANDARD,
@@ -34,7 +33,8 @@ from fedlas.predictions.tables.files import (
     local_files,
     local_names,
 )
-from fedlas.predictions.tables.packed import suffix_of, whole_suffix
+from fedlas.predictions.tables.formats.compression import suffix_of, whole_suffix
+from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
     from fedlas.calibrators import Calibrator
@@ -74,8 +74,8 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from fedlas.calibrated.since import files_since
-    from fedlas.calibrated.table_files import calibrate_table
+    from fedlas.calibrated.tables.files import calibrate_table
+    from fedlas.calibrated.tables.since import files_since
 
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
@@ -155,7 +155,7 @@ def _with_name(path: Path) -> Path:
 
 def check_place(out: Path) -> None:
     """Refuse to replace a file that is no calibration."""
-    from fedlas.calibrated.table import FORMAT
+    from fedlas.calibrated.tables.table_calibration import FORMAT
     from fedlas.deploy.card import has_format
 
     if out.suffix.lower() != ".json":
@@ -209,7 +209,7 @@ def _out_of(text: str) -> Path | str:
 
 
 def _share(text: str) -> float:
-    from fedlas.calibrated.missing import share_of
+    from fedlas.calibrated.tables.missing import share_of
 
     try:
         share = share_of(text)
@@ -239,9 +239,9 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _applied(args: argparse.Namespace) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
-    from fedlas.calibrated.missing import Missing
-    from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import apply_to_files, are_live_logs
+    from fedlas.calibrated.tables.files import apply_to_files, are_live_logs
+    from fedlas.calibrated.tables.missing import Missing
+    from fedlas.calibrated.tables.table_calibration import TableCalibration
 
     calibration = TableCalibration.load(args.calibration)
     with local_files(args.files) as files:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.encoder import MOST_VALUES
+from fedlas.predictions.tables.encoder import MOST_VALUES
 
 _MOST_NUMBERS = 2**27
 """Numbers of side information that are made dense, 1 GiB of float64."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, few
 
 if TYPE_CHECKING:
-    from fedlas.predictions.cells import TableChunk
-    from fedlas.predictions.roles import Columns
-    from fedlas.predictions.tables.format import Format
+    from fedlas.predictions.tables.cells import TableChunk
+    from fedlas.predictions.tables.formats.format import Format
+    from fedlas.predictions.tables.roles import Columns
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Covariates:
         Raises:
             InputError: If a column does not exist or has more than 256 values that are no numbers.
         """
-        from fedlas.predictions.encoder import learn_covariates
+        from fedlas.predictions.tables.encoder import learn_covariates
 
         return learn_covariates(source, columns)
 
@@ -72,7 +72,7 @@ class Covariates:
             groups: Those that are categories in any case.
             has_gaps: Whether rows that lack a value stay.
         """
-        from fedlas.predictions.encoder import covariates_of_columns
+        from fedlas.predictions.tables.encoder import covariates_of_columns
 
         return covariates_of_columns(source, names, groups, has_gaps=has_gaps)
 
@@ -111,7 +111,7 @@ class Covariates:
 
     def features_of(self, columns: Mapping[str, Any]) -> Tensor:
         """Return the features of columns in memory ``(N, D)``, as :meth:`features`."""
-        from fedlas.predictions.encoder import encode_columns
+        from fedlas.predictions.tables.encoder import encode_columns
 
         return encode_columns(self, columns)
 
@@ -121,7 +121,7 @@ class Covariates:
         Raises:
             InputError: If a number is missing or infinite; row and column are named.
         """
-        from fedlas.predictions.encoder import encode
+        from fedlas.predictions.tables.encoder import encode
 
         return encode(self, chunk)
 

@@ -19,7 +19,7 @@ from fedlas._core.files import check_writable, is_file, not_writable, read_json,
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.predictions.tables.files import Name, files_of
-from fedlas.predictions.tables.packed import content_digest
+from fedlas.predictions.tables.formats.compression import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 

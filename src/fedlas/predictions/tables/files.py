@@ -25,7 +25,7 @@ from fedlas._core.files import (
 )
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
-from fedlas.predictions.tables.packed import suffix_of
+from fedlas.predictions.tables.formats.compression import suffix_of
 
 STANDARD = "-"
 """In place of a file: standard input or output."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import TableChunk, Values, cell_text
 from fedlas.predictions.class_names import whole_number
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
+from fedlas.predictions.tables.cells import TableChunk, Values, cell_text
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.roles import Columns
 
 MOST_VALUES = 256
 """Most values of a column of text: more are names of samples rather than kinds of them."""

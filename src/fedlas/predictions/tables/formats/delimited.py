@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
-from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
-from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.packed import open_bytes, suffix_of
+from fedlas.predictions.tables.formats import lines
+from fedlas.predictions.tables.formats.arrow import Arrow, append, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.format import Format, Writer
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
@@ -91,7 +91,7 @@ class Delimited(Arrow):
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.format.Format.form`."""
+        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`."""
         return *super().form, self.delimiter, self.decimal_point
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
@@ -132,7 +132,7 @@ class Delimited(Arrow):
                 yield batch, batch
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
-        """As :meth:`~fedlas.predictions.tables.format.Format.typed`; percent signs stay."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`; percent signs stay."""
         columns = []
         for name in rows.schema.names:
             column = rows.column(name)
@@ -209,7 +209,7 @@ class Delimited(Arrow):
 
 
 class DelimitedWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.format.Writer`; cells are quoted where rows need it."""
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; cells are quoted where rows need it."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
