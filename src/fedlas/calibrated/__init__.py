@@ -7,7 +7,7 @@ Every public name is imported at its first use: a model needs nothing of tables.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import add_old_modules, at_first_use
 
 if TYPE_CHECKING:
     from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
@@ -40,5 +40,13 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "tables.files": "apply_to_files",
         },
     )
+    add_old_modules(
+        __name__,
+        {
+            "direction": {"tables.direction": "FitScores"},
+            "table": {"tables.table_calibration": "TableCalibration"},
+        },
+    )
+
     def __dir__() -> list[str]:
         return __all__

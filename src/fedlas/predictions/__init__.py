@@ -6,7 +6,7 @@ of a model reads. Every public name is imported at its first use: roles of colum
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import add_old_modules, at_first_use
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable
@@ -51,5 +51,9 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "top_label": "TopLabel",
         },
     )
+    add_old_modules(
+        __name__, {"roles": {"tables.roles": "Columns"}, "units": {"tables.units": "Units"}}
+    )
+
     def __dir__() -> list[str]:
         return __all__
