@@ -13,3 +13,5 @@ RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Shares of wrong answers for which a card has a threshold."""
 ExportFormat = Literal["onnx", "torch-export", "torchscript", "sql"]
 """What a model is exported to, by its name on the command line."""
+SqlDialect = Literal["duckdb", "postgres", "sqlite", "bigquery", "spark"]
+"""The database that a statement is for."""

@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
+from fedlas.calibrators._fit.own import checked_map, missing_attribute
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -114,6 +115,9 @@ class Calibrator(ABC):
     array_of: ArrayOf | None = None
     _map: nn.Module | None = None
 
+    if not TYPE_CHECKING:  # where nothing else has the attribute
+        __getattr__ = missing_attribute
+
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 
@@ -129,6 +133,11 @@ class Calibrator(ABC):
             A module of float64 logits ``(n, C)`` that returns calibrated ones. Texts in its attribute ``doubts`` become
             warnings of :meth:`fit`.
         """
+
+    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None:
+        """Return the features ``(N, D)`` that the map takes in addition to logits; None if it takes none."""
+        used = self.needs or (self.wants and val.features is not None)
+        return features_of(val) if used and getattr(row_map, "uses_features", True) else None
 
     def fit_parts(self, val: Predictions, parts: Tensor, start: nn.Module) -> list[nn.Module]:
         """Return the map of each part of the samples; ``auto`` weighs members by what these make of the others.
@@ -187,9 +196,8 @@ class Calibrator(ABC):
             features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = self.fit_map(val)
-        used = self.needs or (self.wants and val.features is not None)
-        features = features_of(val) if used and getattr(row_map, "uses_features", True) else None
+        row_map = checked_map(self, val)
+        features = self._features_for(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
         self.top_label = top_label

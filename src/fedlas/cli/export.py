@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import fedlas
 from fedlas._core.check import InputError, check_choice, few
-from fedlas._core.defaults import METHOD, ExportFormat
+from fedlas._core.defaults import METHOD, ExportFormat, SqlDialect
 from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
@@ -33,6 +33,20 @@ def add_export(add: AddSubcommand) -> None:
         "NAME",
         f"{', '.join(get_args(ExportFormat))} (default: %(default)s)",
         default="onnx",
+    )
+    option(
+        parser,
+        "--dialect",
+        "NAME",
+        f"the database that sql is for: {', '.join(get_args(SqlDialect))} (default: {get_args(SqlDialect)[0]})",
+    )
+    option(
+        parser,
+        "--keep",
+        "COLUMN",
+        "further columns that the statement of sql returns, such as an id (default: none)",
+        nargs="+",
+        default=[],
     )
     add_path(
         parser, "--out", "PATH", "file to write (default: RUN/export/model, or FILE, with .SUFFIX)"
@@ -65,6 +79,11 @@ def _export(args: argparse.Namespace) -> int:
     from fedlas.deploy.formats import FORMATS
 
     form = check_choice("--format", args.format, FORMATS)
+    if args.dialect is not None:
+        check_choice("--dialect", args.dialect, get_args(SqlDialect))
+    if form != "sql" and (args.dialect is not None or args.keep):
+        name = "--keep" if args.dialect is None else "--dialect"
+        raise InputError(f"{name} is for --format sql", f"--format {form}", "Leave it out.")
     is_run = args.place.is_dir() or not args.place.exists()
     suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
@@ -104,12 +123,20 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
         )
     calibration = TableCalibration.load(args.place)
     exported = export_model_file(
-        calibration, out, form=args.format, about={"fedlas": fedlas.__version__}
+        calibration,
+        out,
+        form=args.format,
+        dialect=args.dialect,
+        keep=args.keep,
+        about={"fedlas": fedlas.__version__},
     )
-    unit = f"{calibration.columns.kind} of {few(calibration.scores)}, in this order"
+    kind = "percentages" if calibration.columns.percent else calibration.columns.kind
+    unit = f"{kind} of {few(calibration.scores)}, in this order"
     if calibration.covariates is not None:
         unit += f"; covariates {few(calibration.covariates.inputs)}"
-    gives = few(calibration.added) if args.format == "sql" else ""
+    gives = (
+        few([*args.keep, *calibration.scores, *calibration.added]) if args.format == "sql" else ""
+    )
     _say_export(args.place.name, calibration.calibrator, exported, unit, gives)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_number, describe, is_dense
-from fedlas._core.defaults import ExportFormat
+from fedlas._core.defaults import ExportFormat, SqlDialect
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path
 from fedlas._core.kinds import check_kinds
@@ -94,6 +94,8 @@ def export(
     form: ExportFormat = "onnx",
     by_name: bool | None = None,
     free_axes: Sequence[int] | FreeAxes = (),
+    dialect: SqlDialect | None = None,
+    keep: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Exported:
@@ -110,6 +112,8 @@ def export(
         free_axes: Axes whose size the file leaves free, such as ``(2, 3)`` for the height and width of images, or by
             input ``{"images": (2, 3)}``. The first axis, the batch, always is, and so is the length of tokens ``(N,
             L)`` unless the model fixes it. TorchScript fixes no size by itself.
+        dialect: The database that ``sql`` is for; None is ``"duckdb"``.
+        keep: Further columns of the table that the statement of ``sql`` returns, such as an id.
         about: Plain values to keep inside the file.
         tolerance: Most that a probability may differ.
 
@@ -120,8 +124,14 @@ def export(
     """
     check_choice("form", form, FORMATS)
     check_number("tolerance", tolerance, low=0)
+    if dialect is not None:
+        check_choice("dialect", dialect, get_args(SqlDialect))
+    if form != "sql" and (dialect is not None or keep):
+        name = "keep" if dialect is None else "dialect"
+        raise InputError(f"{name} is for sql", f"form {form!r}", "Leave it out.")
     if isinstance(model, TableCalibration):
-        return _export_table(model, checked_path(path), form, dict(about or {}), tolerance)
+        module = TableModule(model, dialect or "duckdb", keep).eval()
+        return _export_table(module, checked_path(path), form, dict(about or {}), tolerance)
     if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
         if form != "onnx":
             raise InputError("a scikit-learn model goes out as onnx", form, "Leave form out.")
@@ -169,11 +179,11 @@ def export(
 
 
 def _export_table(
-    calibration: TableCalibration, out: Path, form: str, about: dict[str, Any], tolerance: float
+    module: TableModule, out: Path, form: str, about: dict[str, Any], tolerance: float
 ) -> Exported:
     """Write the calibration of a table: from scores, and covariates in their order, to probabilities."""
-    module = TableModule(calibration).eval()
     inputs = module.example()
+    calibration = module.calibration
     covariates = calibration.covariates
     about |= {
         "columns": list(calibration.scores),
@@ -281,16 +291,21 @@ _ROWS = 256
 class TableModule(nn.Module):
     """From the scores of a table, and its covariates, to calibrated ones in float64, the precision of a CSV."""
 
-    def __init__(self, calibration: TableCalibration) -> None:
+    def __init__(
+        self, calibration: TableCalibration, dialect: SqlDialect, keep: Sequence[str]
+    ) -> None:
         super().__init__()
         self.layer = calibration.calibrator.module()
         self.kind = calibration.columns.kind
+        self.percent = calibration.columns.percent
+        self.dialect: SqlDialect = dialect
+        self.keep = tuple(keep)
         self.single = len(calibration.scores) == 1 and not calibration.in_lists
         self.calibration = calibration
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)``, covariates ``(N, D)``."""
-        scores = inputs[0]
+        scores = inputs[0] / 100.0 if self.percent else inputs[0]
         # A single column holds the second of two classes, or the confidence of a top label.
         if self.kind == "logits":
             logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
@@ -301,13 +316,17 @@ class TableModule(nn.Module):
         return calibrated, calibrated.softmax(dim=1)
 
     def example(self) -> dict[str, Tensor]:
-        """Return scores of every size, and covariates, to compare a file with the calibration."""
+        """Return scores of every size, some of them missing, and covariates, to compare a file with the calibration."""
         random = torch.Generator().manual_seed(0)
         classes = 2 if self.single else int(self.calibration.calibrator.num_classes or 2)
         spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
         logits = spread * torch.randn(_ROWS, classes, generator=random, dtype=torch.float64)
         scores = logits if self.kind == "logits" else logits.softmax(1)
-        inputs = {"scores": scores[:, 1:] if self.single else scores}
+        scores = (scores[:, 1:] if self.single else scores) * (100.0 if self.percent else 1.0)
+        for column in range(scores.shape[1]):
+            scores[-2 - column, column] = torch.nan
+        scores[-1] = torch.nan
+        inputs = {"scores": scores}
         if self.calibration.covariates is not None:
             levels = torch.tensor(self.calibration.covariates.levels, dtype=torch.float64)
             numbers = torch.randn(_ROWS, len(levels), generator=random, dtype=torch.float64)
@@ -317,10 +336,17 @@ class TableModule(nn.Module):
         return inputs
 
     def expected(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the probabilities that the calibrator itself gives."""
-        scores = inputs["scores"]
-        features = inputs.get("covariates")
+        """Return the probabilities that the calibrator itself gives; NaN in rows that lack a score."""
+        complete = inputs["scores"].isfinite().all(dim=1)
+        rows = {name: value[complete] for name, value in inputs.items()}
+        some = self._calibrated(rows["scores"], rows.get("covariates"))
+        probs = some.new_full((len(complete), some.shape[1]), torch.nan)
+        probs[complete] = some
+        return probs
+
+    def _calibrated(self, scores: Tensor, features: Tensor | None) -> Tensor:
         transform = self.calibration.calibrator.transform
+        scores = scores / 100.0 if self.percent else scores
         if self.kind == "confidence":
             unknown = torch.zeros(len(scores), dtype=torch.bool)
             after = transform(TopLabel(scores[:, 0], unknown)).confidence

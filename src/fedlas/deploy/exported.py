@@ -34,7 +34,7 @@ class Exported:
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         size: Bytes.
         inputs: Inputs: for each ``name``, ``dtype``, ``shape`` (free axes by name, ``"batch"`` first) and ``range``.
-        example: Four lines of Python that load and call it.
+        example: Lines that load and call it, of Python or, for a database, of a shell.
         difference: Largest absolute difference of a probability.
         samples: How many samples were compared: all.
     """
@@ -72,7 +72,7 @@ def described_input(
     name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, Any]:
     """Return the name, dtype, shape and range of one input."""
-    low, high = ranges.get(name) or (bound.item() for bound in value.aminmax())
+    low, high = ranges.get(name) or (bound.item() for bound in value[~value.isnan()].aminmax())
     shape = [
         "batch",
         *(
@@ -138,14 +138,16 @@ def check_export(
         exported = called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
             exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
-        # NaN must count as a difference, and compares as none.
-        apart = np.abs(exported - expected).reshape(len(exported), -1).max(axis=1)
+        # NaN must count as a difference, and compares as none; where a score is missing it is what is expected.
+        differences = np.abs(exported - expected)
+        differences[np.isnan(exported) & np.isnan(expected)] = 0.0
+        apart = differences.reshape(len(exported), -1).max(axis=1)
         worst = (
             int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         )
         # Too far: is it the conversion, or does the model on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
-            here = max(here, float(np.abs(reference(inputs) - expected).max()))
+            here = max(here, float(np.nanmax(np.abs(reference(inputs) - expected))))
         if not apart[worst] <= largest:
             largest = float(apart[worst])
             at = done + worst

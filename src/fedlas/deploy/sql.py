@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, few
+from fedlas._core.defaults import SqlDialect
 from fedlas.deploy.sql_maps import (
-    PREFIX,
     Names,
     Program,
     at_least,
     columns_of_map,
     log_softmax,
+    null_unless_finite,
     softmax,
     total,
 )
@@ -32,18 +37,85 @@ TABLE = "predictions"
 """Name of the table in the statement, to be replaced."""
 _HEAD = "-- fedlas: "
 """Begins the line that describes the columns as JSON."""
-_PLAIN = " AS (SELECT t.*"
-_MATERIALIZED = " AS MATERIALIZED (SELECT t.*"
-"""SQLite and PostgreSQL put the expressions of stages into each other, which takes all memory, unless told not to."""
+_MATERIALIZED = " AS MATERIALIZED (SELECT"
+"""Begins a stage. SQLite and PostgreSQL put stages into each other unless told not to, which takes all memory."""
+_PLAIN = " AS (SELECT"
 _MOST_CLASSES = 50
 """Most classes: the statement grows with them, for a matrix with their square."""
 
 
-def statement(calibration: TableCalibration, about: Mapping[str, Any]) -> str:
-    """Return the SELECT of a calibration: the scores and the calibrated columns of a table ``predictions``.
+@dataclass(frozen=True)
+class Dialect:
+    """How a database writes names and numbers, and what calls the statement.
+
+    Attributes:
+        mark: The quotation mark of names.
+        number: From a name to a number in double precision.
+        example: Lines that run the file ``{path}``, which a shell takes as ``{shell}``.
+        stage: What begins a stage, after its name.
+        doubled: Whether a mark within a name is written twice; otherwise no name has one.
+        longest: Most bytes of a name.
+    """
+
+    mark: str
+    number: str
+    example: tuple[str, ...]
+    stage: str = _MATERIALIZED
+    doubled: bool = True
+    longest: int = 2**31
+
+    def quote(self, name: str) -> str:
+        """Return a name as an identifier."""
+        return f"{self.mark}{name.replace(self.mark, 2 * self.mark)}{self.mark}"
+
+
+_READ = "sql = pathlib.Path({path!r}).read_text()"
+DIALECTS: dict[str, Dialect] = {
+    "duckdb": Dialect(
+        '"',
+        "CAST({} AS DOUBLE PRECISION)",
+        (
+            "import duckdb, pathlib",
+            "predictions = duckdb.read_csv('live.csv')  # your table",
+            _READ,
+            "print(duckdb.sql(sql))",
+        ),
+    ),
+    "postgres": Dialect(
+        '"', "CAST({} AS DOUBLE PRECISION)", ("psql YOUR_DATABASE --file {shell}",), longest=63
+    ),
+    # Tables that SQLite imports from CSV hold empty text, which it would take for 0.
+    "sqlite": Dialect(
+        '"', "CAST(NULLIF({}, '') AS DOUBLE PRECISION)", ("sqlite3 YOUR_FILE < {shell}",)
+    ),
+    "bigquery": Dialect(
+        "`",
+        "CAST({} AS FLOAT64)",
+        ("bq query --use_legacy_sql=false < {shell}",),
+        stage=_PLAIN,
+        doubled=False,
+    ),
+    "spark": Dialect(
+        "`",
+        "CAST({} AS DOUBLE)",
+        ("import pathlib", _READ, "spark.sql(sql).show()"),
+        stage=_PLAIN,
+    ),
+}
+"""By name; the first is the default."""
+
+
+def statement(
+    calibration: TableCalibration,
+    about: Mapping[str, Any],
+    dialect: SqlDialect = "duckdb",
+    keep: Sequence[str] = (),
+) -> str:
+    """Return the SELECT of a calibration: kept columns, scores and calibrated columns of a table ``predictions``.
 
     Raises:
-        InputError: If the calibrator has no short formula, or the scores are no columns of numbers.
+        InputError: If the calibrator has no short formula, the scores are no columns of numbers, or their names are
+            none in a database.
     """
     columns = calibration.columns
     if calibration.in_lists or columns.confidence_as != "number" or columns.format is not None:
@@ -52,25 +124,77 @@ def statement(calibration: TableCalibration, about: Mapping[str, Any]) -> str:
             "lists or text" if calibration.in_lists else f"the scores of {calibration.scores[0]!r}",
             "Write a column a class, or export to onnx.",
         )
+    if signs := [name for name in calibration.scores if calibration.units.percent.get(name)]:
+        raise InputError(
+            "sql is for scores in columns of numbers",
+            f"numbers with percent signs in {few(signs)}",
+            "Write them as numbers, and fit the calibration again; or export to onnx.",
+        )
     classes = calibration.calibrator.num_classes or 2
     if classes > _MOST_CLASSES:
         raise InputError(f"sql is for at most {_MOST_CLASSES} classes", classes, "Export to onnx.")
-    program = Program()
-    logits = _logits(program, calibration)
+    _check_names((*keep, *calibration.scores, *calibration.added), dialect)
+    described = {
+        **{name: about[name] for name in ("fedlas", "format") if name in about},
+        "dialect": dialect,
+        "columns": list(calibration.scores),
+        "keeps": list(keep),
+        "adds": list(calibration.added),
+        "unit": columns.kind,
+        "classes": list(calibration.classes),
+    }
+    head = _HEAD + json.dumps(described)
+    program = Program(_prefix(head))
+    logits = _logits(program, calibration, DIALECTS[dialect])
     least = calibration.calibrator.least_log
     if least is not None:
         logits = program.add([at_least(name, least) for name in log_softmax(program, logits)])
     after = columns_of_map(program, calibration.calibrator.map, logits)
     results = _results(program, calibration, after)
-    return _text(calibration, program, results, about)
+    quote = DIALECTS[dialect].quote
+    names = [quote(name) for name in (*keep, *calibration.scores)]
+    added = [quote(name) for name in calibration.added]
+    return _text(program, names, dict(zip(added, results, strict=True)), head, DIALECTS[dialect])
 
 
-def _logits(program: Program, calibration: TableCalibration) -> Names:
-    """Return the columns of the logits of all classes."""
-    quoted = [f"{quote(name)} * 1.0e0" for name in calibration.scores]
+def _prefix(head: str) -> str:
+    """Return how the names of all further columns begin, which no column of a table has by chance."""
+    return f"fedlas_{sha256(head.encode()).hexdigest()[:4]}_"
+
+
+def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
+    """Refuse names that a database cannot hold or tell apart."""
+    form = DIALECTS[dialect]
+    fix = "Rename it in the table, and fit the calibration again; or export to onnx."
+    spellings: dict[str, str] = {}
+    for name in names:
+        if name.lower() in spellings:
+            raise InputError(
+                "columns must have names that differ in more than capital letters, which databases do not tell apart",
+                f"{spellings[name.lower()]!r} and {name!r}",
+                fix,
+            )
+        spellings[name.lower()] = name
+        if any(ord(letter) < 32 for letter in name) or (
+            not form.doubled and {form.mark, "\\"} & set(name)
+        ):
+            raise InputError(f"columns must have names that {dialect} can hold", repr(name), fix)
+        if len(name.encode()) > form.longest:
+            raise InputError(
+                f"columns must have names of at most {form.longest} bytes in {dialect}",
+                repr(name),
+                fix,
+            )
+
+
+def _logits(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
+    """Return the columns of the logits of all classes, NULL in rows that lack a score."""
+    scores = program.add(
+        [dialect.number.format(dialect.quote(name)) for name in calibration.scores]
+    )
+    scores = null_unless_finite(program, scores)
     if calibration.columns.percent:
-        quoted = [f"{quote(name)} / 1.0e2" for name in calibration.scores]
-    scores = program.add(quoted)
+        scores = program.add([f"{name} / 1.0e2" for name in scores])
     if calibration.columns.kind == "logits":
         return program.add(["0.0e0", scores[0]]) if len(scores) == 1 else scores
     if len(scores) == 1:
@@ -91,40 +215,43 @@ def _results(program: Program, calibration: TableCalibration, logits: Names) -> 
 
 
 def _text(
-    calibration: TableCalibration, program: Program, results: Names, about: Mapping[str, Any]
+    program: Program, names: Sequence[str], results: Mapping[str, str], head: str, dialect: Dialect
 ) -> str:
-    described = {
-        **{name: about[name] for name in ("fedlas", "format") if name in about},
-        "columns": list(calibration.scores),
-        "adds": list(calibration.added),
-        "unit": calibration.columns.kind,
-        "classes": list(calibration.classes),
-    }
+    """Return the statement of the stages, from kept columns and from results by the name that they get."""
     lines = [
-        _HEAD + json.dumps(described),
-        f"-- Replace {TABLE} by your table, and add the columns to keep, such as an id, to the last list.",
-        '-- Names are quoted as "name"; BigQuery, Databricks and MySQL take `name`, and SQL Server LOG for LN.',
-        "-- For SQLite and PostgreSQL: sed 's/ AS (SELECT/ AS MATERIALIZED (SELECT/'; others need no such word.",
+        head,
+        f"-- Replace {TABLE} by your table. To keep columns such as an id, export with --keep.",
         "-- A missing score gives a missing result. Scores are not checked: probabilities must lie in [0, 1].",
         "WITH",
     ]
-    source = f"{TABLE} t"
-    for number, stage in enumerate(program.stages):
-        columns = ",\n".join(f"    {expression} AS {name}" for name, expression in stage)
-        end = "" if number == len(program.stages) - 1 else ","
-        lines.append(f"{PREFIX}s{number}{_PLAIN},\n{columns}\n  FROM {source}){end}")
-        source = f"{PREFIX}s{number} t"
-    final = [quote(name) for name in calibration.scores]
-    final += [
-        f"{name} AS {quote(added)}" for name, added in zip(results, calibration.added, strict=True)
-    ]
+    source = TABLE
+    live = _live_columns(program, results.values())
+    for number, (carried, computed) in enumerate(live):
+        columns = [*names, *carried, *(f"{expression} AS {name}" for name, expression in computed)]
+        listed = ",\n    ".join(columns)
+        end = "" if number == len(live) - 1 else ","
+        stage = f"{program.prefix}s{number}"
+        lines.append(f"{stage}{dialect.stage}\n    {listed}\n  FROM {source}){end}")
+        source = stage
+    final = [*names, *(f"{name} AS {added}" for added, name in results.items())]
     listed = ",\n  ".join(final)
     return "\n".join([*lines, f"SELECT\n  {listed}\nFROM {source}", ""])
 
 
-def quote(name: str) -> str:
-    """Return a name as an identifier of standard SQL."""
-    return '"{}"'.format(name.replace('"', '""'))
+def _live_columns(
+    program: Program, results: Iterable[str]
+) -> list[tuple[list[str], list[tuple[str, str]]]]:
+    """Return, for each stage, the columns that later ones read: names of those before, and those that it computes."""
+    # SQLite has at most 2,000 columns and PostgreSQL 1,664; auto of 19 classes computes more.
+    ours = re.compile(rf"\b{program.prefix}\d+\b")
+    needed = set(results)
+    stages = []
+    for stage in reversed(program.stages):
+        computed = [(name, expression) for name, expression in stage if name in needed]
+        carried = needed - {name for name, _ in computed}
+        stages.append((sorted(carried, key=lambda name: (len(name), name)), computed))
+        needed = carried.union(*(ours.findall(expression) for _, expression in computed))
+    return stages[::-1]
 
 
 def write_sql(
@@ -138,7 +265,7 @@ def write_sql(
             "a model",
             "Pass the file of fedlas calibrate; models go out as onnx.",
         )
-    return statement(calibration, about).encode()
+    return statement(calibration, about, module.dialect, module.keep).encode()
 
 
 def read_sql(content: bytes) -> Any:
@@ -147,7 +274,7 @@ def read_sql(content: bytes) -> Any:
     described = json.loads(text.splitlines()[0].removeprefix(_HEAD))
 
     def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
-        after = run_in_sqlite(text, described["columns"], inputs["scores"])
+        after = run_in_sqlite(text, described["columns"], described["keeps"], inputs["scores"])
         if after.shape[1] == 1:
             first = 0 * after if described["unit"] == "logits" else 1 - after
             after = np.concatenate([first, after], axis=1)
@@ -161,26 +288,27 @@ def read_sql(content: bytes) -> Any:
 
 
 def run_in_sqlite(
-    text: str, columns: Sequence[str], scores: NDArray[Any]
+    text: str, columns: Sequence[str], keeps: Sequence[str], scores: NDArray[Any]
 ) -> NDArray[np.floating[Any]]:
-    """Return the calibrated columns ``(n, A)`` of the statement, for scores ``(n, columns)``."""
+    """Return the calibrated columns ``(n, A)`` of the statement, for scores ``(n, columns)``; NaN where it has NULL."""
+    # No name of a column holds the end of a line, so that only stages begin like this.
+    stage = re.compile(rf"^({_prefix(text.splitlines()[0])}s\d+){re.escape(_PLAIN)}", re.MULTILINE)
     connection = sqlite3.connect(":memory:")
     try:
-        names = ", ".join(map(quote, columns))
+        names = ", ".join(map(DIALECTS["sqlite"].quote, (*columns, *keeps)))
         connection.execute(f"CREATE TABLE {TABLE} ({names})")
-        marks = ", ".join("?" for _ in columns)
-        connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", scores.tolist())
-        rows = connection.execute(text.replace(_PLAIN, _MATERIALIZED)).fetchall()
+        marks = ", ".join("?" for _ in (*columns, *keeps))
+        rows = [(*row, *(None for _ in keeps)) for row in scores.tolist()]
+        connection.executemany(f"INSERT INTO {TABLE} VALUES ({marks})", rows)
+        values = connection.execute(stage.sub(rf"\1{_MATERIALIZED}", text)).fetchall()
     finally:
         connection.close()
-    return np.asarray(rows, dtype=np.float64)[:, len(columns) :]
+    return np.asarray([row[len(columns) + len(keeps) :] for row in values], dtype=np.float64)
 
 
 def sql_lines(path: Path, _example: Mapping[str, Tensor]) -> list[str]:
-    """Return four lines of Python that run the statement in DuckDB."""
-    return [
-        "import duckdb, pathlib",
-        "predictions = duckdb.read_csv('live.csv')  # your table",
-        f"sql = pathlib.Path({path.as_posix()!r}).read_text()",
-        "print(duckdb.sql(sql))",
-    ]
+    """Return the lines that run the statement in the database that it was written for."""
+    with path.open(encoding="utf-8") as file:
+        described = json.loads(file.readline().removeprefix(_HEAD))
+    places = {"path": path.as_posix(), "shell": quote(path.as_posix())}
+    return [line.format(**places) for line in DIALECTS[described["dialect"]].example]

@@ -33,23 +33,28 @@ _NO_REST = -1e30
 """Logarithm of the probability of all other classes, where it underflows."""
 _LIFT = 1e-4
 """As in ``mixture``: how far the predicted class is lifted above the others."""
-PREFIX = "fedlas_"
+_LARGEST = 1.7e308
+"""Scores beyond it are infinite."""
 
 
 class Program:
     """Stages of columns; a stage may use the columns of those before it.
 
+    Args:
+        prefix: Begins the name of each column, and of no column of the table.
+
     State:
         ``stages``: lists of ``(name, expression)``, to which :meth:`add` appends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.stages: list[list[tuple[str, str]]] = []
         self._count = 0
 
     def add(self, expressions: Sequence[str]) -> Names:
         """Append a stage and return the names of its columns."""
-        names = [f"{PREFIX}{self._count + number}" for number in range(len(expressions))]
+        names = [f"{self.prefix}{self._count + number}" for number in range(len(expressions))]
         self._count += len(names)
         self.stages.append(list(zip(names, expressions, strict=True)))
         return names
@@ -74,6 +79,14 @@ def total(terms: Sequence[str]) -> str:
 def at_least(name: str, least: float | Tensor) -> str:
     """Return the larger of a column and a number."""
     return f"CASE WHEN {name} < {literal(least)} THEN {literal(least)} ELSE {name} END"
+
+
+def null_unless_finite(program: Program, names: Names) -> Names:
+    """Return the columns, or NULL in all of them where one is NULL, NaN or infinite."""
+    # In some databases NaN is larger than any number, in others all its comparisons are false.
+    finite = [f"{name} BETWEEN {literal(-_LARGEST)} AND {literal(_LARGEST)}" for name in names]
+    zero = program.one(f"CASE WHEN {' AND '.join(finite)} THEN 0.0e0 END")
+    return program.add([f"{name} + {zero}" for name in names])
 
 
 def exponential(expression: str) -> str:
@@ -235,7 +248,8 @@ def _curves(program: Program, row_map: Curves, logits: Names) -> Names:
     for name, size, end in zip(probs, row_map.size.tolist(), ends, strict=True):
         at = row_map.at[end - size : end].tolist()
         heights = row_map.value[end - size : end].tolist()
-        cases = [f"WHEN {name} <= {literal(at[0])} THEN {literal(heights[0])}"]
+        cases = [f"WHEN {name} IS NULL THEN NULL"]
+        cases += [f"WHEN {name} <= {literal(at[0])} THEN {literal(heights[0])}"]
         for number in range(1, size):
             width = at[number] - at[number - 1]
             slope = (heights[number] - heights[number - 1]) / width if width else 0.0

@@ -92,7 +92,11 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
         Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17.
 
     Example:
-        >>> estimates_of_sums([sums_of_batch(frame, probs="p_*", target="y") for frame in frames])  # doctest: +SKIP
+        >>> columns = Columns(probs="p", target="y")
+        >>> frames = [{"p": [0.9, 0.2, 0.6], "y": [1, 0, 0]}, {"p": [0.1, 0.8, 0.7], "y": [0, 1, 1]}]
+        >>> blocks = [sums_of_batch(frame, columns, metrics=["accuracy"]) for frame in frames]
+        >>> round(estimates_of_sums(blocks)["accuracy"].value, 2)
+        0.83
     """
     check_count("groups", groups, low=2)
     parts: list[StreamingMetrics] = []
@@ -161,7 +165,8 @@ def evaluate_dataset(
         ray_options: For ``map_batches``, such as ``concurrency=2``.
 
     Example:
-        >>> evaluate_dataset(ray.data.read_parquet("scored/"), probs="p_*", target="y")  # doctest: +SKIP
+        >>> columns = Columns(probs="p_*", target="y")
+        >>> evaluate_dataset(ray.data.read_parquet("scored/"), columns)["nll"]  # doctest: +SKIP
     """
     needed = dataset.select_columns(_columns_of(dataset, columns))
     blocks = needed.map_batches(

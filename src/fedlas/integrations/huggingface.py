@@ -340,10 +340,10 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
 
 
 class ComputeMetrics:
-    """Accuracy, NLL, ECE and so on of an evaluation, for the Trainer's ``compute_metrics``.
+    """Accuracy, NLL and ECE of an evaluation, or other metrics, for the Trainer's ``compute_metrics``.
 
     Args:
-        metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
+        metrics: Registry names; None for all that :func:`~fedlas.evaluate` computes from logits and target.
         num_bins: Number of bins, at least 1.
         ignore_index: Label that is left out.
 
@@ -365,7 +365,11 @@ class ComputeMetrics:
 
     @check_kinds
     def __init__(
-        self, metrics: Sequence[str] | None = None, *, num_bins: int = 15, ignore_index: int = -100
+        self,
+        metrics: Sequence[str] | None = ("accuracy", "nll", "ece"),
+        *,
+        num_bins: int = 15,
+        ignore_index: int = -100,
     ) -> None:
         self.metrics = None if metrics is None else list(metrics)
         self.num_bins = num_bins

@@ -23,6 +23,7 @@ from fedlas.losses._base import (
     prepare,
     reduce,
 )
+from fedlas.losses._base.refusals import check_positions
 from fedlas.losses.binary import two_logits
 from fedlas.losses.modulated import Modulated, ModulatedOptions
 
@@ -85,7 +86,11 @@ class _PerLabel(OnBase):
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
         labeled = target != self.ignore_index
-        values = self._per_label(pairs, logits, labeled, extras).reshape(logits.shape)
+        values = check_positions(
+            self._per_label(pairs, logits, labeled, extras),
+            logits.numel(),
+            type(self.base).__name__,
+        ).reshape(logits.shape)
         if self.weight is not None:
             values = values * self.weight.to(values.dtype)
         if self.pos_weight is not None:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.check import InputError, check_number, describe, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.features.head import HeadNotFoundError, part_of
 from fedlas.features.read import head_of_run
 from fedlas.losses._base import without_autocast
 from fedlas.objective.call import Arguments, evaluating, logits_of, unwrapped
+from fedlas.predictions.probabilities import are_probabilities
 
 _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
@@ -47,6 +48,9 @@ class Objective(nn.Module):
         InputError: If one of them is not a module, the criterion has an unknown need, or it needs features and no head,
             or more than one, is found, at the latest in the first batch; or ``features`` is given and not needed, or
             there is no such map.
+
+    Warns:
+        CalibrationWarning: In the first training batch, if the model returns probabilities in place of logits.
 
     Note:
         If a map has no negative values, as after ReLU, its L1 norm is ``H * W`` times that of its mean, and an
@@ -110,6 +114,7 @@ class Objective(nn.Module):
             )
 
         self._arguments = Arguments.of(model)
+        self._logits_seen = False
 
         # Where the criterion reads its features, and the weight of the head.
         self._tap: FeatureTap | None = None
@@ -180,6 +185,8 @@ class Objective(nn.Module):
             target = mixed.target
         # The tensors that the criterion needs.
         logits, features = self._logits(inputs, model_kwargs)
+        if self.training and not self._logits_seen and not torch.compiler.is_compiling():
+            self._look_for_softmax(logits)
         extra: dict[str, Tensor] = {}
         if features is not None:
             extra["features"] = features
@@ -198,6 +205,15 @@ class Objective(nn.Module):
             with without_autocast(logits.device.type):
                 loss = loss + self.penalty(self.model)
         return loss, logits
+
+    def _look_for_softmax(self, logits: Tensor) -> None:
+        """Warn once, in the first training batch, of a model that ends in a softmax, behind which little is learned."""
+        self._logits_seen = True
+        if logits.ndim > 1 and are_probabilities(logits.detach().movedim(1, -1).flatten(0, -2)):
+            warn_user(
+                "Objective: the model must return logits; got rows in [0, 1] that sum to 1. Remove the softmax at its "
+                "end: a loss applies its own, and behind two of them the gradient is small and confidence stays low."
+            )
 
     @check_kinds
     def head_in(self, model: nn.Module) -> nn.Module | None:

@@ -6,7 +6,7 @@ import torch
 
 from fedlas import report
 from fedlas.calibrators import CALIBRATORS, AutoCalibration, Calibrator
-from fedlas.errors import InputError
+from fedlas.errors import CalibrationWarning, InputError
 
 
 class Shifted(torch.nn.Module):
@@ -80,3 +80,102 @@ def test_arrays_in_and_out(make, generated, tmp_path):
     assert after.transform(make(two.probs[:, 1])).shape == (500,)
     with pytest.raises(InputError, match="Predictions; got"):
         temperature.transform(make(val.logits))
+
+
+class NoConstructor(torch.nn.Module):
+    """Forgets the constructor of ``nn.Module``."""
+
+    def __init__(self, offset):
+        self.offset = offset
+
+    def forward(self, rows):
+        return rows + self.offset
+
+
+class NoConstructorOfBuffers(torch.nn.Module):
+    """Forgets it, and registers a buffer."""
+
+    def __init__(self, offset):
+        self.register_buffer("offset", offset)
+
+
+class Columns(torch.nn.Module):
+    """Returns other columns."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, rows):
+        return self.change(rows)
+
+
+def of_map(make):
+    class Own(Calibrator):
+        map_type = Columns
+
+        def fit_map(self, val, start=None):
+            return make(torch.zeros(val.num_classes, dtype=torch.float64))
+
+    return Own
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda _: Columns(lambda rows: rows[:, :1]),
+            r"a column a class, \(2, 4\).*got .*\(2, 1\)",
+        ),
+        (lambda _: Columns(lambda rows: rows[:, :3]), r"got .*\(2, 3\)"),
+        (lambda _: Columns(lambda rows: rows.sum(dim=1)), r"got .*\(2,\)"),
+        (lambda _: Columns(lambda rows: rows.tolist()), "got .*list"),
+        (
+            lambda offset: lambda rows: rows + offset,
+            "fit_map of Own must return a module.*function",
+        ),
+        (lambda offset: offset, "fit_map of Own must return a module"),
+        (NoConstructor, r"constructor of NoConstructor must call .*super\(\)\.__init__\(\)"),
+        (NoConstructorOfBuffers, r"must call that of its base.*super\(\)\.__init__\(\)"),
+    ],
+)
+def test_another_map_is_refused(make, message, generated):
+    calibrator = of_map(make)()
+    with pytest.raises(InputError, match=message):
+        calibrator.fit(generated(300))
+    assert calibrator.num_classes is None
+
+
+def test_a_member_of_auto_with_another_map_is_left_out_and_named(changeable, generated):
+    changeable(CALIBRATORS)
+    CALIBRATORS.register("own")(of_map(lambda _: Columns(lambda rows: rows[:, :1])))
+    with pytest.warns(
+        CalibrationWarning, match="without own .*a column a class.* whose fit failed"
+    ):
+        auto = AutoCalibration(members=["own", "temperature"]).fit(generated(300))
+    assert "own" not in auto.weights
+
+
+def test_a_calibrator_that_skips_the_constructor_of_its_base_is_told_so(generated):
+    class Own(AutoCalibration):
+        def __init__(self, grid=3):
+            self.grid = grid
+
+    class Unkept(ShiftCalibration):
+        def __init__(self, grid=3):
+            pass
+
+    with pytest.raises(InputError, match=r"constructor of Own must call .*super\(\)\.__init__\(\)"):
+        Own().fit(generated(300))
+    with pytest.raises(InputError, match=r"constructor of Unkept .*'grid'.*self\.NAME = NAME"):
+        repr(Unkept())
+    assert not hasattr(Unkept(), "grid")
+
+
+def test_an_error_of_the_fit_itself_stays_as_it_is(generated):
+    class Own(Calibrator):
+        def fit_map(self, val, start=None):
+            return val.no_such_attribute
+
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        Own().fit(generated(300))

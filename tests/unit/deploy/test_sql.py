@@ -1,9 +1,8 @@
-"""A calibration as a SELECT: in DuckDB and SQLite it gives what ``apply`` gives, to 1e-9."""
+"""A calibration as a SELECT: in databases it gives what ``apply`` gives, to 1e-9."""
 
-import re
 import sqlite3
-import subprocess
 import tempfile
+import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fedlas.deploy import export
 from fedlas.deploy.sql_maps import with_formula
 from fedlas.errors import CalibrationWarning, InputError
 
+DIALECTS = ("duckdb", "postgres", "sqlite", "bigquery", "spark")
 METHODS = ("auto", *with_formula())
 EXTREME = [
     [1.0, 0.0, 0.0],
@@ -28,6 +28,7 @@ EXTREME = [
     [1 / 3, 1 / 3, 1 / 3],
     [1e-12, 0.5, 0.5],
 ]
+MISSING = [[np.nan, 0.5, 0.5], [0.5, 0.5, np.nan], [np.nan, np.nan, np.nan]]
 
 
 def drawn(rows, classes, seed=0):
@@ -51,10 +52,10 @@ def table(kind, rows, seed=0):
     return {**names, "y": target}, {kind: "s_*", "target": "y"}
 
 
-def statement(calibration):
+def statement(calibration, dialect="duckdb"):
     """The text of the file that an export leaves."""
     with tempfile.TemporaryDirectory() as folder:
-        export(calibration, Path(folder) / "cal.sql", form="sql")
+        export(calibration, Path(folder) / "cal.sql", form="sql", dialect=dialect)
         return (Path(folder) / "cal.sql").read_text()
 
 
@@ -65,23 +66,35 @@ def run_in_sqlite(text, columns, rows):
         connection.execute(f"CREATE TABLE predictions ({names})")
         marks = ", ".join("?" * len(columns))
         connection.executemany(f"INSERT INTO predictions VALUES ({marks})", rows.tolist())
-        stages = text.replace(" AS (SELECT t.*", " AS MATERIALIZED (SELECT t.*")
-        found = connection.execute(stages).fetchall()
-    return np.array(found, dtype=np.float64)[:, len(columns) :]
+        found = [row[len(columns) :] for row in connection.execute(text)]
+    return np.array(found, dtype=np.float64)
+
+
+def applied(calibration, live):
+    """The calibrated columns that ``apply`` gives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        columns = calibration.apply(live, missing="empty")
+    return np.stack([columns[name] for name in calibration.added], axis=1)
+
+
+def apart(found, wanted):
+    """The largest difference; where a score is missing, both must be."""
+    assert np.array_equal(np.isnan(found), np.isnan(wanted))
+    return float(np.nanmax(np.abs(found - wanted)))
 
 
 def compared(calibration, frame):
     """Largest difference from ``apply`` in SQLite and in DuckDB."""
     live = {name: frame[name] for name in calibration.scores}
-    applied = calibration.apply(live)
-    wanted = np.stack([applied[name] for name in calibration.added], axis=1)
-    text = statement(calibration)
-    lite = run_in_sqlite(text, calibration.scores, np.stack(list(live.values()), axis=1))
+    wanted = applied(calibration, live)
+    rows = np.stack(list(live.values()), axis=1)
+    lite = run_in_sqlite(statement(calibration, "sqlite"), calibration.scores, rows)
     with duckdb.connect() as connection:
         connection.register("predictions", pa.table(live))
-        result = connection.execute(text).fetchnumpy()
-    duck = np.stack([result[name] for name in calibration.added], axis=1)
-    return max(float(np.abs(each - wanted).max()) for each in (lite, duck))
+        result = connection.execute(statement(calibration)).fetchnumpy()
+    duck = np.stack([np.ma.filled(result[name], np.nan) for name in calibration.added], axis=1)
+    return max(apart(each, wanted) for each in (lite, duck))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -89,9 +102,18 @@ def test_every_formula_gives_what_apply_gives(method):
     frame, names = table("probs", 600)
     calibration = fedlas.calibrate(frame, method=method, **names)
     live, _ = table("probs", 300, seed=1)
-    rows = np.concatenate([np.stack([live[name] for name in calibration.scores], axis=1), EXTREME])
+    scores = np.stack([live[name] for name in calibration.scores], axis=1)
+    rows = np.concatenate([scores, EXTREME, MISSING])
     live = dict(zip(calibration.scores, rows.T, strict=True))
     assert compared(calibration, live) < 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_percentages_give_what_apply_gives(method):
+    frame, names = table("probs", 400)
+    percent = {name: 100 * frame[name] if name != "y" else frame[name] for name in frame}
+    calibration = fedlas.calibrate(percent, method=method, percent=True, **names)
+    assert compared(calibration, percent) < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["logits", "single", "confidence"])
@@ -108,14 +130,12 @@ def test_logits_of_any_size_are_stable():
         calibration = fedlas.calibrate(frame, method=method, **names)
         rows = 1e4 * drawn(100, 3, seed=2)[0]
         live = dict(zip(calibration.scores, rows.T, strict=True))
-        text = statement(calibration)
-        after = run_in_sqlite(text, calibration.scores, rows)
+        after = run_in_sqlite(statement(calibration, "sqlite"), calibration.scores, rows)
         with pytest.warns(CalibrationWarning, match="far outside the range of the fit"):
             wanted = calibration.apply(live)
         wanted = np.stack([wanted[name] for name in calibration.added], axis=1)
-        apart = softmax(after) - softmax(wanted)
         assert np.isfinite(after).all()
-        assert np.abs(apart).max() < 1e-9
+        assert np.abs(softmax(after) - softmax(wanted)).max() < 1e-9
 
 
 def softmax(logits):
@@ -123,14 +143,130 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_the_predicted_class_is_kept_and_a_missing_score_stays_missing():
+def test_the_predicted_class_is_kept():
     frame, names = table("probs", 500)
     calibration = fedlas.calibrate(frame, method=AutoCalibration(keep_class=True), **names)
     assert compared(calibration, frame) < 1e-9
-    after = run_in_sqlite(
-        statement(calibration), calibration.scores, np.array([[None, 0.5, 0.5]], dtype=object)
-    )
-    assert np.isnan(after).all()
+
+
+@pytest.mark.parametrize("kind", ["logits", "single", "confidence"])
+def test_a_row_without_a_score_has_none_after(kind):
+    frame, names = table(kind, 300)
+    calibration = fedlas.calibrate(frame, method="isotonic", **names)
+    live = {name: np.array([*frame[name][:5], np.nan]) for name in calibration.scores}
+    assert compared(calibration, live) < 1e-9
+
+
+def test_an_empty_text_in_sqlite_is_no_score():
+    frame, names = table("single", 300)
+    calibration = fedlas.calibrate(frame, method="temperature", **names)
+    rows = np.array([["0.5"], [""]], dtype=object)
+    after = run_in_sqlite(statement(calibration, "sqlite"), calibration.scores, rows)
+    assert after[0] == pytest.approx(applied(calibration, {"p": [0.5]})[0], abs=1e-9)
+    assert np.isnan(after[1])
+
+
+@pytest.mark.parametrize(
+    "column", ["fedlas_1", "x AS (SELECT t.*", "s0 AS (SELECT t.*", "p%", "t", "select", "a'b"]
+)
+def test_any_name_of_a_column(column):
+    frame, _ = table("single", 300)
+    frame = {column: frame["p"], "y": frame["y"]}
+    calibration = fedlas.calibrate(frame, method="platt", probs=column, target="y")
+    assert compared(calibration, frame) < 1e-9
+
+
+def test_columns_are_kept_as_they_are(tmp_path, capsys):
+    frame, names = table("single", 300)
+    fedlas.calibrate(frame, method="isotonic", **names).save(tmp_path / "cal.json")
+    command = ["export", str(tmp_path / "cal.json"), "--format", "sql", "--keep", "id", "the day"]
+    assert main(command) == 0
+    assert "gives:  id, the day, p, calibrated_p" in capsys.readouterr().out
+    rows = {"p": frame["p"], "id": [*range(300)], "the day": ["monday"] * 300, "y": frame["y"]}
+    with duckdb.connect() as connection:
+        connection.register("predictions", pa.table(rows))
+        found = connection.execute((tmp_path / "cal.sql").read_text()).fetchnumpy()
+    assert list(found) == ["id", "the day", "p", "calibrated_p"]
+    assert found["id"].tolist() == rows["id"]
+    assert found["the day"].tolist() == rows["the day"]
+
+
+def test_a_kept_column_must_not_be_there_twice(tmp_path):
+    frame, names = table("single", 300)
+    calibration = fedlas.calibrate(frame, method="temperature", **names)
+    for name in ("P", "calibrated_p"):
+        with pytest.raises(InputError, match=f"'{name}'"):
+            export(calibration, tmp_path / "a.sql", form="sql", keep=[name])
+
+
+@pytest.mark.parametrize("kind", ["probs", "logits"])
+def test_auto_of_most_classes_has_no_more_columns_than_databases_take(kind):
+    logits, target = drawn(2000, 19)
+    scores = logits if kind == "logits" else softmax(logits)
+    frame = {f"s{k}": column for k, column in enumerate(scores.T)} | {"y": target}
+    calibration = fedlas.calibrate(frame, target="y", **{kind: "s*"})
+    few = {name: frame[name][:40] for name in calibration.scores}
+    assert compared(calibration, few) < 1e-9
+
+
+def test_another_column_named_as_ours_is_not_read():
+    frame, names = table("single", 300)
+    calibration = fedlas.calibrate(frame, method="isotonic", **names)
+    rows = pa.table({"p": frame["p"], **{f"fedlas_{k}": frame["p"] + 9 for k in range(30)}})
+    with duckdb.connect() as connection:
+        connection.register("predictions", rows)
+        result = connection.execute(statement(calibration)).fetchnumpy()
+    assert apart(result["calibrated_p"][:, None], applied(calibration, {"p": frame["p"]})) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("dialect", "columns", "match"),
+    [
+        ("duckdb", ("P", "p"), "'P' and 'p'"),
+        ("sqlite", ("a\nb", "c"), r"'a\\nb'"),
+        ("bigquery", ("a`b", "c"), "that bigquery can hold; got 'a`b'"),
+        ("bigquery", ("a\\b", "c"), "that bigquery can hold"),
+        ("postgres", ("p" * 60, "c"), "at most 63 bytes in postgres; got 'calibrated_p"),
+    ],
+)
+def test_names_that_a_database_cannot_hold(tmp_path, dialect, columns, match):
+    frame, _ = table("single", 300)
+    frame = {columns[0]: 1 - frame["p"], columns[1]: frame["p"], "y": frame["y"]}
+    calibration = fedlas.calibrate(frame, method="temperature", probs=list(columns), target="y")
+    with pytest.raises(InputError, match=match):
+        export(calibration, tmp_path / "a.sql", form="sql", dialect=dialect)
+    assert not (tmp_path / "a.sql").exists()
+
+
+def test_percent_signs_are_refused(tmp_path):
+    frame, names = table("single", 300)
+    lines = [f"{100 * p:.6f}%,{y}" for p, y in zip(frame["p"], frame["y"], strict=True)]
+    (tmp_path / "val.csv").write_text("\n".join(["p,y", *lines]))
+    calibration = fedlas.calibrate(tmp_path / "val.csv", method="temperature", **names)
+    with pytest.raises(InputError, match="percent signs in p"):
+        export(calibration, tmp_path / "a.sql", form="sql")
+
+
+def test_a_dialect_is_one_that_is_there_and_for_sql_alone(tmp_path):
+    frame, names = table("single", 300)
+    calibration = fedlas.calibrate(frame, method="temperature", **names)
+    with pytest.raises(InputError, match=r"dialect must be one of .*'oracle'"):
+        export(calibration, tmp_path / "a.sql", form="sql", dialect="oracle")
+    with pytest.raises(InputError, match="dialect is for sql"):
+        export(calibration, tmp_path / "a.onnx", dialect="duckdb")
+    with pytest.raises(InputError, match="keep is for sql"):
+        export(calibration, tmp_path / "a.onnx", keep=["id"])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_parser_of_each_dialect_reads_the_statement(dialect):
+    sqlglot = pytest.importorskip("sqlglot")
+    frame, names = table("probs", 400)
+    for method in ("auto", "isotonic"):
+        calibration = fedlas.calibrate(frame, method=method, **names)
+        tree = sqlglot.parse_one(statement(calibration, dialect), dialect=dialect)
+        added = [each.alias_or_name for each in tree.selects]
+        assert added == [*calibration.scores, *calibration.added]
 
 
 def test_export_writes_and_checks_it(tmp_path, capsys):
@@ -139,27 +275,27 @@ def test_export_writes_and_checks_it(tmp_path, capsys):
     assert main(["export", str(tmp_path / "cal.json"), "--format", "sql"]) == 0
     shown = capsys.readouterr().out
     assert "checked with SQLite" in shown
-    assert 'gives:  calibrated_s_"0' in shown
+    assert 'calibrated_s_"0' in shown.partition("gives:")[2]
     assert "cal.sql" in shown
     assert (tmp_path / "cal.sql").read_text().startswith("-- fedlas: {")
 
 
-@pytest.mark.system
-@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 35), reason="SQLite before 3.35")
-def test_the_line_for_sqlite_in_its_comment(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    frame, names = table("probs", 500)
-    calibration = fedlas.calibrate(frame, **names)
-    text = statement(calibration)
-    (tmp_path / "cal.sql").write_text(text)
-    script = re.search(r"sed '(.+)';", text)[1]
-    told = subprocess.run(["sed", script, "cal.sql"], capture_output=True, text=True, check=True)
-    assert "AS MATERIALIZED (SELECT" in told.stdout
-    rows = np.stack([frame[name] for name in calibration.scores], axis=1)
-    after = run_in_sqlite(told.stdout, calibration.scores, rows)
-    wanted = calibration.apply({name: frame[name] for name in calibration.scores})
-    for column, name in zip(after.T, calibration.added, strict=True):
-        np.testing.assert_allclose(column, wanted[name], rtol=0, atol=1e-9)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_command_line_takes_a_dialect(dialect, tmp_path, capsys):
+    frame, names = table("single", 300)
+    fedlas.calibrate(frame, method="temperature", **names).save(tmp_path / "cal.json")
+    command = ["export", str(tmp_path / "cal.json"), "--format", "sql", "--dialect", dialect]
+    assert main(command) == 0
+    assert (tmp_path / "cal.sql").read_text() == statement_of_command(tmp_path, dialect)
+    assert str(tmp_path / "cal.sql") in capsys.readouterr().out.partition("use:")[2]
+
+
+def statement_of_command(folder, dialect):
+    """What Python writes for the same file, with what the command says of itself."""
+    calibration = fedlas.TableCalibration.load(folder / "cal.json")
+    about = {"fedlas": fedlas.__version__}
+    export(calibration, folder / "again.sql", form="sql", dialect=dialect, about=about)
+    return (folder / "again.sql").read_text()
 
 
 def test_what_has_no_formula_is_refused(tmp_path):

@@ -76,6 +76,23 @@ def test_a_group_may_have_several_blocks():
     assert np.isinf(single["nll"].low)
 
 
+def test_blocks_go_to_their_group_in_turn():
+    frame = table(1000)
+
+    def blocks():
+        return [
+            sums_of_batch(rows_of(frame, slice(at, at + 100)), COLUMNS)
+            for at in range(0, 1000, 100)
+        ]
+
+    merged = blocks()[:3]
+    for number, block in enumerate(blocks()[3:]):
+        merged[number % 3].merge(block)
+    assert estimates_of_sums(blocks(), groups=3) == estimates_of_sums(merged, groups=50)
+    # A group more or fewer leaves out other blocks.
+    assert estimates_of_sums(blocks(), groups=4) != estimates_of_sums(merged, groups=50)
+
+
 @pytest.fixture(scope="module")
 def calibration():
     return fedlas.calibrate(table(500, 1), probs="p_*", target="y")

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas import Predictions, evaluate
-from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel, OwnAverage
+from fedlas.errors import CalibrationWarning
+from fedlas.losses import FedLAS, LabelSmoothing, Loss, MultiLabel, OwnAverage
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.drop_in import divisor  # noqa: E402
@@ -386,6 +387,52 @@ def test_a_forward_without_labels_is_trained_and_evaluated(tmp_path, options):
     )
     run.train()
     assert 0 <= run.evaluate()["eval_accuracy"] <= 1
+
+
+def test_metrics_are_three_and_all_on_demand():
+    batch = SimpleNamespace(predictions=np.eye(C)[[0, 1, 2, 0]], label_ids=np.array([0, 1, 2, 3]))
+    assert list(ComputeMetrics()(batch)) == ["accuracy", "nll", "ece"]
+    every = ComputeMetrics(None)(batch)
+    assert set(every) > {"accuracy", "nll", "ece", "brier"}
+    assert every["nll"] == ComputeMetrics()(batch)["nll"]
+
+
+def test_an_optimizer_of_the_model_alone_gets_the_gate(tmp_path):
+    model, criterion = image_model(), FedLAS(num_classes=C)
+    before = [each.clone() for each in criterion.gate.parameters()]
+
+    def made(model, args, **options):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        return CriterionTrainer(model, args, optimizers=(optimizer, None), **options)
+
+    trainer(tmp_path, model, criterion, images(96), made=made).train()
+    after = criterion.gate.parameters()
+    assert not all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+class Scaled(Loss):
+    """Has a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def per_sample(self, batch):
+        return self.scale * batch.cross_entropy()
+
+
+def test_a_plain_trainer_that_lacks_parameters_of_the_loss_is_warned(tmp_path):
+    loss = Scaled()
+
+    def made(model, args, criterion, **options):
+        def compute(outputs, labels, num_items_in_batch=None):
+            return criterion(outputs["logits"], labels)
+
+        return transformers.Trainer(model, args, compute_loss_func=compute, **options)
+
+    run = trainer(tmp_path, Plain(), loss, images(160), made=made, label_names=["labels"])
+    with pytest.warns(CalibrationWarning, match="Scaled: the optimizer must have its 1 parameters"):
+        run.train()
 
 
 def test_samples_to_evaluate_have_no_place_in_the_training_set(tmp_path):

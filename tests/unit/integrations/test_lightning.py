@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fedlas
+from fedlas.errors import CalibrationWarning
 from fedlas.losses import CrossEntropy, FedLAS, OneLogit
 
 L = pytest.importorskip("lightning")
@@ -223,3 +224,14 @@ def test_a_model_of_one_logit_is_measured(tmp_path):
         logits = module.objective.model.eval()(images)[:, 0]
     expected = F.binary_cross_entropy_with_logits(logits, target.clamp(max=1).float())
     assert float(run.callback_metrics["val_nll"]) == pytest.approx(expected.item(), abs=1e-5)
+
+
+class WithoutGate(Module):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.objective.model.parameters(), lr=0.1)
+
+
+def test_an_optimizer_without_the_gate_is_named(tmp_path):
+    run = trainer(tmp_path, CalibrationCallback(), max_epochs=16)
+    with pytest.warns(CalibrationWarning, match="FedLAS: the optimizer must have"):
+        run.fit(WithoutGate(), loader(), loader(40, 1))

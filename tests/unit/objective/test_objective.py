@@ -14,7 +14,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Objective
-from fedlas.errors import InputError
+from fedlas.errors import CalibrationWarning, InputError
 from fedlas.integrations.drop_in import DropInLoss
 from fedlas.losses import LOSSES, FedLAS, LabelSmoothing, Mixed
 
@@ -539,3 +539,28 @@ def test_a_criterion_that_mixes():
     _, logits = objective(inputs, target, index=index)
     torch.testing.assert_close(logits, model(inputs))
     assert "mixed" not in objective.criterion.given
+
+
+class Probable(nn.Sequential):
+    """Ends in a softmax over the classes, its second axis."""
+
+    def __init__(self, dense=False):
+        layer = nn.Conv1d(6, 3, 1) if dense else nn.Linear(6, 3)
+        super().__init__(layer, nn.Softmax(dim=1))
+
+
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_a_softmax_at_the_end_of_the_model_is_warned_of_once(shape):
+    objective = fedlas.Objective(Probable(bool(shape)), nn.CrossEntropyLoss())
+    inputs, target = torch.randn(12, 6, *shape), torch.randint(3, (12, *shape))
+    with pytest.warns(CalibrationWarning, match="model must return logits.*Remove the softmax"):
+        objective(inputs, target)
+    objective(inputs, target)
+
+
+def test_logits_and_an_evaluation_are_not_warned_of():
+    inputs, target = torch.randn(12, 6), torch.randint(3, (12,))
+    fedlas.Objective(Probable(), nn.CrossEntropyLoss()).eval()(inputs, target)
+    fedlas.Objective(nn.Linear(6, 3), nn.CrossEntropyLoss())(inputs, target)
+    several = nn.Sequential(nn.Linear(6, 3), nn.Sigmoid())  # of independent labels
+    fedlas.Objective(several, nn.BCELoss())(inputs, torch.ones(12, 3))

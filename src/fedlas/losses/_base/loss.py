@@ -33,7 +33,8 @@ from fedlas.losses._base.batch import (
     prepare,
     reduce,
 )
-from fedlas.losses._base.refusals import check_masked
+from fedlas.losses._base.refusals import check_depends_on, check_masked, check_positions
+from fedlas.losses._base.untrained import UntrainedWatch
 
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
@@ -147,6 +148,9 @@ class Loss(nn.Module, ABC):
     num_classes: int | None = None
     """Number of classes that the loss was built for; None accepts any."""
     weight: Tensor | None
+    _watch: UntrainedWatch | None = None
+    _watch_is_over = False
+    """Whether training steps have shown that gradients reach the logits, and that its parameters are trained."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Replace ``**options`` in the signature by the options of the base class, for registry, listings and help."""
@@ -219,7 +223,8 @@ class Loss(nn.Module, ABC):
         Raises:
             TypeError: If one of ``needs`` was not passed.
             InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
-                ignored and for masked classes that the loss does not accept. The state is then unchanged.
+                ignored and for masked classes that the loss does not accept. The state is then unchanged. Also if
+                :meth:`per_sample` returns another shape, or in the first training step does not depend on the logits.
         """
         passed = (features, index, mixed, mixed_share, head_weight)
         extras = {
@@ -228,7 +233,7 @@ class Loss(nn.Module, ABC):
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
         with without_autocast(device):
             try:
-                return self._forward(logits, target, extras)
+                value = self._forward(logits, target, extras)
             except RuntimeError as error:
                 if not (self.training and is_transformed()):
                     raise
@@ -237,6 +242,9 @@ class Loss(nn.Module, ABC):
                     "one in train()",
                     "Call criterion.eval() first, or differentiate with autograd.",
                 ) from error
+        if self.training and not self._watch_is_over:
+            self._watch_training(value, logits)
+        return value
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor]) -> Tensor:
         if absent := self.needs - extras.keys():
@@ -256,9 +264,22 @@ class Loss(nn.Module, ABC):
                 check_masked(batch.logits.detach(), batch.target, batch.valid, self.masked_classes)
         return value
 
+    def _watch_training(self, value: Tensor, logits: Tensor) -> None:
+        """Check once that gradients reach the logits, and that an optimizer moves the parameters of the loss."""
+        if torch.compiler.is_compiling() or is_transformed() or not torch.is_grad_enabled():
+            return
+        if not logits.requires_grad:
+            return
+        if self._watch is None:
+            check_depends_on(value, logits, type(self).__name__)
+            self._watch = UntrainedWatch()
+        self._watch.see(self.parameters(), logits, type(self).__name__)
+        self._watch_is_over = self._watch.done
+
     def reduced(self, batch: Batch) -> Tensor:
         """Return the loss of the batch: that of its positions, reduced."""
-        return reduce(self.per_sample(batch), batch, self.reduction)
+        values = check_positions(self.per_sample(batch), batch.logits.shape[0], type(self).__name__)
+        return reduce(values, batch, self.reduction)
 
     def extra_repr(self) -> str:
         """Return the options with plain values, for ``repr``; shared options only if they differ from the defaults."""
@@ -317,6 +338,7 @@ class Penalized(LossWithStrength):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Return the loss of each position ``(M,)`` with another alpha, a float or one for each position ``(M,)``."""
         values, penalty = self.parts(batch)
+        check_positions(values, batch.logits.shape[0], type(self).__name__)
         if isinstance(strength, Tensor):
             return values + strength * batch.weighted(penalty)
         return torch.add(values, batch.weighted(penalty), alpha=strength)

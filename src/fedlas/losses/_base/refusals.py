@@ -1,11 +1,13 @@
-"""Checks of the values of targets, of logits of -inf, and of class weights of 0."""
+"""Checks of targets, of logits of -inf, of class weights of 0, and of what the loss of a user returns."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, NonFiniteError
+from fedlas._core.check import InputError, NonFiniteError, describe
 
 ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
 
@@ -99,3 +101,43 @@ def unless_weightless(
     if look and bool(some):
         return valid
     return some.expand(len(target)) if valid is None else valid & some
+
+
+def check_positions(values: Any, rows: int, owner: str) -> Tensor:
+    """Return the loss of each position if it is ``(rows,)`` and floating; anything else would be averaged wrongly."""
+    if isinstance(values, Tensor) and values.shape == (rows,) and values.is_floating_point():
+        return values
+    shape = tuple(values.shape) if isinstance(values, Tensor) else None
+    if shape == ():
+        fix = "Leave .mean() and .sum() out: reduction= takes them."
+    elif shape == (rows, 1):
+        fix = "Return values.squeeze(1)."
+    elif shape is not None and shape[:1] == (rows,):
+        fix = "Sum over the classes: return values.sum(dim=1)."
+    else:
+        fix = "Return one value a row of batch.logits."
+    raise InputError(
+        f"per_sample of {owner} must return the loss of each position, ({rows},) floating",
+        describe(values),
+        fix,
+    )
+
+
+def check_depends_on(value: Tensor, logits: Tensor, owner: str) -> None:
+    """Refuse a loss that has no path of gradients to the logits: it would train nothing."""
+    origin = logits.grad_fn
+    waiting = [value.grad_fn]
+    visited = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited:
+            continue
+        if node is origin or getattr(node, "variable", None) is logits:
+            return
+        visited.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    raise InputError(
+        f"the loss of {owner} must depend on the logits",
+        "a value without a gradient with respect to them",
+        "Compute it from batch.logits, without detach(), item() or numpy().",
+    )

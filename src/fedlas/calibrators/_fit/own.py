@@ -1,0 +1,88 @@
+"""Checks of calibrators that users write: of the map that a fit returns, and of constructors that call their base."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+from fedlas.predictions import Predictions
+
+_PROBES = 2
+"""Rows on which a map is tried."""
+
+
+class _Fits(Protocol):
+    """A calibrator, whose module imports this one."""
+
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module: ...
+
+    def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
+
+
+class ConstructorSkippedError(InputError, AttributeError):
+    """Says that the constructor of a user's class lacks the call of its base, or an argument."""
+
+    def __init__(self, owner: str, got: str) -> None:
+        super().__init__(
+            f"the constructor of {owner} must call that of its base and keep its arguments as attributes",
+            got,
+            "Begin it with super().__init__(), and write self.NAME = NAME for each argument.",
+        )
+
+
+def missing_attribute(calibrator: object, name: str) -> NoReturn:
+    """Say what is wrong where an argument of a constructor, of the class or a base, is no attribute.
+
+    Raises:
+        AttributeError: Always.
+    """
+    owner = type(calibrator).__name__
+    for kind in type(calibrator).__mro__:
+        init = vars(kind).get("__init__")
+        if init is not None and name in inspect.signature(init).parameters:
+            raise ConstructorSkippedError(owner, f"one without {name!r}")
+    raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
+
+
+def checked_map(calibrator: _Fits, val: Predictions) -> nn.Module:
+    """Return what ``fit_map`` of a calibrator does, if it is a module that returns a column a class.
+
+    Raises:
+        InputError: If the class of the map did not call the constructor of ``nn.Module``, or the map is something else
+            or returns another shape.
+    """
+    try:
+        row_map = calibrator.fit_map(val)
+        features = calibrator._features_for(row_map, val)
+        _check_map(row_map, val.logits, features, type(calibrator).__name__)
+    except AttributeError as error:
+        is_module = isinstance(error.obj, nn.Module) and "_parameters" not in vars(error.obj)
+        if is_module or "Module.__init__()" in str(error):
+            owner = "the map" if error.obj is None else type(error.obj).__name__
+            raise ConstructorSkippedError(owner, str(error)) from error
+        raise
+    return row_map
+
+
+def _check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str) -> None:
+    """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many."""
+    if not isinstance(row_map, nn.Module):
+        raise InputError(
+            f"fit_map of {owner} must return a module",
+            describe(row_map),
+            "Return an nn.Module whose forward maps logits (n, C) to calibrated logits (n, C).",
+        )
+    inputs = [logits] if features is None else [logits, features]
+    rows, *others = (each[:_PROBES].detach().cpu().double() for each in inputs)
+    with torch.no_grad():
+        after = row_map(rows, *others)
+    if not isinstance(after, Tensor) or after.shape != rows.shape:
+        raise InputError(
+            f"the map of {owner} must return a column a class, {tuple(rows.shape)} for logits {tuple(rows.shape)}",
+            describe(after),
+            "Return calibrated logits of all classes.",
+        )
