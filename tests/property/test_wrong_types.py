@@ -23,9 +23,11 @@ from torch import nn
 
 import api
 import fedlas
+import fedlas.integrations.engines
 from fedlas import Predictions, calibrators, losses, metrics, plots
 from fedlas.binary import Rule
 from fedlas.errors import InputError, MissingExtraError
+from fedlas.predictions import Columns
 from fedlas.stats import compare_ranks
 from fedlas.zoo import uncertainty
 from property.test_any_call import (
@@ -93,7 +95,11 @@ KNOWN = {
     "fedlas.integrations.lightning": "its methods take a trainer, as tests/unit/integrations has it",
     "fedlas.integrations.timm": "likewise",
     "fedlas.integrations.skorch": "likewise",
-    "fedlas.integrations.engines": "its functions take a data set or a connection of an engine, likewise",
+    "fedlas.integrations.engines.sums_of_batch": "its columns are options, as of tables",
+    "fedlas.integrations.engines.apply_dataset": "it takes a data set of an engine, which tests/unit/integrations has",
+    "fedlas.integrations.engines.calibrated_batches": "likewise",
+    "fedlas.integrations.engines.evaluate_dataset": "likewise",
+    "fedlas.deploy.make_card(metrics": "a card's own numbers, by its stages",
     "fedlas.integrations.huggingface.ComputeMetrics.__call__": "transformers alone calls it",
     "fedlas.integrations.drop_in.DropInLoss.forward": "it follows a run of the model, as in tests/unit/integrations",
     "fedlas.integrations.sklearn.CalibratedClassifier(": "fit checks it, as scikit-learn's estimators do",
@@ -408,6 +414,29 @@ NAMED = {
         "val": lambda d: d.predictions(200),
     },
     "fedlas.integrations.sklearn": {"estimator": lambda _: prepared("estimator")},
+    "fedlas.integrations.engines.duckdb_function": {
+        "connection": lambda _: Connection(),
+        "calibration": lambda _: prepared("table calibration"),
+    },
+    "fedlas.integrations.engines.estimates_of_sums": {
+        "blocks": lambda _: [block(), block()],
+        "groups": lambda _: 2,
+    },
+    "fedlas.calibrated.apply_to_files": {
+        "calibration": lambda _: prepared("table calibration"),
+        "names": lambda _: [prepared("table file")],
+        "out": lambda _: "out.csv",
+    },
+    "fedlas.calibrated.measured_both": dict.fromkeys(
+        ("before", "after"), lambda d: d.predictions(30)
+    ),
+    "fedlas.deploy.make_card": {
+        "val": lambda d: d.predictions(60),
+        "test": lambda d: d.predictions(60),
+        "calibration": lambda d: fedlas.deploy.fit_calibration("temperature", d.predictions(40)),
+        "model": lambda _: {"run": "mine", "classes": None},
+        "data": lambda _: {"name": "own"},
+    },
     "fedlas.plots.decision_curve": {"models": lambda _: {"a": Draw(7).predictions(30, 2)}},
     "fedlas.Predictions.load": {"path": lambda _: prepared("predictions file")},
     "fedlas.CalibratedModel.load": {"path": lambda _: prepared("model file")},
@@ -520,8 +549,8 @@ FROM_USERS = {
     "TopLabel",
 }
 BETWEEN_ROOMS = {
-    "apply_to_files", "check_dataset", "corrupted", "export_model", "files_since", "fit_calibration", "load_weights",
-    "long_tailed", "make_card", "measured_both", "open_set", "open_table", "options_of", "read_calibration", "reduce",
+    "check_dataset", "corrupted", "export_model", "files_since", "fit_calibration", "load_weights",
+    "long_tailed", "open_set", "open_table", "options_of", "read_calibration", "reduce",
     "survey", "weights_digest", "with_label_noise",
 }  # fmt: skip
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
@@ -633,7 +662,32 @@ def outputs_file(d):
     return FITS["outputs"](d).save(Path(tempfile.mkdtemp()) / "outputs.npz", about={})
 
 
+class Connection:
+    """What DuckDB's connection has of interest here."""
+
+    def create_function(self, *_, **__):
+        """Take any function."""
+
+
+def block():
+    frame = {"p": [0.9, 0.2], "y": [1, 0]}
+    return fedlas.integrations.engines.sums_of_batch(frame, Columns(probs="p", target="y"))
+
+
+def table_file(_):
+    path = Path(tempfile.mkdtemp()) / "live.csv"
+    path.write_text("p\n0.5\n0.7\n")
+    return path
+
+
 INSTANCES = {
+    "table file": table_file,
+    "table calibration": lambda _: fedlas.calibrate(
+        {"p": [0.9, 0.1, 0.2, 0.8] * 50, "y": [1, 0, 0, 1] * 50},
+        probs="p",
+        target="y",
+        method="temperature",
+    ),
     "RankComparison": lambda _: compare_ranks(
         {"a": [1.0, 2.0], "b": [2.0, 3.0]}, higher_is_better=False
     ),
@@ -746,6 +800,36 @@ def test_400_calls():
     calls.sort(key=lambda call: zlib.crc32(f"{call[0].name} {call[1:]}".encode()))
     found = problems(calls[:400])
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fedlas.integrations.engines.duckdb_function",
+        "fedlas.integrations.engines.estimates_of_sums",
+        "fedlas.calibrated.apply_to_files",
+        "fedlas.calibrated.measured_both",
+        "fedlas.deploy.make_card",
+    ],
+)
+def test_functions_that_other_rooms_call(name):
+    found = problems(every_call(heavy=False, part=name))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_results_are_made_of_mappings(kind):
+    for make, names in (
+        (lambda **options: fedlas.Comparison(**{"content": {}, **options}), ("content", "groups")),
+        (fedlas.stats.EstimateTable, ("content", "null")),
+    ):
+        for name in names:
+            value = WRONG[kind]()
+            if isinstance(value, dict) or value is None:
+                continue
+            with pytest.raises(InputError) as error:
+                make(**{name: value})
+            assert_three_parts(error.value)
 
 
 @pytest.mark.long

@@ -109,7 +109,19 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     **{
         name: (name, _is_a(name))
-        for name in ("BayesianConfig", "Optimizer", "Predictions", "Source", "TopLabel")
+        for name in (
+            "BayesianConfig",
+            "Calibration",
+            "Columns",
+            "Missing",
+            "NullReplicates",
+            "Optimizer",
+            "Predictions",
+            "Source",
+            "StreamingMetrics",
+            "TableCalibration",
+            "TopLabel",
+        )
     },
     "AnyPredictions": ("Predictions or TopLabel", _is_a("Predictions", "TopLabel")),
 }

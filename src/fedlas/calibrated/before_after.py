@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import Argument, InputError, check_number, reason, warn_user
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, expected_calibration_error
@@ -180,6 +181,7 @@ def in_sample(val: Predictions, calibrated: Predictions) -> str:
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 
+@check_kinds
 def measured_both(before: AnyPredictions, after: AnyPredictions) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
     if isinstance(before, Predictions) and isinstance(after, Predictions):

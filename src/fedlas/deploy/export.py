@@ -39,6 +39,7 @@ PIXELS = "images"
 """Name of the input of a run's model."""
 
 
+@check_kinds
 def export_model(
     model: nn.Module,
     out: Path,

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 import fedlas
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.deploy.calibration import FITTED_ON, Calibration
@@ -47,6 +49,7 @@ Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
 
 
+@check_kinds
 def make_card(
     val: AnyPredictions,
     test: AnyPredictions,
@@ -65,9 +68,7 @@ def make_card(
     # Neither is calibrated yet. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where known
     # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
     # of two classes. No threshold's bound holds with weights.
-    for part in (val, test):
-        check_takes_weights(part, takes_weights=False)
-        check_independent(part, "the thresholds' bounds")
+    _check_arguments(val, test, data, replicates)
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
@@ -139,6 +140,20 @@ def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
         for name, entry in metrics.items()
         if num_classes == 0 or num_classes >= METRICS[name].fewest_classes
     }
+
+
+def _check_arguments(
+    val: AnyPredictions, test: AnyPredictions, data: Mapping[str, Any], replicates: int
+) -> None:
+    """Refuse weights and clusters, data without a name, and a number of replicates that is none."""
+    for part in (val, test):
+        check_takes_weights(part, takes_weights=False)
+        check_independent(part, "the thresholds' bounds")
+    check_count("replicates", replicates, low=0)
+    if "name" not in data:
+        raise InputError(
+            "must hold 'name'", describe(data), "Pass {'name': 'test data'}.", argument="data"
+        )
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count, warn_user
+from fedlas._core.check import InputError, check_count, describe, warn_user
 from fedlas._core.extras import require
+from fedlas._core.kinds import check_kinds
 from fedlas.calibrated import TableCalibration
 from fedlas.calibrated.tables.apply import frame_applied
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
@@ -71,6 +72,7 @@ def sums_of_batch(
     return sums
 
 
+@check_kinds
 def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> dict[str, Estimate]:
     """Return metrics of the merged sums of blocks of rows, with intervals from leaving groups of blocks out in turn.
 
@@ -101,6 +103,10 @@ def estimates_of_sums(blocks: Iterable[StreamingMetrics], groups: int = 50) -> d
     check_count("groups", groups, low=2)
     parts: list[StreamingMetrics] = []
     for number, block in enumerate(blocks):
+        if not isinstance(block, StreamingMetrics):
+            raise InputError(
+                "blocks must hold sums", describe(block), "Pass what sums_of_batch returned."
+            )
         if number < groups:
             parts.append(block)
         else:
@@ -145,6 +151,7 @@ def _estimate(value: float, without: Sequence[float]) -> Estimate:
     return Estimate(value, value - reach, value + reach, confidence_level=_LEVEL)
 
 
+@check_kinds
 def evaluate_dataset(
     dataset: Any,
     columns: Columns,
@@ -168,6 +175,10 @@ def evaluate_dataset(
         >>> columns = Columns(probs="p_*", target="y")
         >>> evaluate_dataset(ray.data.read_parquet("scored/"), columns)["nll"]  # doctest: +SKIP
     """
+    if not hasattr(dataset, "select_columns") or not hasattr(dataset, "map_batches"):
+        fix = "Pass ray.data.read_parquet(...), or a frame to fedlas.report."
+        raise InputError("dataset must be a ray.data.Dataset", describe(dataset), fix)
+    check_count("batch_size", batch_size, low=1)
     needed = dataset.select_columns(_columns_of(dataset, columns))
     blocks = needed.map_batches(
         _pickled_sums,
@@ -272,6 +283,7 @@ class SqlCall(str):
     nulls: int = 0
 
 
+@check_kinds
 def duckdb_function(
     connection: Any, calibration: TableCalibration, name: str = "calibrated"
 ) -> SqlCall:
@@ -291,6 +303,11 @@ def duckdb_function(
     Example:
         >>> call = duckdb_function(connection, calibration)  # doctest: +SKIP
     """
+    if not hasattr(connection, "create_function"):
+        fix = "Pass what duckdb.connect() returned."
+        raise InputError("connection must be one of DuckDB", describe(connection), fix)
+    if not name.isidentifier():
+        raise InputError("name must be that of a function in SQL", repr(name), "Pass 'calibrated'.")
     if calibration.in_lists:
         raise InputError("scores must be columns of numbers", "lists", "Write a column a class.")
     arrow = require("pyarrow", extra="tables")

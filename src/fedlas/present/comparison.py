@@ -44,6 +44,7 @@ class Comparison(ResultTable[str, ModelDifference]):
     dropped: int
     groups: Mapping[str, Comparison]
 
+    @check_kinds
     def __init__(
         self,
         content: Mapping[str, ModelDifference],

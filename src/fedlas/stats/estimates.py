@@ -109,6 +109,7 @@ class EstimateTable(ResultTable[str, Estimate]):
     joint_p: float | None
     least_joint_p: float | None
 
+    @check_kinds
     def __init__(
         self, content: Mapping[str, Estimate] | None = None, null: NullReplicates | None = None
     ) -> None:

@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.kinds import check_kinds
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.tables.apply import Applied, applied, source_of
 from fedlas.calibrated.tables.missing import Missing
@@ -19,7 +20,7 @@ from fedlas.calibrated.tables.table_calibration import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.language.lm_eval import is_lm_eval
-from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
+from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.formats.by_suffix import writer_of
 from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
 from fedlas.predictions.tables.formats.format import Format, Writer
@@ -62,6 +63,7 @@ def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
     return calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
 
 
+@check_kinds
 def apply_to_files(
     calibration: TableCalibration,
     names: Sequence[Name],
@@ -87,10 +89,13 @@ def apply_to_files(
             there are no rows, or the file cannot be written.
     """
     result: list[Applied] = []
+    if len(names) == 0 or not all(isinstance(name, Name) for name in names):
+        raise InputError("names must be paths", describe(names), "Pass ['live.csv'].")
     missing = missing or Missing(calibration.missing)
     source = open_live(calibration, names, missing, separator)
     named = None if out is None else Path(out)
     suffix = suffix or suffix_of(named or files_of(names)[0].path)
+    check_choice("the end of out", suffix, FORMATS)
 
     def write(file: IO[bytes]) -> None:
         with packed_as(named, file) as packed:
