@@ -55,8 +55,8 @@ def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                 order = np.random.RandomState(100 + seed).permutation(len(labels))
                 fit, test = order[:size], order[size:][:3000]
                 for prior, (raw, scaled) in PRIORS.items():
-                    numbers = {"as predicted": raw, "temperature": scaled}
-                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = numbers
+                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = (raw, scaled)
+                    fit_mixture._SHARED = 0.0
                     auto = AutoCalibration().fit(Predictions(logits[fit], labels[fit]))
                     after = auto.transform(Predictions(logits[test], labels[test]))
                     yield {
@@ -76,8 +76,8 @@ def priors(args: argparse.Namespace) -> Iterator[dict[str, object]]:
             for name, *arrays in cases(group, options, size):
                 probs, target, others, labels = (torch.from_numpy(each) for each in arrays)
                 for prior, (raw, scaled) in PRIORS.items():
-                    fit_mixture._PRIOR = {"as predicted": raw, "temperature": scaled}
-                    fit_mixture._PRIOR_OF_FEW = fit_mixture._PRIOR
+                    fit_mixture._PRIOR = fit_mixture._PRIOR_OF_FEW = (raw, scaled)
+                    fit_mixture._SHARED = 0.0
                     auto = AutoCalibration().fit(Predictions(probs.clamp(min=1e-12).log(), target))
                     after = auto.transform(Predictions(others.clamp(min=1e-12).log(), labels))
                     yield {

@@ -37,7 +37,13 @@ from fedlas.calibrators.mixture_features import (
     predicted_left_out,
     with_features,
 )
-from fedlas.calibrators.mixture_weights import MANY, MANY_CLASSES, identity, share_of_logits
+from fedlas.calibrators.mixture_weights import (
+    MANY,
+    MANY_CLASSES,
+    Prior,
+    identity,
+    share_of_logits,
+)
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -46,14 +52,15 @@ from fedlas.resample.clusters import joined_groups, several
 from fedlas.resample.folds import canonical_order, evenly
 
 RAW = "as predicted"
-_PRIOR = {RAW: 2.0, "temperature": 2.0}
-"""Samples that members count in addition: those that hardly over-fit."""
-_PRIOR_OF_FEW = {RAW: 1.0, "temperature": 2.0}
-"""Samples that these count in addition where so few are held out that two each leave far too sure predictions so."""
-_FEW = (40.0, 100.0)
-"""From so many samples on and below so many that prior holds; with 20 confidences it costs 0.3 %."""
-_PRIOR_OF_MANY = {RAW: 2.0, "temperature": 8.0}
-"""Samples that these count in addition there, where more members have parameters."""
+_FEW = 30.0
+"""With fewer samples predictions as they are and temperature scaling count two in addition: both may be far too sure,
+the first as the model was, the second by chance."""
+_PRIOR_OF_FEW = (2.0, 2.0)
+_PRIOR = (0.0, 3.0)
+_SHARED = 1.0
+"""From so many on temperature scaling counts three, and one more sample goes to whichever of both predicts better."""
+_PRIOR_OF_MANY = (2.0, 8.0)
+"""Samples that these count in addition with many classes, where more members have parameters."""
 _FLEXIBLE = 2**19
 """Most logits (N x C) of the rows that members with a curve or a row of numbers for each class are fitted on: about a
 second each."""
@@ -116,15 +123,14 @@ def fitted_mixture(
     if split.held_out:
         prior = _prior(val, fitted)
         log_probs = split.log_probs(fitted, maps, _DEAR)
-        base = [*fitted].index("temperature") if "temperature" in fitted else None
-        share = share_of_logits(log_probs, prior, base, split)
+        share = share_of_logits(log_probs, prior, split)
         regressions = None
         if val.features is not None:
             regressions = fitted_regressions(split, val.features, log_probs, prior)
             side, side_share, note = with_features(split, regressions, log_probs, share)
             guess = regressions.note if side is not None and regressions is not None else ""
         if left_out is not None:
-            left_out += predicted_left_out(split, log_probs, prior, base, regressions)
+            left_out += predicted_left_out(split, log_probs, prior, regressions)
     absent, absent_note = _absent(split, log_probs, share)
     if left_out and absent is not None:
         logits = val.logits.cpu().double()
@@ -153,13 +159,24 @@ def fitted_mixture(
     return with_doubts(mixture, doubt, note)
 
 
-def _prior(val: Predictions, names: Iterable[str]) -> list[float]:
-    """Return how many samples each member counts in addition, where weights sum to the samples' worth."""
-    least, most = _FEW
-    prior = _PRIOR_OF_FEW if least <= float(weights_of(val).sum()) < most else _PRIOR
+def _prior(val: Predictions, names: Iterable[str]) -> Prior:
+    """Return how many samples members count in addition, where weights sum to the samples' worth."""
+    members = [*names]
+    base = members.index("temperature") if "temperature" in members else None
+    if base is None:
+        return Prior((_PRIOR_OF_FEW[0],))
+    shared = 0.0
     if val.num_classes >= MANY_CLASSES:
-        prior = _PRIOR_OF_MANY
-    return [prior.get(name, 0.0) for name in names]
+        raw, scaled = _PRIOR_OF_MANY
+    elif float(weights_of(val).sum()) < _FEW:
+        raw, scaled = _PRIOR_OF_FEW
+    else:
+        raw, scaled = _PRIOR
+        shared = _SHARED
+    counts = [0.0] * len(members)
+    counts[0] = raw
+    counts[base] = scaled
+    return Prior(tuple(counts), shared, base)
 
 
 def _absent(

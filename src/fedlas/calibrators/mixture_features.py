@@ -18,6 +18,7 @@ from fedlas.calibrators.mixture import (
     Share,
 )
 from fedlas.calibrators.mixture_weights import (
+    Prior,
     fitted_share,
     of_labels,
     share_of_logits,
@@ -29,8 +30,6 @@ from fedlas.calibrators.temperature import Divided
 from fedlas.predictions import Predictions
 from fedlas.resample.folds import evenly
 
-_PRIOR_BESIDE_FEATURES = 1.0
-"""Samples that these count in addition where there are regressions on features."""
 _LEAST_OF_FEATURES = 0.01
 """With a smaller weight of all regressions on features, these are left out."""
 _TOO_GOOD = 0.5
@@ -52,19 +51,19 @@ class Regressions:
         side: They, of all samples.
         log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
         gates: How far the features are like those of the other folds ``(n, 1)``.
-        prior: Samples that each part counts in addition.
+        prior: Samples that members count in addition.
         note: What was guessed of the features, as a sentence; empty if they were described.
     """
 
     side: SideInformation
     log_probs: Tensor
     gates: Tensor
-    prior: list[float]
+    prior: Prior
     note: str = ""
 
 
 def fitted_regressions(
-    split: CrossFit, features: Tensor, log_probs: Tensor, prior: list[float]
+    split: CrossFit, features: Tensor, log_probs: Tensor, prior: Prior
 ) -> Regressions | None:
     """Return the regressions on features; None if they vary too little for one."""
     val = split.val
@@ -92,12 +91,11 @@ def fitted_regressions(
         for part, rows in zip(parts, split.held_out, strict=True)
     ]
     beside = torch.cat([each.transpose(0, 1) for each, _ in others], dim=1)
-    prior = [each + _PRIOR_BESIDE_FEATURES * (each > 0) for each in prior]
     return Regressions(
         side,
         torch.cat([log_probs, beside]),
         torch.cat([gate for _, gate in others]),
-        [*prior, *[0.0] * sum(side.counts)],
+        prior.beside_features(),
         _guess(samples.guessed()),
     )
 
@@ -147,8 +145,7 @@ def _share_with_features(
 def predicted_left_out(
     split: CrossFit,
     log_probs: Tensor,
-    prior: list[float],
-    base: int | None,
+    prior: Prior,
     regressions: Regressions | None,
 ) -> list[LeftOut]:
     """Return what a mixture predicts for each fold, by members and weights that were fitted on the other folds."""
@@ -164,7 +161,7 @@ def predicted_left_out(
             continue
         there = torch.cat([places[other] for other in others])
         without = replace(split, held_out=tuple(split.held_out[other] for other in others))
-        share = share_of_logits(log_probs[:, there], prior, base, without)
+        share = share_of_logits(log_probs[:, there], prior, without)
         result = share(log_probs[:, here].transpose(0, 1))
         if regressions is not None:
             of_others = replace(regressions, log_probs=regressions.log_probs[:, there])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.softmax_regression import AffineMap, bias_corrected_temperature
-from fedlas.calibrators._fit.state import doubles, ones
-from fedlas.calibrators._fit.temperature_search import nll_temperature
+from fedlas.calibrators._fit.state import doubles, ones, zeros
+from fedlas.calibrators._fit.temperature_search import LEAST_MISTAKES, nll_temperature
 from fedlas.calibrators._fit.top_map import TopLabelMap, fitted_top_map
 from fedlas.calibrators.mixture import (
     CrossFit,
@@ -30,22 +32,68 @@ _SMALLEST = 1e-3
 """Members of a smaller weight are left out."""
 _NEVER = 1e-9
 """Least probability of a held-out label, so that one member cannot lose everything on one sample."""
-_FEWEST_TO_SHARPEN = 200
-"""Held-out samples from which on the last map is fitted; with fewer it does more harm than good."""
+_SHARPENED = (100.0, 400.0)
+"""Held-out samples at which the last map begins to count, and those at which it counts in full; between them in
+proportion. With fewer it does more harm than good."""
+_OFFSET_PRIOR = 4.0
+"""Ridge of the offsets of the last map, times the classes: see :func:`bias_corrected_temperature`."""
 _FEWEST_FOR_TOP = 100
 """Held-out samples from which on the map of the top label is tried; folds judge it."""
 _FOLDS_OF_TOP = 5
 """Folds in which the map of the top label is judged, where one fold alone is held out."""
+_BESIDE_FEATURES = 1.0
+"""Most samples that a member counts in addition where there are regressions on features."""
 _FEW = 100
 """With fewer held-out samples, or with clusters, features count as far as their gain exceeds its standard error."""
 
 
-def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Share:
+@dataclass(frozen=True)
+class Prior:
+    """Samples that members count in addition to those that are held out, as members that hardly over-fit.
+
+    Attributes:
+        counts: Of each of the first members; the others count none.
+        shared: Samples that the first member, predictions as they are, and ``base`` share by their held-out likelihood.
+        base: Number of temperature scaling among the members; None: it is none of them.
+    """
+
+    counts: tuple[float, ...]
+    shared: float = 0.0
+    base: int | None = None
+
+    def beside_features(self) -> Prior:
+        """Return what they count where there are regressions on features: up to one sample more each."""
+        more = tuple(each + min(each, _BESIDE_FEATURES) for each in self.counts)
+        return replace(self, counts=more, shared=self.shared + min(self.shared, _BESIDE_FEATURES))
+
+    def members(self, log_probs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Return what each member counts ``(K,)``.
+
+        Args:
+            log_probs: Of the members, for the held-out samples ``(K, n, C)``.
+            labels: Log-probabilities of their labels ``(n, K)``.
+            weights: ``(n,)``.
+        """
+        counts = zeros(len(log_probs))
+        counts[: len(self.counts)] = doubles(self.counts)
+        if self.base is None:
+            return counts
+        # Predictions that expect hardly a mistake have not been put to the test.
+        mistakes = weights @ (1 - log_probs[0].exp().amax(dim=1))
+        both = torch.stack([weights @ labels[:, 0], weights @ labels[:, self.base]])
+        trust = both.softmax(dim=0)[0] if mistakes >= LEAST_MISTAKES else zeros(())
+        counts[0] += self.shared * trust
+        counts[self.base] += self.shared * (1 - trust)
+        return counts
+
+
+def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     """Return weights and last map, from the members' log-probabilities ``(K, n, C)`` and what each counts more."""
     target = split.val.target.cpu()[split.rows]
     weights = weights_of(split.val)[split.rows]
-    counts = doubles(prior)
-    parts = label_log_probs(log_probs, target).exp().clamp(min=_NEVER)
+    labels = label_log_probs(log_probs, target)
+    counts = prior.members(log_probs, labels, weights)
+    parts = labels.exp().clamp(min=_NEVER)
     samples = float(weights.sum())
     few = samples <= MANY
     start = torch.full_like(counts, 1 / len(counts)) if few else None
@@ -58,13 +106,15 @@ def fitted_share(log_probs: Tensor, prior: list[float], split: CrossFit) -> Shar
     if log_probs.shape[2] >= MANY_CLASSES:
         if samples >= _FEWEST_FOR_TOP:
             top = _top_map(log_softmax(mixture), split)
-    elif samples >= _FEWEST_TO_SHARPEN:
+    elif samples > _SHARPENED[0]:
         sizes = None if split.val.weights is None else weights
         scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
-        prior_c = float(log_probs.shape[2])
-        last = bias_corrected_temperature(
-            mixture, target, weights, scale=scale, width=scale, prior=prior_c
+        ridge = _OFFSET_PRIOR * log_probs.shape[2]
+        fit = bias_corrected_temperature(
+            mixture, target, weights, scale=scale, width=scale, prior=ridge
         )
+        none, full = _SHARPENED
+        last = _toward_identity(fit, min(1.0, (samples - none) / (full - none)))
     shares = torch.where(shares < _SMALLEST, 0.0, shares)
     return Share(shares / shares.sum(), last, top)
 
@@ -98,24 +148,27 @@ def _drawn_back(share: Share, log_probs: Tensor, base: int, split: CrossFit) -> 
     trust = trust_in(gain, split)
     weights = trust * share.weights
     weights[base] += 1 - trust
-    same = identity(log_probs.shape[2])
-    last = AffineMap(
-        trust * share.last.weight + (1 - trust) * same.weight,
-        trust * share.last.bias + (1 - trust) * same.bias,
-    )
+    last = _toward_identity(share.last, trust)
     top = share.top
     if top is not None:
         top = TopLabelMap(knots=top.knots, coefficients=trust * top.coefficients)
     return Share(weights, last, top)
 
 
-def share_of_logits(
-    log_probs: Tensor, prior: list[float], base: int | None, split: CrossFit
-) -> Share:
-    """Return the weights of members of logits; ``base`` is the number of temperature scaling among them."""
+def _toward_identity(row_map: AffineMap, trust: float) -> AffineMap:
+    """Return the map whose numbers lie between those of the identity (``trust`` 0) and of ``row_map`` (1)."""
+    same = identity(len(row_map.bias))
+    return AffineMap(
+        trust * row_map.weight + (1 - trust) * same.weight,
+        trust * row_map.bias + (1 - trust) * same.bias,
+    )
+
+
+def share_of_logits(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
+    """Return the weights of members of logits."""
     share = fitted_share(log_probs, prior, split)
-    if several(split.val.clusters) and base is not None:
-        share = _drawn_back(share, log_probs, base, split)
+    if several(split.val.clusters) and prior.base is not None:
+        share = _drawn_back(share, log_probs, prior.base, split)
     return share
 
 

@@ -133,14 +133,31 @@ def test_logits_of_a_network_are_no_zeros(generated):
     )
 
 
-@pytest.mark.parametrize(("samples", "sharpened"), [(199, False), (200, True)])
-def test_the_last_map_needs_200_samples(samples, sharpened):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(samples, 3, generator=generator, dtype=torch.float64)
+def far_too_sure(samples, seed, *, scale=3.0, classes=3):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    last = AutoCalibration().fit(Predictions(3 * logits, target)).module().map.share.last
-    identity = bool((last.weight == 1).all()) and not last.bias.any()
-    assert identity != sharpened
+    return Predictions(scale * logits, target)
+
+
+@pytest.mark.parametrize(("samples", "least", "most"), [(100, 0, 0), (150, 1e-3, 1), (400, 0, 9)])
+def test_the_last_map_counts_more_with_more_samples(samples, least, most):
+    last = AutoCalibration().fit(far_too_sure(samples, 0)).module().map.share.last
+    away = max(float((last.weight - 1).abs().max()), float(last.bias.abs().max()))
+    assert least <= away <= most
+
+
+@pytest.mark.parametrize("scale", [0.15, 3.0])
+def test_few_labels_lose_nothing_to_a_temperature(scale):
+    """Predictions as they are counted two samples from 100 on: +5 % with ten classes that are far too unsure."""
+    test = far_too_sure(4000, 99, scale=scale, classes=10)
+    for samples in (60, 99, 100, 199, 200):
+        nll = {AutoCalibration: 0.0, TemperatureScaling: 0.0}
+        for seed in range(4):
+            val = far_too_sure(samples, seed, scale=scale, classes=10)
+            for kind in nll:
+                nll[kind] += negative_log_likelihood(kind().fit(val).transform(test))
+        assert nll[AutoCalibration] <= 1.01 * nll[TemperatureScaling], samples
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

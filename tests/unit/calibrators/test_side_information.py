@@ -20,6 +20,7 @@ from fedlas.calibrators import (
 )
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture_features import fitted_regressions
+from fedlas.calibrators.mixture_weights import Prior
 from fedlas.calibrators.side_information import group_columns
 from fedlas.calibrators.side_plan import Plan, affordable
 from fedlas.errors import InputError
@@ -460,7 +461,7 @@ def test_labels_of_a_fold_play_no_part_in_what_is_predicted_for_it():
     predicted = []
     for each in (val, val._replaced(target=target)):
         none = torch.zeros(0, len(split.rows), 2, dtype=torch.float64)
-        regressions = fitted_regressions(replace(split, val=each), each.features, none, [])
+        regressions = fitted_regressions(replace(split, val=each), each.features, none, Prior(()))
         linear = regressions.side.counts[0]  # landmarks of the kernel are chosen among all rows
         predicted.append(regressions.log_probs[:linear, : len(here)].exp())
     assert (predicted[0] - predicted[1]).abs().max() < 5e-3
