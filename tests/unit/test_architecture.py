@@ -328,14 +328,14 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 10_450,
+    "_core": 11_050,
     "binary": 13_800,
     "calibrated": 4_950,
     "calibrated.tables": 6_050,
-    "calibrators": 39_300,
+    "calibrators": 41_950,
     "cli of files": 11_900,
     "cli of runs": 7_550,
-    "deploy": 21_600,
+    "deploy": 22_400,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,
@@ -376,7 +376,7 @@ REACH = {
     "from fedlas.metrics import expected_calibration_error": 29_000,
     "from fedlas.losses import FedLAS": 34_400,
     "import fedlas; fedlas.Objective": 44_100,
-    "from fedlas.calibrators import CALIBRATORS": 68_800,
+    "from fedlas.calibrators import CALIBRATORS": 72_400,
     "import fedlas; fedlas.calibrate": 102_000,
 }
 """Nodes of the modules that an import loads, which no bound of a room limits."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
+from fedlas._core.outputs import Kind, marked_kind
 from fedlas._core.pixels import multiply_add
 from fedlas._core.threads import Shared, no_warnings
 from fedlas.deploy.sql import read_sql, sql_lines, write_sql
@@ -31,6 +32,8 @@ _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
 """Some samples of each input, by name, in the order of the inputs."""
+Batch = Mapping[str, Tensor | NDArray[Any]]
+"""The same, perhaps as arrays, which may hold texts."""
 FreeAxes = Mapping[str, Sequence[int]]
 """Axes of any size, in addition to the first, by input."""
 Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
@@ -87,7 +90,7 @@ class Format:
     # From the content to a function that a user of the file would have.
     read: Callable[[bytes], Probs]
     # From the file and some samples to four lines of Python that load and call it.
-    example: Callable[[Path, Examples], list[str]]
+    example: Callable[[Path, Batch], list[str]]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -142,10 +145,12 @@ def _write_onnx(
     return onnx_bytes(onnx_program(model, example, axes), about)
 
 
-def onnx_lines(path: Path, example: Examples) -> list[str]:
+def onnx_lines(path: Path, example: Batch) -> list[str]:
     """Return four lines of Python that load and call an ONNX file."""
     arrays = ", ".join(
         f'"{name}": numpy.zeros({(1, *value.shape[1:])}, "{str(value.dtype).removeprefix("torch.")}")'
+        if str(value.dtype) != "object"
+        else f'"{name}": numpy.array([["text"]], object)'
         for name, value in example.items()
     )
     return [
@@ -198,8 +203,8 @@ def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], P
     return read
 
 
-def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
-    def lines(path: Path, example: Examples) -> list[str]:
+def _torch_lines(load: str) -> Callable[[Path, Batch], list[str]]:
+    def lines(path: Path, example: Batch) -> list[str]:
         zeros = [
             f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype}),"
             for value in example.values()
@@ -238,6 +243,12 @@ FORMATS: dict[str, Format] = {
     "sql": Format(".sql", "SQLite", write_sql, read_sql, sql_lines),
 }  # fmt: skip
 """By the name on the command line."""
+
+
+def exported_kind(form: str) -> Kind:
+    """Return the kind of files of a format, which say inside that they are exported."""
+    suffix = FORMATS[form].suffix
+    return marked_kind(f"a {suffix} of fedlas export", b"fedlas.export/", (suffix,))
 
 
 @contextmanager
