@@ -331,7 +331,7 @@ BOUNDS = {
     "_core": 11_050,
     "binary": 13_800,
     "calibrated": 4_950,
-    "calibrated.tables": 6_050,
+    "calibrated.tables": 6_200,
     "calibrators": 41_950,
     "cli of files": 11_900,
     "cli of runs": 7_550,
@@ -346,7 +346,7 @@ BOUNDS = {
     "plots": 10_200,
     "predictions": 9_800,
     "predictions.language": 6_500,
-    "predictions.tables": 22_300,
+    "predictions.tables": 22_750,
     "present": 23_550,
     "resample": 2_650,
     "stats": 22_250,
@@ -354,7 +354,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 480, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 490, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
