@@ -28,7 +28,7 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions.roles import OF_FIT, SCORES
-from fedlas.predictions.tables.files import check_apart
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -170,7 +170,7 @@ def _compare_files(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
     from fedlas.predictions.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
-    from fedlas.present.gate import check_directed
+    from fedlas.present.gate import JUNIT, check_directed
     from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
     from fedlas.stats.estimates import check_replicates
 
@@ -182,7 +182,7 @@ def _compare_files(args: argparse.Namespace) -> int:
         )
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
-    check_apart("--junit", args.junit, args.names)
+    check_outputs([Output("--junit", args.junit, JUNIT)], args.names)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",
