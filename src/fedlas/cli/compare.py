@@ -170,30 +170,9 @@ def _compare_files(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
     from fedlas.predictions.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
-    from fedlas.present.gate import JUNIT, check_directed
     from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
-    from fedlas.stats.estimates import check_replicates
 
-    if len(args.names) != 2:
-        raise InputError(
-            "compare takes two files of predictions, or folders of benches",
-            f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
-            "Name the file of each model.",
-        )
-    check_gate(args, "--fail-if-worse", args.fail_if_worse)
-    check_directed(args.fail_if_worse, args.margin)
-    check_outputs([Output("--junit", args.junit, JUNIT)], args.names)
-    if args.margin and not args.fail_if_worse:
-        raise InputError(
-            "--margin goes with --fail-if-worse",
-            "no --fail-if-worse",
-            "Add --fail-if-worse, or leave it out.",
-        )
-    if args.replicates == 0:
-        raise InputError(
-            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
-        )
-    check_replicates(args.replicates)
+    _check_options_of_files(args)
     paths = [Path(file) for file in args.names]
     _check_differ(*paths)
     columns = columns_of(args)
@@ -234,6 +213,33 @@ def _compare_files(args: argparse.Namespace) -> int:
     }
     gate = compared.fail_if_worse(*args.fail_if_worse, **options)
     return show_gate(gate, args, suite=f"{first} {second}")
+
+
+def _check_options_of_files(args: argparse.Namespace) -> None:
+    """Refuse what cannot be compared before anything is read."""
+    from fedlas.present.gate import JUNIT, check_directed
+    from fedlas.stats.estimates import check_replicates
+
+    if len(args.names) != 2:
+        raise InputError(
+            "compare takes two files of predictions, or folders of benches",
+            f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
+            "Name the file of each model.",
+        )
+    check_gate(args, "--fail-if-worse", args.fail_if_worse)
+    check_directed(args.fail_if_worse, args.margin)
+    check_outputs([Output("--junit", args.junit, JUNIT)], args.names)
+    if args.margin and not args.fail_if_worse:
+        raise InputError(
+            "--margin goes with --fail-if-worse",
+            "no --fail-if-worse",
+            "Add --fail-if-worse, or leave it out.",
+        )
+    if args.replicates == 0:
+        raise InputError(
+            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
+        )
+    check_replicates(args.replicates)
 
 
 def _check_differ(a: Path, b: Path) -> None:
