@@ -287,7 +287,7 @@ BOUNDS = {
     "calibrators": 41_950,
     "cli of files": 11_900,
     "cli of runs": 7_550,
-    "deploy": 21_600,
+    "deploy": 22_400,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,
