@@ -285,7 +285,7 @@ BOUNDS = {
     "binary": 13_800,
     "calibrated": 10_200,
     "calibrators": 41_950,
-    "cli of files": 11_900,
+    "cli of files": 12_600,
     "cli of runs": 7_550,
     "deploy": 22_400,
     "diagnose": 4_100,
