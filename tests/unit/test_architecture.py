@@ -333,7 +333,7 @@ BOUNDS = {
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
-    "cli of files": 11_900,
+    "cli of files": 12_600,
     "cli of runs": 7_550,
     "deploy": 22_400,
     "diagnose": 4_100,
