@@ -44,6 +44,7 @@ from fedlas.calibrators.mixture_weights import (
     identity,
     share_of_logits,
 )
+from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -220,7 +221,7 @@ def _absent(
     return absent, (note,)
 
 
-_DEAR = frozenset({"isotonic", "spline", "matrix"})
+_DEAR = frozenset({"isotonic", "spline", "pooled spline", "matrix"})
 
 
 def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tuple[str, ...]:
@@ -252,11 +253,13 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
             "offsets": ("bcts", BiasCorrectedTemperature(prior=1.0)),
             "confusion": ("confusion", ConfusionCalibration(1.0, "none")),
             "held confusion": ("confusion", ConfusionCalibration(10.0, "none")),
+            "pooled spline": ("pooled-spline", PooledSplineCalibration()),
         }
+        del members["spline"]
     most = _FLEXIBLE // val.num_classes
     dropped: tuple[str, ...] = ()
     if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
-        dropped = ("isotonic", "spline", "matrix")
+        dropped = tuple(name for name in members if name in _DEAR)
     elif val.num_classes > _MATRIX_CLASSES:
         dropped = ("matrix",)
     return {name: member for name, member in members.items() if name not in dropped}, dropped

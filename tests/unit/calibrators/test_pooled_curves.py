@@ -3,6 +3,13 @@
 import pytest
 import torch
 
+from fedlas import Predictions
+from fedlas.calibrators import (
+    AutoCalibration,
+    PooledSplineCalibration,
+    SplineCalibration,
+    fit_mixture,
+)
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest
 from fedlas.calibrators._fit.pooled_curves import (
     IDENTITY,
@@ -10,6 +17,7 @@ from fedlas.calibrators._fit.pooled_curves import (
     curve_knots,
     fit_pooled_curves,
 )
+from fedlas.metrics import negative_log_likelihood
 
 SAME = torch.tensor(IDENTITY, dtype=torch.float64)
 
@@ -92,3 +100,46 @@ def test_separated_and_extreme_scores_give_finite_curves(scale):
     assert bool(fit.curves.isfinite().all())
     scores = (fit.curves.unsqueeze(1) @ basis).squeeze(1)
     assert bool(((scores > 0) == (labels > 0)).all())
+
+
+def many_classes(samples, seed, classes=40):
+    """Classes at unequal rates, whose scores are too sure by factors of their own."""
+    random = torch.Generator().manual_seed(seed)
+    scale = torch.exp(0.3 * torch.randn(classes, generator=torch.Generator().manual_seed(9)))
+    logits = 1.5 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    logits = logits - torch.arange(classes) / 20
+    target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
+    return Predictions(2 * scale * logits, target)
+
+
+def test_a_pooled_spline_is_below_a_spline_for_each_class_with_few_samples():
+    val, test = many_classes(400, 0), many_classes(4000, 1)
+    pooled, alone, raw = (
+        negative_log_likelihood(each)
+        for each in (
+            PooledSplineCalibration().fit(val).transform(test),
+            SplineCalibration().fit(val).transform(test),
+            test,
+        )
+    )
+    assert pooled < alone - 0.05
+    assert pooled < raw - 0.1
+
+
+def test_parts_of_a_pooled_spline_are_the_fits_to_these_rows():
+    val = many_classes(400, 2)
+    member = PooledSplineCalibration()
+    whole = member.fit_map(val)
+    inside = (torch.arange(400) % 5 != 0).double()
+    part = member.fit_parts(val, inside.unsqueeze(0), whole)[0]
+    alone = member.fit_map(val.rows(inside > 0))
+    rows = val.logits[::5]
+    ours, theirs = (each(rows).softmax(1) for each in (part, alone))
+    assert float((ours - theirs).abs().mean()) < 1e-3
+
+
+def test_a_pooled_spline_joins_auto_from_20_classes_on():
+    few, many = (AutoCalibration().fit(many_classes(600, 3, classes)) for classes in (19, 20))
+    assert "pooled spline" not in {*few.map.kinds, *few.dropped}
+    assert fit_mixture._usual(many_classes(600, 3, 20))[0].keys() >= {"pooled spline", "isotonic"}
+    assert "spline" not in {*many.map.kinds, *many.dropped}

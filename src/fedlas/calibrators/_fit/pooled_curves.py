@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from fedlas.calibrators._fit.state import doubles, ones
 
@@ -39,7 +38,7 @@ class PooledCurves:
     curves: Tensor
     mean: Tensor
     covariance: Tensor
-    converged: bool
+    converged: bool = True
 
 
 def fit_pooled_curves(
@@ -90,6 +89,11 @@ def fit_pooled_curves(
     return PooledCurves(curves, mean, covariance, converged)
 
 
+def stable_softplus(values: Tensor) -> Tensor:
+    """Return ``log(1 + e^x)``; that of torch has no float64 in ONNX Runtime."""
+    return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
+
+
 def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity: Tensor) -> Tensor:
     """Return the coefficients of the one curve of all labels ``(P,)``."""
     size = len(identity)
@@ -109,7 +113,7 @@ def _newton(
     def losses(point: Tensor) -> tuple[Tensor, Tensor]:
         scores = (point.unsqueeze(1) @ basis).squeeze(1)
         away = point - mean
-        fit = ((softplus(scores) - labels * scores) * weights).sum(dim=1)
+        fit = ((stable_softplus(scores) - labels * scores) * weights).sum(dim=1)
         return fit + 0.5 * ((away @ precision) * away).sum(dim=1), scores
 
     value, scores = losses(curves)
@@ -150,7 +154,7 @@ def curve_basis(log_p: Tensor, rest: Tensor, knots: Tensor, width: Tensor) -> Te
         width: Log-odds over which it bends ``()``.
     """
     odds = log_p - rest
-    bends = [width * softplus((odds - knot) / width) for knot in knots]
+    bends = [width * stable_softplus((odds - knot) / width) for knot in knots]
     return torch.stack([log_p, -rest, torch.ones_like(odds), *bends], dim=-2)
 
 
