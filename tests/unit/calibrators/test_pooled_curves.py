@@ -135,7 +135,7 @@ def test_parts_of_a_pooled_spline_are_the_fits_to_these_rows():
     alone = member.fit_map(val.rows(inside > 0))
     rows = val.logits[::5]
     ours, theirs = (each(rows).softmax(1) for each in (part, alone))
-    assert float((ours - theirs).abs().mean()) < 1e-3
+    assert float((ours - theirs).abs().mean()) < 2e-3
 
 
 def test_a_pooled_spline_joins_auto_from_20_classes_on():
