@@ -108,6 +108,26 @@ def tables(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def changes(now: pd.DataFrame, before: pd.DataFrame) -> str:
+    """NLL of ``auto`` in percent of what it was on the splits of ``calibrators.py``, by group and number of samples."""
+    keys = ["group", "rows", "archive"]
+    new, old = (
+        each[each.calibrator == "auto"].groupby(keys, sort=False).nll.mean()
+        for each in (now, before)
+    )
+    change = (100 * (new / old - 1)).dropna()
+    lines = [
+        "| group | samples to fit | pairs | NLL: median | mean | worst | best | worse by over 0.5 % | better |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (group, rows), part in change.groupby(["group", "rows"], sort=False):
+        lines.append(
+            f"| {group} | {rows} | {len(part)} | {part.median():+.2f} % | {part.mean():+.2f} % | {part.max():+.2f} % | "
+            f"{part.min():+.2f} % | {(part > 0.5).sum()} | {(part < -0.5).sum()} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run, or print the tables."""
     parser = argparse.ArgumentParser(

@@ -33,9 +33,9 @@ class AutoCalibration(Calibrator):
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
     spline calibration. From 20 classes on they are vector scaling with a given prior, an offset for each class, and two
-    confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
-    probabilities of the last fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels;
-    with 2,000 or fewer the search ends after 500 steps from equal weights, often before the maximum. The members are
+    confusions in place of the structured vector, and splines drawn from a common distribution. Each is fitted on four fifths of the validation samples and gives probabilities of the last fifth, in turn.
+    Weights on the simplex maximize the likelihood of these held-out labels; with 2,000 or fewer the search ends after
+    500 steps from equal weights, often before the maximum. The members are
     then fitted on all samples and mixed. A mixture of calibrated predictions is less sure than it should be, so a map
     follows, fitted on the held-out mixture: a temperature and an offset for each class. It begins to count at 100
     samples and counts in full from 400 on. With many classes it is a map of the top label's log-odds, from 100 samples
@@ -68,7 +68,7 @@ class AutoCalibration(Calibrator):
         samples each of both counts two more, with many classes two and eight. Members of a weight below 0.001 are left
         out.
 
-        Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
+        Where ``N C`` exceeds 2^19, isotonic, splines and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
         32 classes. ``dropped`` names them. Beyond 2^22 not every fifth is held out.
 

@@ -255,7 +255,6 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
             "held confusion": ("confusion", ConfusionCalibration(10.0, "none")),
             "pooled spline": ("pooled-spline", PooledSplineCalibration()),
         }
-        del members["spline"]
     most = _FLEXIBLE // val.num_classes
     dropped: tuple[str, ...] = ()
     if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
