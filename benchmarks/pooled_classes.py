@@ -15,10 +15,10 @@ Protocol, written before the run:
 - 5 and 20 labels a class, 100 where there are enough rows, at most 4,000; three draws.
 - The member stays if the mean log ratio of NLL is below 0 on the new problems, and the mean of no case of any problem
   is more than 0.5 % higher.
-- The first form, in place of ``spline``, was stopped after 22 lines (``results/many/pooled-first.csv``): with 5 labels a
-  class the forest on characters was 1.2 % higher, since ``spline`` had nearly half of the weight there. In the second
-  form the pooled member joins and ``spline`` stays. All cases are run with that, by the same rule; draws 1 and 2 and the
-  problems of ``--also`` had not been looked at.
+- The first form, in place of ``spline``, was stopped after 22 lines (``results/many/pooled-first.csv``): with 5 labels
+  a class the forest on characters was 1.2 % higher, since ``spline`` had nearly half of the weight there. In the second
+  form the pooled member joins and ``spline`` stays. All cases are run with that, by the same rule; draws 1 and 2 and
+  the problems of ``--also`` had not been looked at.
 """
 
 from __future__ import annotations
