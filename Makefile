@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long test-newest test-lowest coverage lint types format api tables results bench bench-check examples docs docs-serve \
+.PHONY: help demo test test-system test-long test-newest test-lowest test-doors coverage lint types format api tables results bench bench-check examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -32,6 +32,13 @@ test-newest: $(VENV)-newest/.test   ## the quick tests on the newest Python here
 
 test-lowest: $(VENV)-lowest/.test   ## the quick tests with the lowest versions that pyproject.toml allows; as large
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not system"
+
+test-doors:    ## what each install of the README can do, in an environment that holds nothing else
+	$(PYTHON) -m venv --clear $(VENV)-doors
+	for door in fedlas tables bench; do \
+	  $(VENV)-doors/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$${door#fedlas}]" && \
+	  $(VENV)-doors/bin/python tests/doors.py $$door || exit 1; \
+	done
 
 coverage: $(VENV)/.test   ## lines and branches of the mathematics that its own tests run; a room under 95 % fails
 	$(PYTEST) -m "not system" $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
@@ -87,7 +94,7 @@ docs-serve: $(VENV)/.docs   ## the site at http://127.0.0.1:8000, built again wh
 all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs build dist site docs/figures docs/gallery examples/gallery/runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lowest $(VENV)-docs $(VENV)-doors build dist site docs/figures docs/gallery examples/gallery/runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -83,8 +83,10 @@ NAVIGATION = {
     "docs/scale": ("several-gpus", "precision"),
     "docs/own-loss": ("own-calibrator",),
     "results/README": (
+        "replication",
         "LEADERBOARD",
         "calibrators",
+        "fine-grained/README",
         "many/README",
         "wild/README",
         "further",
@@ -100,7 +102,6 @@ NAVIGATION = {
         "fashion-mnist/README",
         "fashion-mnist/gate",
         "fashion-mnist/indicator",
-        "fine-grained/README",
         "fine-grained/PROTOCOL",
         "fine-grained/PROTOCOL-2",
         "fine-grained/tables",

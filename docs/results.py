@@ -10,6 +10,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -26,8 +27,8 @@ from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
-from fedlas.plots.theme import dress, legend_outside, name_axis
-from fedlas.present.page import axes, themed_svg
+from fedlas.plots.theme import dress, legend_outside, name_axis, name_ticks, new_axes
+from fedlas.present.page import MOST_WIDTH, axes, themed_svg
 from fedlas.present.table import DASH, Table, column, csv_text, markdown, table_of
 from fedlas.stats import holm, mean_interval, paired_t_test
 from fedlas.stats.estimates import is_calibration_error
@@ -77,6 +78,15 @@ METHODS = {
     "cifar100-small": "the same, longer (3 seeds)",
 }
 """The settings in which losses are compared with cross-entropy plus a temperature."""
+EFFECTS = {
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10-45000": "CIFAR-10",
+    "cifar100-45000": "CIFAR-100",
+    "cifar100-half": "CIFAR-100, 5 epochs",
+    "glyphs": "fonts, from scratch",
+    "wordnet": "WordNet, 45 topics",
+}
+"""Studies with packed runs of both FedLAS and label smoothing over five seeds, in the figure of effects."""
 REPORTED = tuple(range(10, 15))
 """The seeds of their report, on which nothing was chosen."""
 WINNER = "tempered-past"
@@ -651,11 +661,108 @@ def _network(name: str) -> str:
     return name.replace("resnet", "ResNet-")
 
 
+@dataclass(frozen=True)
+class Effect:
+    """FedLAS less label smoothing on one data set: paired differences, a value a seed; none where not measured.
+
+    Attributes:
+        data: Name of the data set.
+        fresh: Whether nothing of this project was chosen on its test data.
+        ece: Of the ECE as trained, in points.
+        nll: Of the NLL after ``auto``, in nats.
+    """
+
+    data: str
+    fresh: bool
+    ece: list[float]
+    nll: list[float]
+
+
+def effects() -> list[Effect]:
+    """Return FedLAS less label smoothing on every data set of :data:`EFFECTS`, of fine-tuning and of the arena."""
+    packed = [
+        Effect(
+            title,
+            study in ("glyphs", "wordnet"),
+            _paired(model_of(study).summary, "ece", "test", 100),
+            _paired(model_of(study).summary, "nll", AUTO, 1),
+        )
+        for study, title in EFFECTS.items()
+    ]
+    tuned = [
+        Effect(
+            f"fine-tuning: {name}",
+            True,
+            _minus_ls(rows, "raw ece", 100),
+            _minus_ls(rows, "auto nll", 1),
+        )
+        for name, rows in _grouped(_csv("fine-grained", "runs"), "problem").items()
+    ]
+    arena = [
+        Effect(f"arena: {name}", True, [], _minus_ls(rows, "nll", 1))
+        for name, rows in _grouped(_csv("arena", "results"), "data").items()
+    ]
+    return [*packed, *tuned, *arena]
+
+
+def _grouped(rows: Sequence[dict[str, str]], key: str) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row)
+    return found
+
+
+def _minus_ls(rows: Sequence[Mapping[str, str]], column: str, scale: float) -> list[float]:
+    """Return FedLAS less label smoothing in a column of rows of ``method`` and ``seed``, over their common seeds."""
+    fedlas, ls = (
+        {int(row["seed"]): float(row[column]) for row in rows if row["method"] == method}
+        for method in ("fedlas", "ls")
+    )
+    return [scale * (fedlas[seed] - ls[seed]) for seed in sorted(fedlas.keys() & ls.keys())]
+
+
+def _paired(summary: Any, metric: str, stage: str, scale: float) -> list[float]:
+    """Return FedLAS less label smoothing over the seeds of packed runs; none if the runs lack the stage."""
+    fedlas, ls = (
+        {run.seed: run.measured[stage][metric] for run in summary.runs if run.loss == method and stage in run.measured}
+        for method in ("fedlas", "ls")
+    )  # fmt: skip
+    return [scale * (fedlas[seed] - ls[seed]) for seed in sorted(fedlas.keys() & ls.keys())]
+
+
+def _effects(title: str) -> Table:
+    """FedLAS less label smoothing on each data set, and the mean over those on which nothing was chosen."""
+    rows = effects()
+    fresh = [row for row in rows if row.fresh]
+    means = [
+        [fmean(values) for row in fresh if (values := getattr(row, name))]
+        for name in ("ece", "nll")
+    ]
+    shown = [
+        [row.data, "no" if row.fresh else "yes", _interval(row.ece, 1), _interval(row.nll, 3)]
+        for row in rows
+    ]
+    over = f"mean of {len(means[0])} and {len(means[1])} that entered none"
+    return table_of(
+        [title, "entered a choice", "ECE as trained, points [95 %]", "NLL after auto [95 %]"],
+        [*shown, [over, "", _interval(means[0], 1), _interval(means[1], 3)]],
+        text=(0, 1),
+    )
+
+
+def _interval(values: Sequence[float], places: int) -> str:
+    """Return the mean with its t-interval; a dash without values."""
+    if not values:
+        return DASH
+    low, high = mean_interval(values) or (fmean(values),) * 2
+    return f"{fmean(values):+.{places}f} [{low:+.{places}f}, {high:+.{places}f}]"
+
+
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
     "shifted": _shifted, "against": _against_baseline, "others": _against_others, "parts": _parts,
     "setting": _settings, "calibrated": _calibrated, "published": _published, "levels": _levels,
-    "elsewhere": _elsewhere, "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
+    "elsewhere": _elsewhere, "effects": _effects, "corrupted": _corrupted, "detected": _detected, "repaired": _repaired,
 }  # fmt: skip
 
 
@@ -733,6 +840,37 @@ def draw_methods(study: str) -> str:
     )
 
 
+def draw_effects() -> str:
+    """FedLAS less label smoothing on each data set, ECE as trained and NLL after auto, with 95 % intervals, as SVG."""
+    rows = effects()[::-1]
+    left, right = new_axes(LIGHT, size=(1.6 * MOST_WIDTH, 1.0 + 0.19 * len(rows)), panels=2)
+    panels = (
+        (left, "ece", "ECE, points (left: FedLAS lower)"),
+        (right, "nll", "NLL after auto (left: lower)"),
+    )
+    for drawn, name, label in panels:
+        dress(drawn, LIGHT)
+        drawn.axvline(0, color=LIGHT.lines[0], linewidth=0.8)
+        for place, row in enumerate(rows):
+            if values := getattr(row, name):
+                low, high = mean_interval(values) or (fmean(values),) * 2
+                color = LIGHT.lines[1 if high < 0 else 3 if low > 0 else 0]
+                drawn.plot([low, high], [place, place], color=color, linewidth=1.2)
+                fill = color if row.fresh else LIGHT.background
+                drawn.plot(
+                    [fmean(values)], [place], "o", color=color, markerfacecolor=fill, markersize=3.8
+                )
+        drawn.set_ylim(-0.7, len(rows) - 0.3)
+        name_axis(drawn.xaxis, label, LIGHT)
+    name_ticks(left.yaxis, range(len(rows)), [row.data for row in rows])
+    right.set_yticks([])
+    return themed_svg(
+        left,
+        "FedLAS less label smoothing on each data set with 95 percent intervals: the ECE as trained goes either way, "
+        "the NLL after auto differs on hardly any",
+    )
+
+
 def pages() -> list[Path]:
     """Pages of ``results/``."""
     return sorted(ROOT.rglob("*.md"))
@@ -746,6 +884,7 @@ if __name__ == "__main__":
     (ROOT / "published-network" / "figure.svg").write_text(
         draw_shift("published-network"), encoding="utf-8"
     )
+    (ROOT / "replication.svg").write_text(draw_effects(), encoding="utf-8")
     (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
     for file in ROOT.rglob("runs.zip"):
         study = file.parent.relative_to(ROOT).as_posix()

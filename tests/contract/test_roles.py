@@ -76,6 +76,10 @@ HOLD_OUT = {"num_folds", "num_partitions"}
 """Arguments of calibrators that hold samples out, and so use clusters; the others fit one map to all samples."""
 
 
+WEIGHS_SAMPLES = {"partial-pooling"}
+"""They weigh samples against what they learned of other classes, and clusters lower the weight of samples."""
+
+
 OF_A_HEAD = {"feature-clipping"}
 """They need the classifier head, which these predictions lack."""
 
@@ -93,7 +97,9 @@ def test_a_fit_uses_what_is_said_of_its_samples(name):
         after = fitted(name, said_of(field))
         assert after is None or not torch.equal(after, before), f"{field} is dropped"
     if HOLD_OUT.isdisjoint(vars(kind())):
-        for field in ("clusters", *OF_FIT):
+        uses_clusters = name in WEIGHS_SAMPLES
+        assert torch.equal(fitted(name, said_of("clusters")), before) is not uses_clusters
+        for field in OF_FIT:
             assert torch.equal(fitted(name, said_of(field)), before)
 
 

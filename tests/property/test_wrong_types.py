@@ -310,7 +310,7 @@ FITS = FITTING | {
     "expected": lambda _: "x must be 1",
     "got": lambda _: 2,
     "fix": lambda _: "Pass 1.",
-    "extra": lambda _: "plots",
+    "extra": lambda _: "tables",
     "prediction": lambda d: (d.normal(5, CLASSES).numpy(), d.classes(5).numpy()),
     "X": lambda d: d.normal(30, WIDTH).numpy(),
     "y": lambda d: (torch.arange(30) % CLASSES).numpy(),

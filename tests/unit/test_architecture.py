@@ -281,10 +281,10 @@ def test_packages_are_small():
 
 
 BOUNDS = {
-    "_core": 10_450,
+    "_core": 11_050,
     "binary": 13_800,
     "calibrated": 10_200,
-    "calibrators": 39_300,
+    "calibrators": 41_950,
     "cli of files": 11_900,
     "cli of runs": 7_550,
     "deploy": 21_600,
@@ -304,7 +304,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 465, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 480, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -326,7 +326,7 @@ REACH = {
     "from fedlas.metrics import expected_calibration_error": 29_000,
     "from fedlas.losses import FedLAS": 34_400,
     "import fedlas; fedlas.Objective": 44_100,
-    "from fedlas.calibrators import CALIBRATORS": 68_800,
+    "from fedlas.calibrators import CALIBRATORS": 72_400,
     "import fedlas; fedlas.calibrate": 102_000,
 }
 """Nodes of the modules that an import loads, which no bound of a room limits."""

@@ -28,10 +28,10 @@ class MissingExtraError(ImportError):
 
     Example:
         >>> try:
-        ...     require("no_such_package", extra="plots")
+        ...     require("no_such_package", extra="tables")
         ... except MissingExtraError as error:
         ...     print(error)
-        fedlas[plots]: this needs the package 'no_such_package'; it is not installed. Install it with: ...
+        fedlas[tables]: this needs the package 'no_such_package'; it is not installed. Install it with: ...
     """
 
 
@@ -50,7 +50,7 @@ def require(package: str, *, extra: str) -> ModuleType:
         on import, so one that was imported before keeps its setting.
 
     Example:
-        >>> require("math", extra="plots").sqrt(4)
+        >>> require("math", extra="tables").sqrt(4)
         2.0
     """
     root = package.split(".")[0]

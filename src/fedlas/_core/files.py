@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -129,40 +129,22 @@ class _RawFile(io.FileIO):
             raise
 
 
-def check_output(option: str, path: Path | None, read: Iterable[Path | None]) -> None:
-    """Refuse to write a file that is read, perhaps by another name or through a link.
-
-    Args:
-        option: The option that names the file to write, for the message.
-        path: The file; None where none is written.
-        read: Files that are read; None for those that are not there.
-
-    Raises:
-        InputError: If it is one of them.
-
-    Example:
-        >>> check_output("--out", Path("a.csv"), [Path("./a.csv")])
-        Traceback (most recent call last):
-        fedlas._core.errors.InputError: --out must be another file; got a.csv. It would replace what is read.
-    """
-    for file in read if path is not None else ():
-        if path is None or file is None:
-            continue
-        if os.path.realpath(path) == os.path.realpath(file) or (
-            os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file)  # noqa: PTH110, PTH121 - no error
-        ):
-            raise InputError(
-                f"{option} must be another file", path, "It would replace what is read."
-            )
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Return whether two names are of one file, perhaps through a link, whether it exists or not."""
+    if os.path.realpath(path) == os.path.realpath(other):
+        return True
+    with suppress(OSError):
+        return os.path.samefile(path, other)  # noqa: PTH121 - names
+    return False
 
 
-def check_writable(folder: Path) -> None:
-    """Raise an InputError unless a file can be made in an existing folder: before work that would be lost."""
+def check_writable(folder: Path, option: str = "") -> None:
+    """Check that a file can be made in an existing folder, which an option names: before work that would be lost."""
     try:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise not_writable(folder, error) from error
+        raise not_writable(folder, error, option) from error
 
 
 def remove_parts(*folders: Path) -> None:
@@ -419,10 +401,12 @@ def _finite(digits: str) -> float:
     return number
 
 
-def not_writable(path: Path, error: OSError) -> InputError:
-    """Return the error for an output folder, or a file in it, that cannot be written."""
+def not_writable(path: Path, error: OSError, option: str = "") -> InputError:
+    """Return the error for an output folder, or a file in it, that cannot be written; an option may name it."""
+    what = f"the folder of {option}" if option else "the output folder"
+    named = "" if option else " (--out on the command line)"
     return InputError(
-        "the output folder must be one that can be written to",
+        f"{what} must be one that can be written to",
         f"{path} ({error.strerror or error})",
-        "Choose another folder (--out on the command line), free some space, or change its permissions.",
+        f"Choose another folder{named}, free some space, or change its permissions.",
     )

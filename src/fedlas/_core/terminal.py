@@ -13,11 +13,11 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from io import StringIO
 from typing import IO, Any, TypeVar
 
 from fedlas._core.errors import InputError
-from fedlas._core.extras import require
 from fedlas._core.text import printable
 
 T = TypeVar("T")
@@ -165,7 +165,7 @@ def drop_output(stream: Any) -> None:
 @cache
 def rich_module(module: str) -> Any:
     """Return a module of rich."""
-    return require(f"rich.{module}", extra="bench")
+    return import_module(f"rich.{module}")
 
 
 def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device, parse_json, write_atomically
+from fedlas._core.outputs import Kind, check_place
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.calibrators.multilabel import MULTI_LABEL
 
@@ -33,8 +34,10 @@ def write_file(
         about: Further plain values for JSON.
 
     Raises:
-        InputError: If the calibrator cannot be saved, or the weights are no tensors of a common dtype.
+        InputError: If the calibrator cannot be saved, the weights are no tensors of a common dtype, or another file is
+            there.
     """
+    path = check_place("path", path, CALIBRATED_MODEL)
     metadata = {
         "format": "pt",  # what other readers look for
         "fedlas": FORMAT,
@@ -104,6 +107,9 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get("fedlas") != FORMAT or "fedlas.calibrator" not in metadata:
         raise _foreign(path, "no calibration in it")
     return weights, metadata
+
+
+CALIBRATED_MODEL = Kind("a file of CalibratedModel.save", lambda path: bool(_parts(path)))
 
 
 def _foreign(path: Path, why: str) -> InputError:

@@ -222,8 +222,8 @@ class CalibratedModel(nn.Module):
         A function of features is code, and a module of such is not part of the file: pass it to :meth:`load`.
 
         Raises:
-            InputError: If the calibrator cannot be saved, the model's state holds more than tensors, or the folder is
-                not writable.
+            InputError: If the calibrator cannot be saved, the model's state holds more than tensors, another file
+                is there, or the folder is not writable.
         """
         source = COMPUTED if isinstance(self._reader, ComputedFeatures) else None
         about = {"head": self._head_names(), "ignore_index": self.ignore_index, "features": source}

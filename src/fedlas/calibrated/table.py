@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from fedlas._core.check import Argument, InputError, few, reason, warn_user
 from fedlas._core.files import read_json, write_json
+from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
@@ -28,6 +29,7 @@ from fedlas.predictions.read import check_logits, open_source, predictions_of, w
 from fedlas.predictions.units import Units
 
 FORMAT = "fedlas.table/1"
+CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
 PREFIX = "calibrated_"
 """Begins the name of each column that is added."""
 
@@ -222,9 +224,9 @@ class TableCalibration:
         """Write the calibration as JSON, atomically, and return the path.
 
         Raises:
-            InputError: If the folder is not writable.
+            InputError: If the name does not end in ``.json``, another file is there, or the folder is not writable.
         """
-        return write_json(path, self.plain())
+        return write_json(check_place("path", path, CALIBRATION), self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import Kind, has_format
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.live import Applied, applied, source_of
 from fedlas.calibrated.missing import Missing
@@ -20,10 +21,32 @@ from fedlas.calibrated.table import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.lm_eval import is_lm_eval
-from fedlas.predictions.tables import FORMATS, writer_of
-from fedlas.predictions.tables.files import Name, files_of, local_files, write_whole
+from fedlas.predictions.tables import source_of as file_source
+from fedlas.predictions.tables import writer_of
+from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
 from fedlas.predictions.tables.format import Format, Writer
+from fedlas.predictions.tables.lines import open_lines
+from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.packed import packed_as, suffix_of
+
+SUMMARY_FORMAT = "fedlas.summary/1"
+SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
+
+
+def is_calibrated(path: Path) -> bool:
+    """Return whether a table has columns that ``fedlas apply`` adds.
+
+    Raises:
+        InputError: If it cannot be read.
+        OSError: As there.
+    """
+    if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
+        with open_lines(path) as file:
+            return f'"{PREFIX}' in next(filter(str.strip, file), "")
+    return any(name.startswith(PREFIX) for name in file_source(path).names)
+
+
+CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)
 
 
 def open_live(
@@ -86,11 +109,12 @@ def apply_to_files(
 
     Raises:
         InputError: As :func:`open_live`, or if a column is missing, a value is no score (row and column are named),
-            there are no rows, or the file cannot be written.
+            there are no rows, or the file cannot be written or is another than a table of ``fedlas apply``.
     """
     result: list[Applied] = []
     if len(names) == 0 or not all(isinstance(name, Name) for name in names):
         raise InputError("names must be paths", describe(names), "Pass ['live.csv'].")
+    check_outputs([Output("out", out, CALIBRATED_TABLE)], names)
     missing = missing or Missing(calibration.missing)
     source = open_live(calibration, names, missing, separator)
     named = None if out is None else Path(out)

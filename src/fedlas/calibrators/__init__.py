@@ -19,6 +19,7 @@ from fedlas.calibrators.matrix import DirichletCalibration, MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.calibrators.one_vs_rest import BetaCalibration, PlattScaling
+from fedlas.calibrators.partial_pooling import PartialPooling
 from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
@@ -48,6 +49,7 @@ __all__ = [
     "MatrixScaling",
     "MultiLabelCalibration",
     "Multicalibration",
+    "PartialPooling",
     "PlattScaling",
     "PooledSplineCalibration",
     "SplineCalibration",

@@ -15,6 +15,8 @@ from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.calibrators._fit.state import fitted, read_saved
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.layer import CalibrationLayer
+from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
 from fedlas.predictions.multi_label import MultiLabel
 
 __all__ = ["MultiLabelCalibration"]
@@ -135,10 +137,12 @@ class MultiLabelCalibration:
         """
         values = (features, clusters, weights, time)
         val = MultiLabel(logits, target, None, *values)
-        places = range(val.num_labels)
-        parts = [val.pooled()] if self.shared else map(val.label, places)
-        fits = [copy.deepcopy(self.calibrator).fit(part) for part in parts]
-        self._fitted = fits * len(places) if self.shared else fits
+        calibrator = copy.deepcopy(self.calibrator)
+        self._fitted = (
+            [calibrator.fit(val.pooled())] * val.num_labels
+            if self.shared
+            else calibrator.fit_labels(val)
+        )
         return self
 
     def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
@@ -168,6 +172,11 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
         """
+        maps = [calibrator.map for calibrator in self.calibrators]
+        if all(isinstance(each, PooledMap) for each in maps):
+            # One layer, since thousands of them take long to run and to export.
+            curves = LabelCurves(numbers=torch.stack([each.numbers[1] for each in maps]))
+            return CalibrationLayer(curves, num_classes=len(maps)).eval()
         return LabelLayers([calibrator.module() for calibrator in self.calibrators]).eval()
 
     def save(self, path: str | Path) -> Path:

@@ -85,7 +85,7 @@ def check_page_options(args: argparse.Namespace, name: str, *, period_alone: boo
 
     place = getattr(args, name.removeprefix("--"))
     if place is not None:
-        check_page(name, place)
+        check_page(place)
     elif args.title or (args.period and not period_alone):
         raise InputError(
             "--title and --period are for the page", f"no {name}", "Add it, or leave them out."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.defaults import METHOD, RISKS
+from fedlas._core.outputs import STANDARD
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
@@ -27,12 +28,11 @@ from fedlas.cli.arguments import (
 )
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
-    STANDARD,
     address_of,
-    check_apart,
     holds_parquet,
     local_names,
 )
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.present.card import CalibrationCard
@@ -83,9 +83,9 @@ def add_card(add: AddSubcommand) -> None:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from fedlas.deploy.card import check_card_place
+    from fedlas.deploy.card import CARD
     from fedlas.deploy.monitor.columns import column_sums, limits_of
-    from fedlas.present.page import require_page_packages
+    from fedlas.present.page import CARD_PAGE, require_page_packages
     from fedlas.present.table import show_blocks
     from fedlas.stats.estimates import check_replicates
 
@@ -94,16 +94,15 @@ def _card(args: argparse.Namespace) -> int:
     out = args.out
     check_replicates(args.replicates)
     require_page_packages()
-    if out is not None and out.suffix.lower() != ".json":
-        raise InputError("--out must end in .json", out, "The .html page gets the same name.")
     _check_places(paths)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is None and len(places) == 1:
         out = paths[0] / "card.json"
     elif out is None:  # next to the model, if there is one
         out = _place_of_card(places[0] if len(places) == 3 else places[-1])
-    check_card_place(out)
-    check_apart("--out", out, places)
+    page = out.with_suffix(".html")
+    written = (Output("--out", out, CARD), Output("the page of --out", page, CARD_PAGE))
+    check_outputs(written, places)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)

@@ -23,7 +23,7 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions.roles import OF_FIT
-from fedlas.predictions.tables.files import check_apart
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -72,14 +72,14 @@ def _compare(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
     from fedlas.predictions.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
-    from fedlas.present.gate import check_directed
+    from fedlas.present.gate import JUNIT, check_directed
     from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
     from fedlas.present.table import show_blocks
     from fedlas.stats.estimates import check_replicates
 
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
-    check_apart("--junit", args.junit, args.files)
+    check_outputs([Output("--junit", args.junit, JUNIT)], args.files)
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_method, add_path, add_replicates, flag, option
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.lab.report.result import BenchResult
@@ -60,12 +61,13 @@ def add_calibrators(parser: argparse.ArgumentParser) -> None:
 
 def _compare_runs(args: argparse.Namespace) -> int:
     from fedlas.lab.report.result import METRICS_SHOWN
-    from fedlas.present.page import write_picture
+    from fedlas.present.page import PICTURE, write_picture
 
     pairs = [name for name in args.names if ":" in name and not Path(name).is_dir()]
     folders = [Path(name) for name in args.names if name not in pairs]
     if not folders:
         raise InputError("a folder of a bench must be named", args.names, "Name its --out first.")
+    check_outputs([Output("--plot", path, PICTURE) for path in args.plot], folders)
     result = _result(args, folders, pairs)
     metrics = [metric.lower() for metric in args.metrics] or METRICS_SHOWN
     ropes = [] if args.rope is None else [args.rope]

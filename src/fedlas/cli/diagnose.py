@@ -15,6 +15,7 @@ from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas._core.progress import track
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag
+from fedlas.predictions.tables.outputs import check_report
 
 if TYPE_CHECKING:
     from fedlas.lab.runs.folder import RunFolder
@@ -38,7 +39,7 @@ def _diagnose(args: argparse.Namespace) -> int:
     from fedlas.lab.report.diagnosis import diagnose_page
     from fedlas.lab.runs.bench_folder import find_runs, leave_out
     from fedlas.lab.studies.diagnose import grouped, study_run
-    from fedlas.present.page import require_page_packages
+    from fedlas.present.page import DIAGNOSE_PAGE, require_page_packages
     from fedlas.present.table import terminal
 
     require_page_packages()
@@ -46,6 +47,8 @@ def _diagnose(args: argparse.Namespace) -> int:
     folders, left_out = find_runs(args.runs, _why_not, content=content, data=args.data)
     # A run that is named twice, alone and by its bench, is studied once.
     runs = list({folder.path: folder for folder in folders}.values())
+    target = args.out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
+    check_report(target, "diagnose.html", DIAGNOSE_PAGE, ("diagnose.json", "diagnose.npz"))
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
         try:
@@ -56,7 +59,6 @@ def _diagnose(args: argparse.Namespace) -> int:
                 raise
             left_out.append(leave_out(folder.name, error))
     groups = grouped(studies)
-    target = args.out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
     whole = summary_table(groups)
     say(*_verdicts(groups), wrap=True)
     show(terminal(whole if args.details else replace(whole.where(_NARROW), notes=())))

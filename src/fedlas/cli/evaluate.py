@@ -37,7 +37,8 @@ from fedlas.cli.arguments import (
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
 from fedlas.predictions.roles import OF_FIT, Columns
-from fedlas.predictions.tables.files import FORMATS, check_apart, holds_parquet
+from fedlas.predictions.tables.files import FORMATS, holds_parquet
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -197,6 +198,8 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
+    from fedlas.present.gate import JUNIT
+    from fedlas.present.page import EVALUATION_PAGE
     from fedlas.present.report import without_calibrator
     from fedlas.present.stages import ALL
     from fedlas.stats.estimates import check_replicates
@@ -220,5 +223,8 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
     if args.covariates and args.on is None and not is_run:
         raise without_calibrator()
     check_page_options(args, "--report")
-    check_apart("--report", args.report, (args.file, *more, args.on))
-    check_apart("--junit", args.junit, (args.file, *more, args.on, args.report))
+    written = (
+        Output("--report", args.report, EVALUATION_PAGE),
+        Output("--junit", args.junit, JUNIT),
+    )
+    check_outputs(written, (args.file, *more, args.on))

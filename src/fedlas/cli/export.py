@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import fedlas
 from fedlas._core.check import InputError, check_choice, few
 from fedlas._core.defaults import METHOD, ExportFormat, SqlDialect
-from fedlas._core.files import check_output
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_path, laboratory, option
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +76,9 @@ def add_export(add: AddSubcommand) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     """Write the file and print how it is called; of a run, its card too. Nothing is left if anything is refused."""
-    from fedlas.deploy.formats import FORMATS
+    from fedlas.deploy.card import CARD
+    from fedlas.deploy.formats import FORMATS, exported_kind
+    from fedlas.present.page import CARD_PAGE
 
     form = check_choice("--format", args.format, FORMATS)
     if args.dialect is not None:
@@ -88,11 +90,14 @@ def _export(args: argparse.Namespace) -> int:
     suffix = FORMATS[form].suffix
     default = args.place / "export" / "model" if is_run else args.place.with_suffix("")
     out = default.with_name(f"{default.name}{suffix}") if args.out is None else args.out
-    if out.suffix.lower() != suffix:
-        raise InputError(f"--out must end in {suffix} for {form}", out, "Name such a file.")
-    check_output("--out", out, (args.place, args.inputs))
+    written = [Output("--out", out, exported_kind(form))]
     if is_run:
-        return _export_run(args, out)
+        card = out.with_name(f"{out.name}.card.json")
+        written += [Output("the card of --out", card, CARD)]
+        written += [Output("the page of --out", card.with_suffix(".html"), CARD_PAGE)]
+    check_outputs(written, (args.place, args.inputs))
+    if is_run:
+        return _export_run(args, out, card)
     return (
         _export_table(args, out)
         if args.place.suffix.lower() == ".json"
@@ -141,9 +146,8 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
     return 0
 
 
-def _export_run(args: argparse.Namespace, out: Path) -> int:
+def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
     from fedlas.deploy.calibration import check_method
-    from fedlas.deploy.card import check_card_place
     from fedlas.present.page import require_page_packages
     from fedlas.stats.estimates import check_replicates
 
@@ -160,8 +164,6 @@ def _export_run(args: argparse.Namespace, out: Path) -> int:
     check_method(method)
     check_replicates(args.replicates)
     require_page_packages()
-    card_place = out.with_name(f"{out.name}.card.json")
-    check_card_place(card_place)
     options = {
         "form": args.format,
         "calibrate": method,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.files import check_name, write_text
+from fedlas._core.outputs import check_place, new_kind
 from fedlas._core.progress import Bar
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_path, option
@@ -60,13 +60,8 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     from fedlas.lab.recipes.starter import choose_settings, starter_recipe
 
     out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
-    if out.suffix not in (".yaml", ".yml"):
-        raise InputError("--out must end in .yaml", out, "Name such a file.")
+    check_place("--out", out, new_kind(".yaml", ".yml"))
     check_name("the recipe", out.stem, "Name the file with --out.")
-    if os.path.lexists(out):
-        raise InputError(
-            "the recipe must be a new file", f"{out}, which exists", "Name another with --out."
-        )
     with Bar("reading images", total=None) as bar:
         contents = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
     chosen = choose_settings(contents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, few
 from fedlas._core.files import write_text
+from fedlas._core.outputs import check_place, new_kind
 from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import column_options
@@ -227,12 +227,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     from fedlas.predictions.read import is_log, read_predictions
 
     out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
-    if out.suffix != ".sh":
-        raise InputError("--out must end in .sh for a table", out, "Name such a file.")
-    if os.path.lexists(out):
-        raise InputError(
-            "the commands must be a new file", f"{out}, which exists", "Name another with --out."
-        )
+    check_place("--out", out, new_kind(".sh"))
     if is_log(path, Columns()):
         raise InputError(
             "init is for a table of columns",

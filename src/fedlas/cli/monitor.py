@@ -24,7 +24,8 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.predictions.tables.files import check_apart, local_names
+from fedlas.predictions.tables.files import local_names
+from fedlas.predictions.tables.outputs import Output, check_outputs
 
 if TYPE_CHECKING:
     from fedlas.deploy.monitor.columns import Drift
@@ -158,16 +159,21 @@ def _open_history(args: argparse.Namespace, here: Sequence[Name]) -> PeriodHisto
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before anything is read."""
+    from fedlas.deploy.monitor.history import HISTORY
+    from fedlas.deploy.monitor.state import STATE
+    from fedlas.present.page import HISTORY_PAGE, MONITOR_PAGE
+
     check_page_options(args, "--page", period_alone=args.history is not None)
-    if args.history is not None and args.history.suffix.lower() != ".json":
-        raise InputError("--history must end in .json", args.history, "Name it history.json.")
-    check_apart("--page", args.page, (*args.files, args.card, args.state))
-    check_apart("--state", args.state, (*args.files, args.card))
+    page = None if args.history is None else args.history.with_suffix(".html")
+    written = (
+        Output("--state", args.state, STATE),
+        Output("--history", args.history, HISTORY),
+        Output("the page of --history", page, HISTORY_PAGE),
+        Output("--page", args.page, MONITOR_PAGE),
+    )
+    check_outputs(written, (*args.files, args.card))
     if args.raw and args.calibrated:
         raise InputError("--raw and --calibrated exclude each other", "both", "Leave one out.")
-    if args.history is not None:
-        check_apart("--history", args.history, (*args.files, args.card, args.state))
-        check_apart("--page", args.page, (args.history.with_suffix(".html"),))
 
 
 def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:

@@ -14,6 +14,7 @@ from fedlas._core.progress import status
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data_folder, add_path, flag, option
 from fedlas.cli.bench_group import add_set
+from fedlas.predictions.tables.outputs import check_report
 
 if TYPE_CHECKING:
     from fedlas.lab.runs.folder import RunFolder
@@ -75,7 +76,7 @@ def _ood(args: argparse.Namespace) -> int:
     from fedlas.lab.runs.bench_folder import leave_out
     from fedlas.lab.studies.ood.measure import measure_run
     from fedlas.lab.studies.ood.sets import parse_sets
-    from fedlas.present.page import require_page_packages
+    from fedlas.present.page import OOD_PAGE, require_page_packages
     from fedlas.present.table import terminal
     from fedlas.stats.intervals import check_bootstrap
 
@@ -85,6 +86,7 @@ def _ood(args: argparse.Namespace) -> int:
     check_bootstrap(confidence_level=0.95, replicates=args.replicates, seed=0, method="percentile")
     runs, skipped = _chosen_runs(args.runs, args.run_data)
     target = args.out or _common_folder(runs)
+    check_report(target, "ood.html", OOD_PAGE, ("ood.csv",))
     with status() as tell:
         measured = []
         for run in runs:

@@ -53,7 +53,7 @@ def require_report_packages() -> None:
     from fedlas.present.page import require_page_packages
 
     require_page_packages()
-    require("scipy.stats", extra="stats")
+    require("scipy.stats", extra="tables")
 
 
 def _latex(table: Table, model: Result, folder: Path) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, few
 from fedlas._core.files import file_argument, path_argument, write_json
+from fedlas._core.outputs import STANDARD
 from fedlas._core.progress import Bar
 from fedlas._core.terminal import say
 from fedlas._core.text import command_lines, number_of
@@ -28,12 +29,12 @@ from fedlas.cli.arguments import (
 from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     FORMATS,
-    STANDARD,
     address_of,
-    check_apart,
+    files_of,
     local_files,
     local_names,
 )
+from fedlas.predictions.tables.outputs import Output, check_apart, check_outputs
 from fedlas.predictions.tables.packed import suffix_of, whole_suffix
 
 if TYPE_CHECKING:
@@ -75,12 +76,12 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from fedlas.calibrated.since import files_since
+    from fedlas.calibrated.table import CALIBRATION
     from fedlas.calibrated.table_files import calibrate_table
 
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
-    check_place(out)
-    check_apart("--out", out, args.files)
+    check_outputs([Output("--out", out, CALIBRATION)], args.files)
     calibrator = method_of(args.method, args.method_set)
     example = args.files[0]
     with local_names(args.files) as files:
@@ -153,21 +154,6 @@ def _with_name(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def check_place(out: Path) -> None:
-    """Refuse to replace a file that is no calibration."""
-    from fedlas.calibrated.table import FORMAT
-    from fedlas.deploy.card import has_format
-
-    if out.suffix.lower() != ".json":
-        raise InputError("--out must end in .json", out, "Name it cal.json.")
-    if out.exists() and not has_format(out, FORMAT):
-        raise InputError(
-            "what is there must be a calibration, to be replaced",
-            out,
-            "Choose another --out, or move that file away.",
-        )
-
-
 def add_apply(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_apply, "CALIBRATION FILE [FILE ...]")
@@ -224,10 +210,19 @@ def _share(text: str) -> float:
 
 def _apply(args: argparse.Namespace) -> int:
     """Write the table; with ``--summary`` also how that went, whatever happens."""
-    check_apart("--summary", args.summary, (*args.files, args.calibration, args.out))
-    summary: dict[str, Any] = {"calibration": str(args.calibration), "files": args.files}
+    from fedlas.calibrated.table_files import SUMMARY, SUMMARY_FORMAT
+
+    read = (*args.files, args.calibration)
+    table = args.out
+    with suppress(InputError):  # what is wrong with it is for the summary, too
+        table = _place_of_table(args)
+    check_apart("--summary", args.summary, (table,), "--out")
+    check_outputs([Output("--summary", args.summary, SUMMARY)], read)
+    summary = {"calibration": str(args.calibration), "files": args.files, "format": SUMMARY_FORMAT}
+    if args.summary is not None:  # a process that is killed leaves no "complete" of an earlier call
+        write_json(args.summary, {"status": "running", **summary})
     try:
-        summary |= {"status": "complete", **_applied(args)}
+        summary |= {"status": "complete", **_applied(args, read)}
     except InputError as error:
         summary |= {"status": "refused", "error": str(error)}
         raise
@@ -237,20 +232,22 @@ def _apply(args: argparse.Namespace) -> int:
     return 0
 
 
-def _applied(args: argparse.Namespace) -> dict[str, Any]:
+def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
     from fedlas.calibrated.missing import Missing
     from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import apply_to_files, are_live_logs
+    from fedlas.calibrated.table_files import CALIBRATED_TABLE, apply_to_files, are_live_logs
 
+    out = _place_of_table(args)
+    place = None if str(out) == STANDARD else out
+    option = "--out" if args.out is not None else "--out (by default FILE.calibrated)"
+    check_outputs([Output(option, place, CALIBRATED_TABLE)], read)
     calibration = TableCalibration.load(args.calibration)
     with local_files(args.files) as files:
         paths = [file.path for file in files]
         is_log = are_live_logs(calibration, paths)
-        # The samples of a log hold more than columns.
-        out = _place_of_table(args, paths, [suffix_of(paths[0])] if is_log else FORMATS)
-        to_standard = str(out) == STANDARD
-        place = None if to_standard else out
+        if is_log and place is not None:  # the samples of a log hold more than columns
+            _check_suffix(place, [suffix_of(paths[0])])
         missing = Missing(args.missing or calibration.missing, args.max_missing)
         applied = apply_to_files(
             calibration, files, place, missing=missing, separator=args.separator
@@ -261,16 +258,14 @@ def _applied(args: argparse.Namespace) -> dict[str, Any]:
     )
     logits = calibration.columns.kind == "logits" and not is_log
     unit = "logits" if logits else "probabilities from 0 to 1"
-    say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=to_standard)
-    if not to_standard:
+    say(f"{applied.rows:,} rows; added {names}: {unit}.", wrap=True, stderr=place is None)
+    if place is not None:
         say(f"table: {out}")
     return {"out": str(out), **applied.plain()}
 
 
-def _place_of_table(
-    args: argparse.Namespace, files: Sequence[Path], suffixes: Collection[str]
-) -> Path | str:
-    """Return the file to write, or its address; it is none that is read."""
+def _place_of_table(args: argparse.Namespace) -> Path | str:
+    """Return the file to write, or its address."""
     if args.out is None and any(map(address_of, args.files)):
         raise InputError(
             "--out must name the file to write, where FILE lies in a store",
@@ -281,19 +276,16 @@ def _place_of_table(
         folder = _with_name(Path(args.files[0]))
         if folder.is_dir():
             return folder.with_name(f"{folder.name}.calibrated.parquet")
-        suffix = whole_suffix(files[0])
-        out = files[0].with_name(f"{files[0].name.removesuffix(suffix)}.calibrated{suffix}")
-        check_apart("--out (by default FILE.calibrated)", out, (*args.files, args.calibration))
-        return out
-    if args.out is None or str(args.out) == STANDARD:
-        return Path(STANDARD)
-    suffix = suffix_of(Path(args.out))
-    if suffix not in suffixes:
-        raise InputError(
-            f"--out must end in {', '.join(suffixes)}",
-            args.out,
-            f"Name a file that ends in {files[0].suffix}.",
-        )
-    check_apart("--out", args.out, (*args.files, args.calibration))
-    out_of: Path | str = args.out
-    return out_of
+        first = files_of(args.files)[0].path
+        suffix = whole_suffix(first)
+        return first.with_name(f"{first.name.removesuffix(suffix)}.calibrated{suffix}")
+    out: Path | str = Path(STANDARD) if args.out is None else args.out
+    if str(out) != STANDARD:
+        _check_suffix(out, FORMATS)
+    return out
+
+
+def _check_suffix(out: Path | str, suffixes: Collection[str]) -> None:
+    if suffix_of(Path(out)) not in suffixes:
+        ends = ", ".join(suffixes)
+        raise InputError(f"--out must end in {ends}", out, "Name such a file.")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, reason
 from fedlas._core.files import read_json
+from fedlas._core.outputs import json_kind
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
@@ -17,6 +18,7 @@ from fedlas.stats.gap_sums import GapSums, check_edges, read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
+CARD = json_kind("a calibration card", FORMAT)
 Subject = Literal["event", "top label"]
 """What a card is about: the probability of the event of two classes, or the confidence of the predicted class."""
 
@@ -95,22 +97,6 @@ class Card:
             raise InputError(
                 "the card must hold what the monitor compares with", got, fix
             ) from error
-
-
-def check_card_place(path: Path) -> None:
-    """Refuse to replace files that are no card, such as those of a run, or a page without a card; only reads."""
-    place = path if path.exists() else path.with_suffix(".html")
-    if place.exists() and not (place == path and has_format(path, FORMAT)):
-        fix = "Choose another file, or move that one away."
-        raise InputError("what is there already must be a card, to be replaced", place, fix)
-
-
-def has_format(path: Path, name: str) -> bool:
-    """Return whether a file is JSON of a format, such as ``fedlas.card/1``, in any version."""
-    try:
-        return str(read_json(path)["format"]).startswith(name.partition("/")[0] + "/")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _card(content: Mapping[str, Any]) -> Card:

@@ -15,7 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
-from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs
+from fedlas._core.outputs import check_place
+from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs, exported_kind
 
 Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
 """Batches of inputs by name, and the probabilities that they must give."""
@@ -117,6 +118,7 @@ def write_checked(
     tolerance: float,
 ) -> Exported:
     """Give the content of a file its name if what it computes agrees with the model on every sample."""
+    check_place("path", out, exported_kind(form))
     difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     lines = tuple(FORMATS[form].example(out, example))

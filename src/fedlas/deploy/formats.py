@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
+from fedlas._core.outputs import Kind, marked_kind
 from fedlas._core.pixels import multiply_add
 from fedlas._core.threads import Shared, no_warnings
 from fedlas.deploy.sql import read_sql, sql_lines, write_sql
@@ -238,6 +239,12 @@ FORMATS: dict[str, Format] = {
     "sql": Format(".sql", "SQLite", write_sql, read_sql, sql_lines),
 }  # fmt: skip
 """By the name on the command line."""
+
+
+def exported_kind(form: str) -> Kind:
+    """Return the kind of files of a format, which say inside that they are exported."""
+    suffix = FORMATS[form].suffix
+    return marked_kind(f"a {suffix} of fedlas export", b"fedlas.export/", (suffix,))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from fedlas.calibrators.matrix import PenalizedLogMap, PenalizedMap
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.mixture_weights import MANY_CLASSES
 from fedlas.calibrators.one_vs_rest import BetaMap, PlattMap, Sigmoids
+from fedlas.calibrators.partial_pooling import PooledMap
 from fedlas.calibrators.pooled_spline import PooledSplines
 from fedlas.calibrators.spline import BrokenLines
 from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
@@ -225,6 +226,25 @@ def _sigmoids(program: Program, row_map: Sigmoids, logits: Names) -> Names:
     return log_sigmoid(program, program.add(scores))
 
 
+def _pooled(program: Program, row_map: PooledMap, logits: Names) -> Names:
+    log_probs, rest = class_and_rest(program, logits)
+    odds = program.add([f"{a} - {b}" for a, b in zip(log_probs, rest, strict=True)])
+    inside = []
+    for name, low, high in zip(odds, *(each.tolist() for each in row_map.reach()), strict=True):
+        above = f"WHEN {name} > {literal(high)} THEN {literal(high)}"
+        inside.append(
+            f"CASE WHEN {name} < {literal(low)} THEN {literal(low)} {above} ELSE {name} END"
+        )
+    scores = program.add(inside)
+    log_p = log_sigmoid(program, scores)
+    rest = program.add([f"{a} - {b}" for a, b in zip(log_p, scores, strict=True)])
+    curves = [
+        f"{literal(a)} * {log_p} - {literal(b)} * {other} + {literal(offset)}"
+        for log_p, other, (a, b, offset) in zip(log_p, rest, row_map.numbers.tolist(), strict=True)
+    ]
+    return log_sigmoid(program, program.add(curves))
+
+
 def _broken_lines(program: Program, row_map: BrokenLines, logits: Names) -> Names:
     log_probs, rest = class_and_rest(program, logits)
     odds = program.add([f"{a} - {b}" for a, b in zip(log_probs, rest, strict=True)])
@@ -327,6 +347,7 @@ _MAPS: dict[type[nn.Module], Callable[..., Names]] = {
     Shifted: _shifted,
     PlattMap: _sigmoids,
     BetaMap: _sigmoids,
+    PooledMap: _pooled,
     BrokenLines: _broken_lines,
     PooledSplines: _pooled_splines,
     Curves: _curves,

@@ -144,7 +144,7 @@ def _estimate(value: float, without: Sequence[float]) -> Estimate:
     count = len(without)
     if count < 2:
         return Estimate(value, -np.inf, np.inf)
-    special = require("scipy.special", extra="stats")
+    special = require("scipy.special", extra="tables")
     gaps = np.asarray(without) - np.mean(without)
     error = float(np.sqrt((count - 1) / count * (gaps**2).sum()))
     reach = error * float(special.stdtrit(count - 1, (1 + _LEVEL) / 2))

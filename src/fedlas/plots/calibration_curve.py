@@ -144,7 +144,7 @@ def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
 
 
 def _isotonic(values: Floats, weights: Floats) -> Floats:
-    fitted = require("scipy.optimize", extra="stats").isotonic_regression(values, weights=weights)
+    fitted = require("scipy.optimize", extra="tables").isotonic_regression(values, weights=weights)
     return np.asarray(fitted.x, dtype=np.float64)
 
 

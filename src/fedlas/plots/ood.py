@@ -158,7 +158,7 @@ def score_histogram(
     # Where 95 % of the in-distribution samples are accepted.
     threshold = np.quantile(id_values, 0.95, method="inverted_cdf")
     axes.axvline(min(max(threshold, low), high), color=palette.ink, **REFERENCE)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="tables").MaxNLocator(nbins=5))
     caption(axes, palette, "", "share of samples", title=title)
     # To the left: matplotlib writes the common offset of scores that differ little at the right.
     name_axis(axes.xaxis, "score (higher = more OOD)", palette, loc="left")

@@ -205,7 +205,7 @@ def _explain(axes: Any, palette: Theme, *, show: bool) -> None:
     """Name the colors below the axes, where they cover no point."""
     if not show:
         return
-    patch = require("matplotlib.patches", extra="plots").Patch
+    patch = require("matplotlib.patches", extra="tables").Patch
     handles = [
         patch(facecolor=palette.over, edgecolor=palette.background, label="over-confident"),
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),

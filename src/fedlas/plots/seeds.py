@@ -92,7 +92,7 @@ def seed_values(
     # Scales and text.
     name_ticks(axes.yaxis, range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="tables").MaxNLocator(nbins=5))
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     # Right-aligned: next to long names the axes are narrower than the label, which may then reach below the names.
     name_axis(axes.xaxis, label, palette, loc="right")

@@ -167,7 +167,7 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
         >>> new_axes(LIGHT, size=(6.0, 3.0), panels=2).shape
         (2,)
     """
-    figure = require("matplotlib.figure", extra="plots").Figure(
+    figure = require("matplotlib.figure", extra="tables").Figure(
         figsize=size, layout="constrained", facecolor=theme.background
     )
     axes = figure.subplots(1, panels or 1, squeeze=False)[0]
@@ -255,7 +255,7 @@ def _pyplot_in_use() -> Any:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if hasattr(shell, "kernel"):
-        return require("matplotlib.pyplot", extra="plots")
+        return require("matplotlib.pyplot", extra="tables")
     return sys.modules.get("matplotlib.pyplot")
 
 
@@ -348,7 +348,7 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4, **marks: Any) -> None:
         most: Largest number of columns.
         **marks: ``handles`` with labels; those of ``ax`` if there are none.
     """
-    translation = require("matplotlib.transforms", extra="plots").ScaledTranslation
+    translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
     names = [each.get_label() for each in marks["handles"]] if marks else None
     names = names or ax.get_legend_handles_labels()[1]
     width = ax.get_position().width * ax.figure.get_figwidth()

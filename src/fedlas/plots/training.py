@@ -106,7 +106,7 @@ def training_curves(
     if last > 1:
         axes.set_xlim(1, last)
     axes.xaxis.set_major_locator(
-        require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8)
+        require("matplotlib.ticker", extra="tables").MaxNLocator(integer=True, nbins=8)
     )
     caption(axes, palette, "epoch", label)
     if legend:

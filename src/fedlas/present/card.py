@@ -11,15 +11,16 @@ from typing import Any
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import checked_path, write_json, write_text
+from fedlas._core.files import write_json, write_text
 from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import check_place
 from fedlas._core.renamed import renamed
 from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.card import check_card_place
+from fedlas.deploy.card import CARD
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
@@ -27,7 +28,7 @@ from fedlas.predictions.event import about_event, event_number
 from fedlas.present.evaluation import Evaluation
 from fedlas.present.groups import acceptance, thresholds_table
 from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics
-from fedlas.present.page import render
+from fedlas.present.page import CARD_PAGE, render
 from fedlas.present.positive_class import (
     decision_words,
     is_event,
@@ -148,11 +149,11 @@ class CalibrationCard:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        path = checked_path(path)
-        check_card_place(path)
+        path = check_place("path", path, CARD)
+        place = check_place("the page of the card", path.with_suffix(".html"), CARD_PAGE)
         page = self.html()
         write_json(path, self.content)
-        return write_text(path.with_suffix(".html"), page)
+        return write_text(place, page)
 
     @property
     def _decisions(self) -> Table | None:

@@ -13,6 +13,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from fedlas._core.check import InputError, check_number, suggestion
+from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 from fedlas.metrics.metric import limits_of
@@ -352,6 +353,7 @@ def junit(checks: Sequence[Check], *, suite: str, strict: bool = False) -> str:
     return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
 
 
+JUNIT = marked_kind("JUnit XML of fedlas", b'<testsuite name="fedlas"')
 _KINDS: Mapping[str, str] = {"fails": "error", "unknown": "warning", "holds": "notice"}
 
 

@@ -21,6 +21,7 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically, write_text
+from fedlas._core.outputs import Kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.predictions.any_predictions import AnyPredictions
@@ -53,7 +54,7 @@ def require_page_packages() -> None:
     Raises:
         MissingExtraError: If a package is not installed.
     """
-    require_all(("jinja2", "bench"), ("matplotlib.figure", "plots"))
+    require_all(("jinja2", "tables"), ("matplotlib.figure", "tables"))
 
 
 _BROWSERS = (
@@ -66,17 +67,44 @@ _BROWSERS = (
 )
 
 
-def check_page(option: str, path: Path) -> None:
-    """Check that a page of this name can be written, before the work.
+_KIND = re.compile(r'<meta name="generator" content="(fedlas \w+)">')
+_HEAD, _TAIL = 2_000, 100
+"""Bytes of a page, and of a printed one, that say its kind."""
+
+
+def page_kind(name: str, noun: str) -> Kind:
+    """Return the kind of pages that a template makes, as HTML or printed."""
+
+    def is_page(path: Path) -> bool:
+        if path.suffix.lower() != ".pdf":
+            with path.open(encoding="utf-8") as file:
+                mark = _KIND.search(file.read(_HEAD))
+            return mark is not None and mark[1] == f"fedlas {name}"
+        with path.open("rb") as pages:
+            pages.seek(max(0, path.stat().st_size - _TAIL))
+            return pages.read().endswith(f"\n%fedlas {name}\n".encode())
+
+    return Kind(noun, is_page, (".html", ".pdf"))
+
+
+EVALUATION_PAGE = page_kind("evaluation", "a page of fedlas evaluate")
+MONITOR_PAGE = page_kind("monitor", "a page of fedlas monitor")
+HISTORY_PAGE = page_kind("history", "the page of a history")
+CARD_PAGE = page_kind("card", "the page of a card")
+DIAGNOSE_PAGE = page_kind("diagnose", "a report of fedlas diagnose")
+OOD_PAGE = page_kind("ood", "a report of fedlas ood")
+_DRAWN = "drawn by fedlas"
+PICTURE = marked_kind("a picture of fedlas", _DRAWN.encode())
+
+
+def check_page(path: Path) -> None:
+    """Check that there is what pages are made with, before the work.
 
     Raises:
-        InputError: If the name does not end in ``.html``, or in ``.pdf`` where there is a browser to print it.
+        InputError: If the name ends in ``.pdf`` and there is no browser to print it.
         MissingExtraError: If a package is not installed.
     """
-    kind = path.suffix.lower()
-    if kind not in (".html", ".htm", ".pdf"):
-        raise InputError(f"{option} must end in .html or .pdf", path, "Name the page so.")
-    if kind == ".pdf" and _browser() is None:
+    if path.suffix.lower() == ".pdf" and _browser() is None:
         fix = f"Write {path.with_suffix('.html')}, open it and print the page."
         raise InputError("a .pdf needs Chromium, Chrome or Edge on the PATH", "none", fix)
     require_page_packages()
@@ -108,7 +136,9 @@ def write_page(path: Path, page: str) -> Path:
             reason = " ".join(done.stderr.split())[-200:]
             fix = f"Write {path.with_suffix('.html')}, open it and print the page."
             raise InputError("the browser must print the page", f"{browser}: {reason}", fix)
-        return write_atomically(path, lambda file: file.write(printed.read_bytes()))
+        kind = _KIND.search(page)
+        mark = f"\n%{kind[1]}\n" if kind else ""  # a comment, which says that it may be replaced
+        return write_atomically(path, lambda file: file.write(printed.read_bytes() + mark.encode()))
 
 
 def _browser() -> str | None:
@@ -126,12 +156,13 @@ def render(template: str, *, room: str = ROOM, **context: Any) -> str:
         room: Package whose ``templates`` hold it; it may extend those of this package.
         **context: Values by name.
     """
-    page: str = _environment(room).get_template(template).render(**{"made": "", **context})
+    about = {"made": "", "kind": template.partition(".")[0], **context}
+    page: str = _environment(room).get_template(template).render(**about)
     return page
 
 
 def _environment(room: str) -> Any:
-    jinja = require("jinja2", extra="bench")
+    jinja = require("jinja2", extra="tables")
     loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((room, ROOM))]
     environment = jinja.Environment(
         loader=jinja.ChoiceLoader(loaders),
@@ -165,7 +196,7 @@ def figure(ax: Any, alt: str) -> Any:
     Returns:
         Markup for a template. Text stays text, so that it can be searched and needs no outlines.
     """
-    return require("markupsafe", extra="bench").Markup(_svg(ax, alt))
+    return require("markupsafe", extra="tables").Markup(_svg(ax, alt))
 
 
 def themed_svg(ax: Any, alt: str) -> str:
@@ -246,10 +277,15 @@ def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) ->
     # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
     with (
         _SETTINGS,
-        require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}),
+        require("matplotlib", extra="tables").rc_context({"svg.hashsalt": "fedlas", **settings}),
     ):
-        dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
-        picture.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
+        about: dict[str, Any] = {
+            "svg": {"Date": None, "Creator": _DRAWN},
+            "svgz": {"Date": None},
+            "pdf": {"CreationDate": None, "Creator": _DRAWN},
+            "png": {"Software": _DRAWN},
+        }
+        picture.savefig(file, format=kind, metadata=about.get(kind), dpi=200)
 
 
 _SETTINGS = threading.Lock()

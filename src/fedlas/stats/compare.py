@@ -109,7 +109,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
             mean, None, n, "all pairs differ by the same amount, so there is no spread"
         )
     statistic = abs(mean) / (spread / math.sqrt(n))
-    p_value = 2.0 * float(require("scipy.stats", extra="stats").t.sf(statistic, n - 1))
+    p_value = 2.0 * float(require("scipy.stats", extra="tables").t.sf(statistic, n - 1))
     return PairedTest(mean, min(p_value, 1.0), n)
 
 
@@ -307,7 +307,7 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     moved = differences[differences != 0.0]
     if len(moved) == 0:
         return PairedTest(mean, 1.0, n)
-    stats = require("scipy.stats", extra="stats")
+    stats = require("scipy.stats", extra="tables")
     # With ties, all assignments of signs are enumerated while they are few.
     tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
     method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
@@ -347,7 +347,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     p_value = 1.0
     if above + below:
         p_value = float(
-            require("scipy.stats", extra="stats").binomtest(above, above + below, 0.5).pvalue
+            require("scipy.stats", extra="tables").binomtest(above, above + below, 0.5).pvalue
         )
     return PairedTest(float(differences.mean()), p_value, len(differences))
 
@@ -392,7 +392,7 @@ def mean_interval(
     n = len(numbers)
     mean = fmean(numbers)
     half = (
-        float(require("scipy.stats", extra="stats").t.isf((1 - confidence_level) / 2, n - 1))
+        float(require("scipy.stats", extra="tables").t.isf((1 - confidence_level) / 2, n - 1))
         * spread
         / math.sqrt(n)
     )

@@ -83,7 +83,7 @@ def t_test_power(effect: float, n: int, alpha: float) -> float:
     """Return the probability that a two-sided paired t-test of ``n`` pairs is significant."""
     # Given the sample's variance `v / (n - 1)`, `v` chi-squared, the mean is normal: its two tails beyond the critical
     # value are averaged over `v`. scipy's noncentral t distribution is NaN far out in its tails.
-    stats = require("scipy.stats", extra="stats")
+    stats = require("scipy.stats", extra="tables")
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     # Squaring the share twice crowds the nodes where few degrees of freedom bend the integrand: near a variance of 0.
     share = (0.5 * (nodes + 1)) ** 4

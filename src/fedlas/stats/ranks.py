@@ -112,7 +112,7 @@ def compare_ranks(
             {name: len(row) for name, row in zip(values, rows, strict=True)},
             "Leave out data sets that a method lacks.",
         )
-    stats = require("scipy.stats", extra="stats")
+    stats = require("scipy.stats", extra="tables")
     scores = np.stack(rows, axis=1) * (-1.0 if higher_is_better else 1.0)
     ranks = stats.rankdata(scores, axis=1)
     means = ranks.mean(axis=0)

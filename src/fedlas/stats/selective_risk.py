@@ -131,7 +131,7 @@ def risk_threshold(
     # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
     p_values = np.where(
         selected > 0,
-        require("scipy.stats", extra="stats").binom.cdf(wrong, np.maximum(selected, 1), risk),
+        require("scipy.stats", extra="tables").binom.cdf(wrong, np.maximum(selected, 1), risk),
         1.0,
     )
     # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.

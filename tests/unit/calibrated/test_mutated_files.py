@@ -73,7 +73,7 @@ def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatc
     Path("link.sql").symlink_to("cal.json")
     files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     for command, words in (
-        (["calibrate", "v.csv", *named, "--out", "link.json"], "must be a calibration, to be rep"),
+        (["calibrate", "v.csv", *named, "--out", "link.json"], "must be another file"),
         (["export", "cal.json", "--format", "sql", "--out", "link.sql"], "must be another file"),
     ):
         capsys.readouterr()

@@ -506,11 +506,11 @@ def test_what_cannot_be_used_is_named_and_leaves_nothing(
     monkeypatch.setattr(lines, "BYTES", block)
     text, match = REFUSED[case]
     (tmp_path / "live.csv").write_text(text)
-    (tmp_path / "out.csv").write_text("what was there")
+    (tmp_path / "out.csv").write_text("calibrated_p_yes\n0.5\n")
     with pytest.raises(InputError, match=match) as caught:
         apply(calibration, tmp_path / "live.csv", out=tmp_path / "out.csv")
     assert "=" not in caught.value.parts[2]  # there is no argument to pass
-    assert (tmp_path / "out.csv").read_text() == "what was there"
+    assert (tmp_path / "out.csv").read_text() == "calibrated_p_yes\n0.5\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.csv", "out.csv"]
 
 
@@ -621,7 +621,7 @@ def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
         ),
         (
             ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
-            "must be a calibration",
+            "must be new, or a calibration",
         ),
         (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
         (

@@ -11,30 +11,30 @@ from fedlas.errors import MissingExtraError
 
 
 def test_what_is_there():
-    assert require("json.decoder", extra="plots") is sys.modules["json.decoder"]
+    assert require("json.decoder", extra="tables") is sys.modules["json.decoder"]
 
 
 @pytest.mark.parametrize("package", ["surely_not_installed", "surely_not_installed.part"])
 def test_what_is_not(package):
-    with pytest.raises(MissingExtraError, match=r"pip install 'fedlas\[plots\]'") as caught:
-        require(package, extra="plots")
+    with pytest.raises(MissingExtraError, match=r"pip install 'fedlas\[tables\]'") as caught:
+        require(package, extra="tables")
     assert isinstance(caught.value, ImportError)
     assert "'surely_not_installed'" in str(caught.value)
 
 
 def test_all_that_is_missing_is_named_at_once():
-    require_all(("json", "plots"))
+    require_all(("json", "tables"))
     with pytest.raises(
-        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[plots,stats\]'"
+        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[tables,export\]'"
     ):
-        require_all(("none_a", "plots"), ("json", "bench"), ("none_b", "stats"))
+        require_all(("none_a", "tables"), ("json", "bench"), ("none_b", "export"))
 
 
 def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):
     (tmp_path / "broken_package.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="surely_not_installed") as caught:
-        require("broken_package", extra="plots")
+        require("broken_package", extra="tables")
     assert not isinstance(caught.value, MissingExtraError)
 
 
@@ -43,8 +43,8 @@ def test_telemetry_is_off_unless_the_user_says_otherwise(monkeypatch, package):
     name, silent = TELEMETRY[package]
     monkeypatch.setitem(sys.modules, package, ModuleType(package))
     monkeypatch.setenv(name, "chosen")
-    require(package, extra="plots")
+    require(package, extra="tables")
     assert os.environ[name] == "chosen"
     monkeypatch.delenv(name)
-    require(package, extra="plots")
+    require(package, extra="tables")
     assert os.environ[name] == silent

@@ -97,7 +97,7 @@ def test_what_is_no_history_is_left_alone(card, tmp_path, capsys):
     other.write_text('{"mine": 1}')
     file = write(tmp_path / "a.csv", 3)
     assert main(["monitor", card("a.json", 0), file, *COLUMNS, "--history", str(other)]) == 2
-    assert "--history must be a file that it wrote" in capsys.readouterr().err
+    assert "--history must be new, or a history of fedlas monitor" in capsys.readouterr().err
     assert other.read_text() == '{"mine": 1}'
 
 

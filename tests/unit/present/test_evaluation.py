@@ -19,7 +19,8 @@ from fedlas import Predictions, TopLabel, report
 from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.present.page import check_page, write_page
+from fedlas.predictions.tables.outputs import check_report
+from fedlas.present.page import OOD_PAGE, check_page, write_page
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
 
@@ -318,9 +319,7 @@ def test_a_page_bears_its_title_date_and_period():
 def test_without_a_browser_a_pdf_is_refused_before_the_work(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(InputError, match=r"needs Chromium.*Write x\.html, open it and print"):
-        check_page("--report", Path("x.pdf"))
-    with pytest.raises(InputError, match=r"must end in \.html or \.pdf; got x\.txt"):
-        check_page("--report", Path("x.txt"))
+        check_page(Path("x.pdf"))
 
 
 @pytest.mark.system
@@ -414,3 +413,14 @@ def test_a_page_of_an_event_shows_its_risks_by_outcome_where_both_occur(outcomes
         0 < sum(outcomes) < 2
     )
     assert "Decision curve of class 1" in page
+
+
+def test_a_reports_files_are_replaced_beside_its_page_alone(tmp_path):
+    (tmp_path / "ood.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"ood\.csv must be new"):
+        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+    (tmp_path / "ood.html").write_text('<meta name="generator" content="fedlas ood">')
+    check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+    (tmp_path / "ood.html").write_text("mine")
+    with pytest.raises(InputError, match=r"ood\.html must be new"):
+        check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))

@@ -169,8 +169,17 @@ def absent_classes(val: Predictions) -> str | None:
     )
 
 
-def some(classes: list[int], names: Sequence[str] | None = None) -> str:
+def some(
+    classes: list[int],
+    names: Sequence[str] | None = None,
+    noun: tuple[str, str] = ("class", "classes"),
+) -> str:
     """Return the classes as text, by their names if they have some; of many, their count and the first five.
+
+    Args:
+        classes: Their indices.
+        names: Of all classes.
+        noun: What one of them, and several, are called.
 
     Example:
         >>> some([3]), some(list(range(12))), some([0, 2], ["cat", "dog", "owl"])
@@ -178,5 +187,5 @@ def some(classes: list[int], names: Sequence[str] | None = None) -> str:
     """
     texts = [str(number) if names is None else names[number] for number in classes[:5]]
     if len(classes) == 1:
-        return f"class {texts[0]}"
-    return f"{len(classes)} classes ({', '.join(texts)}{', ...' if len(classes) > 5 else ''})"
+        return f"{noun[0]} {texts[0]}"
+    return f"{len(classes)} {noun[1]} ({', '.join(texts)}{', ...' if len(classes) > 5 else ''})"

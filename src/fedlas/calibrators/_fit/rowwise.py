@@ -246,6 +246,13 @@ def _floor(val: Predictions) -> float | None:
     return least if alike and zero and float(lowest) < least else None
 
 
+def scaled_weights(weights: Tensor) -> Tensor:
+    """Return weights ``(N,)`` that count samples: whole numbers as they are, others with a mean of 1 where above 0."""
+    if bool((weights == weights.round()).all()):
+        return weights
+    return weights / weights[weights > 0].mean()
+
+
 def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
     """Return the samples with weights that count them, or none where all are 1 or rows are repeated instead.
 
@@ -260,7 +267,7 @@ def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
         fix = "Pass whole numbers, which count samples, or choose temperature, vector, structured or auto."
         raise InputError("weights must be whole numbers for this calibrator", "others", fix)
     used = weights > 0
-    counts = weights[used] if whole else weights[used] / weights[used].mean()
+    counts = scaled_weights(weights)[used]
     rows = used.nonzero().squeeze(1)
     if repeat:
         rows = rows.repeat_interleave(counts.long())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
 from fedlas._core.files import check_writable, is_file, not_writable, read_json, write_json
+from fedlas._core.outputs import Kind, has_format
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.predictions.tables.files import Name, files_of
@@ -24,6 +25,7 @@ from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.monitor/2"
+STATE = Kind("a state of fedlas monitor", lambda path: has_format(path, FORMAT))
 
 
 ROWS = 64

@@ -204,7 +204,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
     Raises:
         InputError: If the file is missing, is not a readable image, or has more than 8 bits per channel.
     """
-    pil: Any = require("PIL.Image", extra="data")
+    pil: Any = require("PIL.Image", extra="bench")
     fix = "Repair or remove the file."
     source: Any = file
     if isinstance(file, bytes):
@@ -228,7 +228,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
                     "Convert it to 8 bits, and choose which value becomes white.",
                 )
             turned = (
-                require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
+                require("PIL.ImageOps", extra="bench").exif_transpose(opened) if upright else opened
             )
             return turned.convert("RGB" if channels == 3 else "L")
     except InputError:
@@ -276,8 +276,8 @@ def read_images(
     def read(file: Path | bytes) -> NDArray[np.uint8]:
         image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
-            bilinear = require("PIL.Image", extra="data").Resampling.BILINEAR
-            image = require("PIL.ImageOps", extra="data").fit(
+            bilinear = require("PIL.Image", extra="bench").Resampling.BILINEAR
+            image = require("PIL.ImageOps", extra="bench").fit(
                 image, (image_size, image_size), bilinear
             )
         pixels = np.asarray(image, dtype=np.uint8)

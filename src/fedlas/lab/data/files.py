@@ -81,7 +81,7 @@ class View:
         State:
             With ``augment`` it draws from torch's global generator, as torchvision's transforms do.
         """
-        v2: Any = require("torchvision.transforms.v2", extra="data")
+        v2: Any = require("torchvision.transforms.v2", extra="bench")
         mode = getattr(v2.InterpolationMode, self.interpolation.upper())
         size = (self.resize, self.resize) if self.squash else self.resize
         resized = v2.Resize(size, interpolation=mode)

@@ -56,7 +56,7 @@ def _register(depth: int) -> None:
         rate = check_dropout(dropout)
         cells = check_count("pool_size", pool_size)
         # The stem.
-        model: Any = getattr(require("torchvision.models", extra="models"), name)(
+        model: Any = getattr(require("torchvision.models", extra="bench"), name)(
             num_classes=num_classes
         )
         model.conv1 = first_convolution(stem, in_channels, model.conv1)
@@ -104,7 +104,7 @@ def build_densenet121(
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
     rate = check_dropout(dropout)
-    built: Any = require("torchvision.models", extra="models").densenet121(num_classes=num_classes)
+    built: Any = require("torchvision.models", extra="bench").densenet121(num_classes=num_classes)
     features = built.features
     features.conv0 = first_convolution(stem, in_channels, features.conv0)
     if stem == "small":

@@ -179,7 +179,7 @@ def thumbnail(part: Part, row: int) -> str:
     """
     image = part.image(row).cpu()
     pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()
-    picture = require("PIL.Image", extra="data").fromarray(
+    picture = require("PIL.Image", extra="bench").fromarray(
         pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     )
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

@@ -314,7 +314,7 @@ class BenchResult:
                     "seed": run.seed,
                 }
                 rows.append({**about, **run.measured["test"]})
-        return require("pandas", extra="stats").DataFrame(rows)
+        return require("pandas", extra="tables").DataFrame(rows)
 
     def figure(self, metric: str = "nll", *, ax: Any = None) -> Any:
         """Draw a dot for each seed; of several data sets the critical-difference diagram.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,11 +65,13 @@ class Arrow(Format):
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
+        arrow_error = self.arrow.lib.ArrowException
         try:
             yield
-        except InputError:
+        except (InputError, MemoryError):
             raise
-        except Exception as error:  # pyarrow raises many kinds where a file is damaged
+        # What a damaged file makes pyarrow and csv raise; other errors are our own.
+        except (OSError, ValueError, csv.Error, arrow_error) as error:
             text = " ".join(str(error).split())
             if isinstance(
                 error, UnicodeError
@@ -183,6 +186,13 @@ def held_by(suffix: str, label: str) -> Iterator[None]:
             f"{error!s:.200} in {label}",
             "Write the format that is read, or leave out columns of several kinds.",
         ) from error
+
+
+def append_constants(batch: Any, constants: Mapping[str, str]) -> Any:
+    """Return a record batch with columns of one text each."""
+    for name, text in constants.items():
+        batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
+    return batch
 
 
 def as_batch(table: Any) -> Any:

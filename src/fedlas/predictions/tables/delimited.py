@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
 from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import Arrow, append, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.arrow import (
+    Arrow,
+    append,
+    append_constants,
+    as_batch,
+    held_by,
+    pyarrow_module,
+)
 from fedlas.predictions.tables.format import Format, Writer
 from fedlas.predictions.tables.packed import open_bytes, suffix_of
 
@@ -39,17 +46,25 @@ class Delimited(Arrow):
     Args:
         path: The file.
         separator: The separator; None notices it.
+        partition: Columns of one text in each row, as ``year=2026`` in the names of its folders says.
 
     Attributes:
         in_percent: Columns with percent signs in the first rows, which are read as text.
     """
 
-    options = ("separator",)
+    options = ("separator", "partition")
     in_percent: frozenset[str] = frozenset()
 
-    def __init__(self, path: Path, separator: str | None = None) -> None:
+    def __init__(
+        self, path: Path, separator: str | None = None, partition: Mapping[str, str] | None = None
+    ) -> None:
         self.delimiter = separator or ""
         super().__init__(path)
+        self._header = self.names
+        self._partition = {
+            name: text for name, text in (partition or {}).items() if name not in self._header
+        }
+        self.names = [*self._header, *self._partition]
 
     def _names(self) -> list[str]:
         lines.check_text(self.path)
@@ -115,7 +130,12 @@ class Delimited(Arrow):
         types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
         types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
         if self.keeps_all:  # each cell keeps its text
-            types = dict.fromkeys(self.names, "binary") | dict.fromkeys(types, "string")
+            types = dict.fromkeys(self._header, "binary") | dict.fromkeys(types, "string")
+        partition = {
+            name: text for name, text in self._partition.items() if self.keeps_all or name in types
+        }
+        types = {name: kind for name, kind in types.items() if name not in partition}
+        types = types or {self._header[0]: "binary"}
         header = b""
         for content, rows in lines.row_blocks(self.path, self.delimiter):
             if not header:
@@ -128,7 +148,7 @@ class Delimited(Arrow):
                 except ValueError as error:
                     raise self._first_error(rows, types) or error from error
                 lines.check_count(rows, table.num_rows, self._rows, self.label)
-                batch = as_batch(table)
+                batch = append_constants(as_batch(table), partition)
                 yield batch, batch
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
@@ -176,13 +196,13 @@ class Delimited(Arrow):
                 f"{error} in {where} of {self.label}",
                 "Look at its scores and labels first; quote line breaks, leave out columns of long text.",
             )
-        if len(cells) != len(self.names):
+        if len(cells) != len(self._header):
             return InputError(
-                f"every row must have {len(self.names)} cells like the header",
+                f"every row must have {len(self._header)} cells like the header",
                 f"{len(cells)} in {where} of {self.label}",
                 "Quote cells that hold commas.",
             )
-        for name, cell in zip(self.names, cells, strict=True):
+        for name, cell in zip(self._header, cells, strict=True):
             if name not in types or not fails(row, {name: types[name]}):
                 continue
             where = f"{where}, column {name!r} of {self.label}"
@@ -197,7 +217,7 @@ class Delimited(Arrow):
         """Return the columns of ``types`` in the bytes of some rows."""
         reader = pyarrow_module(".csv")
         size = max(1 << 20, len(content))
-        blocks = reader.ReadOptions(use_threads=False, column_names=self.names, block_size=size)
+        blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
         cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
         values = reader.ConvertOptions(
             include_columns=list(types),

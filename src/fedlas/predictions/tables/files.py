@@ -10,25 +10,18 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
-from fedlas._core.files import (
-    check_output,
-    no_device,
-    path_inside,
-    write_atomically,
-)
+from fedlas._core.files import no_device, path_inside, write_atomically
+from fedlas._core.outputs import STANDARD
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
 from fedlas.predictions.tables.packed import suffix_of
 
-STANDARD = "-"
-"""In place of a file: standard input or output."""
 FORMATS = {
     ".csv": "delimited.Delimited",
     ".tsv": "delimited.Delimited",
@@ -84,8 +77,10 @@ _STORES = (
 """Protocols of addresses. Others may lead elsewhere than the address says: ``reference`` reads hosts that a file names,
 ``filecache`` writes copies that stay."""
 _MAGIC = {b"PAR1": ".parquet", b"PK\x03\x04": ".npz"}
-_READS = "it must be a file, folder or pattern that fsspec reads"
-_WRITES = "it must be an address to which fsspec writes"
+_HEAD = 1 << 20
+"""Bytes of a text that hold its names."""
+READS = "it must be a file, folder or pattern that fsspec reads"
+WRITES = "it must be an address to which fsspec writes"
 _PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII)
 
 
@@ -211,50 +206,7 @@ def with_labels(files: list[TableFile]) -> list[TableFile]:
     ]
 
 
-def check_apart(option: str, out: str | Path | None, names: Sequence[Name | None]) -> None:
-    """Refuse to write what is read, or what the same command would read next time.
-
-    Args:
-        option: The option that names what is written, for the message.
-        out: A file or an address; None or ``-`` where no file is written.
-        names: What is read: files, folders, patterns and addresses; None for those that are not there.
-
-    Raises:
-        InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
-            name.
-
-    Example:
-        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
-        Traceback (most recent call last):
-        fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
-    """
-    if out is None or str(out) == STANDARD:
-        return
-    store, path = _resolved(out, _WRITES)
-    elsewhere = "Name it elsewhere."
-    for name in names:
-        if name is None or str(name) == STANDARD:
-            continue
-        other, root = _resolved(name.path if isinstance(name, TableFile) else name, _READS)
-        if store != other:
-            continue
-        if store is None:
-            check_output(option, Path(path), map(Path, glob(root) if has_magic(root) else [root]))  # noqa: PTH207
-        if path == root:
-            raise InputError(
-                f"{option} must be another file", out, "It would replace what is read."
-            )
-        if has_magic(root) and _matches(path, root):
-            raise InputError(
-                f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
-            )
-        if path.startswith(f"{root.rstrip('/')}/") and path.lower().endswith(".parquet"):
-            raise InputError(
-                f"{option} must lie outside the folder that is read", f"{out} in {name}", elsewhere
-            )
-
-
-def _resolved(name: str | Path, expected: str) -> tuple[Any, str]:
+def store_and_path(name: str | Path, expected: str) -> tuple[Any, str]:
     """Return the store of a file, None for this machine, and its path there, without links and detours."""
     address = address_of(name)
     if address is None:
@@ -264,15 +216,6 @@ def _resolved(name: str | Path, expected: str) -> tuple[Any, str]:
     if "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
         return None, Path(os.path.realpath(path)).as_posix()
     return store, posixpath.normpath(path)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
-    if "**" in pattern:
-        return fnmatchcase(path, pattern)
-    folders = path.split("/"), pattern.split("/")
-    same = len(folders[0]) == len(folders[1])
-    return same and all(map(fnmatchcase, *folders))
 
 
 def dataset_file(path: Path) -> TableFile:
@@ -320,7 +263,7 @@ def _copied(name: Name, folder: Path) -> Name:
     address = None if isinstance(name, TableFile) else address_of(name)
     if address is None:
         return name
-    with _guard(address, _READS):
+    with _guard(address, READS):
         store, root = _store(address)
         paths = [root]
         error = _no_match(address)
@@ -345,7 +288,7 @@ def _copied(name: Name, folder: Path) -> Name:
                 "Name one of them.",
             )
         copies[copy] = path
-    with _guard(address, _READS):
+    with _guard(address, READS):
         for copy, path in copies.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch(0o600)
@@ -395,7 +338,7 @@ def write_whole(out: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         return
     with private_folder() as folder:
         local = write_atomically(folder / "table", write)
-        with _guard(address, _WRITES):
+        with _guard(address, WRITES):
             store, path = _store(address)
             head, slash, tail = path.rpartition("/")
             part = f"{head}{slash}.{tail}.{secrets.token_hex(4)}.fedlas.part"
@@ -443,3 +386,27 @@ def _guard(address: str, expected: str) -> Iterator[None]:
         if isinstance(error, ImportError):
             fix = "Install the package that the message names."
         raise InputError(expected, f"{address} ({reason(error)})", fix) from error
+
+
+def local_address(address: str) -> Path | None:
+    """Return the path of an address of a file system on this machine; None for one of another store."""
+    store, path = store_and_path(address, WRITES)
+    return Path(path) if store is None else None
+
+
+def stored_copy(address: str, folder: Path) -> Path | None:
+    """Return a copy of the file at an address, of a text its first part; None if nothing is there.
+
+    Raises:
+        InputError: If the store cannot be read, or a folder is there.
+    """
+    with _guard(address, WRITES):
+        store, path = _store(address)
+        if not store.exists(path):
+            return None
+        copy = folder / f"stored{''.join(Path(path).suffixes[-2:])}"
+        if Path(path).suffix.lower() in (".parquet", ".npz", ".gz", ".zst"):
+            store.get_file(path, str(copy))
+        else:
+            copy.write_bytes(store.cat_file(path, start=0, end=_HEAD))
+    return copy

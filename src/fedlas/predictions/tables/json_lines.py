@@ -108,7 +108,8 @@ class JsonLines(Arrow):
     def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         names = dict.fromkeys([*numbers, *others])
         # pyarrow reads no paths, and no objects of several kinds
-        is_plain = names.keys() <= {*self._keys} - self._nested and not self.keeps_all
+        is_path = any("." in name and name.partition(".")[0] in self._nested for name in names)
+        is_plain = names.keys() <= {*self._keys} - self._nested and not (self.keeps_all or is_path)
         first = self._first_values(names) if is_plain else {}
         for content, rows in lines.row_blocks(self.path):
             table = None
@@ -269,10 +270,14 @@ def at_path(row: Any, path: str) -> Any:
     Example:
         >>> at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
         'Paris'
+
+    Raises:
+        InputError: If it leads to two values, by a key with dots and into an object.
     """
-    if isinstance(row, dict) and path in row:
+    is_key = isinstance(row, dict) and path in row
+    if is_key and "." not in path:
         return row[path]
-    path = dotted(path)
+    path = path if is_key else dotted(path)
     if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):  # JSON in JSON
         with suppress(ValueError):
             row = parse_json(row, finite=False)
@@ -284,12 +289,19 @@ def at_path(row: Any, path: str) -> Any:
         return None
     # Keys may hold dots themselves: the longest that exists counts.
     parts = path.split(".")
+    values = []
     for length in range(len(parts), 0, -1):
         key = ".".join(parts[:length])
         if key in row:
             rest = ".".join(parts[length:])
-            return at_path(row[key], rest) if rest else row[key]
-    return None
+            values.append(at_path(row[key], rest) if rest else row[key])
+    if len(values) - values[1:].count(None) > 1:
+        raise InputError(
+            "a path must lead to one value",
+            f"{path!r}, which is a key with dots and a path into an object of one row",
+            "Rename one of the two.",
+        )
+    return values[0] if values else None
 
 
 def put_beside(row: dict[str, Any], path: str, prefix: str, value: Any) -> None:

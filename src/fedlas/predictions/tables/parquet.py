@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas.predictions.tables import format as formats
-from fedlas.predictions.tables.arrow import Arrow, append, held_by, pyarrow_module
+from fedlas.predictions.tables.arrow import Arrow, append, append_constants, held_by, pyarrow_module
 from fedlas.predictions.tables.format import Format, Writer
 
 _FREE = 2**26
@@ -76,8 +76,7 @@ class Parquet(Arrow):
             self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
         ) as file:
             for batch in file.iter_batches(batch_size=formats.ROWS, columns=columns):
-                for name, text in partition.items():
-                    batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
+                batch = append_constants(batch, partition)
                 yield batch, self._written_out(batch, texts) if self.keeps_all else batch
 
     def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:
@@ -168,6 +167,21 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
         InputError: If they do.
         ValueError: If the file is damaged.
     """
+    try:
+        size = _size_in_memory(path, names)
+    except (TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError("its metadata are damaged") from error  # fields of other kinds
+    on_disk = path.stat().st_size
+    if size > max(_FREE, _MOST_RATIO * on_disk):
+        raise InputError(
+            f"values must take at most {_MOST_RATIO:,} times the size of the file",
+            f"{size:,} bytes in {on_disk:,} of {path.name}",
+            "Write it without compression, if its content is right.",
+        )
+
+
+def _size_in_memory(path: Path, names: Collection[str]) -> int:
+    """Return the bytes that columns take in memory."""
     size = 0
     end = 0
     with path.open("rb") as file:
@@ -176,13 +190,7 @@ def check_expansion(path: Path, names: Collection[str]) -> None:
                 raise ValueError("two columns share a page")
             end = start + length
             size += _expanded(file, start, end)
-    on_disk = path.stat().st_size
-    if size > max(_FREE, _MOST_RATIO * on_disk):
-        raise InputError(
-            f"values must take at most {_MOST_RATIO:,} times the size of the file",
-            f"{size:,} bytes in {on_disk:,} of {path.name}",
-            "Write it without compression, if its content is right.",
-        )
+    return size
 
 
 # The numbers are those of fields in parquet.thrift.

@@ -113,7 +113,7 @@ def load_imagenet(root: str | None = None, *, partial: bool = False, view: View)
     names = synsets
     if len(synsets) == _WHOLE.classes:  # torchvision has the names in the order of the synsets
         names = (
-            require("torchvision.models", extra="data")
+            require("torchvision.models", extra="bench")
             .get_weight("ResNet18_Weights.IMAGENET1K_V1")
             .meta["categories"]
         )

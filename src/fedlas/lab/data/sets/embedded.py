@@ -41,7 +41,7 @@ def load_digits(*, num_test: int = 600) -> Source:
             num_test,
             "Leave an image of each class to train on.",
         )
-    bunch = require("sklearn.datasets", extra="data").load_digits()
+    bunch = require("sklearn.datasets", extra="bench").load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
     target = bunch.target.astype(np.int64)
     classes = tuple(str(digit) for digit in range(_NUM_CLASSES))

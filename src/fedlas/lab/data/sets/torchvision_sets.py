@@ -129,7 +129,7 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
     Raises:
         InputError: If the files are missing or damaged.
     """
-    require("scipy.io", extra="data")  # torchvision reads with it
+    require("scipy.io", extra="bench")  # torchvision reads with it
     names = ("train", "test", *(["extra"] if extra else []))
     first, held_out, *more = (_read("svhn", "SVHN", root, {"split": name}) for name in names)
     whole = [first, *more]
@@ -195,7 +195,7 @@ def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) ->
             f"no root, and ${ENVIRONMENT} is not set",
             f"Pass root=FOLDER or set {ENVIRONMENT}; {fix}",
         )
-    datasets = require("torchvision.datasets", extra="data")
+    datasets = require("torchvision.datasets", extra="bench")
     try:
         return getattr(datasets, kind)(str(folder), **options)
     except (RuntimeError, OSError, ValueError, KeyError) as error:

@@ -14,7 +14,7 @@ from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
 
 def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
     """Return each channel of ``image`` convolved with an odd-sized ``kernel``, the image mirrored at its border."""
-    signal: Any = require("scipy.signal", extra="data")
+    signal: Any = require("scipy.signal", extra="bench")
     rows = kernel.shape[0] // 2
     columns = kernel.shape[1] // 2
     padded = np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="symmetric")
@@ -24,7 +24,7 @@ def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
 
 def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
     """Return each channel of ``image`` blurred by a Gaussian of ``sigma`` pixels."""
-    blurred: Pixels = require("scipy.ndimage", extra="data").gaussian_filter(
+    blurred: Pixels = require("scipy.ndimage", extra="bench").gaussian_filter(
         image, (sigma, sigma, 0), mode="nearest"
     )
     return blurred
@@ -35,7 +35,7 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
     reach = int(np.ceil(radius)) + 2
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (rows**2 + columns**2 <= radius**2).astype(np.float64)
-    soft: NDArray[np.float64] = require("scipy.ndimage", extra="data").gaussian_filter(
+    soft: NDArray[np.float64] = require("scipy.ndimage", extra="bench").gaussian_filter(
         inside, softness, truncate=3.0
     )
     return soft / soft.sum()
@@ -211,7 +211,7 @@ def zoom_blur(
 
 def zoomed(image: Pixels, factor: float) -> Pixels:
     """Return ``image`` enlarged around its center by ``factor`` and cut to its size."""
-    ndimage: Any = require("scipy.ndimage", extra="data")
+    ndimage: Any = require("scipy.ndimage", extra="bench")
     center = (np.array(image.shape) - 1) / 2
     scale = np.array([1 / factor, 1 / factor, 1])
     larger: Pixels = ndimage.affine_transform(
@@ -255,7 +255,7 @@ def elastic_transform(
     ``strength`` holds, as fractions of the image's height, the size of the displacements, the sigma that smooths them,
     and how far the affine map moves three points.
     """
-    ndimage: Any = require("scipy.ndimage", extra="data")
+    ndimage: Any = require("scipy.ndimage", extra="bench")
     height, width, channels = image.shape
     amount, sigma, reach = (height * value for value in strength)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -283,7 +283,7 @@ def elastic_transform(
 )
 def pixelate(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
     """Lower resolution: height and width are reduced to ``share`` by averaging and enlarged again."""
-    box = require("PIL.Image", extra="data").Resampling.BOX
+    box = require("PIL.Image", extra="bench").Resampling.BOX
     height, width = image.shape[:2]
     reduced = _as_pil(image).resize((max(1, int(width * share)), max(1, int(height * share))), box)
     return _pixels(reduced.resize((width, height), box), image)
@@ -296,13 +296,13 @@ def jpeg_compression(image: Pixels, quality: int, random: np.random.RandomState)
     """JPEG compression of the given quality, 1 to 95."""
     buffer = BytesIO()
     _as_pil(image).save(buffer, "JPEG", quality=quality)
-    with require("PIL.Image", extra="data").open(buffer) as decoded:
+    with require("PIL.Image", extra="bench").open(buffer) as decoded:
         return _pixels(decoded, image)
 
 
 def _as_pil(image: Pixels) -> Any:
     values = np.rint(image * 255).astype(np.uint8)
-    return require("PIL.Image", extra="data").fromarray(
+    return require("PIL.Image", extra="bench").fromarray(
         values[:, :, 0] if image.shape[2] == 1 else values
     )
 

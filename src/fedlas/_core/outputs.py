@@ -1,0 +1,131 @@
+"""Which files may be replaced: the rule for every place to write that a user names."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.files import check_writable, checked_path, no_device, not_writable, read_json
+
+STANDARD = "-"
+"""In place of a file: standard input or output."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that an option or a public function writes.
+
+    Attributes:
+        noun: Name of one, with its article, as in a message; empty for what replaces no file at all.
+        is_one: Return whether an existing file is one; it only reads. Its errors mean that the file is none.
+        suffixes: Ends of the name, in lower case; any if there are none.
+    """
+
+    noun: str
+    is_one: Callable[[Path], bool]
+    suffixes: tuple[str, ...] = ()
+
+
+def new_kind(*suffixes: str) -> Kind:
+    """Return the kind of what replaces no file at all."""
+    return Kind("", lambda _: False, suffixes)
+
+
+def json_kind(noun: str, form: str) -> Kind:
+    """Return the kind of JSON files of a format such as ``"fedlas.card/1"``, in any version."""
+    return Kind(noun, lambda path: has_format(path, form), (".json",))
+
+
+def marked_kind(noun: str, mark: bytes, suffixes: tuple[str, ...] = ()) -> Kind:
+    """Return the kind of files that hold some bytes, by which their writer marks them."""
+
+    def is_marked(path: Path) -> bool:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return text.find(mark) >= 0
+
+    return Kind(noun, is_marked, suffixes)
+
+
+def has_format(path: Path, form: str) -> bool:
+    """Return whether a file is JSON of a format, such as ``fedlas.card/1``, in any version."""
+    try:
+        return str(read_json(path)["format"]).startswith(form.partition("/")[0] + "/")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def is_of_kind(path: Path, kind: Kind) -> bool:
+    """Return whether a file is empty, as one of ``mktemp``, or of a kind, so that it may be replaced."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return path.stat().st_size == 0 or kind.is_one(path)
+    return False
+
+
+def check_suffix(option: str, path: Path, kind: Kind) -> None:
+    """Check that a name ends as those of a kind."""
+    if kind.suffixes and path.suffix.lower() not in kind.suffixes:
+        *most, last = kind.suffixes
+        ends = f"{', '.join(most)} or {last}" if most else last
+        name = f"{path.stem or 'name'}{kind.suffixes[0]}"
+        raise InputError(f"{option} must end in {ends}", path, f"Name it {name}.")
+
+
+def not_replaced(option: str, place: object, kind: Kind) -> InputError:
+    """Return the error for a place where there is another file."""
+    expected = f"must be new, or {kind.noun} to be replaced" if kind.noun else "must be a new file"
+    fix = "Choose another name, or move that file away."
+    return InputError(f"{option} {expected}", f"{place}, which exists", fix)
+
+
+def check_place(option: str, place: str | Path, kind: Kind) -> Path:
+    """Check that a file can be written and replaces at most one of its own kind, before any work; only reads.
+
+    Args:
+        option: The option or argument that names the file, for messages.
+        place: The file.
+        kind: What is written.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the name is ``-`` or ends otherwise than the kind, a link, folder, device or file of another
+            kind is there, or no file can be written there.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp(), "cal.json")
+        >>> _ = path.write_text("{'mine': 1}")
+        >>> check_place("--out", path, json_kind("a calibration", "fedlas.table/1"))
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must be new, or a calibration to be replaced; got ... Choose another ...
+    """
+    path = checked_path(place)
+    if str(path) == STANDARD:
+        fix = "Name one, or leave the option out."
+        raise InputError(f"{option} must name a file", "-, standard output", fix)
+    check_suffix(option, path, kind)
+    try:
+        no_device(path)
+        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink may raise
+            fix = "Name the file that is meant, or remove the link."
+            raise InputError(
+                f"{option} must be no link, which may lead to what is not yours",
+                f"{path}, to {os.readlink(path)}",  # noqa: PTH115
+                fix,
+            )
+        if path.is_dir():
+            fix = "Name a file in it."
+            raise InputError(f"{option} must be a file", f"the folder {path}", fix)
+        if path.exists() and not is_of_kind(path, kind):
+            raise not_replaced(option, path, kind)
+        folder = next(each for each in path.absolute().parents if os.path.lexists(each))
+    except OSError as error:
+        raise not_writable(path, error, option) from error
+    check_writable(folder, option)
+    return path

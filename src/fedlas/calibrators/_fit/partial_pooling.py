@@ -1,0 +1,315 @@
+"""Calibration curves of many labels whose coefficients come from one distribution that is estimated too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from fedlas.calibrators._fit.state import doubles, ones, zeros
+
+_ROUNDS = 12
+"""Rounds of expectation and maximization; a hundred change the NLL of fixed-out samples by less than .2 %."""
+_STEPS = 30
+"""Most Newton steps of the curves at the end."""
+_STEPS_A_ROUND = 2
+_DECREMENT = 1e-9
+"""Newton's decrement, as a share of the objective, at which a curve has converged."""
+_SLOPE_RIDGE = 1.0
+"""Ridge of the one slope of all labels toward 1."""
+_COMMON_RIDGE = (1.0, 1.0, 0.01)
+"""Ridge of the one curve of all labels toward that slope."""
+_COVARIATE_RIDGE = 1.0
+"""Ridge of the coefficients of the labels' covariates, in labels."""
+_SPREAD = 0.5
+"""Standard deviation of a coefficient to start from, where an unchanged slope is 1."""
+_PRIOR_SPREAD = 0.14
+"""That of one more label, so that two labels have a covariance."""
+_MEAN_SPREAD = (0.5, 0.5, 2.0)
+"""Standard deviations of the mean of the distribution around one temperature for all labels."""
+_JITTER = 1e-6
+_MOST_FALLING = 0.01
+"""Share of a label's rows where its curve may be level in place of falling; with more, it is fitted with a, b >= 0."""
+_KEPT = 2**22
+"""Most label rows on which the distribution is estimated; of more labels a systematic sample of at least 100."""
+_FEWEST_IN_SAMPLE = 100
+_BLOCK = 2**18
+"""Label rows of a block, whose arrays fit the cache."""
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Features ``(l, F, n)``, labels ``(l, n)`` and weights ``(l, n)`` of some labels, float64."""
+
+
+def curve_features(scores: Tensor) -> Tensor:
+    """Return the features of the curves of scores ``(..., n)``: ``log p``, ``-log(1 - p)`` and 1, ``(..., 3, n)``."""
+    return torch.stack([logsigmoid(scores), -logsigmoid(-scores), torch.ones_like(scores)], dim=-2)
+
+
+@dataclass(frozen=True)
+class PooledCurves:
+    """Curves of labels with a common distribution.
+
+    Attributes:
+        numbers: ``a``, ``b`` and ``c`` of each label ``(L, 3)``.
+        mean: Mean of the distribution for labels of an average mean score, and its change with that score ``(2, 3)``.
+        covariance: Of the distribution ``(3, 3)``.
+        design_effect: Samples for each independent one; 1 without clusters.
+        converged: Whether all curves did.
+    """
+
+    numbers: Tensor
+    mean: Tensor
+    covariance: Tensor
+    design_effect: float
+    converged: bool
+
+
+class LabelRows:
+    """Scores, labels and weights of rows, some labels at a time.
+
+    Args:
+        scores: Log-odds ``(L, n)``.
+        target: 1 where a label is present, else 0 ``(L, n)``.
+        weights: Weight of each row of each label ``(L, n)``, or of each row ``(1, n)``.
+    """
+
+    def __init__(self, scores: Tensor, target: Tensor, weights: Tensor) -> None:
+        self.scores = scores
+        self.target = target
+        self.weights = weights
+        self.num_labels, self.num_rows = scores.shape
+
+    def of(self, labels: Tensor) -> Rows:
+        """Return features, labels and weights of the labels of these indices ``(l,)``."""
+        scores = self.scores[labels].double()
+        return curve_features(scores), self.target[labels].double(), self.weights_of(labels)
+
+    def weights_of(self, labels: Tensor) -> Tensor:
+        """Return the weights of the labels of these indices, ``(l, n)``."""
+        each = self.weights if len(self.weights) == 1 else self.weights[labels]
+        return each.expand(len(labels), -1)
+
+    def weighted(self, factor: float) -> LabelRows:
+        """Return the same rows with weights times a factor."""
+        return LabelRows(self.scores, self.target, self.weights * factor)
+
+    def blocks(self) -> tuple[Tensor, ...]:
+        """Return indices of all labels, in blocks whose arrays fit the cache."""
+        return torch.arange(self.num_labels, device="cpu").split(max(1, _BLOCK // self.num_rows))
+
+
+def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> PooledCurves:
+    """Return curves ``a log p - b log(1 - p) + c`` by empirical Bayes: each label's mode under a fitted distribution.
+
+    Coefficients ``theta_l ~ N(M' v_l, S)``, where ``v_l`` is 1 and the standardized mean score of the label. ``M`` and
+    ``S`` are estimated by expectation and maximization, with the normal approximation of each label's posterior.
+
+    Args:
+        rows: Scores, labels and weights.
+        clusters: Cluster of each row ``(n,)``; rows of one are not independent. None: all rows are.
+    """
+    covariates = _label_covariates(rows)
+    labels = _sampled_labels(covariates[:, 1], rows.num_rows)
+    data = rows.of(labels)
+    identity = torch.eye(3, dtype=torch.float64, device="cpu")
+
+    # One slope for all labels, so that the unit of the scores does not matter, and then one curve.
+    unit = _common_slope(rows, labels)
+    anchor = doubles([[unit, unit, 0.0]])
+    scale = doubles([unit, unit, 1.0])
+    ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
+    together = _as_one_label(data)
+    common, *_ = _newton(together, anchor, anchor, ridge[None], _STEPS)
+    effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
+    if effect > 1:
+        rows = rows.weighted(1 / effect)
+        data = rows.of(labels)
+
+    # Expectation and maximization; a round starts from the curves of the one before.
+    sampled = covariates[labels]
+    mean = torch.cat([common, zeros(1, 3)])
+    prior = (_PRIOR_SPREAD * scale).square().diag()
+    covariance = (_SPREAD * scale).square().diag()
+    numbers = sampled @ mean
+    for _ in range(_ROUNDS):
+        precision = _inverse(covariance).expand(len(labels), -1, -1)
+        numbers, hessian, _ = _newton(data, numbers, sampled @ mean, precision, _STEPS_A_ROUND)
+        mean = _pool_mean(sampled, numbers, precision[0], anchor[0], scale)
+        away = numbers - sampled @ mean
+        total = away.T @ away + _inverse(hessian).sum(dim=0) + prior
+        covariance = total / (len(labels) + 1) + _JITTER * identity
+
+    # The curves of all labels.
+    curves = []
+    converged = True
+    for block in rows.blocks():
+        numbers, done = _modes(rows.of(block), covariates[block] @ mean, covariance)
+        curves.append(numbers)
+        converged = converged and done
+    return PooledCurves(torch.cat(curves), mean, covariance, effect, converged)
+
+
+def _pool_mean(
+    covariates: Tensor, numbers: Tensor, precision: Tensor, anchor: Tensor, scale: Tensor
+) -> Tensor:
+    """Return the mean of the distribution and its change with the mean score ``(2, 3)``, with weak priors on both."""
+    inner = covariates.T @ covariates + doubles([0.0, _COVARIATE_RIDGE]).diag()
+    # Few labels tell little of their mean, which is then that of one temperature.
+    pull = (scale * doubles(_MEAN_SPREAD)).square().reciprocal().diag()
+    first = doubles([1.0, 0.0])
+    system = torch.kron(inner, precision.contiguous()) + torch.kron(first.diag(), pull)
+    right = covariates.T @ numbers @ precision + torch.outer(first, pull @ anchor)
+    return torch.linalg.solve(system, right.flatten()).view(2, 3)
+
+
+def _label_covariates(rows: LabelRows) -> Tensor:
+    """Return 1 and the standardized mean score of each label ``(L, 2)``; that of a label without rows is the mean."""
+    total = rows.weights.sum(dim=1)
+    sums = [
+        (rows.scores[block].double() * rows.weights_of(block)).sum(dim=1) for block in rows.blocks()
+    ]
+    mean = torch.cat(sums) / total.clamp(min=1e-300)
+    some = (total > 0).expand_as(mean)
+    away = torch.where(some, mean - mean[some].mean(), 0.0)
+    deviation = away[some].square().mean().sqrt()
+    return torch.stack([torch.ones_like(mean), away / deviation.clamp(min=1e-12)], dim=1)
+
+
+def _sampled_labels(covariate: Tensor, num_rows: int) -> Tensor:
+    """Return indices of the labels that the distribution is estimated on, evenly over the order of a covariate."""
+    count = len(covariate)
+    most = max(_FEWEST_IN_SAMPLE, _KEPT // num_rows)
+    if count <= most:
+        return torch.arange(count, device="cpu")
+    order = covariate.argsort(stable=True)
+    return order[(torch.arange(most, device="cpu") * count) // most].sort().values
+
+
+def _as_one_label(data: Rows) -> Rows:
+    """Return the rows of all labels as those of one."""
+    features, target, weights = data
+    return features.movedim(0, 1).flatten(1)[None], target.flatten()[None], weights.flatten()[None]
+
+
+def _common_slope(rows: LabelRows, labels: Tensor) -> float:
+    """Return the factor of all scores with the highest likelihood, at least 1e-3: the inverse of a temperature."""
+    _, target, weights = rows.of(labels)
+    scores = rows.scores[labels].double().flatten()
+    one = ones(1, 1)
+    data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
+    slope, *_ = _newton(data, one, one, _SLOPE_RIDGE * one[None], _STEPS)
+    return max(float(slope), 1e-3)
+
+
+def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
+    """Return the posterior mode of each label, none of whose curves falls, and whether all converged."""
+    precision = _inverse(covariance).expand(len(mean), -1, -1)
+    numbers, _, converged = _newton(data, mean, mean, precision, _STEPS)
+    wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
+    if not len(wrong):
+        return numbers, converged
+    # The problem is convex: the lowest of the modes with a, b or both at 0 where neither is negative.
+    features, target, weights = (each[wrong] for each in data)
+    some = (features, target, weights)
+    prior = (mean[wrong], precision[wrong])
+    best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
+    for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
+        free = doubles(mask)
+        candidate, _, done = _newton(some, prior[0] * free, *prior, _STEPS, free)
+        value = _evaluate(some, candidate, *prior)[0]
+        better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
+        best[better] = value[better]
+        numbers[wrong[better]] = candidate[better]
+        converged = converged and done
+    return numbers, converged
+
+
+def _falling_share(data: Rows, numbers: Tensor) -> Tensor:
+    """Return the share of each label's rows where its curve falls ``(l,)``."""
+    features, _, weights = data
+    probs = features[:, 0].exp()
+    a, b, _ = numbers.unsqueeze(2).unbind(dim=1)
+    falling = (a * (1 - probs) + b * probs < 0).double()
+    return (falling * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-300)
+
+
+def _newton(
+    data: Rows,
+    start: Tensor,
+    mean: Tensor,
+    precision: Tensor,
+    steps: int,
+    free: Tensor | None = None,
+) -> tuple[Tensor, Tensor, bool]:
+    """Return points ``(l, F)``, Hessians there, and whether all converged: damped Newton steps of labels at once.
+
+    Args:
+        data: Features, labels and weights.
+        start: ``(l, F)``.
+        mean: Of the prior ``(l, F)``.
+        precision: Of the prior ``(l, F, F)``.
+        steps: Most steps.
+        free: 1 for coefficients that move, 0 for others ``(F,)``; None: all do.
+    """
+    fixed = zeros(start.shape[1]) if free is None else 1 - free
+    numbers = start
+    value, slope, hessian = _evaluate(data, numbers, mean, precision)
+    size = ones(len(start))
+    converged = False
+    for _ in range(steps):
+        # A fixed coefficient has no slope, and a Hessian of its own.
+        inner = hessian * (1 - fixed[:, None]) * (1 - fixed) + fixed.diag()
+        step = torch.linalg.solve(inner, (slope * (1 - fixed)).unsqueeze(-1)).squeeze(-1)
+        decrement = (step * slope).sum(dim=1)
+        converged = bool((decrement <= _DECREMENT * (1 + value.abs())).all())
+        if converged:
+            break
+        tried = numbers - size.unsqueeze(1) * step
+        after = _evaluate(data, tried, mean, precision)
+        # A label whose objective rises stays, and takes half the step next.
+        lower = after[0] <= value + 1e-12 * value.abs()
+        size = torch.where(lower, 1.0, size / 2)
+        numbers = torch.where(lower[:, None], tried, numbers)
+        value = torch.where(lower, after[0], value)
+        slope = torch.where(lower[:, None], after[1], slope)
+        hessian = torch.where(lower[:, None, None], after[2], hessian)
+    return numbers, hessian, converged
+
+
+def _evaluate(
+    data: Rows, numbers: Tensor, mean: Tensor, precision: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return value ``(l,)``, gradient and Hessian of the negative log-posterior of each label."""
+    features, target, weights = data
+    scores = (numbers.unsqueeze(1) @ features).squeeze(1)
+    away = numbers - mean
+    pulled = (precision @ away.unsqueeze(-1)).squeeze(-1)
+    # softplus does not overflow for large scores, and keeps the digits of small losses.
+    value = ((softplus(scores) - target * scores) * weights).sum(dim=1)
+    probs = scores.sigmoid()
+    error = (probs - target) * weights
+    slope = (features @ error.unsqueeze(-1)).squeeze(-1) + pulled
+    weighted = features * (probs * (1 - probs) * weights).unsqueeze(1)
+    hessian = weighted @ features.mT + precision
+    return value + 0.5 * (away * pulled).sum(dim=1), slope, hessian
+
+
+def _design_effect(data: Rows, common: Tensor, clusters: Tensor) -> float:
+    """Return samples for each independent one: variance of the scores of clusters over that of independent rows."""
+    features, target, weights = data
+    probs = (common @ features).squeeze(1).sigmoid()
+    scores = features * (probs - target).unsqueeze(1)
+    curvature = (features * (probs * (1 - probs) * weights).unsqueeze(1)) @ features.mT
+    inverse = torch.linalg.pinv(curvature, hermitian=True)
+    weighted = scores * weights.unsqueeze(1)
+    code = torch.unique(clusters, return_inverse=True)[1]
+    sums = zeros(*scores.shape[:2], int(code.max()) + 1).index_add_(2, code, weighted)
+    of_rows = (inverse * (weighted @ scores.mT)).sum()
+    of_clusters = (inverse * (sums @ sums.mT)).sum()
+    return max(1.0, float(of_clusters / of_rows))
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))

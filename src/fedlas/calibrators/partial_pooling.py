@@ -1,0 +1,187 @@
+"""Partial pooling: calibration curves of many labels, or classes, that are drawn from one estimated distribution."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from fedlas._core.check import warn_user
+from fedlas.calibrators._fit.doubts import joined, some, unconverged, when, with_doubts
+from fedlas.calibrators._fit.one_vs_rest import log_odds
+from fedlas.calibrators._fit.partial_pooling import LabelRows, PooledCurves, fit_pooled_curves
+from fedlas.calibrators._fit.rowwise import double_rows, scaled_weights, weights_of
+from fedlas.calibrators._fit.state import Numbers, must, ones
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.predictions import Predictions
+from fedlas.predictions.multi_label import UNKNOWN, MultiLabel
+from fedlas.resample.effective import effective_samples
+
+__all__ = ["LabelCurves", "PartialPooling"]
+
+_FAR = 1e4
+"""Log-odds that none exceeds."""
+_NOUN = ("label", "labels")
+_ENOUGH = 50
+"""Samples from which on the evidence begins (``results/labels``)."""
+
+
+class LabelCurves(Numbers):
+    """Log-odds ``a log p - b log(1 - p) + c`` of each label, ``p`` the sigmoid of its logit; level where it would fall.
+
+    Attributes:
+        numbers: ``a``, ``b`` and ``c`` of each label ``(L, 3)``, float64.
+    """
+
+    shapes: ClassVar = {"numbers": "CP"}
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return calibrated logits of logits ``(N, L)``, whose sigmoids are the probabilities."""
+        low, high = self.reach()
+        a, b, c = self.numbers.unbind(dim=1)
+        scores = logits.maximum(low).minimum(high)
+        return a * logsigmoid(scores) - b * logsigmoid(-scores) + c
+
+    def reach(self) -> tuple[Tensor, Tensor]:
+        """Return the logits between which each curve rises, two tensors ``(L,)``: beyond them it is level."""
+        a, b, _ = self.numbers.unbind(dim=1)
+        # The slope a (1 - p) + b p is 0 where p / (1 - p) = -a / b.
+        turn = (-a / torch.where(b == 0, 1.0, b)).clamp(min=1e-300).log()
+        low = torch.where((a < 0) & (b > 0), turn, -_FAR)
+        return low, torch.where((a > 0) & (b < 0), turn, _FAR)
+
+    def check(self, classes: int) -> None:
+        """Refuse another number of parameters, and curves that fall, too."""
+        super().check(classes)
+        must(self.numbers.shape[1] == 3, "numbers must be a, b and c")
+        must((self.numbers[:, :2].amax(dim=1) >= 0).all(), "a or b must be at least 0")
+
+
+class PooledMap(LabelCurves):
+    """``log sigmoid`` of the curve of each class's log-odds against the rest."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        return logsigmoid(super().forward(log_odds(logits)))
+
+
+@CALIBRATORS.register(
+    "partial-pooling",
+    paper="Random-Effects Models for Serial Observations with Binary Response",
+    year=1984,
+    url="https://doi.org/10.2307/2531147",
+)
+class PartialPooling(Calibrator):
+    """A calibration curve for each label or class, drawn from a common distribution that is estimated too.
+
+    The log-odds of a label become ``a log p - b log(1 - p) + c``, where ``p`` is its probability (beta calibration's
+    curve). The ``a``, ``b`` and ``c`` of the labels come from one normal distribution, whose mean depends linearly on
+    the label's mean logit. Mean and covariance are estimated from all labels (empirical Bayes, also called partial
+    pooling, or a hierarchical or multilevel model); each label then gets its posterior mode. A label with many
+    samples keeps its own curve, a rare one moves to that of labels like it.
+
+    :class:`MultiLabelCalibration` fits independent labels with it. Of predictions of classes, each class against the
+    rest is a label; rows are then divided by their sum.
+
+    Note:
+        A label without a positive sample gets the mode of its posterior: the curve of labels with its mean logit,
+        moved down as far as samples without a positive say. Its probability is not 0, since labels like it do occur.
+        A label of which nothing is known gets the mean curve.
+
+        Expectation and maximization (12 rounds), with the normal approximation of the posterior; all labels take each
+        Newton step together. Where labels times rows are above four million, the distribution is estimated on a part
+        of the labels. Clusters lower the weight of all samples by the design effect, the variance of the scores of
+        clusters over that of independent samples. Where a curve would fall, it is level; one that would fall at more
+        than 1 % of the label's samples is fitted with ``a, b >= 0``.
+
+        Warns (:class:`CalibrationWarning`) when labels have no positive or no negative sample, when samples are few,
+        and when the fit did not converge.
+
+    Example:
+        >>> random = torch.Generator().manual_seed(0)
+        >>> logits = torch.randn(300, 20, generator=random) - 3
+        >>> target = torch.bernoulli((0.5 * logits).sigmoid(), generator=random)
+        >>> fits = PartialPooling().fit_labels(MultiLabel(logits, target))
+        >>> sum(abs(float(fit.map.numbers[1, 0]) - 0.5) < 0.1 for fit in fits)
+        20
+
+    Source:
+        Stiratelli, Laird and Ware 1984 (logistic regression with normal random coefficients, by EM on posterior
+        modes); the curve: Kull, Silva Filho and Flach 2017. Partial pooling of calibration curves over labels was
+        measured in this project (``results/labels``); we know of no earlier publication.
+    """
+
+    map_type = PooledMap
+
+    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> PooledMap:
+        """Return the curves of the classes of ``val``, each against the rest."""
+        odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)]).T.contiguous()
+        classes = torch.arange(val.num_classes, device="cpu").unsqueeze(1)
+        target = val.target.cpu() == classes
+        if val.num_classes == 2:
+            # The curve of one class says all of the other.
+            odds, target = odds[1:], target[1:]
+        rows = LabelRows(odds, target, weights_of(val).unsqueeze(0))
+        curves = fit_pooled_curves(rows, val.clusters)
+        numbers = curves.numbers
+        if val.num_classes == 2:
+            numbers = torch.cat([mirrored(numbers), numbers])
+        return with_doubts(PooledMap(numbers=numbers), unconverged(curves.converged))
+
+    def fit_labels(self, val: MultiLabel) -> list[Self]:
+        """Return a fitted copy for each label, of two classes: absent and present."""
+        weights = scaled_weights(ones(val.num_samples) if val.weights is None else val.weights)
+        used = weights > 0
+        target = val.target[used].T
+        each = weights[used].unsqueeze(0)
+        rows = LabelRows(
+            val.logits[used].T.contiguous(),
+            (target == 1).contiguous(),
+            each * (target != UNKNOWN) if bool((target == UNKNOWN).any()) else each,
+        )
+        curves = fit_pooled_curves(rows, None if val.clusters is None else val.clusters[used])
+        doubt = joined(*self._doubts_of_labels(val, rows, curves))
+        if doubt is not None:
+            warn_user(f"{self._owner}: {doubt}")
+        fits = []
+        for numbers in curves.numbers.split(1):
+            fit = copy.copy(self)
+            fit.num_classes = 2
+            fit._map = PooledMap(numbers=torch.cat([mirrored(numbers), numbers]))
+            fits.append(fit)
+        return fits
+
+    def _doubts_of_labels(
+        self, val: MultiLabel, rows: LabelRows, curves: PooledCurves
+    ) -> list[str | None]:
+        counted = rows.weights > 0
+        without = {
+            "positive": ~(rows.target & counted).any(dim=1),
+            "negative": ~(~rows.target & counted).any(dim=1),
+        }
+        places = {word: lacking.nonzero().flatten().tolist() for word, lacking in without.items()}
+        samples = effective_samples(rows.weights.amax(dim=0)) / curves.design_effect
+        return [
+            *(
+                when(
+                    labels,
+                    f"{some(labels, val.names, _NOUN)} without a {word} sample: the probability comes from the curves "
+                    "of all labels.",
+                )
+                for word, labels in places.items()
+            ),
+            when(
+                samples < _ENOUGH,
+                f"{samples:.4g} samples are few: below about {_ENOUGH} the NLL of new samples can become worse.",
+            ),
+            unconverged(curves.converged),
+        ]
+
+
+def mirrored(numbers: Tensor) -> Tensor:
+    """Return ``a``, ``b`` and ``c`` of the other of two classes, ``(..., 3)``."""
+    a, b, c = numbers.unbind(dim=-1)
+    return torch.stack([b, a, -c], dim=-1)

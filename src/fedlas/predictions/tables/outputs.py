@@ -1,0 +1,145 @@
+"""Everything that one call writes, checked before its work: against what it reads, and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.files import is_same_file
+from fedlas._core.outputs import STANDARD, Kind, check_place, check_suffix, is_of_kind, not_replaced
+from fedlas._core.temporary import private_folder
+from fedlas.predictions.tables.files import (
+    READS,
+    WRITES,
+    Name,
+    TableFile,
+    address_of,
+    local_address,
+    store_and_path,
+    stored_copy,
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that a call writes.
+
+    Attributes:
+        option: The option that names it, for messages.
+        place: The file, or its address in a store; None where none is written.
+        kind: What is written, which alone it may replace.
+    """
+
+    option: str
+    place: str | Path | None
+    kind: Kind
+
+
+def check_outputs(outputs: Iterable[Output], read: Sequence[Name | None]) -> None:
+    """Check all files that a call writes: each replaces at most one of its kind, and none that the call uses.
+
+    Args:
+        outputs: What is written.
+        read: What is read: files, folders, patterns and addresses; None for those that are not there.
+
+    Raises:
+        InputError: If one cannot be written, or would replace something else.
+
+    Example:
+        >>> from fedlas._core.outputs import new_kind
+        >>> check_outputs([Output("--page", "a.html", new_kind()), Output("--out", "./a.html", new_kind())], ["b.csv"])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must be another file than --page; got ./a.html. Name it elsewhere.
+    """
+    earlier: list[Output] = []
+    for output in outputs:
+        if output.place is None:
+            continue
+        if str(output.place) != STANDARD:
+            check_suffix(output.option, Path(output.place), output.kind)
+        # What is read is named first: its kind says less.
+        check_apart(output.option, output.place, read)
+        for other in earlier:
+            check_apart(output.option, output.place, [other.place], other.option)
+        earlier.append(output)
+    for output in earlier:
+        address = address_of(output.place)
+        here = output.place if address is None else local_address(address)
+        if here is not None:
+            check_place(output.option, here, output.kind)
+        elif address is not None:
+            _check_stored(output.option, address, output.kind)
+
+
+def check_report(folder: Path, page: str, kind: Kind, others: Sequence[str]) -> None:
+    """Check the files of a report in a folder: a page, and others that are only replaced next to such a page."""
+    beside = replace(kind, is_one=lambda _: is_of_kind(folder / page, kind), suffixes=())
+    places = [Output(f"the file {page}", folder / page, kind)]
+    places += [Output(f"the file {name}", folder / name, beside) for name in others]
+    check_outputs(places, ())
+
+
+def check_apart(
+    option: str, out: str | Path | None, names: Sequence[Name | None], than: str = ""
+) -> None:
+    """Refuse to write what is read, or what the same command would read next time.
+
+    Args:
+        option: The option that names what is written, for the message.
+        out: A file or an address; None or ``-`` where no file is written.
+        names: What is read: files, folders, patterns and addresses; None for those that are not there.
+        than: The option that names what else is written, instead of what is read.
+
+    Raises:
+        InputError: If it is one of the files, lies in one of the folders, or matches one of the patterns, by whatever
+            name.
+
+    Example:
+        >>> check_apart("--out", "b.csv", ["a.csv", "*.csv"])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: --out must not match what is read; got b.csv, as *.csv does. Name it elsewhere.
+    """
+    if out is None or str(out) == STANDARD:
+        return
+    store, path = store_and_path(out, WRITES)
+    elsewhere = "Name it elsewhere."
+    for name in names:
+        if name is None or str(name) == STANDARD:
+            continue
+        other, root = store_and_path(name.path if isinstance(name, TableFile) else name, READS)
+        if store != other:
+            continue
+        files = glob(root) if store is None and has_magic(root) else [root]  # noqa: PTH207
+        if path == root or (store is None and any(is_same_file(path, file) for file in files)):
+            expected = f"{option} must be another file" + (f" than {than}" if than else "")
+            raise InputError(expected, out, elsewhere if than else "It would replace what is read.")
+        if has_magic(root) and _matches(path, root):
+            raise InputError(
+                f"{option} must not match what is read", f"{out}, as {name} does", elsewhere
+            )
+        if path.startswith(f"{root.rstrip('/')}/") and path.lower().endswith(".parquet"):
+            raise InputError(
+                f"{option} must lie outside the folder that is read", f"{out} in {name}", elsewhere
+            )
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern, folder by folder; ``**`` is any folders."""
+    if "**" in pattern:
+        return fnmatchcase(path, pattern)
+    folders = path.split("/"), pattern.split("/")
+    same = len(folders[0]) == len(folders[1])
+    return same and all(map(fnmatchcase, *folders))
+
+
+def _check_stored(option: str, address: str, kind: Kind) -> None:
+    """Check that what is at an address, if anything, may be replaced."""
+    with private_folder() as folder:
+        copy = stored_copy(address, folder)
+        if copy is None or is_of_kind(copy, kind):
+            return
+    raise not_replaced(option, address, kind)

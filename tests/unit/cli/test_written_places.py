@@ -1,0 +1,305 @@
+"""Every place that a user names to be written: what may be there, and what is never replaced."""
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fedlas
+from fedlas import Predictions
+from fedlas.cli import main, parsers
+from fedlas.deploy import export
+from fedlas.errors import InputError
+
+SCORES = ("--probs", "p", "--target", "y")
+EVALUATE = ["evaluate", "test.npz", "--replicates", "39", "--require", "ece<=0.9"]
+COMPARE = ["compare", "test.npz", "other.npz", "--replicates", "39", "--fail-if-worse", "ece"]
+CALIBRATE = ["calibrate", "v.csv", *SCORES, "--method", "temperature"]
+APPLY = ["apply", "cal.json", "live.csv"]
+MONITOR = ["monitor", "card.json", "live.npz"]
+CARD = ["card", "val.npz", "test.npz", "--replicates", "0"]
+WRITES = {
+    # command and option: the command, a name to write, its inputs, and other outputs that may have the same name
+    ("evaluate", "--report"): (EVALUATE, "r.html", ["test.npz"], ["--junit"]),
+    ("evaluate", "--junit"): (EVALUATE, "j.xml", ["test.npz"], []),
+    ("compare", "--junit"): (COMPARE, "j.xml", ["test.npz", "other.npz"], []),
+    ("calibrate", "--out"): (CALIBRATE, "c.json", ["v.csv"], []),
+    ("apply", "--out"): (APPLY, "o.csv", ["cal.json", "live.csv"], ["--summary"]),
+    ("apply", "--summary"): (APPLY, "s.json", ["cal.json", "live.csv"], []),
+    ("export", "--out"): (["export", "cal.json", "--format", "sql"], "e.sql", ["cal.json"], []),
+    ("card", "--out"): (CARD, "k.json", ["val.npz", "test.npz"], []),
+    ("monitor", "--state"): (MONITOR, "state", ["card.json", "live.npz"], []),
+    ("monitor", "--history"): (MONITOR, "h.json", ["card.json", "live.npz"], ["--state"]),
+    ("monitor", "--page"): (MONITOR, "p.html", ["card.json", "live.npz"], ["--state"]),
+    ("init", "--out"): (["init", "v.csv"], "i.sh", ["v.csv"], []),
+    ("compare-runs", "--plot"): (["compare-runs", "bench", "a:b"], "d.svg", [], []),
+}
+FOLDERS = {
+    # tests/unit/lab/runs/test_out_folders.py
+    ("train", "--out"),
+    ("bench", "--out"),
+    ("tune", "--out"),
+    ("uncertainty", "--out"),
+    # below
+    ("diagnose", "--out"),
+    ("ood", "--out"),
+}
+READS = {
+    ("evaluate", "--on"),
+    ("export", "--inputs"),
+    *((command, "--data") for command in ("evaluate", "export", "card", "train", "bench")),
+    *((command, "--data") for command in ("tune", "diagnose", "uncertainty", "shift")),
+    ("ood", "--run-data"),
+}
+NO_PATHS = {"float", "int", "_share", "workers_number"}
+PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
+
+
+def test_every_option_that_names_a_place_is_in_the_matrix():
+    found = set()
+    for command, parser in parsers()[1].items():
+        for action in parser._actions:
+            metavar = action.metavar if isinstance(action.metavar, str) else ""
+            name = getattr(action.type, "__name__", "")
+            is_path = (action.type is not None and name not in NO_PATHS) or metavar in PLACES
+            option = next((each for each in action.option_strings if each[:2] == "--"), None)
+            if is_path and option is not None:
+                found.add((command, option))
+    assert found == WRITES.keys() | FOLDERS | READS
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder with inputs of all commands."""
+    folder = tmp_path_factory.mktemp("inputs")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("val", "live", "test"):
+        logits = 2 * torch.randn(120, 3, generator=generator)
+        target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        Predictions(logits, target).save(folder / f"{name}.npz")
+    Predictions(logits / 2, target).save(folder / "other.npz")
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, 120).round(4)
+    rows = [f"{a},{int(b)}" for a, b in zip(p, rng.random(120) < p, strict=True)]
+    for name in ("v", "live"):
+        (folder / f"{name}.csv").write_text("\n".join(["p,y", *rows, ""]))
+    (folder / "precious.txt").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*CALIBRATE, "--out", "cal.json"]) == 0
+        assert main([*CARD, "--out", "card.json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(template, tmp_path, monkeypatch):
+    folder = shutil.copytree(template, tmp_path / "work")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def contents(folder=Path()):
+    """Everything in a folder: bytes of files, where links lead, and folders."""
+    return {
+        str(path): str(path.readlink())
+        if path.is_symlink()
+        else path.is_file() and path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def refused(words, capsys, *, said):
+    """Check that a command is refused, says so, and leaves everything as it was."""
+    before = contents()
+    capsys.readouterr()
+    with suppress(SystemExit):  # of an argument that cannot be parsed
+        assert main(words) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error
+    assert contents() == before
+    return error
+
+
+@pytest.mark.parametrize("there", ["file", "empty json", "link", "lost link", "folder"])
+@pytest.mark.parametrize(("command", "option"), WRITES)
+def test_nothing_of_a_stranger_is_replaced(place, command, option, there, capsys):
+    words, name, _, _ = WRITES[command, option]
+    if there == "file":
+        Path(name).write_text("mine")
+    elif there == "empty json":
+        Path(name).write_text("{}")
+    elif there == "link":
+        Path(name).symlink_to("precious.txt")
+    elif there == "lost link":
+        Path(name).symlink_to("nowhere.txt")
+    else:
+        Path(name).mkdir()
+    error = refused([*words, option, name], capsys, said=option)
+    what = {"link": "must be no link", "lost link": "must be no link", "folder": "must be a file"}
+    assert f"{option} {what.get(there, 'must be ')}" in error or "must be a new file" in error
+
+
+@pytest.mark.parametrize(("command", "option"), WRITES)
+def test_what_is_read_is_not_replaced(place, command, option, capsys):
+    words, _, inputs, _ = WRITES[command, option]
+    for name in inputs:
+        refused([*words, option, name], capsys, said=option)
+        refused([*words, option, f"../{place.name}/{name}"], capsys, said=option)
+
+
+@pytest.mark.parametrize(("command", "option"), [key for key in WRITES if WRITES[key][3]])
+def test_two_outputs_are_two_files(place, command, option, capsys):
+    words, name, _, others = WRITES[command, option]
+    for other in others:
+        error = refused([*words, option, name, other, f"./{name}"], capsys, said="another file")
+        assert option in error
+        assert other in error
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [key for key in WRITES if key != ("apply", "--out")]
+)
+def test_standard_output_and_stores_are_no_files(place, command, option, capsys):
+    words, _, _, _ = WRITES[command, option]
+    refused([*words, option, "-"], capsys, said=f"{option} must name a file")
+    error = refused([*words, option, "memory://bucket/o.csv"], capsys, said=option)
+    assert "it must be a path on this machine" in error
+
+
+@pytest.mark.parametrize(("command", "option"), WRITES)
+def test_a_folder_without_permission_is_noticed_before_the_work(
+    place, command, option, capsys, monkeypatch
+):
+    """As a user who may not write there; root may write anywhere."""
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fedlas._core.files.TemporaryFile", refuse)
+    words, name, _, _ = WRITES[command, option]
+    error = refused([*words, option, name], capsys, said=f"the folder of {option}")
+    assert "Permission denied" in error
+
+
+@pytest.mark.parametrize("there", ["nothing", "its own", "an empty file"])
+@pytest.mark.parametrize(
+    ("command", "option"), [key for key in WRITES if key[0] not in ("init", "compare-runs")]
+)
+def test_a_file_of_its_kind_is_replaced(place, command, option, there):
+    words, name, _, _ = WRITES[command, option]
+    if there == "an empty file":  # as of mktemp
+        Path(name).touch()
+    for number in range(2 if there == "its own" else 1):
+        more = ["--period", str(number)] if option == "--history" else []
+        if option in ("--state", "--history"):
+            shutil.copy(("live.npz", "test.npz")[number], "now.npz")
+            words = [*words[:2], "now.npz"]
+        # A state or history without content is damaged, since it is read.
+        damaged = there == "an empty file" and option in ("--state", "--history")
+        assert main([*words, option, name, *more]) == (2 if damaged else 0)
+    assert damaged or Path(name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [key for key in WRITES if key[0] not in ("init", "compare-runs", "evaluate", "compare")],
+)
+def test_a_file_of_another_kind_is_not_replaced(place, command, option, capsys):
+    """An own file, of another option: the card in place of the calibration, and so on."""
+    words, name, _, _ = WRITES[command, option]
+    own = {".html": "card.html", ".sql": "precious.txt", ".csv": "v.csv"}.get(Path(name).suffix)
+    own = own or ("cal.json" if command in ("card", "monitor", "apply") else "card.json")
+    shutil.copy(own, name)
+    refused([*words, option, name], capsys, said=option)
+
+
+@pytest.mark.parametrize(
+    ("words", "mine"),
+    [
+        ([*APPLY], "live.calibrated.csv"),
+        ([*MONITOR, "--history", "report.json"], "report.html"),
+        ([*CARD, "--out", "k.json"], "k.html"),
+        ([*CARD], "test.card.json"),
+        (CALIBRATE, "v.calibration.json"),
+        (["export", "cal.json", "--format", "sql"], "cal.sql"),
+    ],
+)
+def test_what_is_written_without_being_named_replaces_nothing_either(place, words, mine, capsys):
+    Path(mine).write_text("mine")
+    refused(words, capsys, said=mine)
+
+
+def test_a_summary_is_not_the_table_just_written(place, capsys):
+    refused([*APPLY, "--summary", "live.calibrated.csv"], capsys, said="another file than --out")
+    refused([*APPLY, "--summary", "precious.txt"], capsys, said="--summary must")
+    refused([*APPLY, "--out", "-", "--summary", "live.csv"], capsys, said="--summary must")
+
+
+def test_the_page_of_a_history_is_not_its_state(place, capsys):
+    words = [*MONITOR, "--history", "k.json", "--state", "k.html"]
+    refused(words, capsys, said="the page of --history must be another file than --state")
+    words = [*MONITOR, "--history", "k.json", "--page", "k.html"]
+    refused(words, capsys, said="--page must be another file than the page of --history")
+
+
+@pytest.mark.parametrize("name", ["report.csv", "report.parquet", "report.jsonl"])
+def test_a_table_in_a_store_is_replaced_by_a_table_of_apply_alone(template, monkeypatch, name):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.chdir(template)
+    store = fsspec.filesystem("memory")
+    words = [*APPLY, "--out", f"memory://places/{name}"]
+    store.pipe(f"/places/{name}", b"mine")
+    assert main(words) == 2
+    assert store.cat(f"/places/{name}") == b"mine"
+    store.rm(f"/places/{name}")
+    for _ in range(2):
+        assert main(words) == 0
+    assert b"calibrated_p" in store.cat(f"/places/{name}")
+    store.rm("/places", recursive=True)
+
+
+def test_public_functions_replace_nothing_of_a_stranger(place):
+    calibration = fedlas.TableCalibration.load("cal.json")
+    card = fedlas.card(Predictions.load("val.npz"), Predictions.load("test.npz"), replicates=0)
+    fitted = fedlas.calibrators.TemperatureScaling().fit(Predictions.load("val.npz"))
+    model = fedlas.CalibratedModel(torch.nn.Linear(2, 3), fitted)
+    before = contents()
+    for name, write in {
+        "t.json": calibration.save,
+        "k.json": card.save,
+        "m.safetensors": model.save,
+        "s.sql": lambda path: export(calibration, path, form="sql"),
+        "o.csv": lambda path: fedlas.calibrated.apply_to_files(calibration, ["live.csv"], path),
+    }.items():
+        for there in ("file", "link"):
+            path = Path(name)
+            if there == "file":
+                path.write_text("mine")
+            else:
+                path.symlink_to("precious.txt")
+            with pytest.raises(InputError, match="must be"):
+                write(path)
+            assert path.read_text() == "mine"
+            path.unlink()
+        assert contents() == before, name
+
+
+def test_summary_says_running_until_it_is_complete(place, monkeypatch):
+    """A process that is killed leaves no "complete" of the day before."""
+    words = [*APPLY, "--summary", "s.json"]
+    assert main(words) == 0
+    assert json.loads(Path("s.json").read_text())["status"] == "complete"
+    seen = []
+
+    def look(*_, **__):
+        seen.append(json.loads(Path("s.json").read_text())["status"])
+        raise InputError("x must be", "y", "Z.")
+
+    monkeypatch.setattr(fedlas.TableCalibration, "load", look)
+    assert main(words) == 2
+    assert seen == ["running"]
+    assert json.loads(Path("s.json").read_text())["status"] == "refused"
