@@ -64,7 +64,7 @@ class AutoCalibration(Calibrator):
         InputError: For a ``num_folds`` below 2, or members without a map.
 
     Note:
-        Temperature scaling counts three samples more than the held-out ones give it, so that with few samples the
+        Temperature scaling counts two samples more than the held-out ones give it, so that with few samples the
         mixture stays near it. One more goes to it and to "as predicted" by their held-out likelihoods; to temperature
         scaling alone where predictions expect fewer than two mistakes, which puts them to no test. With fewer than 30
         samples each of both counts two more, with many classes two and eight. Members of a weight below 0.001 are left

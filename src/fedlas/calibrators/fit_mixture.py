@@ -57,9 +57,9 @@ _FEW = 30.0
 """With fewer samples predictions as they are and temperature scaling count two in addition: both may be far too sure,
 the first as the model was, the second by chance."""
 _PRIOR_OF_FEW = (2.0, 2.0)
-_PRIOR = (0.0, 3.0)
+_PRIOR = (0.0, 2.0)
 _SHARED = 1.0
-"""From so many on temperature scaling counts three, and one more sample goes to whichever of both predicts better."""
+"""From so many on temperature scaling counts two, and one more sample goes to whichever of both predicts better."""
 _PRIOR_OF_MANY = (2.0, 8.0)
 """Samples that these count in addition with many classes, where more members have parameters."""
 _FLEXIBLE = 2**19
