@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest
-from fedlas.calibrators._fit.pooled_curves import (
+from fedlas.calibrators._fit.pooled_splines import (
     IDENTITY,
-    PooledCurves,
+    PooledFit,
     curve_basis,
     curve_knots,
-    fit_pooled_curves,
+    fit_pooled_splines,
     stable_softplus,
 )
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
@@ -107,7 +107,7 @@ class PooledSplineCalibration(Calibrator):
         odds = (log_p - rest)[is_label]
         knots, width = curve_knots(odds, weights.expand_as(labels)[is_label])
         basis = curve_basis(log_p, rest, knots, width)
-        fit = fit_pooled_curves(
+        fit = fit_pooled_splines(
             basis, labels, weights.unsqueeze(0), doubles(IDENTITY), most_rounds=_ROUNDS
         )
         return _map(fit, knots, width)
@@ -116,10 +116,10 @@ class PooledSplineCalibration(Calibrator):
         """Return curves of parts of the samples, with the knots of all, from which they start."""
         log_p, rest, labels = _columns(val)
         basis = curve_basis(log_p, rest, start.knots, start.width)
-        first = PooledCurves(start.numbers, start.mean, start.covariance)
+        first = PooledFit(start.numbers, start.mean, start.covariance)
         return [
             _map(
-                fit_pooled_curves(
+                fit_pooled_splines(
                     basis,
                     labels,
                     part.unsqueeze(0),
@@ -142,7 +142,7 @@ def _columns(val: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     return log_p, rest, (val.target.cpu() == classes).double()
 
 
-def _map(fit: PooledCurves, knots: Tensor, width: Tensor) -> PooledSplines:
+def _map(fit: PooledFit, knots: Tensor, width: Tensor) -> PooledSplines:
     return PooledSplines(
         knots=knots, width=width, numbers=fit.curves, mean=fit.mean, covariance=fit.covariance
     )

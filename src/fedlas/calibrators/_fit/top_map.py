@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlas.calibrators._fit.pooled_curves import stable_softplus
+from fedlas.calibrators._fit.pooled_splines import stable_softplus
 from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
 from fedlas.resample.clusters import mean_and_error
 

@@ -11,11 +11,11 @@ from fedlas.calibrators import (
     fit_mixture,
 )
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest
-from fedlas.calibrators._fit.pooled_curves import (
+from fedlas.calibrators._fit.pooled_splines import (
     IDENTITY,
     curve_basis,
     curve_knots,
-    fit_pooled_curves,
+    fit_pooled_splines,
 )
 from fedlas.metrics import negative_log_likelihood
 
@@ -37,7 +37,7 @@ def drawn(count, rows, seed, *, spread=(0.3, 1.0)):
 def platt(basis, labels, weights=None, **options):
     weights = torch.ones(1, labels.shape[1], dtype=torch.float64) if weights is None else weights
     same = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    return fit_pooled_curves(basis, labels, weights, same, **options)
+    return fit_pooled_splines(basis, labels, weights, same, **options)
 
 
 def test_distribution_of_the_curves_is_found():
@@ -96,7 +96,7 @@ def test_separated_and_extreme_scores_give_finite_curves(scale):
     odds = (log_p - rest).T
     knots, width = curve_knots(odds[labels > 0], torch.ones(40, dtype=torch.float64))
     basis = curve_basis(log_p.T, rest.T, knots, width)
-    fit = fit_pooled_curves(basis, labels, torch.ones(1, 40, dtype=torch.float64), SAME)
+    fit = fit_pooled_splines(basis, labels, torch.ones(1, 40, dtype=torch.float64), SAME)
     assert bool(fit.curves.isfinite().all())
     scores = (fit.curves.unsqueeze(1) @ basis).squeeze(1)
     assert bool(((scores > 0) == (labels > 0)).all())
