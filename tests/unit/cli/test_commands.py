@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -308,6 +309,6 @@ def test_lack_of_memory_is_one_line(monkeypatch, capsys, error, cause):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("fedlas.cli.main.run", fail)
+    monkeypatch.setattr(sys.modules["fedlas.cli.main"], "run", fail)
     assert main(["list", "losses"]) == 2
     assert f"fedlas: error: out of memory{cause}. Use fewer columns" in capsys.readouterr().err
