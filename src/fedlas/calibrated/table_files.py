@@ -17,10 +17,11 @@ from fedlas._core.outputs import Kind, has_format
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.live import Applied, applied, source_of
 from fedlas.calibrated.missing import Missing
-from fedlas.calibrated.table import PREFIX, TableCalibration
+from fedlas.calibrated.table import TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.lm_eval import is_lm_eval
+from fedlas.predictions.roles import ADDED
 from fedlas.predictions.tables import source_of as file_source
 from fedlas.predictions.tables import writer_of
 from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
@@ -42,8 +43,8 @@ def is_calibrated(path: Path) -> bool:
     """
     if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
         with open_lines(path) as file:
-            return f'"{PREFIX}' in next(filter(str.strip, file), "")
-    return any(name.startswith(PREFIX) for name in file_source(path).names)
+            return f'"{ADDED}' in next(filter(str.strip, file), "")
+    return any(name.startswith(ADDED) for name in file_source(path).names)
 
 
 CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)
@@ -123,7 +124,7 @@ def apply_to_files(
 
     def write(file: IO[bytes]) -> None:
         with packed_as(named, file) as packed:
-            writer = writer_of(source, packed, calibration.scores, PREFIX, suffix)
+            writer = writer_of(source, packed, calibration.scores, ADDED, suffix)
             try:
                 result.append(_written(calibration, source, writer, missing))
             except BaseException:

@@ -125,6 +125,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             like = tables[0][1] if tables else None
             predictions = read_predictions([args.file, *more], columns, like=like)
             tables.append((place.name, predictions))
+        is_fit = args.on is not None or args.method is not None
+        again = columns.notes_on_calibrated() if is_fit and columns is not None else []
         evaluation = report(
             predictions,
             on=held_out,
@@ -136,7 +138,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             confidence_level=args.confidence_level,
             replicates=args.replicates,
             name=place.name,
-            notes=notes_of(tables),
+            notes=[*notes_of(tables), *again],
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
             title=args.title,
