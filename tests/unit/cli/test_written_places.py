@@ -273,6 +273,7 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
         "t.json": calibration.save,
         "k.json": card.save,
         "m.safetensors": model.save,
+        "any name": calibration.save,
         "s.sql": lambda path: export(calibration, path, form="sql"),
         "o.csv": lambda path: fedlas.calibrated.apply_to_files(calibration, ["live.csv"], path),
     }.items():
