@@ -28,8 +28,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import OF_FIT, SCORES
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import OF_FIT, SCORES
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -239,7 +239,7 @@ def _read_two(
 ) -> tuple[tuple[PredictionTable, PredictionTable], tuple[str, str]]:
     """Return the predictions of two models, and names for them."""
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.read import notes_of
+    from fedlas.predictions.tables.read import notes_of
 
     paths = [Path(file) for file in args.names]
     _check_differ(*paths)
@@ -262,7 +262,7 @@ def _read_seeds(
 ) -> tuple[list[list[PredictionTable]], tuple[str, str]]:
     """Return the predictions of each seed of two methods, and names for these."""
     from fedlas.cli.compare_seeds import common_name, read_seeds
-    from fedlas.predictions.read import notes_of
+    from fedlas.predictions.tables.read import notes_of
 
     tables, files = read_seeds(args)
     first = tables[0][0]
