@@ -208,11 +208,11 @@ def _about_one_event(
     """Return predictions about the event, and its name; empty if they are about the predicted class."""
     tables = (each.classes for each in all_of_them if isinstance(each, PredictionTable))
     classes = next(tables, ())
-    found = [about_event(check_measurable(each), event, classes) for each in all_of_them]
-    if top_label or not all(map(is_event, found)):
-        return found, ""
-    first = found[0]
-    for other in found[1:]:
+    predictions = [about_event(check_measurable(each), event, classes) for each in all_of_them]
+    if top_label or not all(map(is_event, predictions)):
+        return predictions, ""
+    first = predictions[0]
+    for other in predictions[1:]:
         if event_number(first) == event_number(other):
             continue
         if first.classes and first.classes == (other.classes or ())[::-1]:
@@ -226,7 +226,7 @@ def _about_one_event(
             f"{event_name(first)} and {event_name(other)}",
             ("Name it by ", Argument("event"), ", and the classes in one order."),
         )
-    return found, event_name(first)
+    return predictions, event_name(first)
 
 
 def _over_seeds(
@@ -258,12 +258,14 @@ def _over_seeds(
             "one object twice",
             "Pass each once.",
         )
-    found, name = _about_one_event([*a, *b], event, top_label=top_label)
-    for place, each in enumerate(found[1:], start=1):
+    predictions, name = _about_one_event([*a, *b], event, top_label=top_label)
+    for place, each in enumerate(predictions[1:], start=1):
         which = f"seed {place % len(a) + 1} of {'ab'[place // len(a)]}"
-        two_models.check_same_samples(found[0], each, names=("seed 1 of a", which))
-    entries = two_models.compared_metrics(found[0], found[len(a)], metrics, top_label=top_label)
-    values = [values_of(each, entries, num_bins) for each in found]
+        two_models.check_same_samples(predictions[0], each, names=("seed 1 of a", which))
+    entries = two_models.compared_metrics(
+        predictions[0], predictions[len(a)], metrics, top_label=top_label
+    )
+    values = [values_of(each, entries, num_bins) for each in predictions]
     differences = [
         seed_difference(
             *([each[entry.name] for each in side] for side in (values[: len(a)], values[len(a) :])),
@@ -274,7 +276,7 @@ def _over_seeds(
     ]
     return Comparison(
         {each.metric: each for each in correct(differences)},
-        samples=two_models.counted_samples(found[0]),
+        samples=two_models.counted_samples(predictions[0]),
         dropped=max(getattr(each, "dropped", 0) for each in (*a, *b)),
         event=name,
         unit="seeds",

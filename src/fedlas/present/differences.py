@@ -147,7 +147,7 @@ def short_p(value: float | None) -> str:
 
 
 def notes_on(unit: Unit, event: str = "") -> list[str]:
-    """Return what stands below a table of differences over ``unit``."""
+    """Return the notes below a table of differences over ``unit``."""
     subject = f"The event is {event}: ECE and Brier score are those of its probability."
     return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
 

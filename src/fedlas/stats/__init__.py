@@ -4,10 +4,9 @@ In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-va
 """
 
 from fedlas.resample.effective import effective_samples
+from fedlas.stats.best import BestMethod, compare_to_best
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import (
-    BestMethod,
-    compare_to_best,
     holm,
     mean_interval,
     paired_t_test,
