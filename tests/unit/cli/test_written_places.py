@@ -40,20 +40,22 @@ WRITES = {
 }
 FOLDERS = {
     # tests/unit/lab/runs/test_out_folders.py
-    ("train", "--out"),
+    ("runs train", "--out"),
     ("bench", "--out"),
     ("tune", "--out"),
-    ("uncertainty", "--out"),
+    ("runs uncertainty", "--out"),
     # below
-    ("diagnose", "--out"),
-    ("ood", "--out"),
+    ("runs diagnose", "--out"),
+    ("runs ood", "--out"),
 }
 READS = {
     ("evaluate", "--on"),
     ("export", "--inputs"),
-    *((command, "--data") for command in ("evaluate", "export", "card", "train", "bench")),
-    *((command, "--data") for command in ("tune", "diagnose", "uncertainty", "shift")),
-    ("ood", "--run-data"),
+    *((command, "--data") for command in ("evaluate", "export", "card", "bench", "tune")),
+    *((command, "--data") for command in ("runs train", "runs diagnose")),
+    *((command, "--data") for command in ("runs uncertainty", "runs shift")),
+    ("runs ood", "--run-data"),
+    ("compare", "--with"),
 }
 NO_PATHS = {"float", "int", "_share", "workers_number"}
 PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
