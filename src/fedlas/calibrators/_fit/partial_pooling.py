@@ -123,7 +123,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     scale = doubles([unit, unit, 1.0])
     ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
     together = _as_one_label(data)
-    common, *_ = _newton(together, anchor, anchor, ridge[None])
+    common, *_ = maximize_posteriors(together, anchor, anchor, ridge[None])
     effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
     if effect > 1:
         rows = rows.weighted(1 / effect)
@@ -139,7 +139,9 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     for _ in range(_ROUNDS):
         precision = _inverse(covariance)
         prior = (sampled @ mean, precision.expand(len(labels), -1, -1))
-        numbers, hessian, point, _ = _newton(data, numbers, *prior, steps=1, point=point)
+        numbers, hessian, point, _ = maximize_posteriors(
+            data, numbers, *prior, steps=1, point=point
+        )
         mean = _pool_mean(sampled, numbers, precision, anchor[0], scale)
         away = numbers - sampled @ mean
         total = away.T @ away + _inverse(hessian).sum(dim=0) + one_more
@@ -206,14 +208,14 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
     data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
-    slope, *_ = _newton(data, one, one, _SLOPE_RIDGE * one[None])
+    slope, *_ = maximize_posteriors(data, one, one, _SLOPE_RIDGE * one[None])
     return max(float(slope), 1e-3)
 
 
 def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     """Return the posterior mode of each label, none of whose curves falls, and whether all converged."""
     precision = _inverse(covariance).expand(len(mean), -1, -1)
-    numbers, *_, converged = _newton(data, start, mean, precision)
+    numbers, *_, converged = maximize_posteriors(data, start, mean, precision)
     wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
     if not len(wrong):
         return numbers, converged
@@ -224,7 +226,7 @@ def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple
     best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
     for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
         free = doubles(mask)
-        candidate, *_, done = _newton(some, prior[0] * free, *prior, free=free)
+        candidate, *_, done = maximize_posteriors(some, prior[0] * free, *prior, free=free)
         value, *_ = _posterior(_likelihood(some, candidate), candidate, *prior)
         better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
         best[better] = value[better]
@@ -242,13 +244,13 @@ def _falling_share(data: Rows, numbers: Tensor) -> Tensor:
     return (falling * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-300)
 
 
-def _newton(
+def maximize_posteriors(
     data: Rows,
     start: Tensor,
     mean: Tensor,
     precision: Tensor,
-    *,
     steps: int = _STEPS,
+    *,
     free: Tensor | None = None,
     point: Derivatives | None = None,
 ) -> tuple[Tensor, Tensor, Derivatives, bool]:

@@ -124,7 +124,7 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
 
     seen = told()
     assert list(SlurmExecutor(wait=False).results(some, seen)) == []
-    assert "fedlas report" in seen.texts[-1]
+    assert "fedlas runs report" in seen.texts[-1]
     assert not (cluster / "canceled").exists()
     assert list((tmp_path / "out" / ".slurm").glob("*.pkl"))  # as SECURITY.md says
     interrupted = Interrupted()
@@ -132,6 +132,14 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
         list(SlurmExecutor().results(some, interrupted))
     assert (cluster / "canceled").read_text().split() == ["5_0", "5_1"]
     assert interrupted.texts[-1] == "canceled 2 Slurm jobs of 5"
+
+
+def test_a_slurm_that_takes_no_jobs_is_an_input_error(cluster, tmp_path, tasks, told):
+    """A wrong partition was a traceback of submitit."""
+    text = "sbatch: error: invalid partition specified: gpus"
+    (cluster / "sbatch").write_text(f"#!/bin/bash\necho '{text}' >&2\nexit 1\n")
+    with pytest.raises(InputError, match=r"Slurm must take the jobs; got .*invalid partition"):
+        list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 
 def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
