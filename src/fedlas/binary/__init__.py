@@ -6,6 +6,23 @@ numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
+from fedlas.binary.event_measures import (
+    d,
+    e50,
+    e90,
+    emax,
+    expected,
+    ici,
+    in_the_large,
+    intercept,
+    observed,
+    observed_to_expected,
+    q,
+    r2,
+    slope,
+    spiegelhalter_z,
+    u,
+)
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
@@ -35,14 +52,29 @@ __all__ = [
     "average_precision",
     "brier_skill",
     "choose_threshold",
+    "d",
     "decide",
+    "e50",
+    "e90",
+    "emax",
+    "expected",
     "group_measures",
+    "ici",
+    "in_the_large",
     "integrated_calibration",
+    "intercept",
     "likelihood_indices",
     "logistic_recalibration",
     "measures",
     "net_benefit",
+    "observed",
+    "observed_to_expected",
     "positive_bins",
+    "q",
+    "r2",
+    "slope",
+    "spiegelhalter_z",
     "spline_curve",
+    "u",
     "validation_size",
 ]

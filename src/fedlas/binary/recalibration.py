@@ -170,6 +170,8 @@ class Fit:
     degrees: list[float]
     joint_degrees: float
     log_likelihood: float
+    # How much each sample moves each coefficient `(N, k)`, before its weight.
+    influence: Floats
 
 
 def regression(data: Positive) -> tuple[Floats, Fit]:
@@ -223,12 +225,15 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
             break
     covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
     back = np.eye(len(point)) if back is None else back
-    if data.is_plain:
-        return point, Fit(back @ covariance @ back.T, [math.inf] * len(point), math.inf, value)
     gaps = data.outcome - _sigmoid(columns @ point)
     influence = columns * gaps[:, None] @ covariance @ back.T
+    if data.is_plain:
+        endless = [math.inf] * len(point)
+        return point, Fit(back @ covariance @ back.T, endless, math.inf, value, influence)
     degrees = [data.degrees(column) for column in influence.T]
-    return point, Fit(data.variance_of_sum(influence), degrees, data.degrees(influence), value)
+    return point, Fit(
+        data.variance_of_sum(influence), degrees, data.degrees(influence), value, influence
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,6 +353,12 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     # takes their own squares, and holds for any slope.
     gaps = data.outcome - probability
     return shift, data.error_of_mean(gaps) / information, data.degrees(gaps)
+
+
+def shift_terms(data: Positive) -> Floats:
+    """Return how much each sample moves calibration in the large ``(N,)``, before its weight; their mean is 0."""
+    probability = _sigmoid(data.log_odds + _in_the_large(data)[0])
+    return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
 
 
 def log_likelihood(data: Positive, log_odds: Floats) -> float:

@@ -9,7 +9,6 @@ from math import isnan
 from fedlas._core.text import listed
 from fedlas.predictions import Predictions
 from fedlas.present.comparison import Comparison
-from fedlas.present.event_measures import column_of
 from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats.noise_floor import p_said
@@ -153,7 +152,7 @@ def differences_of_models(compared: Comparison, *, title: str) -> Table:
     """Return a row for each metric; the arguments are those of :func:`better_in`, and a title."""
     rows = []
     for each in compared.values():
-        about = column_of(each.metric, event=bool(compared.event))
+        about = column(each.metric, event=bool(compared.event))
         interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
         values = (
             about.format(each.a),
@@ -171,7 +170,7 @@ def differences_of_models(compared: Comparison, *, title: str) -> Table:
 
 def differences_of_groups(compared: Comparison) -> Table:
     """Return a row for each group with the difference in each metric; the argument is that of :func:`better_in`."""
-    abouts = [column_of(name, event=bool(compared.event)) for name in compared]
+    abouts = [column(name, event=bool(compared.event)) for name in compared]
     rows = []
     for group, table in compared.groups.items():
         cells = []
@@ -195,12 +194,12 @@ def _mark(each: ModelDifference) -> str:
 
 
 def _title(metric: str, event: str) -> str:
-    title = column_of(metric, event=bool(event)).title
+    title = column(metric, event=bool(event)).title
     return f"{title} of {event}" if event and metric == "ece" else title
 
 
 def _by(each: ModelDifference, event: str) -> str:
-    about = column_of(each.metric, event=bool(event))
+    about = column(each.metric, event=bool(event))
     unit = " points" if about.unit else ""
     change = f"{about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
     return f"{_title(each.metric, event)} by {change}"

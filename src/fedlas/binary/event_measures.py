@@ -1,0 +1,553 @@
+"""Measures of the event of two classes, each a function of its name and a record among the metrics.
+
+A new one is a function here, with its record above it: tables, gates, comparisons and lists find it there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from math import inf
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fedlas.binary.cells import Loess
+from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
+from fedlas.binary.likelihood import likelihood_indices
+from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.recalibration import regression, shift_terms
+from fedlas.metrics.metric import EVENT, METRICS, Metric
+from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.event import event_number
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
+from fedlas.stats.intervals import check_level
+from fedlas.stats.replicates import RowReplicates, Turned
+from fedlas.stats.rows import Rows
+from fedlas.stats.spiegelhalter import spiegelhalter_test
+
+Function = TypeVar("Function", bound=Callable[..., Estimate])
+Terms = Callable[[Positive], Floats]
+_SHARE = (0.0, 1.0)
+_REPLICATES = 199
+_CELLS = 1024
+_NONE = "folklore"
+
+
+def _record(
+    title: str, order: float, *, terms: Terms | None = None, **fields: Any
+) -> Callable[[Function], Function]:
+    """Return a decorator that registers a function as the measure of its name.
+
+    Args:
+        title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
+        order: Place in the table of an event, from 0 on.
+        terms: How much each sample moves the measure ``(N,)``, before its weight.
+        **fields: Others of the record.
+    """
+
+    def decorate(function: Function) -> Function:
+        name = function.__name__
+        takes_replicates = "replicates" in inspect.signature(function).parameters
+        plain: dict[str, int] = {"replicates": 0} if takes_replicates else {}
+
+        def value(predictions: Predictions) -> float:
+            return float(function(predictions, **plain).value)
+
+        value.__doc__ = function.__doc__
+        influence = None if terms is None else lambda predictions: _influence(predictions, terms)
+        METRICS.add(
+            name,
+            value,
+            **{
+                "subject": "event",
+                "title": title,
+                "order": 1000 + order,
+                "default": False,
+                "weighted": True,
+                "percent": False,
+                "places": 3,
+                "higher_is_better": None,
+                "estimate": function,
+                "influence": influence,
+                "several_labels": True,
+                "paper": _NONE,
+                **fields,
+            },
+        )
+        return function
+
+    return decorate
+
+
+def _record_of_classes(
+    base: Metric, name: str, title: str, order: float, about: str, **fields: Any
+) -> None:
+    """Register the record of an event's measure that other classes have too: computed alike, shown in its own way."""
+
+    def value(predictions: Predictions) -> float:
+        return float(base.value(predictions))
+
+    value.__doc__ = about
+    computed = ("statistic", "formula", "error", "quantity", "takes_replicates", "influence")
+    same = (*computed, "several_labels", "zero_if_calibrated", "paper", "higher_is_better")
+    METRICS.add(
+        EVENT + name,
+        value,
+        **{
+            "subject": "event",
+            "title": title,
+            "order": 1000 + order,
+            "default": False,
+            "weighted": True,
+            "between": _SHARE,
+            **{field: getattr(base, field) for field in same},
+            **fields,
+        },
+    )
+
+
+def _influence(predictions: Predictions, terms: Terms) -> Floats:
+    """Return how much each sample moves a measure ``(N,)``, as a sum over samples."""
+    data = positive_class(predictions, None)
+    return np.asarray(terms(data) * data.counts / data.num_samples)
+
+
+def _line(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
+    data = positive_class(predictions, event, both_outcomes=True)
+    return line_estimates(data, check_level(level))[name]
+
+
+def _rate(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
+    return rates(positive_class(predictions, event), check_level(level))[name]
+
+
+def _ratio_terms(data: Positive) -> Floats:
+    expected = data.mean(data.probability)
+    ratio = data.mean(data.outcome) / expected
+    return np.asarray((data.outcome - ratio * data.probability) / expected)
+
+
+def _line_terms(place: int) -> Terms:
+    return lambda data: np.asarray(data.num_samples * regression(data)[1].influence[:, place])
+
+
+@_record("observed", 0, percent=True, places=4, between=_SHARE, several_labels=False,
+    terms=lambda data: data.outcome - data.mean(data.outcome))  # fmt: skip
+def observed(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Share of the samples in which the event occurs.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        event: The class to set against the rest, its name or number; None: the event of two.
+        confidence_level: Level of the interval, in ``(0, 1)``.
+
+    Returns:
+        In ``[0, 1]``, with the interval of a share.
+
+    Raises:
+        InputError: As all functions here, for predictions of other than two classes without ``event``.
+
+    Example:
+        >>> observed(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 0.0]], [1, 0, 0])).value
+        0.333...
+    """
+    return _rate("observed", predictions, event, confidence_level)
+
+
+@_record("expected", 10, percent=True, places=4, between=_SHARE, several_labels=False,
+    terms=lambda data: data.probability - data.mean(data.probability))  # fmt: skip
+def expected(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Mean probability of the event.
+
+    Args:
+        predictions: As in :func:`observed`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In ``[0, 1]``, with its normal interval.
+
+    Example:
+        >>> expected(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 0])).value
+        0.5
+    """
+    return _rate("expected", predictions, event, confidence_level)
+
+
+@_record("observed / expected", 20, ideal=1.0, between=(0.0, inf), terms=_ratio_terms)
+def observed_to_expected(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Observed over expected events: above 1 the event occurs more often than expected.
+
+    Args:
+        predictions: As in :func:`observed`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        Above 0, with the interval and test of :func:`~fedlas.binary.logistic_recalibration`.
+
+    Raises:
+        InputError: If one outcome alone occurs, or a threshold separates them.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
+        >>> round(observed_to_expected(p).value, 3)
+        0.812
+    """
+    return _line("observed_to_expected", predictions, event, confidence_level)
+
+
+@_record("in the large", 30, ideal=0.0, detail=True, terms=shift_terms)
+def in_the_large(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Shift that all log-odds lack: calibration in the large.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In log-odds, above 0 if the event occurs more often than expected; with Wald's test of 0.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
+        >>> round(in_the_large(p).value, 3)
+        -0.5
+    """
+    return _line("in_the_large", predictions, event, confidence_level)
+
+
+@_record("calibration slope", 40, ideal=1.0, terms=_line_terms(0), paper="Cox 1958")
+def slope(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Calibration slope: below 1 the probabilities are too extreme.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        The factor by which a logistic regression of the outcomes corrects the log-odds, with Wald's test of 1.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(slope(p).value, 3)
+        0.693
+    """
+    return _line("slope", predictions, event, confidence_level)
+
+
+@_record("intercept", 50, ideal=0.0, detail=True, terms=_line_terms(1), paper="Cox 1958")
+def intercept(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Correction at a probability of 1/2: the intercept beside :func:`slope`.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In log-odds, with Wald's test of 0.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(intercept(p).value, 3)
+        0.0
+    """
+    return _line("intercept", predictions, event, confidence_level)
+
+
+def _smoother(rows: Rows) -> tuple[Positive, Loess, Any]:
+    data = positive_class(rows.all_classes, None)
+    smoother = Loess(data, SPAN, most=_CELLS)
+    return data, smoother, np.argsort(smoother.cell, kind="stable")
+
+
+def _distances(block: RowReplicates) -> dict[str, Floats]:
+    """Return ICI, E50, E90 and Emax of every replicate ``(R,)``; the windows of the loess are those of the rows."""
+    data, smoother, order = block.rows.table(_smoother)
+    if isinstance(block, Turned):
+        happened = data.probability + block.signs * (data.outcome - data.probability)
+    else:
+        happened = np.asarray(block.labels == event_number(block.rows.all_classes), np.float64)
+    starts = np.searchsorted(smoother.cell[order], np.arange(len(smoother.means)))
+    counts, positives = (
+        np.add.reduceat(each.take(order, axis=1), starts, axis=1)
+        for each in (block.weights, block.weights * happened)
+    )
+    curves = smoother.curves(*np.broadcast_arrays(counts, positives))
+    return smoother.distances(curves, counts)
+
+
+def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
+    return lambda block: block.table(_distances)[name]  # type: ignore[arg-type]
+
+
+_DISTANCE: dict[str, Any] = {
+    "percent": True, "places": 4, "higher_is_better": False, "between": _SHARE, "several_labels": False,
+    "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019",
+}  # fmt: skip
+
+
+@_record("ICI (loess)", 60, replicated=_replicated("ici"), **_DISTANCE)
+def ici(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = _REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Mean distance of the probability from the frequency, which a loess smooths.
+
+    Args:
+        predictions: As in :func:`~fedlas.binary.integrated_calibration`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+        replicates: As there.
+        seed: As there.
+
+    Returns:
+        The integrated calibration index in ``[0, 1]``, with noise floor and test.
+
+    Raises:
+        InputError: As there.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0]] * 10, [0, 1] * 5)
+        >>> round(ici(p, replicates=0).value, 6)
+        0.0
+    """
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+    return _curve(predictions, event, confidence_level, options).ici
+
+
+@_record("E50", 70, replicated=_replicated("e50"), detail=True, **_DISTANCE)
+def e50(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = _REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Median distance of the probability from the frequency, which a loess smooths.
+
+    Args:
+        predictions: As in :func:`ici`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+        replicates: As there.
+        seed: As there.
+
+    Returns:
+        In ``[0, 1]``, with noise floor and test.
+    """
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+    return _curve(predictions, event, confidence_level, options).e50
+
+
+@_record("E90", 80, replicated=_replicated("e90"), detail=True, **_DISTANCE)
+def e90(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = _REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """90th percentile of the distances of the probability from the frequency, which a loess smooths.
+
+    Args:
+        predictions: As in :func:`ici`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+        replicates: As there.
+        seed: As there.
+
+    Returns:
+        In ``[0, 1]``, with noise floor and test.
+    """
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+    return _curve(predictions, event, confidence_level, options).e90
+
+
+@_record("Emax", 90, replicated=_replicated("emax"), detail=True, **_DISTANCE)
+def emax(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = _REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Largest distance of the probability from the frequency, which a loess smooths.
+
+    Args:
+        predictions: As in :func:`ici`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+        replicates: As there.
+        seed: As there.
+
+    Returns:
+        In ``[0, 1]``, with noise floor and test.
+    """
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+    return _curve(predictions, event, confidence_level, options).emax
+
+
+def _curve(predictions: Predictions, event: Any, level: float, options: dict[str, Any]) -> Any:
+    return integrated_calibration(predictions, event=event, confidence_level=level, **options)
+
+
+def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
+    value = asdict(likelihood_indices(predictions, event=event))[name]
+    return Estimate(value, np.nan, np.nan)
+
+
+_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
+
+
+@_record("R2 (Nagelkerke)", 140, between=(-inf, 1.0), higher_is_better=True, **_INDEX)
+def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Share of the likelihood that the probabilities gain over the prevalence.
+
+    Args:
+        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
+        event: As there.
+
+    Returns:
+        At most 1, without an interval.
+    """
+    return _index("r2", predictions, event)
+
+
+@_record("D", 150, places=4, higher_is_better=True, **_INDEX)
+def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval.
+    """
+    return _index("d", predictions, event)
+
+
+@_record("U", 160, places=4, ideal=0.0, **_INDEX)
+def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval; about 0 if calibrated.
+    """
+    return _index("u", predictions, event)
+
+
+@_record("Q", 170, places=4, higher_is_better=True, **_INDEX)
+def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Quality index, D - U.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval.
+    """
+    return _index("q", predictions, event)
+
+
+def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
+    """Return predictions of two classes, the last of which is the event; those of more set it against the rest."""
+    if event is None and predictions.num_classes == 2:
+        return predictions
+    data = positive_class(predictions, event)
+    log_odds = torch.from_numpy(data.log_odds)
+    logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+    weights, clusters = (
+        None if each is None else torch.from_numpy(each) for each in (data.weights, data.clusters)
+    )
+    target = torch.from_numpy(data.outcome).long()
+    return Predictions(logits, target, weights=weights, clusters=clusters)
+
+
+@_record("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
+    several_labels=False, paper="Spiegelhalter 1986")  # fmt: skip
+def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Spiegelhalter's z: standard normal if calibrated.
+
+    Args:
+        predictions: As in :func:`observed`, and so is the event.
+        event: As there.
+
+    Returns:
+        The statistic of :func:`~fedlas.stats.spiegelhalter_test`, without an interval, with its p-value.
+
+    Raises:
+        InputError: As there.
+    """
+    z, p = spiegelhalter_test(_two_classes(check_predictions(predictions), event))
+    return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
+
+
+_record_of_classes(METRICS["classwise_ece"], "ece", "ECE", 65,
+    "Mean distance of the probability from the frequency in bins of equal width.")  # fmt: skip
+_record_of_classes(METRICS["nll"], "nll", "NLL", 120, "Mean negative logarithm of the probability of what happened.",
+    percent=False, between=(0.0, inf))  # fmt: skip
+_record_of_classes(METRICS["brier"], "brier", "Brier score", 130,
+    "Mean squared distance of probability and outcome.", percent=False)  # fmt: skip
+_record(
+    "Brier scaled",
+    135,
+    higher_is_better=True,
+    between=(-inf, 1.0),
+    terms=skill_terms,
+    paper="Brier 1950",
+)(brier_skill)
+_record_of_classes(METRICS["auroc"], "auroc", "AUROC", 180,
+    "Probability that an event ranks above a sample without one (C statistic).", percent=False, places=3)  # fmt: skip
+_record_of_classes(METRICS["average_precision"], "average_precision", "average precision", 190,
+    "Area under precision over recall; by chance the share observed.", percent=False, places=3)  # fmt: skip
