@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas.stats.cell_sums import CellSums, times_drawn
 
 _POINTS = 100
 """The curve is computed at so many quantiles of the probabilities, and at as many places between the outer ones."""
@@ -126,14 +127,12 @@ class CellDraws:
         self._counts = sums_of(cell, data.counts)
         self._positives = sums_of(cell, data.counts * data.outcome)
         self._expected = sums_of(cell, data.counts * data.probability)
-        # Rows by cell and outcome, and where each of those begins: one pass adds up samples and positives.
+        # Cells of rows in which the event did not occur, and did: one pass adds up samples and positives.
         if not data.is_plain:
-            key = 2 * cell + (data.outcome > 0)
-            self._order = np.argsort(key, kind="stable")
-            self._keys, self._starts = np.unique(key[self._order], return_index=True)
-            units = np.arange(len(cell)) if data.clusters is None else data.clusters
-            self._unit = units[self._order]
-            self._weight = None if data.weights is None else data.counts[self._order]
+            unit = np.arange(len(cell)) if data.clusters is None else data.clusters
+            self._units = int(unit.max()) + 1
+            self._cells = CellSums(unit, 2 * cell + (data.outcome > 0), 2 * len(self._counts))
+            self._weights = None if data.weights is None else data.counts[self._cells.order]
 
     def resampled(self) -> tuple[Floats, Floats]:
         """Return samples and positives of the cells ``(R, M)`` of bootstrap replicates."""
@@ -147,7 +146,9 @@ class CellDraws:
             )
             yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
-        sums = np.concatenate([self._sums(block) for block in self._blocks(self._times)])
+        sums = np.concatenate(
+            [self._sums(block, self._weights) for block in self._blocks(self._times)]
+        )
         counts = sums.sum(axis=-1)
         positives = sums[..., 1]
         scale = data.num_samples / counts.sum(axis=1, keepdims=True)
@@ -166,11 +167,14 @@ class CellDraws:
                 np.float64
             )
         if data.clusters is None:
-            moved = [self._sums(block) for block in self._blocks(self._labels)]
-            return np.concatenate(moved).sum(axis=-1)
-        gaps = (data.counts * (data.outcome - data.probability))[self._order]
-        moved = [self._sums(signs * gaps) for signs in self._blocks(self._signs)]
-        return np.concatenate(moved).sum(axis=-1) + self._expected
+            values = self._weights
+            blocks = self._blocks(self._labels)
+        else:
+            gaps = data.counts * (data.outcome - data.probability)
+            values = gaps[self._cells.order]
+            blocks = self._blocks(self._signs)
+        moved = np.concatenate([self._sums(block, values) for block in blocks]).sum(axis=-1)
+        return moved if data.clusters is None else moved + self._expected
 
     def _blocks(self, make: Callable[[int], Floats]) -> Iterator[Floats]:
         step = max(1, _ELEMENTS // self._data.num_samples)
@@ -178,25 +182,18 @@ class CellDraws:
             yield make(min(step, self._replicates - start))
 
     def _times(self, size: int) -> Floats:
-        """Return how much each row counts in replicates ``(size, N)`` that draw rows, or clusters, anew."""
-        units = int(self._unit.max()) + 1
-        index = self._random.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
-        times = (
-            np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
-        )
-        rows = times.take(self._unit, axis=1)
-        return rows if self._weight is None else rows * self._weight
+        """Return how often each row, or cluster, is drawn ``(size, U)``."""
+        return times_drawn(self._random.integers(self._units, size=(size, self._units)))
 
     def _labels(self, size: int) -> Floats:
+        """Return outcomes ``(size, N)`` that are drawn from the probabilities."""
         draws = self._random.random((size, self._data.num_samples)) < self._data.probability
-        return np.asarray((draws * self._data.counts).take(self._order, axis=1))
+        return draws.astype(np.float64)
 
     def _signs(self, size: int) -> Floats:
-        signs = self._random.integers(2, size=(size, int(self._unit.max()) + 1)) * 2.0 - 1.0
-        return np.asarray(signs.take(self._unit, axis=1))
+        """Return a sign for each cluster ``(size, U)``."""
+        return self._random.integers(2, size=(size, self._units)) * 2.0 - 1.0
 
-    def _sums(self, rows: Floats) -> Floats:
+    def _sums(self, weights: Floats, values: Floats | None) -> Floats:
         """Return sums over the rows of each cell in which the event did not occur, and did ``(R, M, 2)``."""
-        sums = np.zeros((len(rows), 2 * len(self._counts)))
-        sums[:, self._keys] = np.add.reduceat(rows, self._starts, axis=1)
-        return sums.reshape(len(rows), -1, 2)
+        return self._cells.sums(weights, values).reshape(len(weights), -1, 2)

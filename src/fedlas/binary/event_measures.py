@@ -5,22 +5,20 @@ A new one is a function here, with its record above it: tables, gates, compariso
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import asdict
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedlas.binary.cells import Loess
+from fedlas.binary.event_records import Terms, event_measure, register_of_classes
 from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
-from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import regression, shift_terms
-from fedlas.metrics.metric import EVENT, METRICS, Metric
+from fedlas.metrics.metric import METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.event import event_number
@@ -30,91 +28,9 @@ from fedlas.stats.replicates import RowReplicates, Turned
 from fedlas.stats.rows import Rows
 from fedlas.stats.spiegelhalter import spiegelhalter_test
 
-Function = TypeVar("Function", bound=Callable[..., Estimate])
-Terms = Callable[[Positive], Floats]
 _SHARE = (0.0, 1.0)
 _REPLICATES = 199
 _CELLS = 1024
-_NONE = "folklore"
-
-
-def _record(
-    title: str, order: float, *, terms: Terms | None = None, **fields: Any
-) -> Callable[[Function], Function]:
-    """Return a decorator that registers a function as the measure of its name.
-
-    Args:
-        title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
-        order: Place in the table of an event, from 0 on.
-        terms: How much each sample moves the measure ``(N,)``, before its weight.
-        **fields: Others of the record.
-    """
-
-    def decorate(function: Function) -> Function:
-        name = function.__name__
-        takes_replicates = "replicates" in inspect.signature(function).parameters
-        plain: dict[str, int] = {"replicates": 0} if takes_replicates else {}
-
-        def value(predictions: Predictions) -> float:
-            return float(function(predictions, **plain).value)
-
-        value.__doc__ = function.__doc__
-        influence = None if terms is None else lambda predictions: _influence(predictions, terms)
-        METRICS.add(
-            name,
-            value,
-            **{
-                "subject": "event",
-                "title": title,
-                "order": 1000 + order,
-                "default": False,
-                "weighted": True,
-                "percent": False,
-                "places": 3,
-                "higher_is_better": None,
-                "estimate": function,
-                "influence": influence,
-                "several_labels": True,
-                "paper": _NONE,
-                **fields,
-            },
-        )
-        return function
-
-    return decorate
-
-
-def _record_of_classes(
-    base: Metric, name: str, title: str, order: float, about: str, **fields: Any
-) -> None:
-    """Register the record of an event's measure that other classes have too: computed alike, shown in its own way."""
-
-    def value(predictions: Predictions) -> float:
-        return float(base.value(predictions))
-
-    value.__doc__ = about
-    computed = ("statistic", "formula", "error", "quantity", "takes_replicates", "influence")
-    same = (*computed, "several_labels", "zero_if_calibrated", "paper", "higher_is_better")
-    METRICS.add(
-        EVENT + name,
-        value,
-        **{
-            "subject": "event",
-            "title": title,
-            "order": 1000 + order,
-            "default": False,
-            "weighted": True,
-            "between": _SHARE,
-            **{field: getattr(base, field) for field in same},
-            **fields,
-        },
-    )
-
-
-def _influence(predictions: Predictions, terms: Terms) -> Floats:
-    """Return how much each sample moves a measure ``(N,)``, as a sum over samples."""
-    data = positive_class(predictions, None)
-    return np.asarray(terms(data) * data.counts / data.num_samples)
 
 
 def _line(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
@@ -136,7 +52,7 @@ def _line_terms(place: int) -> Terms:
     return lambda data: np.asarray(data.num_samples * regression(data)[1].influence[:, place])
 
 
-@_record("observed", 0, percent=True, places=4, between=_SHARE, several_labels=False,
+@event_measure("observed", 0, percent=True, places=4, between=_SHARE, several_labels=False,
     terms=lambda data: data.outcome - data.mean(data.outcome))  # fmt: skip
 def observed(
     predictions: Predictions,
@@ -164,7 +80,7 @@ def observed(
     return _rate("observed", predictions, event, confidence_level)
 
 
-@_record("expected", 10, percent=True, places=4, between=_SHARE, several_labels=False,
+@event_measure("expected", 10, percent=True, places=4, between=_SHARE, several_labels=False,
     terms=lambda data: data.probability - data.mean(data.probability))  # fmt: skip
 def expected(
     predictions: Predictions,
@@ -189,7 +105,7 @@ def expected(
     return _rate("expected", predictions, event, confidence_level)
 
 
-@_record("observed / expected", 20, ideal=1.0, between=(0.0, inf), terms=_ratio_terms)
+@event_measure("observed / expected", 20, ideal=1.0, between=(0.0, inf), terms=_ratio_terms)
 def observed_to_expected(
     predictions: Predictions,
     *,
@@ -217,7 +133,7 @@ def observed_to_expected(
     return _line("observed_to_expected", predictions, event, confidence_level)
 
 
-@_record("in the large", 30, ideal=0.0, detail=True, terms=shift_terms)
+@event_measure("in the large", 30, ideal=0.0, detail=True, terms=shift_terms)
 def in_the_large(
     predictions: Predictions,
     *,
@@ -242,7 +158,7 @@ def in_the_large(
     return _line("in_the_large", predictions, event, confidence_level)
 
 
-@_record("calibration slope", 40, ideal=1.0, terms=_line_terms(0), paper="Cox 1958")
+@event_measure("calibration slope", 40, ideal=1.0, terms=_line_terms(0), paper="Cox 1958")
 def slope(
     predictions: Predictions,
     *,
@@ -267,7 +183,7 @@ def slope(
     return _line("slope", predictions, event, confidence_level)
 
 
-@_record("intercept", 50, ideal=0.0, detail=True, terms=_line_terms(1), paper="Cox 1958")
+@event_measure("intercept", 50, ideal=0.0, detail=True, terms=_line_terms(1), paper="Cox 1958")
 def intercept(
     predictions: Predictions,
     *,
@@ -324,7 +240,7 @@ _DISTANCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@_record("ICI (loess)", 60, replicated=_replicated("ici"), **_DISTANCE)
+@event_measure("ICI (loess)", 60, replicated=_replicated("ici"), **_DISTANCE)
 def ici(
     predictions: Predictions,
     *,
@@ -357,7 +273,7 @@ def ici(
     return _curve(predictions, event, confidence_level, options).ici
 
 
-@_record("E50", 70, replicated=_replicated("e50"), detail=True, **_DISTANCE)
+@event_measure("E50", 70, replicated=_replicated("e50"), detail=True, **_DISTANCE)
 def e50(
     predictions: Predictions,
     *,
@@ -382,7 +298,7 @@ def e50(
     return _curve(predictions, event, confidence_level, options).e50
 
 
-@_record("E90", 80, replicated=_replicated("e90"), detail=True, **_DISTANCE)
+@event_measure("E90", 80, replicated=_replicated("e90"), detail=True, **_DISTANCE)
 def e90(
     predictions: Predictions,
     *,
@@ -407,7 +323,7 @@ def e90(
     return _curve(predictions, event, confidence_level, options).e90
 
 
-@_record("Emax", 90, replicated=_replicated("emax"), detail=True, **_DISTANCE)
+@event_measure("Emax", 90, replicated=_replicated("emax"), detail=True, **_DISTANCE)
 def emax(
     predictions: Predictions,
     *,
@@ -436,70 +352,6 @@ def _curve(predictions: Predictions, event: Any, level: float, options: dict[str
     return integrated_calibration(predictions, event=event, confidence_level=level, **options)
 
 
-def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
-    value = asdict(likelihood_indices(predictions, event=event))[name]
-    return Estimate(value, np.nan, np.nan)
-
-
-_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
-
-
-@_record("R2 (Nagelkerke)", 140, between=(-inf, 1.0), higher_is_better=True, **_INDEX)
-def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Share of the likelihood that the probabilities gain over the prevalence.
-
-    Args:
-        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
-        event: As there.
-
-    Returns:
-        At most 1, without an interval.
-    """
-    return _index("r2", predictions, event)
-
-
-@_record("D", 150, places=4, higher_is_better=True, **_INDEX)
-def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval.
-    """
-    return _index("d", predictions, event)
-
-
-@_record("U", 160, places=4, ideal=0.0, **_INDEX)
-def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval; about 0 if calibrated.
-    """
-    return _index("u", predictions, event)
-
-
-@_record("Q", 170, places=4, higher_is_better=True, **_INDEX)
-def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Quality index, D - U.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval.
-    """
-    return _index("q", predictions, event)
-
-
 def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
     """Return predictions of two classes, the last of which is the event; those of more set it against the rest."""
     if event is None and predictions.num_classes == 2:
@@ -514,7 +366,7 @@ def _two_classes(predictions: Predictions, event: int | str | None) -> Predictio
     return Predictions(logits, target, weights=weights, clusters=clusters)
 
 
-@_record("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
+@event_measure("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
     several_labels=False, paper="Spiegelhalter 1986")  # fmt: skip
 def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
     """Spiegelhalter's z: standard normal if calibrated.
@@ -533,13 +385,13 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
     return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
 
 
-_record_of_classes(METRICS["classwise_ece"], "ece", "ECE", 65,
+register_of_classes(METRICS["classwise_ece"], "ece", "ECE", 65,
     "Mean distance of the probability from the frequency in bins of equal width.")  # fmt: skip
-_record_of_classes(METRICS["nll"], "nll", "NLL", 120, "Mean negative logarithm of the probability of what happened.",
+register_of_classes(METRICS["nll"], "nll", "NLL", 120, "Mean negative logarithm of the probability of what happened.",
     percent=False, between=(0.0, inf))  # fmt: skip
-_record_of_classes(METRICS["brier"], "brier", "Brier score", 130,
+register_of_classes(METRICS["brier"], "brier", "Brier score", 130,
     "Mean squared distance of probability and outcome.", percent=False)  # fmt: skip
-_record(
+event_measure(
     "Brier scaled",
     135,
     higher_is_better=True,
@@ -547,7 +399,7 @@ _record(
     terms=skill_terms,
     paper="Brier 1950",
 )(brier_skill)
-_record_of_classes(METRICS["auroc"], "auroc", "AUROC", 180,
+register_of_classes(METRICS["auroc"], "auroc", "AUROC", 180,
     "Probability that an event ranks above a sample without one (C statistic).", percent=False, places=3)  # fmt: skip
-_record_of_classes(METRICS["average_precision"], "average_precision", "average precision", 190,
+register_of_classes(METRICS["average_precision"], "average_precision", "average precision", 190,
     "Area under precision over recall; by chance the share observed.", percent=False, places=3)  # fmt: skip

@@ -37,6 +37,7 @@ class Grouped:
     counts: Floats
     # Number of each sample's cluster `(N,)`, of which no group shares one; None if all samples are independent.
     clusters: Integers | None = None
+    are_weighted: bool = False
 
     @classmethod
     def of(cls, data: Positive, number: Integers) -> Grouped:
@@ -46,9 +47,8 @@ class Grouped:
         counts = data.counts[order]
         groups = cls(data.log_odds[order], data.outcome[order], size[size > 0], counts)
         if data.weights is not None:
-            groups = replace(
-                groups, counts=counts / groups.spread(groups.mean(np.ones(len(counts))))
-            )
+            counts = counts / groups.spread(groups.mean(np.ones(len(counts))))
+            groups = replace(groups, counts=counts, are_weighted=True)
         if data.clusters is None:
             return groups
         pair = number[order] * (data.clusters.max() + 1) + data.clusters[order]
@@ -57,10 +57,16 @@ class Grouped:
     def only(self, chosen: Mask) -> Grouped:
         """Return the chosen groups ``(G,)``."""
         rows = self.spread(chosen)
-        values = (self.log_odds[rows], self.outcome[rows], self.size[chosen], self.counts[rows])
+        some = replace(
+            self,
+            log_odds=self.log_odds[rows],
+            outcome=self.outcome[rows],
+            size=self.size[chosen],
+            counts=self.counts[rows],
+        )
         if self.clusters is None:
-            return Grouped(*values)
-        return Grouped(*values, np.unique(self.clusters[rows], return_inverse=True)[1])
+            return some
+        return replace(some, clusters=np.unique(self.clusters[rows], return_inverse=True)[1])
 
     def mean(self, values: Floats) -> Floats:
         """Return the weighted mean of ``values (N,)`` in each group ``(G,)``."""
@@ -75,6 +81,17 @@ class Grouped:
         factor = np.where(number > 1, number / np.maximum(number - 1, 1), math.nan)
         squares = np.bincount(self.clusters, sums) ** 2
         return np.asarray(np.bincount(owner, squares) * factor, dtype=np.float64)
+
+    def variance_of_independent(self, factors: Floats | float, probability: Floats) -> Floats:
+        """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps of independent events."""
+        return self.totals((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
+
+    def variance_of_gaps(self, factors: Floats | float, probability: Floats) -> Floats:
+        """Return the largest variance ``(G,)`` of those that ``Positive.covariances`` returns for a group."""
+        measured = self.variance(factors * (self.outcome - probability))
+        if not self.are_weighted or self.clusters is not None:
+            return measured
+        return np.maximum(measured, self.variance_of_independent(factors, probability))
 
     def effective_samples(self) -> Floats:
         """Return how many samples of one weight, or clusters, are worth as much as each group ``(G,)``; see Kish."""
@@ -192,10 +209,9 @@ def _ratio_ends(
 
 def _error_of_events(data: Grouped, probability: Floats, terms: Floats) -> tuple[Floats, Floats]:
     """Return the standard errors ``(G,)`` of ``Positive.error_of_events``, and their degrees of freedom."""
-    independent = probability * (1.0 - probability)
-    lowest = data.totals(data.counts**2 * independent)
+    lowest = data.variance_of_independent(1.0, probability)
     error = np.sqrt(np.maximum(data.variance(terms), lowest)) / data.size
-    return error, data.degrees(np.sqrt(independent))
+    return error, data.degrees(np.sqrt(probability * (1.0 - probability)))
 
 
 def _events_tests(data: Grouped, probability: Floats) -> Floats:
@@ -256,7 +272,7 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
     center = groups.totals(groups.log_odds) / size
     away = groups.log_odds - groups.spread(center)
     unit = np.sqrt(groups.totals(away**2) / size)
-    whole = samples = Grouped(away / groups.spread(unit), groups.outcome, size, groups.counts)
+    whole = samples = replace(groups, log_odds=away / groups.spread(unit), clusters=None)
     line = np.zeros((2, len(size)))
     inverse = np.zeros((2, len(size)))
     value = samples.log_likelihood(0.0 * away)
@@ -284,11 +300,12 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
     if is_plain:
         return slope, np.sqrt(inverse[0]) / unit, np.full(len(size), math.inf)
     # How much each sample moves the slope: its score, by the row of the inverse of the curvature.
-    gap = groups.outcome - _sigmoid(_at(whole, line))
+    probability = _sigmoid(_at(whole, line))
     regular = np.isfinite(inverse[0])
     first, mixed = np.where(regular, inverse, 0.0) / unit
-    influence = gap * (groups.spread(first) * whole.log_odds + groups.spread(mixed))
-    error = np.where(regular, np.sqrt(groups.variance(influence)), math.inf)
+    factors = groups.spread(first) * whole.log_odds + groups.spread(mixed)
+    influence = factors * (groups.outcome - probability)
+    error = np.where(regular, np.sqrt(groups.variance_of_gaps(factors, probability)), math.inf)
     return slope, error, groups.degrees(influence)
 
 
@@ -351,8 +368,9 @@ def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
     probability = _sigmoid(groups.log_odds + groups.spread(shift))
     information = groups.size * groups.mean(probability * (1.0 - probability))
     gaps = groups.outcome - probability
+    variance = groups.variance_of_gaps(1.0, probability)
     with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
-        error = np.where(information > 0, np.sqrt(groups.variance(gaps)) / information, np.inf)
+        error = np.where(information > 0, np.sqrt(variance) / information, np.inf)
     return shift, error, groups.degrees(gaps)
 
 

@@ -63,8 +63,9 @@ def logistic_recalibration(
         The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
         curvature of the likelihood; that of calibration in the large is White's, which holds for any slope. With
         weights or clusters all are robust (sandwich) intervals, of sums over clusters, with
-        Student's degrees of freedom for the effective number of clusters. With a single cluster, which shows nothing of
-        others, their ends are NaN.
+        Student's degrees of freedom for the effective number of clusters; with weights alone no variance is below that
+        of independent events of the fitted probabilities. With a single cluster, which shows nothing of others, their
+        ends are NaN.
 
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
@@ -116,12 +117,14 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
         relative = error * data.num_samples / observed
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
         reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
-    errors = np.sqrt(np.diagonal(fit.covariance))
+    errors = fit.errors(np.eye(2))
 
     # Weights and clusters leave no likelihood to compare, so that Wald's statistic stands in.
     statistic = 2.0 * (fit.log_likelihood - log_likelihood(data, data.log_odds))
     if not data.is_plain:
-        statistic = _wald_statistic(fit.covariance, line - np.array([1.0, 0.0]))
+        away = line - np.array([1.0, 0.0])
+        # NaN of a singular covariance stays.
+        statistic = float(np.min([_wald_statistic(each, away) for each in fit.covariances]))
     slope, intercept, in_the_large = (
         normal_interval(
             float(value), float(error), confidence_level=confidence_level, degrees=degrees
@@ -164,14 +167,19 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 class Fit:
     """A logistic regression: how sure its ``k`` coefficients are."""
 
-    # `(k, k)`.
-    covariance: Floats
+    # `(k, k)`, see `Positive.covariances`.
+    covariances: list[Floats]
     # Degrees of freedom of each variance `(k,)`, and of the covariance.
     degrees: list[float]
     joint_degrees: float
     log_likelihood: float
     # How much each sample moves each coefficient `(N, k)`, before its weight.
     influence: Floats
+
+    def errors(self, rows: Floats) -> Floats:
+        """Return the standard errors ``(G,)`` of sums of coefficients, with factors ``rows (G, k)``."""
+        variances = [np.einsum("gi,ij,gj->g", rows, each, rows) for each in self.covariances]
+        return np.asarray(np.sqrt(np.max(variances, axis=0)))
 
 
 def regression(data: Positive) -> tuple[Floats, Fit]:
@@ -225,14 +233,18 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
             break
     covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
     back = np.eye(len(point)) if back is None else back
-    gaps = data.outcome - _sigmoid(columns @ point)
-    influence = columns * gaps[:, None] @ covariance @ back.T
+    probability = _sigmoid(columns @ point)
+    factors = columns @ covariance @ back.T
+    influence = factors * (data.outcome - probability)[:, None]
     if data.is_plain:
         endless = [math.inf] * len(point)
-        return point, Fit(back @ covariance @ back.T, endless, math.inf, value, influence)
-    degrees = [data.degrees(column) for column in influence.T]
+        return point, Fit([back @ covariance @ back.T], endless, math.inf, value, influence)
     return point, Fit(
-        data.variance_of_sum(influence), degrees, data.degrees(influence), value, influence
+        data.covariances(factors, probability),
+        [data.degrees(column) for column in influence.T],
+        data.degrees(influence),
+        value,
+        influence,
     )
 
 
@@ -305,8 +317,7 @@ def spline_curve(
     point, fit = fit_logistic(data, _restricted_cubic(x, knots))
     columns = _restricted_cubic(places, knots)
     line = columns @ point
-    error = np.sqrt(np.einsum("gi,ij,gj->g", columns, fit.covariance, columns))
-    reach = student_score(check_level(confidence_level), fit.joint_degrees) * error
+    reach = student_score(check_level(confidence_level), fit.joint_degrees) * fit.errors(columns)
     probability, bends = (_sigmoid(center + unit * each) for each in (places, knots))
     return SplineCurve(
         probability, _sigmoid(line), _sigmoid(line - reach), _sigmoid(line + reach), bends
@@ -352,7 +363,10 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
     gaps = data.outcome - probability
-    return shift, data.error_of_mean(gaps) / information, data.degrees(gaps)
+    variance = max(
+        float(each[0, 0]) for each in data.covariances(np.ones((len(gaps), 1)), probability)
+    )
+    return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
 
 
 def shift_terms(data: Positive) -> Floats:

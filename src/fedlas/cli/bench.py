@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, Several, add_path, flag, option
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
-from fedlas.cli.compare_runs import add_calibrators
+from fedlas.cli.compare import add_calibrators
 from fedlas.cli.report import report_folder, require_report_packages
 
 if TYPE_CHECKING:

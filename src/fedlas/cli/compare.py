@@ -1,20 +1,25 @@
-"""``fedlas compare``: two files of predictions on the same samples; methods of benches are in ``compare_runs``."""
+"""``fedlas compare``: two files of predictions on the same samples, or methods of benches over their seeds."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import Argument, InputError
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import (
     AddSubcommand,
     add_columns,
     add_files,
+    add_method,
     add_num_bins,
+    add_path,
     add_replicates,
     add_samples,
     columns_of,
@@ -22,31 +27,65 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import OF_FIT
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import OF_FIT, SCORES
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
     from fedlas.predictions.any_predictions import AnyPredictions
+    from fedlas.present.table import Block
+
+_PAIR = re.compile(r"[^/\\:]*:[^/\\:]*")
+"""Two methods of a bench, ``fedlas:ls``; an address of a store has a slash."""
+_OF_ALL = ("names", "metrics", "form", "replicates", "title", "run", "subcommand")
+_OF_RUNS = ("method", "stage", "rope", "plot", "details")
 
 
 def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(_compare, "FILE FILE")
-    text = "predictions of two models on the same samples"
-    add_files(parser, "files", "FILE", text, nargs=2)
-    metrics = "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event)"
+
+    def run(args: argparse.Namespace) -> int:
+        return _compare(args, parser.get_default)
+
+    parser = add(run, "FILE FILE | FOLDER [FOLDER ...] [A:B ...]")
+    text = (
+        "predictions of two models on the same samples; or folders of benches, and pairs of methods that you planned "
+        "to compare: A minus B, e.g. fedlas:ls, or ce@auto:ce@temperature with calibrators"
+    )
+    add_files(parser, "names", "NAME", text, nargs="+")
+    metrics = (
+        "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event; of benches "
+        "ece for pairs in one, else nll ece)"
+    )
     option(parser, "--metrics", "NAME", metrics, nargs="+", default=())
+    parser.set_defaults(form="terminal")
+    for name, text in (
+        ("markdown", "Markdown tables"),
+        ("latex", "LaTeX tables, without sentences"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            dest="form",
+            action="store_const",
+            const=name,
+            help=f"{text} (default: for the terminal)",
+        )
+    title = "title of the tables (default: the files, the recipe, or the number of data sets)"
+    option(parser, "--title", "TEXT", title, default="")
+    add_replicates(parser)
+    _add_options_of_files(parser)
+    _add_options_of_runs(parser)
+
+
+def _add_options_of_files(parser: argparse.ArgumentParser) -> None:
     flag(
         parser,
         "--top-label",
         "compare two classes by the predicted one (default: by the probability of the second)",
     )
-    flag(parser, "--markdown", "a Markdown table (default: one for the terminal)")
     add_columns(parser)
     add_samples(parser, without=("label_probs", "covariates", *OF_FIT))
     add_num_bins(parser)
-    add_replicates(parser)
     option(
         parser,
         "--fail-if-worse",
@@ -67,35 +106,78 @@ def add_compare(add: AddSubcommand) -> None:
     flag(parser, "--json", "print JSON (default: a table)")
 
 
-def _compare(args: argparse.Namespace) -> int:
-    """Print in which metrics one of two models is better on the same samples; return the exit status."""
-    from fedlas.predictions import read_predictions
-    from fedlas.predictions.read import notes_of
-    from fedlas.present.comparison import compare, plain_differences
-    from fedlas.present.gate import JUNIT, check_directed
-    from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
-    from fedlas.present.table import show_blocks
-    from fedlas.stats.estimates import check_replicates
+def _add_options_of_runs(parser: argparse.ArgumentParser) -> None:
+    add_calibrators(parser)
+    text = "benches: before or after a calibrator, without its name in the table (default: raw)"
+    option(parser, "--stage", "NAME", text, default="raw")
+    text = (
+        "several benches: also the probability that one method is better, by Bayesian signed ranks; differences "
+        "up to X in the metric are equivalent, e.g. 0.005 for half a point of an ECE (default: none)"
+    )
+    option(parser, "--rope", "X", text, type=float)
+    text = (
+        "benches: also draw them: .svg, .png or .pdf; seed by seed, or ranks over several benches "
+        "(default: none)"
+    )
+    add_path(parser, "--plot", "FILE", text, nargs="+", default=[])
+    flag(parser, "--details", "benches: show means or deviations, too (default: what fits)")
 
-    check_gate(args, "--fail-if-worse", args.fail_if_worse)
-    check_directed(args.fail_if_worse, args.margin)
-    check_outputs([Output("--junit", args.junit, JUNIT)], args.files)
-    if args.margin and not args.fail_if_worse:
-        raise InputError(
-            "--margin goes with --fail-if-worse",
-            "no --fail-if-worse",
-            "Add --fail-if-worse, or leave it out.",
-        )
-    if args.replicates == 0:
-        raise InputError(
-            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
-        )
-    check_replicates(args.replicates)
-    paths = [Path(file) for file in args.files]
+
+def add_calibrators(parser: argparse.ArgumentParser) -> None:
+    """Add ``--method`` of benches."""
+    text = "benches: calibrators after each loss, e.g. raw temperature auto; nothing is trained again (default: none)"
+    add_method(parser, "--calibrators", text, nargs="+", default=[])
+
+
+def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: str = "") -> None:
+    """Print sentences and tables as a terminal shows them, as Markdown or as LaTeX; LaTeX is tables alone."""
+    from fedlas.present.table import Table, latex, show_blocks
+
+    if args.form != "latex":
+        show_blocks(blocks, as_markdown=args.form == "markdown", details=args.details)
+    for block in blocks:
+        if args.form == "latex" and isinstance(block, Table):
+            text = f"{block.title}. {caption or ' '.join(block.notes)}"
+            say(*latex(block, caption=text).split("\n"))
+
+
+def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
+    """Print in which metrics one of two models or methods is better; return the exit status."""
+    of_runs = _names_runs(args)
+    for name, value in vars(args).items():
+        if name not in _OF_ALL and (name in _OF_RUNS) is not of_runs and value != default_of(name):
+            kinds = ("folders of benches", "two files of predictions")
+            raise InputError(
+                (Argument(name), f" is for {kinds[of_runs]}"),
+                kinds[not of_runs],
+                "Leave it out.",
+            )
+    if of_runs:
+        # Imported for folders of runs alone: nothing else here needs the laboratory.
+        return int(import_module("fedlas.cli.compare_runs").compare_runs(args))
+    return _compare_files(args)
+
+
+def _names_runs(args: argparse.Namespace) -> bool:
+    """Return whether a folder of runs or a pair of methods is named; with columns of scores a folder is a table."""
+    if any(getattr(args, name) for name in SCORES):
+        return False
+    folders = any(Path(name).is_dir() for name in args.names)
+    return folders or any(_PAIR.fullmatch(name) and not Path(name).exists() for name in args.names)
+
+
+def _compare_files(args: argparse.Namespace) -> int:
+    from fedlas.predictions import read_predictions
+    from fedlas.predictions.tables.read import notes_of
+    from fedlas.present.comparison import compare, plain_differences
+    from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
+
+    _check_options_of_files(args)
+    paths = [Path(file) for file in args.names]
     _check_differ(*paths)
     columns = columns_of(args)
-    first_table = read_predictions(args.files[0], columns)
-    second_table = read_predictions(args.files[1], columns, like=first_table)
+    first_table = read_predictions(args.names[0], columns)
+    second_table = read_predictions(args.names[1], columns, like=first_table)
     _check_labels(first_table, second_table)
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
     notes += _notes_on_rows(first_table.predictions, second_table.predictions)
@@ -114,14 +196,14 @@ def _compare(args: argparse.Namespace) -> int:
         say(*json.dumps(plain_differences(compared), indent=2).split("\n"))
     first, second = (
         path.name if paths[0].name != paths[1].name else name
-        for path, name in zip(paths, args.files, strict=True)
+        for path, name in zip(paths, args.names, strict=True)
     )
-    title = f"A: {first}, B: {second}, {compared.samples:,} samples"
+    title = args.title or f"A: {first}, B: {second}, {compared.samples:,} samples"
     if not args.json:
         sentences = better_in(compared, (first, second))
         table = differences_of_models(compared, title=title)
         groups = [differences_of_groups(compared)] if compared.groups else []
-        show_blocks([*sentences, table, *groups], as_markdown=args.markdown)
+        show_in_format(args, [*sentences, table, *groups])
     if not args.fail_if_worse:
         return 0
     options: dict[str, Any] = {
@@ -131,6 +213,33 @@ def _compare(args: argparse.Namespace) -> int:
     }
     gate = compared.fail_if_worse(*args.fail_if_worse, **options)
     return show_gate(gate, args, suite=f"{first} {second}")
+
+
+def _check_options_of_files(args: argparse.Namespace) -> None:
+    """Refuse what cannot be compared before anything is read."""
+    from fedlas.present.gate import JUNIT, check_directed
+    from fedlas.stats.estimates import check_replicates
+
+    if len(args.names) != 2:
+        raise InputError(
+            "compare takes two files of predictions, or folders of benches",
+            f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
+            "Name the file of each model.",
+        )
+    check_gate(args, "--fail-if-worse", args.fail_if_worse)
+    check_directed(args.fail_if_worse, args.margin)
+    check_outputs([Output("--junit", args.junit, JUNIT)], args.names)
+    if args.margin and not args.fail_if_worse:
+        raise InputError(
+            "--margin goes with --fail-if-worse",
+            "no --fail-if-worse",
+            "Add --fail-if-worse, or leave it out.",
+        )
+    if args.replicates == 0:
+        raise InputError(
+            "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000."
+        )
+    check_replicates(args.replicates)
 
 
 def _check_differ(a: Path, b: Path) -> None:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
-from itertools import takewhile
 from typing import Any, NamedTuple, NoReturn
 
 import fedlas
@@ -24,8 +21,6 @@ from fedlas._core.errors import CalibrationWarning, InputError, suggestion, writ
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.terminal import LostOutputError, standard_streams
 from fedlas._core.text import printable
-
-_OF_SCORES = re.compile("--(logits|probs|confidence)(=.*)?", re.DOTALL)
 
 
 class Subcommand(NamedTuple):
@@ -44,7 +39,7 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "Measure predictions, before and after calibration.", "evaluate", writes=False
     ),
-    "compare": Subcommand("Compare two models on the same samples.", "compare", writes=False),
+    "compare": Subcommand("Compare two models, or methods over seeds.", "compare", writes=False),
     "calibrate": Subcommand("Fit a calibration of a table of scores.", "tables"),
     "apply": Subcommand("Add calibrated scores to a table.", "tables"),
     "export": Subcommand("Write a model for production, calibration inside.", "export"),
@@ -59,7 +54,6 @@ SUBCOMMANDS = {
     "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
     "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
     "report": Subcommand("Write the report of finished runs.", "report"),
-    "compare-runs": Subcommand("Compare methods of benches, over seeds and data.", "compare_runs"),
     "diagnose": Subcommand(
         "Show what FedLAS's indicator and gate did in runs.",
         "diagnose",
@@ -81,17 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gate cannot tell, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Folders hold runs, files hold predictions: two commands, which the short name reaches both.
-    # A value of an option, such as a column, may have the name of a folder that happens to be there.
-    # With columns of scores, a folder is a table.
-    if (
-        words[:1] == ["compare"]
-        and not any(map(_OF_SCORES.fullmatch, words))
-        and any(
-            map(os.path.isdir, [*takewhile(lambda word: word[:1] != "-", words[1:])] or words[-1:])
-        )
-    ):
-        words[0] = "compare-runs"
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves, of_workflow=words.count("--github") > 0) as output:

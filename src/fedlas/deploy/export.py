@@ -28,6 +28,7 @@ from fedlas.deploy.exported import (
     write_checked,
 )
 from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
+from fedlas.deploy.pipeline_onnx import export_pipeline, is_calibrated_pipeline
 from fedlas.deploy.sklearn_onnx import export_sklearn
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_predictions
@@ -104,7 +105,8 @@ def export(
 
     Args:
         model: A :class:`~fedlas.CalibratedModel`; or a fitted ``CalibratedClassifier`` of scikit-learn, in ONNX, whose
-            estimator ``skl2onnx`` converts; or a :class:`~fedlas.TableCalibration`. It does not change.
+            estimator ``skl2onnx`` converts, or a ``Pipeline`` that ends in one, with an input for each column of a
+            frame that it uses; or a :class:`~fedlas.TableCalibration`. It does not change.
         path: The file.
         inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several. The
             calibration of a table needs none.
@@ -133,10 +135,12 @@ def export(
     if isinstance(model, TableCalibration):
         module = TableModule(model, dialect or "duckdb", keep).eval()
         return _export_table(module, checked_path(path), form, dict(about or {}), tolerance)
-    if hasattr(model, "estimator_") and hasattr(model, "calibrator_"):
+    is_pipeline = is_calibrated_pipeline(model)
+    if is_pipeline or (hasattr(model, "estimator_") and hasattr(model, "calibrator_")):
         if form != "onnx":
             raise InputError("a scikit-learn model goes out as onnx", form, "Leave form out.")
-        return export_sklearn(model, checked_path(path), inputs, dict(about or {}), tolerance)
+        write = export_pipeline if is_pipeline else export_sklearn
+        return write(model, checked_path(path), inputs, dict(about or {}), tolerance)
     if not isinstance(model, CalibratedModel):
         fix = "Pass what fedlas.calibrate(model, val_loader) returns."
         raise InputError(

@@ -16,12 +16,14 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
 from fedlas._core.outputs import check_place
-from fedlas.deploy.formats import FORMATS, OUTPUTS, FreeAxes, Probs, exported_kind
+from fedlas.deploy.formats import FORMATS, OUTPUTS, Batch, FreeAxes, Probs, exported_kind
 
-Samples = Iterable[tuple[Mapping[str, Tensor], NDArray[np.floating[Any]]]]
+Samples = Iterable[tuple[Batch, NDArray[np.floating[Any]]]]
 """Batches of inputs by name, and the probabilities that they must give."""
-Reference = Callable[[Mapping[str, Tensor]], NDArray[Any]]
-"""From a batch to the probabilities of the model itself here, which show whether the conversion causes a difference."""
+Reference = Callable[[Any], NDArray[Any]] | None
+"""From a batch to the probabilities of the model itself here, which show whether the conversion causes a difference;
+None if what is expected was computed here.
+"""
 BATCH = 64
 """Samples that are compared at once."""
 
@@ -54,11 +56,11 @@ class Exported:
         return {"file": self.path.name, "format": self.form, **about}
 
 
-def called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
+def called(probs: Probs, inputs: Batch) -> NDArray[np.float64]:
     """Return what the file gives; one that fails on a batch has fixed a size."""
     try:
         return np.asarray(
-            probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64
+            probs({name: np.asarray(value) for name, value in inputs.items()}), dtype=np.float64
         )
     except Exception as error:  # of any runtime
         size = len(next(iter(inputs.values())))
@@ -70,10 +72,15 @@ def called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
 
 
 def described_input(
-    name: str, value: Tensor, axes: FreeAxes, ranges: Mapping[str, tuple[float, float]]
+    name: str,
+    value: Tensor | NDArray[Any],
+    axes: FreeAxes,
+    ranges: Mapping[str, tuple[float, float]],
 ) -> dict[str, Any]:
-    """Return the name, dtype, shape and range of one input."""
-    low, high = ranges.get(name) or (bound.item() for bound in value[~value.isnan()].aminmax())
+    """Return the name, dtype, shape and range of one input; texts have no range."""
+    numbers = np.asarray(value)
+    is_text = numbers.dtype == object
+    bounds = [] if is_text else [np.nanmin(numbers).item(), np.nanmax(numbers).item()]
     shape = [
         "batch",
         *(
@@ -83,9 +90,9 @@ def described_input(
     ]
     return {
         "name": name,
-        "dtype": str(value.dtype).removeprefix("torch."),
+        "dtype": "string" if is_text else str(numbers.dtype),
         "shape": shape,
-        "range": [low, high],
+        "range": list(ranges.get(name, bounds)),
     }
 
 
@@ -112,7 +119,7 @@ def write_checked(
     form: str,
     content: bytes,
     inputs: Sequence[dict[str, Any]],
-    example: Mapping[str, Tensor],
+    example: Batch,
     reference: Reference,
     samples: Samples,
     tolerance: float,
@@ -148,7 +155,7 @@ def check_export(
             int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         )
         # Too far: is it the conversion, or does the model on this machine differ from the run as well?
-        if not apart[worst] <= max(largest, tolerance):
+        if not apart[worst] <= max(largest, tolerance) and reference is not None:
             here = max(here, float(np.nanmax(np.abs(reference(inputs) - expected))))
         if not apart[worst] <= largest:
             largest = float(apart[worst])

@@ -32,6 +32,8 @@ _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Examples = Mapping[str, Tensor]
 """Some samples of each input, by name, in the order of the inputs."""
+Batch = Mapping[str, Tensor | NDArray[Any]]
+"""The same, perhaps as arrays, which may hold texts."""
 FreeAxes = Mapping[str, Sequence[int]]
 """Axes of any size, in addition to the first, by input."""
 Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
@@ -88,7 +90,7 @@ class Format:
     # From the content to a function that a user of the file would have.
     read: Callable[[bytes], Probs]
     # From the file and some samples to four lines of Python that load and call it.
-    example: Callable[[Path, Examples], list[str]]
+    example: Callable[[Path, Batch], list[str]]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -143,10 +145,12 @@ def _write_onnx(
     return onnx_bytes(onnx_program(model, example, axes), about)
 
 
-def onnx_lines(path: Path, example: Examples) -> list[str]:
+def onnx_lines(path: Path, example: Batch) -> list[str]:
     """Return four lines of Python that load and call an ONNX file."""
     arrays = ", ".join(
         f'"{name}": numpy.zeros({(1, *value.shape[1:])}, "{str(value.dtype).removeprefix("torch.")}")'
+        if str(value.dtype) != "object"
+        else f'"{name}": numpy.array([["text"]], object)'
         for name, value in example.items()
     )
     return [
@@ -199,8 +203,8 @@ def _read_with(load: Callable[[Any], Callable[..., Any]]) -> Callable[[bytes], P
     return read
 
 
-def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
-    def lines(path: Path, example: Examples) -> list[str]:
+def _torch_lines(load: str) -> Callable[[Path, Batch], list[str]]:
+    def lines(path: Path, example: Batch) -> list[str]:
         zeros = [
             f"torch.zeros({(1, *value.shape[1:])}, dtype={value.dtype}),"
             for value in example.values()

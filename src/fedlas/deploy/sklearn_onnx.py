@@ -53,8 +53,8 @@ class _Behind(nn.Module):
         return calibrated, calibrated.softmax(dim=1)
 
 
-def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> bytes:
-    """Return an ONNX file from ``X (N, D)``, of the dtype of ``rows``, to calibrated logits and probabilities."""
+def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
+    """Return an ONNX model from ``X (N, D)``, of the dtype of ``rows``, to calibrated logits and probabilities."""
     compose = require("onnx.compose", extra="export")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
@@ -82,8 +82,7 @@ def write_sklearn(model: Any, rows: NDArray[Any], about: Mapping[str, Any]) -> b
     ).eval()
     layer = onnx_program(behind, example, {})
     layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
-    whole = compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
-    return onnx_bytes(whole, about)
+    return compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
 
 
 def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: bool) -> Any:
@@ -100,8 +99,23 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
 
 
 def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
+    helper = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
+    return to_onnx(estimator, last, helper.guess_initial_types(rows[:1], None), options)
+
+
+def to_onnx(estimator: Any, last: Any, types: Any, options: dict[str, bool]) -> Any:
+    """Return an estimator, or steps, in ONNX.
+
+    Args:
+        estimator: Fitted.
+        last: What the options are for.
+        types: Pairs of names of inputs and their types in skl2onnx.
+        options: Those of skl2onnx.
+
+    Raises:
+        InputError: If skl2onnx cannot convert it.
+    """
     skl2onnx = require("skl2onnx", extra="skl2onnx")
-    types = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
     histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
     if getattr(last, "is_categorical_", None) is not None:
         raise InputError(
@@ -113,7 +127,7 @@ def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, b
         with quiet:
             proto = skl2onnx.convert_sklearn(
                 estimator,
-                initial_types=types.guess_initial_types(rows[:1], None),
+                initial_types=types,
                 options={id(last): options} if options else None,
                 target_opset=_VERSIONS,
                 custom_conversion_functions={histograms: _histogram_trees},
@@ -229,7 +243,7 @@ def export_sklearn(
 ) -> Exported:
     """Write the base estimator in ONNX with the calibrator behind it: in float32, or float64 if that is not enough."""
     try:
-        rows = np.asarray(X, dtype=np.float64)
+        rows = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
     except (TypeError, ValueError):
         rows = np.empty(0)
     if rows.ndim != 2 or not len(rows):
@@ -259,7 +273,7 @@ def _sklearn_file(
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())
         return probs
 
-    content = write_sklearn(model, rows.numpy(), all_facts(about, inputs))
+    content = onnx_bytes(classifier_graph(model, rows.numpy()), all_facts(about, inputs))
     samples = ((part, reference(part)) for part in ({"X": each} for each in rows.split(BATCH)))
     return write_checked(out, "onnx", content, inputs, {"X": rows}, reference, samples, tolerance)
 

@@ -140,10 +140,10 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
     entry = METRICS[name]
     if entry.subject == "event" and isinstance(predictions, TopLabel):
         raise needs_all_classes(f"{entry.name!r}")
-    if entry.subject == "event" and predictions.num_classes != 2:
+    if entry.subject == "event" and classes_of(predictions) != 2:
         raise InputError(
             f"predictions must have two classes, since {entry.name!r} is about the event of two",
-            f"{predictions.num_classes} classes",
+            f"{classes_of(predictions)} classes",
             "Choose another metric, or call fedlas.binary.measures(predictions, event=k).",
         )
     if not entry.of_event or classes_of(predictions) != 2:
@@ -228,7 +228,8 @@ class MetricRegistry(Registry[Callable[..., float]]):
         fields = {"title": name, **fields}
         self._entries[name] = Metric(name, value, self._entries[name].summary, metadata, **fields)
         # Sorting is stable: metrics of others keep the order of their registration.
-        self._entries = {each.name: each for each in sorted(self._entries.values(), key=_order)}
+        entries: Any = self._entries.values()
+        self._entries = {each.name: each for each in sorted(entries, key=_order)}
 
     if TYPE_CHECKING:
 

@@ -26,6 +26,7 @@ _CROWDED = 20
 """Rows that occur so many times as often as the median one are a score that saturates, not copies."""
 _DIGITS = 12
 """Decimals of shares of the weight that count."""
+_ROUNDING = 1e-12
 _GOLDEN = (5**0.5 - 1) / 2
 _CHUNK_ELEMENTS = 2**18
 """Numbers of rows that are scored together."""
@@ -80,13 +81,14 @@ class Folds:
         return replace(self, number=self.number[index], groups=groups)
 
 
-def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
-    """Return stretches of time of about equal size; all but the first are left out, and rows of one time share one.
+def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | None = None) -> Folds:
+    """Return stretches of time of about equal weight; all but the first are left out, and rows of one time share one.
 
     Args:
         time: ``(N,)``, of which only the order counts; there are two at least.
         count: Most stretches that are left out.
         groups: Sample or cluster of each row ``(N,)``: of what is left out in a stretch no earlier row is fitted on.
+        weights: ``(N,)``; a weight of 2 counts as a repeated sample.
 
     Raises:
         InputError: If nothing would be left to fit on, since all clusters last from the first rows to the last.
@@ -96,8 +98,15 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor) -> Folds:
         >>> folds.number.tolist(), folds.train(1).tolist()
         ([1, -1, 0, 0, 0, 1], [False, True, True, True, True, False])
     """
-    ordered = time.sort().values
-    cuts = ordered[torch.arange(1, count + 1) * len(time) // (count + 1)]
+    ordered, order = time.sort()
+    # Ratios alone matter: equal weights of any size cut as rows do.
+    weight = torch.ones(len(time), dtype=torch.float64)
+    if weights is not None:
+        weight = (weights.cpu() / weights.max().cpu()).double()[order]
+    after = weight.cumsum(0)
+    ends = torch.arange(1, count + 1, dtype=torch.float64) * after[-1] / (count + 1)
+    # Sums of weights are rounded: what ends there to rounding ends there.
+    cuts = ordered[torch.searchsorted(after, ends + _ROUNDING * after[-1], right=True)]
     # Rows of the first time are fitted on, however many they are.
     cuts = cuts.clamp(min=int(time[time > ordered[0]].min())).unique()
     folds = Folds(torch.searchsorted(cuts, time, right=True) - 1, groups)

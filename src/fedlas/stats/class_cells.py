@@ -9,7 +9,8 @@ import torch
 
 from fedlas.metrics.ece import width_bin
 from fedlas.metrics.scan import Chunk
-from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
+from fedlas.stats.cell_sums import CellSums
+from fedlas.stats.rows import Floats, Integers, Rows
 
 _MOST_BLOCKS = 2**10
 _FEWEST_BLOCKS = 2**8
@@ -33,12 +34,12 @@ class ClassCells:
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
-        self._beyond = _Entries(index, self._cell_of(index, label), self._num_cells)
+        self._beyond = CellSums(index, self._cell_of(index, label), self._num_cells)
         self._beyond_probs = self._probs.ravel()[place][self._beyond.order]
         in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
         self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
-        self._labels = _Entries(every, self._cell_of(every, rows.target), self._num_cells)
+        self._labels = CellSums(every, self._cell_of(every, rows.target), self._num_cells)
 
     def probs(self, weights: Floats) -> Floats:
         """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
@@ -136,26 +137,3 @@ class ClassBlocks:
             cell = (block.unsqueeze(1) * classes + label) * num_bins
             cell += width_bin(probs.gather(1, label), num_bins)
             sums.index_add_(0, cell.squeeze(1), torch.ones(rows, dtype=torch.float64))
-
-
-class _Entries:
-    """What rows add to cells: row ``index`` to ``cell``, both ``(E,)``."""
-
-    def __init__(self, index: Integers, cell: Integers, num_cells: int) -> None:
-        # Sorted by cell, the entries of each are one run, which reduceat adds for all replicates in one call.
-        self.order = np.argsort(cell, kind="stable")
-        cell = cell[self.order]
-        self._index = index[self.order]
-        self._num_cells = num_cells
-        self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
-        self._filled = cell[self._starts]
-
-    def sums(self, weights: Floats, value: Floats | None = None) -> Floats:
-        """Return the sums ``(R, cells)`` of the entries, those of row ``i`` times ``weights[:, i]``, and ``value``."""
-        sums = np.zeros((len(weights), self._num_cells))
-        if len(self._starts):
-            weighted = weights.take(self._index, axis=1)
-            if value is not None:
-                weighted *= value
-            sums[:, self._filled] = np.add.reduceat(weighted, self._starts, axis=1)
-        return sums

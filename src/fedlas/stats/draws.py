@@ -19,6 +19,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
+from fedlas.stats.cell_sums import times_drawn
 from fedlas.stats.replicates import (
     GroupsRedrawn,
     GroupsResampled,
@@ -96,12 +97,7 @@ def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Float
     clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        index = np.multiply(uniforms, units, out=uniforms).astype(np.int64)
-        # Each replicate counts in a range of its own, so that one bincount serves the whole block.
-        index += np.arange(len(index))[:, None] * units
-        times = (
-            np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
-        )
+        times = times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
         yield times if clusters is None else times.take(clusters, axis=1)
 
 

@@ -252,12 +252,12 @@ def estimated(
     rows = rows_for(predictions, num_bins)
     records = entries_of(metrics, predictions)
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    own = {
+    by_record = {
         entry.name: own_estimate(entry, predictions, confidence_level=confidence_level, **options)
         for entry in records
         if entry.estimate is not None
     }
-    others = [entry for entry in records if entry.name not in own]
+    others = [entry for entry in records if entry.name not in by_record]
     influences = {entry.name: influence_of(entry, rows.predictions) for entry in others}
     entries = [entry for entry in others if influences[entry.name] is None]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
@@ -280,8 +280,8 @@ def estimated(
     samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
 
     def measured(entry: Metric) -> Estimate:
-        if entry.name in own:
-            return own[entry.name]
+        if entry.name in by_record:
+            return by_record[entry.name]
         value = values[entry.name]
         influence = influences[entry.name]
         if influence is None:
@@ -310,9 +310,9 @@ def estimated(
 def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:
     """Return what the metric's own ``estimate`` gives, with those of the options that it takes."""
     function: Any = entry.estimate
-    taken = inspect.signature(function).parameters.keys()
+    accepted = inspect.signature(function).parameters.keys()
     estimate: Estimate = function(
-        predictions, **{key: value for key, value in options.items() if key in taken}
+        predictions, **{key: value for key, value in options.items() if key in accepted}
     )
     return estimate
 

@@ -128,6 +128,17 @@ def weighted_share(
     confidence_level: float,
 ) -> tuple[float, float]:
     """Compute Wilson's interval of a share of weighted or clustered samples, from their effective number."""
+    share, samples = _share_and_samples(hits, weights, clusters, confidence_level)
+    return wilson(share, samples, confidence_level=confidence_level)
+
+
+def _share_and_samples(
+    hits: NDArray[Any],
+    weights: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None,
+    confidence_level: float,
+) -> tuple[float, float]:
+    """Return a share of weighted or clustered samples, and their effective number."""
     # That number is `share * (1 - share) / variance` with the variance of the weighted share, but at most `(sum w)**2 /
     # sum w**2`: the variance alone says nothing where all samples are right.
     # Source: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
@@ -144,37 +155,48 @@ def weighted_share(
         # Where all are right, or all wrong, the samples of a cluster may be copies of each other; those of one cluster
         # say nothing about others.
         if number == 1 or hits.all() or not hits.any():
-            return wilson(
-                share,
-                effective_samples(np.bincount(clusters, weights)),
-                confidence_level=confidence_level,
-            )
+            return share, effective_samples(np.bincount(clusters, weights))
         # A variance from few clusters is itself uncertain: Student's interval is wider than the normal one.
         reach = student_score(confidence_level, cluster_degrees(weights, clusters))
         variance *= (reach / z_score(confidence_level)) ** 2
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
-    return wilson(share, samples, confidence_level=confidence_level)
+    return share, samples
 
 
 def paired_shares(
-    a: NDArray[Any], b: NDArray[Any], *, confidence_level: float
+    a: NDArray[Any],
+    b: NDArray[Any],
+    weights: NDArray[np.float64] | None = None,
+    clusters: NDArray[np.int64] | None = None,
+    *,
+    confidence_level: float,
 ) -> tuple[float, float]:
     """Compute a confidence interval of the difference of two shares of the same samples."""
     # Source: Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired
-    # data", Statistics in Medicine 17 (1998), method 10.
-    first = float(a.mean())
-    second = float(b.mean())
+    # data", Statistics in Medicine 17 (1998), method 10; with weights or clusters each share has its effective number.
+    counts = np.ones(len(a)) if weights is None else weights
+    if weights is None and clusters is None:
+        pairs = [(float(each.mean()), float(len(a))) for each in (a, b)]
+    else:
+        pairs = [_share_and_samples(each, counts, clusters, confidence_level) for each in (a, b)]
+    (first, first_samples), (second, second_samples) = pairs
     (first_low, first_high), (second_low, second_high) = (
-        wilson(each, len(a), confidence_level=confidence_level) for each in (first, second)
+        wilson(share, samples, confidence_level=confidence_level) for share, samples in pairs
     )
-    spread = math.sqrt(first * (1.0 - first) * second * (1.0 - second))
-    product = float((a & b).mean() - first * second)
-    # The covariance is less sure where it is positive: it is taken half a pair smaller, but not below 0.
-    shift = 0.5 / len(a)
-    product = max(product - shift, 0.0) if product > 0 else product
+    # The correlation is that of sums over clusters, which vary together.
+    sums = [counts * (each - share) for each, (share, _) in zip((a, b), pairs, strict=True)]
+    if clusters is not None:
+        sums = [np.bincount(clusters, each).astype(np.float64) for each in sums]
+    one, other = sums
+    spread = math.sqrt(float(one @ one) * float(other @ other))
     # A share of 0 or 1 has no spread, so nothing can be correlated with it.
-    correlation = product / spread if spread else 0.0
+    correlation = float(one @ other) / spread if spread else 0.0
+    # It is less sure where it is positive: it is taken half a pair smaller, but not below 0.
+    if correlation > 0:
+        deviation = math.sqrt(first * (1.0 - first) * second * (1.0 - second))
+        half = 0.5 / min(first_samples, second_samples)
+        correlation = max(correlation - half / deviation, 0.0)
 
     def reach(one: float, other: float) -> float:
         # With a correlation of 1 and equal lengths the square is 0, and may round to below 0.

@@ -90,7 +90,8 @@ def paired_bootstrap(
         num_bins: Bins of the metrics that have any.
         method: ``"percentile"``, ``"basic"`` or ``"auto"``, which is the basic interval where the bootstrap finds a
             bias of the difference of more than a quarter of a standard error, else the percentile interval. For shares
-            of samples, such as accuracy, it is Newcombe's interval with every method; with weights it is not.
+            of samples, such as accuracy, it is Newcombe's interval with every method; with weights or clusters that of
+            their effective number.
 
     Returns:
         Both values, the interval of their difference, and the p-value.
@@ -176,15 +177,21 @@ def paired_bootstraps(
             method=method,
             degrees=both[0].degrees,
         )
-        plain = both[0].is_plain
-        hits, other_hits = (share_of(entry, rows) if plain else None for rows in both)
+        hits, other_hits = (share_of(entry, rows) for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if (
             hits is not None
             and other_hits is not None
             and not np.array_equal(_scores(both[0]), _scores(both[1]))
         ):
-            low, high = paired_shares(hits, other_hits, confidence_level=confidence_level)
+            # Of rare events all replicates may have a difference of 0.
+            low, high = paired_shares(
+                hits,
+                other_hits,
+                both[0].weights if both[0].are_weighted else None,
+                both[0].clusters,
+                confidence_level=confidence_level,
+            )
             interval = replace(interval, low=low, high=high, method="paired shares")
         # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
         away = interval.value / widening(confidence_level, both[0].degrees)

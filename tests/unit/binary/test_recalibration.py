@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,40 @@ def test_equal_probabilities_have_no_slope(two_class):
 def test_level(predictions):
     with pytest.raises(ValueError, match=r"confidence_level must be a finite number in \(0, 1\)"):
         logistic_recalibration(predictions, confidence_level=1.0)
+
+
+def test_weighted_tests_of_few_events_reject_one_in_twenty(two_class):
+    """Slope and intercept together were rejected in 0.22 of calibrated sets with 9 events, and the slope in 0.17."""
+    draw = np.random.default_rng(0)
+    joint, slope = [], []
+    for _ in range(200):
+        log_odds = -4.3 + draw.normal(size=400)
+        happened = (draw.random(400) < 1 / (1 + np.exp(-log_odds))).astype(int)
+        try:
+            found = logistic_recalibration(
+                replace(two_class(log_odds, happened), weights=np.exp(draw.normal(size=400)))
+            )
+        except InputError:  # a threshold separates the outcomes
+            continue
+        joint.append(found.p_value <= 0.05)
+        slope.append(not found.slope.low <= 1 <= found.slope.high)
+    assert len(joint) > 190
+    assert np.mean(joint) < 0.08
+    assert np.mean(slope) < 0.08
+
+
+def test_a_weighted_spline_of_few_events_is_no_surer_than_independent_events(two_class):
+    draw = np.random.default_rng(0)
+    log_odds = -4 + draw.normal(size=500)
+    happened = (draw.random(500) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    model = two_class(log_odds, happened)
+    plain, weighted = (
+        binary.spline_curve(each, num_knots=3)
+        for each in (model, replace(model, weights=np.ones(500)))
+    )
+    np.testing.assert_allclose(weighted.frequency, plain.frequency, rtol=1e-9)
+    assert (weighted.low <= plain.low * (1 + 1e-6)).all()
+    assert (weighted.high >= plain.high * (1 - 1e-6)).all()
 
 
 def test_the_spline_is_the_natural_one_of_scipy():

@@ -284,19 +284,26 @@ def test_compare_refuses(files, given, message, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz"], "the following arguments are required: FILE"),
-        (["top.npz"] * 3, "unrecognized arguments: 'top.npz'"),
-        (
-            ["top.npz", "top.npz", "--stage", "auto"],
-            "fedlas compare: error: there is no option '--stage'",
-        ),
-        ([".", "a:b", "--json"], "fedlas compare-runs: error: there is no option '--json'"),
+        (["top.npz"], "compare takes two files of predictions, or folders of benches; got 1 name."),
+        (["top.npz"] * 3, "compare takes two files of predictions, or folders of benches; got 3"),
+        (["top.npz", "all.npz", "--stage", "auto"], "--stage is for folders of benches; got two"),
+        (["top.npz", "all.npz", "--details"], "--details is for folders of benches; got two"),
+        ([".", "a:b", "--json"], "--json is for two files of predictions; got folders of"),
+        ([".", "a:b", "--weights", "w"], "--weights is for two files of predictions; got folders"),
+        (["none", "a:b"], "the folder must exist"),
     ],
 )
-def test_files_and_folders_are_two_commands(files, given, message, capsys):
-    with pytest.raises(SystemExit):
-        main(["compare", *given])
-    assert message in capsys.readouterr().err
+def test_options_of_files_and_of_folders_are_used_or_refused(files, given, message, capsys):
+    assert main(["compare", *given]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_files_are_compared_in_latex_under_a_title(files, capsys):
+    twins = ["compare", "all.npz", "noisy.npz", "--metrics", "nll", "--replicates", "39"]
+    assert main([*twins, "--latex", "--title", "Old and new"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\caption{Old and new. " in shown
+    assert shown.startswith("\\begin{table}")
 
 
 CSV = ["top.csv", *NAMED]

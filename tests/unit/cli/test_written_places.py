@@ -36,7 +36,7 @@ WRITES = {
     ("monitor", "--history"): (MONITOR, "h.json", ["card.json", "live.npz"], ["--state"]),
     ("monitor", "--page"): (MONITOR, "p.html", ["card.json", "live.npz"], ["--state"]),
     ("init", "--out"): (["init", "v.csv"], "i.sh", ["v.csv"], []),
-    ("compare-runs", "--plot"): (["compare-runs", "bench", "a:b"], "d.svg", [], []),
+    ("compare", "--plot"): (["compare", "bench", "a:b"], "d.svg", [], []),
 }
 FOLDERS = {
     # tests/unit/lab/runs/test_out_folders.py
@@ -187,7 +187,8 @@ def test_a_folder_without_permission_is_noticed_before_the_work(
 
 @pytest.mark.parametrize("there", ["nothing", "its own", "an empty file"])
 @pytest.mark.parametrize(
-    ("command", "option"), [key for key in WRITES if key[0] not in ("init", "compare-runs")]
+    ("command", "option"),
+    [key for key in WRITES if key not in (("init", "--out"), ("compare", "--plot"))],
 )
 def test_a_file_of_its_kind_is_replaced(place, command, option, there):
     words, name, _, _ = WRITES[command, option]
@@ -206,7 +207,7 @@ def test_a_file_of_its_kind_is_replaced(place, command, option, there):
 
 @pytest.mark.parametrize(
     ("command", "option"),
-    [key for key in WRITES if key[0] not in ("init", "compare-runs", "evaluate", "compare")],
+    [key for key in WRITES if key[0] not in ("init", "evaluate", "compare")],
 )
 def test_a_file_of_another_kind_is_not_replaced(place, command, option, capsys):
     """An own file, of another option: the card in place of the calibration, and so on."""

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -153,3 +154,26 @@ def test_postgres_takes_auto_of_nineteen_classes(postgres, tmp_path):
     rows = drawn(50, 19, 1)[0]
     after = postgres.select(statement(calibration, "postgres", tmp_path), calibration.scores, rows)
     check(calibration, rows, after)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Spark
+def test_spark_gives_what_apply_gives(tmp_path, monkeypatch):
+    SparkSession = pytest.importorskip("pyspark.sql").SparkSession
+    if shutil.which("java") is None:
+        pytest.skip("no Java runtime")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    rows = np.concatenate([drawn(100, 3, 1)[0], [[1.0, 0.0, 0.0], [1e-300, 1.0, 0.0]], MISSING])
+    spark = (
+        SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    )
+    try:
+        for method in ("isotonic", "auto"):
+            calibration = fitted(method)
+            schema = ", ".join(f"`{name}` double" for name in calibration.scores)
+            live = spark.createDataFrame([[*map(float, row)] for row in rows], schema)
+            live.createOrReplaceTempView("predictions")
+            found = spark.sql(statement(calibration, "spark", tmp_path)).collect()
+            after = [[np.nan if cell is None else cell for cell in row] for row in found]
+            check(calibration, rows, np.array(after))
+    finally:
+        spark.stop()

@@ -6,7 +6,7 @@ from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
 from fedlas.calibrators._fit.folds import temperature_of, worth
 from fedlas.resample import folds as resample_folds
-from fedlas.resample.folds import canonical_order, equal_rows, evenly
+from fedlas.resample.folds import canonical_order, equal_rows, evenly, folds_in_time
 
 
 def sample_numbers(logits, target, features=None):
@@ -204,3 +204,18 @@ def test_the_order_of_the_classes_does_not_matter(classes, features):
         )
     )
     assert torch.allclose(moved, probs[:, other], atol=1e-6)
+
+
+def test_stretches_of_time_have_equal_weight():
+    """They were cut by rows: with weights a fit was left out of others' time than with as many copies."""
+    draw = torch.Generator().manual_seed(0)
+    time = torch.randint(400, (300,), generator=draw)
+    copies = torch.randint(1, 9, (300,), generator=draw) * (time < 100).long().mul(4).add(1)
+    rows = torch.arange(300)
+    repeated = rows.repeat_interleave(copies)
+    weighted = folds_in_time(time, 5, rows, copies.double())
+    copied = folds_in_time(time[repeated], 5, rows[repeated])
+    assert torch.equal(weighted.number[repeated], copied.number)
+    plain = folds_in_time(time, 5, rows)
+    assert not torch.equal(weighted.number, plain.number)
+    assert torch.equal(folds_in_time(time, 5, rows, torch.full((300,), 0.1)).number, plain.number)

@@ -168,3 +168,28 @@ def test_the_interval_of_a_weighted_share():
     all_right = weighted_share(np.ones(4, dtype=bool), weights, confidence_level=0.95)
     assert all_right == pytest.approx(wilson(1.0, 3.0, confidence_level=0.95))
     assert all_right[0] < 0.5
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_shares_of_rare_events_in_clusters_differ_within_an_interval(weighted):
+    """The bootstrap held the true difference in 0.75 of such sets (weighted 0.64), and 0.19 were [0, 0]."""
+    draw = np.random.default_rng(0)
+    clusters = np.arange(10).repeat(20)
+    covered = 0
+    for _ in range(300):
+        # Each of two models is right but of the rare rows that it alone misses, of few clusters.
+        prone = draw.random(10)[clusters] < 0.2
+        missed = [draw.random(200) < np.where(prone, share, 0.002) for share in (0.06, 0.1)]
+        weights = np.exp(0.8 * draw.normal(size=200)) if weighted else None
+        low, high = paired_shares(~missed[0], ~missed[1], weights, clusters, confidence_level=0.95)
+        assert low < high
+        covered += low <= 0.2 * 0.04 <= high
+    assert covered / 300 > 0.95
+
+
+def test_shares_of_clusters_of_one_row_differ_as_those_of_rows():
+    draw = np.random.default_rng(0)
+    a, b = draw.random(4000) < 0.8, draw.random(4000) < 0.7
+    rows = paired_shares(a, b, confidence_level=0.95)
+    clusters = paired_shares(a, b, None, np.arange(4000), confidence_level=0.95)
+    assert clusters == pytest.approx(rows, abs=2e-4)

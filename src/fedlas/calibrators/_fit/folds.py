@@ -39,7 +39,7 @@ def folds_of(
     number = sample_numbers(rows, val.target, temperature_of, features)
     if several(val.clusters):
         number = joined_groups(number, val.clusters.numpy())
-    return folds_in_time(val.time, count, torch.from_numpy(number))
+    return folds_in_time(val.time, count, torch.from_numpy(number), weights)
 
 
 def in_order(val: Predictions) -> bool:

@@ -17,7 +17,7 @@ from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import Content, contents_of, forget_pending, take_pending
 from fedlas.predictions.tables.files import STANDARD, Name, address_of, files_of
-from fedlas.predictions.tables.packed import stem_of
+from fedlas.predictions.tables.formats.compression import stem_of
 
 FORMAT = "fedlas.history/1"
 HISTORY = json_kind("a history of fedlas monitor", FORMAT)

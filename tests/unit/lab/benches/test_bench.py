@@ -189,7 +189,7 @@ def test_a_bench_of_python_is_reported_without_its_objects(result, capsys):
     from fedlas.cli import main
 
     folder = next(iter(result.models.values())).summary.folder
-    assert main(["compare-runs", str(folder), "ce:gentle", "--metrics", "nll"]) == 0
+    assert main(["compare", str(folder), "ce:gentle", "--metrics", "nll"]) == 0
     assert "ce - gentle" in capsys.readouterr().out
     assert bench_result([folder]).methods == ["ce", "gentle"]
     assert json.loads((folder / "ce-s0" / "data.json").read_text())["train"]["samples"] == 80

@@ -128,7 +128,7 @@ def test_one_bench_has_metrics_as_columns(bench, result, capsys):
     best = min(table.rows, key=lambda row: row[2].number)
     assert best[2].mark in ("best", "leading")
     assert all(re.fullmatch(r"\(~?\d+\.\d\)", row[4].extra) for row in table.rows)
-    assert main(["compare-runs", str(bench), "--method", "raw", *TWO, *FEW]) == 0
+    assert main(["compare", str(bench), "--method", "raw", *TWO, *FEW]) == 0
     out = capsys.readouterr().out
     assert "Lowest NLL: " in out
     assert all(len(line) <= 80 for line in out.splitlines())
@@ -151,7 +151,7 @@ def test_several_benches_have_ranks(benches, capsys, tmp_path):
     ranks = [row[-1].number for row in table.rows]
     assert ranks == sorted(ranks)
     names = [f"{tmp_path}/ranks.{kind}" for kind in ("pdf", "svg")]
-    command = ["compare-runs", *map(str, folders), "--method", *TWO, *FEW]
+    command = ["compare", *map(str, folders), "--method", *TWO, *FEW]
     assert main([*command, "--plot", *names]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Mean rank by NLL over 3 data sets: " in out
@@ -186,12 +186,12 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
     assert row == ["ls : ce", "0.000", "1.000", "0.000"]
     higher = [cell.value for cell in result.bayes_table("accuracy", 0.0).rows[0]]
     assert float(higher[1]) + float(higher[3]) <= 1
-    command = ["compare-runs", *map(str, folders), "ce:ls", *FEW, "--metrics", "nll", "--rope", "9"]
+    command = ["compare", *map(str, folders), "ce:ls", *FEW, "--metrics", "nll", "--rope", "9"]
     assert main([*command, "--title", "Own title"]) == 0
     out = capsys.readouterr().out
     assert "NLL, Own title: probabilities" in out
     assert re.search(r"ce : ls +0.000 +1.000 +0.000", out)
-    assert main([*command, "--format", "latex"]) == 0
+    assert main([*command, "--latex"]) == 0
     text = capsys.readouterr().out
     check_latex(text)
     assert "differences up to 9 are equivalent" in text
@@ -210,7 +210,7 @@ def test_the_table_of_a_bench_has_a_caption(bench, capsys):
 def test_latex_compiles(benches, capsys):
     """Checked by a reader of LaTeX: environments and braces close, and rows have as many cells as columns."""
     folders = [str(benches / name) for name in "ab"]
-    assert main(["compare-runs", *folders, "--method", *TWO, *FEW, "--format", "latex"]) == 0
+    assert main(["compare", *folders, "--method", *TWO, *FEW, "--latex"]) == 0
     text = capsys.readouterr().out
     check_latex(text)
     assert text.count(r"\begin{table}") == 2
@@ -218,7 +218,7 @@ def test_latex_compiles(benches, capsys):
     assert "two-sided paired t-test over 5 seeds" in text
     assert "for 3 comparisons" in text
     assert r"\label{tab:2-data-sets-1}" in text
-    assert main(["compare-runs", folders[0], "ce:ls", *FEW, "--format", "latex"]) == 0
+    assert main(["compare", folders[0], "ce:ls", *FEW, "--latex"]) == 0
     check_latex(capsys.readouterr().out)
 
 

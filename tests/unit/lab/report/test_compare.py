@@ -141,12 +141,12 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_compared(tmp_path, arguments, message, capsys):
-    assert main(["compare-runs", str(write(tmp_path)), *arguments]) == 2
+    assert main(["compare", str(write(tmp_path)), *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_no_folder_is_said(capsys):
-    assert main(["compare-runs", "fedlas:ls"]) == 2
+    assert main(["compare", "fedlas:ls"]) == 2
     assert "a folder of a bench must be named" in capsys.readouterr().err
 
 

@@ -1,0 +1,313 @@
+"""A calibration applied to another table: its rows, some at a time, with the calibrated columns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe, few, suggestion
+from fedlas._core.extras import require
+from fedlas._core.kinds import is_lazy
+from fedlas.calibrated.tables.direction import ScoreDirection
+from fedlas.calibrated.tables.missing import Missing
+from fedlas.predictions import Columns, Table, TopLabel
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import collected
+from fedlas.predictions.tables.read import check_logits, open_source, predictions_of
+from fedlas.predictions.tables.roles import LABELS, ROLES
+from fedlas.predictions.tables.table import Values
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was done to the rows of a table.
+
+    Attributes:
+        rows: Rows in the table.
+        columns: Columns that were added.
+        notes: Sentences on how the table was read.
+        edge: Counts of rows with covariates unlike those of the fit, see :class:`EdgeCount`.
+        missing: ``count`` of the rows without a score, whose cells are empty, and the ``first`` of them.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    edge: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what was done as plain values for JSON."""
+        return asdict(self)
+
+
+def applied(
+    calibration: Any,
+    source: Format,
+    missing: Missing,
+    write: Callable[[Callable[[], list[NDArray[Any]]]], None],
+    *,
+    notes: Callable[[Table], tuple[str, ...]] = Table.notes,
+) -> Applied:
+    """Calibrate the rows of a table, some at a time.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        source: What holds the rows.
+        missing: What happens to rows without a score, which it counts.
+        write: Is called for some rows before the next are read, with a function that returns an array for each column
+            that is added: ``(n,)``, or ``(n, C)`` for a column of lists; NaN where there is no score.
+        notes: What is said of how the table was read.
+
+    Raises:
+        InputError: If a column is missing, or a value is no score; row and column are named.
+    """
+    table = live_table(calibration, source, missing)
+    edge = calibration.edge_count()
+    direction = ScoreDirection(calibration, source)
+    rows = len(source.left_out)
+    for numbers, index, values in live_rows(table, missing):
+        rows += len(numbers)
+        if values:
+            edge.add(values.get("features"))
+            direction.add(values)
+        write(
+            partial(
+                filled_columns,
+                calibration,
+                values,
+                index,
+                len(numbers),
+                file=table.file,
+                score_type=table.score_type,
+            )
+        )
+    missing.add(source.left_out, source.label, several=False)
+    sentences = (*notes(table), *direction.notes(), *edge.notes())
+    return Applied(rows, calibration.added, sentences, edge.plain(), missing.plain())
+
+
+def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, Applied]:
+    """Return a frame, perhaps without a score or a row, with the calibrated columns, and what was done."""
+    parts: list[list[NDArray[Any]]] = []
+    rows = collected(frame)  # once: a second time its rows may come in another order
+    done = applied(
+        calibration,
+        open_source(rows, Columns())[0],
+        missing,
+        lambda columns: parts.append(columns()),
+        notes=Table.notes_on_fit,
+    )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns = columns or [np.empty(0) for _ in calibration.added]
+    after = with_columns(rows, dict(zip(calibration.added, columns, strict=True)))
+    return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after, done
+
+
+def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
+
+    Raises:
+        InputError: For another kind of frame.
+        MissingExtraError: For all but mappings without narwhals.
+    """
+    if isinstance(frame, Mapping):
+        return {**frame, **columns}
+    if hasattr(frame, "to_struct_array") and not hasattr(frame, "combine_chunks"):
+        # A record batch, which narwhals does not take.
+        arrow = require("pyarrow", extra="tables")
+        table = with_columns(arrow.Table.from_batches([frame]), columns)
+        return arrow.RecordBatch.from_struct_array(table.to_struct_array().combine_chunks())
+    narwhals = require("narwhals", extra="tables")
+    try:
+        rows = narwhals.from_native(frame, eager_only=True)
+    except TypeError as error:
+        raise InputError(
+            "the frame must be one of pandas, polars or Arrow", describe(frame), "Convert it."
+        ) from error
+    series = [
+        narwhals.new_series(
+            name, values if values.ndim == 1 else list(values), backend=rows.implementation
+        )
+        for name, values in columns.items()
+    ]
+    return rows.with_columns(*series).to_native()
+
+
+_JUDGED = (*LABELS, "weights", "clusters")
+"""What is said of rows whose labels judge a calibration."""
+
+
+def source_of(
+    calibration: Any,
+    table: Any,
+    form: Any,
+    *,
+    separator: str | None = None,
+    drop_missing: bool = False,
+    live: Any = None,
+) -> Format:
+    """Return the open table of a frame or files; the separator is that of each file, where it is noticed."""
+    columns = Columns(format=form, separator=separator, drop_missing=drop_missing)
+    # That of the fit is tried where none is noticed that gives the scores.
+    of_fit = calibration.columns.separator
+    for sign in () if separator or not of_fit else (None, of_fit):
+        with suppress(InputError):
+            source = open_source(table, replace(columns, separator=sign), live=live)[0]
+            if {*calibration.scores} <= {*source.names}:
+                return source
+    return open_source(table, columns, live=live)[0]
+
+
+def live_table(
+    calibration: Any, source: Format, missing: Missing, *, labels: bool = False
+) -> Table:
+    """Return another table with the same columns, found by their names or by paths into objects.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        source: What holds the rows.
+        missing: What happens to rows without a score.
+        labels: Whether their labels, weights and clusters are read too.
+
+    Raises:
+        InputError: If a column is missing, a further one looks like another class, or calibrated ones are there.
+    """
+    required = [
+        *calibration.scores,
+        *(calibration.covariates.columns if calibration.covariates else ()),
+    ]
+    columns = calibration.columns
+    answers = [columns.confidence or ""] if columns.confidence_as != "number" else []
+    source.add_paths(required, answers)
+    names = source.names
+    label = source.label
+    if lost := [name for name in required if name not in names]:
+        raise InputError(
+            f"the table must have the columns of the fit, {few(required)}",
+            f"no {', '.join(map(repr, lost[:6]))} in {label}",
+            suggestion(lost[0], names),
+        )
+    if there := [name for name in calibration.added if name in names]:
+        raise InputError(
+            "there must be no column of a name that is added",
+            f"{there[0]!r} in {label}",
+            "Calibrate the scores once: remove the column, or rename it.",
+        )
+    singles = (name for name, each in ROLES.items() if each.metavar == "COLUMN")
+    others = {*required, *(getattr(columns, name) for name in singles)}
+    for pattern in calibration.columns.words(calibration.columns.kind or "logits"):
+        more = [name for name in names if fnmatchcase(name, pattern) and name not in others]
+        if pattern not in names and more:
+            raise InputError(
+                f"columns that match {pattern!r} must be the classes of the fit, {few(calibration.scores)}",
+                f"{few(more)} too in {label}",
+                "A calibration is for the classes of its fit: fit another, or remove the column.",
+            )
+    # The other roles are for the fit alone.
+    roles = [name for name in ROLES if ROLES[name].of_live or (labels and name in _JUDGED)]
+    live = Columns(**{name: getattr(columns, name) for name in roles})
+    is_one = calibration.columns.kind == "confidence"
+    named: Any = calibration.scores[0] if is_one else list(calibration.scores)
+    classes = () if calibration.in_lists else calibration.classes
+    live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
+    live = replace(live, drop_missing=missing.policy == "empty")
+    covariates = copy.deepcopy(calibration.covariates) or Covariates()
+    table = Table(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    table.keeps_rows = True
+    table.optional = frozenset((*covariates.categories, *covariates.means))
+    return table
+
+
+def live_rows(
+    table: Table, missing: Missing
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
+    """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
+    files = set[str]()
+    try:
+        for rows, index, values in table.rows():
+            files.add(table.file)
+            lacking = np.delete(rows, index).tolist()
+            missing.add(lacking, table.file, several=len(files) > 1 or ", " in table.label)
+            yield rows, index, values
+    except InputError as error:
+        # The rows stay, and are read as those of the fit.
+        error.without(*(field.name for field in fields(Columns)))
+        raise
+
+
+def filled_columns(
+    calibration: Any,
+    values: Values,
+    index: NDArray[np.int64],
+    count: int,
+    *,
+    file: str,
+    score_type: np.dtype[Any],
+) -> list[NDArray[Any]]:
+    """Return an array for each column that is added, of ``count`` rows; NaN where there is no score.
+
+    Args:
+        calibration: The ``TableCalibration``.
+        values: What rows with a score say.
+        index: Their places among all rows.
+        count: All rows.
+        file: Their file, for messages.
+        score_type: Type of its scores.
+    """
+    if values and len(index) == count:
+        return calibrated_columns(calibration, values, file)
+    tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
+    filled = [np.full((count, *tail), np.nan, score_type) for _ in calibration.added]
+    if values:
+        columns = calibrated_columns(calibration, values, file)
+        for array, column in zip(filled, columns, strict=True):
+            array[index] = column
+    return filled
+
+
+def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDArray[Any]]:
+    """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
+    classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
+    scores = values["scores"]
+    if classes and scores.shape[1] != classes:
+        raise InputError(
+            f"{calibration.scores[0]!r} must hold the scores of the {classes} classes of the fit",
+            f"{scores.shape[1]} in {label}",
+            "Pass scores of the same model.",
+        )
+    check_logits(calibration.columns, scores, label)
+    after = _calibrated(calibration, values)
+    if after.ndim == 1:
+        return [after.numpy()]
+    if len(calibration.scores) > 1:
+        return list(after.T.contiguous().numpy())
+    if calibration.in_lists:
+        return [after.numpy()]
+    # One column of numbers holds the second of two classes.
+    single = after[:, 1] if calibration.columns.kind == "probs" else after[:, 1] - after[:, 0]
+    return [single.numpy()]
+
+
+def _calibrated(calibration: Any, values: Values) -> Tensor:
+    """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
+    if calibration.calibrator.top_label:  # an outcome, which nothing reads
+        values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
+    columns = replace(calibration.columns, event=None)
+    after = calibration.calibrator.transform(
+        predictions_of(values, columns, calibration.covariates)
+    )
+    if isinstance(after, TopLabel):
+        return after.confidence
+    return after.probs if calibration.columns.kind == "probs" else after.logits

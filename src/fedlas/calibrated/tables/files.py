@@ -1,0 +1,171 @@
+"""Tables in files, with calibrated columns added: one pass, in memory that does not depend on the number of rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import Kind, has_format
+from fedlas._core.terminal import copy_to_output
+from fedlas.calibrated.tables.apply import Applied, applied, source_of
+from fedlas.calibrated.tables.missing import Missing
+from fedlas.calibrated.tables.table_calibration import PREFIX, TableCalibration
+from fedlas.calibrators import Calibrator
+from fedlas.predictions import Columns
+from fedlas.predictions.language.lm_eval import is_lm_eval
+from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
+from fedlas.predictions.tables.formats.by_suffix import source_of as file_source
+from fedlas.predictions.tables.formats.by_suffix import writer_of
+from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
+from fedlas.predictions.tables.formats.format import Format, Writer
+from fedlas.predictions.tables.formats.lines import open_lines
+from fedlas.predictions.tables.outputs import Output, check_outputs
+
+SUMMARY_FORMAT = "fedlas.summary/1"
+SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
+
+
+def is_calibrated(path: Path) -> bool:
+    """Return whether a table has columns that ``fedlas apply`` adds.
+
+    Raises:
+        InputError: If it cannot be read.
+        OSError: As there.
+    """
+    if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
+        with open_lines(path) as file:
+            return f'"{PREFIX}' in next(filter(str.strip, file), "")
+    return any(name.startswith(PREFIX) for name in file_source(path).names)
+
+
+CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)
+
+
+def open_live(
+    calibration: TableCalibration,
+    names: Sequence[Name],
+    missing: Missing,
+    separator: str | None = None,
+) -> Format:
+    """Return the table that files hold together, logs of lm-evaluation-harness if the fit was on such.
+
+    Raises:
+        InputError: If a file does not exist or cannot be read, or the files are not alike; or for logs, if the fit was
+            by ranges of length, which every log has of its own.
+    """
+    files = files_of(names)
+    are_logs = are_live_logs(calibration, [file.path for file in files])
+    if are_logs and calibration.columns.groups == "length":
+        raise InputError(
+            "groups must have names that all logs share",
+            "ranges of length",
+            "Fit it with --covariates length, which takes numbers of words.",
+        )
+    form: Any = "lm-eval" if are_logs else "table"
+    drop = missing.policy == "empty"
+    return source_of(
+        calibration,
+        files,
+        form,
+        separator=separator,
+        drop_missing=drop,
+        live=calibration.columns.kind,
+    )
+
+
+def are_live_logs(calibration: TableCalibration, paths: Sequence[Path]) -> bool:
+    """Return whether files are logs of lm-evaluation-harness, as those of the fit."""
+    return calibration.columns.format == "lm-eval" and all(map(is_lm_eval, paths))
+
+
+@check_kinds
+def apply_to_files(
+    calibration: TableCalibration,
+    names: Sequence[Name],
+    out: str | Path | None,
+    suffix: str = "",
+    missing: Missing | None = None,
+    separator: str | None = None,
+) -> Applied:
+    """Write the rows of a table with the calibrated columns added; the file is complete, or is not there.
+
+    Logs of lm-evaluation-harness are written as they were, with a calibrated confidence in each sample.
+
+    Args:
+        calibration: The calibration.
+        names: The files, one after another.
+        out: The file, or its address in a store; None is standard output.
+        suffix: Format, as the end of a name; empty for that of ``out``, or of what is read.
+        missing: What happens to rows without a score; None is what the calibration says.
+        separator: Separator of a CSV file; None notices it.
+
+    Raises:
+        InputError: As :func:`open_live`, or if a column is missing, a value is no score (row and column are named),
+            there are no rows, or the file cannot be written or is another than a table of ``fedlas apply``.
+    """
+    result: list[Applied] = []
+    if len(names) == 0 or not all(isinstance(name, Name) for name in names):
+        raise InputError("names must be paths", describe(names), "Pass ['live.csv'].")
+    check_outputs([Output("out", out, CALIBRATED_TABLE)], names)
+    missing = missing or Missing(calibration.missing)
+    source = open_live(calibration, names, missing, separator)
+    named = None if out is None else Path(out)
+    suffix = suffix or suffix_of(named or files_of(names)[0].path)
+    check_choice("the end of out", suffix, FORMATS)
+
+    def write(file: IO[bytes]) -> None:
+        with packed_as(named, file) as packed:
+            writer = writer_of(source, packed, calibration.scores, PREFIX, suffix)
+            try:
+                result.append(_written(calibration, source, writer, missing))
+            except BaseException:
+                writer.discard()
+                raise
+            writer.close()
+
+    if out is not None:
+        write_whole(out, write)
+        return result[0]
+    with tempfile.TemporaryFile() as file:
+        write(file)
+        file.seek(0)
+        copy_to_output(file)
+    return result[0]
+
+
+def _written(
+    calibration: TableCalibration, source: Format, writer: Writer, missing: Missing
+) -> Applied:
+    """Calibrate and write some rows while the next are read."""
+    writing: list[Future[None]] = []
+
+    def write(columns: Callable[[], list[NDArray[Any]]]) -> None:
+        if writing:
+            writing.pop().result()
+        # The next rows may be another file's before these are written.
+        file = source.current
+        rows = file.rows
+        writing.append(pool.submit(lambda: writer.write(file, rows, columns())))
+
+    with ThreadPoolExecutor(1) as pool:
+        done = applied(calibration, source, missing, write)
+        missing.check(done.rows, source.label)
+        for task in writing:
+            task.result()
+    return replace(done, columns=writer.added, notes=(*done.notes, *missing.notes(done.rows)))
+
+
+def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:
+    """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+    if not isinstance(table, str | Path | list | tuple):
+        return TableCalibration.fit(table, columns, method)
+    with local_files([table] if isinstance(table, str | Path) else table) as paths:
+        return TableCalibration.fit(paths, columns, method)

@@ -1,0 +1,328 @@
+"""The calibration of a table: columns of scores, what was fitted on them, and its file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from fedlas._core.check import Argument, InputError, few, reason, warn_user
+from fedlas._core.files import read_json, write_json
+from fedlas._core.outputs import check_place, json_kind
+from fedlas._core.threads import one_thread
+from fedlas.binary.discrimination import check_direction
+from fedlas.calibrated.before_after import BeforeAfter, measured_both
+from fedlas.calibrated.model import calibrator_of, of_classes
+from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
+from fedlas.calibrated.tables.cross_fit import fit_and_check
+from fedlas.calibrated.tables.direction import FitScores
+from fedlas.calibrated.tables.edge import EdgeCount
+from fedlas.calibrated.tables.missing import Missing, MissingPolicy
+from fedlas.calibrators import Calibrator
+from fedlas.predictions import Columns, Predictions, Table
+from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import event_note
+from fedlas.predictions.tables.read import check_logits, open_source, predictions_of, with_scores
+from fedlas.predictions.tables.units import Units
+
+FORMAT = "fedlas.table/1"
+CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
+PREFIX = "calibrated_"
+"""Begins the name of each column that is added."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TableCalibration:
+    """The calibration of a table of scores; :func:`fedlas.calibrate` fits one, ``fedlas apply`` uses its file.
+
+    Attributes:
+        calibrator: The fitted calibrator.
+        columns: The columns as the user named them.
+        scores: Columns of the scores, in the order of the classes.
+        classes: Names of the classes; empty if they have none.
+        in_lists: Whether one column holds the scores of all classes, as lists.
+        covariates: Columns that the calibrator reads in addition; None if there are none.
+        cross_fitted: Metrics of rows that the fit did not see; None for too few.
+        rows: Rows of the fit.
+        units: Units of the columns, which other tables must have too.
+        fit_scores: Scores of the fit, of two classes; None otherwise.
+        notes: Sentences on the table and the fit.
+
+    Example:
+        >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
+        >>> calibration = TableCalibration.fit(frame, Columns(probs="p", target="y"), "temperature")
+        >>> [round(float(p), 2) for p in calibration.apply({"p": [0.99, 0.01]})["calibrated_p"]]
+        [0.75, 0.25]
+    """
+
+    calibrator: Calibrator
+    columns: Columns
+    scores: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    in_lists: bool = False
+    covariates: Covariates | None = None
+    cross_fitted: BeforeAfter | None = None
+    rows: int = 0
+    notes: tuple[str, ...] = ()
+    units: Units = field(default_factory=Units)
+    fit_scores: FitScores | None = None
+
+    def __repr__(self) -> str:
+        fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
+        return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
+
+    @classmethod
+    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+        """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+        source, columns = open_source(source, columns)
+        columns = with_scores(columns, source)
+        columns = replace(_with_effect(columns), covariates=_covariates(columns))
+        source.add_paths(columns.paths)
+        covariates = Covariates.learn(source, columns)
+        table = Table(source, replace(columns, groups=None), covariates or Covariates())
+        if not columns.has_outcomes:
+            raise InputError(
+                "the rows must have labels",
+                "no column of them",
+                (
+                    "Name the column of the labels: ",
+                    Argument("target", "y"),
+                    ", or ",
+                    Argument("correct", "ok"),
+                    " for confidences.",
+                ),
+            )
+        values = table.whole()
+        check_logits(columns, values["scores"], table.label)
+        val, counts = with_some_weight(predictions_of(values, columns, covariates, table.classes))
+        remarks = [] if counts is None else [note_on_weights(counts)]
+        if isinstance(val, Predictions) and val.num_classes == 2:
+            remarks += [note] if (note := event_note(val)) else []
+            check_direction(val, few(table.scores), table.classes)
+        with one_thread(val.num_samples * max(1, len(table.scores))):
+            calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
+        if covariates is not None and calibrator.num_features is None:
+            names = few(covariates.columns, 6)
+            unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
+            doubts = (*doubts, unread)
+            covariates = None
+        if covariates is not None:  # without the counts of this table
+            covariates = replace(covariates, unknown=Counter())
+        return cls(
+            calibrator,
+            columns,
+            table.scores,
+            table.classes,
+            table.in_lists,
+            covariates,
+            cross_fitted,
+            val.num_samples,
+            (*table.notes(), *remarks, *doubts),
+            table.units.as_fit(),
+            FitScores.of(val),
+        )
+
+    @property
+    def carries(self) -> str:
+        """What carries the weight of a mixture, or the calibrator itself."""
+        weights = getattr(self.calibrator, "weights", None)
+        if not isinstance(weights, Mapping):
+            temperature = getattr(self.calibrator, "temperature", None)
+            value = f" {temperature:.3g}" if isinstance(temperature, float) else ""
+            return f"{self.calibrator.plain()['calibrator']}{value}"
+        ordered = sorted(weights.items(), key=lambda pair: -pair[1])
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in ordered if weight >= 0.005)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the columns that are added: ``calibrated_`` and the name of the score."""
+        return tuple(f"{PREFIX}{name}" for name in self.scores)
+
+    @property
+    def missing(self) -> MissingPolicy:
+        """What happens to rows without a score unless it is said: answers of language models may lack one."""
+        of_answers = self.columns.confidence_as != "number" or self.columns.format == "lm-eval"
+        return "empty" if of_answers else "error"
+
+    def apply(
+        self, frame: Any, *, missing: MissingPolicy | None = None, max_missing: float | None = None
+    ) -> Any:
+        """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
+
+        Args:
+            frame: A pandas or polars ``DataFrame``, an Arrow table, or a mapping from names to columns; also a polars
+                ``LazyFrame`` or a relation of DuckDB.
+            missing: ``"error"`` refuses rows without a score, ``"empty"`` gives them NaN and warns of their number;
+                None is ``"empty"`` for answers of language models, else ``"error"``.
+            max_missing: Largest share of such rows, from 0 to 1; None for any.
+
+        Returns:
+            A frame of the same kind; an Arrow table for a relation.
+
+        Warns:
+            CalibrationWarning: If values are unlike those of the fit or cannot be compared, or rows lack a score.
+
+        Raises:
+            InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
+                column are named.
+        """
+        lacking = Missing(missing or self.missing, max_missing)
+        after, done = frame_applied(self, frame, lacking)
+        lacking.check(done.rows, "the frame")
+        for note in (*done.notes, *lacking.notes(done.rows)):
+            warn_user(note)
+        return after
+
+    def before_after(self, table: Any) -> BeforeAfter:
+        """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
+
+        Args:
+            table: A frame or files with the columns of the fit, those of labels, weights and clusters among them.
+
+        Returns:
+            The metrics; print them to see a table.
+
+        Warns:
+            CalibrationWarning: If values are unlike those of the fit, or the NLL rises by more than chance.
+
+        Raises:
+            InputError: If the table lacks a column of the fit, or holds values that are no scores of its kind; row and
+                column are named.
+
+        Example:
+            >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
+            >>> fit = TableCalibration.fit(frame, Columns(probs="p", target="y"), "temperature")
+            >>> print(fit.before_after(frame))
+                          before     after   200 samples
+            accuracy     75.00 %   75.00 %
+            NLL           1.1588    0.5623
+            ECE          24.50 %   12.50 %   (of a perfectly calibrated model: 3.40 %)
+        """
+        source = source_of(self, table, self.columns.format)
+        other = live_table(self, source, Missing(self.missing), labels=True)
+        try:
+            values = other.whole()
+        except InputError as error:
+            # The columns are those of the fit.
+            error.without(*(each.name for each in fields(Columns)))
+            raise
+        check_logits(self.columns, values["scores"], other.label)
+        rows = predictions_of(values, self.columns, self.covariates, self.classes)
+        before, _ = with_some_weight(rows)
+        for note in other.notes_on_fit():
+            warn_user(note)
+        return measured_both(before, self.calibrator.transform(before))
+
+    def edge_count(self) -> EdgeCount:
+        """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
+        return EdgeCount(self.calibrator, self.covariates.names if self.covariates else ())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the calibration as JSON, atomically, and return the path.
+
+        Raises:
+            InputError: If the name does not end in ``.json``, another file is there, or the folder is not writable.
+        """
+        return write_json(check_place("path", path, CALIBRATION), self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        columns = {
+            name: value
+            for name, value in asdict(self.columns).items()
+            if value not in (None, False, ())
+        }
+        return {
+            "format": FORMAT,
+            "columns": columns,
+            "scores": list(self.scores),
+            "classes": list(self.classes),
+            "in_lists": self.in_lists,
+            "covariates": None if self.covariates is None else self.covariates.plain(),
+            "adds": list(self.added),
+            "units": self.units.plain(),
+            "fit_scores": None if self.fit_scores is None else asdict(self.fit_scores),
+            "rows": self.rows,
+            "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
+            "notes": list(self.notes),
+            "calibrator": self.calibrator.plain(),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote; plain JSON, so a file from a stranger cannot run code.
+
+        Raises:
+            InputError: If it cannot be read or is something else.
+        """
+        try:
+            return cls._read(read_json(path), path)
+        except FileNotFoundError as error:
+            raise InputError("the file must exist", path, "Check the path.") from error
+        except InputError:
+            raise
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise InputError(
+                "the file must be the calibration of a table",
+                f"{path} ({reason(error)})",
+                "Write one with fedlas calibrate VAL --probs 'p_*' --target y --out cal.json.",
+            ) from error
+
+    @classmethod
+    def _read(cls, content: Any, path: object) -> Self:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"no format {FORMAT!r}")
+        names = {each.name for each in fields(Columns)}
+        columns = Columns(
+            **{name: value for name, value in content["columns"].items() if name in names}
+        )
+        scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
+        calibrator = Calibrator.from_plain(content["calibrator"], source=path)
+        if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
+            raise ValueError(f"{len(scores)} columns of scores")
+        if calibrator.top_label != (columns.kind == "confidence"):
+            raise ValueError(f"a calibrator of other scores than {columns.kind}")
+        covariates = content["covariates"]
+        cross_fitted = content["cross_fitted"]
+        return cls(
+            calibrator,
+            columns,
+            scores,
+            classes,
+            content["in_lists"] is True,
+            None if covariates is None else Covariates.read(covariates),
+            None if cross_fitted is None else BeforeAfter.read(cross_fitted),
+            int(content["rows"]),
+            notes,
+            Units.read(content.get("units")),
+            FitScores.read(content.get("fit_scores")),
+        )
+
+
+def _with_effect(columns: Columns) -> Columns:
+    """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.label_probs is not None:
+        raise InputError(
+            ("a calibration must be fitted without ", Argument("label_probs")),
+            "one, which would have no effect on it",
+            ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
+        )
+    return columns
+
+
+def _covariates(columns: Columns) -> tuple[str, ...] | None:
+    """Return the names of the covariates, the groups among them; a pattern stays one."""
+    names = columns.words("covariates")
+    if columns.groups is not None and columns.groups not in names:
+        names.append(columns.groups)
+    return tuple(names) or None
+
+
+def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = content[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} must be names")
+    return tuple(texts)

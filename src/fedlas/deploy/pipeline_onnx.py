@@ -1,0 +1,183 @@
+"""A pipeline that ends in a calibrated classifier in ONNX: columns of a frame, numbers and texts, to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, describe
+from fedlas._core.extras import require
+from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.exported import BATCH, Exported, all_facts, described_input, write_checked
+from fedlas.deploy.formats import onnx_bytes
+from fedlas.deploy.sklearn_onnx import classifier_graph, export_sklearn, to_onnx
+
+Columns = dict[str, NDArray[Any]]
+"""By name, numbers or texts ``(N, 1)``, or one matrix of numbers ``(N, D)``."""
+FrameOf = Callable[[Mapping[str, Any]], Any]
+"""From some rows of all columns to what the pipeline takes."""
+_ATTEMPTS = ((np.float32, False), (np.float32, True), (np.float64, False), (np.float64, True))
+"""Precision of numbers, and whether whole numbers stay so: codes of categories do, numbers that are scaled must not."""
+_FIX = (
+    "Export the last step, and transform before it: export(pipe[-1], path, pipe[:-1].transform(X))."
+)
+
+
+def is_calibrated_pipeline(model: Any) -> bool:
+    """Return whether the last of several steps is a fitted ``CalibratedClassifier``."""
+    steps: Any = getattr(model, "steps", None) or [("", None)]
+    last = steps[-1][1]
+    return hasattr(last, "calibrator_") and hasattr(last, "estimator_")
+
+
+def export_pipeline(
+    pipe: Any,
+    out: Path,
+    X: Any,  # noqa: N803 (scikit-learn's name)
+    about: dict[str, Any],
+    tolerance: float,
+) -> Exported:
+    """Write the steps of a pipeline in ONNX with the calibrated classifier behind them.
+
+    Raises:
+        InputError: If a step cannot be converted, or what was converted gives other probabilities.
+    """
+    if len(pipe.steps) == 1:
+        return export_sklearn(pipe[-1], out, X, about, tolerance)
+    if not len(getattr(X, "shape", ())) == 2 or not len(X):
+        raise InputError(
+            "inputs must be a frame or an array (N, D)",
+            describe(X),
+            "Pass some rows that pipe takes.",
+        )
+    errors: list[InputError] = []
+    for kind, whole in _ATTEMPTS:
+        try:
+            columns, frame_of = _columns_of(X, kind, whole=whole)
+            probs = pipe.predict_proba(X)
+            return _pipeline_file(pipe, out, columns, frame_of, probs, about, tolerance)
+        except InputError as error:
+            errors.append(error)
+    # Where one attempt could be converted, its difference says more than what failed in another.
+    closest = next((each for each in errors if each.parts[0].startswith("probab")), None)
+    if closest is not None:
+        expected, got, _ = closest.parts
+        fix = f"Leave scaling in front of trees out, since they compare rounded numbers. {_FIX}"
+        raise InputError(expected, got, fix) from closest
+    expected, got, fix = errors[0].parts
+    if fix != _FIX:
+        expected, got = "skl2onnx must convert the steps before the last", f"{got} ({expected})"
+    raise InputError(expected, got, _FIX) from errors[0]
+
+
+def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]:  # noqa: N803
+    """Return the columns of ``X`` as ONNX takes them, and a function from those to what the pipeline takes."""
+    if not hasattr(X, "columns"):
+        try:
+            matrix: NDArray[Any] = np.asarray(X.toarray() if hasattr(X, "toarray") else X).astype(
+                kind
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "inputs of several kinds must be a frame with names", describe(X), _FIX
+            ) from error
+        return {"X": matrix}, lambda columns: columns["X"]
+    frames = require("pandas", extra="tables")
+    columns = {}
+    for name in X.columns:
+        values = np.asarray(X[name])
+        if values.dtype == bool or (np.issubdtype(values.dtype, np.integer) and not whole):
+            values = values.astype(kind)
+        elif np.issubdtype(values.dtype, np.integer):
+            values = values.astype(np.int64)
+        elif np.issubdtype(values.dtype, np.floating):
+            values = values.astype(kind)
+        else:
+            values = _texts(name, values)
+        columns[str(name)] = values[:, None]
+
+    def frame_of(parts: Mapping[str, Any]) -> Any:
+        names = dict(zip(map(str, X.columns), X.columns, strict=True))
+        return frames.DataFrame({names[name]: part[:, 0] for name, part in parts.items()})
+
+    return columns, frame_of
+
+
+def _texts(name: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """Return a column of texts, which in ONNX cannot be missing."""
+    lacking = sum(not isinstance(value, str) for value in values.tolist())
+    if lacking:
+        raise InputError(
+            f"column {str(name)!r} must hold numbers, or a text in each row",
+            f"{lacking:,} rows without one",
+            _FIX,
+        )
+    return values.astype(object)
+
+
+def _types_of(columns: Columns) -> list[tuple[str, Any]]:
+    """Return the inputs of the graph in the words of skl2onnx."""
+    types = require("skl2onnx.common.data_types", extra="skl2onnx")
+    by_dtype = {
+        np.dtype(np.float32): types.FloatTensorType,
+        np.dtype(np.float64): types.DoubleTensorType,
+        np.dtype(np.int64): types.Int64TensorType,
+        np.dtype(object): types.StringTensorType,
+    }
+    return [
+        (name, by_dtype[column.dtype]([None, column.shape[1]])) for name, column in columns.items()
+    ]
+
+
+def _steps_graph(pipe: Any, columns: Columns) -> tuple[Any, dict[str, str]]:
+    """Return the graph of the steps before the last, and by column the name of its input; of used columns alone."""
+    graph = to_onnx(pipe[:-1], None, _types_of(columns), {})
+    # Converters change names that are no identifiers, and keep inputs that nothing reads.
+    names = dict(zip(columns, [each.name for each in graph.graph.input], strict=True))
+    read = {name for node in graph.graph.node for name in node.input}
+    for each in [each for each in graph.graph.input if each.name not in read]:
+        graph.graph.input.remove(each)
+    return graph, {column: name for column, name in names.items() if name in read}
+
+
+def _pipeline_file(
+    pipe: Any,
+    out: Path,
+    columns: Columns,
+    frame_of: FrameOf,
+    probs: NDArray[np.floating[Any]],
+    about: dict[str, Any],
+    tolerance: float,
+) -> Exported:
+    compose = require("onnx.compose", extra="export")
+    last = pipe[-1]
+    # The steps before the classifier, from the columns that they use to numbers, and the classifier behind them.
+    steps, names = _steps_graph(pipe, columns)
+    double = any(column.dtype == np.float64 for column in columns.values())
+    numbers = pipe[:-1].transform(frame_of({name: part[:BATCH] for name, part in columns.items()}))
+    numbers = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
+    behind = classifier_graph(last, numbers.astype(np.float64 if double else np.float32))
+    kind = steps.graph.output[0].type.tensor_type.elem_type
+    behind.graph.input[0].type.tensor_type.elem_type = kind
+    steps.ir_version = behind.ir_version = max(steps.ir_version, behind.ir_version)
+    steps = compose.add_prefix(steps, "steps/", rename_inputs=False)
+    behind = compose.add_prefix(behind, "last/", rename_outputs=False)
+    link = (steps.graph.output[0].name, behind.graph.input[0].name)
+    whole = compose.merge_models(steps, behind, io_map=[link])
+    # All samples, a batch at a time.
+    samples = {graph_name: columns[name] for name, graph_name in names.items()}
+    inputs = [described_input(name, column, {}, {}) for name, column in samples.items()]
+    about = {**about, "columns": list(names), "calibration": Calibration(last.calibrator_).plain()}
+    content = onnx_bytes(whole, all_facts(about, inputs))
+    parts = (
+        (
+            {name: column[at : at + BATCH] for name, column in samples.items()},
+            probs[at : at + BATCH],
+        )
+        for at in range(0, len(probs), BATCH)
+    )
+    return write_checked(out, "onnx", content, inputs, samples, None, parts, tolerance)

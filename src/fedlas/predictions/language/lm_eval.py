@@ -1,0 +1,413 @@
+"""Samples that lm-evaluation-harness logs, as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from fedlas._core.check import Argument, InputError
+from fedlas._core.files import parse_json
+from fedlas.predictions.language.log_probabilities import Answers
+from fedlas.predictions.language.stated import LABEL, stated_confidence
+from fedlas.predictions.tables.formats.format import Writer
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.formats.json_lines import at_path, json_rows
+from fedlas.predictions.tables.formats.lines import open_lines
+from fedlas.predictions.tables.roles import Columns
+
+_RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
+"""Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
+_KEYS = {"doc_id", "filtered_resps"}
+_TASK = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
+_SPEAKS_OF_IT = re.compile(rf"{LABEL.pattern}|\b(?:sure|certain|confident|chance)\b", re.IGNORECASE)
+"""Words without which a number in a free answer is the answer itself."""
+
+
+def is_lm_eval(path: Path) -> bool:
+    """Return whether the first line of a file is a sample of lm-evaluation-harness."""
+    try:
+        with open_lines(path) as file:
+            sample = parse_json(next(filter(str.strip, file), "{}"), finite=False)
+    except (OSError, ValueError):
+        return False
+    return isinstance(sample, dict) and sample.keys() >= _KEYS
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A line of a log."""
+
+    fields: Mapping[str, Any]
+    row: int
+    path: Path
+    choices: list[float] | None
+    right: bool | None
+
+    @property
+    def place(self) -> str:
+        return f"row {self.row} of {self.path.name}"
+
+
+class SampleLogWriter(Writer):
+    """Writes the lines of logs again, with a calibrated confidence in each sample; every field stays as it was.
+
+    ``calibrated_confidence`` is that of the answer, None where none can be read and for samples of further filters. In
+    multiple choice ``calibrated_probs`` is an object of the probability of each choice, by its text.
+    """
+
+    def __init__(
+        self, file: IO[bytes], source: Any, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, source, scores, prefix, suffix)
+        self._log = source
+        self._confidence = f"{prefix}confidence"
+        self._probs = f"{prefix}probs"
+        self._values: list[np.ndarray[Any, Any]] = []
+        if self._confidence in source.names:
+            raise InputError(
+                "a log must not be calibrated yet",
+                f"{self._confidence!r} in {source.label}",
+                "Calibrate the scores once: apply it to the log as the harness wrote it.",
+            )
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`."""
+        of_choices = bool(self._values) and self._values[0].ndim > 1
+        return (self._confidence, *[self._probs] * of_choices)
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> None:  # noqa: ARG002
+        """Hold what is added to some samples."""
+        self._values.append(arrays[0])
+
+    def close(self) -> None:
+        """Write the logs, one after another."""
+        samples = self._log.samples
+        fields = {
+            (sample.path, sample.row): self._fields(values, sample)
+            for values, sample in zip(np.concatenate(self._values), samples, strict=True)
+        }
+        for path in self._log.paths:
+            for row, sample in json_rows(path):
+                more = fields.get((path, row), {self._confidence: None})
+                self.file.write(json.dumps({**sample, **more}).encode() + b"\n")
+
+    def _fields(self, values: Any, sample: _Sample) -> dict[str, Any]:
+        """Return what is added to a sample, of a confidence ``()`` or logits ``(C,)`` of choices."""
+        if not values.ndim:
+            return {self._confidence: float(values)}
+        probs = torch.from_numpy(values).softmax(0).tolist()
+        scores = sample.choices or []
+        texts = tuple(text.strip() for text in _arguments(sample.fields, 1))
+        named = len({*texts}) == len(texts) == len(scores) and all(texts)
+        names = texts if named else tuple(map(str, range(len(scores))))
+        # The harness takes the choice of the highest score, also where calibration prefers another.
+        answer = probs[scores.index(max(scores))]
+        return {self._confidence: answer, self._probs: dict(zip(names, probs, strict=True))}
+
+
+class SampleLog(Frame):
+    """The samples that lm-evaluation-harness logs with ``--log_samples``, as a table.
+
+    Multiple choice: the column ``logits`` holds the log-likelihoods of the choices, ``target`` the right one; where
+    their number differs between questions, or the labels cannot be read, ``confidence`` is the highest of their softmax
+    and ``correct`` the outcome. Free answers: ``confidence`` is the one that the scored answer states. Other columns:
+    ``task`` (from the name of the file), ``length`` (words of the answer, or of a question with choices; as groups
+    four ranges), the fields of the samples and of their documents.
+
+    Args:
+        paths: ``samples_*.jsonl`` of one model.
+        columns: Columns that are asked for; with ``drop_missing``, answers without a confidence are left out, and
+            questions without log-likelihoods.
+        live: What the samples are read for without labels, ``"logits"`` or ``"confidence"``; None: with labels, as
+            what they can be.
+
+    Raises:
+        InputError: If a line is no such sample, free answers state no confidence, or questions have no log-likelihoods.
+    """
+
+    needs_names = False
+    writer = SampleLogWriter
+
+    def __init__(self, paths: Sequence[Path], columns: Columns, live: str | None = None) -> None:
+        notes: list[str] = []
+        self.answers = Answers()
+        samples = [sample for path in paths for sample in _samples_of(path, notes, self.answers)]
+        where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        scores = _scores(samples, self.answers, notes, live)
+        self.answers.check("filtered_resps", where, drop=columns.drop_missing)
+        if "confidence" in scores:
+            stated = ~np.isnan(scores["confidence"])
+            samples = [
+                sample for sample, is_stated in zip(samples, stated, strict=True) if is_stated
+            ]
+            scores = {name: values[stated] for name, values in scores.items()}
+        self.paths = paths
+        self.samples = samples
+        self.left_out = self.answers.rows
+        lengths = [_length(sample) for sample in samples]
+        fields = _fields([sample.fields for sample in samples])
+        fields["task"] = [_task(sample.path) for sample in samples]
+        if None not in lengths:
+            fields["length"] = _ranges(lengths) if columns.groups == "length" else lengths
+        super().__init__({**fields, **scores})
+        self.label = where
+        self.notes = notes
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`."""
+        for name in names:
+            values = [at_path(sample.fields, name) for sample in self.samples]
+            if name not in self.names and any(value is not None for value in values):
+                self.names = [*self.names, name]
+                self._columns[name] = values
+
+
+def _samples_of(path: Path, notes: list[str], answers: Answers) -> list[_Sample]:
+    """Return the samples of a file, without those that further filters log again, and questions without scores."""
+    samples = []
+    for row, fields in _lines(path):
+        if not fields.keys() >= _KEYS:
+            raise InputError(
+                "lines must be samples of lm-evaluation-harness",
+                f"row {row} lacks {', '.join(sorted(_KEYS - fields.keys()))} in {path.name}",
+                "Log them with lm_eval --log_samples, or name columns.",
+            )
+        samples.append(_Sample(fields, row, path, _log_likelihoods(fields), _is_right(fields)))
+    filters = list(dict.fromkeys(str(sample.fields.get("filter")) for sample in samples))
+    if len(filters) > 1:
+        samples = [sample for sample in samples if str(sample.fields.get("filter")) == filters[0]]
+        others = ", ".join(filters[1:])
+        notes.append(f"Only the samples of filter {filters[0]!r} count; the others are {others}.")
+    if not samples:
+        raise InputError(
+            "there must be at least one sample", f"none in {path.name}", "Check the file."
+        )
+    free = [sample for sample in samples if _is_free(sample.fields)]
+    questions = [sample for sample in samples if sample.choices is not None]
+    if free and questions:
+        first, second = sorted((free[0], questions[0]), key=lambda sample: sample.row)
+        raise InputError(
+            "samples must be of one kind, all of multiple choice or all free answers",
+            f"both, the first two kinds in {first.place} and row {second.row}",
+            "Read multiple choice and free answers apart.",
+        )
+    if free:
+        return samples
+    if not questions:
+        raise InputError(
+            "samples must hold answers, or finite log-likelihoods of 2 choices or more",
+            samples[0].place,
+            "Check how the task was run.",
+        )
+    for sample in samples:
+        answers.add(sample.row, "", unread=sample.choices is None)
+    return questions
+
+
+def _is_free(fields: Mapping[str, Any]) -> bool:
+    """Return whether the answer is a text; log-likelihoods of choices are pairs."""
+    answers = fields["filtered_resps"]
+    return any(
+        isinstance(each, str) for each in (answers if isinstance(answers, list) else [answers])
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        yield from json_rows(path)
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            "lines must be samples of lm-evaluation-harness",
+            f"{path.name} ({error})",
+            "Log them with lm_eval --log_samples, or name columns.",
+        ) from error
+
+
+def _scores(
+    samples: Sequence[_Sample], answers: Answers, notes: list[str], live: str | None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return logits and labels of all samples, or confidences and outcomes; NaN where none is stated."""
+    unlabeled = (None, False)
+    chosen = [
+        None if not sample.choices else _chosen(sample) if live is None else unlabeled
+        for sample in samples
+    ]
+    targets = [None if pair is None else pair[0] for pair in chosen]
+    sizes = {len(sample.choices or ()) for sample in samples}
+    if live == "logits" and (len(sizes) > 1 or 0 in sizes):
+        counts = " and ".join(
+            f"{size} choices" if size else "free answers" for size in sorted(sizes)
+        )
+        sizes -= {len(samples[0].choices or ())} if len(sizes) > 1 else set()
+        other = next(sample for sample in samples if len(sample.choices or ()) in sizes)
+        raise InputError(
+            "all questions must have as many choices as those of the fit",
+            f"{counts}, as in {other.place}",
+            "Fit another calibration on a log of such questions.",
+        )
+    if live == "logits" or (live is None and None not in targets and len(sizes) == 1):
+        notes.append("Logits are the log-likelihoods of the choices.")
+        logits = {"logits": np.array([sample.choices for sample in samples])}
+        return logits if live else logits | {"target": np.array(targets)}
+    if any(pair is not None for pair in chosen):
+        notes.append(
+            "Each confidence is the highest of the softmax over the log-likelihoods of the choices."
+        )
+    if None in chosen:
+        notes.append("Each confidence is the one that the answer states.")
+    confidence = []
+    correct = []
+    for sample, pair in zip(samples, chosen, strict=True):
+        if pair is not None:
+            confidence.append(
+                float(torch.tensor(sample.choices, dtype=torch.float64).softmax(0).max())
+            )
+            correct.append(pair[1])
+            continue
+        if sample.right is None and live is None:
+            raise InputError(
+                f"free answers must have one of {', '.join(_RIGHT)}",
+                f"none in {sample.place}",
+                ("Name fields by ", Argument("confidence"), " and ", Argument("correct"), "."),
+            )
+        answer = _scored_answer(sample.fields)
+        (value,) = stated_confidence([answer if _SPEAKS_OF_IT.search(answer) else ""])
+        answers.add(sample.row, answer, unread=math.isnan(value))
+        confidence.append(value)
+        correct.append(bool(sample.right))
+    confidences = {"confidence": np.array(confidence)}
+    return confidences if live else confidences | {"correct": np.array(correct)}
+
+
+def _chosen(sample: _Sample) -> tuple[int | None, bool]:
+    """Return the label of a question with choices, None if it cannot be read, and whether the answer is right.
+
+    The harness may say which answer is right, the label, or both.
+    """
+    choices = sample.choices or []
+    best = choices.index(max(choices))
+    readings = [
+        each
+        for each in _targets(sample.fields, len(choices))
+        if sample.right in (None, each == best)
+    ]
+    if len(readings) != 1 and sample.right is None:
+        raise InputError(
+            "each question must name the right choice in target, or say in acc whether the answer is right",
+            f"neither in {sample.place}",
+            "Leave out questions that were not scored, or score them; fedlas apply takes them without.",
+        )
+    target = readings[0] if len(readings) == 1 else None
+    return target, readings[0] == best if sample.right is None else sample.right
+
+
+def _log_likelihoods(fields: Mapping[str, Any]) -> list[float] | None:
+    """Return the log-likelihood of each choice; None for a free answer."""
+    answers = fields["filtered_resps"]
+    try:
+        pairs = [(float(value), str(greedy)) for value, greedy in answers]
+    except (TypeError, ValueError):
+        return None
+    whole = len(pairs) > 1 and all(
+        math.isfinite(value) and greedy in ("True", "False") for value, greedy in pairs
+    )
+    return [value for value, _ in pairs] if whole else None
+
+
+def _targets(fields: Mapping[str, Any], choices: int) -> set[int]:
+    """Return the number of the right choice; as text, which the harness writes, it may also be that of another."""
+    target = str(fields.get("target")).strip()
+    texts = [text.strip() for text in _arguments(fields, 1)]
+    named = (
+        {texts.index(target)}
+        if texts.count(target) == 1 and type(fields.get("target")) is not int
+        else set()
+    )
+    return named | {n for n in range(choices) if str(n) == target}
+
+
+def _arguments(fields: Mapping[str, Any], place: int) -> list[str]:
+    """Return what each request asked (0), or the continuation that it scored (1)."""
+    arguments = fields.get("arguments")
+    requests = arguments.values() if isinstance(arguments, dict) else arguments or ()
+    return [
+        str(
+            (
+                each.get(f"arg_{place}")
+                if isinstance(each, dict)
+                else each[min(place, len(each) - 1)]
+            )
+            or ""
+        )
+        for each in requests
+    ]
+
+
+def _is_right(fields: Mapping[str, Any]) -> bool | None:
+    value = next((fields[name] for name in _RIGHT if name in fields), None)
+    return bool(value) if value in (0, 1) else None
+
+
+def _scored_answer(fields: Mapping[str, Any]) -> str:
+    """Return the answer that the outcome belongs to: of several, the first that holds what the filter passed on."""
+    passed = next(iter(_texts(fields["filtered_resps"])), "")
+    answers = _texts(fields.get("resps")) or [passed]
+    if passed in answers or not passed.strip():
+        return passed if passed in answers else answers[0]
+    whole = re.compile(rf"(?<!\w){re.escape(passed.strip())}(?!\w)")
+    # an extraction that failed was that of the first
+    return next(filter(whole.search, answers), answers[0])
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in nested lists, in order."""
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def _task(path: Path) -> str:
+    match = _TASK.fullmatch(path.stem.removesuffix(".jsonl"))
+    return match["task"] if match else path.stem
+
+
+def _length(sample: _Sample) -> int | None:
+    """Return the number of words of an answer, or of the question of a choice; None if the log does not hold it."""
+    text: str | None = _scored_answer(sample.fields)
+    if sample.choices is not None:
+        text = next(iter(_arguments(sample.fields, 0)), None)
+    return None if text is None else len(text.split())
+
+
+def _ranges(lengths: Sequence[Any]) -> list[str]:
+    """Return the quarter of each length as a name: "13 to 20 words"."""
+    ends = (
+        np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="higher"))
+        .astype(int)
+        .tolist()
+    )
+    quarter = np.searchsorted(ends, lengths)
+    starts = [min(lengths), *(end + 1 for end in ends[:-1])]
+    names = [f"{start} to {end} words" for start, end in zip(starts, ends, strict=True)]
+    return [names[place] for place in quarter.tolist()]
+
+
+def _fields(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the plain fields of samples and of their documents, which samples go before."""
+    whole = [
+        {**(sample["doc"] if isinstance(sample.get("doc"), dict) else {}), **sample}
+        for sample in samples
+    ]
+    keys = dict.fromkeys(
+        key for each in whole for key, value in each.items() if isinstance(value, str | int | float)
+    )
+    return {key: [each.get(key) for each in whole] for key in keys}

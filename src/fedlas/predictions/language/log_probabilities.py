@@ -1,0 +1,349 @@
+"""Confidences of language models from their token log-probabilities, P(True), or what they state."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import Argument, InputError, Text, check_choice, describe
+from fedlas._core.files import parse_json
+from fedlas._core.text import shortened
+from fedlas.predictions.language.stated import is_refusal, stated_confidence
+from fedlas.predictions.tables.cells import TableChunk
+
+Reduce = Literal["sum", "mean", "min"]
+_SHOWN = 5
+"""Phrases that a message lists."""
+_MOST_PHRASES = 10_000
+"""Different phrases that are counted; where there are more, none is common."""
+
+
+def token_confidence(logprobs: Sequence[Any], reduce: Reduce = "mean") -> NDArray[np.float64]:
+    """Return one confidence an answer ``(N,)`` from the log-probabilities of its tokens.
+
+    Args:
+        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ. Each is a list of
+            numbers, or what a server returned: OpenAI's or vLLM's response, a choice of it, or its ``logprobs``.
+        reduce: ``"sum"`` is the probability of the whole answer, which falls with its length; ``"mean"`` that of a
+            token, the geometric mean; ``"min"`` that of the least likely token.
+
+    Raises:
+        InputError: For an answer without tokens, or a number that is no log-probability.
+
+    Example:
+        >>> token_confidence([[-0.1, -0.3], [-2.0]], "sum").round(3).tolist()
+        [0.67, 0.135]
+        >>> token_confidence([{"content": [{"token": "Paris", "logprob": -0.1}]}]).round(3).tolist()
+        [0.905]
+    """
+    check_choice("reduce", reduce, ["sum", "mean", "min"])
+    answers = _each(logprobs, "Pass a list of lists.")
+    return np.array([_of_tokens(each, reduce, f"answer {n}") for n, each in enumerate(answers, 1)])
+
+
+def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
+    """Return P(True) of each answer ``(N,)``, where a model was asked whether its answer is true.
+
+    Args:
+        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; or what a server returned with
+            ``top_logprobs``, in which "yes" and "no" count too. Other answers are left out.
+
+    Raises:
+        InputError: If there are not two finite numbers for each answer.
+
+    Source:
+        S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
+
+    Example:
+        >>> p_true([[-0.2, -1.8]]).round(3).tolist()
+        [0.832]
+    """
+    answers = _each(logprobs, "Pass [[log p(True), log p(False)], ...].")
+    return np.array([_of_truth(each, f"answer {n}") for n, each in enumerate(answers, 1)])
+
+
+def _each(logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
+    if (
+        not isinstance(logprobs, list | tuple | np.ndarray)
+        or getattr(logprobs, "ndim", 2) < 1
+        or not len(logprobs)
+    ):
+        raise InputError(
+            "logprobs must be a sequence, one entry an answer", describe(logprobs), fix
+        )
+    return logprobs
+
+
+def _of_tokens(answer: Any, reduce: str, place: str) -> float:
+    fix = "Pass natural logarithms of the tokens' probabilities."
+    expected = "log-probabilities must be finite and at most 0"
+    try:
+        values = np.array(token_logprobs(answer) or [], dtype=np.float64)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
+        got = f"{values[~(values <= 1e-6)][0]:.6g}" if (values > 1e-6).any() else describe(answer)
+        raise InputError(expected, f"{got} in {place}", fix)
+    return math.exp(min(0.0, float(getattr(values, reduce)())))
+
+
+def _of_truth(answer: Any, place: str) -> float:
+    fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
+    expected = "log-probabilities must be finite, two an answer"
+    try:
+        pair = true_false_logprobs(answer)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(expected, f"{shortened(str(error), 200)} in {place}", fix) from error
+    if pair is None or not np.isfinite(pair).all():
+        raise InputError(expected, f"{describe(answer)} in {place}", fix)
+    return float(1 / (1 + math.exp(min(700.0, max(-700.0, pair[1] - pair[0])))))
+
+
+def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.float64]:
+    """Return confidences ``(n,)`` from a column of texts, or of log-probabilities, in JSON perhaps; NaN without one.
+
+    Raises:
+        InputError: If a cell holds something else; row and column are named.
+    """
+    cells = chunk.each(column, lambda value, _: value)
+    if form == "words":
+        return stated_confidence(cells)
+
+    def confidence(cell: Any, place: str) -> float:
+        if isinstance(cell, str):
+            try:
+                cell = parse_json(cell, finite=False) if cell.strip() else None
+            except ValueError as error:
+                raise InputError(
+                    f"column {column!r} must hold log-probabilities",
+                    f"{shortened(repr(cell), 60)} in {place}",
+                    "Write lists such as [-0.1, -0.3].",
+                ) from error
+        if has_no_logprobs(cell, form):
+            return math.nan
+        return _of_truth(cell, place) if form == "p-true" else _of_tokens(cell, form, place)
+
+    return np.array(chunk.each(column, confidence))
+
+
+def has_no_logprobs(cell: Any, form: str) -> bool:
+    """Return whether an answer has no log-probabilities, as where they were not asked for."""
+    try:
+        return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # something else, which an error names
+
+
+class Answers:
+    """Counts answers whose confidence cannot be read, and refusals.
+
+    State:
+        The counts so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.counts = Counter[str]()
+        self._unread = Counter[str]()
+
+    def add(self, row: int, answer: object, *, unread: bool) -> None:
+        """Count an answer of a row of the file."""
+        self.counts["answers"] += 1
+        refusal = is_refusal(answer)
+        self.counts["refusals"] += refusal
+        self.counts["empty"] += answer is None
+        if unread:
+            self.rows.append(row)
+            phrase = _last_sentence(answer)
+            if phrase in self._unread or len(self._unread) < _MOST_PHRASES:
+                self._unread[phrase] += 1
+            self.counts["silent refusals"] += refusal
+
+    def check(self, column: str, where: str, *, drop: bool) -> None:
+        """Refuse answers without a confidence, unless they may be left out and others remain.
+
+        Raises:
+            InputError: Then; they are counted and listed.
+        """
+        count = self.counts["answers"]
+        refusals = self.counts["silent refusals"]
+        if not self.rows or (drop and len(self.rows) < count):
+            return
+        kind = ""
+        if refusals:
+            kind = f', {refusals:,} of them {"a refusal" if refusals == 1 else "refusals"} ("I don\'t know")'
+        fix: list[Text] = [
+            "remove these rows",
+            ("pass ", Argument("drop_missing", True), " to leave them out"),
+        ]
+        if self.counts["empty"] == count:
+            fix = ["check the path, which leads to nothing"]
+        elif len(self.rows) == count:
+            fix = ["ask the model for 'Confidence: ... %'", "ask the server for logprobs"]
+        raise InputError(
+            f"each answer in column {column!r} must state a confidence",
+            f"none in {len(self.rows):,} of {count:,} answers{kind}, in {where}: {self._listed()}",
+            [*fix, "name another column"],
+        )
+
+    def notes(self, *, dropped: bool = True) -> list[str]:
+        """Say how many were left out, if they were, and how many are refusals, as sentences."""
+        lines = []
+        if self.rows and dropped:
+            count = f"{len(self.rows):,} of {self.counts['answers']:,} answers"
+            lines.append(
+                f"{count} state no confidence that can be read and were left out: {self._listed()}."
+            )
+        if refusals := self.counts["refusals"]:
+            stated = refusals - self.counts["silent refusals"]
+            count = (
+                "1 answer is a refusal" if refusals == 1 else f"{refusals:,} answers are refusals"
+            )
+            counts = f"; {stated:,} of them state{'s' * (stated == 1)} a confidence and count{'s' * (stated == 1)}"
+            lines.append(f'{count} ("I don\'t know"){counts if stated else ""}.')
+        return lines
+
+    def _listed(self) -> str:
+        """Return the commonest ways in which answers that state no confidence end, with the first row of all."""
+        ways = [
+            f"{phrase} ({count:,})" if count > 1 else phrase
+            for phrase, count in self._unread.most_common(_SHOWN)
+        ]
+        more = len(self._unread) - len(ways)
+        return (
+            ", ".join(ways)
+            + (f" and {more:,} more" if more > 0 else "")
+            + f"; first in row {self.rows[0]:,}"
+        )
+
+
+def _last_sentence(answer: object) -> str:
+    """Return the end of an answer in quotes, in which models state how sure they are."""
+    text = "" if answer is None else " ".join(str(answer).split())
+    sentences = [part for part in re.split(r"(?<=[.!?;])\s+", text) if part]
+    return repr(shortened(sentences[-1], 60)) if sentences else "nothing"
+
+
+_INSIDE = ("choices", "outputs", "logprobs", "content", "token_logprobs")
+"""Keys of an object that hold its log-probabilities, the outermost first."""
+_SIDES = ({"true", "yes"}, {"false", "no"})
+
+
+def token_logprobs(value: Any) -> list[float] | None:
+    """Return the log-probability of each token of an answer; None if there are none.
+
+    Args:
+        value: A list of numbers, of ``{"token": ..., "logprob": ...}`` (OpenAI) or of ``{token_id: {"logprob": ...}}``
+            (vLLM); or an object that holds one: a response, a choice, an output.
+
+    Raises:
+        ValueError: If it is something else, or does not say which of several tokens is the answer's.
+    """
+    if isinstance(value, Mapping):
+        if "token_ids" in value and isinstance(value.get("logprobs"), list):
+            ids = value["token_ids"]
+            return [
+                _logprob(each, token) for each, token in zip(value["logprobs"], ids, strict=True)
+            ]
+        if "logprob" in value:
+            return [_number(value["logprob"])]
+        key = next((key for key in _INSIDE if key in value), None)
+        if key is None:
+            raise ValueError(f"an object without {', '.join(_INSIDE)}")
+        inside = value[key]
+        if key in ("choices", "outputs") and isinstance(inside, list):
+            inside = inside[0] if inside else None
+        return token_logprobs(inside)
+    if isinstance(value, np.ndarray | Tensor):
+        value = value.tolist()
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{type(value).__name__} in place of a list")
+    # choices
+    if (
+        value
+        and isinstance(value[0], Mapping)
+        and ("logprobs" in value[0] or "message" in value[0])
+    ):
+        return token_logprobs(value[0])
+    tokens = value[1:] if value and value[0] is None else value  # the first of a prompt has none
+    return [_logprob(token) for token in tokens] or None
+
+
+def true_false_logprobs(value: Any) -> tuple[float, float] | None:
+    """Return the log-probabilities of True and False as the first token; None where one of them is not there.
+
+    Raises:
+        ValueError: If it is neither two numbers nor an object with the alternatives of the first token.
+    """
+    if isinstance(value, np.ndarray | Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and len(value) == 2 and not isinstance(value[0], Mapping):
+        return _number(value[0]), _number(value[1])
+    alternatives = _alternatives(value)
+    if alternatives is None:
+        return None
+    sums = [0.0, 0.0]
+    for token, logprob in alternatives:
+        for side, texts in enumerate(_SIDES):
+            if token.strip(" \n\"'().*").lower() in texts:
+                sums[side] += math.exp(min(logprob, 0.0))
+    return (math.log(sums[0]), math.log(sums[1])) if min(sums) > 0 else None
+
+
+def _alternatives(value: Any) -> list[tuple[str, float]] | None:
+    """Return the most likely first tokens and their log-probabilities."""
+    if value is None or value == []:
+        return None
+    if isinstance(value, list | tuple):
+        return _alternatives(value[0])
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{type(value).__name__} in place of alternatives")
+    key = next(
+        (
+            key
+            for key in ("choices", "outputs", "logprobs", "content", "top_logprobs")
+            if key in value
+        ),
+        None,
+    )
+    if key is not None:
+        inside = value[key]
+        if key == "top_logprobs" and isinstance(inside, list) and inside and "logprob" in inside[0]:
+            return [(str(each["token"]), _number(each["logprob"])) for each in inside]
+        return _alternatives(inside)
+    if all(isinstance(each, Mapping) for each in value.values()):  # vLLM
+        return [
+            (str(each.get("decoded_token", token)), _number(each["logprob"]))
+            for token, each in value.items()
+        ]
+    return [(str(token), _number(logprob)) for token, logprob in value.items()]
+
+
+def _logprob(token: Any, token_id: Any = None) -> float:
+    if not isinstance(token, Mapping):
+        return _number(token)
+    if "logprob" in token:
+        return _number(token["logprob"])
+    if token_id is not None:
+        token = {token_id: token[token_id] if token_id in token else token[str(token_id)]}
+    if len(token) != 1:
+        raise ValueError(
+            f"no word which of {len(token)} tokens is the answer's; name the object that has token_ids too"
+        )
+    (only,) = token.values()
+    return _logprob(only)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise ValueError(f"{type(value).__name__} in place of a number")
+    return float(value)

@@ -1,0 +1,108 @@
+"""Names of columns: which of a table a user's names and patterns mean."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+
+from fedlas._core.check import Argument, InputError, describe, few, suggestion
+from fedlas.predictions.tables.names import check_order, matched_parts
+
+_PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Columns that pandas writes for the index of a frame."""
+
+Names = str | Sequence[str] | None
+
+
+ONE_CONFIDENCE = (
+    "Name the column of the predicted class's probability; of all classes name ",
+    Argument("probs"),
+    ".",
+)
+
+
+def dotted(path: str) -> str:
+    """Return a path with places in lists behind dots: ``choices.0.text`` for ``choices[0].text``."""
+    return _PLACE.sub(r".\1", path)
+
+
+def listed(names: Sequence[str], last: str) -> list[str | Argument]:
+    """Return arguments with commas between them, and ``last`` before the last."""
+    words: list[str | Argument] = []
+    for name in names:
+        words += [", ", Argument(name)]
+    return [*words[1:-2], last, words[-1]] if names[1:] else words[1:]
+
+
+def words_of(text: Names, names: Sequence[str] = ()) -> list[str]:
+    """Return the names and patterns in ``a,"b, c",p_*``; a text that is one of the ``names`` is that column alone.
+
+    Raises:
+        InputError: If it is neither text nor a sequence of texts.
+    """
+    if isinstance(text, str):
+        if text in names:
+            return [text]
+        with suppress(csv.Error):
+            return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""])]
+    elif text is None or (
+        isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)
+    ):
+        return list(text or ())
+    raise InputError(
+        "columns and classes must be named by text",
+        describe(text),
+        "Pass 'a,b,c' or ['a', 'b', 'c'].",
+    )
+
+
+def matched_columns(
+    patterns: Sequence[str],
+    names: Sequence[str],
+    used: Container[str],
+    option: str,
+    where: str,
+    fewest: int = 2,
+) -> tuple[list[str], list[str]]:
+    """Return the columns that ``patterns`` name, and their names as classes; wildcards leave out ``used`` columns."""
+    columns: list[str] = []
+    parts: list[str] = []
+    for pattern in patterns:
+        if pattern in names or not set(pattern) & set("*?["):
+            check_exists(pattern, names, option, where)
+            matches = matched = [pattern]
+        else:
+            matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
+            matches = [name for name in matches if not _INDEX.fullmatch(name)]
+            if len(matches) < fewest:
+                got = f"{len(matches)} of {few(names)} in {where}"
+                fix = "Name the columns"
+                fix += "; a single one is the positive class of two." if fewest > 1 else "."
+                count = "at least two columns" if fewest > 1 else "a column"
+                raise InputError((Argument(option, pattern), f" must match {count}"), got, fix)
+            matched = matched_parts(pattern, matches)
+            if fewest > 1:  # classes
+                check_order(matched, pattern, where)
+        columns += matches
+        parts += matched
+    return columns, parts
+
+
+def check_exists(name: str, names: Sequence[str], option: str, where: str) -> None:
+    """Refuse a name that is none of the columns of a table."""
+    if name not in names:
+        raise InputError(
+            f"must name a column of {where}", repr(name), suggestion(name, names), argument=option
+        )
+
+
+def check_once(names: Sequence[str], expected: str, fix: str) -> None:
+    """Refuse a name that stands twice."""
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise InputError(expected, f"{name!r} {times} times", fix)

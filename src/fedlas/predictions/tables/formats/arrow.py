@@ -1,0 +1,226 @@
+"""Tables that pyarrow reads."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.predictions.tables.cells import TableChunk, number_in, percent_signs
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.compression import whole_suffix
+from fedlas.predictions.tables.formats.format import Format
+
+_LONGEST = 2**20
+"""Most bytes of a text in a cell."""
+
+
+class Arrow(Format):
+    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.label = path.name
+        self.notes = list[str]()
+        self._rows = 0
+        self.arrow = pyarrow_module()
+        with self._guard():
+            self.names = self._names()
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.chunks`."""
+        self._rows = 0
+        with self._guard():
+            for table, rows in self._blocks(numbers, others):
+                chunk = self._chunk(table, numbers, others)
+                for start in range(0, len(rows), formats.ROWS):
+                    part = slice(start, start + formats.ROWS)
+                    self.rows = rows[part]
+                    yield chunk.part(part)
+                self._rows += len(rows)
+
+    def _names(self) -> list[str]:
+        raise NotImplementedError
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        """Yield some rows of these columns, and, if ``keeps_all``, the same rows with all columns."""
+        raise NotImplementedError
+
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        percent: dict[str, bool] = {}
+        return TableChunk(
+            np.arange(self._rows, self._rows + table.num_rows) + 1,
+            {name: self._column(table.column(name), name, percent) for name in numbers},
+            {name: _plain_values(table.column(name)) for name in others},
+            self.label,
+            percent,
+        )
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        arrow_error = self.arrow.lib.ArrowException
+        try:
+            yield
+        except (InputError, MemoryError):
+            raise
+        # What a damaged file makes pyarrow and csv raise; other errors are our own.
+        except (OSError, ValueError, csv.Error, arrow_error) as error:
+            text = " ".join(str(error).split())
+            if isinstance(
+                error, UnicodeError
+            ):  # names of columns hold surrogates in place of such bytes
+                text = "other bytes than UTF-8 in the names of columns"
+            raise InputError(
+                f"the file must be a readable {whole_suffix(self.path)} file",
+                f"{self.path} ({text})",
+                "Check the file; text must be UTF-8, not Latin-1.",
+            ) from error
+
+    def _column(self, values: Any, name: str, percent: dict[str, bool]) -> NDArray[Any]:
+        """Return numbers ``(n,)``, or ``(n, C)`` of lists, NaN for missing ones; add to ``percent``."""
+        # pyarrow's to_numpy, scalar and array import pandas, which takes half a second.
+        types = self.arrow.types
+        shape = [len(values)]
+        if hasattr(values, "value_lengths"):
+            lengths = np.from_dlpack(values.value_lengths().fill_null(-1))
+            shape.append(max(1, int(lengths.max())))
+            for row in np.flatnonzero((lengths != shape[1]) & (lengths >= 0))[:1]:
+                raise InputError(
+                    f"lists of column {name!r} must all hold {shape[1]} numbers",
+                    f"{lengths[row]} in row {self._rows + row + 1} of {self.label}",
+                    "Write one number for each class.",
+                )
+            if 0 < values.null_count < len(values):
+                parts = self._column(values.drop_null(), name, percent)
+                filled = np.full(shape, np.nan, parts.dtype)
+                filled[lengths >= 0] = parts
+                return filled
+            values = values.flatten()
+        if types.is_dictionary(values.type) or types.is_string(values.type):
+            quick = self._quick_numbers(values, name)
+            if quick is not None:
+                percent[name] = False
+                return quick
+            # Numbers with percent signs, or that JSON lines have in quotes.
+            texts = _plain_values(values)
+            if (signs := percent_signs(texts, name, self.label, self._rows + 1)) is not None:
+                percent[name] = signs
+            numbers = {text: number_in(text, self.decimal_point) for text in set(texts)}
+            self._check_texts(texts, numbers, name)
+            values = self.arrow.array([numbers[text] for text in texts], "float64")
+        elif values.null_count < len(values):
+            percent[name] = False
+        plain = (types.is_floating, types.is_integer, types.is_decimal, types.is_null)
+        if not any(is_kind(values.type) for is_kind in plain):
+            raise InputError(
+                f"column {name!r} must hold numbers",
+                f"{values.type} in {self.label}",
+                "Name columns of scores.",
+            )
+        kind = np.float32 if types.is_float32(values.type) else np.float64
+        values = values.cast("float32" if kind is np.float32 else "float64")
+        start = values.offset * values.type.bit_width // 8
+        array = np.frombuffer(values.buffers()[1], kind, len(values), start).copy()
+        if values.null_count:
+            array[np.from_dlpack(values.is_null().cast("uint8")) > 0] = np.nan
+        return array.reshape(shape)
+
+    def _quick_numbers(self, values: Any, name: str) -> NDArray[Any] | None:
+        """Return the numbers in a column of text ``(n,)``; None if Python must look at each, as at percent signs."""
+        compute = pyarrow_module(".compute")
+        if not self.arrow.types.is_string(values.type) or values.null_count == len(values):
+            return None
+        empty = compute.is_in(values, value_set=self.arrow.array(["", *self.missing]))
+        if self.decimal_point != ".":
+            values = compute.replace_substring(values, self.decimal_point, ".")
+        if compute.any(empty).as_py():
+            values = compute.if_else(empty, self.arrow.scalar(None, values.type), values)
+        try:
+            numbers = values.cast("float64")
+        except ValueError:
+            return None
+        if numbers.null_count == len(numbers):
+            return None
+        percent: dict[str, bool] = {}
+        return self._column(numbers, name, percent)
+
+    def _check_texts(
+        self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
+    ) -> None:
+        """Refuse text that is no number where empty cells and missing ones are the only others."""
+
+
+def append(rows: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+    """Return Arrow rows with more columns, ``(n,)`` or lists of ``(n, C)``; NaN is null."""
+    arrow = pyarrow_module()
+    for name, values in zip(names, arrays, strict=True):
+        is_nan = np.isnan(values).reshape(len(values), -1).all(axis=1)
+        column = arrow.array(
+            values if values.ndim == 1 else list(values), mask=is_nan if is_nan.any() else None
+        )
+        rows = rows.append_column(name, column)
+    return rows
+
+
+@contextmanager
+def held_by(suffix: str, label: str) -> Iterator[None]:
+    """Turn errors of pyarrow on writing into one that names the file.
+
+    Raises:
+        InputError: If a format cannot hold the rows, or columns change their type.
+    """
+    arrow = pyarrow_module()
+    try:
+        yield
+    # Values that change their kind from row to row are a TypeError of pyarrow's, and huge integers an OverflowError.
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"rows must be such that {suffix} holds them",
+            f"{error!s:.200} in {label}",
+            "Write the format that is read, or leave out columns of several kinds.",
+        ) from error
+
+
+def append_constants(batch: Any, constants: Mapping[str, str]) -> Any:
+    """Return a record batch with columns of one text each."""
+    for name, text in constants.items():
+        batch = batch.append_column(name, pyarrow_module().array([text] * len(batch)))
+    return batch
+
+
+def as_batch(table: Any) -> Any:
+    """Return a table as one record batch."""
+    return table.combine_chunks().to_batches()[0]
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
+    types = pyarrow_module().types
+    texts = column.dictionary if types.is_dictionary(column.type) else column
+    if types.is_string(texts.type) or types.is_large_string(texts.type):
+        compute = pyarrow_module(".compute")
+        longest = compute.max(compute.binary_length(texts)).as_py() or 0
+        if longest > _LONGEST:
+            raise InputError(
+                "a text must be shorter than 1 MiB",
+                f"{longest:,} bytes in a cell",
+                "Leave out columns of long text, or look for a quote that is never closed.",
+            )
+    if texts is column:
+        values: list[Any] = column.to_pylist()
+        return values
+    numbers = column.indices.unique().drop_null()
+    by_number = dict(zip(numbers.to_pylist(), texts.take(numbers).to_pylist(), strict=True))
+    return [by_number.get(number) for number in column.indices.to_pylist()]
+
+
+def pyarrow_module(module: str = "") -> Any:
+    """Return pyarrow, or a module of it."""
+    return require(f"pyarrow{module}", extra="tables")

@@ -1,0 +1,293 @@
+"""CSV and TSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from fedlas._core.check import Argument, InputError
+from fedlas._core.text import shortened
+from fedlas.predictions.tables.formats import lines
+from fedlas.predictions.tables.formats.arrow import (
+    Arrow,
+    append,
+    append_constants,
+    as_batch,
+    held_by,
+    pyarrow_module,
+)
+from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.format import Format, Writer
+
+_SAMPLE = 200
+"""Rows in which decimal commas and percent signs are noticed."""
+_LONGEST_HEADER = 1 << 22
+"""Most characters of the line with the names: each takes 50 bytes in memory."""
+# Possessive: a cell of 100,000 digits or blanks would take minutes if each way to share them out were tried.
+_DECIMAL_COMMA = re.compile(r"\s*+[-+]?\d*+,\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
+_PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
+
+
+class Delimited(Arrow):
+    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay as they are.
+
+    The separator (comma, semicolon, tab or bar), a decimal comma and percent signs are noticed in the first rows.
+
+    Args:
+        path: The file.
+        separator: The separator; None notices it.
+        partition: Columns of one text in each row, as ``year=2026`` in the names of its folders says.
+
+    Attributes:
+        in_percent: Columns with percent signs in the first rows, which are read as text.
+    """
+
+    options = ("separator", "partition")
+    in_percent: frozenset[str] = frozenset()
+
+    def __init__(
+        self, path: Path, separator: str | None = None, partition: Mapping[str, str] | None = None
+    ) -> None:
+        self.delimiter = separator or ""
+        super().__init__(path)
+        self._header = self.names
+        self._partition = {
+            name: text for name, text in (partition or {}).items() if name not in self._header
+        }
+        self.names = [*self._header, *self._partition]
+
+    def _names(self) -> list[str]:
+        lines.check_text(self.path)
+        # The text decoded with the header may be rows already, whose errors have a number.
+        with lines.open_lines(self.path, "", _LONGEST_HEADER) as file:
+            first = next(filter(str.strip, file), "")
+        with lines.open_lines(self.path, "") as file:
+            if not self.delimiter:
+                unquoted = re.sub('"[^"]*"', "", first)
+                self.delimiter = max(
+                    "\t,;|" if suffix_of(self.path) == ".tsv" else ",;\t|", key=unquoted.count
+                )
+                if self.delimiter not in ",\t":
+                    self.notes.append(f"Columns are separated by {self.delimiter!r}.")
+            rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
+            try:
+                header = next(rows, [])
+            except csv.Error as error:
+                longest = max(map(len, first.split(self.delimiter)))
+                if longest <= (limit := csv.field_size_limit()):
+                    raise
+                raise InputError(
+                    f"names of columns must be shorter than {limit:,} characters",
+                    f"{longest:,} in {self.label}",
+                    "Check the first line.",
+                ) from error
+            names = [name.strip() for name in header]
+            names = names if len(set(names)) == len(names) else header
+            "".join(names).encode()  # an error for bytes that are no UTF-8
+            with suppress(csv.Error):  # pyarrow reports the row
+                self._notice(names, list(islice(rows, _SAMPLE)))
+        if not names:
+            raise InputError(
+                "the first line must name the columns",
+                f"{self.path}, which is empty",
+                "Add a header.",
+            )
+        return names
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`."""
+        return *super().form, self.delimiter, self.decimal_point
+
+    def _notice(self, names: list[str], rows: list[list[str]]) -> None:
+        """Notice a decimal comma and percent signs in the first rows."""
+        cells = [cell for row in rows for cell in row]
+        comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
+        if any(map(_DECIMAL_POINT.fullmatch, cells)):
+            self.decimal_mark = "."
+        elif comma:
+            self.decimal_point = self.decimal_mark = ","
+            self.notes.append("Numbers have a decimal comma.")
+        percent = {
+            name
+            for row in rows
+            for name, cell in zip(names, row, strict=False)
+            if _PERCENT.fullmatch(cell)
+        }
+        self.in_percent = frozenset(percent)
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        types = dict.fromkeys(others, "string") | dict.fromkeys(numbers, "float64")
+        types |= dict.fromkeys(self.in_percent.intersection(numbers), "string")
+        if self.keeps_all:  # each cell keeps its text
+            types = dict.fromkeys(self._header, "binary") | dict.fromkeys(types, "string")
+        partition = {
+            name: text for name, text in self._partition.items() if self.keeps_all or name in types
+        }
+        types = {name: kind for name, kind in types.items() if name not in partition}
+        types = types or {self._header[0]: "binary"}
+        header = b""
+        for content, rows in lines.row_blocks(self.path, self.delimiter):
+            if not header:
+                header = rows[0].as_py().strip(b"\r\n")
+                content = content[bytes(content).index(header) + len(header) :]
+                rows = rows[1:]
+            if len(rows):
+                try:
+                    table = self.parsed(content, types)
+                except ValueError as error:
+                    raise self._first_error(rows, types) or error from error
+                lines.check_count(rows, table.num_rows, self._rows, self.label)
+                batch = append_constants(as_batch(table), partition)
+                yield batch, batch
+
+    def typed(self, rows: Any, numbers: Collection[str]) -> Any:
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`; percent signs stay."""
+        columns = []
+        for name in rows.schema.names:
+            column = rows.column(name)
+            if name in numbers and name not in self.in_percent:
+                column = self.arrow.array(self._column(column, name, {}))
+            is_binary = self.arrow.types.is_binary(column.type)
+            columns.append(column.cast("string") if is_binary else column)
+        return self.arrow.table(columns, names=rows.schema.names)
+
+    def _check_texts(
+        self, texts: Sequence[Any], numbers: Mapping[Any, float | None], name: str
+    ) -> None:
+        for row, text in enumerate(texts, self._rows + 1):
+            if numbers[text] is None and text not in (None, "", *self.missing):
+                raise _no_number(text, f"row {row}, column {name!r} of {self.label}")
+
+    def _first_error(self, rows: Any, types: dict[str, str]) -> InputError | None:
+        """Return the error in the first row that pyarrow cannot read, and in its first such cell."""
+
+        def fails(rows: Any, types: dict[str, str] = types) -> bool:
+            try:
+                self.parsed(b"".join(rows.to_pylist()), types)
+            except ValueError:
+                return True
+            return False
+
+        # pyarrow names rows in the text of its errors alone, so ever fewer rows are read again
+        first = bisect_left(range(len(rows)), True, key=lambda last: fails(rows[: last + 1]))
+        where = f"row {self._rows + first + 1}"
+        row = rows[first : first + 1]
+        if not len(row):
+            return None
+        text = row[0].as_py().decode(errors="surrogateescape")
+        try:
+            cells = next(csv.reader([text.strip("\r\n")], delimiter=self.delimiter))
+        except (
+            csv.Error
+        ) as error:  # a cell of more than 131,072 characters, or a lone carriage return
+            return InputError(
+                "every row must be readable as CSV",
+                f"{error} in {where} of {self.label}",
+                "Look at its scores and labels first; quote line breaks, leave out columns of long text.",
+            )
+        if len(cells) != len(self._header):
+            return InputError(
+                f"every row must have {len(self._header)} cells like the header",
+                f"{len(cells)} in {where} of {self.label}",
+                "Quote cells that hold commas.",
+            )
+        for name, cell in zip(self._header, cells, strict=True):
+            if name not in types or not fails(row, {name: types[name]}):
+                continue
+            where = f"{where}, column {name!r} of {self.label}"
+            if types[name] == "string":
+                return InputError(
+                    "text must be UTF-8", f"other bytes in {where}", "Save it as UTF-8."
+                )
+            return _no_number(cell, where)
+        return None
+
+    def parsed(self, content: Any, types: dict[str, str]) -> Any:
+        """Return the columns of ``types`` in the bytes of some rows."""
+        reader = pyarrow_module(".csv")
+        size = max(1 << 20, len(content))
+        blocks = reader.ReadOptions(use_threads=False, column_names=self._header, block_size=size)
+        cells = reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True)
+        values = reader.ConvertOptions(
+            include_columns=list(types),
+            column_types=types,
+            null_values=["", *self.missing],
+            decimal_point=self.decimal_point,
+        )
+        return reader.read_csv(self.arrow.BufferReader(content), blocks, cells, values)
+
+
+class DelimitedWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; cells are quoted where rows need it."""
+
+    def __init__(
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, source, scores, prefix, suffix)
+        first = source.files[0]
+        self._delimiter = "\t" if suffix == ".tsv" else ","
+        self._point = "."
+        if isinstance(first, Delimited):
+            self._point = first.decimal_point
+            if suffix_of(first.path) == suffix:
+                self._delimiter = first.delimiter
+            with open_bytes(first.path) as head:
+                file.write(lines.BOM * (head.read(3) == lines.BOM))
+        header = io.StringIO()
+        csv.writer(header, delimiter=self._delimiter, lineterminator="\n").writerow(
+            [*source.names, *self.names]
+        )
+        file.write(header.getvalue().encode())
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows."""
+        with held_by(self.suffix, source.label):
+            if not isinstance(source, Delimited):
+                rows = source.typed(rows, self.scores)
+            rows = append(rows, self.names, arrays)
+            if self._point == ",":
+                rows = self._with_commas(rows)
+            try:
+                content = self._text(rows, "none")
+            except ValueError:  # a cell holds a separator, a quote or the end of a line
+                content = self._text(rows, "needed")
+            self.file.write(content)
+
+    def _text(self, rows: Any, quoting: str) -> Any:
+        writer = pyarrow_module(".csv")
+        options = writer.WriteOptions(
+            include_header=False, delimiter=self._delimiter, quoting_style=quoting
+        )
+        text = pyarrow_module().BufferOutputStream()
+        writer.write_csv(rows, text, options)
+        return memoryview(text.getvalue())
+
+    def _with_commas(self, rows: Any) -> Any:
+        compute = pyarrow_module(".compute")
+        for name in self.names:
+            place = rows.schema.get_field_index(name)
+            texts = compute.replace_substring(rows.column(place).cast("string"), ".", ",")
+            rows = rows.set_column(place, name, texts)
+        return rows
+
+
+def _no_number(cell: Any, where: str) -> InputError:
+    return InputError(
+        "scores must be numbers",
+        f"{shortened(repr(cell), 60)} in {where}",
+        [
+            "write numbers, or name columns of scores",
+            ("leave out rows of NA by ", Argument("drop_missing", True)),
+        ],
+    )

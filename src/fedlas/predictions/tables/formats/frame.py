@@ -1,0 +1,129 @@
+"""Data frames, and mappings from names to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_dense, describe
+from fedlas._core.extras import require
+from fedlas._core.kinds import is_lazy
+from fedlas.predictions.tables.cells import TableChunk, floating
+from fedlas.predictions.tables.columns import dotted
+from fedlas.predictions.tables.formats.format import Format, pieces_of, together
+from fedlas.predictions.tables.formats.json_lines import at_path
+
+
+class Frame(Format):
+    """A data frame of pandas or polars, an Arrow table, a relation of DuckDB, or a mapping from names to columns."""
+
+    label = "the frame"
+
+    def __init__(self, frame: Any) -> None:
+        frame = collected(frame)
+        if hasattr(frame, "append_column"):  # of Arrow
+            frame = {name: frame[name] for name in frame.column_names}
+        columns = frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", None)
+        if columns is None or isinstance(frame, str | Tensor):
+            raise InputError(
+                "the table must have columns",
+                describe(frame),
+                "Pass a data frame of pandas or polars, or a mapping from names to columns.",
+            )
+        self.names = [str(name) for name in columns]
+        self._columns = {str(name): _column(str(name), frame[name]) for name in columns}
+        self.notes: list[str] = []
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (any may be)
+        """As :meth:`Format.add_paths`, into columns of objects, lists and JSON."""
+        for name in names:
+            path = dotted(name)
+            starts = (path[:place] for place, letter in enumerate(path) if letter == ".")
+            start = next((start for start in starts if start in self._columns), None)
+            if name in self._columns or start is None:
+                continue
+            self._columns[name] = [at_path({start: value}, name) for value in self._plain(start)]
+            self.names = [*self.names, name]
+
+    def holds_numbers(self, name: str) -> bool:
+        """As :meth:`Format.holds_numbers`."""
+        dtype = getattr(self._columns[name], "dtype", None)
+        return isinstance(dtype, np.dtype) and dtype.kind in "fiu"
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`Format.chunks`."""
+        for name in (*numbers, *others):
+            column = self._columns[name]
+            if (
+                isinstance(column, str | bytes)
+                or not hasattr(column, "__len__")
+                or getattr(column, "ndim", 1) == 0
+            ):
+                raise InputError(
+                    f"column {name!r} must hold a value in each row",
+                    f"{describe(column)} in {self.label}",
+                    "Pass a list or an array.",
+                )
+        values = {name: np.fromiter(self._plain(name), dtype=object) for name in others}
+        yield from together(
+            {name: pieces_of(self._numbers(name)) for name in numbers},
+            {name: pieces_of(column) for name, column in values.items()},
+            self.label,
+        )
+
+    def _numbers(self, name: str) -> NDArray[Any]:
+        column = self._columns[name]
+        if isinstance(column, Tensor):
+            check_dense(name, column)
+            column = column.detach().cpu()
+            # bfloat16
+            column = (
+                column.float() if column.is_floating_point() and column.itemsize < 4 else column
+            )
+        # types of pandas' own
+        if hasattr(column, "notna") and not isinstance(column.dtype, np.dtype):
+            column = self._plain(name)
+        try:
+            array = np.asarray(column)
+            if array.dtype == object:
+                width = next((len(value) for value in array if hasattr(value, "__len__")), None)
+                missing: Any = np.nan if width is None else [np.nan] * width
+                array = np.array([missing if value is None else value for value in array.tolist()])
+            return floating(name, array, self.label)
+        except (TypeError, ValueError) as error:  # text, or lists of several lengths
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"column {name!r} must hold numbers",
+                describe(column),
+                "Name columns of scores, or one of lists of one length.",
+            ) from error
+
+    def _plain(self, name: str) -> list[Any]:
+        column = self._columns[name]
+        if hasattr(column, "notna"):
+            column = column.astype(object).where(column.notna(), None)
+        return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+def _column(name: str, values: Any) -> Any:
+    """Return a column that NumPy reads: a tensor may require grad, or lie on another device."""
+    if not isinstance(values, Tensor):
+        return values
+    check_dense(f"column {name!r}", values)
+    return values.detach().cpu()
+
+
+def collected(frame: Any) -> Any:
+    """Return the rows of a lazy frame, as a polars ``DataFrame`` or an Arrow table; any other frame is returned as is.
+
+    Raises:
+        MissingExtraError: For a lazy one without narwhals.
+    """
+    if not is_lazy(frame):
+        return frame
+    return require("narwhals", extra="tables").from_native(frame).collect().to_native()

@@ -1,0 +1,395 @@
+"""JSON lines, and values in nested objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from datetime import date, time, timedelta
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import Argument, InputError, Text, few
+from fedlas._core.files import parse_json
+from fedlas._core.text import shortened
+from fedlas.predictions.tables.cells import MISSING, TableChunk, number_in, percent_signs
+from fedlas.predictions.tables.columns import dotted
+from fedlas.predictions.tables.formats import lines
+from fedlas.predictions.tables.formats.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.formats.format import Writer
+
+SHOWN = 1000
+"""Rows whose keys are the columns."""
+_SHOWN_TEXT = 4_000_000
+"""Characters after which no more rows are looked at: rows of many classes are long."""
+
+
+class JsonLines(Arrow):
+    """One JSON object a line; keys of the first 1,000 are the columns, whose first values but null set types."""
+
+    _whole = "int64"
+    """Type of whole numbers among labels, which a float may round, until one is not."""
+
+    def _names(self) -> list[str]:
+        lines.check_text(self.path)
+        # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
+        with lines.open_lines(self.path) as file:
+            shown = islice(filter(str.strip, file), SHOWN)
+            first = next(shown, "{}")
+            row = json_row(first, 1, self.label)
+            names, nested, length = dict.fromkeys(row), _nested_in(row), len(first)
+            # What is wrong with a later row is said where it is read.
+            with suppress(InputError):
+                for number, line in enumerate(shown, 2):
+                    length += len(line)
+                    if length > _SHOWN_TEXT:
+                        break
+                    later = json_row(line, number, self.label)
+                    names |= dict.fromkeys(later)
+                    nested |= _nested_in(later)
+        if not row:
+            raise InputError(
+                "objects must have keys",
+                f"none in row 1 of {self.label}",
+                "Write one object a line.",
+            )
+        self._keys, self._nested = list(names), nested
+        return self._keys
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`: each row names its values."""
+        return JsonLines
+
+    def take_names(self, names: Sequence[str]) -> None:
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.take_names`."""
+        self.names = self._keys = list(names)
+
+    def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`: ``choices.0.logprobs.content``."""
+        paths = [
+            name
+            for name in names
+            if name not in self.names and dotted(name).partition(".")[0] in self._keys
+        ]
+        self._nested.update(mixed)
+        self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
+
+    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`.
+
+        Raises:
+            InputError: For a key that is no column.
+        """
+        for name in {name for row in rows for name in row} - {*self._keys}:
+            raise InputError(
+                f"each key must be in one of the first {SHOWN:,} rows, to become a column",
+                f"{name!r} in a later row of {self.label}",
+                "Write JSON lines (--out FILE.jsonl on the command line), or add the key to the first row.",
+            )
+        columns = {name: [row.get(name) for row in rows] for name in self._keys}
+        return pyarrow_module().table(columns)
+
+    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.objects`."""
+        content: list[dict[str, Any]] = rows
+        return content
+
+    def name_beside(self, name: str, prefix: str) -> str:
+        """As ``Format.name_beside``: ``r.calibrated_conf`` for ``r.conf``."""
+        head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
+        return f"{head}{dot}{prefix}{tail}"
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
+        # pyarrow reads no paths, and no objects of several kinds
+        is_path = any("." in name and name.partition(".")[0] in self._nested for name in names)
+        is_plain = names.keys() <= {*self._keys} - self._nested and not (self.keeps_all or is_path)
+        first = self._first_values(names) if is_plain else {}
+        for content, rows in lines.row_blocks(self.path):
+            table = None
+            if is_plain:
+                table = self._parsed(content, first, others)
+            if table is None:
+                table = [line for line in rows.to_pylist() if line.strip()]
+            rows = lines.check_count(rows, len(table), self._rows, self.label)
+            if isinstance(table, list):
+                numbered = enumerate(table, self._rows + 1)
+                table = [json_row(line, number, self.label) for number, line in numbered]
+            yield table, table if self.keeps_all else rows
+
+    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+        if not isinstance(table, list):
+            return super()._chunk(table, numbers, others)
+        counts = range(self._rows + 1, self._rows + len(table) + 1)
+        values = {
+            name: [at_path(row, name) for row in table]
+            for name in dict.fromkeys([*numbers, *others])
+        }
+        read = {name: numbers_at(values[name], name, counts, self.label) for name in numbers}
+        signs = {
+            name: percent_signs(
+                [
+                    number
+                    for value in values[name]
+                    for number in (value if isinstance(value, list) else [value])
+                ],
+                name,
+                self.label,
+                counts[0],
+            )
+            for name in numbers
+        }
+        percent = {name: sign for name, sign in signs.items() if sign is not None}
+        others_read = {name: values[name] for name in others}
+        return TableChunk(np.array(counts), read, others_read, self.label, percent)
+
+    def _parsed(self, content: Any, first: dict[str, Any], labels: Sequence[str]) -> Any:
+        """Return a batch of columns, or None if a line is no object or a value of another kind than the first."""
+        reader = pyarrow_module(".json")
+        blocks = reader.ReadOptions(use_threads=False, block_size=max(1 << 20, len(content) + 1))
+        for whole in dict.fromkeys((self._whole, "float64")):
+            kinds = [
+                (name, _kind(value, whole if name in labels else "float64"))
+                for name, value in first.items()
+            ]
+            options = reader.ParseOptions(
+                explicit_schema=pyarrow_module().schema(kinds), unexpected_field_behavior="ignore"
+            )
+            with suppress(ValueError):
+                table = reader.read_json(pyarrow_module().BufferReader(content), blocks, options)
+                self._whole = whole
+                return as_batch(table) if table.num_rows else None
+        return None
+
+    def _first_values(self, names: Collection[str]) -> dict[str, Any]:
+        """Return the first value of each column that is not null; None where all are."""
+        values: dict[str, Any] = dict.fromkeys(names)
+        # pyarrow names rows
+        with lines.open_lines(self.path) as file, suppress(AttributeError, ValueError):
+            for line in filter(str.strip, file):
+                row = parse_json(line, finite=False)
+                values = {
+                    name: row.get(name) if value is None else value
+                    for name, value in values.items()
+                }
+                if None not in values.values():
+                    break
+        return values
+
+
+class JsonLinesWriter(Writer):
+    """As ``Writer``; a value in an object is written into that object."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`, as paths where it lies in objects."""
+        return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows; dates, times and exact decimals become text."""
+        columns = [
+            [
+                None if np.isnan(values).any() else values
+                for values in (array.tolist() if array.ndim == 1 else array)
+            ]
+            for array in arrays
+        ]
+        with held_by(self.suffix, source.label):
+            objects = source.objects(rows, self.scores)
+            for row, *values in zip(objects, *columns, strict=True):
+                for name, value in zip(self.scores, values, strict=True):
+                    plain = value.tolist() if isinstance(value, np.ndarray) else value
+                    put_beside(row, name, self.prefix, plain)
+                self.file.write(json.dumps(row, default=_text).encode() + b"\n")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, date | time | timedelta | Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
+
+
+def _nested_in(row: dict[str, Any]) -> set[str]:
+    """Return the keys whose values are objects or hold some."""
+    return {name for name, value in row.items() if isinstance(value, dict) or _holds_objects(value)}
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
+
+
+def _kind(value: Any, whole: str) -> Any:
+    """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
+    if isinstance(value, list):
+        return pyarrow_module().list_(
+            _kind(next((each for each in value if each is not None), None), whole)
+        )
+    kinds = {bool: "bool", int: whole, float: "float64", type(None): "float64"}
+    return pyarrow_module().type_for_alias(kinds.get(type(value), "string"))
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each object of a file, with its number from 1; empty lines do not count.
+
+    Raises:
+        InputError: If a line is something else.
+    """
+    with lines.open_lines(path) as file:
+        for number, line in enumerate(filter(str.strip, file), 1):
+            yield number, json_row(line, number, path.name)
+
+
+def json_row(line: str | bytes, number: int, file: str) -> dict[str, Any]:
+    """Return the object in a line.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        row = parse_json(line, finite=False)
+        if not isinstance(row, dict):
+            raise ValueError(f"{type(row).__name__}")
+    except ValueError as error:
+        raise InputError(
+            "every line must be a JSON object",
+            f"{error} in row {number} of {file}",
+            "Write one object a line.",
+        ) from error
+    return row
+
+
+def at_path(row: Any, path: str) -> Any:
+    """Return the value at a path of keys and places in lists; None if there is none.
+
+    Example:
+        >>> at_path({"choices": [{"text": "Paris"}]}, "choices[0].text")
+        'Paris'
+
+    Raises:
+        InputError: If it leads to two values, by a key with dots and into an object.
+    """
+    is_key = isinstance(row, dict) and path in row
+    if is_key and "." not in path:
+        return row[path]
+    path = path if is_key else dotted(path)
+    if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):  # JSON in JSON
+        with suppress(ValueError):
+            row = parse_json(row, finite=False)
+    if isinstance(row, list):
+        first, _, rest = path.partition(".")
+        row = row[int(first)] if first.isdecimal() and int(first) < len(row) else None
+        return at_path(row, rest) if rest else row
+    if not isinstance(row, dict):
+        return None
+    # Keys may hold dots themselves: the longest that exists counts.
+    parts = path.split(".")
+    values = []
+    for length in range(len(parts), 0, -1):
+        key = ".".join(parts[:length])
+        if key in row:
+            rest = ".".join(parts[length:])
+            values.append(at_path(row[key], rest) if rest else row[key])
+    if len(values) - values[1:].count(None) > 1:
+        raise InputError(
+            "a path must lead to one value",
+            f"{path!r}, which is a key with dots and a path into an object of one row",
+            "Rename one of the two.",
+        )
+    return values[0] if values else None
+
+
+def put_beside(row: dict[str, Any], path: str, prefix: str, value: Any) -> None:
+    """Set a value next to the one at a path, in the innermost object that holds it.
+
+    Raises:
+        InputError: If there is a value of that name.
+
+    Example:
+        >>> row = {"choices": [{"text": "Paris"}]}
+        >>> put_beside(row, "choices.0.text", "calibrated_", 0.9)
+        >>> row
+        {'choices': [{'text': 'Paris', 'calibrated_text': 0.9}]}
+    """
+    path = path if path in row else dotted(path)
+    inner, tail = row, path
+    node: Any = row
+    rest = path
+    while rest:
+        key, step = rest, rest
+        if isinstance(node, dict):
+            inner, tail = node, rest
+            parts = rest.split(".")
+            starts = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+            key = step = next((start for start in starts if start in node), "")
+            node = node.get(key)
+        elif isinstance(node, list):
+            step = rest.partition(".")[0]
+            node = node[int(step)] if step.isdecimal() and int(step) < len(node) else None
+        else:
+            break
+        rest = rest[len(step) + 1 :] if step else ""
+    if prefix + tail in inner:
+        raise InputError(
+            "there must be no value of a name that is added",
+            repr(prefix + tail),
+            "Calibrate the scores once: remove the value, or rename it.",
+        )
+    inner[prefix + tail] = value
+
+
+def numbers_at(
+    values: Sequence[Any], name: str, rows: Sequence[int], file: str
+) -> NDArray[np.float64]:
+    """Return numbers ``(n,)``, or ``(n, C)`` of lists of one length; NaN for a missing one.
+
+    Raises:
+        InputError: For something else, such as text; row and column are named.
+    """
+    width = next((len(value) for value in values if isinstance(value, list)), None)
+    array = np.full((len(values), 1 if width is None else width), np.nan)
+    for value, row, cells in zip(values, rows, array, strict=True):
+        if value is None:
+            continue
+        numbers = value if isinstance(value, list) else [value]
+        if width is not None and (numbers is not value or len(value) != width):
+            raise InputError(
+                f"lists of column {name!r} must all hold {width} numbers",
+                f"{len(value) if isinstance(value, list) else 0} in row {row} of {file}",
+                "Write one number for each class.",
+            )
+        for place, number in enumerate(numbers):
+            if isinstance(number, bool | dict | list):
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    _fix(number, name),
+                )
+            if number in (None, "", *MISSING):
+                continue
+            value_read = number_in(number, ".") if isinstance(number, str) else float(number)
+            if value_read is None:
+                raise InputError(
+                    f"column {name!r} must hold numbers",
+                    f"{shortened(repr(number), 60)} in row {row} of {file}",
+                    "Write a number, or null where there is none.",
+                )
+            cells[place] = value_read
+    return array[:, 0] if width is None else array
+
+
+def _fix(value: Any, name: str) -> Text:
+    if isinstance(value, dict) and "logprob" in value:
+        return (
+            "For log-probabilities of tokens, pass ",
+            Argument("confidence_as", "mean"),
+            ", 'sum' or 'min'.",
+        )
+    if isinstance(value, dict):
+        return f"Name a number in it: {few([f'{name}.{key}' for key in value])}."
+    return "Name another column."

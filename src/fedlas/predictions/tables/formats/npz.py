@@ -1,0 +1,135 @@
+"""Tables in archives of NumPy."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.arrays import Arrays, check_fits
+from fedlas._core.check import InputError
+from fedlas.predictions.saved import open_archive
+from fedlas.predictions.tables.cells import TableChunk
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, pieces_of, together
+
+
+class Archive(Format):
+    """Arrays of an ``.npz``: ``(N, C)``, or ``(N,)`` for a single column; read a chunk at a time, never as a whole.
+
+    An array that lies in memory column by column (``fortran_order``) is read as a whole: its rows are not contiguous.
+    """
+
+    needs_names = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.label = path.name
+        self.notes: list[str] = []
+        with open_archive(path) as archive:
+            self.names = archive.names
+
+    @property
+    def form(self) -> Any:
+        """As :attr:`Format.form`; arrays have no order."""
+        return Archive, {*self.names}
+
+    def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
+        """As :meth:`Format.chunks`."""
+        with open_archive(self.path) as archive:
+            pieces = {name: self._pieces(archive, name) for name in dict.fromkeys([*numbers])}
+            rest = {name: self._pieces(archive, name) for name in others}
+            for name, (shape, _) in rest.items():
+                if len(shape) > 1:
+                    raise InputError(
+                        f"array {name!r} must be (N,)", f"{shape} in {self.label}", "Save it so."
+                    )
+            yield from together(pieces, rest, self.label)
+
+    def _pieces(self, archive: Arrays, name: str) -> Pieces:
+        """Return an array of the archive, which is read from its beginning to its end."""
+        array = archive.open(name)
+        row = math.prod(array.shape[1:]) * array.dtype.itemsize
+        if not array.shape or not row:
+            raise InputError(
+                f"array {name!r} must hold something in each row",
+                f"{array.dtype} {array.shape} in {self.label}",
+                "Save one row a sample.",
+            )
+        check_fits(min(formats.ROWS, array.shape[0]) * row, f"a chunk of array {name!r}")
+        if array.by_column:
+            return pieces_of(archive[name])
+
+        def read() -> Iterator[NDArray[Any]]:
+            for start in range(0, array.shape[0], formats.ROWS):
+                shape = (min(formats.ROWS, array.shape[0] - start), *array.shape[1:])
+                content = array.file.read(shape[0] * row)
+                if len(content) < shape[0] * row:
+                    raise EOFError("an array ends too early")
+                yield np.frombuffer(content, array.dtype).reshape(shape)
+
+        return array.shape, read()
+
+
+class ArchiveWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`: arrays of archives are joined, and others added."""
+
+    def __init__(
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, source, scores, prefix, suffix)
+        self._arrays: list[list[NDArray[Any]]] = [[] for _ in scores]
+        self._rows = dict.fromkeys(source.files, 0)
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
+        """Hold what is added to some rows of a file."""
+        self._rows[source] += len(arrays[0])
+        for parts, values in zip(self._arrays, arrays, strict=True):
+            parts.append(values)
+
+    def close(self) -> None:
+        """Write the archive, compressed if the first one is.
+
+        Raises:
+            InputError: If arrays that hold no rows differ between the archives.
+        """
+        for each in self.source.files:
+            with open_archive(each.path) as arrays:
+                arrays.check_all()
+        with zipfile.ZipFile(self.source.files[0].path) as first:
+            form = max(member.compress_type for member in first.infolist())
+        with zipfile.ZipFile(self.file, "w", form) as archive:
+            for name in self.source.names:
+                self._add(archive, name, self._joined(name))
+            for name, parts in zip(self.names, self._arrays, strict=True):
+                self._add(archive, name, np.concatenate(parts))
+
+    @staticmethod
+    def _add(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array, allow_pickle=False)
+
+    def _joined(self, name: str) -> NDArray[Any]:
+        """Return the rows of all archives, or an array that all of them hold."""
+        parts: list[NDArray[Any]] = []
+        for table in self._rows:
+            with open_archive(table.path) as arrays:
+                parts.append(arrays[name])
+        if len(parts) == 1:
+            return parts[0]
+        if all(
+            part.shape[:1] == (rows,) for part, rows in zip(parts, self._rows.values(), strict=True)
+        ):
+            return np.concatenate(parts)
+        if any(not np.array_equal(part, parts[0]) for part in parts):
+            raise InputError(
+                f"array {name!r} must hold a row a sample, or the same in all files",
+                f"others in {self.source.label}",
+                "Leave it out, or do one by one.",
+            )
+        return parts[0]

@@ -1,0 +1,279 @@
+"""Parquet files, and the bytes that their columns take in memory, by the headers of their pages.
+
+pyarrow's limits hold for the footer alone: a page of 900 bytes may expand to gigabytes, and the footer may claim less.
+pyarrow also ends the process where it reads the sizes of a column from some damaged footers, so they are read here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.arrow import (
+    Arrow,
+    append,
+    append_constants,
+    held_by,
+    pyarrow_module,
+)
+from fedlas.predictions.tables.formats.format import Format, Writer
+
+_FREE = 2**26
+_MOST_TEXT = 2**28
+_TEXTS = ("string", "large_string")
+_MOST_RATIO = 1000
+"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
+_GROUP_ROWS = 2**17
+_GROUP_BYTES = 2**25
+"""A row group is written at so many rows or bytes: a group of one chunk costs more time and room."""
+_DICTIONARY = 2**17
+"""Bytes of a dictionary, beyond which values are plain. Above it, pyarrow looks up every value of unique ones."""
+LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 10**6}
+"""Largest text and list in the footer of a Parquet file."""
+
+
+class Parquet(Arrow):
+    """A Parquet file.
+
+    Args:
+        path: The file.
+        partition: Columns of one text in each row, as ``year=2026`` in the names of its folders says.
+    """
+
+    options = ("partition",)
+
+    def __init__(self, path: Path, partition: Mapping[str, str]) -> None:
+        self._partition = dict(partition)
+        super().__init__(path)
+
+    def _names(self) -> list[str]:
+        with pyarrow_module(".parquet").ParquetFile(self.path, **LIMITS) as file:
+            self.schema = file.schema_arrow
+        for name in {*self._partition} & {*self.schema.names}:
+            del self._partition[name]
+        for name in self._partition:
+            self.schema = self.schema.append(
+                pyarrow_module().field(name, pyarrow_module().string())
+            )
+        return list(self.schema.names)
+
+    def _blocks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        names = dict.fromkeys([*numbers, *others])
+        texts = [name for name in names if self._is_text(name)]
+        columns = list(names)
+        if self.keeps_all:
+            columns = list(self.names)
+            texts = [name for name in columns if str(self.schema.field(name).type) in _TEXTS]
+        partition = {name: text for name, text in self._partition.items() if name in columns}
+        columns = [name for name in columns if name not in partition]
+        texts = [name for name in texts if name not in partition]
+        check_expansion(self.path, columns)
+        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
+        # Without pre_buffer=False, pyarrow holds all bytes that it has read until the file is closed.
+        with pyarrow_module(".parquet").ParquetFile(
+            self.path, read_dictionary=texts, pre_buffer=False, **LIMITS
+        ) as file:
+            for batch in file.iter_batches(batch_size=formats.ROWS, columns=columns):
+                batch = append_constants(batch, partition)
+                yield batch, self._written_out(batch, texts) if self.keeps_all else batch
+
+    def _written_out(self, batch: Any, texts: Sequence[str]) -> Any:
+        """Return rows with the types of the file, unless texts that stand in many rows take too much memory."""
+        compute = pyarrow_module(".compute")
+        for name in texts:
+            column = batch.column(name)
+            size = compute.sum(
+                compute.binary_length(column.dictionary).take(column.indices)
+            ).as_py()
+            if (size or 0) > _MOST_TEXT:
+                raise InputError(
+                    f"texts of {len(batch):,} rows must be shorter than {_MOST_TEXT:,} bytes in all",
+                    f"{size:,} in column {name!r} of {self.label}",
+                    "Leave out columns of long text.",
+                )
+        return batch.cast(self.schema)
+
+    def _is_text(self, name: str) -> bool:
+        """Return whether a column holds text, and not numbers or lists of numbers; refuse others."""
+        types = pyarrow_module().types
+        kind = self.schema.field(name).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if types.is_string(kind) or types.is_large_string(kind):
+            return True
+        parts = [kind.value_type] if hasattr(kind, "value_type") else [kind]
+        simple = (types.is_primitive, types.is_decimal, types.is_null)
+        if not any(is_kind(part) for is_kind in simple for part in parts):
+            raise InputError(
+                f"column {name!r} must hold numbers or text",
+                f"{kind} in {self.label}",
+                "Write numbers or text, or lists of numbers.",
+            )
+        return False
+
+
+class ParquetWriter(Writer):
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; chunks become row groups of many rows."""
+
+    def __init__(
+        self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str
+    ) -> None:
+        super().__init__(file, source, scores, prefix, suffix)
+        self._writer: Any = None
+        self._chunks: list[Any] = []
+        self._label = ""
+
+    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write some rows; columns keep the types of the first."""
+        self._label = source.label
+        with held_by(self.suffix, self._label):
+            table = append(source.typed(rows, self.scores), self.names, arrays)
+            if self._writer is None:
+                table = pyarrow_module().table(table)
+                self._writer = pyarrow_module(".parquet").ParquetWriter(
+                    self.file, table.schema, dictionary_pagesize_limit=_DICTIONARY
+                )
+            self._chunks.append(pyarrow_module().table(table).cast(self._writer.schema))
+        if (
+            sum(map(len, self._chunks)) >= _GROUP_ROWS
+            or sum(chunk.nbytes for chunk in self._chunks) >= _GROUP_BYTES
+        ):
+            self._write_group()
+
+    def _write_group(self) -> None:
+        with held_by(self.suffix, self._label):
+            if self._chunks:
+                self._writer.write_table(pyarrow_module().concat_tables(self._chunks))
+        self._chunks = []
+
+    def close(self) -> None:
+        """Write the rows that are left, and the footer."""
+        if self._writer is not None:
+            self._write_group()
+            self._writer.close()
+
+    def discard(self) -> None:
+        """Close the file without the rows that are left."""
+        self._chunks = []
+        self.close()
+
+
+def check_expansion(path: Path, names: Collection[str]) -> None:
+    """Refuse columns that take far more memory than the file takes on the disk.
+
+    Raises:
+        InputError: If they do.
+        ValueError: If the file is damaged.
+    """
+    try:
+        size = _size_in_memory(path, names)
+    except (TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError("its metadata are damaged") from error  # fields of other kinds
+    on_disk = path.stat().st_size
+    if size > max(_FREE, _MOST_RATIO * on_disk):
+        raise InputError(
+            f"values must take at most {_MOST_RATIO:,} times the size of the file",
+            f"{size:,} bytes in {on_disk:,} of {path.name}",
+            "Write it without compression, if its content is right.",
+        )
+
+
+def _size_in_memory(path: Path, names: Collection[str]) -> int:
+    """Return the bytes that columns take in memory."""
+    size = 0
+    end = 0
+    with path.open("rb") as file:
+        for start, length in sorted(_columns(file, names)):
+            if start < end:
+                raise ValueError("two columns share a page")
+            end = start + length
+            size += _expanded(file, start, end)
+    return size
+
+
+# The numbers are those of fields in parquet.thrift.
+def _columns(file: IO[bytes], names: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield where the pages of each row group of the columns start, and their length."""
+    file.seek(-8, os.SEEK_END)
+    size = int.from_bytes(file.read(4), "little")
+    file.seek(-8 - size, os.SEEK_END)
+    for group in _struct(io.BytesIO(file.read(size)))[4]:
+        for column in group[1]:
+            meta = column[3]
+            # the first part of the path: a list column has further ones
+            if meta[3][0].decode() in names:
+                # pages of data begin after those of a dictionary
+                yield min(offset for offset in (meta[9], meta[11]) if offset > 0), meta[7]
+
+
+def _expanded(file: IO[bytes], start: int, end: int) -> int:
+    """Return the bytes of the pages between two places in memory."""
+    file.seek(start)
+    values = 0
+    size = 0
+    while file.tell() < end:
+        page = _struct(file)
+        size += page[2]
+        # headers of data, of a dictionary, and of data of version 2
+        values += sum(page[kind][1] for kind in (5, 7, 8) if kind in page)
+        if min(page[2], page[3], values) < 0:
+            raise ValueError("a page of negative size")
+        file.seek(page[3], os.SEEK_CUR)
+    # lists have more values than rows, and text more bytes than values
+    return max(8 * values, size)
+
+
+def _struct(file: IO[bytes]) -> dict[int, Any]:
+    """Return the fields of a struct in Thrift's compact protocol, by their numbers."""
+    fields: dict[int, Any] = defaultdict(int)
+    number = 0
+    while head := _read(file, 1)[0]:
+        number = number + (head >> 4) if head >> 4 else _value(file, 4)
+        fields[number] = _value(file, head & 15)
+    return fields
+
+
+def _value(file: IO[bytes], kind: int) -> Any:
+    """Return a value of a kind of Thrift: numbers, bytes, lists and structs."""
+    if kind in (1, 2):  # the kind says whether it is true
+        return kind
+    if kind in (4, 5, 6):
+        number = _varint(file)
+        return (number >> 1) ^ -(number & 1)
+    if kind in (3, 7):
+        return _read(file, 1 if kind == 3 else 8)
+    if kind == 8:
+        return _read(file, _varint(file))
+    if kind == 9:
+        head = _read(file, 1)[0]
+        length = _varint(file) if head >> 4 == 15 else head >> 4
+        element = 3 if head & 15 in (1, 2) else head & 15
+        return [_value(file, element) for _ in range(length)]
+    if kind == 12:
+        return _struct(file)
+    raise ValueError(f"a field of kind {kind} in its metadata")
+
+
+def _varint(file: IO[bytes]) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = _read(file, 1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+    return value
+
+
+def _read(file: IO[bytes], length: int) -> bytes:
+    content = file.read(min(length, 2**26))
+    if len(content) < length:
+        raise ValueError("its metadata end too early")
+    return content

@@ -1,0 +1,298 @@
+"""Predictions from files: all that a table holds, and several files of one model in the same way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedlas._core.arrays import open_arrays
+from fedlas._core.check import Argument, InputError, describe, few
+from fedlas._core.kinds import check_kinds
+from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import about_event
+from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.probabilities import are_probabilities
+from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.predictions.tables.columns import listed
+from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
+from fedlas.predictions.tables.formats.by_suffix import source_of
+from fedlas.predictions.tables.formats.compression import suffix_of
+from fedlas.predictions.tables.formats.format import Format, Joined
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_named
+from fedlas.predictions.tables.table import Table, Values
+from fedlas.predictions.top_label import TopLabel
+
+_FIXED = (*SCORES, *LABELS, "label_probs")
+"""Options that logs of lm-evaluation-harness do not take."""
+_ROW_VALUES = ("features", "clusters")
+"""Arrays of an ``.npz`` that only whole files have, not tables of columns."""
+
+
+def open_table(path: Any, columns: Columns | None, covariates: Covariates | None = None) -> Table:
+    """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
+
+    Args:
+        path: The file, or a frame.
+        columns: Meaning of its columns.
+        covariates: What another table of the same model showed of the columns of covariates.
+
+    Raises:
+        InputError: As :class:`Table`; or if ``columns`` are missing for another file, whose columns are then
+            named.
+        MissingExtraError: For all but ``.npz`` and frames without pyarrow.
+    """
+    columns = _checked(columns)
+    source, columns = open_source(path, columns)
+    return Table(source, with_scores(columns, source), copy.deepcopy(covariates))
+
+
+def with_scores(columns: Columns, source: Format) -> Columns:
+    """Return columns that say what the scores of a table are; those of an ``.npz`` or a log may need no naming.
+
+    Raises:
+        InputError: If they do not say it; the columns of the table are named.
+    """
+    columns = columns if source.needs_names else columns.or_default(source.names)
+    if columns.kind is not None:
+        return columns
+    hint = "" if source.needs_names else ", where arrays are not called 'logits' and 'target'"
+    raise InputError(
+        f"options must say which columns hold the scores and which the labels{hint}",
+        f"{source.label} with columns {few(source.names)}",
+        (
+            "Pass ",
+            Argument("logits", "PREFIX*"),
+            " (or a,b,c) or ",
+            Argument("probs"),
+            " likewise, and ",
+            Argument("target", "NAME"),
+            "; or ",
+            Argument("confidence", "NAME"),
+            " and ",
+            Argument("correct", "NAME"),
+            ".",
+        ),
+    )
+
+
+def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[Format, Columns]:
+    """Return what reads a frame or files, and the columns.
+
+    Several files are one table; logs of lm-evaluation-harness are grouped by their tasks, and read for scores of the
+    kind ``live`` alone, without labels, if that is named.
+
+    Raises:
+        InputError: If a file does not exist or cannot be read, or the files are not alike.
+    """
+    names = path if isinstance(path, list | tuple) else [path]
+    if not names or not all(isinstance(name, str | Path | TableFile) for name in names):
+        return Frame(path), columns
+    files = files_of(names)
+    if all(is_log(file.path, columns) for file in files):
+        if len(files) > 1 and columns.groups is None:
+            columns = replace(columns, groups="task")
+        from fedlas.predictions.language.lm_eval import SampleLog
+
+        log = SampleLog([file.path for file in files], columns, live)
+        return log, replace(columns, format="lm-eval")
+    sources = [source_of(file, columns.separator) for file in files]
+    return sources[0] if len(sources) == 1 else Joined(sources), columns
+
+
+@check_kinds
+def read_predictions(
+    path: Any,
+    columns: Columns | None = None,
+    *,
+    labels: bool = True,
+    like: PredictionTable | None = None,
+    **names: Any,
+) -> PredictionTable:
+    """Read all predictions of a table.
+
+    Args:
+        path: CSV, TSV, JSON lines (samples of lm-evaluation-harness too), Parquet or ``.npz``, on this machine or at an
+            address that fsspec reads, as ``s3://bucket/a.csv``; or a data frame of pandas or polars. Several logs of
+            lm-evaluation-harness as a list, or a pattern such as ``samples_*.jsonl``, are one table, with the task as
+            group.
+        columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
+            and ``correct``.
+        labels: Whether there must be labels; where they are not needed, predictions without target are as good.
+        like: Another table of the same model, whose classes it must have, and whose covariates it is read by.
+        **names: Fields of :class:`Columns`, in place of ``columns``.
+
+    Raises:
+        InputError: As :func:`open_table` and :meth:`Table.samples`; or if there are no rows, no labels where
+            there must be some, or other classes than those of ``like``.
+        MissingExtraError: For all but ``.npz`` without pyarrow.
+
+    Example:
+        >>> table = read_predictions({"a": [0.9, 0.2], "b": [0.1, 0.8], "y": ["a", "b"]}, probs="a,b", target="y")
+        >>> table.predictions, table.classes
+        (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
+    """
+    columns = columns_named(names) if names else columns
+    table = _read(path, columns, labels=labels, covariates=_covariates_of(like))
+    if like is not None and table.classes != like.classes:
+        where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
+        raise InputError(
+            "classes must be the same, in the same order",
+            f"{few(table.classes)} in {where}, {few(like.classes)} in the other table",
+            "Name the columns a,b,c.",
+        )
+    return table
+
+
+def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
+    """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
+    event = None if columns is None else columns.event
+    named = columns is not None and replace(columns, event=None) != Columns()
+    if named or not _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+        return None
+    predictions = about_event(Predictions.load(path), event)
+    return PredictionTable(predictions, predictions.classes or ())
+
+
+def _read(
+    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+) -> PredictionTable:
+    names = path if isinstance(path, list | tuple) else [path]
+    if any(map(address_of, names)):
+        with local_files(names) as files:
+            copies = [file if file.partition else file.path for file in files]
+            return _read(copies, columns, labels=labels, covariates=covariates)
+    columns = None if (columns := _checked(columns)) == Columns() else columns
+    path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
+    suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
+    if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
+        return saved
+    top_label = {"confidence", "correct"}
+    if (
+        suffix == ".npz"
+        and columns is None
+        and any(_is_saved(path, {*top_label, more}) for more in _ROW_VALUES)
+    ):
+        return PredictionTable(TopLabel.load(path))
+    table = open_table(path, columns, covariates)
+    of_top_label = table.columns.kind == "confidence"
+    if labels and not table.columns.has_outcomes:
+        by_label = Argument("target", "NAME")
+        raise InputError(
+            "must say which predictions are right" if of_top_label else "must name the labels",
+            "none",
+            (
+                "Pass ",
+                Argument("correct", "NAME"),
+                ", or ",
+                Argument("predicted", "NAME"),
+                " and ",
+                by_label,
+                ".",
+            )
+            if of_top_label
+            else ("Pass ", by_label, "."),
+            argument="correct" if of_top_label else "target",
+        )
+    values = table.whole()
+    return PredictionTable(
+        predictions_of(values, table.columns, table.covariates, table.classes),
+        table.classes,
+        table.notes(),
+        values.get("groups"),
+        values.get("labels"),
+        covariates=table.covariates,
+        unread=len(table.answers.rows) if table.answers else 0,
+        refusals=table.answers.counts["refusals"] if table.answers else 0,
+        dropped=table.dropped,
+        scores=() if table.in_lists else table.scores,
+    )
+
+
+def predictions_of(
+    values: Values,
+    columns: Columns,
+    covariates: Covariates | None = None,
+    classes: Sequence[str] = (),
+) -> AnyPredictions:
+    """Return the predictions of what rows of a table say."""
+    if columns.kind == "confidence":
+        others = {name: values.get(name) for name in SAMPLE_VALUES}
+        return TopLabel(values["scores"], values.get("outcome"), covariates=covariates, **others)
+    return Predictions.of_samples(
+        values,
+        are_probs=columns.kind == "probs",
+        classes=classes,
+        event=columns.event,
+        covariates=covariates,
+    )
+
+
+def check_logits(columns: Columns, scores: Tensor, label: str) -> None:
+    """Refuse probabilities that are named as logits."""
+    if columns.kind == "logits" and are_probabilities(scores):
+        raise InputError(
+            "columns of logits must hold logits",
+            f"probabilities in {label}",
+            ["write logits, as fit and apply read one kind", ("name them by ", Argument("probs"))],
+        )
+
+
+def is_log(path: Path, columns: Columns) -> bool:
+    """Return whether a file holds samples of lm-evaluation-harness.
+
+    Raises:
+        InputError: If it is said to, and columns of scores or labels are named too.
+    """
+    named = [option for option in _FIXED if getattr(columns, option)]
+    if columns.format == "lm-eval" and named:
+        raise InputError(
+            "samples of lm-evaluation-harness have fixed columns",
+            tuple(listed(named, ", ")),
+            ("Leave these options out, or pass ", Argument("format", "table"), "."),
+        )
+    if columns.format is not None or named or suffix_of(path) not in (".jsonl", ".ndjson"):
+        return columns.format == "lm-eval"
+    from fedlas.predictions.language.lm_eval import is_lm_eval
+
+    return is_lm_eval(path)
+
+
+def _covariates_of(table: Any) -> Covariates | None:
+    if table is None:
+        return None
+    if isinstance(table, PredictionTable):
+        return table.covariates
+    fix = "Pass what read_predictions returned."
+    raise InputError("must be another table", describe(table), fix, argument="like")
+
+
+def _checked(columns: Columns | None) -> Columns:
+    if isinstance(columns, Columns | None):
+        return columns or Columns()
+    raise InputError(
+        "columns must be Columns", describe(columns), "Pass Columns(probs='p_*', target='label')."
+    )
+
+
+def _is_saved(path: str | Path, names: set[str]) -> bool:
+    """Return whether a file is an archive with these arrays."""
+    with suppress(OSError, ValueError), open_arrays(Path(path)) as archive:
+        return names <= {*archive.names}
+    return False
+
+
+def notes_of(tables: Sequence[tuple[str, PredictionTable]]) -> list[str]:
+    """Return the notes on tables of one model by their names; what is said of one is not said again."""
+    notes: dict[str, str] = {}
+    for name, table in tables:
+        for note in table.notes:
+            notes.setdefault(note, f"{name}: {note}")
+    return list(notes.values())

@@ -1,0 +1,378 @@
+"""Roles: what a column of a table is to its reader. Tables, frames, JSON, archives and options derive from it.
+
+A new role is a field of :class:`Columns`, declared by :func:`role` in one line, and what uses it: a field of
+``Predictions``, if it says something of a sample, with its check in ``sample_values.py``.
+"""
+
+# ruff: noqa: RUF009 (`role` returns a field of a dataclass)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from fedlas._core.check import Argument, InputError, check_choice, describe
+from fedlas.predictions.tables.columns import (
+    ONE_CONFIDENCE,
+    Names,
+    check_exists,
+    check_once,
+    dotted,
+    listed,
+    matched_columns,
+    words_of,
+)
+from fedlas.predictions.tables.names import check_increasing
+
+_DEFAULTS = (
+    ("logits", "target", "label_probs", "weights"),
+    ("confidence", "correct", "weights"),
+    ("confidence", "predicted", "target", "weights"),
+)
+"""Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
+_OPTIONAL = {"target", "label_probs", "weights"}
+
+ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
+CONFIDENCE_FORMS: tuple[ConfidenceForm, ...] = get_args(ConfidenceForm)
+RoleKind = Literal["score", "label", "sample", "reading"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a field of :class:`Columns` says.
+
+    Attributes:
+        kind: ``"score"`` or ``"label"`` of a column; ``"sample"``: a column about samples; ``"reading"``:
+            how columns are read.
+        text: Its line of ``--help``.
+        metavar: Placeholder there; ``"COLUMN"`` names one column, ``"COLUMNS"`` several, None is a switch.
+        option: Its name there, if it is another than that of the field.
+        choices: Values that it takes.
+        beside: Scores of which it needs one.
+        is_text: Whether cells are read as text, whatever they hold.
+        is_shared: Whether its column may have another role, too.
+        of_live: Whether it says how scores are read, and so is for tables without labels as well.
+        of_fit: Whether only a fit that holds samples out uses it: commands and functions without one refuse it.
+    """
+
+    kind: RoleKind
+    text: str
+    metavar: str | None = "COLUMN"
+    option: str = ""
+    choices: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    is_text: bool = False
+    is_shared: bool = False
+    of_live: bool = False
+    of_fit: bool = False
+
+
+def role(kind: RoleKind, text: str, default: Any = None, **properties: Any) -> Any:
+    """Return a field of :class:`Columns` with its role."""
+    return field(default=default, metadata={"role": Role(kind, text, **properties)})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table as the user names them; nothing is guessed.
+
+    One of ``logits``, ``probs`` and ``confidence`` says what the scores are. Without any they are the arrays of an
+    ``.npz`` that are called ``logits`` (and ``target``), or ``confidence`` and ``correct``.
+
+    Args:
+        logits: Column names in the order of the classes: a sequence, or text with commas between them, where a name
+            with a comma stands in double quotes. A name with ``*`` or ``?`` stands for all that match, in the order of
+            the file. A single name is either one column of lists, or the logit of the positive one of two classes.
+        probs: The same for probabilities.
+        target: Column of the labels; None if there are none.
+        classes: Names of the classes in the order of the columns; none if labels are numbers from 0, or the names of
+            the columns.
+        confidence: Column of the probability of the predicted class, where the others are unknown.
+        correct: Column that says whether the predicted class is the label: 0 and 1, true and false, yes and no, or
+            correct and incorrect.
+        predicted: Column of the predicted class, in place of ``correct``: it is compared with ``target`` as text.
+        label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
+        weights: Column of the weights of samples.
+        groups: Column of the groups of samples; it may be one of the others.
+        covariates: Columns that say more about a sample, named like ``probs``: numbers, or text of at most 256 values.
+        clusters: Column of the cluster of each sample, such as its patient; it may be one of the others.
+        event: Name of the class, of two, that two-class measures are about, or its number, 0 or 1; None: it is not
+            said.
+        normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
+        percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
+        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "(no group)".
+        separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
+        confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
+            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
+        format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
+        time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
+            fit on later ones.
+
+    Raises:
+        InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
+            name.
+
+    Example:
+        >>> Columns(probs="p_*", target="label").kind
+        'probs'
+    """
+
+    # fmt: off
+    logits: Names = role("score", "columns of logits in the order of the classes: a,b,c or 'logit_*', or one --logits "
+        "for each; one column holds the second of two classes, or lists (default: array logits of an .npz)",
+        metavar="COLUMNS", of_live=True)
+    probs: Names = role("score", "columns of probabilities, named like --logits (default: none)", metavar="COLUMNS",
+        of_live=True)
+    target: str | None = role("label", "column of the labels: class names, or numbers from 0 (default: none)",
+        is_text=True)
+    classes: tuple[str, ...] = role("reading", "class names in the order of the columns (default: the part of each "
+        "name that * matches)", (), metavar="A,B,C", beside=("logits", "probs"), of_live=True)
+    confidence: str | None = role("score", "column of the probability of the predicted class, where the others are "
+        "unknown (default: array confidence of an .npz)", of_live=True)
+    correct: str | None = role("label", "with --confidence: column of 0 and 1, true and false, yes and no, or correct "
+        "and incorrect (default: none)", beside=("confidence",), is_text=True)
+    predicted: str | None = role("label", "with --confidence and --target: column of the predicted class, written like "
+        "the labels (default: none)", beside=("confidence",), is_text=True)
+    label_probs: Names = role("sample", "columns of the annotators' votes on each sample as shares, named like "
+        "--logits (default: none)", metavar="COLUMNS", beside=("logits", "probs"))
+    weights: str | None = role("sample", "column of the weight of each sample (default: all weights are 1)")
+    groups: str | None = role("sample", "column of the group of each sample; each group is measured (default: none)",
+        is_text=True, is_shared=True)
+    covariates: Names = role("sample", "columns that say more about a sample: numbers, or text of at most 256 values; "
+        "named like --logits (default: none)", metavar="COLUMNS", is_shared=True)
+    clusters: str | None = role("sample", "column of what samples belong to, such as a patient: they are resampled "
+        "together (default: all samples are independent)", is_text=True, is_shared=True)
+    event: str | int | None = role("reading", "class, of two, that measures, gates and pages are about (default: the "
+        "affirmative one, as yes or 1, else the last)", metavar="CLASS", beside=("logits", "probs"))
+    normalize: bool = role("reading", "divide each row of probabilities by its sum (default: refuse rows whose sum is "
+        "not 1)", False, metavar=None, beside=("probs", "label_probs"), of_live=True)
+    percent: bool = role("reading", "divide probabilities and confidences by 100; 56%% needs no option (default: take "
+        "them as fractions)", False, metavar=None, beside=("probs", "confidence"), of_live=True)
+    drop_missing: bool = role("reading", "leave out rows that lack a value other than the group (default: refuse "
+        "them)", False, metavar=None)
+    separator: str | None = role("reading", "separator of a CSV file (default: , ; tab or |, as detected)",
+        metavar="CHAR", option="--sep", of_live=True)
+    confidence_as: ConfidenceForm = role("reading", "form: number; words; sum, mean or min of lists of token "
+        "log-probabilities; p-true, those of True and False (default: number)", "number", metavar="",
+        choices=CONFIDENCE_FORMS, of_live=True)
+    format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
+        "detected)", metavar="", choices=("table", "lm-eval"))
+    time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
+        "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        object.__setattr__(self, "classes", tuple(words_of(self.classes)))
+        self._check_names()
+        self._check_together()
+
+    def _check_types(self) -> None:
+        for option in (*_SINGLE, "confidence", "separator", "format"):
+            if not isinstance(name := getattr(self, option), str | None):
+                raise InputError("must be text", describe(name), "Pass one name.", argument=option)
+        if not isinstance(self.event, str | int | None) or isinstance(self.event, bool):
+            raise InputError(
+                "must be a class", describe(self.event), "Pass its name.", argument="event"
+            )
+        for option in _SWITCHES:
+            if not isinstance(flag := getattr(self, option), bool):
+                raise InputError(
+                    "must be True or False", describe(flag), "Pass True.", argument=option
+                )
+
+    def _check_names(self) -> None:
+        for option in (*_SEVERAL, "classes"):
+            value = getattr(self, option)
+            if value is None or (option == "classes" and not value):
+                continue
+            words = words_of(value)
+            if not words or not all(words) or len(set(words)) < len(words):
+                raise InputError(
+                    "must hold names, each once",
+                    describe(value),
+                    "Write a,b,c or 'prefix_*'; quote a name with a comma.",
+                    argument=option,
+                )
+        if self.separator is not None and len(self.separator) != 1:
+            raise InputError(
+                "the separator must be one character",
+                repr(self.separator),
+                "Write ';' or ',', or leave it out.",
+            )
+        check_choice("confidence_as", self.confidence_as, CONFIDENCE_FORMS)
+        if self.format is not None:
+            check_choice("format", self.format, ROLES["format"].choices)
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
+        kinds = [Argument(name) for name in SCORES if getattr(self, name) is not None]
+        if len(kinds) > 1:
+            raise InputError(
+                ("only one of ", *listed(SCORES, " and "), " can name columns"),
+                tuple(listed([kind.name for kind in kinds], " and ")),
+                "Say what the columns hold: the file does not show it.",
+            )
+        for option, each in ROLES.items():
+            has_partner = any(getattr(self, name) for name in each.beside)
+            value = getattr(self, option)
+            is_there = value is not None if option == "event" else bool(value)
+            if each.beside and is_there and kinds and not has_partner:
+                raise InputError(
+                    "is for other columns",
+                    kinds[0],
+                    ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
+                    argument=option,
+                )
+        if self.correct is not None and (self.predicted is not None or self.target is not None):
+            raise InputError(
+                (
+                    "outcomes must be named once, by ",
+                    Argument("correct"),
+                    " or by ",
+                    *listed(("predicted", "target"), " and "),
+                ),
+                (Argument("correct"), " with one of these"),
+                "Leave one or the other out.",
+            )
+
+    @property
+    def kind(self) -> str | None:
+        """Kind of the scores: ``"logits"``, ``"probs"``, ``"confidence"``, or None where names of arrays decide."""
+        return next((name for name in SCORES if getattr(self, name) is not None), None)
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether columns say what the label is, or whether the predicted class is it."""
+        if self.kind == "confidence":
+            return self.correct is not None or (
+                self.predicted is not None and self.target is not None
+            )
+        return self.target is not None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Columns whose values are text or numbers of any kind, each once."""
+        text = None if self.confidence_as == "number" else self.confidence
+        named = (*(getattr(self, name) for name in _TEXTS), text)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def paths(self) -> list[str]:
+        """Names that may be paths into values of JSON, as ``a.b`` is."""
+        values = [value for name, value in vars(self).items() if ROLES[name].kind != "reading"]
+        texts = [
+            word
+            for value in values
+            if isinstance(value, str | list | tuple)
+            for word in words_of(value)
+        ]
+        plain = {word: dotted(word) for word in texts}
+        return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
+
+    def or_default(self, names: Sequence[str]) -> Columns:
+        """Return these columns, with the scores of an ``.npz`` that need no naming."""
+        arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())
+        default: dict[str, Any] = {
+            name: name for name in arrays if name in names and not getattr(self, name)
+        }
+        return self if self.kind is not None else replace(self, **default)
+
+    def words(self, option: str) -> list[str]:
+        """Return the names and patterns of a field that takes several."""
+        return words_of(getattr(self, option))
+
+    def covariates_in(self, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+        """Return the covariates among the columns of a table; a pattern leaves out columns of other meaning.
+
+        Raises:
+            InputError: If one does not exist, or is named as a score or a label too.
+        """
+        scores = words_of(getattr(self, self.kind or "logits"), names)
+        patterns = scores + words_of(self.label_probs, names)
+        others = {getattr(self, name) for name in _SINGLE if not ROLES[name].is_shared}
+        # A pattern of scores leaves out columns that are named for themselves.
+        shared = {getattr(self, name) for name in _SINGLE if ROLES[name].is_shared}
+        shared.update(self.words("covariates"))
+        used = {
+            name
+            for name in names
+            if name in (*others, *patterns)
+            or (name not in shared and any(fnmatchcase(name, each) for each in patterns))
+        }
+        covariates = words_of(self.covariates, names)
+        columns, _ = matched_columns(covariates, names, used, "covariates", where, fewest=1)
+        for name in used.intersection(columns):
+            raise InputError(
+                "covariates must be other columns than scores and labels",
+                repr(name),
+                ("Leave it out of ", Argument("covariates"), "."),
+            )
+        return tuple(dict.fromkeys(columns))
+
+    def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the score columns among ``names`` with their names as classes, and those of label distributions.
+
+        Both are in the order of the classes; the name as a class is the part that ``*`` stands for, or the whole name.
+
+        Args:
+            names: Names of all columns, in the order of the file.
+            where: The file, for messages.
+
+        Raises:
+            InputError: If one is missing, a pattern matches fewer than two or its matches are numbered out of order, a
+                column is named twice (by the file or by the user), or the label is among the scores.
+        """
+        check_once(names, f"column names of {where} must differ", "Rename them.")
+        options = {option: getattr(self, option) for option in _SINGLE}
+        single = {option: name for option, name in options.items() if name is not None}
+        for option, name in single.items():
+            check_exists(name, names, option, where)
+        kind = self.kind or "logits"
+        scores, parts = matched_columns(
+            words_of(getattr(self, kind), names),
+            names,
+            {*single.values(), *self.words("covariates")},
+            kind,
+            where,
+        )
+        if kind == "confidence" and len(scores) > 1:
+            raise InputError(
+                "must name one column", ", ".join(scores), ONE_CONFIDENCE, argument="confidence"
+            )
+        used = {*single.values(), *scores}
+        votes, _ = matched_columns(
+            words_of(self.label_probs, names), names, used, "label_probs", where
+        )
+        alone = [column for option, column in single.items() if not ROLES[option].is_shared]
+        columns = [*scores, *votes, *alone]
+        check_once(columns, "a column must be named once", "Name it for one thing.")
+        for group in () if self.classes else (scores, votes):
+            check_increasing(group, where)
+        return dict(zip(scores, parts, strict=True)), tuple(votes)
+
+
+ROLES: Mapping[str, Role] = {each.name: each.metadata["role"] for each in fields(Columns)}
+"""All roles, by the field of :class:`Columns`."""
+SCORES = tuple(name for name, each in ROLES.items() if each.kind == "score")
+LABELS = tuple(name for name, each in ROLES.items() if each.kind == "label")
+OF_FIT = tuple(name for name, each in ROLES.items() if each.of_fit)
+"""Roles that say nothing where no fit holds samples out."""
+_SINGLE = tuple(
+    name for name, each in ROLES.items() if each.metavar == "COLUMN" and each.kind != "score"
+)
+_SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
+_SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
+_TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
+
+
+def columns_named(names: Mapping[str, Any]) -> Columns:
+    """Return the columns that keyword arguments name.
+
+    Raises:
+        InputError: For an unknown one, or as :class:`Columns`.
+    """
+    for name in names:
+        check_choice("an argument of a table", name, ROLES)
+    return Columns(**names)

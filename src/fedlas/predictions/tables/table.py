@@ -1,0 +1,439 @@
+"""Tables with the meaning of their columns: scores and labels, or confidences and outcomes, checked chunk by chunk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, few
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.event import (
+    classes_of_column,
+    classes_of_lists,
+    classes_of_pair,
+    ends_in,
+)
+from fedlas.predictions.probabilities import (
+    FLOOR,
+    SUM_TOLERANCE,
+    TABLE_FIXES,
+    Probabilities,
+    logarithm,
+)
+from fedlas.predictions.sample_values import SAMPLE_VALUES
+from fedlas.predictions.tables.cells import MISSING, Labels, TableChunk, cell_text
+from fedlas.predictions.tables.columns import ONE_CONFIDENCE
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.names import NamesAgree, name_numbers, same_name
+from fedlas.predictions.tables.roles import ROLES, Columns
+from fedlas.predictions.tables.units import Units
+
+if TYPE_CHECKING:
+    from fedlas.predictions.language.log_probabilities import Answers
+
+NO_GROUP = "(no group)"
+"""Group of the rows without one, where rows without a value are left out. A table cannot have both."""
+
+
+_TEXTS = tuple(name for name in SAMPLE_VALUES if name in ROLES and ROLES[name].is_text)
+"""What is said of samples in cells that are read as text."""
+Values = dict[str, Any]
+"""What rows say, by name: ``scores`` (logits or probabilities ``(n, C)``, or confidences ``(n,)``), ``outcome`` (labels
+``(n,)`` int64, or whether confidences came true, bool), ``labels`` of confidences as text, and what columns of samples
+hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text ``groups``, ``clusters`` and others of
+``sample_values.py``. What no column says is not there."""
+
+
+class _GrowingArray:
+    """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
+
+    def __init__(self) -> None:
+        self._array: NDArray[Any] = np.empty(0)
+        self._size = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows of one shape and dtype."""
+        size = self._size + len(rows)
+        if not self._size:
+            self._array = np.empty(rows.shape, dtype=rows.dtype)
+        elif rows.shape[1:] != self._array.shape[1:]:
+            raise InputError(
+                "every row must have as many numbers as the first",
+                f"{rows.shape[1:]} after {self._array.shape[1:]}",
+                "Check the file.",
+            )
+        if size > len(self._array):
+            self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
+        self._array[self._size : size] = rows
+        self._size = size
+
+    def tensor(self) -> Tensor:
+        """Return all rows; nothing can be added then."""
+        self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
+        return torch.from_numpy(self._array)
+
+
+class Table:
+    """A table whose columns have roles, read once, a chunk of rows at a time.
+
+    Args:
+        source: What holds its cells: a format of files, or a frame.
+        columns: Meaning of its columns.
+        covariates: What the columns of covariates hold; None reads them to learn it.
+        units: Units that the columns must have, those of a fit; None learns them.
+
+    Raises:
+        InputError: If a column does not exist.
+
+    State:
+        Sentences of :meth:`notes`, which :meth:`rows` fills.
+    """
+
+    def __init__(
+        self,
+        source: Format | Any,
+        columns: Columns,
+        covariates: Covariates | None = None,
+        units: Units | None = None,
+    ) -> None:
+        source = source if isinstance(source, Format) else Frame(source)
+        self.columns = columns
+        self._source = source
+        self.label = source.label
+        if columns.drop_missing:
+            source.missing = MISSING
+        self._text = (
+            [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
+        )
+        source.add_paths(columns.paths, self._text)
+        scores, self._vote_columns = columns.find(source.names, where=source.label)
+        self.scores = tuple(scores)
+        """Columns of the scores, in the order of the classes."""
+        self._parts = tuple(scores.values())
+        self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
+        self.answers: Answers | None = getattr(source, "answers", None)
+        """What answers of language models state; None for a table of numbers."""
+        if self._text and self.answers is None:
+            from fedlas.predictions.language.log_probabilities import Answers
+
+            self.answers = Answers()
+        self.optional: frozenset[str] = frozenset()
+        """Columns that a row may lack."""
+        self.file = source.label
+        """Name of the file of the last rows."""
+        self.score_type: np.dtype[Any] = np.dtype(np.float64)
+        """Type of their scores in that file; float64 where text states them."""
+        self.keeps_rows = False
+        """Whether rows without a value stay in the table, where another note counts them."""
+        self.classes: tuple[str, ...] = ()
+        """Names of the classes, set by the first chunk; empty if they have none."""
+        self._dropped = Counter[str]()
+        self._no_group_cells: set[bool] = set()
+        self._rows = 0
+        self._zeros = 0
+        self._zero_labels = 0
+        self._labels: Labels | None = None
+        self._agreement = NamesAgree()
+        self._binary = False
+        self._num_classes = 0
+        self._kind = columns.kind
+        self._is_probs = self._kind == "probs"
+        self._probs, self._votes = (
+            Probabilities(normalize=columns.normalize, fixes=TABLE_FIXES, file=source.label)
+            for _ in range(2)
+        )
+        self.units = Units() if units is None else units
+        """Units of the columns, known once rows have been read."""
+        self.units.check_decimal(source.decimal_mark, source.label)
+
+    @property
+    def dropped(self) -> int:
+        """Number of rows so far that lacked a value and were left out."""
+        return self._dropped[""] + (len(self.answers.rows) if self.answers else 0)
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether one column holds the scores of all classes, as lists; known once rows have been read."""
+        return len(self.scores) == 1 and self._labels is not None and not self._binary
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
+
+        For confidences: they ``(n,)``, and whether they came true ``(n,)`` bool.
+
+        Raises:
+            InputError: For the first row that cannot be used; row and column are named.
+        """
+        for values in self.samples():
+            scores = values["scores"]
+            yield logarithm(scores) if self._is_probs else scores, values.get("outcome")
+
+    def samples(self) -> Iterator[Values]:
+        """Yield what some rows say at a time.
+
+        Raises:
+            InputError: As :meth:`blocks`.
+        """
+        for _, _, values in self.rows():
+            if values:
+                yield values
+
+    def whole(self) -> Values:
+        """Return what all rows say.
+
+        Raises:
+            InputError: As :meth:`blocks`, or if there are none.
+        """
+        arrays: dict[str, _GrowingArray] = {}
+        texts: dict[str, list[tuple[str, ...]]] = {}
+        for values in self.samples():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    arrays.setdefault(name, _GrowingArray()).append(value.numpy())
+                else:
+                    texts.setdefault(name, []).append(value)
+        if not arrays:
+            raise InputError(
+                "there must be at least one row", f"none in {self.label}", "Check the file."
+            )
+        columns: Values = {name: rows.tensor() for name, rows in arrays.items()}
+        return columns | {name: tuple(chain.from_iterable(lists)) for name, lists in texts.items()}
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
+        """Yield the numbers of some rows in their file, the places of those that are used among them, what these say.
+
+        ``file`` and ``score_type`` are then of these rows.
+
+        Raises:
+            InputError: As :meth:`blocks`.
+        """
+        columns = self.columns
+        votes = self._vote_columns
+        weights = () if columns.weights is None else (columns.weights,)
+        scores = self.scores if columns.confidence_as == "number" else ()
+        optional = (
+            None
+            if columns.groups in (columns.target, columns.correct, columns.predicted)
+            else columns.groups
+        )
+        missing = NO_GROUP if columns.drop_missing and optional is not None else None
+        more = self.covariates or Covariates()
+        names = [*scores, *votes, *weights, *more.numbers]
+        is_top = self._kind == "confidence"
+        named = {name: getattr(columns, name) for name in _TEXTS}
+        others = [*dict.fromkeys([*columns.others, *more.categories])]
+        for whole in self._source.chunks(names, others):
+            chunk = whole
+            self.file = whole.file
+            if scores:
+                self.score_type = whole.numbers[scores[0]].dtype
+            if columns.drop_missing:
+                chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
+                self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
+            confidence = None
+            if self.answers is not None and self._text and len(chunk.rows):
+                chunk, confidence = self._read_answers(chunk, self.answers)
+            if not len(chunk.rows):
+                yield whole.rows, np.zeros(0, np.int64), {}
+                continue
+            self._rows += len(chunk.rows)
+            self._add_units(chunk, more.numbers)
+            values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
+            if votes:
+                shares = chunk.finite(votes, "label probabilities")
+                values["label_probs"] = self._shares(self._votes, shares, chunk, votes)
+            if weights:
+                values["weights"] = chunk.finite(weights, "weights")[:, 0]
+            if columns.groups is not None:
+                values["groups"] = self._read_groups(chunk, missing)
+            if more.columns:
+                values["features"] = more.features(chunk)
+            texts = {name: chunk.texts(column) for name, column in named.items() if column}
+            values |= {name: tuple(column) for name, column in texts.items()}
+            yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
+        self.units.finish(self.label)
+        if self.answers is not None:
+            self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
+        self._agreement.check(self.label)
+
+    def _read_groups(self, chunk: TableChunk, missing: str | None) -> tuple[str, ...]:
+        """Return the group of each row; refuse a table that has both empty cells and cells named like their group."""
+        column = str(self.columns.groups)
+        names = chunk.texts(column, missing=missing)
+        if missing is not None and missing in names:
+            cells = zip(names, chunk.values[column], strict=True)
+            self._no_group_cells |= {not cell_text(cell) for name, cell in cells if name == missing}
+            if len(self._no_group_cells) == 2:
+                raise InputError(
+                    f"groups must have other names than {missing!r}, which names the rows without a group",
+                    f"both cells {missing!r} and empty cells in column {column!r} of {self.label}",
+                    "Rename that group, or fill in the empty cells.",
+                )
+        return tuple(names)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say how the rows so far were read, as sentences."""
+        lines = list(self._source.notes)
+        dropped = self._dropped[""]
+        if dropped and not self.keeps_rows:
+            columns = [
+                f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name
+            ]
+            rows = f"{dropped:,} of {self._rows + dropped:,} rows"
+            lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
+        if self.columns.target is not None and self._labels is not None:
+            lines += filter(None, [self._labels.note()])
+        if self.answers is not None:
+            lines += self.answers.notes(dropped=not self.keeps_rows)
+        lines += self._agreement.notes()
+        if self._has_signs:
+            lines.append("Numbers with a percent sign were divided by 100.")
+        if self._binary and not (self.classes and ends_in(self.scores[0], self.classes[1])):
+            kind = "probability" if self._is_probs else "logit"
+            about = repr(self.classes[1]) if self.classes else "the second of two classes"
+            lines.append(f"The one column {self.scores[0]!r} is the {kind} of {about}.")
+        lines += self._probs.notes() + [
+            f"Label distributions: {note}" for note in self._votes.notes()
+        ]
+        if self._zeros:
+            text = f"{self._zeros:,} probabilities are exactly 0 and count as {FLOOR:.2g} in logarithms"
+            if self._zero_labels:
+                text += (
+                    f"; {self._zero_labels:,} of them are those of the label, where the NLL would be infinite and "
+                    f"counts {-np.log(FLOOR):.1f} instead: do not compare it"
+                )
+            lines.append(f"{text}.")
+        return (*lines, *self.notes_on_fit())
+
+    def notes_on_fit(self) -> tuple[str, ...]:
+        """Say which values so far are unlike those of the fit, as sentences."""
+        covariates = [] if self.covariates is None else self.covariates.notes()
+        return (*covariates, *self.units.notes())
+
+    @property
+    def _has_signs(self) -> bool:
+        return any(self.units.percent.get(name) for name in self.scores)
+
+    def _add_units(self, chunk: TableChunk, covariates: Sequence[str]) -> None:
+        """Learn or compare the units of some rows; logits and covariates have a range."""
+        logits = self.scores if self._kind == "logits" else ()
+        self.units.add(chunk, (*logits, *covariates))
+
+    def _unscaled(self, scores: Tensor) -> Tensor:
+        """Return shares of 1 for percentages by an option; signs need none."""
+        if not self.columns.percent or self._has_signs:
+            return scores
+        if not self.columns.normalize:
+            self.units.add_percentages(scores)
+        return scores * 0.01
+
+    def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
+        """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
+        column = self.scores[0]
+        from fedlas.predictions.language.log_probabilities import confidences_as
+
+        values = confidences_as(self.columns.confidence_as, chunk, column)
+        unread = np.isnan(values)
+        for row, answer in enumerate(chunk.each(column, lambda value, _: value)):
+            answers.add(int(chunk.rows[row]), answer, unread=bool(unread[row]))
+        return chunk.where_rows(~unread), torch.from_numpy(values[~unread]).unsqueeze(1)
+
+    def _top_label(self, chunk: TableChunk, confidence: Tensor | None) -> Values:
+        """Return confidences, whether they came true, and the labels."""
+        columns = self.columns
+        names = self.scores
+        if confidence is None:
+            confidence = self._unscaled(chunk.finite(names, "confidences"))
+        if confidence.shape[1] > 1:
+            raise InputError(
+                "must hold one number a row",
+                f"{confidence.shape[1]}",
+                ONE_CONFIDENCE,
+                argument="confidence",
+            )
+        most = 1.0 + SUM_TOLERANCE
+        confidence = self._probs.in_range(
+            confidence, chunk.where, chunk.column_of(names), "confidences", most
+        )
+        scores = confidence[:, 0].clamp(max=1.0)
+        if columns.correct is not None:
+            return {"scores": scores, "outcome": chunk.outcomes(columns.correct)}
+        if columns.predicted is None or columns.target is None:
+            return {"scores": scores}
+        labels = chunk.texts(columns.target)
+        predicted = chunk.texts(columns.predicted)
+        self._agreement.add(predicted, labels)
+        right = [
+            same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
+        ]
+        outcome = torch.tensor(right, dtype=torch.bool)
+        return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
+
+    def _all(self, chunk: TableChunk) -> Values:
+        """Return logits or probabilities of all classes, and class numbers."""
+        names = self.scores
+        scores = chunk.finite(names, "scores")
+        width = scores.shape[1]
+        first = self._labels is None
+        if first:
+            self._binary = width == 1
+        elif width != (1 if self._binary else self._num_classes):
+            raise InputError(
+                f"rows must have as many scores as the first, {1 if self._binary else self._num_classes}",
+                f"{width} in {chunk.where(0)}",
+                "Check the file.",
+            )
+        if self._is_probs:
+            scores = self._shares(self._probs, self._unscaled(scores), chunk, names)
+        elif self._binary:
+            scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
+        if self._labels is None:
+            self._labels = self._first_labels(scores.shape[1], chunk)
+        target = None if self.columns.target is None else self._labels.numbers(chunk)
+        if self._is_probs:
+            self._zeros += int((scores <= 0).sum())
+            if target is not None:
+                self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
+        return {"scores": scores} | ({} if target is None else {"outcome": target})
+
+    def _first_labels(self, num_classes: int, chunk: TableChunk) -> Labels:
+        lists = chunk.numbers[self.scores[0]].ndim > 1
+        names = self.columns.classes
+        parts = () if self._binary or lists else self._parts
+        if names and len(names) != num_classes:
+            raise InputError(
+                "must name every class, in the order of the columns",
+                f"{len(names)} for {num_classes} classes",
+                "Name all.",
+                argument="classes",
+            )
+        if num_classes == 2 and not names and self.columns.target is not None:
+            texts = chunk.each(self.columns.target, lambda value, _: cell_text(value))
+            labels = [label for label in texts if label]
+            if self._binary:
+                names = classes_of_column(self.scores[0], labels, self.columns.event)
+            elif lists:
+                names = classes_of_lists(labels)
+            else:
+                parts = classes_of_pair(parts, labels)
+        self.classes = names or parts
+        self._num_classes = num_classes
+        numbers = name_numbers(self.scores) if self.classes == parts else ()
+        return Labels(num_classes, self.classes, self.columns.target or "", numbers)
+
+    @staticmethod
+    def _shares(
+        check: Probabilities, values: Tensor, chunk: TableChunk, names: tuple[str, ...]
+    ) -> Tensor:
+        """Return probabilities of all classes ``(n, C)``, checked; one column is the second of two classes."""
+        check.file = chunk.file
+        checked = check.both if values.shape[1] == 1 else check.checked
+        return checked(values, chunk.where, chunk.column_of(names))

@@ -1,0 +1,168 @@
+"""Units of the columns of a table: percent signs, the decimal mark, and the range of the values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+from fedlas._core.check import InputError, few
+from fedlas.predictions.tables.cells import TableChunk
+
+_MARKS = {".": "a decimal point", ",": "a decimal comma"}
+_RARE = 1e-6
+"""Probability below which percentages that are all at most 1 are fractions."""
+_ALIKE = "Write them alike, or fit the calibration to a table like this one."
+
+
+@dataclass
+class Units:
+    """The units of a table's numbers, learned from its rows; those of a fit are compared with other tables.
+
+    Args:
+        percent: By column, whether its numbers have percent signs.
+        decimal: The decimal mark of a text file, ``"."`` or ``","``; None if its first rows show none.
+        ranges: By column, the lowest and highest value; probabilities have none, since theirs is known.
+        small: Share of scores of at most 1, where they are percentages by an option.
+        of_fit: Whether these are the units of a fit, which other rows must have.
+        known: Whether the units of the fit are known; files of the first versions do not hold them.
+
+    State:
+        ``outside`` counts, by column, values farther outside the fit's range than the range is wide.
+    """
+
+    percent: dict[str, bool] = field(default_factory=dict)
+    decimal: str | None = None
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    small: float | None = None
+    of_fit: bool = False
+    known: bool = True
+    outside: Counter[str] = field(default_factory=Counter, compare=False)
+    _sizes: Counter[str] = field(default_factory=Counter, compare=False)
+
+    def check_decimal(self, mark: str | None, where: str) -> None:
+        """Learn the decimal mark of a table.
+
+        Raises:
+            InputError: If the fit had another.
+        """
+        if self.of_fit and None not in (mark, self.decimal) and mark != self.decimal:
+            raise InputError(
+                f"numbers must have {_MARKS[self.decimal or '.']}, as in the fit",
+                f"{_MARKS[mark or '.']} in {where}",
+                _ALIKE,
+            )
+        self.decimal = self.decimal or mark
+
+    def add(self, chunk: TableChunk, ranged: Collection[str]) -> None:
+        """Learn the units of some rows, and the range of ``ranged`` columns.
+
+        Raises:
+            InputError: If a column has percent signs and had none before, or the reverse.
+        """
+        for name, is_percent in chunk.percent.items():
+            if self.percent.setdefault(name, is_percent) != is_percent:
+                before = "in the fit" if self.of_fit else "in the rows before"
+                signs = ("no percent signs", "percent signs")
+                raise InputError(
+                    f"column {name!r} must have {signs[not is_percent]}, as {before}",
+                    f"{signs[is_percent]} in {chunk.file}",
+                    _ALIKE if self.of_fit else "Write all rows in one unit.",
+                )
+        for name in ranged:
+            values = chunk.numbers[name][np.isfinite(chunk.numbers[name])]
+            if not len(values):
+                continue
+            low, high = self.ranges.get(name, (np.inf, -np.inf))
+            if self.of_fit:
+                margin = max(high - low, 0.0)
+                far = (values < low - margin) | (values > high + margin)
+                self.outside[name] += int(far.sum())
+            else:
+                self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+
+    def add_percentages(self, values: Any) -> None:
+        """Count scores that are percentages by an option, and those of at most 1."""
+        self._sizes["all"] += values.numel()
+        self._sizes["small"] += int((values <= 1).sum())
+
+    def finish(self, where: str) -> None:
+        """Learn the share of small percentages once all rows are read.
+
+        Raises:
+            InputError: If all are at most 1, which those of the fit make improbable.
+        """
+        total = self._sizes["all"]
+        if not self.of_fit:
+            self.small = (self._sizes["small"] + 1) / (total + 2) if total else None
+        elif self.small is not None and self._all_small and self.small**total < _RARE:
+            raise InputError(
+                "scores must be percentages, as in the fit",
+                f"{total:,} numbers that are all at most 1 in {where}",
+                "Multiply them by 100, or fit the calibration to a table like this one.",
+            )
+
+    @property
+    def _all_small(self) -> bool:
+        return 0 < self._sizes["all"] == self._sizes["small"]
+
+    def notes(self) -> list[str]:
+        """Say which values look like those of another unit, as sentences."""
+        lines = []
+        if not self.known:
+            lines.append(
+                "The calibration's file is of a version that kept no units, so percent signs, the decimal mark and the "
+                "range of values were not compared with the fit's. Fit it again to have them compared."
+            )
+        far = [
+            f"{name!r} ({count:,}; the fit had {self.ranges[name][0]:.4g} to {self.ranges[name][1]:.4g})"
+            for name, count in self.outside.most_common()
+            if count
+        ]
+        if far:
+            lines.append(
+                f"Values lie far outside the range of the fit; check the unit: {few(far, 6)}."
+            )
+        if self.of_fit and self.small is not None and self._all_small:
+            lines.append(
+                "All scores are at most 1 percent. Multiply them by 100 if they are fractions."
+            )
+        return lines
+
+    def as_fit(self) -> Units:
+        """Return the same units as those of a fit, with nothing counted."""
+        return replace(self, of_fit=self.known, outside=Counter(), _sizes=Counter())
+
+    def plain(self) -> dict[str, Any] | None:
+        """Return plain values for JSON; None if they are not known."""
+        if not self.known:
+            return None
+        return {
+            "percent": sorted(name for name, is_percent in self.percent.items() if is_percent),
+            "plain": sorted(name for name, is_percent in self.percent.items() if not is_percent),
+            "decimal": self.decimal,
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "small": self.small,
+        }
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any] | None) -> Self:
+        """Read the result of :meth:`plain` as the units of a fit; files of the first versions have none.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        if content is None:
+            return cls(known=False)
+        percent = {str(name): True for name in content["percent"]}
+        percent |= {str(name): False for name in content["plain"]}
+        ranges = {
+            str(name): (float(low), float(high)) for name, (low, high) in content["ranges"].items()
+        }
+        decimal, small = content["decimal"], content["small"]
+        if decimal not in (None, *_MARKS) or not (small is None or 0 < float(small) < 1):
+            raise ValueError("units of another form")
+        return cls(percent, decimal, ranges, small, of_fit=True)
