@@ -329,7 +329,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 13_800,
+    "binary": 15_800,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
@@ -377,7 +377,7 @@ REACH = {
     "from fedlas.losses import FedLAS": 34_400,
     "import fedlas; fedlas.Objective": 44_100,
     "from fedlas.calibrators import CALIBRATORS": 72_400,
-    "import fedlas; fedlas.calibrate": 102_000,
+    "import fedlas; fedlas.calibrate": 102_500,
 }
 """Nodes of the modules that an import loads, which no bound of a room limits."""
 

@@ -12,7 +12,7 @@ from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
-from fedlas.binary.likelihood import LikelihoodIndices, d, likelihood_indices, q, r2, u
+from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
 from fedlas.binary.positive import PositiveBins, positive_bins
@@ -25,18 +25,19 @@ from fedlas.binary.recalibration import (
 from fedlas.binary.sample_size import ValidationSize, validation_size
 
 if TYPE_CHECKING:
+    from fedlas.binary.event_distances import e50, e90, emax, ici
     from fedlas.binary.event_measures import (
-        e50,
-        e90,
-        emax,
+        d,
         expected,
-        ici,
         in_the_large,
         intercept,
         observed,
         observed_to_expected,
+        q,
+        r2,
         slope,
         spiegelhalter_z,
+        u,
     )
 
 __all__ = [
@@ -85,8 +86,9 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
     __getattr__ = at_first_use(
         __name__,
         {
-            "event_measures": "e50 e90 emax expected ici in_the_large intercept observed observed_to_expected slope "
-            "spiegelhalter_z",
+            "event_distances": "e50 e90 emax ici",
+            "event_measures": "d expected in_the_large intercept observed observed_to_expected q r2 slope "
+            "spiegelhalter_z u",
         },
     )
 

@@ -5,32 +5,27 @@ A new one is a function here, with its record above it: tables, gates, compariso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict
 from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 
-from fedlas.binary.cells import Loess
+import fedlas.binary.event_distances  # noqa: F401  # so that all records are there
 from fedlas.binary.event_records import Terms, event_measure, register_of_classes
-from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
+from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import regression, shift_terms
 from fedlas.metrics.metric import METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
-from fedlas.predictions.event import event_number
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.intervals import check_level
-from fedlas.stats.replicates import RowReplicates, Turned
-from fedlas.stats.rows import Rows
 from fedlas.stats.spiegelhalter import spiegelhalter_test
 
 _SHARE = (0.0, 1.0)
-_REPLICATES = 199
-_CELLS = 1024
 
 
 def _line(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
@@ -208,148 +203,68 @@ def intercept(
     return _line("intercept", predictions, event, confidence_level)
 
 
-def _smoother(rows: Rows) -> tuple[Positive, Loess, Any]:
-    data = positive_class(rows.all_classes, None)
-    smoother = Loess(data, SPAN, most=_CELLS)
-    return data, smoother, np.argsort(smoother.cell, kind="stable")
+def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
+    value = asdict(likelihood_indices(predictions, event=event))[name]
+    return Estimate(value, np.nan, np.nan)
 
 
-def _distances(block: RowReplicates) -> dict[str, Floats]:
-    """Return ICI, E50, E90 and Emax of every replicate ``(R,)``; the windows of the loess are those of the rows."""
-    data, smoother, order = block.rows.table(_smoother)
-    if isinstance(block, Turned):
-        happened = data.probability + block.signs * (data.outcome - data.probability)
-    else:
-        happened = np.asarray(block.labels == event_number(block.rows.all_classes), np.float64)
-    starts = np.searchsorted(smoother.cell[order], np.arange(len(smoother.means)))
-    counts, positives = (
-        np.add.reduceat(each.take(order, axis=1), starts, axis=1)
-        for each in (block.weights, block.weights * happened)
-    )
-    curves = smoother.curves(*np.broadcast_arrays(counts, positives))
-    return smoother.distances(curves, counts)
+_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
 
 
-def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
-    return lambda block: block.table(_distances)[name]  # type: ignore[arg-type]
-
-
-_DISTANCE: dict[str, Any] = {
-    "percent": True, "places": 4, "higher_is_better": False, "between": _SHARE, "several_labels": False,
-    "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019",
-}  # fmt: skip
-
-
-@event_measure("ICI (loess)", 60, replicated=_replicated("ici"), **_DISTANCE)
-def ici(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
-    """Mean distance of the probability from the frequency, which a loess smooths.
+@event_measure("R2 (Nagelkerke)", 140, between=(-inf, 1.0), higher_is_better=True, **_INDEX)
+def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Share of the likelihood that the probabilities gain over the prevalence.
 
     Args:
-        predictions: As in :func:`~fedlas.binary.integrated_calibration`, and so are the other arguments.
+        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
         event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
-        The integrated calibration index in ``[0, 1]``, with noise floor and test.
-
-    Raises:
-        InputError: As there.
-
-    Example:
-        >>> p = Predictions([[0.0, 0.0]] * 10, [0, 1] * 5)
-        >>> round(ici(p, replicates=0).value, 6)
-        0.0
+        At most 1, without an interval.
     """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).ici
+    return _index("r2", predictions, event)
 
 
-@event_measure("E50", 70, replicated=_replicated("e50"), detail=True, **_DISTANCE)
-def e50(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
-    """Median distance of the probability from the frequency, which a loess smooths.
+@event_measure("D", 150, places=4, higher_is_better=True, **_INDEX)
+def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
 
     Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
+        predictions: As in :func:`r2`, and so is the event.
         event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
-        In ``[0, 1]``, with noise floor and test.
+        The number, without an interval.
     """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).e50
+    return _index("d", predictions, event)
 
 
-@event_measure("E90", 80, replicated=_replicated("e90"), detail=True, **_DISTANCE)
-def e90(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
-    """90th percentile of the distances of the probability from the frequency, which a loess smooths.
+@event_measure("U", 160, places=4, ideal=0.0, **_INDEX)
+def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
 
     Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
+        predictions: As in :func:`r2`, and so is the event.
         event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
-        In ``[0, 1]``, with noise floor and test.
+        The number, without an interval; about 0 if calibrated.
     """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).e90
+    return _index("u", predictions, event)
 
 
-@event_measure("Emax", 90, replicated=_replicated("emax"), detail=True, **_DISTANCE)
-def emax(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
-    """Largest distance of the probability from the frequency, which a loess smooths.
+@event_measure("Q", 170, places=4, higher_is_better=True, **_INDEX)
+def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Quality index, D - U.
 
     Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
+        predictions: As in :func:`r2`, and so is the event.
         event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
-        In ``[0, 1]``, with noise floor and test.
+        The number, without an interval.
     """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).emax
-
-
-def _curve(predictions: Predictions, event: Any, level: float, options: dict[str, Any]) -> Any:
-    return integrated_calibration(predictions, event=event, confidence_level=level, **options)
+    return _index("q", predictions, event)
 
 
 def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:

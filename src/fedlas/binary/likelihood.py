@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas.binary.event_records import event_measure
 from fedlas.binary.positive import positive_class
 from fedlas.binary.recalibration import log_likelihood, regression
 from fedlas.predictions import Predictions
-from fedlas.stats.estimates import Estimate
 
 
 @dataclass(frozen=True)
@@ -79,67 +76,3 @@ def likelihood_indices(
     d = (2 * (model - prior) - 1) / number
     u = (2 * (best - model) - 2) / number
     return LikelihoodIndices(r2, d, u, d - u)
-
-
-def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
-    value = asdict(likelihood_indices(predictions, event=event))[name]
-    return Estimate(value, np.nan, np.nan)
-
-
-_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
-
-
-@event_measure("R2 (Nagelkerke)", 140, between=(-math.inf, 1.0), higher_is_better=True, **_INDEX)
-def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Share of the likelihood that the probabilities gain over the prevalence.
-
-    Args:
-        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
-        event: As there.
-
-    Returns:
-        At most 1, without an interval.
-    """
-    return _index("r2", predictions, event)
-
-
-@event_measure("D", 150, places=4, higher_is_better=True, **_INDEX)
-def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval.
-    """
-    return _index("d", predictions, event)
-
-
-@event_measure("U", 160, places=4, ideal=0.0, **_INDEX)
-def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval; about 0 if calibrated.
-    """
-    return _index("u", predictions, event)
-
-
-@event_measure("Q", 170, places=4, higher_is_better=True, **_INDEX)
-def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
-    """Quality index, D - U.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
-
-    Returns:
-        The number, without an interval.
-    """
-    return _index("q", predictions, event)
