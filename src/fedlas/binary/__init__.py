@@ -1,15 +1,26 @@
 """What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
 
 In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
-numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number, each a function of its
-name, are imported at first use, or with all names of :data:`fedlas.metrics.METRICS`, where their records are.
+numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number are functions of their names;
+their records are among :data:`fedlas.metrics.METRICS`.
 """
 
-from typing import TYPE_CHECKING
-
-from fedlas._core.lazy import at_first_use
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
+from fedlas.binary.event_distances import e50, e90, emax, ici
+from fedlas.binary.event_measures import (
+    d,
+    expected,
+    in_the_large,
+    intercept,
+    observed,
+    observed_to_expected,
+    q,
+    r2,
+    slope,
+    spiegelhalter_z,
+    u,
+)
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
@@ -23,22 +34,6 @@ from fedlas.binary.recalibration import (
     spline_curve,
 )
 from fedlas.binary.sample_size import ValidationSize, validation_size
-
-if TYPE_CHECKING:
-    from fedlas.binary.event_distances import e50, e90, emax, ici
-    from fedlas.binary.event_measures import (
-        d,
-        expected,
-        in_the_large,
-        intercept,
-        observed,
-        observed_to_expected,
-        q,
-        r2,
-        slope,
-        spiegelhalter_z,
-        u,
-    )
 
 __all__ = [
     "Decision",
@@ -81,16 +76,3 @@ __all__ = [
     "u",
     "validation_size",
 ]
-
-if not TYPE_CHECKING:  # a type checker would take any name for one of the package
-    __getattr__ = at_first_use(
-        __name__,
-        {
-            "event_distances": "e50 e90 emax ici",
-            "event_measures": "d expected in_the_large intercept observed observed_to_expected q r2 slope "
-            "spiegelhalter_z u",
-        },
-    )
-
-    def __dir__() -> list[str]:
-        return __all__

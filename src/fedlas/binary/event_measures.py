@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import fedlas.binary.event_distances  # noqa: F401  # so that all records are there
 from fedlas.binary.event_records import Terms, event_measure, register_of_classes
 from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
