@@ -1,8 +1,8 @@
 """What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
 
 In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
-numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number are functions of their names;
-their records are among :data:`fedlas.metrics.METRICS`.
+numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number are functions of
+their names, with records among :data:`fedlas.metrics.METRICS`.
 """
 
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
