@@ -329,11 +329,11 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 13_800,
+    "binary": 15_800,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
-    "cli of files": 12_600,
+    "cli of files": 13_500,
     "cli of runs": 7_550,
     "deploy": 22_400,
     "diagnose": 4_100,
@@ -347,9 +347,9 @@ BOUNDS = {
     "predictions": 9_800,
     "predictions.language": 6_500,
     "predictions.tables": 22_750,
-    "present": 23_550,
+    "present": 24_950,
     "resample": 2_650,
-    "stats": 22_250,
+    "stats": 23_000,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
