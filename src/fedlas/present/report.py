@@ -189,7 +189,7 @@ def report(
         heading=title,
         period=period,
         dropped=getattr(source, "dropped", 0),
-        scores=getattr(source, "scores", ()),
+        scores=source.scores if isinstance(source, PredictionTable) else (),
     )
 
 
