@@ -329,7 +329,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 13_800,
+    "binary": 15_800,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
@@ -349,7 +349,7 @@ BOUNDS = {
     "predictions.tables": 22_750,
     "present": 24_950,
     "resample": 2_650,
-    "stats": 22_250,
+    "stats": 23_000,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
