@@ -24,7 +24,7 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
 
     columns = columns_of(args)
     with local_files(args.names) as first, local_files(args.others) as second:
-        # Files of one name are told apart by their folders, which may name the method, too.
+        # Files of one name are labeled by their folders, which may name the method, too.
         all_files = with_labels([*first, *second])
         sides = (all_files[: len(first)], all_files[len(first) :])
         methods = [files_by_seed(side) for side in sides]
