@@ -7,6 +7,7 @@ numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.groups import GroupMeasures, group_measures
+from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
@@ -21,8 +22,10 @@ from fedlas.binary.recalibration import (
 from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
+    "ClusterMeasures",
     "Decision",
     "GroupMeasures",
+    "Heterogeneity",
     "IntegratedCalibration",
     "LikelihoodIndices",
     "LogisticRecalibration",
@@ -37,6 +40,7 @@ __all__ = [
     "choose_threshold",
     "decide",
     "group_measures",
+    "heterogeneity",
     "integrated_calibration",
     "likelihood_indices",
     "logistic_recalibration",

@@ -13,7 +13,8 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
-from fedlas.binary import GroupMeasures
+from fedlas.binary import GroupMeasures, Heterogeneity
+from fedlas.binary.heterogeneity import plain_heterogeneity
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
@@ -31,6 +32,7 @@ from fedlas.present.groups import (
     worst_event_group,
     worst_group,
 )
+from fedlas.present.heterogeneity import clusters_table, forest_pictures, summary_table
 from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
@@ -81,6 +83,7 @@ class Evaluation:
         z: Spiegelhalter's test by stage, where tests were asked for and confidences differ.
         positive: Measures of the event by stage; empty if the predicted class is the subject.
         groups: Measures of each group by stage, the worst group first: of events, or accuracy and ECE.
+        heterogeneity: Measures of each cluster and their random-effects means by stage; empty if not asked for.
         rejected: Confidence to accept predictions from, by stage.
         decisions: From which probability of the event to act, by stage.
         outcome: The calibrators, and why others did not run.
@@ -104,6 +107,7 @@ class Evaluation:
     z: ZTests = field(default_factory=dict)
     positive: Mapping[str, EstimateTable] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, GroupEstimate | GroupMeasures]] = field(default_factory=dict)
+    heterogeneity: Mapping[str, Heterogeneity] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
     decisions: Decisions = field(default_factory=dict)
     outcome: Calibrated = field(default_factory=Calibrated)
@@ -245,6 +249,10 @@ class Evaluation:
         if self.groups:
             plain: Any = plain_event_groups if self.positive else plain_groups
             content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
+        if self.heterogeneity:
+            content["heterogeneity"] = {
+                stage: plain_heterogeneity(each) for stage, each in self.heterogeneity.items()
+            }
         if self.positive:
             content["positive class"] = plain_measures(self._events)
         if self.decisions:
@@ -277,6 +285,11 @@ class Evaluation:
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
             beside += event_pictures(self._of_all_classes, self.decisions, self.event)
+            beside += [
+                each
+                for found in list(self.heterogeneity.values())[-1:]
+                for each in forest_pictures(found)
+            ]
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -287,7 +300,10 @@ class Evaluation:
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=self._group_tables(most=MOST_ON_PAGE),
+            groups=[
+                *self._group_tables(most=MOST_ON_PAGE),
+                *self._cluster_tables(details=True),
+            ],
             selection=SELECTION if self._compares else "",
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
@@ -324,7 +340,11 @@ class Evaluation:
         pictures = dict(list(self.stages.items())[:_MOST_COLUMNS])
         images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
-        tables = [self._main(self.title), *self._group_tables(most=MOST)]
+        tables = [
+            self._main(self.title),
+            *self._group_tables(most=MOST),
+            *self._cluster_tables(details=False),
+        ]
         return "".join([sentences, images, *map(html_table, tables)])
 
     @check_kinds
@@ -343,6 +363,7 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
+        blocks += self._cluster_tables(details=details)
         blocks += decision_tables(self.decisions) if self.decisions else []
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
@@ -429,4 +450,14 @@ class Evaluation:
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
             tables.append(groups_table(parts, title=title, whole=whole, most=most))
+        return tables
+
+    def _cluster_tables(self, *, details: bool) -> list[Table]:
+        """Return the random-effects means of each stage, the last first, and with details the clusters of each."""
+        tables = []
+        for stage, found in reversed(list(self.heterogeneity.items())):
+            when = "" if len(self.heterogeneity) == 1 else f", {stage}"
+            tables.append(summary_table(found, title=f"Differences between clusters{when}"))
+            if details:
+                tables.append(clusters_table(found, title=f"Clusters{when}", most=MOST_ON_PAGE))
         return tables
