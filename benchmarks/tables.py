@@ -20,8 +20,8 @@ import torch
 
 import fedlas
 from fedlas import Predictions
-from fedlas.calibrated.table_files import apply_to_files
-from fedlas.predictions.tables.format import ROWS
+from fedlas.calibrated.tables.files import apply_to_files
+from fedlas.predictions.tables.formats.format import ROWS
 
 CHUNK = 500_000
 

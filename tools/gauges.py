@@ -16,6 +16,7 @@ LAB_COMMANDS = {
     "bench", "bench_group", "compare_runs", "data", "diagnose", "init", "listing_lab", "ood", "pack", "report", "shift",
     "train", "tune", "uncertainty",
 }  # fmt: skip
+INNER_ROOMS = {"calibrated.tables", "predictions.language", "predictions.tables"}
 IGNORED = ast.Load | ast.Store | ast.Del
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -42,7 +43,8 @@ def room(path: Path) -> str:
         return "the package itself"
     if path.parts[0] == "cli":
         return "cli of runs" if path.stem in LAB_COMMANDS else "cli of files"
-    return path.parts[0]
+    inner = ".".join(path.parts[:2])
+    return inner if inner in INNER_ROOMS else path.parts[0]
 
 
 def is_docstring(node: ast.AST) -> bool:

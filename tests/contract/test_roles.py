@@ -16,7 +16,7 @@ from fedlas.deploy import Monitor, export, fit_calibration, make_card
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.predictions import Covariates
-from fedlas.predictions.roles import OF_FIT
+from fedlas.predictions.tables.roles import OF_FIT
 from fedlas.stats import reject_option
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")

@@ -11,9 +11,9 @@ import pytest
 import fedlas
 from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
-from fedlas.predictions.tables import source_of
 from fedlas.predictions.tables.files import FORMATS, STANDARD, local_files
-from fedlas.predictions.tables.json_lines import at_path
+from fedlas.predictions.tables.formats.by_suffix import source_of
+from fedlas.predictions.tables.formats.json_lines import at_path
 
 # A contributor of a metric may have none of these.
 pd = pytest.importorskip("pandas")

@@ -27,9 +27,13 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.runs"},
     {"lab.recipes"},
     {"lab.train"},
-    {"lab.data", "lab.models"},
+    {"lab.models"},
+    {"lab.data"},
     {"present"},
     {"integrations", "deploy"},
+    {"calibrated.tables"},
+    {"predictions.language"},
+    {"predictions.tables"},
     {"zoo", "calibrated"},
     {"objective", "calibrators", "diagnose", "plots"},
     {"binary"},
@@ -42,6 +46,18 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
 # they pass on names of packages, as the package itself does
 FACADES = {"__main__", "checks", "errors"}
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+LOOKUPS = {
+    ("fedlas.predictions", "predictions.tables"),  # its public names
+    ("fedlas.predictions", "predictions.language"),
+    ("fedlas.predictions.predictions", "predictions.tables"),  # from_frame
+    ("fedlas.predictions.covariates", "predictions.tables"),  # methods that encode
+    ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
+    ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
+    ("fedlas.calibrated", "calibrated.tables"),  # its public names
+    ("fedlas.calibrated.fit_model", "calibrated.tables"),  # calibrate, given a table
+    ("fedlas.calibrated.fit_model", "predictions.tables"),
+}
+"""Modules that may look up a higher room, at first use."""
 EVERYWHERE = {"torch", "numpy"} | set(sys.stdlib_module_names)
 MOST_SHARE = 0.12
 MOST_LINES = 447  # the longest today; the bound is 400, and beyond 300 a file may hold two thoughts
@@ -73,8 +89,10 @@ NAMES = {name_of(path): path for path in MODULES}
 
 
 def room_of(name):
-    """The package of a dotted name, one of ``lab`` with its ``lab.``; None for the facades."""
+    """The package of a dotted name, one within another as ``lab.data``; None for the facades."""
     parts = name.split(".")[1:]
+    if ".".join(parts[:2]) in LEVEL:
+        return ".".join(parts[:2])
     if parts[:1] == ["lab"]:
         return ".".join(parts[:2]) if len(parts) > 1 else None
     return None if not parts or parts[0] in FACADES else parts[0]
@@ -126,6 +144,14 @@ def names_in(path):
             yield from ((node.module, alias.name) for alias in node.names)
 
 
+HOMES = {
+    (package, name): module
+    for package in ("fedlas.predictions", "fedlas.calibrated")
+    for module, name in names_in(NAMES[package])
+}
+"""Where a public name of a package with inner rooms is, so that its import is one from that room."""
+
+
 def test_there_is_something_to_check():
     assert len(MODULES) > 30
     assert "torch" in set(imports(SOURCE / "objective" / "objective.py", at_import_time=True))
@@ -142,17 +168,33 @@ def test_imports_point_downwards():
 
     def upward(path):
         here = room(path)
-        for name in imports(path, at_import_time=False) if here else ():
+        public = {HOMES.get(pair, "") for pair in names_in(path)}
+        for name in (*imports(path, at_import_time=False), *public) if here else ():
             there = room_of(name) if name.startswith("fedlas") else None
             # what the facade exports reaches that high
             if name == "fedlas" and LEVEL[here] >= LEVEL["objective"]:
                 yield "import the package itself, not the facade"
             elif name in {"fedlas.checks", "fedlas.errors"}:
                 yield f"import fedlas._core, not {name}"
-            elif there and LEVEL.get(there, -1) <= LEVEL[here] and there != here:
+            elif (
+                there
+                and LEVEL.get(there, -1) <= LEVEL[here]
+                and there != here
+                and (name_of(path), there) not in LOOKUPS
+            ):
                 yield f"{here} imports {name}"
 
     assert offenders(upward) == []
+
+
+def test_lookups_of_higher_rooms_are_at_first_use():
+    for module, there in LOOKUPS:
+        now, ever = (
+            {room_of(name) for name in imports(NAMES[module], at_import_time=only)}
+            for only in (True, False)
+        )
+        assert there in ever, f"{module} looks up {there} no more: take it off the list"
+        assert there not in now, f"{module} imports {there} when it is imported"
 
 
 def test_the_rule_is_the_documented_one():
@@ -177,7 +219,9 @@ def test_no_two_modules_import_each_other():
         graph[name] = {
             other
             for other in found & NAMES.keys()
-            if other != name and not name.startswith(f"{other}.")
+            if other != name
+            and not name.startswith(f"{other}.")
+            and (name, room_of(other)) not in LOOKUPS
         }
     sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()  # raises CycleError, with the circle
@@ -227,7 +271,10 @@ def test_files_are_small():
 def test_every_room_has_a_folder_of_tests():
     """CONTRIBUTING.md names it: ``tests/unit/ROOM``."""
     rooms = {room(path) for path in MODULES} - {None}
-    folders = {f"tests/unit/{name.split('.')[0].lstrip('_')}" for name in rooms}
+    folders = {
+        f"tests/unit/{(name.split('.')[0] if name.startswith('lab.') else name.replace('.', '/')).lstrip('_')}"
+        for name in rooms
+    }
     assert [name for name in sorted(folders) if not (SOURCE.parents[1] / name).is_dir()] == []
 
 
@@ -283,7 +330,8 @@ def test_packages_are_small():
 BOUNDS = {
     "_core": 11_050,
     "binary": 13_800,
-    "calibrated": 10_200,
+    "calibrated": 4_950,
+    "calibrated.tables": 6_200,
     "calibrators": 41_950,
     "cli of files": 12_600,
     "cli of runs": 7_550,
@@ -296,7 +344,9 @@ BOUNDS = {
     "metrics": 14_750,
     "objective": 7_600,
     "plots": 10_200,
-    "predictions": 37_250,
+    "predictions": 9_800,
+    "predictions.language": 6_500,
+    "predictions.tables": 22_750,
     "present": 23_550,
     "resample": 2_650,
     "stats": 22_250,
@@ -304,7 +354,7 @@ BOUNDS = {
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 480, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 490, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -348,7 +398,9 @@ for statement in sys.argv[1:]:
     )
     assert done.returncode == 0, done.stderr
     reached = {
-        statement: sum(GAUGES["count_nodes"](tree_of(NAMES[name])) for name in line.split())
+        statement: sum(
+            GAUGES["count_nodes"](tree_of(NAMES[name])) for name in line.split() if name in NAMES
+        )
         for statement, line in zip(REACH, done.stdout.splitlines(), strict=True)
     }
     assert {name: n for name, n in reached.items() if n > 1.05 * REACH[name]} == {}, (
@@ -386,6 +438,7 @@ def test_commands_of_files_never_import_the_laboratory(command):
 
 def test_no_other_room_names_a_format_of_tables():
     """Between a file and a fit stand ``Table`` and ``Predictions``: which format holds the cells is no one else's."""
+    inner = {"predictions.tables", "predictions.language"}
     formats = {
         node.name
         for path in (SOURCE / "predictions").rglob("*.py")
@@ -398,7 +451,8 @@ def test_no_other_room_names_a_format_of_tables():
     formats |= {"TableChunk", "Labels"}
 
     def named(path):
-        return formats & {name for _, name in names_in(path)} if room(path) != "predictions" else ()
+        may = room(path) in inner or (name_of(path), "predictions.tables") in LOOKUPS
+        return () if may else formats & {name for _, name in names_in(path)}
 
     assert offenders(named) == []
 

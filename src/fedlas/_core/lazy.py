@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -24,3 +25,16 @@ def at_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
         return value
 
     return attribute
+
+
+def add_old_modules(package: str, homes: Mapping[str, Mapping[str, str]]) -> None:
+    """Let pickles find classes by the modules that they were in when they were written.
+
+    Args:
+        package: Dotted name of the package.
+        homes: By old module, its names as for :func:`at_first_use`; nothing else is in it.
+    """
+    for old, names in homes.items():
+        module = ModuleType(f"{package}.{old}")
+        vars(module)["__getattr__"] = at_first_use(package, names)
+        sys.modules[module.__name__] = module

@@ -7,15 +7,15 @@ Every public name is imported at its first use: a model needs nothing of tables.
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import add_old_modules, at_first_use
 
 if TYPE_CHECKING:
     from fedlas.calibrated.before_after import BeforeAfter, Measured, measured_both
     from fedlas.calibrated.fit_model import calibrate
     from fedlas.calibrated.model import CalibratedModel
-    from fedlas.calibrated.since import files_since
-    from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import apply_to_files
+    from fedlas.calibrated.tables.files import apply_to_files
+    from fedlas.calibrated.tables.since import files_since
+    from fedlas.calibrated.tables.table_calibration import TableCalibration
 
 __all__ = [
     "BeforeAfter",
@@ -35,9 +35,16 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "before_after": "BeforeAfter Measured measured_both",
             "fit_model": "calibrate",
             "model": "CalibratedModel",
-            "since": "files_since",
-            "table": "TableCalibration",
-            "table_files": "apply_to_files",
+            "tables.since": "files_since",
+            "tables.table_calibration": "TableCalibration",
+            "tables.files": "apply_to_files",
+        },
+    )
+    add_old_modules(
+        __name__,
+        {
+            "direction": {"tables.direction": "FitScores"},
+            "table": {"tables.table_calibration": "TableCalibration"},
         },
     )
 

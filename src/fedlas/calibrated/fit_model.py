@@ -21,7 +21,7 @@ from fedlas.predictions.any_predictions import is_table
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 if TYPE_CHECKING:
-    from fedlas.calibrated.table import TableCalibration
+    from fedlas.calibrated.tables.table_calibration import TableCalibration
 
 __all__ = ["calibrate"]
 
@@ -125,8 +125,8 @@ def calibrate(
     named = {"weights": weights, "clusters": clusters, "time": time}
     others = {name: place for name, place in named.items() if place is not None}
     if columns or is_table(model):
-        from fedlas.calibrated.table_files import calibrate_table
-        from fedlas.predictions.roles import columns_named
+        from fedlas.calibrated.tables.files import calibrate_table
+        from fedlas.predictions.tables.roles import columns_named
 
         columns |= others
         chosen = method if isinstance(method, str) else of_classes(method)

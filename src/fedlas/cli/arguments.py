@@ -13,7 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.defaults import CONFIDENCE_LEVEL, METHOD, REPLICATES
 from fedlas._core.files import file_argument, path_argument
 from fedlas._core.terminal import say_commands
-from fedlas.predictions.roles import ROLES, Columns
+from fedlas.predictions.tables.roles import ROLES, Columns
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""

@@ -26,13 +26,13 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     address_of,
     holds_parquet,
     local_names,
 )
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
     from fedlas.present.card import CalibrationCard

@@ -27,8 +27,8 @@ from fedlas.cli.arguments import (
     option,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import OF_FIT, SCORES
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import OF_FIT, SCORES
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -168,7 +168,7 @@ def _names_runs(args: argparse.Namespace) -> bool:
 
 def _compare_files(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.read import notes_of
+    from fedlas.predictions.tables.read import notes_of
     from fedlas.present.comparison import compare, plain_differences
     from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
 

@@ -36,9 +36,9 @@ from fedlas.cli.arguments import (
     rules_given,
 )
 from fedlas.cli.gate import add_gate, check_gate, show_gate
-from fedlas.predictions.roles import OF_FIT, Columns
 from fedlas.predictions.tables.files import FORMATS, holds_parquet
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import OF_FIT, Columns
 
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
@@ -98,7 +98,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.read import is_log, notes_of
+    from fedlas.predictions.tables.read import is_log, notes_of
     from fedlas.present.evaluation import RAW
     from fedlas.present.report import report
     from fedlas.present.stages import HeldOut

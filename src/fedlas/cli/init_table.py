@@ -15,9 +15,9 @@ from fedlas._core.outputs import check_place, new_kind
 from fedlas._core.terminal import say
 from fedlas._core.text import command_lines
 from fedlas.cli.arguments import column_options
-from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables import source_of
-from fedlas.predictions.tables.packed import whole_suffix
+from fedlas.predictions.tables.formats.by_suffix import source_of
+from fedlas.predictions.tables.formats.compression import whole_suffix
+from fedlas.predictions.tables.roles import Columns
 
 _LABELS = re.compile(r"(y|y_?true|target|true_?label|labels?|truth|gold|class|outcome)", re.I)
 _SCORE = re.compile(r"(p|y_?pred|y_?prob|.*prob.*|.*score.*|p_.*|.*_p|risk|pred.*)", re.I)
@@ -55,7 +55,7 @@ class _Content:
     """First rows of a table, by column: texts, numbers where all are, and how many differ."""
 
     def __init__(self, path: Path) -> None:
-        from fedlas.predictions.cells import cell_text, number_in
+        from fedlas.predictions.tables.cells import cell_text, number_in
 
         source = source_of(path)
         self.label = source.label
@@ -224,7 +224,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     """Guess the columns, write the commands, and print what was guessed; return the exit status."""
     from fedlas.predictions import TopLabel
     from fedlas.predictions.event import event_note
-    from fedlas.predictions.read import is_log, read_predictions
+    from fedlas.predictions.tables.read import is_log, read_predictions
 
     out = Path(f"{path.name.removesuffix(whole_suffix(path))}.sh") if out is None else out
     check_place("--out", out, new_kind(".sh"))

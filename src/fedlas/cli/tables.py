@@ -26,7 +26,6 @@ from fedlas.cli.arguments import (
     flag,
     option,
 )
-from fedlas.predictions.roles import Columns
 from fedlas.predictions.tables.files import (
     FORMATS,
     address_of,
@@ -34,8 +33,9 @@ from fedlas.predictions.tables.files import (
     local_files,
     local_names,
 )
+from fedlas.predictions.tables.formats.compression import suffix_of, whole_suffix
 from fedlas.predictions.tables.outputs import Output, check_apart, check_outputs
-from fedlas.predictions.tables.packed import suffix_of, whole_suffix
+from fedlas.predictions.tables.roles import Columns
 
 if TYPE_CHECKING:
     from fedlas.calibrators import Calibrator
@@ -75,9 +75,9 @@ def add_calibrate(add: AddSubcommand) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from fedlas.calibrated.since import files_since
-    from fedlas.calibrated.table import CALIBRATION
-    from fedlas.calibrated.table_files import calibrate_table
+    from fedlas.calibrated.tables.files import calibrate_table
+    from fedlas.calibrated.tables.since import files_since
+    from fedlas.calibrated.tables.table_calibration import CALIBRATION
 
     columns = columns_of(args) or Columns()
     out = _place_of_calibration(args.files[0]) if args.out is None else args.out
@@ -195,7 +195,7 @@ def _out_of(text: str) -> Path | str:
 
 
 def _share(text: str) -> float:
-    from fedlas.calibrated.missing import share_of
+    from fedlas.calibrated.tables.missing import share_of
 
     try:
         share = share_of(text)
@@ -210,7 +210,7 @@ def _share(text: str) -> float:
 
 def _apply(args: argparse.Namespace) -> int:
     """Write the table; with ``--summary`` also how that went, whatever happens."""
-    from fedlas.calibrated.table_files import SUMMARY, SUMMARY_FORMAT
+    from fedlas.calibrated.tables.files import SUMMARY, SUMMARY_FORMAT
 
     read = (*args.files, args.calibration)
     table = args.out
@@ -234,9 +234,9 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _applied(args: argparse.Namespace, read: Sequence[str | Path]) -> dict[str, Any]:
     """Write the table and print what was done; return the same as plain values."""
-    from fedlas.calibrated.missing import Missing
-    from fedlas.calibrated.table import TableCalibration
-    from fedlas.calibrated.table_files import CALIBRATED_TABLE, apply_to_files, are_live_logs
+    from fedlas.calibrated.tables.files import CALIBRATED_TABLE, apply_to_files, are_live_logs
+    from fedlas.calibrated.tables.missing import Missing
+    from fedlas.calibrated.tables.table_calibration import TableCalibration
 
     out = _place_of_table(args)
     place = None if str(out) == STANDARD else out

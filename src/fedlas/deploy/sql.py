@@ -80,6 +80,8 @@ DIALECTS: dict[str, Dialect] = {
             _READ,
             "print(duckdb.sql(sql))",
         ),
+        # It computes a stage once without being told, and takes three times as long if it is told.
+        stage=_PLAIN,
     ),
     "postgres": Dialect(
         '"', "CAST({} AS DOUBLE PRECISION)", ("psql YOUR_DATABASE --file {shell}",), longest=63

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
-from fedlas.predictions.covariates import MOST_VALUES, Covariates
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.tables.encoder import MOST_VALUES
 
 _MOST_NUMBERS = 2**27
 """Numbers of side information that are made dense, 1 GiB of float64."""

@@ -16,8 +16,8 @@ from fedlas._core.check import InputError, check_count, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrated import TableCalibration
-from fedlas.calibrated.live import frame_applied
-from fedlas.calibrated.missing import Missing, MissingPolicy
+from fedlas.calibrated.tables.apply import frame_applied
+from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.metrics.streaming import StreamingMetrics
 from fedlas.predictions import Columns, Predictions, read_predictions
 from fedlas.stats.estimates import Estimate

@@ -6,18 +6,18 @@ of a model reads. Every public name is imported at its first use: roles of colum
 
 from typing import TYPE_CHECKING
 
-from fedlas._core.lazy import at_first_use
+from fedlas._core.lazy import add_old_modules, at_first_use
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable
     from fedlas.predictions.covariates import Covariates
-    from fedlas.predictions.language import p_true, token_confidence
+    from fedlas.predictions.language.log_probabilities import p_true, token_confidence
+    from fedlas.predictions.language.stated import stated_confidence
     from fedlas.predictions.multi_label import MultiLabel
     from fedlas.predictions.predictions import Predictions
-    from fedlas.predictions.read import open_table, read_predictions
-    from fedlas.predictions.roles import Columns
-    from fedlas.predictions.stated import stated_confidence
-    from fedlas.predictions.table import Table
+    from fedlas.predictions.tables.read import open_table, read_predictions
+    from fedlas.predictions.tables.roles import Columns
+    from fedlas.predictions.tables.table import Table
     from fedlas.predictions.top_label import TopLabel
 
 __all__ = [
@@ -41,15 +41,18 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
         {
             "any_predictions": "PredictionTable",
             "covariates": "Covariates",
-            "language": "p_true token_confidence",
+            "language.log_probabilities": "p_true token_confidence",
             "multi_label": "MultiLabel",
             "predictions": "Predictions",
-            "read": "open_table read_predictions",
-            "roles": "Columns",
-            "stated": "stated_confidence",
-            "table": "Table",
+            "tables.read": "open_table read_predictions",
+            "tables.roles": "Columns",
+            "language.stated": "stated_confidence",
+            "tables.table": "Table",
             "top_label": "TopLabel",
         },
+    )
+    add_old_modules(
+        __name__, {"roles": {"tables.roles": "Columns"}, "units": {"tables.units": "Units"}}
     )
 
     def __dir__() -> list[str]:

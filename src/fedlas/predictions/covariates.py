@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe, few
-from fedlas.predictions.cells import TableChunk, Values, cell_text
-from fedlas.predictions.class_names import whole_number
-from fedlas.predictions.roles import Columns
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
 
-MOST_VALUES = 256
-"""Most values of a column of text: more are names of samples rather than kinds of them."""
-_PADDED = re.compile(r"0\d")
+if TYPE_CHECKING:
+    from fedlas.predictions.tables.cells import TableChunk
+    from fedlas.predictions.tables.formats.format import Format
+    from fedlas.predictions.tables.roles import Columns
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Covariates:
     gaps: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, source: Format, columns: Columns) -> Self | None:
+    def learn(cls, source: Format, columns: Columns) -> Covariates | None:
         """Read the columns of ``covariates`` once, and say what each holds; None without such columns.
 
         Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
@@ -58,11 +51,9 @@ class Covariates:
         Raises:
             InputError: If a column does not exist or has more than 256 values that are no numbers.
         """
-        names = columns.covariates_in(source.names, where=source.label)
-        if not names:
-            return None
-        groups = frozenset({columns.groups} & {*names})
-        return cls.of_columns(source, names, groups, has_gaps=not columns.drop_missing)
+        from fedlas.predictions.tables.encoder import learn_covariates
+
+        return learn_covariates(source, columns)
 
     @classmethod
     def of_columns(
@@ -72,7 +63,7 @@ class Covariates:
         groups: Collection[str | None] = (),
         *,
         has_gaps: bool = True,
-    ) -> Self:
+    ) -> Covariates:
         """Return what columns of a table hold, as :meth:`learn`.
 
         Args:
@@ -81,35 +72,9 @@ class Covariates:
             groups: Those that are categories in any case.
             has_gaps: Whether rows that lack a value stay.
         """
-        source = source if isinstance(source, Format) else Frame(source)
-        point = source.decimal_point
-        numbers = [name for name in names if name not in groups and source.holds_numbers(name)]
-        others = [name for name in names if name not in numbers]
-        values: dict[str, set[str]] = {name: set() for name in others}
-        text = {*groups}
-        lacking: set[str] = set()
-        for chunk in source.chunks([], others) if others else ():
-            for name in others:
-                cells = {_key(cell) for cell in _distinct(chunk.values[name])}
-                if "" in cells and has_gaps:
-                    lacking.add(name)
-                cells -= {""}
-                if not all(_is_number(cell, point) for cell in cells):
-                    text.add(name)
-                if len(values[name]) <= MOST_VALUES:
-                    values[name] |= cells
-        for name in others:
-            if name in text and len(values[name]) > MOST_VALUES:
-                raise _too_many(name, source.label)
-        numbers = [name for name in names if name not in text]
-        categories = {
-            name: (*sorted(values[name]), *[""] * (name in lacking))
-            for name in names
-            if name in text
-        }
-        means, gaps = _means(source, numbers)
-        gaps = tuple(name for name in gaps if has_gaps)
-        return cls(tuple(numbers), categories, means=means, gaps=gaps)
+        from fedlas.predictions.tables.encoder import covariates_of_columns
+
+        return covariates_of_columns(source, names, groups, has_gaps=has_gaps)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -146,8 +111,9 @@ class Covariates:
 
     def features_of(self, columns: Mapping[str, Any]) -> Tensor:
         """Return the features of columns in memory ``(N, D)``, as :meth:`features`."""
-        chunks = Frame(columns).chunks(self.numbers, [*self.categories])
-        return torch.cat([self.features(chunk) for chunk in chunks])
+        from fedlas.predictions.tables.encoder import encode_columns
+
+        return encode_columns(self, columns)
 
     def features(self, chunk: TableChunk) -> Tensor:
         """Return the features of some rows ``(n, D)``, and count values without a place.
@@ -155,33 +121,9 @@ class Covariates:
         Raises:
             InputError: If a number is missing or infinite; row and column are named.
         """
-        parts = [self._numbers(chunk)] if self.numbers else []
-        for name, places in self.categories.items():
-            numbers = {value: number for number, value in enumerate(places)}
-            cells = chunk.values[name]
-            position = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
-            index = torch.tensor([position[_hashable(cell)] for cell in cells])
-            self.unknown[name] += int((index == len(places)).sum())
-            if self.one_hot:
-                parts.append(torch.nn.functional.one_hot(index, len(places) + 1)[:, :-1].double())
-            else:
-                parts.append(index.double().unsqueeze(1))
-        return torch.cat(parts, dim=1)
+        from fedlas.predictions.tables.encoder import encode
 
-    def _numbers(self, chunk: TableChunk) -> Tensor:
-        """Return numbers ``(n, numbers + gaps)``, missing ones filled with the mean."""
-        columns = {name: chunk.numbers[name] for name in self.numbers}
-        is_missing = {name: np.isnan(column) for name, column in columns.items()}
-        filled = {
-            name: np.where(is_missing[name], self.means.get(name, np.nan), column)
-            for name, column in columns.items()
-        }
-        for name in self.numbers:
-            if name not in self.gaps:
-                self.unknown[name] += int(is_missing[name].sum())
-        whole = replace(chunk, numbers=filled).finite(self.numbers, "covariates").double()
-        flags = [torch.from_numpy(is_missing[name]).double() for name in self.gaps]
-        return torch.cat([whole, *(flag.unsqueeze(1) for flag in flags)], dim=1)
+        return encode(self, chunk)
 
     def notes(self) -> list[str]:
         """Say which rows so far have a value without a place, as sentences."""
@@ -268,52 +210,3 @@ def covariates_of(text: Any, path: object) -> Covariates:
             f"{path} ({error})",
             "Save the predictions again.",
         ) from error
-
-
-def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the mean of each column of numbers, over the rows that have one, and the columns that lack some."""
-    sums = dict.fromkeys(names, 0.0)
-    counts = Counter[str]()
-    lacking: set[str] = set()
-    for chunk in source.chunks(names, []) if names else ():
-        for name in names:
-            column = chunk.numbers[name]
-            if np.isnan(column).any():
-                lacking.add(name)
-            column = column[np.isfinite(column)]
-            sums[name] += float(column.sum(dtype=np.float64))
-            counts[name] += len(column)
-    means = {name: sums[name] / max(counts[name], 1) for name in names}
-    return means, tuple(name for name in names if name in lacking)
-
-
-def _too_many(name: str, label: str) -> InputError:
-    return InputError(
-        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values",
-        f"more in column {name!r} of {label}",
-        "Leave it out: a value that names one sample says nothing about the next.",
-    )
-
-
-def _hashable(cell: Any) -> Any:
-    return cell if cell.__hash__ is not None else str(cell)
-
-
-def _distinct(cells: Values) -> set[Any]:
-    return {_hashable(cell) for cell in cells}
-
-
-def _key(cell: Any) -> str:
-    """Return a value as text, by which values are compared: 3 and 3.0 are the same, 007 and 7 are not."""
-    text = cell_text(cell)
-    number = None if _PADDED.match(text) else whole_number(text)
-    return text if number is None else str(number)
-
-
-def _is_number(text: str, decimal_point: str) -> bool:
-    if _PADDED.match(text):
-        return "." in text or decimal_point in text
-    with suppress(ValueError):
-        plain = text.replace(decimal_point, ".").removesuffix("%")
-        return bool(np.isfinite(float(plain)))
-    return False

@@ -296,8 +296,8 @@ class Predictions:
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
             tensor([ True, False])
         """
-        from fedlas.predictions.roles import columns_named
-        from fedlas.predictions.table import Table
+        from fedlas.predictions.tables.roles import columns_named
+        from fedlas.predictions.tables.table import Table
 
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):

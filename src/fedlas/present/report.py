@@ -25,7 +25,7 @@ from fedlas.predictions.any_predictions import (
     with_some_weight,
 )
 from fedlas.predictions.event import about_event, event_note
-from fedlas.predictions.roles import OF_FIT, columns_named
+from fedlas.predictions.tables.roles import OF_FIT, columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
 from fedlas.present.metric_tables import COMPARED

@@ -9,7 +9,7 @@ from torch import nn
 
 import fedlas
 from fedlas import MultiLabel, Predictions, TopLabel
-from fedlas.calibrated.cross_fit import cross_fit
+from fedlas.calibrated.tables.cross_fit import cross_fit
 from fedlas.calibrators import (
     CALIBRATORS,
     AutoCalibration,

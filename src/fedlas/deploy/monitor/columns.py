@@ -19,10 +19,10 @@ from fedlas._core.check import InputError, check_count, check_number, few, reaso
 from fedlas._core.files import read_json
 from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
-from fedlas.predictions.cells import MISSING as MISSING_TEXTS
-from fedlas.predictions.cells import cell_text
-from fedlas.predictions.covariates import MOST_VALUES
-from fedlas.predictions.read import open_source
+from fedlas.predictions.tables.cells import MISSING as MISSING_TEXTS
+from fedlas.predictions.tables.cells import cell_text
+from fedlas.predictions.tables.encoder import MOST_VALUES
+from fedlas.predictions.tables.read import open_source
 
 MOVED = 0.5
 """Standard deviations by which a column's mean moves before that is called drift."""

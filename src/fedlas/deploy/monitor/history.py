@@ -10,14 +10,14 @@ from typing import Any
 
 from fedlas._core.check import InputError, few, reason
 from fedlas._core.files import read_json, remove, write_atomically, write_json
-from fedlas._core.outputs import json_kind
+from fedlas._core.outputs import STANDARD, json_kind
 from fedlas._core.text import printable
 from fedlas.deploy.monitor.columns import Drift, columns_of_card, drift_between
 from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import Content, contents_of, forget_pending, take_pending
-from fedlas.predictions.tables.files import STANDARD, Name, address_of, files_of
-from fedlas.predictions.tables.packed import stem_of
+from fedlas.predictions.tables.files import Name, address_of, files_of
+from fedlas.predictions.tables.formats.compression import stem_of
 
 FORMAT = "fedlas.history/1"
 HISTORY = json_kind("a history of fedlas monitor", FORMAT)

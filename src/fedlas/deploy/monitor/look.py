@@ -23,8 +23,8 @@ from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.event import event_among
-from fedlas.predictions.read import is_log
-from fedlas.predictions.table import Table
+from fedlas.predictions.tables.read import is_log
+from fedlas.predictions.tables.table import Table
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 

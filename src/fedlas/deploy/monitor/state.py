@@ -20,7 +20,7 @@ from fedlas._core.outputs import Kind, has_format
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.watches import LiveBatch, Watch
 from fedlas.predictions.tables.files import Name, files_of
-from fedlas.predictions.tables.packed import content_digest
+from fedlas.predictions.tables.formats.compression import content_digest
 from fedlas.stats.gap_sums import read_array, read_counts
 from fedlas.stats.rows import Floats
 

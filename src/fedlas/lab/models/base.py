@@ -19,7 +19,7 @@ is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``. If t
 MODELS: Registry[Builder] = Registry("model", rows=False, tokens=False)
 """Models by name; each family is registered by its own module. Metadata ``rows`` is true of those that take rows of
 features ``(N, D)``, with ``in_channels`` D and ``image_size`` 1; ``tokens`` of those that take ``(N, K, L)`` of
-:func:`fedlas._core.tokens.token_array`."""
+:func:`fedlas.lab.data.tokens.token_array`."""
 
 LIBRARIES: Registry[Callable[[str], Builder]] = Registry("model library")
 """Models of other libraries: ``LIBRARIES["timm"]`` builds ``"timm:NAME"``. :func:`fedlas.features.find_head` finds the

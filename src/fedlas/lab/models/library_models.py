@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
-from fedlas._core.tokens import FIELDS
+from fedlas.lab.data.tokens import FIELDS
 from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, check_dropout
 
 
@@ -168,7 +168,7 @@ def build_hf(
 
 
 def take_tokens(model: nn.Module) -> nn.Module:
-    """Return the model, which from now on takes an array of :func:`fedlas._core.tokens.token_array` in place of fields.
+    """Return the model, which then takes an array of :func:`fedlas.lab.data.tokens.token_array` in place of fields.
 
     State:
         Adds a hook to the model that passes the fields by their names.

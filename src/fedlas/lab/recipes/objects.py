@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.registry import Registry
-from fedlas._core.tokens import token_array
 from fedlas.features import find_head
 from fedlas.lab.data import Images, Source
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.files import Items
+from fedlas.lab.data.tokens import token_array
 from fedlas.lab.models.library_models import take_tokens
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 

@@ -23,10 +23,10 @@ from fedlas._core.files import (
     path_inside,
     write_atomically,
 )
-from fedlas._core.text_archive import TextArchive
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.recipes.yaml_text import parse_yaml
+from fedlas.lab.runs.text_archive import TextArchive
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.log import LOG, parse_log, read_log
 from fedlas.predictions import Predictions

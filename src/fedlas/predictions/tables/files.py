@@ -20,7 +20,7 @@ from fedlas._core.files import no_device, path_inside, write_atomically
 from fedlas._core.outputs import STANDARD
 from fedlas._core.temporary import private_folder, remove_stale_folders
 from fedlas._core.terminal import standard_input
-from fedlas.predictions.tables.packed import suffix_of
+from fedlas.predictions.tables.formats.compression import suffix_of
 
 FORMATS = {
     ".csv": "delimited.Delimited",

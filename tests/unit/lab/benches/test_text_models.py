@@ -12,10 +12,10 @@ from transformers import BertConfig, BertForSequenceClassification, DistilBertCo
 from transformers import DistilBertForSequenceClassification as DistilBert
 
 from fakes_data import write_hf_split
-from fedlas._core.tokens import token_array
 from fedlas.errors import InputError
 from fedlas.lab import bench
 from fedlas.lab.data import load_dataset
+from fedlas.lab.data.tokens import token_array
 from fedlas.lab.models import build_model
 from fedlas.lab.recipes import plan, recipe_from
 from fedlas.lab.runs import execute, load_trained

@@ -17,10 +17,10 @@ from fedlas._core.check import InputError, check_choice, describe, suggestion
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, read_json
 from fedlas._core.streams import Purpose, stream
-from fedlas._core.tokens import token_array
 from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.disk import read_images, required_root, unreadable
 from fedlas.lab.data.splits import hold_out
+from fedlas.lab.data.tokens import token_array
 
 Missing = Literal["refuse", "mean"]
 Rows = NDArray[np.float32]
@@ -95,7 +95,7 @@ def load_texts(
 
     Returns:
         A source of float32 rows ``(N, D)``, each feature normalized by the training part, or of tokens ``(N, K, L)``,
-        see :func:`fedlas._core.tokens.token_array`; classes are sorted.
+        see :func:`fedlas.lab.data.tokens.token_array`; classes are sorted.
 
     Raises:
         InputError: As for ``table``, or if the function cannot be imported or returns something else.

@@ -37,7 +37,7 @@ def write(folder, form, columns):
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.format.ROWS", 3)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.format.ROWS", 3)
     path = write(
         tmp_path,
         form,
@@ -103,7 +103,7 @@ def test_whole_numbers_that_a_float_has_rounded_are_refused(form, tmp_path):
 
 
 def test_numbers_of_both_kinds_in_json_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 100)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.lines.BYTES", 100)
     rows = [{"c": 0.5, "ok": 1, "g": group} for group in [1] * 40 + [2.0, 2.5, 2]]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = read_predictions(tmp_path / "t.jsonl", Columns(confidence="c", correct="ok", groups="g"))

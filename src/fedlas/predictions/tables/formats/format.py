@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import TableChunk, floating
+from fedlas.predictions.tables.cells import TableChunk, floating
 
 ROWS = 2**13
 """Rows of a chunk."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.arrays import Arrays, check_fits
 from fedlas._core.check import InputError
-from fedlas.predictions.cells import TableChunk
 from fedlas.predictions.saved import open_archive
-from fedlas.predictions.tables import format as formats
-from fedlas.predictions.tables.format import Format, Pieces, Writer, pieces_of, together
+from fedlas.predictions.tables.cells import TableChunk
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.format import Format, Pieces, Writer, pieces_of, together
 
 
 class Archive(Format):
@@ -77,7 +77,7 @@ class Archive(Format):
 
 
 class ArchiveWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.format.Writer`: arrays of archives are joined, and others added."""
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`: arrays of archives are joined, and others added."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str

@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import TableCalibration, apply_to_files, table_files
+from fedlas.calibrated import TableCalibration, apply_to_files
+from fedlas.calibrated.tables import files as table_files
 from fedlas.calibrators import TemperatureScaling
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions.tables import lines
+from fedlas.predictions.tables.formats import lines
 
 
 def scores(rows=300, classes=2, factor=3.0):

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, Text, check_choice, describe
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import TableChunk
-from fedlas.predictions.stated import is_refusal, stated_confidence
+from fedlas.predictions.language.stated import is_refusal, stated_confidence
+from fedlas.predictions.tables.cells import TableChunk
 
 Reduce = Literal["sum", "mean", "min"]
 _SHOWN = 5

@@ -10,7 +10,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from fedlas._core.check import Argument, InputError, describe, few, suggestion
-from fedlas.predictions.names import check_order, matched_parts
+from fedlas.predictions.tables.names import check_order, matched_parts
 
 _PLACE = re.compile(r"\[(\d+)\]", re.ASCII)
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")

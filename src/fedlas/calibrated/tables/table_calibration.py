@@ -14,19 +14,19 @@ from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrated.cross_fit import fit_and_check
-from fedlas.calibrated.direction import FitScores
-from fedlas.calibrated.edge import EdgeCount
-from fedlas.calibrated.live import frame_applied, live_table, source_of
-from fedlas.calibrated.missing import Missing, MissingPolicy
 from fedlas.calibrated.model import calibrator_of, of_classes
+from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
+from fedlas.calibrated.tables.cross_fit import fit_and_check
+from fedlas.calibrated.tables.direction import FitScores
+from fedlas.calibrated.tables.edge import EdgeCount
+from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns, Predictions, Table
 from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
-from fedlas.predictions.read import check_logits, open_source, predictions_of, with_scores
-from fedlas.predictions.units import Units
+from fedlas.predictions.tables.read import check_logits, open_source, predictions_of, with_scores
+from fedlas.predictions.tables.units import Units
 
 FORMAT = "fedlas.table/1"
 CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)

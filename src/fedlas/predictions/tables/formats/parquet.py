@@ -16,9 +16,15 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas.predictions.tables import format as formats
-from fedlas.predictions.tables.arrow import Arrow, append, append_constants, held_by, pyarrow_module
-from fedlas.predictions.tables.format import Format, Writer
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.arrow import (
+    Arrow,
+    append,
+    append_constants,
+    held_by,
+    pyarrow_module,
+)
+from fedlas.predictions.tables.formats.format import Format, Writer
 
 _FREE = 2**26
 _MOST_TEXT = 2**28
@@ -115,7 +121,7 @@ class Parquet(Arrow):
 
 
 class ParquetWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.format.Writer`; chunks become row groups of many rows."""
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; chunks become row groups of many rows."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str

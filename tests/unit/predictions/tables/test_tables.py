@@ -49,7 +49,7 @@ def test_what_people_write_in_a_csv(table):
 
 
 def test_thousands_of_columns(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 1000)  # less than a row
+    monkeypatch.setattr("fedlas.predictions.tables.formats.lines.BYTES", 1000)  # less than a row
     names = [f"z_{number}" for number in range(3000)]
     rows = [",".join(map(str, range(start, start + 3000))) for start in range(3)]
     content = "\n".join([",".join([*names, "y"]), *(f"{row},2999" for row in rows)])
@@ -123,7 +123,7 @@ def test_refusals_of_lists(lists, message, table):
 
 
 def test_rows_are_counted_over_blocks(table, monkeypatch):
-    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 200)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.lines.BYTES", 200)
     with pytest.raises(InputError, match=r"must all hold 2 numbers; got 0 in row 41"):
         table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
     with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
@@ -190,7 +190,7 @@ def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, 
     parquet.write_table(
         pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd"
     )
-    monkeypatch.setattr("fedlas.predictions.tables.parquet._FREE", 2**20)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.parquet._FREE", 2**20)
     with pytest.raises(InputError, match=r"1,000 times .*got [\d,]+ bytes"):
         list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_dense, describe
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy
-from fedlas.predictions.cells import TableChunk, floating
-from fedlas.predictions.columns import dotted
-from fedlas.predictions.tables.format import Format, pieces_of, together
-from fedlas.predictions.tables.json_lines import at_path
+from fedlas.predictions.tables.cells import TableChunk, floating
+from fedlas.predictions.tables.columns import dotted
+from fedlas.predictions.tables.formats.format import Format, pieces_of, together
+from fedlas.predictions.tables.formats.json_lines import at_path
 
 
 class Frame(Format):

@@ -15,9 +15,9 @@ from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
 from fedlas.predictions import Columns, Predictions, Table
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.read import predictions_of
-from fedlas.predictions.table import Values
-from fedlas.predictions.tables.format import Format
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.read import predictions_of
+from fedlas.predictions.tables.table import Values
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 _FAR = 0.2

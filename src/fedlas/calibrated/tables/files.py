@@ -15,19 +15,19 @@ from fedlas._core.check import InputError, check_choice, describe
 from fedlas._core.kinds import check_kinds
 from fedlas._core.outputs import Kind, has_format
 from fedlas._core.terminal import copy_to_output
-from fedlas.calibrated.live import Applied, applied, source_of
-from fedlas.calibrated.missing import Missing
-from fedlas.calibrated.table import PREFIX, TableCalibration
+from fedlas.calibrated.tables.apply import Applied, applied, source_of
+from fedlas.calibrated.tables.missing import Missing
+from fedlas.calibrated.tables.table_calibration import PREFIX, TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
-from fedlas.predictions.lm_eval import is_lm_eval
-from fedlas.predictions.tables import source_of as file_source
-from fedlas.predictions.tables import writer_of
+from fedlas.predictions.language.lm_eval import is_lm_eval
 from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
-from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.lines import open_lines
+from fedlas.predictions.tables.formats.by_suffix import source_of as file_source
+from fedlas.predictions.tables.formats.by_suffix import writer_of
+from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
+from fedlas.predictions.tables.formats.format import Format, Writer
+from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
-from fedlas.predictions.tables.packed import packed_as, suffix_of
 
 SUMMARY_FORMAT = "fedlas.summary/1"
 SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, few
-from fedlas.predictions.cells import MISSING, Labels, TableChunk, cell_text
-from fedlas.predictions.columns import ONE_CONFIDENCE
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import (
     classes_of_column,
@@ -22,8 +20,6 @@ from fedlas.predictions.event import (
     classes_of_pair,
     ends_in,
 )
-from fedlas.predictions.language import Answers, confidences_as
-from fedlas.predictions.names import NamesAgree, name_numbers, same_name
 from fedlas.predictions.probabilities import (
     FLOOR,
     SUM_TOLERANCE,
@@ -31,11 +27,17 @@ from fedlas.predictions.probabilities import (
     Probabilities,
     logarithm,
 )
-from fedlas.predictions.roles import ROLES, Columns
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.units import Units
+from fedlas.predictions.tables.cells import MISSING, Labels, TableChunk, cell_text
+from fedlas.predictions.tables.columns import ONE_CONFIDENCE
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.names import NamesAgree, name_numbers, same_name
+from fedlas.predictions.tables.roles import ROLES, Columns
+from fedlas.predictions.tables.units import Units
+
+if TYPE_CHECKING:
+    from fedlas.predictions.language.log_probabilities import Answers
 
 NO_GROUP = "(no group)"
 """Group of the rows without one, where rows without a value are left out. A table cannot have both."""
@@ -120,6 +122,8 @@ class Table:
         self.answers: Answers | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
         if self._text and self.answers is None:
+            from fedlas.predictions.language.log_probabilities import Answers
+
             self.answers = Answers()
         self.optional: frozenset[str] = frozenset()
         """Columns that a row may lack."""
@@ -334,6 +338,8 @@ class Table:
     def _read_answers(self, chunk: TableChunk, answers: Answers) -> tuple[TableChunk, Tensor]:
         """Return the rows with a confidence that can be read, and that ``(n, 1)``."""
         column = self.scores[0]
+        from fedlas.predictions.language.log_probabilities import confidences_as
+
         values = confidences_as(self.columns.confidence_as, chunk, column)
         unread = np.isnan(values)
         for row, answer in enumerate(chunk.each(column, lambda value, _: value)):

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from fedlas._core.check import InputError, few
-from fedlas.predictions.cells import TableChunk
+from fedlas.predictions.tables.cells import TableChunk
 
 _MARKS = {".": "a decimal point", ",": "a decimal comma"}
 _RARE = 1e-6

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.tables.packed import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
 
 BYTES = 1 << 22
 """Bytes that are parsed at a time; more for long rows."""

@@ -12,7 +12,7 @@ import fedlas
 from fedlas.calibrated import apply_to_files
 from fedlas.cli import main
 from fedlas.errors import InputError
-from fedlas.predictions.tables import lines
+from fedlas.predictions.tables.formats import lines
 
 COLUMNS = {"probs": "p_*", "target": "y"}
 HEADER = "id,p_a,p_b,y"

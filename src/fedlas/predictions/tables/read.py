@@ -15,20 +15,19 @@ from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, describe, few
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
-from fedlas.predictions.columns import listed
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
-from fedlas.predictions.lm_eval import SampleLog, is_lm_eval
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
-from fedlas.predictions.roles import LABELS, SCORES, Columns, columns_named
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.table import Table, Values
-from fedlas.predictions.tables import source_of
+from fedlas.predictions.tables.columns import listed
 from fedlas.predictions.tables.files import TableFile, address_of, files_of, local_files
-from fedlas.predictions.tables.format import Format, Joined
-from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.packed import suffix_of
+from fedlas.predictions.tables.formats.by_suffix import source_of
+from fedlas.predictions.tables.formats.compression import suffix_of
+from fedlas.predictions.tables.formats.format import Format, Joined
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_named
+from fedlas.predictions.tables.table import Table, Values
 from fedlas.predictions.top_label import TopLabel
 
 _FIXED = (*SCORES, *LABELS, "label_probs")
@@ -100,6 +99,8 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
     if all(is_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
             columns = replace(columns, groups="task")
+        from fedlas.predictions.language.lm_eval import SampleLog
+
         log = SampleLog([file.path for file in files], columns, live)
         return log, replace(columns, format="lm-eval")
     sources = [source_of(file, columns.separator) for file in files]
@@ -265,10 +266,11 @@ def is_log(path: Path, columns: Columns) -> bool:
             tuple(listed(named, ", ")),
             ("Leave these options out, or pass ", Argument("format", "table"), "."),
         )
-    is_json = suffix_of(path) in (".jsonl", ".ndjson")
-    return columns.format == "lm-eval" or (
-        not named and columns.format is None and is_json and is_lm_eval(path)
-    )
+    if columns.format is not None or named or suffix_of(path) not in (".jsonl", ".ndjson"):
+        return columns.format == "lm-eval"
+    from fedlas.predictions.language.lm_eval import is_lm_eval
+
+    return is_lm_eval(path)
 
 
 def _covariates_of(table: Any) -> Covariates | None:

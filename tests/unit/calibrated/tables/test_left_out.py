@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrated.cross_fit import cross_fit, fit_and_check
+from fedlas.calibrated.tables.cross_fit import cross_fit, fit_and_check
 from fedlas.calibrators import AutoCalibration, TemperatureScaling
 
 

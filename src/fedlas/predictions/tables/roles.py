@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from fedlas._core.check import Argument, InputError, check_choice, describe
-from fedlas.predictions.columns import (
+from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
     check_exists,
@@ -23,7 +23,7 @@ from fedlas.predictions.columns import (
     matched_columns,
     words_of,
 )
-from fedlas.predictions.names import check_increasing
+from fedlas.predictions.tables.names import check_increasing
 
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.text import shortened
-from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import (
+from fedlas.predictions.tables.formats import lines
+from fedlas.predictions.tables.formats.arrow import (
     Arrow,
     append,
     append_constants,
@@ -25,8 +25,8 @@ from fedlas.predictions.tables.arrow import (
     held_by,
     pyarrow_module,
 )
-from fedlas.predictions.tables.format import Format, Writer
-from fedlas.predictions.tables.packed import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.compression import open_bytes, suffix_of
+from fedlas.predictions.tables.formats.format import Format, Writer
 
 _SAMPLE = 200
 """Rows in which decimal commas and percent signs are noticed."""
@@ -106,7 +106,7 @@ class Delimited(Arrow):
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.format.Format.form`."""
+        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`."""
         return *super().form, self.delimiter, self.decimal_point
 
     def _notice(self, names: list[str], rows: list[list[str]]) -> None:
@@ -152,7 +152,7 @@ class Delimited(Arrow):
                 yield batch, batch
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:
-        """As :meth:`~fedlas.predictions.tables.format.Format.typed`; percent signs stay."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`; percent signs stay."""
         columns = []
         for name in rows.schema.names:
             column = rows.column(name)
@@ -229,7 +229,7 @@ class Delimited(Arrow):
 
 
 class DelimitedWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.format.Writer`; cells are quoted where rows need it."""
+    """As :class:`~fedlas.predictions.tables.formats.format.Writer`; cells are quoted where rows need it."""
 
     def __init__(
         self, file: IO[bytes], source: Format, scores: Sequence[str], prefix: str, suffix: str

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.predictions.cells import TableChunk, number_in, percent_signs
-from fedlas.predictions.tables import format as formats
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.packed import whole_suffix
+from fedlas.predictions.tables.cells import TableChunk, number_in, percent_signs
+from fedlas.predictions.tables.formats import format as formats
+from fedlas.predictions.tables.formats.compression import whole_suffix
+from fedlas.predictions.tables.formats.format import Format
 
 _LONGEST = 2**20
 """Most bytes of a text in a cell."""
@@ -35,7 +35,7 @@ class Arrow(Format):
             self.names = self._names()
 
     def chunks(self, numbers: Sequence[str], others: Sequence[str]) -> Iterator[TableChunk]:
-        """As :meth:`~fedlas.predictions.tables.format.Format.chunks`."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.chunks`."""
         self._rows = 0
         with self._guard():
             for table, rows in self._blocks(numbers, others):

@@ -15,13 +15,13 @@ import torch
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
-from fedlas.predictions.language import Answers
-from fedlas.predictions.roles import Columns
-from fedlas.predictions.stated import LABEL, stated_confidence
-from fedlas.predictions.tables.format import Writer
-from fedlas.predictions.tables.frame import Frame
-from fedlas.predictions.tables.json_lines import at_path, json_rows
-from fedlas.predictions.tables.lines import open_lines
+from fedlas.predictions.language.log_probabilities import Answers
+from fedlas.predictions.language.stated import LABEL, stated_confidence
+from fedlas.predictions.tables.formats.format import Writer
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.formats.json_lines import at_path, json_rows
+from fedlas.predictions.tables.formats.lines import open_lines
+from fedlas.predictions.tables.roles import Columns
 
 _RIGHT = ("acc", "exact_match", "em", "contains", "pass@1")
 """Metrics of a sample that are 1 for a right answer and 0 for a wrong one, the first of them counts."""
@@ -80,7 +80,7 @@ class SampleLogWriter(Writer):
 
     @property
     def added(self) -> tuple[str, ...]:
-        """As :attr:`~fedlas.predictions.tables.format.Writer.added`."""
+        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`."""
         of_choices = bool(self._values) and self._values[0].ndim > 1
         return (self._confidence, *[self._probs] * of_choices)
 
@@ -163,7 +163,7 @@ class SampleLog(Frame):
         self.notes = notes
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (no column is)
-        """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`."""
         for name in names:
             values = [at_path(sample.fields, name) for sample in self.samples]
             if name not in self.names and any(value is not None for value in values):

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from fedlas._core.check import Argument, InputError, Text, few
 from fedlas._core.files import parse_json
 from fedlas._core.text import shortened
-from fedlas.predictions.cells import MISSING, TableChunk, number_in, percent_signs
-from fedlas.predictions.columns import dotted
-from fedlas.predictions.tables import lines
-from fedlas.predictions.tables.arrow import Arrow, as_batch, held_by, pyarrow_module
-from fedlas.predictions.tables.format import Writer
+from fedlas.predictions.tables.cells import MISSING, TableChunk, number_in, percent_signs
+from fedlas.predictions.tables.columns import dotted
+from fedlas.predictions.tables.formats import lines
+from fedlas.predictions.tables.formats.arrow import Arrow, as_batch, held_by, pyarrow_module
+from fedlas.predictions.tables.formats.format import Writer
 
 SHOWN = 1000
 """Rows whose keys are the columns."""
@@ -63,15 +63,15 @@ class JsonLines(Arrow):
 
     @property
     def form(self) -> Any:
-        """As :attr:`~fedlas.predictions.tables.format.Format.form`: each row names its values."""
+        """As :attr:`~fedlas.predictions.tables.formats.format.Format.form`: each row names its values."""
         return JsonLines
 
     def take_names(self, names: Sequence[str]) -> None:
-        """As :meth:`~fedlas.predictions.tables.format.Format.take_names`."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.take_names`."""
         self.names = self._keys = list(names)
 
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:
-        """As :meth:`~fedlas.predictions.tables.format.Format.add_paths`: ``choices.0.logprobs.content``."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.add_paths`: ``choices.0.logprobs.content``."""
         paths = [
             name
             for name in names
@@ -81,7 +81,7 @@ class JsonLines(Arrow):
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
-        """As :meth:`~fedlas.predictions.tables.format.Format.typed`.
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`.
 
         Raises:
             InputError: For a key that is no column.
@@ -96,12 +96,12 @@ class JsonLines(Arrow):
         return pyarrow_module().table(columns)
 
     def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:  # noqa: ARG002
-        """As :meth:`~fedlas.predictions.tables.format.Format.objects`."""
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.objects`."""
         content: list[dict[str, Any]] = rows
         return content
 
     def name_beside(self, name: str, prefix: str) -> str:
-        """As :meth:`~fedlas.predictions.tables.format.Format.name_beside`: ``r.calibrated_conf`` for ``r.conf``."""
+        """As ``Format.name_beside``: ``r.calibrated_conf`` for ``r.conf``."""
         head, dot, tail = name.rpartition(".") if name not in self._keys else ("", "", name)
         return f"{head}{dot}{prefix}{tail}"
 
@@ -184,11 +184,11 @@ class JsonLines(Arrow):
 
 
 class JsonLinesWriter(Writer):
-    """As :class:`~fedlas.predictions.tables.format.Writer`; a value in an object is written into that object."""
+    """As ``Writer``; a value in an object is written into that object."""
 
     @property
     def added(self) -> tuple[str, ...]:
-        """As :attr:`~fedlas.predictions.tables.format.Writer.added`, as paths where it lies in objects."""
+        """As :attr:`~fedlas.predictions.tables.formats.format.Writer.added`, as paths where it lies in objects."""
         return tuple(self.source.name_beside(name, self.prefix) for name in self.scores)
 
     def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:

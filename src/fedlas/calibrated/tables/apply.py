@@ -18,15 +18,15 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, few, suggestion
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy
-from fedlas.calibrated.direction import ScoreDirection
-from fedlas.calibrated.missing import Missing
+from fedlas.calibrated.tables.direction import ScoreDirection
+from fedlas.calibrated.tables.missing import Missing
 from fedlas.predictions import Columns, Table, TopLabel
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.read import check_logits, open_source, predictions_of
-from fedlas.predictions.roles import LABELS, ROLES
-from fedlas.predictions.table import Values
-from fedlas.predictions.tables.format import Format
-from fedlas.predictions.tables.frame import collected
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import collected
+from fedlas.predictions.tables.read import check_logits, open_source, predictions_of
+from fedlas.predictions.tables.roles import LABELS, ROLES
+from fedlas.predictions.tables.table import Values
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ def write(form, folder, values, labels):
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     # several blocks, the last a short one
-    monkeypatch.setattr("fedlas.predictions.tables.format.ROWS", 16)
-    monkeypatch.setattr("fedlas.predictions.tables.lines.BYTES", 1024)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.format.ROWS", 16)
+    monkeypatch.setattr("fedlas.predictions.tables.formats.lines.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     read = read_predictions(path, Columns(probs="p_*", target="label"))

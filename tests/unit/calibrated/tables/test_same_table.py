@@ -35,7 +35,7 @@ def test_the_rows_of_a_lazy_frame_are_computed_once(monkeypatch):
     calibration = fedlas.calibrate(val, probs="p", target="y", event="bee", method="temperature")
     want = dict(zip(P.tolist(), calibration.apply(val)["calibrated_p"].to_list(), strict=True))
     lazy = Shuffled(val)
-    monkeypatch.setattr("fedlas.calibrated.live.collected", lambda frame: frame.collect())
+    monkeypatch.setattr("fedlas.calibrated.tables.apply.collected", lambda frame: frame.collect())
     got = calibration.apply(lazy).collect()
     assert lazy.times == 1
     assert dict(zip(got["p"].to_list(), got["calibrated_p"].to_list(), strict=True)) == want

@@ -1,0 +1,163 @@
+"""Encoder of covariates: learns what columns of a table hold, and returns rows of them as features."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError
+from fedlas.predictions.class_names import whole_number
+from fedlas.predictions.covariates import Covariates
+from fedlas.predictions.tables.cells import TableChunk, Values, cell_text
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.roles import Columns
+
+MOST_VALUES = 256
+"""Most values of a column of text: more are names of samples rather than kinds of them."""
+_PADDED = re.compile(r"0\d")
+
+
+def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
+    """Return what the columns of ``covariates`` hold, or None without such columns; see ``Covariates.learn``."""
+    names = columns.covariates_in(source.names, where=source.label)
+    if not names:
+        return None
+    groups = frozenset({columns.groups} & {*names})
+    return covariates_of_columns(source, names, groups, has_gaps=not columns.drop_missing)
+
+
+def covariates_of_columns(
+    source: Format | Mapping[str, Any],
+    names: Sequence[str],
+    groups: Collection[str | None] = (),
+    *,
+    has_gaps: bool = True,
+) -> Covariates:
+    """Return what columns of a table hold; see ``Covariates.of_columns``."""
+    source = source if isinstance(source, Format) else Frame(source)
+    point = source.decimal_point
+    numbers = [name for name in names if name not in groups and source.holds_numbers(name)]
+    others = [name for name in names if name not in numbers]
+    values: dict[str, set[str]] = {name: set() for name in others}
+    text = {*groups}
+    lacking: set[str] = set()
+    for chunk in source.chunks([], others) if others else ():
+        for name in others:
+            cells = {_key(cell) for cell in _distinct(chunk.values[name])}
+            if "" in cells and has_gaps:
+                lacking.add(name)
+            cells -= {""}
+            if not all(_is_number(cell, point) for cell in cells):
+                text.add(name)
+            if len(values[name]) <= MOST_VALUES:
+                values[name] |= cells
+    for name in others:
+        if name in text and len(values[name]) > MOST_VALUES:
+            raise _too_many(name, source.label)
+    numbers = [name for name in names if name not in text]
+    categories = {
+        name: (*sorted(values[name]), *[""] * (name in lacking)) for name in names if name in text
+    }
+    means, gaps = _means(source, numbers)
+    gaps = tuple(name for name in gaps if has_gaps)
+    return Covariates(tuple(numbers), categories, means=means, gaps=gaps)
+
+
+def encode_columns(covariates: Covariates, columns: Mapping[str, Any]) -> Tensor:
+    """Return the features of columns in memory ``(N, D)``, as :func:`encode`."""
+    chunks = Frame(columns).chunks(covariates.numbers, [*covariates.categories])
+    return torch.cat([encode(covariates, chunk) for chunk in chunks])
+
+
+def encode(covariates: Covariates, chunk: TableChunk) -> Tensor:
+    """Return the features of some rows ``(n, D)``, and count values without a place in ``covariates.unknown``.
+
+    Raises:
+        InputError: If a number is missing or infinite; row and column are named.
+    """
+    parts = [_encode_numbers(covariates, chunk)] if covariates.numbers else []
+    for name, places in covariates.categories.items():
+        numbers = {value: number for number, value in enumerate(places)}
+        cells = chunk.values[name]
+        position = {cell: numbers.get(_key(cell), len(places)) for cell in _distinct(cells)}
+        index = torch.tensor([position[_hashable(cell)] for cell in cells])
+        covariates.unknown[name] += int((index == len(places)).sum())
+        if covariates.one_hot:
+            parts.append(torch.nn.functional.one_hot(index, len(places) + 1)[:, :-1].double())
+        else:
+            parts.append(index.double().unsqueeze(1))
+    return torch.cat(parts, dim=1)
+
+
+def _encode_numbers(covariates: Covariates, chunk: TableChunk) -> Tensor:
+    """Return numbers ``(n, numbers + gaps)``, missing ones filled with the mean."""
+    columns = {name: chunk.numbers[name] for name in covariates.numbers}
+    is_missing = {name: np.isnan(column) for name, column in columns.items()}
+    filled = {
+        name: np.where(is_missing[name], covariates.means.get(name, np.nan), column)
+        for name, column in columns.items()
+    }
+    for name in covariates.numbers:
+        if name not in covariates.gaps:
+            covariates.unknown[name] += int(is_missing[name].sum())
+    whole = replace(chunk, numbers=filled).finite(covariates.numbers, "covariates").double()
+    flags = [torch.from_numpy(is_missing[name]).double() for name in covariates.gaps]
+    return torch.cat([whole, *(flag.unsqueeze(1) for flag in flags)], dim=1)
+
+
+def _means(source: Format, names: Sequence[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the mean of each column of numbers, over the rows that have one, and the columns that lack some."""
+    sums = dict.fromkeys(names, 0.0)
+    counts = Counter[str]()
+    lacking: set[str] = set()
+    for chunk in source.chunks(names, []) if names else ():
+        for name in names:
+            column = chunk.numbers[name]
+            if np.isnan(column).any():
+                lacking.add(name)
+            column = column[np.isfinite(column)]
+            sums[name] += float(column.sum(dtype=np.float64))
+            counts[name] += len(column)
+    means = {name: sums[name] / max(counts[name], 1) for name in names}
+    return means, tuple(name for name in names if name in lacking)
+
+
+def _too_many(name: str, label: str) -> InputError:
+    return InputError(
+        f"a column of covariates must hold numbers, or at most {MOST_VALUES} different values",
+        f"more in column {name!r} of {label}",
+        "Leave it out: a value that names one sample says nothing about the next.",
+    )
+
+
+def _hashable(cell: Any) -> Any:
+    return cell if cell.__hash__ is not None else str(cell)
+
+
+def _distinct(cells: Values) -> set[Any]:
+    return {_hashable(cell) for cell in cells}
+
+
+def _key(cell: Any) -> str:
+    """Return a value as text, by which values are compared: 3 and 3.0 are the same, 007 and 7 are not."""
+    text = cell_text(cell)
+    number = None if _PADDED.match(text) else whole_number(text)
+    return text if number is None else str(number)
+
+
+def _is_number(text: str, decimal_point: str) -> bool:
+    if _PADDED.match(text):
+        return "." in text or decimal_point in text
+    with suppress(ValueError):
+        plain = text.replace(decimal_point, ".").removesuffix("%")
+        return bool(np.isfinite(float(plain)))
+    return False

@@ -1,0 +1,1 @@
+"""Formats of tables: a file each, with what reads and what writes it; ``by_suffix.py`` finds the one of a file."""
