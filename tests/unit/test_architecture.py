@@ -329,7 +329,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 13_800,
+    "binary": 14_900,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
@@ -347,9 +347,9 @@ BOUNDS = {
     "predictions": 9_800,
     "predictions.language": 6_500,
     "predictions.tables": 22_750,
-    "present": 23_550,
+    "present": 25_250,
     "resample": 2_650,
-    "stats": 22_250,
+    "stats": 23_000,
     "the package itself": 1_000,
     "zoo": 14_500,
 }

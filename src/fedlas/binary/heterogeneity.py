@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,37 +119,39 @@ def heterogeneity(
             f"{len(names)}",
             "Pass them in ascending order of the clusters' numbers.",
         )
-    kept = present if predictions.weights is None else np.unique(clusters[predictions.weights > 0])
+    numbers_present = (
+        present if predictions.weights is None else np.unique(clusters[predictions.weights > 0])
+    )
     titles = dict(zip(present.tolist(), present.tolist() if names is None else names, strict=True))
-    each_alone = replace(data, clusters=None)
+    alone = replace(data, clusters=None)
     rows = measured_groups(
-        Grouped.of(each_alone, data.clusters), confidence_level, is_plain=data.weights is None
+        Grouped.of(alone, data.clusters), confidence_level, is_plain=data.weights is None
     )
     order = np.argsort(data.clusters, kind="stable")
     parts = np.split(order, np.bincount(data.clusters).cumsum()[:-1])
-    found: ResultTable[Any, ClusterMeasures] = ResultTable()
-    pooled: dict[str, list[tuple[float, float]]] = {name: [] for name in SCALES}
-    for number, row, part in zip(kept.tolist(), rows, parts, strict=True):
-        one = each_alone.rows(part)
-        numbers = {"observed_to_expected": _ratio(one), "auroc": _area(one)}
+    by_cluster: ResultTable[Any, ClusterMeasures] = ResultTable()
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in SCALES}
+    for number, row, part in zip(numbers_present.tolist(), rows, parts, strict=True):
+        samples = alone.rows(part)
+        numbers = {"observed_to_expected": _ratio(samples), "auroc": _area(samples)}
         if row.slope is not None:
             score = student_score(confidence_level, math.inf)
             numbers["slope"] = row.slope.value, (row.slope.high - row.slope.low) / (2.0 * score)
         estimates = {}
         for name, pair in numbers.items():
             if pair is not None:
-                pooled[name].append(pair)
+                pairs[name].append(pair)
                 estimates[name] = _estimate(name, *pair, confidence_level)
-        found[titles[number]] = ClusterMeasures(row.num_samples, row.events, **estimates)
+        by_cluster[titles[number]] = ClusterMeasures(row.num_samples, row.events, **estimates)
     summary: ResultTable[str, RandomEffects] = ResultTable()
-    for name, pairs in pooled.items():
-        if len(pairs) > 1:
-            values, errors = np.array(pairs).T
-            mean = random_effects(values, errors, confidence_level=confidence_level)
-            ends = ("mean", "low", "high", "prediction_low", "prediction_high")
-            back = {end: _from_scale(name, getattr(mean, end)) for end in ends}
-            summary[name] = replace(mean, **back)
-    return Heterogeneity(found, summary)
+    ends = ("mean", "low", "high", "prediction_low", "prediction_high")
+    for name, of_measure in pairs.items():
+        if len(of_measure) > 1:
+            values, errors = np.array(of_measure).T
+            effects = random_effects(values, errors, confidence_level=confidence_level)
+            numbers_back = {end: _from_scale(name, getattr(effects, end)) for end in ends}
+            summary[name] = replace(effects, **numbers_back)
+    return Heterogeneity(by_cluster, summary)
 
 
 def _ratio(data: Positive) -> tuple[float, float] | None:
@@ -192,21 +194,3 @@ def _from_scale(name: str, value: float) -> float:
         return value
     with np.errstate(over="ignore"):
         return float(np.exp(value)) if SCALES[name] == "log" else 0.5 + 0.5 * math.tanh(0.5 * value)
-
-
-def plain_heterogeneity(found: Heterogeneity) -> Mapping[str, Any]:
-    """Return the numbers for JSON; those that are not known are left out."""
-    return {
-        "summary": {
-            name: {key: value for key, value in vars(each).items() if value == value}
-            for name, each in found.summary.items()
-        },
-        "clusters": {
-            str(name): {
-                key: value.plain() if isinstance(value, Estimate) else value
-                for key, value in vars(each).items()
-                if value is not None
-            }
-            for name, each in found.clusters.items()
-        },
-    }

@@ -14,7 +14,6 @@ from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, Heterogeneity
-from fedlas.binary.heterogeneity import plain_heterogeneity
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
@@ -32,7 +31,7 @@ from fedlas.present.groups import (
     worst_event_group,
     worst_group,
 )
-from fedlas.present.heterogeneity import clusters_table, forest_pictures, summary_table
+from fedlas.present.heterogeneity import cluster_tables, forest_pictures, plain_clusters
 from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
@@ -250,9 +249,7 @@ class Evaluation:
             plain: Any = plain_event_groups if self.positive else plain_groups
             content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
         if self.heterogeneity:
-            content["heterogeneity"] = {
-                stage: plain_heterogeneity(each) for stage, each in self.heterogeneity.items()
-            }
+            content["heterogeneity"] = plain_clusters(self.heterogeneity)
         if self.positive:
             content["positive class"] = plain_measures(self._events)
         if self.decisions:
@@ -285,11 +282,7 @@ class Evaluation:
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
             beside += event_pictures(self._of_all_classes, self.decisions, self.event)
-            beside += [
-                each
-                for found in list(self.heterogeneity.values())[-1:]
-                for each in forest_pictures(found)
-            ]
+            beside += forest_pictures(self.heterogeneity)
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -300,10 +293,8 @@ class Evaluation:
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=[
-                *self._group_tables(most=MOST_ON_PAGE),
-                *self._cluster_tables(details=True),
-            ],
+            groups=self._group_tables(most=MOST_ON_PAGE)
+            + cluster_tables(self.heterogeneity, most=MOST_ON_PAGE),
             selection=SELECTION if self._compares else "",
             columns=glossary or [(c.title, c.about) for c in map(column, names)],
             remarks=[*self.outcome.remarks(), *self.notes],
@@ -340,11 +331,8 @@ class Evaluation:
         pictures = dict(list(self.stages.items())[:_MOST_COLUMNS])
         images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
-        tables = [
-            self._main(self.title),
-            *self._group_tables(most=MOST),
-            *self._cluster_tables(details=False),
-        ]
+        tables = [self._main(self.title), *self._group_tables(most=MOST)]
+        tables += cluster_tables(self.heterogeneity, most=None)
         return "".join([sentences, images, *map(html_table, tables)])
 
     @check_kinds
@@ -363,7 +351,7 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
-        blocks += self._cluster_tables(details=details)
+        blocks += cluster_tables(self.heterogeneity, most=MOST_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [
@@ -450,14 +438,4 @@ class Evaluation:
             samples = sum(each.num_samples for each in by_group.values())
             whole = whole_of(self.measured[stage], self.estimates.get(stage, {}), samples)
             tables.append(groups_table(parts, title=title, whole=whole, most=most))
-        return tables
-
-    def _cluster_tables(self, *, details: bool) -> list[Table]:
-        """Return the random-effects means of each stage, the last first, and with details the clusters of each."""
-        tables = []
-        for stage, found in reversed(list(self.heterogeneity.items())):
-            when = "" if len(self.heterogeneity) == 1 else f", {stage}"
-            tables.append(summary_table(found, title=f"Differences between clusters{when}"))
-            if details:
-                tables.append(clusters_table(found, title=f"Clusters{when}", most=MOST_ON_PAGE))
         return tables

@@ -159,10 +159,8 @@ def report(
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    is_named = of_event and not isinstance(source, MultiLabel)
-    remarks = [*notes, weightless, event_note(predictions) if is_named else ""]
-    if predictions.clusters is not None and not has_spread(predictions):
-        remarks.append(_ONE_CLUSTER)
+    names_event = of_event and not isinstance(source, MultiLabel)
+    remarks = [*notes, weightless, event_note(predictions) if names_event else ""]
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
@@ -188,7 +186,7 @@ def report(
         outcome=outcome,
         num_bins=num_bins,
         **level,
-        notes=(*filter(None, remarks), *outcome.notes),
+        notes=(*filter(None, [*remarks, _one_cluster_note(predictions)]), *outcome.notes),
         classes=tuple(classes),
         grouped_by=grouped_by,
         repair=repair,
@@ -200,6 +198,11 @@ def report(
 
 
 _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
+
+
+def _one_cluster_note(predictions: AnyPredictions) -> str:
+    """Return the note on samples of a single cluster, empty where there are several or none."""
+    return "" if predictions.clusters is None or has_spread(predictions) else _ONE_CLUSTER
 
 
 def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: bool) -> None:
@@ -225,14 +228,14 @@ def _by_cluster(
 ) -> dict[str, Heterogeneity]:
     """Return the measures of each cluster by stage."""
     names = getattr(source, "cluster_names", ())
-    found = {}
+    clusters = {}
     for stage, each in stages.items():
         predictions = check_predictions(each)
         titles = (
             [names[number] for number in predictions.clusters.unique().tolist()] if names else None
         )
-        found[stage] = compare_clusters(predictions, titles, confidence_level=confidence_level)
-    return found
+        clusters[stage] = compare_clusters(predictions, titles, confidence_level=confidence_level)
+    return clusters
 
 
 def _read(

@@ -116,7 +116,7 @@ def random_effects(
         mean + further,
         math.sqrt(between),
         between / (between + typical),
-        chi_squared_p(q, count - 1),
+        _chi_squared_p(q, count - 1),
         count,
         confidence_level,
     )
@@ -124,10 +124,7 @@ def random_effects(
 
 def _between(values: Floats, variances: Floats) -> float:
     """Return the variance between the truths by restricted maximum likelihood, at least 0."""
-    # Fisher scoring, in units in which the values spread by about 1.
-    unit = float(np.var(values)) or float(variances.mean())
-    variances = variances / unit
-    values = values / math.sqrt(unit)
+    # Fisher scoring.
     between = max(float(np.var(values, ddof=1) - variances.mean()), 0.0)
     for _ in range(_STEPS):
         weights = 1.0 / (variances + between)
@@ -141,16 +138,11 @@ def _between(values: Floats, variances: Floats) -> float:
         if abs(new - between) <= _ROUNDING * (new + between):
             break
         between = new
-    return between * unit
+    return between
 
 
-def chi_squared_p(statistic: float, degrees: int) -> float:
-    """Return the p-value of chi-squared with a whole number of degrees of freedom.
-
-    Example:
-        >>> round(chi_squared_p(5.99, 2), 3), round(chi_squared_p(3.84, 1), 3)
-        (0.05, 0.05)
-    """
+def _chi_squared_p(statistic: float, degrees: int) -> float:
+    """Return the p-value of chi-squared with a whole number of degrees of freedom."""
     # The tail is a finite sum: Abramowitz and Stegun 26.4.4 and 26.4.5. Terms as logarithms, which do not overflow.
     half = 0.5 * max(statistic, 0.0)
     if half == 0.0:
