@@ -605,6 +605,15 @@ def tables(folder: Path) -> dict[str, str]:
     for group, part in now[now.rows != ALL].groupby("group"):
         if "as predicted" in set(part.calibrator):
             result[f"Group {group}, few samples"] = few_table(part)
+    if (path := folder / "auto-before-few-labels.csv").is_file():
+        few_labels = importlib.import_module("few_labels")  # which imports this module
+        before = read(path)
+        result["few labels"] = few_labels.tables(pd.read_csv(folder / "few-labels.csv"))
+        result["auto before few labels"] = few_labels.changes(now, before)
+        # The changes for many classes are judged by the code that made them.
+        indexed = frame.set_index([*COLUMNS])
+        indexed.update(before.set_index([*COLUMNS])[[*SCORES]])
+        frame = indexed.reset_index()
     if BEFORE in set(frame.calibrator):
         result["auto against auto before"] = before_table(frame)
     for name, table in (("simulated", simulated_table), ("cost", cost_table)):

@@ -1,6 +1,6 @@
 """A process that stops itself at its n-th rename, write or step, so that it stops at the same place on every machine.
 
-``python tests/stop_by_count.py EVENT COUNT SIGNAL NAME train digits ...`` is ``fedlas train digits ...`` that gets
+``python tests/stop_by_count.py EVENT COUNT SIGNAL NAME train digits ...`` is ``fedlas runs train digits ...`` that gets
 ``SIGNAL`` at the ``COUNT``-th ``EVENT``; renames count if the new file is called ``NAME``, or all if ``NAME`` is ``*``.
 """
 

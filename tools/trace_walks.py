@@ -162,7 +162,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     def set_to_run() -> None:
         words = [word for each in (*tiny, "model.hidden=[8]") for word in ("--set", each)]
         out = str(folder / f"run{next(number)}")
-        assert main(["train", "synthetic", *words, "--out", out]) == 0
+        assert main(["runs", "train", "synthetic", *words, "--out", out]) == 0
 
     def to_onnx() -> None:
         export(finished, folder / f"model{next(number)}.onnx", images)

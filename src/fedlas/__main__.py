@@ -1,4 +1,4 @@
-"""``python -m fedlas``, and so what a launcher of several processes takes: ``accelerate launch -m fedlas train``."""
+"""``python -m fedlas``, for a launcher of several processes: ``accelerate launch -m fedlas runs train``."""
 
 import sys
 

@@ -74,9 +74,10 @@ def _make_all():
         _single_run()
         _evaluations()
         few = ("--replicates", "39")
-        _fedlas("diagnose", "digits")
-        _fedlas("diagnose", "digits/fedlas-s0")
+        _fedlas("runs", "diagnose", "digits")
+        _fedlas("runs", "diagnose", "digits/fedlas-s0")
         _fedlas(
+            "runs",
             "ood",
             f"digits/{PLAIN}-s0",
             "digits/fedlas-s0",
@@ -86,7 +87,9 @@ def _make_all():
             "ood/losses",
             *few,
         )
-        _fedlas("ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few)
+        _fedlas(
+            "runs", "ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few
+        )
         _fedlas("card", "digits/fedlas-s0", *few)
         _fedlas(
             "export", "digits/fedlas-s0", "--format", "torch-export", "--method", "vector", *few
@@ -101,6 +104,7 @@ def _bench():
     for loss in (PLAIN, GATED):
         for seed in ("0", "1"):
             _fedlas(
+                "runs",
                 "train",
                 "digits.yaml",
                 "--loss",
@@ -115,6 +119,7 @@ def _bench():
         "bench", "digits.yaml", "--losses", "diverging", "--seeds", "0", "--out", "digits", status=2
     )
     _fedlas(
+        "runs",
         "train",
         "digits.yaml",
         "--loss",
@@ -127,7 +132,7 @@ def _bench():
     )
     Path("digits/unreadable-s0").mkdir()
     Path("digits/unreadable-s0/metrics.json").write_text('{"format": 1', encoding="utf-8")
-    _fedlas("report", "digits", "--replicates", "39")
+    _fedlas("runs", "report", "digits", "--replicates", "39")
 
 
 def _single_run():
@@ -142,11 +147,11 @@ def _single_run():
     settings = ("data.name=folder", "data.val_size=30", "train.epochs=1", "model.width=4")
     overrides = [word for setting in settings for word in ("--set", setting)]
     where = ("--data", "images", "--out", "clothes/mbls-s3")
-    _fedlas("train", "digits", "--loss", "mbls", "--seed", "3", *overrides, *where)
-    _fedlas("report", "clothes/mbls-s3", "--replicates", "39")
+    _fedlas("runs", "train", "digits", "--loss", "mbls", "--seed", "3", *overrides, *where)
+    _fedlas("runs", "report", "clothes/mbls-s3", "--replicates", "39")
     shutil.rmtree("images")
     shutil.copytree("clothes", "without-data", ignore=shutil.ignore_patterns("report.html"))
-    _fedlas("report", "without-data/mbls-s3", "--replicates", "39")
+    _fedlas("runs", "report", "without-data/mbls-s3", "--replicates", "39")
 
 
 def _evaluations():

@@ -23,7 +23,10 @@ def test_an_argument_of_a_path_keeps_an_address_or_refuses_it(action):
             assert str(action.type(address)) == address
         except (ArgumentTypeError, ValueError):
             assert action.dest not in ("file", "files", "on", "places")
-    assert action.dest in ("max_missing", "workers") or str(action.type("file:///a/b")) == "/a/b"
+    assert (
+        action.dest in ("command", "max_missing", "workers")
+        or str(action.type("file:///a/b")) == "/a/b"
+    )
 
 
 def test_every_positional_of_a_file_has_such_a_type():

@@ -120,16 +120,16 @@ def without(arguments, option):
 
 def quick(arguments):
     """The same command with few epochs, images, losses, seeds and replicates, where it does not say how many itself."""
-    verb = arguments[0]
+    verb = " ".join(arguments[:2]) if arguments[0] == "runs" else arguments[0]
     # A bench with calibrators is shown with its results, so its page keeps it small.
-    if verb in ("train", "bench", "tune") and not {"--dry-run", "--method"} & {*arguments}:
+    if verb in ("runs train", "bench", "tune") and not {"--dry-run", "--method"} & {*arguments}:
         few = [word for value in SMALL for word in ("--set", value)]
         if verb == "bench":
             losses = parse_words(arguments).losses or ["ce", "fedlas"]
             few += ["--losses", *sorted({losses[0], losses[-1]}, key=losses.index), "--seeds", "0"]
             arguments = without(without(arguments, "--losses"), "--seeds")
         return arguments + few
-    if verb in ("report", "evaluate", "card", "export") and "--replicates" not in arguments:
+    if verb in ("runs report", "evaluate", "card", "export") and "--replicates" not in arguments:
         return [*arguments, "--replicates", "39"]
     return arguments
 

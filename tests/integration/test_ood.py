@@ -1,4 +1,4 @@
-"""``fedlas ood`` as a stranger meets it."""
+"""``fedlas runs ood`` as a stranger meets it."""
 
 import csv
 import shutil
@@ -75,7 +75,7 @@ def results(folder):
 
 def test_one_run(capsys, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--details", *FAST)
+    status, out, _ = call(capsys, "runs", "ood", run, "--data", "digits", "--details", *FAST)
     assert status == 0
     for part in (
         "synthetic vs digits",
@@ -98,7 +98,7 @@ def test_one_run(capsys, run, monkeypatch):
 
 
 def test_values_are_those_of_the_saved_predictions(capsys, run):
-    call(capsys, "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
+    call(capsys, "runs", "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
     found = results(run)
     test = Predictions.load(run / "predictions" / "test.npz")
     other, _ = Outputs.load(run / "predictions" / "ood-digits.npz")
@@ -109,7 +109,7 @@ def test_values_are_those_of_the_saved_predictions(capsys, run):
 
 
 def test_predictions_are_made_once(capsys, run, monkeypatch):
-    command = ("ood", run, "--data", "digits", "--scores", "odin", "knn", *FAST)
+    command = ("runs", "ood", run, "--data", "digits", "--scores", "odin", "knn", *FAST)
     call(capsys, *command)
     files = {path.name: path.stat().st_mtime_ns for path in (run / "predictions").glob("*.npz")}
     assert set(files) == {"val.npz", "test.npz", "in-test.npz", "in-train.npz", "ood-digits.npz"}
@@ -140,6 +140,8 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
         np.savez(tmp_path / f"{count}.npz", **arrays)
         status, out, _ = call(
             capsys,
+            "runs",
+            "runs",
             "ood",
             run,
             "--data",
@@ -157,7 +159,17 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
 def test_a_bench_is_compared_over_seeds(capsys, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     status, out, _ = call(
-        capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", "--details", *FAST
+        capsys,
+        "runs",
+        "ood",
+        bench,
+        "--data",
+        "digits",
+        "--scores",
+        "msp",
+        "knn",
+        "--details",
+        *FAST,
     )
     assert status == 0
     assert "Mean ± sample standard deviation over seeds (n = 2)" in out
@@ -177,6 +189,7 @@ def test_seeds_of_one_loss(capsys, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = call(
         capsys,
+        "runs",
         "ood",
         bench / "ce-s0",
         bench / "ce-s1",
@@ -194,7 +207,7 @@ def test_seeds_of_one_loss(capsys, bench, monkeypatch):
 
 def test_what_cannot_be_taken_from_a_bench_is_named(capsys, bench):
     (bench / "ls-s1" / "metrics.json").unlink()
-    _, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", *FAST[:2])
+    _, out, _ = call(capsys, "runs", "ood", bench, "--data", "digits", "--scores", "msp", *FAST[:2])
     assert "ls-s1 is left out: it is not finished." in out
 
 
@@ -205,12 +218,14 @@ def test_open_set(capsys, open_set_run):
     saved = (run / "predictions" / "ood-held-out.npz").stat().st_mtime_ns
     unknown, _ = Outputs.load(run / "predictions" / "ood-held-out.npz")
     assert unknown.logits.shape[1] == 7
-    status, out, _ = call(capsys, "ood", run, "--scores", "max-logit", "feature-norm", *FAST[:2])
+    status, out, _ = call(
+        capsys, "runs", "ood", run, "--scores", "max-logit", "feature-norm", *FAST[:2]
+    )
     assert status == 0
     assert "synthetic vs held-out" in out
     assert "test images of the classes held out: 7, 8, 9" in out
     assert (run / "predictions" / "ood-held-out.npz").stat().st_mtime_ns == saved
-    _, out, _ = call(capsys, "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
+    _, out, _ = call(capsys, "runs", "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
     assert "held-out" in out
     assert "synthetic vs digits" in out
 
@@ -228,11 +243,13 @@ def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch)
     monkeypatch.setattr(
         "fedlas.zoo.ood.fitted_scores.check_bank", lambda *_args, **_more: torch.zeros(9, 8)
     )
-    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
+    status, out, _ = call(capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
     assert "ce-s0: knn was not computed. compute_score: k must be at most 9" in out
     for asked in (["--scores", "knn"], ["--set", "knn.k=10"]):
-        status, _, err = call(capsys, "ood", run, "--data", "digits", "--replicates", "39", *asked)
+        status, _, err = call(
+            capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39", *asked
+        )
         assert status == 2
         assert "at most 9" in err
 
@@ -240,12 +257,12 @@ def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch)
 def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
     for module in ("pytorch_ood", "pytorch_ood.detector"):
         monkeypatch.setitem(sys.modules, module, None)
-    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
+    status, out, _ = call(capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39")
     assert status == 0
     assert "Feature norm" in out
     assert "odin was not computed. fedlas[ood]: this needs the package 'pytorch_ood'" in out
     status, _, err = call(
-        capsys, "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin"
+        capsys, "runs", "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin"
     )
     assert status == 2
     assert "pip install 'fedlas[ood]'" in err
@@ -258,7 +275,7 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
     arrays |= {f"{part}_target": own.target.numpy() for part in ("train", "test")}
     np.savez(tmp_path / "own.npz", **arrays)
-    command = ["ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp"]
+    command = ["runs", "ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp"]
     status, _, err = call(capsys, *command, "--replicates", "39")
     assert status == 2
     assert "run's own test images" in err
@@ -304,7 +321,7 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
 def test_nonsense(capsys, finished_bench, finished_open_set, monkeypatch, arguments, message):
     monkeypatch.setattr(ood_outputs, "predict", None)  # it is refused before anything is predicted
     words = [a.format(run=finished_bench / "ce-s0", open=finished_open_set) for a in arguments]
-    status, out, err = call(capsys, "ood", *words)
+    status, out, err = call(capsys, "runs", "ood", *words)
     assert status == 2
     assert message in err, err
     assert out == ""
@@ -314,6 +331,7 @@ def test_nonsense(capsys, finished_bench, finished_open_set, monkeypatch, argume
 def test_an_option_that_its_score_refuses(capsys, run):
     status, out, err = call(
         capsys,
+        "runs",
         "ood",
         run,
         "--data",

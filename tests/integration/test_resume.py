@@ -240,6 +240,7 @@ def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path
         sys.executable,
         "-c",
         code,
+        "runs",
         "train",
         recipe,
         "--loss",

@@ -35,10 +35,10 @@ def free_port():
 
 
 def launch(out, *, processes, kill_main=None):
-    """Start ``fedlas train`` as a launcher would: one process a rank; the main one may be killed at an event."""
+    """Start ``fedlas runs train`` as a launcher would: one process a rank; the main one may be killed at an event."""
     port = free_port()
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
-    arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
+    arguments = ["runs", "train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
     programs = [["-m", "fedlas"]] * processes
     if kill_main:
         programs = [[str(STOP_BY_COUNT), *kill_main], *programs[1:]]

@@ -50,7 +50,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     )
     runs = [f"b/ce-s{seed}" for seed in seeds]
 
-    out = call(capsys, "uncertainty", "deep-ensemble", *runs)
+    out = call(capsys, "runs", "uncertainty", "deep-ensemble", *runs)
     assert "Deep ensemble on synthetic, test set" in out
     assert "made of ce-s0, ce-s1, ce-s2" in out
     assert "folder: b/deep-ensemble-ce-s0" in out
@@ -58,6 +58,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     np.testing.assert_allclose(probs(tmp_path / "b/deep-ensemble-ce-s0"), expected, atol=1e-6)
     call(
         capsys,
+        "runs",
         "uncertainty",
         "hyper-ensemble",
         "b/ce-s0",
@@ -69,11 +70,21 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     )
     expected = (probs(tmp_path / "b/ce-s0") + probs(tmp_path / "b/ls-s1")) / 2
     np.testing.assert_allclose(probs(tmp_path / "b/two"), expected, atol=1e-6)
-    call(capsys, "uncertainty", "mc-dropout", "b/ce-s0", "--set", "samples=5", "--name", "passes")
-    again = call(capsys, "uncertainty", "deep-ensemble", *runs)
+    call(
+        capsys,
+        "runs",
+        "uncertainty",
+        "mc-dropout",
+        "b/ce-s0",
+        "--set",
+        "samples=5",
+        "--name",
+        "passes",
+    )
+    again = call(capsys, "runs", "uncertainty", "deep-ensemble", *runs)
     assert "folder: b/deep-ensemble-ce-s0" in again
 
-    out = call(capsys, "report", "b", "--details")
+    out = call(capsys, "runs", "report", "b", "--details")
     for line in (
         "deep-ensemble(ce) has n = 1",
         "hyper-ensemble(ce, ls) has n = 1",
@@ -119,6 +130,7 @@ def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average
     settings += ["--set", "train.average_start=0.25"]
     call(
         capsys,
+        "runs",
         "train",
         "synthetic",
         "--loss",

@@ -20,6 +20,7 @@ from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.multilabel import MultiLabelCalibration
 from fedlas.calibrators.one_vs_rest import BetaCalibration, PlattScaling
 from fedlas.calibrators.partial_pooling import PartialPooling
+from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import (
@@ -50,6 +51,7 @@ __all__ = [
     "Multicalibration",
     "PartialPooling",
     "PlattScaling",
+    "PooledSplineCalibration",
     "SplineCalibration",
     "StructuredScaling",
     "TemperatureScaling",

@@ -32,14 +32,16 @@ class AutoCalibration(Calibrator):
     A last map brings the confidence of the mixture to its accuracy, and classes without a sample keep a small share.
 
     Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
-    spline calibration. From 20 classes on they are vector scaling with a given prior, an offset for each class, and two
-    confusions in place of the structured vector. Each is fitted on four fifths of the validation samples and gives
-    probabilities of the last fifth, in turn. Weights on the simplex maximize the likelihood of these held-out labels;
-    with 2,000 or fewer the search ends after 500 steps from equal weights, often before the maximum. The members are
-    then fitted on all samples and mixed. A mixture of calibrated predictions is less sure than it should be, so a map
-    follows, fitted on the held-out mixture: a temperature and an offset for each class. It begins to count at 100
-    samples and counts in full from 400 on. With many classes it is a map of the top label's log-odds, from 100 samples
-    on where left-out folds show a gain; the other classes keep their ratios there, and the top label stays.
+    spline calibration. From 20 classes on vector scaling with a given prior, an offset for each class and two
+    confusions are in place of the structured vector, and splines drawn from a common distribution join. Each is fitted
+    on four fifths of the validation samples and gives probabilities of the last fifth, in turn. Weights on the simplex
+    maximize the likelihood of these held-out labels; with 2,000 or fewer the search ends after 500 steps from equal
+    weights, often before the maximum. The members are then fitted on all samples and mixed.
+
+    A mixture of calibrated predictions is less sure than it should be, so a map follows, fitted on the held-out
+    mixture: a temperature and an offset for each class. It begins to count at 100 samples and counts in full from 400
+    on. With many classes it is a map of the top label's log-odds, from 100 samples on where left-out folds show a gain;
+    the other classes keep their ratios there, and the top label stays.
 
     Classes without a validation sample keep the mean of what temperature scaling and the mixture give them, at odds
     times one factor, with which their mean share of held-out samples is at most ``3/N`` together (rule of three). It is
@@ -62,13 +64,13 @@ class AutoCalibration(Calibrator):
         InputError: For a ``num_folds`` below 2, or members without a map.
 
     Note:
-        Temperature scaling counts three samples more than the held-out ones give it, so that with few samples the
+        Temperature scaling counts two samples more than the held-out ones give it, so that with few samples the
         mixture stays near it. One more goes to it and to "as predicted" by their held-out likelihoods; to temperature
         scaling alone where predictions expect fewer than two mistakes, which puts them to no test. With fewer than 30
         samples each of both counts two more, with many classes two and eight. Members of a weight below 0.001 are left
         out.
 
-        Where ``N C`` exceeds 2^19, isotonic, spline and matrix scaling are fitted on a random sample of rows of that
+        Where ``N C`` exceeds 2^19, isotonic, splines and matrix scaling are fitted on a random sample of rows of that
         size, which ``notes`` says, or dropped if it has fewer than ten rows a class. Matrix scaling is dropped beyond
         32 classes. ``dropped`` names them. Beyond 2^22 not every fifth is held out.
 

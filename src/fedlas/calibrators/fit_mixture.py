@@ -44,6 +44,7 @@ from fedlas.calibrators.mixture_weights import (
     identity,
     share_of_logits,
 )
+from fedlas.calibrators.pooled_spline import PooledSplineCalibration
 from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -56,9 +57,9 @@ _FEW = 30.0
 """With fewer samples predictions as they are and temperature scaling count two in addition: both may be far too sure,
 the first as the model was, the second by chance."""
 _PRIOR_OF_FEW = (2.0, 2.0)
-_PRIOR = (0.0, 3.0)
+_PRIOR = (0.0, 2.0)
 _SHARED = 1.0
-"""From so many on temperature scaling counts three, and one more sample goes to whichever of both predicts better."""
+"""From so many on temperature scaling counts two, and one more sample goes to whichever of both predicts better."""
 _PRIOR_OF_MANY = (2.0, 8.0)
 """Samples that these count in addition with many classes, where more members have parameters."""
 _FLEXIBLE = 2**19
@@ -220,7 +221,7 @@ def _absent(
     return absent, (note,)
 
 
-_DEAR = frozenset({"isotonic", "spline", "matrix"})
+_DEAR = frozenset({"isotonic", "spline", "pooled spline", "matrix"})
 
 
 def _notes(split: CrossFit, dear: list[str], side: SideInformation | None) -> tuple[str, ...]:
@@ -252,11 +253,12 @@ def _usual(val: Predictions) -> tuple[Members, tuple[str, ...]]:
             "offsets": ("bcts", BiasCorrectedTemperature(prior=1.0)),
             "confusion": ("confusion", ConfusionCalibration(1.0, "none")),
             "held confusion": ("confusion", ConfusionCalibration(10.0, "none")),
+            "pooled spline": ("pooled-spline", PooledSplineCalibration()),
         }
     most = _FLEXIBLE // val.num_classes
     dropped: tuple[str, ...] = ()
     if most < min(val.num_samples, _FEWEST_ROWS * val.num_classes):
-        dropped = ("isotonic", "spline", "matrix")
+        dropped = tuple(name for name in members if name in _DEAR)
     elif val.num_classes > _MATRIX_CLASSES:
         dropped = ("matrix",)
     return {name: member for name, member in members.items() if name not in dropped}, dropped

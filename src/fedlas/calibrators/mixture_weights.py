@@ -35,8 +35,6 @@ _NEVER = 1e-9
 _SHARPENED = (100.0, 400.0)
 """Held-out samples at which the last map begins to count, and those at which it counts in full; between them in
 proportion. With fewer it does more harm than good."""
-_OFFSET_PRIOR = 4.0
-"""Ridge of the offsets of the last map, times the classes: see :func:`bias_corrected_temperature`."""
 _FEWEST_FOR_TOP = 100
 """Held-out samples from which on the map of the top label is tried; folds judge it."""
 _FOLDS_OF_TOP = 5
@@ -109,7 +107,7 @@ def fitted_share(log_probs: Tensor, prior: Prior, split: CrossFit) -> Share:
     elif samples > _SHARPENED[0]:
         sizes = None if split.val.weights is None else weights
         scale = 1 / nll_temperature(Predictions(mixture, target, weights=sizes)).value
-        ridge = _OFFSET_PRIOR * log_probs.shape[2]
+        ridge = float(log_probs.shape[2])
         fit = bias_corrected_temperature(
             mixture, target, weights, scale=scale, width=scale, prior=ridge
         )

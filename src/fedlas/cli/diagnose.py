@@ -1,4 +1,4 @@
-"""``fedlas diagnose``: shows whether the indicator tracked confidence in finished runs, and the gate's decisions."""
+"""``fedlas runs diagnose``: shows whether the indicator tracked confidence, and the gate's decisions."""
 
 from __future__ import annotations
 

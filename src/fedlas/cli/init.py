@@ -71,7 +71,10 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     say(*(f"note: {note}" for note in _notes(contents, chosen)), style="yellow", wrap=True)
     name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
     say(
-        f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False
+        f"recipe: {out}",
+        f"next:   fedlas runs train {name}",
+        f"        fedlas bench {name}",
+        wrap=False,
     )
     return 0
 

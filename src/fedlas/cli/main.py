@@ -50,20 +50,31 @@ SUBCOMMANDS = {
     ),
     "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
     "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
-    "train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),
-    "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
-    "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
-    "report": Subcommand("Write the report of finished runs.", "report"),
-    "diagnose": Subcommand(
+    "bench": Subcommand("Run a recipe with losses and seeds.", "bench", resumes=True),
+    "tune": Subcommand("Search options of losses.", "tune", resumes=True),
+    "runs": Subcommand(
+        "Report, diagnose, pack, ... finished runs; train one.", "runs", writes=False
+    ),
+    "runs report": Subcommand("Write the report of finished runs.", "report"),
+    "runs train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),
+    "runs diagnose": Subcommand(
         "Show what FedLAS's indicator and gate did in runs.",
         "diagnose",
     ),
-    "uncertainty": Subcommand("Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True),
-    "shift": Subcommand("Measure runs on corrupted test images.", "shift"),
-    "ood": Subcommand("Measure how well runs detect other data.", "ood"),
-    "pack": Subcommand("Pack the runs of a bench into one zip.", "pack"),
+    "runs uncertainty": Subcommand(
+        "Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True
+    ),
+    "runs shift": Subcommand("Measure runs on corrupted test images.", "shift"),
+    "runs ood": Subcommand("Measure how well runs detect other data.", "ood"),
+    "runs pack": Subcommand("Pack the runs of a bench into one zip.", "pack"),
 }
-"""By name, in the order of ``--help``."""
+"""By name, in the order of ``--help``; those about runs are two words, which ``fedlas runs --help`` lists."""
+
+
+def name_first(words: Sequence[str]) -> list[str]:
+    """Return the words of a command with the name of its subcommand as the first: ``runs report`` is one."""
+    name = " ".join(words[:2])
+    return [name, *words[2:]] if name in SUBCOMMANDS and words[:1] == ["runs"] else list(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm or a gate failed, 4 if a strict
             gate cannot tell, 130 after Ctrl-C.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = name_first(sys.argv[1:] if arguments is None else arguments)
     chosen = SUBCOMMANDS.get(words[0]) if words else None
     leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves, of_workflow=words.count("--github") > 0) as output:
@@ -140,6 +151,7 @@ def _status(words: list[str], *, resumes: bool) -> int:
 
 def run(words: list[str]) -> int:
     """Run a subcommand and return its exit status; errors are put in the words of the subcommand."""
+    words = name_first(words)
     parsed = parse(words)
     # Imports make no garbage, and to look for it in all that torch consists of takes a quarter of a second.
     if gc.isenabled() and "torch" not in sys.modules and words[0] != "list":
@@ -238,12 +250,19 @@ _TITLES = {
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Return the options of a subcommand by name; ends with status 2 and a line if they cannot be parsed."""
+    words = name_first(words)
     parser, subcommands = parsers(words[:1])
     if not words:
         parser.print_help(sys.stderr)
         parser.exit(2)
     if not words[0].startswith("-") and words[0] not in SUBCOMMANDS:
-        parser.error(f"there is no subcommand {words[0]!r}. {suggestion(words[0], SUBCOMMANDS)}")
+        meant = f"runs {words[0]}"
+        hint = (
+            f"Did you mean {meant!r}?"
+            if meant in SUBCOMMANDS
+            else suggestion(words[0], SUBCOMMANDS)
+        )
+        parser.error(f"there is no subcommand {words[0]!r}. {hint}")
     parsed, unknown = parser.parse_known_args(words)
     if unknown:
         chosen = subcommands.get(parsed.subcommand, parser)
@@ -320,12 +339,15 @@ def parsers(names: Sequence[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[st
             return subparser
 
         if name in names:
-            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name.replace('-', '_')}")(
-                add
-            )
-        else:
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{_function_name(name)}")(add)
+        elif " " not in name:
             group.add_parser(name, help=summary)
     return parser, subcommands
+
+
+def _function_name(name: str) -> str:
+    """Return the last part of ``add_NAME`` of a subcommand: ``report`` of ``runs report``."""
+    return name.split()[-1].replace("-", "_")
 
 
 if __name__ == "__main__":

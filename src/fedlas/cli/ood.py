@@ -1,4 +1,4 @@
-"""``fedlas ood``: measures how well runs distinguish their test images from other data sets."""
+"""``fedlas runs ood``: measures how well runs distinguish their test images from other data sets."""
 
 from __future__ import annotations
 

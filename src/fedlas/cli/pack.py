@@ -1,4 +1,4 @@
-"""``fedlas pack``: the finished runs of a bench as one zip, small enough to keep in a repository."""
+"""``fedlas runs pack``: the finished runs of a bench as one zip, small enough to keep in a repository."""
 
 from __future__ import annotations
 

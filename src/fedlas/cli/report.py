@@ -1,4 +1,4 @@
-"""``fedlas report``: writes the report over finished runs and prints its verdict and table."""
+"""``fedlas runs report``: writes the report over finished runs and prints its verdict and table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fedlas shift``: measures finished runs on corrupted test images."""
+"""``fedlas runs shift``: measures finished runs on corrupted test images."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _shift(args: argparse.Namespace) -> int:
     loaded = [load_trained(folder) for folder in folders]
     for folder in folders:
         check_writable(folder.path)
-    with Bar("fedlas shift", total=len(chosen) * len(folders)) as bar:
+    with Bar("fedlas runs shift", total=len(chosen) * len(folders)) as bar:
         save_to = (
             (lambda place, part: folders[place].writable(folders[place].part_path(part)))
             if args.save

@@ -1,4 +1,4 @@
-"""``fedlas train``: one run, a recipe with a loss and a seed."""
+"""``fedlas runs train``: one run, a recipe with a loss and a seed."""
 
 from __future__ import annotations
 

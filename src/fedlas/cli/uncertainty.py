@@ -1,4 +1,4 @@
-"""``fedlas uncertainty``: an ensemble, MC dropout, Laplace or another method, made of finished runs."""
+"""``fedlas runs uncertainty``: an ensemble, MC dropout, Laplace or another method, made of finished runs."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.mixture_weights import MANY_CLASSES
 from fedlas.calibrators.one_vs_rest import BetaMap, PlattMap, Sigmoids
 from fedlas.calibrators.partial_pooling import PooledMap
+from fedlas.calibrators.pooled_spline import PooledSplines
 from fedlas.calibrators.spline import BrokenLines
 from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
 from fedlas.calibrators.temperature import Divided
@@ -313,6 +314,28 @@ def _share(program: Program, share: Share, parts: list[Names]) -> Names:
     return log_softmax(program, _affine(program, share.last, mixed))
 
 
+def _pooled_splines(program: Program, row_map: PooledSplines, logits: Names) -> Names:
+    log_probs, rest = class_and_rest(program, logits)
+    scores = program.add(
+        [
+            f"{literal(a)} * {p} - {literal(b)} * {q} + {literal(c)}"
+            for p, q, (a, b, c, *_) in zip(log_probs, rest, row_map.numbers.tolist(), strict=True)
+        ]
+    )
+    width = row_map.width
+    for knot, bends in zip(row_map.knots, row_map.numbers[:, 3:].T, strict=True):
+        # softplus(x) = -log sigmoid(-x)
+        below = program.add(
+            [
+                f"({literal(knot)} - {p} + {q}) / {literal(width)}"
+                for p, q in zip(log_probs, rest, strict=True)
+            ]
+        )
+        terms = zip(scores, (bends * width).tolist(), log_sigmoid(program, below), strict=True)
+        scores = program.add([f"{x} - {literal(factor)} * {y}" for x, factor, y in terms])
+    return log_sigmoid(program, scores)
+
+
 _MAPS: dict[type[nn.Module], Callable[..., Names]] = {
     nn.Identity: lambda _program, _map, logits: logits,
     Divided: _divided,
@@ -326,6 +349,7 @@ _MAPS: dict[type[nn.Module], Callable[..., Names]] = {
     BetaMap: _sigmoids,
     PooledMap: _pooled,
     BrokenLines: _broken_lines,
+    PooledSplines: _pooled_splines,
     Curves: _curves,
     CalibratedMixture: _mixture,
 }

@@ -84,15 +84,15 @@ def page_kind(name: str, noun: str) -> Kind:
             pages.seek(max(0, path.stat().st_size - _TAIL))
             return pages.read().endswith(f"\n%fedlas {name}\n".encode())
 
-    return Kind(noun, is_page, (".html", ".pdf"))
+    return Kind(noun, is_page, (".html", ".htm", ".pdf"))
 
 
 EVALUATION_PAGE = page_kind("evaluation", "a page of fedlas evaluate")
 MONITOR_PAGE = page_kind("monitor", "a page of fedlas monitor")
 HISTORY_PAGE = page_kind("history", "the page of a history")
 CARD_PAGE = page_kind("card", "the page of a card")
-DIAGNOSE_PAGE = page_kind("diagnose", "a report of fedlas diagnose")
-OOD_PAGE = page_kind("ood", "a report of fedlas ood")
+DIAGNOSE_PAGE = page_kind("diagnose", "a report of fedlas runs diagnose")
+OOD_PAGE = page_kind("ood", "a report of fedlas runs ood")
 _DRAWN = "drawn by fedlas"
 PICTURE = marked_kind("a picture of fedlas", _DRAWN.encode())
 

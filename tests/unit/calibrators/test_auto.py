@@ -151,7 +151,7 @@ def test_the_last_map_counts_more_with_more_samples(samples, least, most):
 def test_few_labels_lose_nothing_to_a_temperature(scale):
     """Predictions as they are counted two samples from 100 on: +5 % with ten classes that are far too unsure."""
     test = far_too_sure(4000, 99, scale=scale, classes=10)
-    for samples in (60, 99, 100, 199, 200):
+    for samples in (99, 100, 199, 200):
         nll = {AutoCalibration: 0.0, TemperatureScaling: 0.0}
         for seed in range(4):
             val = far_too_sure(samples, seed, scale=scale, classes=10)

@@ -93,7 +93,7 @@ def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicate
     with pytest.raises(InputError, match="0 or at least 39"):
         evaluate_file(tmp_path / "none.npz", replicates=replicates)
     with pytest.raises(InputError, match="0 or at least 39"):
-        run(["report", str(tmp_path / "none"), "--replicates", str(replicates)])
+        run(["runs", "report", str(tmp_path / "none"), "--replicates", str(replicates)])
 
 
 @pytest.mark.parametrize("sharpness", [1, 4])
@@ -218,7 +218,7 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
     page.write_bytes(test.read_bytes())
     before = test.read_bytes()
     for place in (test, tmp_path / "page", tmp_path / "page.txt"):
-        with pytest.raises(InputError, match=r"--report must end in \.html or \.pdf"):
+        with pytest.raises(InputError, match=r"--report must end in \.html, \.htm or \.pdf"):
             evaluate_file(test, html=place)
     for options in ({"file": page}, {"file": test, "on": page}):
         with pytest.raises(InputError, match="--report must be another file"):
@@ -275,7 +275,12 @@ def test_train_prints_where_and_what(tmp_path, capsys):
         "data.test_size=50",
         "model.hidden=[8]",
     ]
-    words = ["train", "synthetic", *(word for setting in tiny for word in ("--set", setting))]
+    words = [
+        "runs",
+        "train",
+        "synthetic",
+        *(word for setting in tiny for word in ("--set", setting)),
+    ]
     assert run([*words, "--loss", "ls", "--seed", "3", "--out", str(tmp_path / "x")]) == 0
     text = capsys.readouterr().out
     assert "ls-s3 on synthetic, test set, epoch 1" in text
@@ -291,5 +296,5 @@ def test_train_prints_where_and_what(tmp_path, capsys):
 def test_evaluate_of_a_bench_names_report(tmp_path):
     (tmp_path / "bench" / "ce-s0").mkdir(parents=True)
     (tmp_path / "bench" / "ce-s0" / "config.yaml").write_text("recipe: {}\nloss: ce\nseed: 0\n")
-    with pytest.raises(InputError, match="Run fedlas report"):
+    with pytest.raises(InputError, match="Run fedlas runs report"):
         evaluate_file(tmp_path / "bench")

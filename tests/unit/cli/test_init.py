@@ -37,8 +37,11 @@ def test_init_then_train_and_look_again_without_naming_the_data(photos, capsys):
     assert main(["init", str(photos)]) == 0
     out = capsys.readouterr().out
     assert "24 images in 2 classes (12 each)" in out
-    assert "fedlas train 'my photos: #1 é.yaml'" in out
-    assert main(["train", f"{photos.name}.yaml", "--set", "train.epochs=1", "--out", "run"]) == 0
+    assert "fedlas runs train 'my photos: #1 é.yaml'" in out
+    assert (
+        main(["runs", "train", f"{photos.name}.yaml", "--set", "train.epochs=1", "--out", "run"])
+        == 0
+    )
     trained = load_trained(photos.parent / "run")
     assert (trained.splits.image_size, trained.splits.in_channels) == (10, 3)
     assert trained.splits.classes == ("day", "night")
@@ -47,17 +50,17 @@ def test_init_then_train_and_look_again_without_naming_the_data(photos, capsys):
 def test_the_printed_command_works_for_a_name_with_a_dash(photos, capsys):
     photos.rename(photos.parent / "-x")
     assert main(["init", "./-x"]) == 0
-    assert "fedlas train ./-x.yaml" in capsys.readouterr().out
+    assert "fedlas runs train ./-x.yaml" in capsys.readouterr().out
 
 
 def test_the_preset_needs_only_the_place(photos):
     settings = ["--set", "train.epochs=1", "--set", "model.width=4"]
-    assert main(["train", "folder", "--data", str(photos), "--out", "run", *settings]) == 0
+    assert main(["runs", "train", "folder", "--data", str(photos), "--out", "run", *settings]) == 0
     assert load_trained(photos.parent / "run").splits.image_size == 32
 
 
 def test_the_preset_without_a_place_says_how_to_name_it(photos, capsys):
-    assert main(["train", "folder", "--out", "run"]) == 2
+    assert main(["runs", "train", "folder", "--out", "run"]) == 2
     assert "--data PATH" in capsys.readouterr().err
 
 

@@ -324,7 +324,7 @@ def test_a_folder_is_tried_before_work_that_would_be_lost(runs, tmp_path, monkey
     monkeypatch.setattr(files, "TemporaryFile", refuse)
     monkeypatch.setattr("fedlas.lab.studies.shift.measure_shift", pytest.fail)
     folder = runs("shared") / "ce-s0"
-    assert main(["shift", str(folder)]) == 2
+    assert main(["runs", "shift", str(folder)]) == 2
     assert (
         f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
     )

@@ -121,7 +121,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     scale = doubles([unit, unit, 1.0])
     ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
     together = _as_one_label(data)
-    common, *_ = _newton(together, anchor, anchor, ridge[None], _STEPS)
+    common, *_ = maximize_posteriors(together, anchor, anchor, ridge[None], _STEPS)
     effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
     if effect > 1:
         rows = rows.weighted(1 / effect)
@@ -135,7 +135,9 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     numbers = sampled @ mean
     for _ in range(_ROUNDS):
         precision = _inverse(covariance).expand(len(labels), -1, -1)
-        numbers, hessian, _ = _newton(data, numbers, sampled @ mean, precision, _STEPS_A_ROUND)
+        numbers, hessian, _ = maximize_posteriors(
+            data, numbers, sampled @ mean, precision, _STEPS_A_ROUND
+        )
         mean = _pool_mean(sampled, numbers, precision[0], anchor[0], scale)
         away = numbers - sampled @ mean
         total = away.T @ away + _inverse(hessian).sum(dim=0) + prior
@@ -199,14 +201,14 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
     data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
-    slope, *_ = _newton(data, one, one, _SLOPE_RIDGE * one[None], _STEPS)
+    slope, *_ = maximize_posteriors(data, one, one, _SLOPE_RIDGE * one[None], _STEPS)
     return max(float(slope), 1e-3)
 
 
 def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     """Return the posterior mode of each label, none of whose curves falls, and whether all converged."""
     precision = _inverse(covariance).expand(len(mean), -1, -1)
-    numbers, _, converged = _newton(data, mean, mean, precision, _STEPS)
+    numbers, _, converged = maximize_posteriors(data, mean, mean, precision, _STEPS)
     wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
     if not len(wrong):
         return numbers, converged
@@ -217,7 +219,7 @@ def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
     for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
         free = doubles(mask)
-        candidate, _, done = _newton(some, prior[0] * free, *prior, _STEPS, free)
+        candidate, _, done = maximize_posteriors(some, prior[0] * free, *prior, _STEPS, free)
         value = _evaluate(some, candidate, *prior)[0]
         better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
         best[better] = value[better]
@@ -235,7 +237,7 @@ def _falling_share(data: Rows, numbers: Tensor) -> Tensor:
     return (falling * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-300)
 
 
-def _newton(
+def maximize_posteriors(
     data: Rows,
     start: Tensor,
     mean: Tensor,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedlas.calibrators._fit.pooled_splines import stable_softplus
 from fedlas.calibrators._fit.state import Numbers, doubles, must, ones, zeros
 from fedlas.resample.clusters import mean_and_error
 
@@ -41,18 +42,13 @@ class TopLabelMap(Numbers):
         mapped = odds + (basis @ self.coefficients).unsqueeze(1)
         # Where the second label would come above the top one, both are equally probable.
         mapped = torch.maximum(mapped, two.values[:, 1:] - others).clamp(-_FARTHEST, _FARTHEST)
-        lifted = log_probs - (_softplus(mapped) + others)
-        return lifted.scatter(1, top, -_softplus(-mapped))
+        lifted = log_probs - (stable_softplus(mapped) + others)
+        return lifted.scatter(1, top, -stable_softplus(-mapped))
 
     def check(self, classes: int) -> None:
         """Refuse other numbers of coefficients too."""
         super().check(classes)
         must(len(self.coefficients) == 2 + len(self.knots), "each knot must have a coefficient")
-
-
-def _softplus(values: Tensor) -> Tensor:
-    """Return ``log(1 + e^x)``; that of torch has no float64 in ONNX Runtime."""
-    return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
 
 
 def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +61,7 @@ def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _basis(odds: Tensor, knots: Tensor) -> Tensor:
     """Return ``1, s, softplus(s - k_j)`` of log-odds ``s (n,)`` as columns ``(n, 2 + K)``."""
-    bends = _softplus(odds.unsqueeze(1) - knots)
+    bends = stable_softplus(odds.unsqueeze(1) - knots)
     return torch.cat([torch.ones_like(bends[:, :1]), odds.unsqueeze(1), bends], dim=1)
 
 

@@ -32,7 +32,7 @@ class DataConfig:
         split_seed: Seed of the division into parts; null is the run's seed. With a common one, runs of several seeds
             are validated on the same samples, as an ensemble needs to be calibrated on them.
         hold_out_classes: Classes, by number or name, that are neither trained nor tested on. Their test images are kept
-            as unknown ones, for ``fedlas ood``. The other classes get new numbers from 0.
+            as unknown ones, for ``fedlas runs ood``. The other classes get new numbers from 0.
         long_tail: Training images of the first class for each of the last; the classes between shrink exponentially.
             Null keeps all images.
         long_tail_seed: Seed of the images that are kept; null is that of the division into parts.
@@ -41,7 +41,7 @@ class DataConfig:
         cross_fit: Number of models, at least 2, each trained without one part of the training images, whose predictions
             of that part are for the losses ``cross-fitted`` and ``instance-smoothing``. Others do not use them.
         corruption: Corrupted test images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null corrupts
-            none. ``fedlas shift`` measures finished runs under all corruptions.
+            none. ``fedlas runs shift`` measures finished runs under all corruptions.
         test_mean: Mean by channel that normalizes the run's own test images; null is the mean of the data, which is
             right. Published code for CIFAR-100 tests with another mean than it trains with.
         test_std: Standard deviation by channel, given together with ``test_mean``.

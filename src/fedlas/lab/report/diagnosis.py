@@ -1,4 +1,4 @@
-"""The page of ``fedlas diagnose``: figures of each run, its course over the epochs, and its failure cases."""
+"""The page of ``fedlas runs diagnose``: figures of each run, its course over the epochs, and its failure cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of ``fedlas ood``: tables and sentences, ``ood.csv`` to compute with and ``ood.html`` to read."""
+"""The report of ``fedlas runs ood``: tables and sentences, ``ood.csv`` to compute with and ``ood.html`` to read."""
 
 from __future__ import annotations
 

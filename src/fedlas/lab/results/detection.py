@@ -1,4 +1,4 @@
-"""What ``fedlas ood`` measured, as a result over losses and seeds."""
+"""What ``fedlas runs ood`` measured, as a result over losses and seeds."""
 
 from __future__ import annotations
 

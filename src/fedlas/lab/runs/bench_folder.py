@@ -60,7 +60,7 @@ def find_runs(
         InputError: If a folder is neither a run's nor a bench's, or no run is found.
     """
     expected = f"a folder must be a run, or hold {content}"
-    fix = "Pass one that fedlas train or bench made."
+    fix = "Pass one that fedlas runs train or bench made."
     runs: list[RunFolder] = []
     notes: list[str] = []
     for folder in folders:

@@ -301,7 +301,7 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> t
     """Pack the finished runs of a bench folder, those that are packed already included.
 
     A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
-    environments, metrics, intervals and log; also metrics after calibrators and those of ``fedlas shift``.
+    environments, metrics, intervals and log; also metrics after calibrators and those of ``fedlas runs shift``.
     Checkpoint and predictions stay in its folder, which nothing removes.
 
     Args:

@@ -319,7 +319,7 @@ class RunFolder:
             raise InputError(
                 "the folder must be that of a run",
                 self.path,
-                "Pass one that fedlas train or bench made.",
+                "Pass one that fedlas runs train or bench made.",
             )
         # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
         fix = f"Check {self.config_path}, or train the run again."

@@ -62,7 +62,7 @@ def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
         warmup = run.recipe.schedule.warmup_epochs
         if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
             names.append(run.name)
-    command = shlex.join(["fedlas", "diagnose", str(folder), "--details"])
+    command = shlex.join(["fedlas", "runs", "diagnose", str(folder), "--details"])
     return (
         [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"]
         if names

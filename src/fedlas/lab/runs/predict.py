@@ -67,7 +67,7 @@ def unknown_predictions(
 def save_predictions(
     run: Run, splits: Splits, model: nn.Module, val: Predictions, test: Predictions
 ) -> None:
-    """Save the predictions of a finished training; those of held-out classes where ``fedlas ood`` looks for them."""
+    """Save the predictions of a finished training; those of held-out classes where ``fedlas runs ood`` looks."""
     folder = RunFolder(run.folder)
     val.save(folder.part_path("val"))
     test.save(folder.part_path("test"))

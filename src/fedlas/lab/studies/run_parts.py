@@ -35,7 +35,7 @@ def test_part(folder: Path) -> Predictions:
         raise InputError(
             "the folder must be that of one run",
             f"the bench {folder}",
-            f"Run fedlas report {folder}, or name one of its runs.",
+            f"Run fedlas runs report {folder}, or name one of its runs.",
         )
     if not is_run(run) and not is_file(run.part_path("test")):
         files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)

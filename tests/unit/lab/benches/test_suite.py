@@ -38,7 +38,7 @@ def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
     assert flips.folder(flips.recipes[0], None) == table.folder(table.recipes[0], None)
     assert table.folder(table.recipes[0], Path("out")) == Path("out/cifar10-resnet50")
     assert [recipe.methods for recipe in flips.recipes] == [["fedlas", "fedlas+"]] * 2
-    assert flips.then[0] == "fedlas diagnose runs/paper/cifar10-resnet50"
+    assert flips.then[0] == "fedlas runs diagnose runs/paper/cifar10-resnet50"
 
 
 @pytest.mark.parametrize(

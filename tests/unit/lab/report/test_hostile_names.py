@@ -50,8 +50,8 @@ def run_of(folder):
 
 @pytest.mark.system
 def test_report(folder, capsys):
-    call(capsys, "report", folder, "--replicates", "0")
-    said = "".join(call(capsys, "report", folder, "--replicates", "0", "--details").split())
+    call(capsys, "runs", "report", folder, "--replicates", "0")
+    said = "".join(call(capsys, "runs", "report", folder, "--replicates", "0", "--details").split())
     assert SEEN in said
     assert "[red]" in said
     for name in ("report.md", "report.html"):
@@ -63,7 +63,7 @@ def test_report(folder, capsys):
 
 
 def test_run_page(folder, capsys):
-    call(capsys, "report", run_of(folder), "--replicates", "0")
+    call(capsys, "runs", "report", run_of(folder), "--replicates", "0")
     page = (run_of(folder) / "report.html").read_text(encoding="utf-8")
     assert SEEN[:20] in page
     assert not commands(page)
@@ -96,7 +96,14 @@ def test_evaluate(folder, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["evaluate"], ["card"], ["report"], ["ood", "--data", "digits", "--"], ["bench"], ["list"]],
+    [
+        ["evaluate"],
+        ["card"],
+        ["runs report"],
+        ["runs ood", "--data", "digits", "--"],
+        ["bench"],
+        ["list"],
+    ],
 )
 def test_errors(capsys, arguments):
     try:

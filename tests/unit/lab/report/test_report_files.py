@@ -303,25 +303,25 @@ def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):
 def test_differences_between_runs_are_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0, 1), samples=80)
     (folder / "ce-s1" / "environment.json").write_text(
-        '[{"device": "cuda", "command": "fedlas train \'a b\'"}]'
+        '[{"device": "cuda", "command": "fedlas runs train \'a b\'"}]'
     )
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "cpu; cuda (differs between runs or their starts)" in page
     assert re.search(r"dirty\s*no\b", page)
-    assert "fedlas train 'a b'" in page
+    assert "fedlas runs train 'a b'" in page
 
 
 def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     starts = [
-        {"torch": "2.6", "command": "fedlas train a"},
-        {"torch": "2.7", "command": "fedlas train b"},
+        {"torch": "2.6", "command": "fedlas runs train a"},
+        {"torch": "2.7", "command": "fedlas runs train b"},
         "junk",
     ]
     (folder / "ce-s0" / "environment.json").write_text(json.dumps(starts))
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "2.6; 2.7 (differs between runs or their starts)" in page
-    assert collect(folder).commands == ["fedlas train a", "fedlas train b"]
+    assert collect(folder).commands == ["fedlas runs train a", "fedlas runs train b"]
 
 
 def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):

@@ -20,11 +20,11 @@ def fresh():
 
 
 def test_says_what_may_explain_another_number(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fedlas", "train", "my recipe.yaml"])
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fedlas", "runs", "train", "my recipe.yaml"])
     found = environment()
     assert json.loads(json.dumps(found)) == found
     assert found["torch"] == torch.__version__
-    assert found["command"] == "fedlas train 'my recipe.yaml'"
+    assert found["command"] == "fedlas runs train 'my recipe.yaml'"
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()
     assert found["commit"] is None or len(found["commit"]) == 40
@@ -52,8 +52,8 @@ def test_no_names_and_no_paths(monkeypatch):
     ],
 )
 def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
-    monkeypatch.setattr(sys, "argv", ["fedlas", "train", *given.split()])
-    assert environment()["command"] == f"fedlas train {kept}"
+    monkeypatch.setattr(sys, "argv", ["fedlas", "runs", "train", *given.split()])
+    assert environment()["command"] == f"fedlas runs train {kept}"
 
 
 def test_new_files_in_the_package_are_a_difference(monkeypatch):

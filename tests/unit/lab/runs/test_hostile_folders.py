@@ -97,12 +97,15 @@ def test_a_recipe_file_cannot_name_the_folder_above():
 def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
     edit(bench / "ce-s0", loss={"name": "../../../../escaped"})
     before = sorted(tmp_path.rglob("*"))
-    assert main(["uncertainty", "deep-ensemble", str(bench / "ce-s0"), str(bench / "ls-s0")]) == 2
+    assert (
+        main(["runs", "uncertainty", "deep-ensemble", str(bench / "ce-s0"), str(bench / "ls-s0")])
+        == 2
+    )
     assert "the loss must be a plain name" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", ["report", "card", "export", "diagnose"])
+@pytest.mark.parametrize("command", ["runs report", "card", "export", "runs diagnose"])
 def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(
     bench, tmp_path, command, monkeypatch
 ):
@@ -112,7 +115,7 @@ def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(
     )
     run = edit(bench / "ce-s0", data={"name": "fashion-mnist", "options": {"download": True}})
     (run / "data_root.txt").write_text(f"{tmp_path / 'chosen'}\n")
-    main([command, str(run), *([] if command == "diagnose" else ["--replicates", "0"])])
+    main([command, str(run), *([] if command == "runs diagnose" else ["--replicates", "0"])])
     assert not (tmp_path / "chosen").exists()
 
 
@@ -140,7 +143,7 @@ def read_all(folder):
         lambda: folder.kept_root,
         lambda: folder.fingerprint,
         lambda: folder.predictions("test"),
-        lambda: main(["report", str(folder.path), "--replicates", "0"]),
+        lambda: main(["runs", "report", str(folder.path), "--replicates", "0"]),
     ):
         with contextlib.suppress(InputError, OSError):
             read()
@@ -175,7 +178,7 @@ def files_in(folder):
         (
             "ce-s0/predictions",
             [
-                "shift",
+                "runs shift",
                 "RUN",
                 "--save",
                 "--corruptions",
@@ -187,14 +190,14 @@ def files_in(folder):
         ),
         (
             "ce-s0/predictions",
-            ["ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"],
+            ["runs", "ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"],
         ),
-        ("ce-s0/predictions", ["train"]),
+        ("ce-s0/predictions", ["runs train"]),
         ("ce-s0", ["bench"]),
-        ("ce-s0/log.jsonl", ["train"]),
-        ("ce-s0/.lock", ["train"]),
-        (".trackers", ["train", "--track", "tensorboard"]),
-        ("ce-s0", ["report", "BENCH", "--replicates", "39"]),
+        ("ce-s0/log.jsonl", ["runs train"]),
+        ("ce-s0/.lock", ["runs train"]),
+        (".trackers", ["runs train", "--track", "tensorboard"]),
+        ("ce-s0", ["runs report", "BENCH", "--replicates", "39"]),
     ],
 )
 def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command, capsys):
@@ -225,11 +228,11 @@ def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command,
             str(bench),
             *settings,
         ]
-    if command[0] == "train":
+    if command[0] == "runs train":
         (bench / "ce-s0" / "metrics.json").unlink()
         settings = [word for setting in TINY for word in ("--set", setting)]
         given = [
-            "train",
+            "runs train",
             "synthetic",
             "--loss",
             "ce",
@@ -240,12 +243,22 @@ def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command,
         ]
     status = main(given)
     assert files_in(home) == before
-    assert status == (0 if command[0] == "report" else 2)
+    assert status == (0 if command[0] == "runs report" else 2)
     assert status == 0 or "only what lies in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "shift"]
+    "command",
+    [
+        "evaluate",
+        "runs diagnose",
+        "card",
+        "export",
+        "runs report",
+        "runs ood",
+        "runs pack",
+        "runs shift",
+    ],
 )
 def test_a_name_that_is_too_long_ends_in_a_line(command, capsys):
     assert main([command, "a" * 300]) == 2
@@ -341,14 +354,14 @@ def leave_out_of(command, bench):
         (twin / "metrics.json").write_text(json.dumps({**metrics, "loss": "twin"}))
         edit(twin, loss={"name": "twin"})
     options = {
-        "report": ["--replicates", "0"], "compare": ["ce:twin"], "diagnose": [],
-        "ood": ["--data", "digits", "--scores", "msp", "--replicates", "39"],
+        "runs report": ["--replicates", "0"], "compare": ["ce:twin"], "runs diagnose": [],
+        "runs ood": ["--data", "digits", "--scores", "msp", "--replicates", "39"],
     }  # fmt: skip
     return [command, str(bench), *options[command]]
 
 
 @pytest.mark.parametrize("damage", [garbled_yaml, no_json])
-@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood"])
+@pytest.mark.parametrize("command", ["runs report", "compare", "runs diagnose", "runs ood"])
 def test_commands_do_without_a_damaged_run(bench, command, damage, told):
     arguments = leave_out_of(command, bench)
     damage(bench / "ls-s0")
@@ -356,7 +369,7 @@ def test_commands_do_without_a_damaged_run(bench, command, damage, told):
     assert [text.partition(":")[0] for text in told()] == ["ls-s0 is left out"]
 
 
-@pytest.mark.parametrize("command", ["diagnose", "ood"])
+@pytest.mark.parametrize("command", ["runs diagnose", "runs ood"])
 def test_damage_that_shows_late_is_no_end_either_unless_no_run_is_left(
     bench, command, told, capsys
 ):
@@ -384,7 +397,9 @@ def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
     assert outcome.finished == ["ce-s0", "mbls-s0"]  # where it is not asked for it is no hindrance
 
 
-@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "bench"])
+@pytest.mark.parametrize(
+    "command", ["runs report", "compare", "runs diagnose", "runs ood", "bench"]
+)
 @pytest.mark.parametrize("closed", [".", "predictions"])
 def test_a_folder_that_may_not_be_looked_into(bench, command, closed, told, capsys):
     words = [word for setting in TINY for word in ("--set", setting)]

@@ -9,10 +9,10 @@ from fedlas.cli import main
 SHORT = ["--losses", "ls", "--set", "train.epochs=1", "--set", "data.num_train=200", "--out"]
 COMMANDS = {
     "bench": ["bench", "synthetic", "--seeds", "0", *SHORT],
-    "report": ["report"],
+    "report": ["runs", "report"],
     "evaluate": ["evaluate", "--report", "page.html"],
-    "diagnose": ["diagnose"],
-    "ood": ["ood"],
+    "diagnose": ["runs", "diagnose"],
+    "ood": ["runs", "ood"],
     "card": ["card"],
     "export": ["export"],
 }

@@ -17,7 +17,7 @@ TINY = [
 ]  # fmt: skip
 WORDS = [word for setting in TINY for word in ("--set", setting)]
 VERBS = {
-    "train": ["train", "synthetic", "--loss", "ce", *WORDS],
+    "train": ["runs", "train", "synthetic", "--loss", "ce", *WORDS],
     "bench": ["bench", "synthetic", "--losses", "ce", "--seeds", "0", *WORDS],
     "dry run": ["bench", "synthetic", "--dry-run", *WORDS],
     "tune": ["tune", "synthetic", "--losses", "ls", "--trials", "1", *WORDS],
@@ -75,7 +75,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(thesis, verb, ca
 def test_uncertainty_refuses_it_too(thesis, bench, method, capsys):
     before = contents(thesis)
     runs = [str(bench / "ce-s0"), str(bench / "ce-s1")][: 2 if method == "deep-ensemble" else 1]
-    assert main(["uncertainty", method, *runs, "--out", str(thesis)]) == 2
+    assert main(["runs", "uncertainty", method, *runs, "--out", str(thesis)]) == 2
     assert "the output folder must be new, empty or its own" in capsys.readouterr().err
     assert contents(thesis) == before
 
@@ -104,9 +104,9 @@ def test_a_run_that_lies_where_others_keep_parts_leaves_them(bench):
     "arguments",
     [
         *VERBS.values(),
-        ["uncertainty", "mc-dropout", "run"],
-        ["diagnose", "run"],
-        ["ood", "run"],
+        ["runs", "uncertainty", "mc-dropout", "run"],
+        ["runs", "diagnose", "run"],
+        ["runs", "ood", "run"],
         ["export", "run"],
         ["card", "run"],
     ],

@@ -147,9 +147,9 @@ def test_a_folder_with_a_configuration_of_its_own_stands_for_itself(packed):
 def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed, capsys):
     (found,), _ = find_runs([packed / "ce-s0"], lambda run: "", content="runs")
     assert (found.run.loss, found.run.seed) == ("ce", 0)
-    assert main(["report", str(packed / "ce-s0")]) == 2
+    assert main(["runs", "report", str(packed / "ce-s0")]) == 2
     assert "test.npz" in capsys.readouterr().err
-    assert main(["diagnose", str(packed)]) == 2
+    assert main(["runs", "diagnose", str(packed)]) == 2
     assert "ce-s0 is left out: no predictions/val.npz" in capsys.readouterr().err
     assert not (packed / "ce-s0").exists()
 
@@ -257,10 +257,10 @@ def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(pack
 def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, capsys):
     (bench / "ls-s9").mkdir()
     (bench / "ls-s9" / "error.txt").write_text("no memory")
-    assert main(["pack", str(bench)]) == 0
+    assert main(["runs", "pack", str(bench)]) == 0
     out = capsys.readouterr().out
     assert "6 runs" in out
     assert "ls-s9" in out
     assert "folders of 6 of them" in out.replace("\n", " ")
-    assert main(["pack", str(tmp_path / "none")]) == 2
+    assert main(["runs", "pack", str(tmp_path / "none")]) == 2
     assert "the folder must exist" in capsys.readouterr().err

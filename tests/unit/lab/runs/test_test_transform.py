@@ -18,6 +18,7 @@ def run(tmp_path_factory):
     assert (
         main(
             [
+                "runs",
                 "train",
                 "digits",
                 "--loss",
@@ -41,7 +42,10 @@ def test_uncertainty(run, tmp_path):
     """With hardly any dropout its average is the run itself."""
     out = tmp_path / "mc"
     assert (
-        main(["uncertainty", "mc-dropout", str(run), "--set", "samples=2", "--out", str(out)]) == 0
+        main(
+            ["runs", "uncertainty", "mc-dropout", str(run), "--set", "samples=2", "--out", str(out)]
+        )
+        == 0
     )
     mine, expected = (
         json.loads((folder / "metrics.json").read_text())["test"] for folder in (out, run)

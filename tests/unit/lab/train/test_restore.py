@@ -171,10 +171,10 @@ def test_every_subcommand_says_so(runs, tmp_path, capsys, place, value, message)
     capsys.readouterr()  # of the training
     for command in (
         ["export", str(folder), "--format", "torchscript"],
-        ["ood", str(folder), "--data", "synthetic", "--scores", "msp"],
-        ["uncertainty", "mc-dropout", str(folder)],
-        ["uncertainty", "last-layer-laplace", str(folder)],
-        ["shift", str(folder)],
+        ["runs", "ood", str(folder), "--data", "synthetic", "--scores", "msp"],
+        ["runs", "uncertainty", "mc-dropout", str(folder)],
+        ["runs", "uncertainty", "last-layer-laplace", str(folder)],
+        ["runs", "shift", str(folder)],
     ):
         assert main(command) == 2
         error = capsys.readouterr().err

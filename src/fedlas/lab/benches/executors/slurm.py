@@ -94,7 +94,7 @@ class SlurmExecutor(Executor):
             events.started(task)
         if not self.wait:
             events.said(
-                f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}"
+                f"not waiting; after the jobs have ended: fedlas runs report {shlex.quote(str(folder))}"
             )
             return
         # From here an interrupt cancels the remaining jobs, because nothing would collect them.

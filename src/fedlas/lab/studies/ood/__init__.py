@@ -1,1 +1,1 @@
-"""Out-of-distribution detection with finished runs: ``fedlas ood``."""
+"""Out-of-distribution detection with finished runs: ``fedlas runs ood``."""

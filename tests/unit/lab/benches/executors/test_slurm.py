@@ -124,7 +124,7 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
 
     seen = told()
     assert list(SlurmExecutor(wait=False).results(some, seen)) == []
-    assert "fedlas report" in seen.texts[-1]
+    assert "fedlas runs report" in seen.texts[-1]
     assert not (cluster / "canceled").exists()
     assert list((tmp_path / "out" / ".slurm").glob("*.pkl"))  # as SECURITY.md says
     interrupted = Interrupted()

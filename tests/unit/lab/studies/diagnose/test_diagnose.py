@@ -60,7 +60,7 @@ def test_the_log_has_a_record_an_epoch(studied):
 
 
 def test_command_writes_page_and_numbers(folder, capsys):
-    assert main(["diagnose", str(folder)]) == 0
+    assert main(["runs", "diagnose", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "fedlas x 2" in printed
     content = json.loads((folder / "diagnose.json").read_text())
@@ -144,7 +144,7 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
     bare = bench / "fedlas-s1" / "predictions" / "test.npz"
     with np.load(bare) as arrays:
         np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
-    assert main(["diagnose", str(bench)]) == 0
+    assert main(["runs", "diagnose", str(bench)]) == 0
     printed = capsys.readouterr().out
     assert "ce-s0 is left out: no checkpoint.pt" in printed
     assert (
@@ -155,14 +155,14 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
         "ce-s1",
         "fedlas-s0",
     ]
-    assert main(["diagnose", str(bench / "fedlas-s1")]) == 2
+    assert main(["runs", "diagnose", str(bench / "fedlas-s1")]) == 2
     assert "predictions must hold the features" in capsys.readouterr().err
 
 
 def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
     run = tmp_path / "fedlas-s0"
     shutil.copytree(folder / "fedlas-s0", run)
-    assert main(["diagnose", str(run)]) == 0
+    assert main(["runs", "diagnose", str(run)]) == 0
     assert (run / "diagnose.html").is_file()
 
 
@@ -174,7 +174,7 @@ def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch
     )
     out = tmp_path / "out"
     out.mkdir()
-    assert main(["diagnose", str(folder / "fedlas-s0"), "--out", str(out)]) == 0
+    assert main(["runs", "diagnose", str(folder / "fedlas-s0"), "--out", str(out)]) == 0
     text = (out / "diagnose.html").read_text()
     assert "No images: digits: data must be there" in text
     assert 'alt="test image' not in text
@@ -185,12 +185,12 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
         ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
         ([str(tmp_path / "none")], "the folder must be that of a run"),
     ):
-        assert main(["diagnose", *arguments]) == 2
+        assert main(["runs", "diagnose", *arguments]) == 2
         assert words in capsys.readouterr().err
     run = tmp_path / "bare"
     shutil.copytree(folder / "ce-s0", run)
     (run / "predictions" / "val.npz").unlink()
-    assert main(["diagnose", str(run)]) == 2
+    assert main(["runs", "diagnose", str(run)]) == 2
     assert "it must have its val predictions" in " ".join(
         capsys.readouterr().err.replace("the run must", "it must").split()
     )
@@ -207,7 +207,7 @@ def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch)
         return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
 
     monkeypatch.setattr(page, "splits_at_hand", other)
-    assert main(["diagnose", str(folder / "ce-s0"), "--out", str(tmp_path)]) == 0
+    assert main(["runs", "diagnose", str(folder / "ce-s0"), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "diagnose.html").read_text()
     assert "not the one that was predicted" in text
     assert 'alt="test image' not in text

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from fedlas.calibrators._fit.state import doubles, ones
+from fedlas.calibrators._fit.partial_pooling import maximize_posteriors
+from fedlas.calibrators._fit.state import doubles
 
 IDENTITY = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 """Coefficients of :func:`curve_basis` that change nothing."""
@@ -19,14 +19,13 @@ _LEAST_VARIANCE = 1e-6
 _QUANTILES = (0.15, 0.5, 0.85)
 _WIDTH = 0.25
 """Width of a bend, in standard deviations of the log-odds of positives."""
-_MOST_HALVINGS = 12
 _MOST_STEPS = 50
 _CONVERGED = 1e-4
-"""Largest change of the covariance at which rounds end, and largest Newton step in standard deviations."""
+"""Largest change of the covariance at which rounds end."""
 
 
 @dataclass(frozen=True, eq=False)
-class PooledCurves:
+class PooledFit:
     """Coefficients of each label's curve and the normal distribution that they are drawn from.
 
     Attributes:
@@ -39,18 +38,18 @@ class PooledCurves:
     curves: Tensor
     mean: Tensor
     covariance: Tensor
-    converged: bool
+    converged: bool = True
 
 
-def fit_pooled_curves(
+def fit_pooled_splines(
     basis: Tensor,
     labels: Tensor,
     weights: Tensor,
     identity: Tensor,
     *,
-    start: PooledCurves | None = None,
+    start: PooledFit | None = None,
     most_rounds: int = 12,
-) -> PooledCurves:
+) -> PooledFit:
     """Return the curves with the highest posterior, by expectation maximization over their distribution.
 
     A round finds the maximum of likelihood and prior of each label by Newton's method, all labels at once, and then
@@ -69,17 +68,19 @@ def fit_pooled_curves(
         posterior, Breslow and Clayton 1993.
     """
     size = len(identity)
-    one = torch.eye(size, dtype=torch.float64)
+    one = torch.eye(size, dtype=torch.float64, device="cpu")
     if start is None:
         mean = _common_curve(basis, labels, weights, identity)
         covariance = _FIRST_VARIANCE * one
         curves = mean.expand(len(labels), size)
     else:
         curves, mean, covariance = start.curves, start.mean, start.covariance
+    data = (basis.expand(len(labels), -1, -1), labels, weights.expand_as(labels))
     converged = False
     for _ in range(most_rounds):
-        precision = torch.linalg.inv(covariance)
-        curves, posterior = _newton(basis, labels, weights, curves, mean, precision)
+        precision = torch.linalg.inv(covariance).expand(len(curves), -1, -1)
+        curves, hessian, _ = maximize_posteriors(data, curves, mean, precision, _MOST_STEPS)
+        posterior = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
         mean = curves.mean(dim=0)
         away = curves - mean
         after = away.T @ away / len(curves) + posterior.mean(dim=0) + _LEAST_VARIANCE * one
@@ -87,7 +88,12 @@ def fit_pooled_curves(
         covariance = after
         if converged:
             break
-    return PooledCurves(curves, mean, covariance, converged)
+    return PooledFit(curves, mean, covariance, converged)
+
+
+def stable_softplus(values: Tensor) -> Tensor:
+    """Return ``log(1 + e^x)``; that of torch has no float64 in ONNX Runtime."""
+    return values.clamp(min=0) + torch.log1p(torch.exp(-values.abs()))
 
 
 def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity: Tensor) -> Tensor:
@@ -95,49 +101,10 @@ def _common_curve(basis: Tensor, labels: Tensor, weights: Tensor, identity: Tens
     size = len(identity)
     flat = basis.expand(len(labels), -1, -1).movedim(1, 0).reshape(1, size, -1)
     count = weights.expand_as(labels)
-    precision = _RIDGE * torch.eye(size, dtype=torch.float64)
-    rows = identity.unsqueeze(0)
-    curve, _ = _newton(flat, labels.reshape(1, -1), count.reshape(1, -1), rows, identity, precision)
+    precision = _RIDGE * torch.eye(size, dtype=torch.float64, device="cpu")
+    data = (flat, labels.reshape(1, -1), count.reshape(1, -1))
+    curve, *_ = maximize_posteriors(data, identity[None], identity, precision[None], _MOST_STEPS)
     return curve[0]
-
-
-def _newton(
-    basis: Tensor, labels: Tensor, weights: Tensor, curves: Tensor, mean: Tensor, precision: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the curves ``(L, P)`` of highest posterior and their posterior covariances ``(L, P, P)``."""
-
-    def losses(point: Tensor) -> tuple[Tensor, Tensor]:
-        scores = (point.unsqueeze(1) @ basis).squeeze(1)
-        away = point - mean
-        fit = ((softplus(scores) - labels * scores) * weights).sum(dim=1)
-        return fit + 0.5 * ((away @ precision) * away).sum(dim=1), scores
-
-    value, scores = losses(curves)
-    hessian = precision.expand(len(curves), -1, -1)
-    for _ in range(_MOST_STEPS):
-        probs = scores.sigmoid()
-        slope = (basis @ ((probs - labels) * weights).unsqueeze(2)).squeeze(2)
-        slope = slope + (curves - mean) @ precision
-        hessian = (basis * (probs * (1 - probs) * weights).unsqueeze(1)) @ basis.mT + precision
-        factor = torch.linalg.cholesky(hessian)
-        step = torch.cholesky_solve(slope.unsqueeze(2), factor).squeeze(2)
-        decrement = (step * slope).sum(dim=1)
-        if float(decrement.max()) < _CONVERGED**2:
-            break
-        length = ones(len(curves), 1)
-        for _ in range(_MOST_HALVINGS):
-            after, inside = losses(curves - length * step)
-            worse = after > value + 1e-9 * value.abs()
-            if not bool(worse.any()):
-                break
-            length = torch.where(worse.unsqueeze(1), length / 2, length)
-        better = after <= value + 1e-9 * value.abs()
-        curves = torch.where(better.unsqueeze(1), curves - length * step, curves)
-        scores = torch.where(better.unsqueeze(1), inside, scores)
-        value = torch.where(better, after, value)
-        if not bool(better.any()):
-            break
-    return curves, torch.cholesky_inverse(torch.linalg.cholesky(hessian))
 
 
 def curve_basis(log_p: Tensor, rest: Tensor, knots: Tensor, width: Tensor) -> Tensor:
@@ -150,7 +117,7 @@ def curve_basis(log_p: Tensor, rest: Tensor, knots: Tensor, width: Tensor) -> Te
         width: Log-odds over which it bends ``()``.
     """
     odds = log_p - rest
-    bends = [width * softplus((odds - knot) / width) for knot in knots]
+    bends = [width * stable_softplus((odds - knot) / width) for knot in knots]
     return torch.stack([log_p, -rest, torch.ones_like(odds), *bends], dim=-2)
 
 

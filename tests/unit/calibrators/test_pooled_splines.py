@@ -3,13 +3,21 @@
 import pytest
 import torch
 
+from fedlas import Predictions
+from fedlas.calibrators import (
+    AutoCalibration,
+    PooledSplineCalibration,
+    SplineCalibration,
+    fit_mixture,
+)
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest
-from fedlas.calibrators._fit.pooled_curves import (
+from fedlas.calibrators._fit.pooled_splines import (
     IDENTITY,
     curve_basis,
     curve_knots,
-    fit_pooled_curves,
+    fit_pooled_splines,
 )
+from fedlas.metrics import negative_log_likelihood
 
 SAME = torch.tensor(IDENTITY, dtype=torch.float64)
 
@@ -29,7 +37,7 @@ def drawn(count, rows, seed, *, spread=(0.3, 1.0)):
 def platt(basis, labels, weights=None, **options):
     weights = torch.ones(1, labels.shape[1], dtype=torch.float64) if weights is None else weights
     same = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    return fit_pooled_curves(basis, labels, weights, same, **options)
+    return fit_pooled_splines(basis, labels, weights, same, **options)
 
 
 def test_distribution_of_the_curves_is_found():
@@ -88,7 +96,50 @@ def test_separated_and_extreme_scores_give_finite_curves(scale):
     odds = (log_p - rest).T
     knots, width = curve_knots(odds[labels > 0], torch.ones(40, dtype=torch.float64))
     basis = curve_basis(log_p.T, rest.T, knots, width)
-    fit = fit_pooled_curves(basis, labels, torch.ones(1, 40, dtype=torch.float64), SAME)
+    fit = fit_pooled_splines(basis, labels, torch.ones(1, 40, dtype=torch.float64), SAME)
     assert bool(fit.curves.isfinite().all())
     scores = (fit.curves.unsqueeze(1) @ basis).squeeze(1)
     assert bool(((scores > 0) == (labels > 0)).all())
+
+
+def many_classes(samples, seed, classes=40):
+    """Classes at unequal rates, whose scores are too sure by factors of their own."""
+    random = torch.Generator().manual_seed(seed)
+    scale = torch.exp(0.3 * torch.randn(classes, generator=torch.Generator().manual_seed(9)))
+    logits = 1.5 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    logits = logits - torch.arange(classes) / 20
+    target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
+    return Predictions(2 * scale * logits, target)
+
+
+def test_a_pooled_spline_is_below_a_spline_for_each_class_with_few_samples():
+    val, test = many_classes(400, 0), many_classes(4000, 1)
+    pooled, alone, raw = (
+        negative_log_likelihood(each)
+        for each in (
+            PooledSplineCalibration().fit(val).transform(test),
+            SplineCalibration().fit(val).transform(test),
+            test,
+        )
+    )
+    assert pooled < alone - 0.05
+    assert pooled < raw - 0.1
+
+
+def test_parts_of_a_pooled_spline_are_the_fits_to_these_rows():
+    val = many_classes(400, 2)
+    member = PooledSplineCalibration()
+    whole = member.fit_map(val)
+    inside = (torch.arange(400) % 5 != 0).double()
+    part = member.fit_parts(val, inside.unsqueeze(0), whole)[0]
+    alone = member.fit_map(val.rows(inside > 0))
+    rows = val.logits[::5]
+    ours, theirs = (each(rows).softmax(1) for each in (part, alone))
+    assert float((ours - theirs).abs().mean()) < 2e-3
+
+
+def test_a_pooled_spline_joins_auto_from_20_classes_on():
+    few, many = (AutoCalibration().fit(many_classes(600, 3, classes)) for classes in (19, 20))
+    assert "pooled spline" not in {*few.map.kinds, *few.dropped}
+    assert fit_mixture._usual(many_classes(600, 3, 20))[0].keys() >= {"pooled spline", "spline"}
+    assert bool(many.transform(many_classes(100, 4, 20)).logits.isfinite().all())
