@@ -79,7 +79,7 @@ NAVIGATION = {
     "docs/method": ("departures", "references"),
     "docs/integrations": ("fine-tuning", "tasks", "streaming", "sklearn", "hub"),
     "docs/recipes": ("own-data", "data-sets"),
-    "docs/bench-paper": ("bench-python",),
+    "docs/bench-paper": ("bench-python", "compare-seeds"),
     "docs/scale": ("several-gpus", "precision"),
     "docs/own-loss": ("own-calibrator",),
     "results/README": (

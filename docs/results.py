@@ -20,7 +20,7 @@ import yaml
 
 from fedlas.lab.report.bench_tables import published_numbers, results_table
 from fedlas.lab.report.cells import cell_of, noise_of
-from fedlas.lab.results.differences import Difference, method_differences
+from fedlas.lab.results.differences import method_differences
 from fedlas.lab.results.result import Result, result_from
 from fedlas.lab.results.stages import AUTO, with_calibrators
 from fedlas.lab.runs.collection import collect
@@ -30,7 +30,7 @@ from fedlas.plots import LIGHT, seed_values
 from fedlas.plots.theme import dress, legend_outside, name_axis, name_ticks, new_axes
 from fedlas.present.page import MOST_WIDTH, axes, themed_svg
 from fedlas.present.table import DASH, Table, column, csv_text, markdown, table_of
-from fedlas.stats import holm, mean_interval, paired_t_test
+from fedlas.stats import Difference, holm, mean_interval, paired_t_test
 from fedlas.stats.estimates import is_calibration_error
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
@@ -777,10 +777,11 @@ def _difference(found: Difference, metric: str) -> list[str]:
     scale, places = (100, 2) if column(metric).unit else (1, 3)
     ends = [f"{scale * end:+.{places}f}" for end in found.interval or ()]
     p_values = [
-        DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)
+        DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}"
+        for p in (found.p_value, found.p)
     ]
     return [
-        f"{scale * found.mean:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""),
+        f"{scale * found.difference:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""),
         *p_values,
     ]
 

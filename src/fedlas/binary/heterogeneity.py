@@ -149,7 +149,9 @@ def heterogeneity(
         if len(of_measure) > 1:
             values, errors = np.array(of_measure).T
             effects = random_effects(values, errors, confidence_level=confidence_level)
-            numbers_back = {end: _from_scale(name, getattr(effects, end)) for end in ends}
+            numbers_back: dict[str, Any] = {
+                end: _from_scale(name, getattr(effects, end)) for end in ends
+            }
             summary[name] = replace(effects, **numbers_back)
     return Heterogeneity(by_cluster, summary)
 
@@ -184,8 +186,8 @@ def _area(data: Positive) -> tuple[float, float] | None:
 
 def _estimate(name: str, value: float, error: float, confidence_level: float) -> Estimate:
     reach = student_score(confidence_level, math.inf) * error
-    ends = (_from_scale(name, each) for each in (value, value - reach, value + reach))
-    return Estimate(*ends, confidence_level=confidence_level)
+    low, high = (_from_scale(name, end) for end in (value - reach, value + reach))
+    return Estimate(_from_scale(name, value), low, high, confidence_level=confidence_level)
 
 
 def _from_scale(name: str, value: float) -> float:

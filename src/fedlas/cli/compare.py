@@ -1,4 +1,4 @@
-"""``fedlas compare``: two files of predictions on the same samples, or methods of benches over their seeds."""
+"""``fedlas compare``: two files of predictions on the same samples, or two methods over seeds: files or benches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,20 @@ from fedlas.predictions.tables.roles import OF_FIT, SCORES
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
     from fedlas.predictions.any_predictions import AnyPredictions
+    from fedlas.present.comparison import Comparison
     from fedlas.present.table import Block
 
 _PAIR = re.compile(r"[^/\\:]*:[^/\\:]*")
 """Two methods of a bench, ``fedlas:ls``; an address of a store has a slash."""
-_OF_ALL = ("names", "metrics", "form", "replicates", "title", "run", "subcommand")
-_OF_RUNS = ("method", "stage", "rope", "plot", "details")
+_OF_ALL = ("names", "metrics", "form", "title", "run", "subcommand")
+_OF_RUNS = ("method", "stage", "rope", "plot")
+_REFUSED: dict[str, tuple[str, ...]] = {
+    "folders of benches": (),
+    "lists of seeds": (*_OF_RUNS, "replicates", "groups", "clusters"),
+    "two files": (*_OF_RUNS, "details", "others"),
+}
+"""By what is compared, the options that say nothing of it; benches take :data:`_OF_BENCHES` alone."""
+_OF_BENCHES = (*_OF_ALL, *_OF_RUNS, "details", "replicates")
 
 
 def add_compare(add: AddSubcommand) -> None:
@@ -47,12 +56,17 @@ def add_compare(add: AddSubcommand) -> None:
     def run(args: argparse.Namespace) -> int:
         return _compare(args, parser.get_default)
 
-    parser = add(run, "FILE FILE | FOLDER [FOLDER ...] [A:B ...]")
+    parser = add(run, "FILE FILE | FILES --with FILES | FOLDER [FOLDER ...] [A:B ...]")
     text = (
-        "predictions of two models on the same samples; or folders of benches, and pairs of methods that you planned "
-        "to compare: A minus B, e.g. fedlas:ls, or ce@auto:ce@temperature with calibrators"
+        "predictions of two models on the same samples, or of each seed of a method; or folders of benches, and pairs "
+        "of methods that you planned to compare: A minus B, e.g. fedlas:ls, or ce@auto:ce@temperature with calibrators"
     )
     add_files(parser, "names", "NAME", text, nargs="+")
+    text = (
+        "predictions of each seed of another method: files or a pattern, paired with the first by the numbers in which "
+        "the names differ; tested over seeds (default: two models are tested over samples)"
+    )
+    add_files(parser, "--with", "FILE", text, nargs="+", dest="others", default=())
     metrics = (
         "metrics (default: accuracy, nll, brier, ece; of two classes auroc, nll, brier, ece of the event; of benches "
         "ece for pairs in one, else nll ece)"
@@ -144,18 +158,22 @@ def show_in_format(args: argparse.Namespace, blocks: Sequence[Block], caption: s
 def _compare(args: argparse.Namespace, default_of: Callable[[str], Any]) -> int:
     """Print in which metrics one of two models or methods is better; return the exit status."""
     of_runs = _names_runs(args)
+    compared = "folders of benches" if of_runs else "lists of seeds" if args.others else "two files"
     for name, value in vars(args).items():
-        if name not in _OF_ALL and (name in _OF_RUNS) is not of_runs and value != default_of(name):
-            kinds = ("folders of benches", "two files of predictions")
+        refused = name not in _OF_BENCHES if of_runs else name in _REFUSED[compared]
+        if refused and value != default_of(name):
+            kinds = [
+                kind
+                for kind, options in _REFUSED.items()
+                if (name in _OF_BENCHES if kind == "folders of benches" else name not in options)
+            ]
             raise InputError(
-                (Argument(name), f" is for {kinds[of_runs]}"),
-                kinds[not of_runs],
-                "Leave it out.",
+                (Argument(name), f" is for {' and '.join(kinds)}"), compared, "Leave it out."
             )
     if of_runs:
         # Imported for folders of runs alone: nothing else here needs the laboratory.
         return int(import_module("fedlas.cli.compare_runs").compare_runs(args))
-    return _compare_files(args)
+    return _compare_predictions(args)
 
 
 def _names_runs(args: argparse.Namespace) -> bool:
@@ -166,13 +184,63 @@ def _names_runs(args: argparse.Namespace) -> bool:
     return folders or any(_PAIR.fullmatch(name) and not Path(name).exists() for name in args.names)
 
 
-def _compare_files(args: argparse.Namespace) -> int:
+def _compare_predictions(args: argparse.Namespace) -> int:
+    """Compare two files over samples, or two lists of files over seeds; return the exit status."""
+    from fedlas.present.comparison import compare, plain_differences
+
+    _check_options(args)
+    tables, names = _read_seeds(args) if args.others else _read_two(args)
+    options: dict[str, Any] = {} if args.others else {"replicates": args.replicates}
+    # The fewer metrics are compared, the fewer Holm's correction is for.
+    metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
+    compared = compare(
+        *tables, metrics, num_bins=args.num_bins, top_label=args.top_label, **options
+    )
+    if args.json:
+        say(*json.dumps(plain_differences(compared), indent=2).split("\n"))
+    else:
+        _show(args, compared, names)
+    if not args.fail_if_worse:
+        return 0
+    options = {"margin": args.margin, "strict": args.strict, "names": names}
+    gate = compared.fail_if_worse(*args.fail_if_worse, **options)
+    return show_gate(gate, args, suite=" ".join(names))
+
+
+def _show(args: argparse.Namespace, compared: Comparison, names: tuple[str, str]) -> None:
+    """Print who is better in what, and the table of the differences."""
+    from fedlas.present.differences import (
+        NARROW,
+        better_in,
+        differences_table,
+        groups_table,
+        notes_on,
+        sentence,
+    )
+
+    event = compared.event
+    differences = [replace(each, names=names) for each in compared.values()]
+    seeds = f"; A - B over {differences[0].count} seeds" if compared.unit == "seeds" else ""
+    named = f"A: {names[0]}, B: {names[1]}{seeds}, {compared.samples:,} samples"
+    table = differences_table(
+        differences, title=args.title or named, event=event, notes=notes_on(compared.unit, event)
+    )
+    if compared.unit == "seeds":
+        if args.form == "terminal" and not args.details:
+            table = table.where(NARROW)
+        show_in_format(args, [*(sentence(each, event=event) for each in differences), table])
+        return
+    groups = [groups_table(compared.groups, compared, event=event)] if compared.groups else []
+    show_in_format(args, [*better_in(differences, names, event=event), table, *groups])
+
+
+def _read_two(
+    args: argparse.Namespace,
+) -> tuple[tuple[PredictionTable, PredictionTable], tuple[str, str]]:
+    """Return the predictions of two models, and names for them."""
     from fedlas.predictions import read_predictions
     from fedlas.predictions.tables.read import notes_of
-    from fedlas.present.comparison import compare, plain_differences
-    from fedlas.present.ranking import better_in, differences_of_groups, differences_of_models
 
-    _check_options_of_files(args)
     paths = [Path(file) for file in args.names]
     _check_differ(*paths)
     columns = columns_of(args)
@@ -182,53 +250,44 @@ def _compare_files(args: argparse.Namespace) -> int:
     notes = notes_of([(paths[0].name, first_table), (paths[1].name, second_table)])
     notes += _notes_on_rows(first_table.predictions, second_table.predictions)
     say(*(f"note: {note}" for note in notes), stderr=True)
-    # The fewer metrics are compared, the fewer Holm's correction is for.
-    metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
-    compared = compare(
-        first_table,
-        second_table,
-        metrics,
-        num_bins=args.num_bins,
-        replicates=args.replicates,
-        top_label=args.top_label,
-    )
-    if args.json:
-        say(*json.dumps(plain_differences(compared), indent=2).split("\n"))
     first, second = (
         path.name if paths[0].name != paths[1].name else name
         for path, name in zip(paths, args.names, strict=True)
     )
-    title = args.title or f"A: {first}, B: {second}, {compared.samples:,} samples"
-    if not args.json:
-        sentences = better_in(compared, (first, second))
-        table = differences_of_models(compared, title=title)
-        groups = [differences_of_groups(compared)] if compared.groups else []
-        show_in_format(args, [*sentences, table, *groups])
-    if not args.fail_if_worse:
-        return 0
-    options: dict[str, Any] = {
-        "margin": args.margin,
-        "strict": args.strict,
-        "names": (first, second),
-    }
-    gate = compared.fail_if_worse(*args.fail_if_worse, **options)
-    return show_gate(gate, args, suite=f"{first} {second}")
+    return (first_table, second_table), (first, second)
 
 
-def _check_options_of_files(args: argparse.Namespace) -> None:
+def _read_seeds(
+    args: argparse.Namespace,
+) -> tuple[list[list[PredictionTable]], tuple[str, str]]:
+    """Return the predictions of each seed of two methods, and names for these."""
+    from fedlas.cli.compare_seeds import common_name, read_seeds
+    from fedlas.predictions.tables.read import notes_of
+
+    tables, files = read_seeds(args)
+    first = tables[0][0]
+    for each in (*tables[0][1:], *tables[1]):
+        _check_labels(first, each)
+    notes = notes_of([*zip(files, (each for side in tables for each in side), strict=True)])
+    say(*(f"note: {note}" for note in dict.fromkeys(notes)), stderr=True)
+    half = len(tables[0])
+    return tables, (common_name(files[:half]), common_name(files[half:]))
+
+
+def _check_options(args: argparse.Namespace) -> None:
     """Refuse what cannot be compared before anything is read."""
     from fedlas.present.gate import JUNIT, check_directed
     from fedlas.stats.estimates import check_replicates
 
-    if len(args.names) != 2:
+    if len(args.names) != 2 and not args.others:
         raise InputError(
-            "compare takes two files of predictions, or folders of benches",
+            "compare takes two files of predictions, files --with files, or folders of benches",
             f"{len(args.names)} name{'s' * (len(args.names) > 1)}",
-            "Name the file of each model.",
+            "Name the file of each model; seeds of another method go behind --with.",
         )
     check_gate(args, "--fail-if-worse", args.fail_if_worse)
     check_directed(args.fail_if_worse, args.margin)
-    check_outputs([Output("--junit", args.junit, JUNIT)], args.names)
+    check_outputs([Output("--junit", args.junit, JUNIT)], [*args.names, *args.others])
     if args.margin and not args.fail_if_worse:
         raise InputError(
             "--margin goes with --fail-if-worse",

@@ -61,15 +61,11 @@ def _result(args: argparse.Namespace, folders: list[Path], pairs: list[str]) -> 
 
 def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]) -> int:
     """Show pre-specified differences between methods of one bench, with tests over seeds."""
-    from fedlas.lab.report.compare import (
-        CAPTION,
-        NARROW,
-        differences_figure,
-        differences_table,
-        sentence,
-    )
+    from fedlas.lab.report.compare import differences_figure
     from fedlas.lab.results.differences import method_differences
+    from fedlas.present.differences import NARROW, OVER_SEEDS, differences_table, sentence
     from fedlas.present.page import write_picture
+    from fedlas.present.table import column
 
     (model,) = result.models.values()
     summary = model.summary
@@ -82,11 +78,13 @@ def _differences(args: argparse.Namespace, result: BenchResult, pairs: list[str]
         when = ""
     blocks: list[Block] = []
     for metric, each in by_metric.items():
-        table = differences_table(each, metric, f"{when}{summary.recipe}")
+        about = column(metric)
+        title = f"{f'{about.title} {about.unit}'.strip()}, {when}{summary.recipe}"
+        table = differences_table(each, title=title, by="pair")
         whole = args.details or args.form != "terminal"
         blocks += [
-            *(sentence(difference, metric) for difference in each),
+            *(sentence(difference) for difference in each),
             table if whole else table.where(NARROW),
         ]
-    show_in_format(args, [*blocks, CAPTION], CAPTION)
+    show_in_format(args, [*blocks, OVER_SEEDS], OVER_SEEDS)
     return 0

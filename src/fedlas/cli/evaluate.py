@@ -139,7 +139,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             confidence_level=args.confidence_level,
             replicates=args.replicates,
             name=place.name,
-            notes=notes_of(tables),
+            notes=notes_of(tables) + _notes_on_fit(args, columns),
             grouped_by=args.groups or ("task" if more else "group"),
             repair="",
             title=args.title,
@@ -160,6 +160,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         return 0
     gate = evaluation.require(*args.require, strict=args.strict)
     return show_gate(gate, args, suite=place.name)
+
+
+def _notes_on_fit(args: argparse.Namespace, columns: Columns | None) -> list[str]:
+    """Return notes on scores that a calibrator is fitted on, if one is."""
+    is_fit = args.on is not None or args.method is not None
+    return columns.notes_on_calibrated() if is_fit and columns is not None else []
 
 
 def _repair_line(

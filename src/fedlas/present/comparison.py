@@ -1,10 +1,10 @@
-"""``fedlas.compare``: two models on the same samples, by the measures of the event where there is one."""
+"""``fedlas.compare``: two models on the same samples, or two methods over seeds; of an event where there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from math import isfinite, isnan, nan
+from dataclasses import asdict
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,34 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_name, event_number
 from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
-from fedlas.stats import ALPHA, holm, two_models
+from fedlas.stats import Difference, two_models
+from fedlas.stats.compare import correct, seed_difference
+from fedlas.stats.difference import Unit
 from fedlas.stats.draws import has_spread
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.result_table import ResultTable
-from fedlas.stats.two_models import ModelDifference
 
 
-class Comparison(ResultTable[str, ModelDifference]):
-    """Difference of two models by metric, and a gate on it.
+class Comparison(ResultTable[str, Difference]):
+    """Difference of two models or methods by metric, and a gate on it.
 
     Attributes:
+        unit: ``"samples"`` for two models, ``"seeds"`` for two methods.
         event: Name of the class that the metrics are about; empty if the predicted class is the subject.
-        samples: Samples that were compared.
+        samples: Samples of the test set that were compared.
         groups: The comparison of each group's samples; its ``p`` and ``better`` are corrected (Holm) for all metrics
             of all groups. A group of one sample, of one cluster or without weight cannot tell: its ends are NaN, and
             it counts in no correction.
         dropped: Rows that lacked a value and were left out, of the table that has more of them.
     """
 
+    unit: Unit
     event: str
     samples: int
     dropped: int
@@ -47,14 +51,16 @@ class Comparison(ResultTable[str, ModelDifference]):
     @check_kinds
     def __init__(
         self,
-        content: Mapping[str, ModelDifference],
+        content: Mapping[str, Difference],
         *,
         samples: int = 0,
         dropped: int = 0,
         event: str = "",
         groups: Mapping[str, Comparison] | None = None,
+        unit: Unit = "samples",
     ) -> None:
         super().__init__(content)
+        self.unit = unit
         self.event = event
         self.samples = samples
         self.dropped = dropped
@@ -105,8 +111,8 @@ class Comparison(ResultTable[str, ModelDifference]):
 
 @check_kinds
 def compare(
-    a: AnyPredictions | PredictionTable,
-    b: AnyPredictions | PredictionTable,
+    a: AnyPredictions | PredictionTable | Sequence[AnyPredictions | PredictionTable],
+    b: AnyPredictions | PredictionTable | Sequence[AnyPredictions | PredictionTable],
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -117,21 +123,22 @@ def compare(
     groups: Sequence[Any] | None = None,
     top_label: bool = False,
 ) -> Comparison:
-    """Compare two models on the same samples, metric by metric, with paired tests.
+    """Compare two models on the same samples, or two methods over seeds, metric by metric, with paired tests.
 
     Args:
-        a: Predictions of the first model, or a ``TopLabel``.
-        b: Those of the second for the same samples in the same order.
+        a: Predictions of the first model, or a ``TopLabel``; or a list of those of several seeds of one method.
+        b: Those of the second for the same samples in the same order; or a list, with the same seed at the same place.
         metrics: Names of metrics; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
             classes AUROC, NLL, Brier score and ECE. For two classes ``"ece"`` and ``"brier"`` are those of the event's
             probability, and ``"top_label_ece"`` is that of the predicted class.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Replicates of the paired bootstrap, at least 39 for level 0.95.
-        seed: The same seed draws the same samples.
+        replicates: Replicates of the paired bootstrap, at least 39 for level 0.95; lists need none.
+        seed: The same seed draws the same samples; lists need none.
         event: The class, of two, that the metrics are about, its name or number; None: as the predictions say, else
             the affirmative one, as "yes" or "1", else the last.
-        groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any.
+        groups: Group of each sample ``(N,)``, each is compared, too; None: those of the tables, if any. Not over
+            seeds.
         top_label: Whether two classes are compared by the predicted one, too.
 
     Returns:
@@ -140,11 +147,12 @@ def compare(
 
     Raises:
         InputError: For different samples, as far as targets tell (a top label has none), an unknown metric or one that
-            needs all classes, options out of range, or fewer than 2 samples; or for one object twice.
-
+    XX
     Note:
-        Two models, not two methods: whether another training would give the same order only seeds can tell. For two
-        calibration errors the difference comes out too small where one model is calibrated, see
+        Two predictions are two models, not two methods: whether another training would give the same order only seeds
+        can tell. Lists are tested as the methods of a bench are, by the paired t-test over seeds, with Holm's
+        correction for the number of metrics; the interval is about other seeds on the same test set. Of two models the
+        difference of calibration errors comes out too small where one is calibrated, see
         :func:`~fedlas.stats.paired_bootstrap`.
 
     Example:
@@ -155,11 +163,25 @@ def compare(
         >>> differences = compare(Predictions(logits, target), Predictions(3 * logits, target), replicates=199)
         >>> {name: each.better for name, each in differences.items()}
         {'accuracy': None, 'nll': 'a', 'brier': 'a', 'ece': 'a'}
+        >>> seeds = [logits + 0.1 * k * logits.roll(k, 0) for k in range(3)]
+        >>> plain, sharp = ([Predictions(scale * each, target) for each in seeds] for scale in (1, 3))
+        >>> nll = compare(sharp, plain)["nll"]
+        >>> nll.better, nll.unit, nll.count
+        ('b', 'seeds', 3)
 
     Source:
         McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
         Psychometrika 12 (1947), in its exact form.
     """
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
+    if isinstance(a, list | tuple) or isinstance(b, list | tuple):
+        if (replicates, seed, groups) != (REPLICATES, 0, None):
+            raise InputError(
+                "replicates, seed and groups are for two models",
+                "lists of seeds, which are tested by a paired t-test",
+                "Leave them out.",
+            )
+        return _over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
     if a is b:
         raise InputError(
             "a and b must be predictions of two models",
@@ -167,33 +189,97 @@ def compare(
             "Pass the other model's.",
         )
     dropped = max(getattr(each, "dropped", 0) for each in (a, b))
-    classes = next((each.classes for each in (a, b) if isinstance(each, PredictionTable)), ())
-    first, second = (about_event(check_measurable(each), event, classes) for each in (a, b))
-    of_event = not top_label and is_event(first) and is_event(second)
-    if of_event and event_number(first) != event_number(second):
-        if first.classes and first.classes == (second.classes or ())[::-1]:
+    (first, second), name = _about_one_event((a, b), event, top_label=top_label)
+    options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
+    differences = two_models.compare(first, second, metrics, **options)
+    names = _names_of_groups(a, b, groups, first.num_samples)
+    return Comparison(
+        differences,
+        samples=two_models.counted_samples(first),
+        groups={} if names is None else _by_group(first, second, names, [*differences], options),
+        dropped=dropped,
+        event=name,
+    )
+
+
+def _about_one_event(
+    all_of_them: Sequence[Any], event: str | int | None, *, top_label: bool
+) -> tuple[list[AnyPredictions], str]:
+    """Return predictions about the event, and its name; empty if they are about the predicted class."""
+    tables = (each.classes for each in all_of_them if isinstance(each, PredictionTable))
+    classes = next(tables, ())
+    predictions = [about_event(check_measurable(each), event, classes) for each in all_of_them]
+    if top_label or not all(map(is_event, predictions)):
+        return predictions, ""
+    first = predictions[0]
+    for other in predictions[1:]:
+        if event_number(first) == event_number(other):
+            continue
+        if first.classes and first.classes == (other.classes or ())[::-1]:
             raise InputError(
                 "classes must be in one order",
-                f"{', '.join(first.classes)} and {', '.join(second.classes)}",
+                f"{', '.join(first.classes)} and {', '.join(other.classes)}",
                 "Order the columns of one as those of the other, and their names.",
             )
         raise InputError(
             "a and b must be about one event",
-            f"{event_name(first)} and {event_name(second)}",
+            f"{event_name(first)} and {event_name(other)}",
             ("Name it by ", Argument("event"), ", and the classes in one order."),
         )
-    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
-    options |= {"replicates": replicates, "seed": seed, "top_label": top_label}
-    about: dict[str, Any] = {"dropped": dropped, "event": event_name(first) if of_event else ""}
-    differences = two_models.compare(first, second, metrics, **options)
-    names = _names_of_groups(a, b, groups, first.num_samples)
-    weights = first.weights
+    return predictions, event_name(first)
+
+
+def _over_seeds(
+    a: Any,
+    b: Any,
+    metrics: Sequence[str] | None,
+    *,
+    num_bins: int,
+    confidence_level: float,
+    event: str | int | None,
+    top_label: bool,
+) -> Comparison:
+    """Return the comparison of two methods, of which each list holds the predictions of every seed."""
+    if not all(isinstance(each, list | tuple) for each in (a, b)):
+        raise InputError(
+            "a and b must both be predictions, or both lists of seeds",
+            "one of each",
+            "Pass the seeds of both methods.",
+        )
+    if len(a) != len(b) or len(a) < 2:
+        raise InputError(
+            "a and b must hold as many seeds, two or more, the same seed at the same place",
+            f"{len(a)} and {len(b)}",
+            "Pass the predictions of each seed; for one model of each, pass these without a list.",
+        )
+    if len({id(each) for each in (*a, *b)}) < 2 * len(a):
+        raise InputError(
+            "each seed of a and b must be predictions of its own",
+            "one object twice",
+            "Pass each once.",
+        )
+    predictions, name = _about_one_event([*a, *b], event, top_label=top_label)
+    for place, each in enumerate(predictions[1:], start=1):
+        which = f"seed {place % len(a) + 1} of {'ab'[place // len(a)]}"
+        two_models.check_same_samples(predictions[0], each, names=("seed 1 of a", which))
+    entries = two_models.compared_metrics(
+        predictions[0], predictions[len(a)], metrics, top_label=top_label
+    )
+    values = [values_of(each, entries, num_bins) for each in predictions]
+    differences = [
+        seed_difference(
+            *([each[entry.name] for each in side] for side in (values[: len(a)], values[len(a) :])),
+            metric=entry.name,
+            confidence_level=confidence_level,
+        )
+        for entry in entries
+    ]
     return Comparison(
-        differences,
-        # Those of weight 0 are as if they were not there.
-        samples=first.num_samples if weights is None else int((weights > 0).sum()),
-        groups={} if names is None else _by_group(first, second, names, [*differences], options),
-        **about,
+        {each.metric: each for each in correct(differences)},
+        samples=two_models.counted_samples(predictions[0]),
+        dropped=max(getattr(each, "dropped", 0) for each in (*a, *b)),
+        event=name,
+        unit="seeds",
     )
 
 
@@ -233,17 +319,15 @@ def _by_group(
         rows = torch.from_numpy(np.flatnonzero(names == name))
         differences = _of_rows(first, second, rows, metrics, options)
         by_group[str(name)] = Comparison(differences, samples=len(rows))
-    tests = [
-        (group, metric)
+    tested = [
+        (group, each)
         for group, table in by_group.items()
-        for metric, each in table.items()
-        if not isnan(each.low)
+        for each in table.values()
+        if each.interval is not None
     ]
-    raw = [by_group[group][metric].p_value for group, metric in tests]
-    for (group, metric), p in zip(tests, holm(raw), strict=True):
-        each = by_group[group][metric]
-        better = None if p > ALPHA else each.better
-        by_group[group][metric] = replace(each, p=p, better=better)
+    corrected = correct(each for _, each in tested)
+    for (group, _), each in zip(tested, corrected, strict=True):
+        by_group[group][each.metric] = each
     return by_group
 
 
@@ -253,7 +337,7 @@ def _of_rows(
     rows: Tensor,
     metrics: Sequence[str],
     options: Mapping[str, Any],
-) -> Mapping[str, ModelDifference]:
+) -> Mapping[str, Difference]:
     """Return the differences in some rows, as far as their labels allow; without ends where they cannot tell."""
     if first.weights is not None:
         rows = rows[first.weights[rows] > 0]
@@ -273,7 +357,8 @@ def plain_differences(compared: Comparison) -> dict[str, Any]:
         name: {
             key: value
             for key, value in {**asdict(each), "difference": each.difference}.items()
-            if not isinstance(value, float) or isfinite(value)
+            if not (isinstance(value, float) and not isfinite(value))
+            and value not in ("", (), ((), ()))
         }
         for name, each in compared.items()
     }

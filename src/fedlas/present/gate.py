@@ -20,8 +20,8 @@ from fedlas.metrics.metric import limits_of
 from fedlas.present.event_measures import ALIASES, EVENT_MEASURES, column_of
 from fedlas.present.table import ARROWS, Column
 from fedlas.present.verdict import Verdict
+from fedlas.stats import Difference
 from fedlas.stats.estimates import Estimate
-from fedlas.stats.two_models import ModelDifference
 
 FAILED = 3
 """Exit status of a gate that fails."""
@@ -244,7 +244,7 @@ def check_rows(checks: Sequence[Check], *, samples: int, dropped: int) -> list[C
 
 
 def not_worse(
-    difference: ModelDifference, margin: float, names: tuple[str, str], *, event: str = ""
+    difference: Difference, margin: float, names: tuple[str, str], *, event: str = ""
 ) -> Check:
     """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
     about = column_of(difference.metric, event=bool(event))

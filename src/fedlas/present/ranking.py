@@ -1,19 +1,13 @@
-"""Comparisons on the same samples: all calibrators, ranked by NLL, and two models, who is better in what."""
+"""All calibrators on the same samples, ranked by NLL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 
-from fedlas._core.text import listed
 from fedlas.predictions import Predictions
-from fedlas.present.comparison import Comparison
-from fedlas.present.event_measures import column_of
 from fedlas.present.metric_tables import Estimates, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
-from fedlas.stats.noise_floor import p_said
-from fedlas.stats.two_models import ModelDifference
+from fedlas.present.table import Cell, Column, Table, column
 
 RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
@@ -121,93 +115,3 @@ def lead(measured: Measured, estimates: Estimates) -> str:
     tested = [noise_in(by_name, column("ece")) for by_name in estimates.values() if by_name]
     within = sum(noise.calibrated for noise in tested)
     return f"{text} ECE within noise: {within} of {len(tested)}." if tested else text
-
-
-CAPTION = (
-    "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
-    "test, else bootstrap), Holm-corrected. Two models, not two methods, which only seeds can compare."
-)
-
-
-def better_in(compared: Comparison, names: tuple[str, str]) -> list[str]:
-    """Return sentences: which model is better in what, and where they are not distinguishable.
-
-    Args:
-        compared: From :func:`fedlas.compare`.
-        names: Names of the two models.
-    """
-    lines = []
-    for side, first, second in (("a", *names), ("b", *reversed(names))):
-        parts = [_by(each, compared.event) for each in compared.values() if each.better == side]
-        if parts:
-            lines.append(f"{first} is better than {second} in {listed(parts)}.")
-    same = [_title(name, compared.event) for name, each in compared.items() if each.better is None]
-    if same and lines:
-        lines.append(f"Not distinguishable: {listed(same)}.")
-    elif same:
-        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {listed(same)}.")
-    return lines
-
-
-def differences_of_models(compared: Comparison, *, title: str) -> Table:
-    """Return a row for each metric; the arguments are those of :func:`better_in`, and a title."""
-    rows = []
-    for each in compared.values():
-        about = column_of(each.metric, event=bool(compared.event))
-        interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
-        values = (
-            about.format(each.a),
-            about.format(each.b),
-            _signed(about, each.difference),
-            interval,
-        )
-        rows.append(
-            [about.head, *values, p_said(each.p, None).removeprefix("p ").removeprefix("= ")]
-        )
-    heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
-    subject = f"The event is {compared.event}: ECE and Brier score are those of its probability."
-    return table_of(heads, rows, title=title, notes=[CAPTION, *[subject] * bool(compared.event)])
-
-
-def differences_of_groups(compared: Comparison) -> Table:
-    """Return a row for each group with the difference in each metric; the argument is that of :func:`better_in`."""
-    abouts = [column_of(name, event=bool(compared.event)) for name in compared]
-    rows = []
-    for group, table in compared.groups.items():
-        cells = []
-        for about in abouts:
-            each = table.get(about.metric)
-            cells.append(
-                DASH if each is None else f"{_signed(about, each.difference)}{_mark(each)}"
-            )
-        rows.append((group, f"{table.samples:,}", *cells))
-    notes = ["* more than chance at 0.05, after Holm's correction for all metrics of all groups."]
-    if any(isnan(each.low) for table in compared.groups.values() for each in table.values()):
-        notes.append("? cannot tell: a single sample, a single cluster, or no weight.")
-    heads = ("group", "samples", *(about.head for about in abouts))
-    return table_of(heads, rows, title="A - B in groups", notes=notes)
-
-
-def _mark(each: ModelDifference) -> str:
-    if isnan(each.low):
-        return " ?"
-    return "" if each.better is None else "*"
-
-
-def _title(metric: str, event: str) -> str:
-    title = column_of(metric, event=bool(event)).title
-    return f"{title} of {event}" if event and metric == "ece" else title
-
-
-def _by(each: ModelDifference, event: str) -> str:
-    about = column_of(each.metric, event=bool(event))
-    unit = " points" if about.unit else ""
-    change = f"{about.format(abs(each.difference))}{unit} ({p_said(each.p, None)})"
-    return f"{_title(each.metric, event)} by {change}"
-
-
-def _signed(about: Column, value: float) -> str:
-    text = about.format(abs(value))
-    if isnan(value):
-        return text
-    return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"

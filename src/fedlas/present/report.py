@@ -231,9 +231,9 @@ def _by_cluster(
     clusters = {}
     for stage, each in stages.items():
         predictions = check_predictions(each)
-        titles = (
-            [names[number] for number in predictions.clusters.unique().tolist()] if names else None
-        )
+        titles = None
+        if names and predictions.clusters is not None:
+            titles = [names[number] for number in predictions.clusters.unique().tolist()]
         clusters[stage] = compare_clusters(predictions, titles, confidence_level=confidence_level)
     return clusters
 

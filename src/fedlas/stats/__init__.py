@@ -4,17 +4,16 @@ In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-va
 """
 
 from fedlas.resample.effective import effective_samples
+from fedlas.stats.best import BestMethod, compare_to_best
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import (
-    Comparison,
-    PairedTest,
-    compare_to_best,
     holm,
     mean_interval,
     paired_t_test,
     sign_test,
     wilcoxon_test,
 )
+from fedlas.stats.difference import Difference
 from fedlas.stats.estimates import Estimate, EstimateTable, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.intervals import ALPHA, Interval
@@ -27,20 +26,19 @@ from fedlas.stats.random_effects import RandomEffects, random_effects
 from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
-from fedlas.stats.two_models import ModelDifference, PairedBootstrap, paired_bootstrap
+from fedlas.stats.two_models import PairedBootstrap, paired_bootstrap
 
 __all__ = [
     "ALPHA",
-    "Comparison",
+    "BestMethod",
+    "Difference",
     "Estimate",
     "EstimateTable",
     "GroupEstimate",
     "Interval",
-    "ModelDifference",
     "NoiseFloor",
     "Optimism",
     "PairedBootstrap",
-    "PairedTest",
     "PartialPooling",
     "RandomEffects",
     "RankComparison",

@@ -1,18 +1,19 @@
-"""Comparison of methods run with the same seeds: paired t-test, Holm's correction, the best and its equals."""
+"""Comparison of two methods run with the same seeds: paired tests, their interval, Holm's correction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
 
 from fedlas._core.check import InputError, as_numbers, check_number, describe
 from fedlas._core.extras import require
-from fedlas._core.kinds import check_kinds
-from fedlas.stats.intervals import check_level
+from fedlas.metrics import METRICS
+from fedlas.stats.difference import Difference
+from fedlas.stats.intervals import ALPHA, check_level
 from fedlas.stats.rows import Floats
 
 ROUNDING = 1e-12
@@ -23,52 +24,7 @@ _ENUMERATED = 16
 """Most pairs for which all assignments of signs are enumerated (65,536) if ties rule out scipy's exact p-value."""
 
 
-@dataclass(frozen=True)
-class PairedTest:
-    """Result of a two-sided paired test.
-
-    Attributes:
-        mean_difference: Mean of ``a - b``, in the unit of the values.
-        p_value: In ``[0, 1]``; None when the data allow no test.
-        n: Number of pairs.
-        reason: Why there is no p-value; empty when there is one.
-    """
-
-    mean_difference: float
-    p_value: float | None
-    n: int
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Which method is best, and which others could be as good for all these seeds can tell.
-
-    Attributes:
-        best: Method with the best mean over the common seeds (the first one among equals); None if no seed is common.
-        not_distinguishable: Methods whose difference from the best is not significant. Absence of evidence: few seeds
-            find few differences.
-        distinguishable: Methods significantly worse than the best.
-        untested: Methods for which there was no test; ``reason`` says why.
-        p_values: Holm-adjusted p-value of each tested method.
-        tests: The unadjusted test of each other method against the best, ``best - other``.
-        n: Number of seeds all methods have, on which everything here rests.
-        alpha: Significance level.
-        reason: Why methods are untested, as a sentence; empty when all were tested.
-    """
-
-    best: str | None
-    not_distinguishable: frozenset[str]
-    distinguishable: frozenset[str]
-    untested: frozenset[str]
-    p_values: Mapping[str, float]
-    tests: Mapping[str, PairedTest]
-    n: int
-    alpha: float
-    reason: str = ""
-
-
-def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
+def paired_t_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Return the two-sided paired t-test of ``mean(a - b) = 0``.
 
     Args:
@@ -85,7 +41,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
     Example:
         >>> test = paired_t_test([0.91, 0.93, 0.92], [0.90, 0.91, 0.91])
-        >>> round(test.mean_difference, 4), round(test.p_value, 4), test.n
+        >>> round(test.difference, 4), round(test.p_value, 4), test.count
         (0.0133, 0.0572, 3)
         >>> paired_t_test([0.91], [0.90]).reason
         'one pair has no spread'
@@ -96,21 +52,33 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     pairs = check_pairs(a, b)
     n = len(pairs)
     differences = [float(x - y) for x, y in pairs]
-    mean = fmean(differences)
     if n < 2:
-        return PairedTest(mean, None, n, "one pair has no spread")
+        return _tested(pairs, None, "one pair has no spread")
     # Differences as small as the rounding of the values are no evidence, however regular they are.
     noise = ROUNDING * float(np.abs(pairs).max())
     if all(abs(d) <= noise for d in differences):
-        return PairedTest(mean, 1.0, n)
+        return _tested(pairs, 1.0)
     spread = stdev(differences)
     if spread <= noise:
-        return PairedTest(
-            mean, None, n, "all pairs differ by the same amount, so there is no spread"
-        )
-    statistic = abs(mean) / (spread / math.sqrt(n))
+        return _tested(pairs, None, "all pairs differ by the same amount, so there is no spread")
+    statistic = abs(fmean(differences)) / (spread / math.sqrt(n))
     p_value = 2.0 * float(require("scipy.stats", extra="tables").t.sf(statistic, n - 1))
-    return PairedTest(mean, min(p_value, 1.0), n)
+    return _tested(pairs, min(p_value, 1.0))
+
+
+def _tested(pairs: Floats, p_value: float | None, reason: str = "") -> Difference:
+    """Return the record of a test of pairs ``(n, 2)``."""
+    first, second = pairs.T.tolist()
+    return Difference(
+        "",
+        fmean(first),
+        fmean(second),
+        p_value=p_value,
+        unit="seeds",
+        count=len(pairs),
+        reason=reason,
+        values=(tuple(first), tuple(second)),
+    )
 
 
 def check_pairs(a: Sequence[float], b: Sequence[float]) -> Floats:
@@ -179,101 +147,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-@check_kinds
-def compare_to_best(
-    values: Mapping[str, Sequence[float]],
+def correct(differences: Iterable[Difference]) -> list[Difference]:
+    """Return the differences with Holm's correction for all of them that were tested, and the better of each two."""
+    tested = list(differences)
+    adjusted = iter(holm([each.p_value for each in tested if each.p_value is not None]))
+    return [each if each.p_value is None else _corrected(each, next(adjusted)) for each in tested]
+
+
+def _corrected(each: Difference, p: float) -> Difference:
+    record = METRICS.get(each.metric)
+    higher = None if record is None else record.higher_is_better
+    better = None
+    if p <= ALPHA and higher is not None and each.difference != 0:
+        better = "a" if (each.difference > 0) is higher else "b"
+    return replace(each, p=p, better=better)
+
+
+def seed_difference(
+    a: Sequence[float],
+    b: Sequence[float],
     *,
-    higher_is_better: bool,
-    alpha: float = 0.05,
-    test: Callable[[Sequence[float], Sequence[float]], PairedTest] = paired_t_test,
-) -> Comparison:
-    """Find the best method by its mean and test every other one against it, over the seeds that all of them have.
+    metric: str = "",
+    names: tuple[str, str] = ("a", "b"),
+    confidence_level: float = 1 - ALPHA,
+) -> Difference:
+    """Return the difference of two methods over seeds, with the paired t-test and its interval; not yet corrected.
 
     Args:
-        values: For each method its values ``(n,)``, the same seed at the same place; NaN where a seed is missing. A
-            seed that any method lacks is left out for all.
-        higher_is_better: True for accuracy, False for errors and losses.
-        alpha: Significance level in ``(0, 1)``.
-        test: Paired test of the best against another; also :func:`~fedlas.stats.wilcoxon_test`,
-            :func:`~fedlas.stats.sign_test`.
-
-    Returns:
-        The comparison. With one common seed nothing can be tested: all others are ``untested``.
-
-    Raises:
-        InputError: If there are no methods, lengths differ, a value is infinite, or the level is out of range.
-
-    Note:
-        What ``alpha`` promises with the t-test: if the seeds' differences are normal, the truly best method is among
-        ``best`` and ``not_distinguishable`` with probability at least ``1 - alpha``. The best is chosen with the data
-        it is then tested on, so this is not the chance that *no* method is wrongly set apart: among six exactly equal
-        methods and three seeds some method is in about 8 of 100 comparisons. The other tests need no normal
-        differences, but below 6 seeds they set no method apart at level 0.05: they cannot give a p-value that low.
-
-    Example:
-        >>> result = compare_to_best(
-        ...     {"ce": [0.041, 0.043, 0.042], "ls": [0.012, 0.011, 0.013], "fedlas": [0.011, 0.012, 0.011]},
-        ...     higher_is_better=False,
-        ... )
-        >>> result.best, sorted(result.not_distinguishable), sorted(result.distinguishable)
-        ('fedlas', ['ls'], ['ce'])
-
-    Source:
-        Hsu, "Multiple Comparisons: Theory and Methods" (1996), on comparison with the best.
+        a: Values ``(n,)`` of one method, finite.
+        b: Values ``(n,)`` of the other, the same seed at the same place.
+        metric: Registry name.
+        names: Names of the methods.
+        confidence_level: Level of the interval, in ``(0, 1)``.
     """
-    alpha = check_number("alpha", alpha, low=0.0, high=1.0, low_open=True)
-    checked = {
-        name: check_values(f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
-        for name, numbers in values.items()
-    }
-    lengths = {name: len(numbers) for name, numbers in checked.items()}
-    if not lengths or len(set(lengths.values())) != 1:
-        raise InputError(
-            "values must hold at least one method, and the same number of seeds for each",
-            lengths or "none",
-            "Put NaN where a method lacks a seed.",
-        )
-    # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
-    columns = [
-        column
-        for column in zip(*checked.values(), strict=True)
-        if not any(math.isnan(v) for v in column)
-    ]
-    others = frozenset(values)
-    if not columns:
-        reason = "No seed is common to all methods, so none can be called best."
-        return Comparison(None, frozenset(), frozenset(), others, {}, {}, 0, alpha, reason)
-    common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
-    sign = 1.0 if higher_is_better else -1.0
-    # Of equal means max takes the first, so the given order decides.
-    best = max(common, key=lambda name: sign * fmean(common[name]))
-    tests = {name: test(common[best], common[name]) for name in common if name != best}
-    # Holm's correction counts only the tests that were made: an untested method is no claim that could be false.
-    raw = {name: test.p_value for name, test in tests.items() if test.p_value is not None}
-    p_values = dict(zip(raw, holm(list(raw.values())), strict=True))
-    untested = frozenset(tests) - frozenset(raw)
-    worse = frozenset(name for name, p in p_values.items() if p <= alpha)
-    if untested and len(columns) == 1:
-        reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
-    elif untested:
-        names = ", ".join(n for n in tests if n in untested)
-        reason = f"{names}: differs from {best} by the same amount at every seed."
-    else:
-        reason = ""
-    return Comparison(
-        best,
-        frozenset(p_values) - worse,
-        worse,
-        untested,
-        p_values,
-        tests,
-        len(columns),
-        alpha,
-        reason,
+    test = replace(paired_t_test(a, b), metric=metric, names=names)
+    # Without spread the test has nothing to divide by, and there is no interval.
+    ends = (
+        None
+        if test.p_value is None
+        else mean_interval(test.gaps, confidence_level=confidence_level)
     )
+    return test if ends is None else replace(test, low=ends[0], high=ends[1])
 
 
-def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
+def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Return the two-sided Wilcoxon signed-rank test of whether the differences ``a - b`` are symmetric about 0.
 
     Equal pairs are left out, as in Wilcoxon's paper. Differences of equal size share their mean rank.
@@ -301,20 +218,19 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945).
     """
-    differences = _differences(a, b)
-    mean = float(differences.mean())
-    n = len(differences)
+    pairs = check_pairs(a, b)
+    differences = _differences(pairs)
     moved = differences[differences != 0.0]
     if len(moved) == 0:
-        return PairedTest(mean, 1.0, n)
+        return _tested(pairs, 1.0)
     stats = require("scipy.stats", extra="tables")
     # With ties, all assignments of signs are enumerated while they are few.
     tied = len(np.unique(np.abs(moved))) < len(moved) <= _ENUMERATED
     method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if tied else "auto"
-    return PairedTest(mean, float(stats.wilcoxon(moved, method=method).pvalue), n)
+    return _tested(pairs, float(stats.wilcoxon(moved, method=method).pvalue))
 
 
-def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
+def sign_test(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Return the two-sided sign test of whether one method is higher in more pairs than a fair coin would give.
 
     It assumes only that pairs are independent. Equal pairs are left out.
@@ -341,7 +257,8 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Arbuthnot (1710); Conover, "Practical Nonparametric Statistics" (1999), section 3.4.
     """
-    differences = _differences(a, b)
+    pairs = check_pairs(a, b)
+    differences = _differences(pairs)
     above = int((differences > 0).sum())
     below = int((differences < 0).sum())
     p_value = 1.0
@@ -349,7 +266,7 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         p_value = float(
             require("scipy.stats", extra="tables").binomtest(above, above + below, 0.5).pvalue
         )
-    return PairedTest(float(differences.mean()), p_value, len(differences))
+    return _tested(pairs, p_value)
 
 
 def mean_interval(
@@ -399,10 +316,9 @@ def mean_interval(
     return mean - half, mean + half
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> Floats:
-    """Return ``a - b (n,)``; sizes that differ by rounding alone become equal, so that ties are ties."""
+def _differences(pairs: Floats) -> Floats:
+    """Return ``a - b (n,)`` of pairs ``(n, 2)``; sizes that differ by rounding alone are made equal."""
     # Accuracies on 360 images move in steps of 1/360, but their differences in floating point do not.
-    pairs = check_pairs(a, b)
     differences = pairs[:, 0] - pairs[:, 1]
     noise = ROUNDING * float(np.abs(pairs).max())
     # Sorted sizes fall into groups whose neighbors differ by rounding; each takes the smallest size of its group.

@@ -13,18 +13,22 @@ V = TypeVar("V")
 
 
 class ResultTable(dict[K, V]):
-    """Dataclasses by name, a row for each."""
+    """Dataclasses by name, a row for each; fields that hold several values have no column."""
 
     def to_frame(self) -> Any:
         """Return a pandas data frame with a row for each name and a column for each field."""
-        rows: dict[Any, Any] = {name: asdict(result) for name, result in self.items()}  # type: ignore[call-overload]
+        rows = {name: _cells(result) for name, result in self.items()}
         return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
 
     def _repr_html_(self) -> str:
-        rows: list[dict[str, Any]] = [{"": name} | asdict(each) for name, each in self.items()]  # type: ignore[call-overload]
+        rows = [{"": name} | _cells(each) for name, each in self.items()]
         lines = [list(rows[0]), *(row.values() for row in rows)] if rows else []
         cells = ("".join(f"<td>{escape(_shown(cell))}</td>" for cell in line) for line in lines)
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def _cells(result: Any) -> dict[str, Any]:
+    return {name: cell for name, cell in asdict(result).items() if not isinstance(cell, tuple)}
 
 
 def _shown(cell: object) -> str:

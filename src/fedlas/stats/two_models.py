@@ -18,12 +18,12 @@ from fedlas.metrics.evaluate import entries_of, values_of
 from fedlas.metrics.metric import Metric, classes_of, lacks, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
-from fedlas.stats.compare import holm
+from fedlas.stats.compare import correct
 from fedlas.stats.degrees import cluster_degrees, two_sided, widening
+from fedlas.stats.difference import Difference
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.intervals import (
-    ALPHA,
     Interval,
     check_bootstrap,
     influence_of,
@@ -226,7 +226,9 @@ def _scores(rows: Rows) -> NDArray[Any]:
     )
 
 
-def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
+def check_same_samples(
+    a: AnyPredictions, b: AnyPredictions, *, names: tuple[str, str] = ("a", "b")
+) -> None:
     """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels."""
     got = (
         "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
@@ -237,59 +239,18 @@ def check_same_samples(a: AnyPredictions, b: AnyPredictions) -> None:
             got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
     if got:
         raise InputError(
-            "a and b must be predictions for the same samples, in the same order",
+            f"{names[0]} and {names[1]} must be predictions for the same samples, in the same order",
             got,
             "Predict one test set with both models, without shuffling.",
         )
-    for name in ("weights", "clusters"):
-        one, other = (getattr(each, name) for each in (a, b))
+    for column in ("weights", "clusters"):
+        one, other = (getattr(each, column) for each in (a, b))
         if one is not other and (one is None or other is None or not torch.equal(one, other)):
             raise InputError(
-                f"a and b must have the same {name}, as they are of the same samples",
+                f"{names[0]} and {names[1]} must have the same {column}, as they are of the same samples",
                 "different ones",
-                f"Pass both with {name}={name}, or none.",
+                f"Pass both with {column}={column}, or none.",
             )
-
-
-@dataclass(frozen=True)
-class ModelDifference:
-    """A metric of two models on the same samples, and whether the difference is more than chance.
-
-    Attributes:
-        metric: Registry name.
-        a: The metric of the first model.
-        b: The metric of the second.
-        low: Lower end of the interval of ``a - b``; NaN, as ``high``, where a single sample or cluster cannot tell.
-        high: Upper end.
-        p_value: Two-sided, of no difference: of accuracy the exact McNemar test (without weights and clusters), of
-            AUROC of two classes DeLong's, else of the paired bootstrap.
-        p: The same after Holm's correction for all metrics that were compared.
-        better: ``"a"`` or ``"b"``, whichever is better at level 0.05 after the correction; None if they are not
-            distinguishable, or the metric has no better direction.
-
-    Example:
-        >>> import torch, fedlas
-        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-        >>> a, b = fedlas.Predictions(logits, target), fedlas.Predictions(3 * logits, target)
-        >>> nll = fedlas.compare(a, b, metrics=["nll"], replicates=199)["nll"]
-        >>> nll.better, nll.high < 0
-        ('a', True)
-    """
-
-    metric: str
-    a: float
-    b: float
-    low: float
-    high: float
-    p_value: float
-    p: float
-    better: str | None
-
-    @property
-    def difference(self) -> float:
-        """``a - b``."""
-        return self.a - self.b
 
 
 def compare(
@@ -302,7 +263,7 @@ def compare(
     replicates: int = REPLICATES,
     seed: int = 0,
     top_label: bool = False,
-) -> ResultTable[str, ModelDifference]:
+) -> ResultTable[str, Difference]:
     """Return the differences of two models on the same samples by metric, as :func:`fedlas.compare` documents them.
 
     Two classes are about the event that the predictions name; groups, and another event, are that function's.
@@ -310,13 +271,7 @@ def compare(
     both = [check_measurable(each) for each in (a, b)]
     a, b = both
     check_same_samples(a, b)
-    if metrics is None:
-        event = not top_label and all(map(_of_event, both))
-        names = COMPARED_EVENTS if event else COMPARED
-        if top_label and classes_of(_with_fewer_classes(a, b)) == 2:
-            names = (*COMPARED[:-1], "top_label_ece")
-        metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
-    entries = entries_of(metrics, _with_fewer_classes(a, b))
+    entries = compared_metrics(a, b, metrics, top_label=top_label)
     pairs = paired_bootstraps(
         a,
         b,
@@ -330,32 +285,54 @@ def compare(
     p_values = {name: each.p_value for name, each in pairs.items()}
     if "accuracy" in p_values and a.weights is None and a.clusters is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    table: ResultTable[str, ModelDifference] = ResultTable()
-    for name, each in pairs.items():
-        higher = METRICS[name].higher_is_better
-        better = None
-        if corrected[name] <= ALPHA and higher is not None and each.a != each.b:
-            better = "a" if (each.a > each.b) is higher else "b"
-        ends = (each.interval.low, each.interval.high)
-        table[name] = ModelDifference(
-            name, each.a, each.b, *ends, p_values[name], corrected[name], better
+    count = counted_samples(a)
+    differences = [
+        Difference(
+            name,
+            each.a,
+            each.b,
+            each.interval.low,
+            each.interval.high,
+            p_value=p_values[name],
+            count=count,
         )
-    return table
+        for name, each in pairs.items()
+    ]
+    return ResultTable({each.metric: each for each in correct(differences)})
+
+
+def counted_samples(predictions: AnyPredictions) -> int:
+    """Return how many samples have some weight: those of weight 0 are as if they were not there."""
+    weights = predictions.weights
+    return predictions.num_samples if weights is None else int((weights > 0).sum())
+
+
+def compared_metrics(
+    a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str] | None, *, top_label: bool
+) -> list[Metric]:
+    """Return the records of the metrics that are compared: those that are named, else as far as both allow."""
+    both = (a, b)
+    if metrics is None:
+        event = not top_label and all(map(_of_event, both))
+        names = COMPARED_EVENTS if event else COMPARED
+        if top_label and classes_of(_with_fewer_classes(a, b)) == 2:
+            names = (*COMPARED[:-1], "top_label_ece")
+        metrics = [name for name in names if not any(lacks(METRICS[name], each) for each in both)]
+    return entries_of(metrics, _with_fewer_classes(a, b))
 
 
 def differences_without_test(
     a: AnyPredictions, b: AnyPredictions, metrics: Sequence[str], num_bins: int
-) -> dict[str, ModelDifference]:
+) -> dict[str, Difference]:
     """Return the metrics of two models on samples that are too few for an interval."""
     entries = entries_of(metrics, _with_fewer_classes(a, b))
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
     return {name: without_test(name, first[name], second[name]) for name in first}
 
 
-def without_test(metric: str, a: float, b: float) -> ModelDifference:
+def without_test(metric: str, a: float, b: float) -> Difference:
     """Return a difference that nothing shows to be more than chance."""
-    return ModelDifference(metric, a, b, math.nan, math.nan, p_value=1.0, p=1.0, better=None)
+    return Difference(metric, a, b, p_value=1.0, p=1.0)
 
 
 def _with_fewer_classes(a: AnyPredictions, b: AnyPredictions) -> AnyPredictions:

@@ -284,12 +284,27 @@ def test_compare_refuses(files, given, message, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz"], "compare takes two files of predictions, or folders of benches; got 1 name."),
-        (["top.npz"] * 3, "compare takes two files of predictions, or folders of benches; got 3"),
-        (["top.npz", "all.npz", "--stage", "auto"], "--stage is for folders of benches; got two"),
-        (["top.npz", "all.npz", "--details"], "--details is for folders of benches; got two"),
-        ([".", "a:b", "--json"], "--json is for two files of predictions; got folders of"),
-        ([".", "a:b", "--weights", "w"], "--weights is for two files of predictions; got folders"),
+        (
+            ["top.npz"],
+            "compare takes two files of predictions, files --with files, or folders of benches; got 1 name.",
+        ),
+        (
+            ["top.npz"] * 3,
+            "compare takes two files of predictions, files --with files, or folders of benches; got 3",
+        ),
+        (
+            ["top.npz", "all.npz", "--stage", "auto"],
+            "--stage is for folders of benches; got two files",
+        ),
+        (
+            ["top.npz", "all.npz", "--details"],
+            "--details is for folders of benches and lists of seeds; got two",
+        ),
+        ([".", "a:b", "--json"], "--json is for lists of seeds and two files; got folders of"),
+        (
+            [".", "a:b", "--weights", "w"],
+            "--weights is for lists of seeds and two files; got folders",
+        ),
         (["none", "a:b"], "the folder must exist"),
     ],
 )

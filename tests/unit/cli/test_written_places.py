@@ -85,8 +85,8 @@ def template(tmp_path_factory):
     rng = np.random.default_rng(0)
     p = rng.uniform(0.05, 0.95, 120).round(4)
     rows = [f"{a},{int(b)}" for a, b in zip(p, rng.random(120) < p, strict=True)]
-    for name in ("v", "live"):
-        (folder / f"{name}.csv").write_text("\n".join(["p,y", *rows, ""]))
+    for name, part in (("v", rows), ("live", rows[::-1])):
+        (folder / f"{name}.csv").write_text("\n".join(["p,y", *part, ""]))
     (folder / "precious.txt").write_text("mine")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -304,3 +304,35 @@ def test_summary_says_running_until_it_is_complete(place, monkeypatch):
     assert main(words) == 2
     assert seen == ["running"]
     assert json.loads(Path("s.json").read_text())["status"] == "refused"
+
+
+def test_scores_of_apply_are_not_calibrated_twice_unnoticed(place, capsys):
+    card = ["card", "v.csv", "live.csv", *SCORES, "--replicates", "0", "--out", "binary.json"]
+    for words in ([*CALIBRATE, "--out", "c.json"], [*APPLY, "--out", "o.csv"], card):
+        assert main(words) == 0
+    lines = Path("o.csv").read_text().splitlines()
+    Path("half.csv").write_text("\n".join(lines[:61]))
+    named = ("--probs", "calibrated_p", "--target", "y")
+    refused(["monitor", "binary.json", "o.csv", *named], capsys, said="must be raw")
+    assert main(["monitor", "binary.json", "o.csv", *named, "--calibrated"]) in (0, 3)
+    assert main(["monitor", "binary.json", "o.csv", *SCORES]) in (0, 3)
+    capsys.readouterr()
+    for words in (
+        ["calibrate", "o.csv", *named, "--method", "temperature", "--out", "c.json"],
+        [
+            "evaluate",
+            "o.csv",
+            *named,
+            "--on",
+            "half.csv",
+            "--method",
+            "temperature",
+            "--replicates",
+            "0",
+        ],
+    ):
+        assert main(words) == 0
+        assert "fedlas apply has calibrated calibrated_p: a fit" in capsys.readouterr().err
+    assert main(["evaluate", "o.csv", *named, "--replicates", "0"]) == 0
+    assert "fedlas apply has" not in capsys.readouterr().err
+    refused(["apply", "cal.json", "o.csv", "--out", "again.csv"], capsys, said="calibrated_p")

@@ -18,7 +18,7 @@ number = st.floats(-1e3, 1e3, allow_nan=False)
 def test_t_test_agrees_with_scipy_wherever_there_is_spread(pairs):
     a, b = zip(*pairs, strict=True)
     ours = paired_t_test(a, b)
-    assert ours.n == len(pairs)
+    assert ours.count == len(pairs)
     differences = np.subtract(a, b)
     if differences.std() > 1e-6 * max(1.0, np.abs([a, b]).max()):
         assert ours.p_value == pytest.approx(
@@ -33,7 +33,7 @@ def test_t_test_by_hand():
     # differences 1, 2, 3: mean 2, sd 1, t = 2 sqrt(3), and for 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2)
     test = paired_t_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     t = 2 * math.sqrt(3)
-    assert test.mean_difference == 2.0
+    assert test.difference == 2.0
     assert test.p_value == pytest.approx(1 - t / math.sqrt(t * t + 2), rel=1e-12)
 
 
@@ -47,13 +47,13 @@ def test_constant_difference_is_not_certainty(offset):
     test = paired_t_test(a + offset, a)
     assert test.p_value is None
     assert "same amount" in test.reason
-    assert test.mean_difference == pytest.approx(offset)
+    assert test.difference == pytest.approx(offset)
 
 
 def test_one_pair_cannot_be_tested():
     test = paired_t_test([0.9], [0.1])
     assert test.p_value is None
-    assert test.n == 1
+    assert test.count == 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_best_follows_the_direction():
     assert compare_to_best(values, higher_is_better=True).best == "high"
     result = compare_to_best(values, higher_is_better=False)
     assert (result.best, result.distinguishable) == ("low", frozenset({"high"}))
-    assert result.tests["high"].mean_difference < 0
+    assert result.tests["high"].difference < 0
 
 
 def test_every_method_is_in_exactly_one_set():

@@ -33,7 +33,7 @@ def test_wilcoxon_with_ties_and_zeros_is_counted_out(differences):
     found = wilcoxon_test([float(d) for d in differences], [0.0] * len(differences))
     expected = counted_signed_rank(differences) if any(differences) else 1.0
     assert found.p_value == pytest.approx(expected, rel=1e-12)
-    assert (found.n, found.mean_difference) == (
+    assert (found.count, found.difference) == (
         len(differences),
         pytest.approx(np.mean(differences)),
     )
@@ -86,7 +86,7 @@ def test_swapping_changes_the_sign_only(test):
     a, b = rng.normal(size=(2, 7))
     one, other = test(a, b), test(b, a)
     assert one.p_value == other.p_value
-    assert one.mean_difference == pytest.approx(-other.mean_difference)
+    assert one.difference == pytest.approx(-other.difference)
 
 
 @pytest.mark.parametrize("function", [wilcoxon_test, sign_test], ids=lambda f: f.__name__)
@@ -147,4 +147,4 @@ def test_values_whose_squares_overflow_and_no_numbers_are_refused(test, value):
 def test_the_largest_values_can_be_tested(test):
     found = test([1e150, 0.9e150, 0.95e150], [-1e150, -1e150, -1e150])
     assert found.p_value == pytest.approx(test([1.0, 0.9, 0.95], [-1.0, -1.0, -1.0]).p_value)
-    assert found.mean_difference == pytest.approx(1.95e150)
+    assert found.difference == pytest.approx(1.95e150)

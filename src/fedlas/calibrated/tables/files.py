@@ -17,7 +17,7 @@ from fedlas._core.outputs import Kind, has_format
 from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.tables.apply import Applied, applied, source_of
 from fedlas.calibrated.tables.missing import Missing
-from fedlas.calibrated.tables.table_calibration import PREFIX, TableCalibration
+from fedlas.calibrated.tables.table_calibration import TableCalibration
 from fedlas.calibrators import Calibrator
 from fedlas.predictions import Columns
 from fedlas.predictions.language.lm_eval import is_lm_eval
@@ -28,6 +28,7 @@ from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
 from fedlas.predictions.tables.formats.format import Format, Writer
 from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
+from fedlas.predictions.tables.roles import ADDED
 
 SUMMARY_FORMAT = "fedlas.summary/1"
 SUMMARY = Kind("a summary of fedlas apply", lambda path: has_format(path, SUMMARY_FORMAT))
@@ -42,8 +43,8 @@ def is_calibrated(path: Path) -> bool:
     """
     if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
         with open_lines(path) as file:
-            return f'"{PREFIX}' in next(filter(str.strip, file), "")
-    return any(name.startswith(PREFIX) for name in file_source(path).names)
+            return f'"{ADDED}' in next(filter(str.strip, file), "")
+    return any(name.startswith(ADDED) for name in file_source(path).names)
 
 
 CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)
@@ -123,7 +124,7 @@ def apply_to_files(
 
     def write(file: IO[bytes]) -> None:
         with packed_as(named, file) as packed:
-            writer = writer_of(source, packed, calibration.scores, PREFIX, suffix)
+            writer = writer_of(source, packed, calibration.scores, ADDED, suffix)
             try:
                 result.append(_written(calibration, source, writer, missing))
             except BaseException:

@@ -26,12 +26,11 @@ from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
 from fedlas.predictions.tables.read import check_logits, open_source, predictions_of, with_scores
+from fedlas.predictions.tables.roles import ADDED
 from fedlas.predictions.tables.units import Units
 
 FORMAT = "fedlas.table/1"
 CALIBRATION = json_kind("a calibration of fedlas calibrate", FORMAT)
-PREFIX = "calibrated_"
-"""Begins the name of each column that is added."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +119,7 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            (*table.notes(), *remarks, *doubts),
+            (*table.notes(), *columns.notes_on_calibrated(), *remarks, *doubts),
             table.units.as_fit(),
             FitScores.of(val),
         )
@@ -139,7 +138,7 @@ class TableCalibration:
     @property
     def added(self) -> tuple[str, ...]:
         """Names of the columns that are added: ``calibrated_`` and the name of the score."""
-        return tuple(f"{PREFIX}{name}" for name in self.scores)
+        return tuple(f"{ADDED}{name}" for name in self.scores)
 
     @property
     def missing(self) -> MissingPolicy:

@@ -239,6 +239,8 @@ def watch_files(
     path = card_file / "card.json" if card_file.is_dir() else card_file
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw
+    if raw is None and watcher._raw and columns is not None:
+        _check_raw(columns)
     if state is not None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         watcher._identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
@@ -249,6 +251,16 @@ def watch_files(
         batch for file in files for batch in _batches(watcher.card, file, columns, raw=watcher._raw)
     )
     return watcher
+
+
+def _check_raw(columns: Columns) -> None:
+    """Refuse scores of ``fedlas apply``, to which the card's calibration would be applied again."""
+    if names := columns.calibrated_scores:
+        raise InputError(
+            "live predictions must be raw, as the card says, since its calibration is applied to them",
+            f"{few(names)}, which fedlas apply has calibrated",
+            "Name the columns of the raw scores, or say that these are calibrated (--calibrated on the command line).",
+        )
 
 
 def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:

@@ -11,7 +11,7 @@ from fedlas.lab.runs.summary import STAGES, FinishedRun
 from fedlas.metrics import METRICS
 from fedlas.present.metric_tables import NoiseText, noise_text
 from fedlas.present.table import Cell, Column, Mark, Table, column, is_detail
-from fedlas.stats import Comparison
+from fedlas.stats import BestMethod
 
 
 def by_seed(
@@ -124,7 +124,7 @@ def all_noise(result: Result) -> tuple[NoiseText, ...]:
     )
 
 
-def mark_of(method: str, comparison: Comparison) -> Mark:
+def mark_of(method: str, comparison: BestMethod) -> Mark:
     """Return the mark of a method in a comparison with the best."""
     if method == comparison.best:
         return "leading" if comparison.not_distinguishable or comparison.untested else "best"

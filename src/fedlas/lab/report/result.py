@@ -18,7 +18,6 @@ from fedlas._core.files import write_text
 from fedlas._core.text import number_of, printable
 from fedlas.lab.report.bench_tables import short_bench_table, short_cell
 from fedlas.lab.report.cells import by_seed
-from fedlas.lab.report.compare import short_p, signed
 from fedlas.lab.report.verdict import (
     TEST,
     answers,
@@ -34,6 +33,7 @@ from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
 from fedlas.plots.theme import free_figures
+from fedlas.present.differences import short_p, signed
 from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.stages import SEED
 from fedlas.present.table import (

@@ -174,7 +174,7 @@ def _against_baseline(model: Result, calibrator: str) -> str:
     lower = {
         name
         for name, p in zip(others, p_values, strict=True)
-        if p < ALPHA and tests[name].mean_difference < 0
+        if p < ALPHA and tests[name].difference < 0
     }
     names = [name for name in model.methods if name in lower]
     subject = (

@@ -10,14 +10,13 @@ from fedlas._core.lazy import at_first_use
 
 if TYPE_CHECKING:
     from fedlas.lab.results.detection import Detection
-    from fedlas.lab.results.differences import Difference, method_differences
+    from fedlas.lab.results.differences import method_differences
     from fedlas.lab.results.result import Result, result_from
     from fedlas.lab.results.stages import AUTO, after_calibrators, at_stages, with_calibrators
 
 __all__ = [
     "AUTO",
     "Detection",
-    "Difference",
     "Result",
     "after_calibrators",
     "at_stages",
@@ -31,7 +30,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
         __name__,
         {
             "detection": "Detection",
-            "differences": "Difference method_differences",
+            "differences": "method_differences",
             "result": "Result result_from",
             "stages": "AUTO after_calibrators at_stages with_calibrators",
         },

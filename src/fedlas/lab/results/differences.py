@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from dataclasses import replace
 
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
-from fedlas.stats import ALPHA, PairedTest, holm, mean_interval, paired_t_test, seeds_needed
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One method minus another on one metric, over the seeds that both have.
-
-    Attributes:
-        pair: The two methods.
-        seeds: The seeds.
-        values: Values of each method, ``(n,)`` each, in the order of ``seeds``.
-        mean: Mean difference.
-        interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
-        t: p-value of the paired t-test; None where there is none.
-        holm: The same with Holm's correction over all pairs.
-        needed: Seeds with which a paired t-test would find a difference of this size four times in five, if size and
-            spread are what they seem; None where they cannot be computed.
-    """
-
-    pair: tuple[str, str]
-    seeds: tuple[int, ...]
-    values: tuple[tuple[float, ...], tuple[float, ...]]
-    mean: float
-    interval: tuple[float, float] | None
-    t: float | None
-    holm: float | None = None
-    needed: int | None = None
+from fedlas.stats import Difference
+from fedlas.stats.compare import correct, seed_difference
 
 
 def method_differences(
     summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test"
 ) -> list[Difference]:
-    """Return the differences of pairs of methods, as numbers.
+    """Return the differences of pairs of methods over the seeds that both have, corrected for the number of pairs.
 
     Args:
         summary: Runs of a bench.
@@ -55,11 +28,9 @@ def method_differences(
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
     metric = measured_metric(summary, metric)
-    every = [
+    return correct(
         _difference(summary, pair_of(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)
-    ]
-    adjusted = iter(holm([difference.t for difference in every if difference.t is not None]))
-    return [d if d.t is None else replace(d, holm=next(adjusted)) for d in every]
+    )
 
 
 def measured_metric(summary: Summary, metric: str) -> str:
@@ -110,14 +81,5 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
             "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
         )
     seeds, first, second = zip(*both, strict=True)
-    gaps = [a - b for a, b in zip(first, second, strict=True)]
-    test: PairedTest = paired_t_test(first, second)
-    result = Difference(pair, seeds, (first, second), fmean(gaps), None, test.p_value)
-    # Without spread the test has nothing to divide by, and there is no interval.
-    if test.p_value is None or stdev(gaps) == 0:
-        return result
-    needed = None
-    with suppress(InputError):  # no difference, or one that no affordable number of seeds finds
-        needed = seeds_needed(result.mean, stdev(gaps))
-    interval = mean_interval(gaps, confidence_level=1 - ALPHA)
-    return replace(result, interval=interval, needed=needed)
+    difference = seed_difference(first, second, metric=metric, names=pair)
+    return replace(difference, seeds=seeds)

@@ -13,7 +13,7 @@ from statistics import fmean
 from fedlas.lab.results.stages import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
-from fedlas.stats import Comparison
+from fedlas.stats import BestMethod
 
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
@@ -38,7 +38,7 @@ class Result:
     summary: Summary
     methods: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
-    comparisons: Mapping[Key, Comparison | None]
+    comparisons: Mapping[Key, BestMethod | None]
     samples: int | None
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import leaves
 from fedlas.metrics import METRICS
-from fedlas.stats import ALPHA, Comparison, Estimate, compare_to_best
+from fedlas.stats import ALPHA, BestMethod, Estimate, compare_to_best
 
 STAGES = {"test": "before", "test_calibrated": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
@@ -251,7 +251,7 @@ class Summary:
 
     def compare(
         self, metric: str, stage: str = "test", *, higher: bool | None = None
-    ) -> Comparison | None:
+    ) -> BestMethod | None:
         """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
         A method made of other runs takes part if it has all these seeds.

@@ -71,10 +71,13 @@ class SampleLogWriter(Writer):
         self._confidence = f"{prefix}confidence"
         self._probs = f"{prefix}probs"
         self._values: list[np.ndarray[Any, Any]] = []
-        if self._confidence in source.names:
+        names = {self._confidence, self._probs}
+        if there := next(
+            (each for row in source.samples for each in row.fields.keys() & names), ""
+        ):
             raise InputError(
                 "a log must not be calibrated yet",
-                f"{self._confidence!r} in {source.label}",
+                f"{there!r} in {source.label}",
                 "Calibrate the scores once: apply it to the log as the harness wrote it.",
             )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from fedlas._core.check import Argument, InputError, check_choice, describe
+from fedlas._core.check import Argument, InputError, check_choice, describe, few
 from fedlas.predictions.tables.columns import (
     ONE_CONFIDENCE,
     Names,
@@ -25,6 +25,8 @@ from fedlas.predictions.tables.columns import (
 )
 from fedlas.predictions.tables.names import check_increasing
 
+ADDED = "calibrated_"
+"""Begins the name of each column that ``fedlas apply`` adds."""
 _DEFAULTS = (
     ("logits", "target", "label_probs", "weights"),
     ("confidence", "correct", "weights"),
@@ -241,6 +243,18 @@ class Columns:
     def kind(self) -> str | None:
         """Kind of the scores: ``"logits"``, ``"probs"``, ``"confidence"``, or None where names of arrays decide."""
         return next((name for name in SCORES if getattr(self, name) is not None), None)
+
+    @property
+    def calibrated_scores(self) -> list[str]:
+        """Names of scores that ``fedlas apply`` has added, which a calibration would calibrate twice."""
+        names = self.words(self.kind or "logits")
+        return [name for name in names if name.rpartition(".")[2].startswith(ADDED)]
+
+    def notes_on_calibrated(self) -> list[str]:
+        """Return a note for a fit on scores that ``fedlas apply`` has added; none if there are none."""
+        names = self.calibrated_scores
+        why = "a fit on calibrated scores calibrates them a second time"
+        return [f"fedlas apply has calibrated {few(names)}: {why}."] if names else []
 
     @property
     def has_outcomes(self) -> bool:

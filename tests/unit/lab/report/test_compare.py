@@ -44,11 +44,11 @@ def test_numbers_are_those_of_the_tests(tmp_path):
     first, second = method_differences(summary, ["fedlas:ls", "fedlas:mbls"], metric="ece")
     assert first.seeds == (0, 1, 2, 3, 4)
     assert second.seeds == (0, 1, 2)
-    assert first.mean == pytest.approx(-0.0198)
-    assert first.t == paired_t_test(ECE["fedlas"], ECE["ls"]).p_value
-    assert second.t == paired_t_test(ECE["fedlas"][:3], ECE["mbls"]).p_value
-    assert [first.holm, second.holm] == holm([first.t, second.t])
-    assert first.interval[0] < first.mean < first.interval[1] < 0
+    assert first.difference == pytest.approx(-0.0198)
+    assert first.p_value == paired_t_test(ECE["fedlas"], ECE["ls"]).p_value
+    assert second.p_value == paired_t_test(ECE["fedlas"][:3], ECE["mbls"]).p_value
+    assert [first.p, second.p] == holm([first.p_value, second.p_value])
+    assert first.interval[0] < first.difference < first.interval[1] < 0
 
 
 def test_interval_and_t_test_agree_at_the_level(tmp_path):
@@ -57,23 +57,23 @@ def test_interval_and_t_test_agree_at_the_level(tmp_path):
     half = 4.302652729911275 * 0.01 / math.sqrt(3)
     shifted = {"ls": [half - b for b in values["b"]], "ce": values["a"]}
     (found,) = method_differences(collect(write(tmp_path, shifted)), ["ls:ce"], metric="ece")
-    assert found.t == pytest.approx(0.05)
+    assert found.p_value == pytest.approx(0.05)
     assert found.interval[0] == pytest.approx(0.0, abs=1e-11)
 
 
 def test_one_seed_and_no_spread_have_no_test(tmp_path):
     summary = collect(write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03, 0.04], "mbls": [0.02]}))
     level, single = method_differences(summary, ["ls:ce", "mbls:ce"], metric="ece")
-    assert (level.t, level.holm, level.interval, level.needed) == (None, None, None, None)
-    assert (single.t, single.holm, single.interval, single.needed) == (None, None, None, None)
-    assert single.mean == pytest.approx(-0.01)
+    assert (level.p_value, level.p, level.interval, level.needed) == (None, None, None, None)
+    assert (single.p_value, single.p, single.interval, single.needed) == (None, None, None, None)
+    assert single.difference == pytest.approx(-0.01)
 
 
 def test_after_temperature_is_another_number(tmp_path):
     summary = collect(write(tmp_path))
     (before,) = method_differences(summary, ["fedlas:ls"], metric="ece")
     (after,) = method_differences(summary, ["fedlas:ls"], metric="ece", stage="test_calibrated")
-    assert after.mean == pytest.approx(before.mean / 2)
+    assert after.difference == pytest.approx(before.difference / 2)
 
 
 def test_the_table(tmp_path, capsys):

@@ -230,6 +230,10 @@ def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys)
     names = [str(tmp_path / name) for name in ("cal.json", "out.jsonl", "again.jsonl", "out.csv")]
     assert main(["apply", *names[:2], "--out", names[2]]) == 2
     assert "must not be calibrated yet" in capsys.readouterr().err
+    only = [{"calibrated_probs": {"mine": 1}, **each} for each in samples]
+    write(tmp_path, only, "mine.jsonl")
+    assert main(["apply", names[0], str(tmp_path / "mine.jsonl"), "--out", names[2]]) == 2
+    assert "got 'calibrated_probs' in" in capsys.readouterr().err
     assert main(["apply", *names[:2], "--out", names[3]]) == 2
     assert "must end in .jsonl" in capsys.readouterr().err
     assert not (tmp_path / "again.jsonl").exists()

@@ -86,8 +86,15 @@ class SlurmExecutor(Executor):
         folder = tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
         # One array of jobs, and not a job for each run, lets Slurm limit how many run at a time.
-        with executor.batch():
-            jobs = [executor.submit(_Resumable(task)) for task in ready]
+        try:
+            with executor.batch():
+                jobs = [executor.submit(_Resumable(task)) for task in ready]
+        except require("submitit.core.utils", extra="slurm").FailedJobError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            fix = "Change what sbatch asks for, such as partition, account, minutes or mem."
+            raise InputError(
+                "Slurm must take the jobs", lines[-1] if lines else error, fix
+            ) from error
         number = str(jobs[0].job_id).split("_")[0]
         events.said(f"submitted as Slurm job {number}; its output is in {folder / '.slurm'}")
         for task in ready:

@@ -134,6 +134,14 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     assert interrupted.texts[-1] == "canceled 2 Slurm jobs of 5"
 
 
+def test_a_slurm_that_takes_no_jobs_is_an_input_error(cluster, tmp_path, tasks, told):
+    """A wrong partition was a traceback of submitit."""
+    text = "sbatch: error: invalid partition specified: gpus"
+    (cluster / "sbatch").write_text(f"#!/bin/bash\necho '{text}' >&2\nexit 1\n")
+    with pytest.raises(InputError, match=r"Slurm must take the jobs; got .*invalid partition"):
+        list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
+
+
 def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"Slurm must be on this machine.*got no srun"):

@@ -1,0 +1,119 @@
+"""``fedlas compare FILES --with FILES``: two methods over seeds, paired by the numbers in the names of the files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fedlas._core.check import InputError, few
+from fedlas.cli.arguments import columns_of
+from fedlas.predictions.tables.files import TableFile, local_files
+
+if TYPE_CHECKING:
+    from fedlas.predictions.any_predictions import PredictionTable
+
+Seed = tuple[int, ...]
+"""Numbers of a file's name that differ within its method."""
+
+
+def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], list[str]]:
+    """Return the predictions of each seed of both methods, in one order, and the names of all files."""
+    from fedlas.predictions import read_predictions
+
+    columns = columns_of(args)
+    with local_files(args.names) as first, local_files(args.others) as second:
+        methods = [files_by_seed(files) for files in (first, second)]
+        _check_pairs(*methods)
+        files = [by_seed[seed] for by_seed in methods for seed in sorted(methods[0])]
+        tables: list[PredictionTable] = []
+        for file in files:
+            like = tables[0] if tables else None
+            tables.append(read_predictions(str(file.path), columns, like=like))
+    half = len(tables) // 2
+    return [tables[:half], tables[half:]], [file.name for file in files]
+
+
+def files_by_seed(files: Sequence[TableFile]) -> dict[Seed, TableFile]:
+    """Return the files of a method by the numbers in their names that differ.
+
+    Raises:
+        InputError: For a single file, names that differ in more than numbers, or two files of one seed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> sorted(files_by_seed([TableFile(Path(f"cifar10-ls-s{seed}.npz")) for seed in (2, 11)]))
+        [(2,), (11,)]
+    """
+    if len(files) < 2:
+        raise InputError(
+            "--with needs the predictions of two seeds or more of each method",
+            f"one file, {files[0].name}",
+            "Name the files of all seeds; two models alone go without --with.",
+        )
+    if len({_without_numbers(file.name) for file in files}) > 1:
+        raise InputError(
+            "names of the files of a method must differ in numbers alone",
+            few([file.name for file in files]),
+            "Name one method before --with, the other behind it: 'ls-*.npz' --with 'ce-*.npz'.",
+        )
+    places = _varying([file.name for file in files])
+    by_seed = {tuple(_numbers(file.name)[place] for place in places): file for file in files}
+    if len(by_seed) < len(files):
+        raise InputError(
+            "each seed must have one file",
+            few([file.name for file in files]),
+            "Name each file once.",
+        )
+    return by_seed
+
+
+def common_name(names: Sequence[str]) -> str:
+    """Return what names have in common, ``*`` in place of the numbers that differ.
+
+    Example:
+        >>> common_name([f"cifar10-ls-s{seed}.npz" for seed in (2, 11)])
+        'cifar10-ls-s*.npz'
+    """
+    places = iter(range(len(names[0])))
+    varying = _varying(names)
+    return re.sub("[0-9]+", lambda found: "*" if next(places) in varying else found[0], names[0])
+
+
+def _check_pairs(one: dict[Seed, TableFile], other: dict[Seed, TableFile]) -> None:
+    """Refuse methods that do not have the same seeds, or that share a file."""
+    paths = [file.path.resolve() for files in (one, other) for file in files.values()]
+    if len(set(paths)) < len(paths):
+        twice = next(path.name for path in paths if paths.count(path) > 1)
+        raise InputError(
+            "both methods must have files of their own",
+            f"{twice} in both",
+            "Name the other method's files behind --with.",
+        )
+    if one.keys() == other.keys():
+        return
+    sides = [
+        f"{common_name([file.name for file in files.values()])} has "
+        f"{few(['-'.join(map(str, seed)) for seed in sorted(files)])}"
+        for files in (one, other)
+    ]
+    raise InputError(
+        "both methods must have the same seeds, by the numbers in which their files' names differ",
+        " and ".join(sides),
+        "Leave out the seeds that one of them lacks, or rename the files: ls-0.npz and ce-0.npz.",
+    )
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall("[0-9]+", name)]
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub("[0-9]+", "0", name)
+
+
+def _varying(names: Sequence[str]) -> list[int]:
+    """Return which numbers of the names, from 0, are not the same in all."""
+    columns = zip(*map(_numbers, names), strict=True)
+    return [place for place, column in enumerate(columns) if len(set(column)) > 1]

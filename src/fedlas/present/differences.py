@@ -1,0 +1,173 @@
+"""Sentences and the table of differences: of two models over samples, of two methods over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
+
+from fedlas._core.text import listed, number_of
+from fedlas.present.comparison import Comparison
+from fedlas.present.event_measures import column_of
+from fedlas.present.table import DASH, Column, Table, table_of
+from fedlas.stats import ALPHA, Difference
+from fedlas.stats.difference import Unit
+from fedlas.stats.noise_floor import p_said
+
+OVER_SAMPLES = (
+    "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
+    "test, else bootstrap), Holm-corrected. Two models, not two methods, which only seeds can compare."
+)
+OVER_SEEDS = (
+    "t: paired t-test over seeds; Holm: the same, corrected for the number of rows in the table. needed: seeds for "
+    "80 % power if the difference is as large as it looks; from few seeds a rough guess."
+)
+_HEADS = {
+    "samples": ("A", "B", "A - B", "95 % interval", "p"),
+    "seeds": ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed"),
+}
+NARROW = (0, 1, 4, 5, 6, 7)
+"""Columns over seeds that fit a terminal: pair or metric, seeds, difference, t, Holm, needed."""
+
+
+def differences_table(
+    differences: Sequence[Difference],
+    *,
+    title: str,
+    by: str = "metric",
+    event: str = "",
+    notes: Sequence[str] = (),
+) -> Table:
+    """Return a row for each difference.
+
+    Args:
+        differences: All over samples, or all over seeds.
+        title: Above the table.
+        by: What the first column names: ``"metric"``, or ``"pair"`` of methods.
+        event: Name of the class that the metrics are about, if any.
+        notes: Below the table.
+    """
+    rows = []
+    for each in differences:
+        about = column_of(each.metric, event=bool(event))
+        first = about.head if by == "metric" else " - ".join(each.names)
+        ends = "" if each.interval is None else ", ".join(signed(about, e) for e in each.interval)
+        size = signed(about, each.difference)
+        means = (about.format(each.a), about.format(each.b))
+        if each.unit == "samples":
+            ends = f"[{signed(about, each.low)}, {signed(about, each.high)}]"
+            p = p_said(_p(each), None).removeprefix("p ").removeprefix("= ")
+            rows.append([first, *means, size, ends, p])
+            continue
+        size += f" [{ends}]" * bool(ends)
+        tests = (short_p(each.p_value), short_p(each.p), str(each.needed or DASH))
+        rows.append([first, str(each.count), *means, size, *tests])
+    heads = ("metric" if by == "metric" else "A - B", *_HEADS[_unit(differences)])
+    return table_of(heads, rows, title=title, notes=notes)
+
+
+def better_in(
+    differences: Iterable[Difference], names: tuple[str, str], *, event: str = ""
+) -> list[str]:
+    """Return sentences on two models: which is better in what, and where they are not distinguishable.
+
+    Args:
+        differences: One for each metric.
+        names: Names of the two.
+        event: Name of the class that the metrics are about, if any.
+    """
+    shown = list(differences)
+    lines = []
+    for side, first, second in (("a", *names), ("b", *reversed(names))):
+        parts = [_by(each, event) for each in shown if each.better == side]
+        if parts:
+            lines.append(f"{first} is better than {second} in {listed(parts)}.")
+    same = [_title(each, event) for each in shown if each.better is None]
+    if same and lines:
+        lines.append(f"Not distinguishable: {listed(same)}.")
+    elif same:
+        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {listed(same)}.")
+    return lines
+
+
+def groups_table(
+    groups: Mapping[str, Comparison], metrics: Iterable[str], *, event: str = ""
+) -> Table:
+    """Return a row for each group of samples with the difference in each metric."""
+    abouts = [column_of(name, event=bool(event)) for name in metrics]
+    rows = []
+    for group, table in groups.items():
+        cells = []
+        for about in abouts:
+            each = table.get(about.metric)
+            cells.append(DASH if each is None else f"{signed(about, each.difference)}{_mark(each)}")
+        rows.append((group, f"{table.samples:,}", *cells))
+    notes = ["* more than chance at 0.05, after Holm's correction for all metrics of all groups."]
+    if any(isnan(each.low) for table in groups.values() for each in table.values()):
+        notes.append("? cannot tell: a single sample, a single cluster, or no weight.")
+    heads = ("group", "samples", *(about.head for about in abouts))
+    return table_of(heads, rows, title="A - B in groups", notes=notes)
+
+
+def _mark(each: Difference) -> str:
+    if isnan(each.low):
+        return " ?"
+    return "" if each.better is None else "*"
+
+
+def sentence(difference: Difference, *, event: str = "") -> str:
+    """Say whether a difference is more than chance over seeds."""
+    about = column_of(difference.metric, event=bool(event))
+    size = about.format(abs(difference.difference)) + (" points" if about.unit else "")
+    first, second = difference.names
+    n = difference.count
+    if difference.p is None:
+        return f"{first} - {second}: {number_of(n, 'seed')} without a spread cannot test the difference of {size}."
+    if difference.p > ALPHA:
+        needed = difference.needed
+        more = "" if needed is None else f" About {needed} seeds would show one of this size."
+        return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
+    way = "lower" if difference.difference < 0 else "higher"
+    p = f"p = {short_p(difference.p)}".replace("= <", "<")
+    return (
+        f"The {about.title} of {first} is {way} than that of {second} by {size} ({p}, {n} seeds)."
+    )
+
+
+def signed(about: Column, value: float) -> str:
+    """Return a difference as text, with its sign."""
+    text = about.format(abs(value))
+    if isnan(value):
+        return text
+    return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"
+
+
+def short_p(value: float | None) -> str:
+    """Return three decimals; a dash for None."""
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def notes_on(unit: Unit, event: str = "") -> list[str]:
+    """Return the notes below a table of differences over ``unit``."""
+    subject = f"The event is {event}: ECE and Brier score are those of its probability."
+    return [OVER_SEEDS if unit == "seeds" else OVER_SAMPLES, *[subject] * bool(event)]
+
+
+def _unit(differences: Sequence[Difference]) -> str:
+    return differences[0].unit if differences else "samples"
+
+
+def _p(each: Difference) -> float:
+    """Return the corrected p-value; 1 where there is no test."""
+    return 1.0 if each.p is None else each.p
+
+
+def _title(each: Difference, event: str) -> str:
+    title = column_of(each.metric, event=bool(event)).title
+    return f"{title} of {event}" if event and each.metric == "ece" else title
+
+
+def _by(each: Difference, event: str) -> str:
+    about = column_of(each.metric, event=bool(event))
+    unit = " points" if about.unit else ""
+    change = f"{about.format(abs(each.difference))}{unit} ({p_said(_p(each), None)})"
+    return f"{_title(each, event)} by {change}"

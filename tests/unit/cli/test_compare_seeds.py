@@ -1,0 +1,160 @@
+"""``fedlas compare FILES --with FILES`` and ``fedlas.compare`` of two lists: methods over seeds of anyone's loop."""
+
+import json
+import re
+
+import pytest
+import torch
+
+import fedlas
+from fedlas import Predictions
+from fedlas.cli import main
+from fedlas.errors import InputError
+from fedlas.metrics import METRICS
+from fedlas.stats import holm, mean_interval, paired_t_test
+
+
+def trained(scale, seed, samples=400):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, 4, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    noise = torch.randn(samples, 4, generator=torch.Generator().manual_seed(seed + 1))
+    return Predictions(scale * (logits + 0.2 * noise), target)
+
+
+@pytest.fixture
+def seeds():
+    """Predictions of three seeds of two losses; the second is over-confident."""
+    return [trained(1.0, seed) for seed in range(3)], [trained(2.5, 10 + seed) for seed in range(3)]
+
+
+@pytest.fixture
+def files(seeds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for loss, predictions in zip(("ls", "ce4"), seeds, strict=True):
+        for seed, each in zip((2, 7, 11), predictions, strict=True):
+            each.save(tmp_path / f"cifar10-{loss}-s{seed}.npz")
+    return tmp_path
+
+
+LISTS = ["cifar10-ls-s*.npz", "--with", "cifar10-ce4-s*.npz"]
+
+
+def test_lists_are_tested_as_a_bench_is(seeds):
+    found = fedlas.compare(*seeds)
+    assert list(found) == ["accuracy", "nll", "brier", "ece"]
+    for name, each in found.items():
+        a, b = ([METRICS[name].value(one) for one in side] for side in seeds)
+        assert each.values == (tuple(a), tuple(b))
+        assert each.p_value == paired_t_test(a, b).p_value
+        gaps = [x - y for x, y in zip(a, b, strict=True)]
+        assert (each.low, each.high) == mean_interval(gaps)
+        assert (each.unit, each.count) == ("seeds", 3)
+    assert [each.p for each in found.values()] == holm([each.p_value for each in found.values()])
+    assert found["nll"].better == "a"
+    assert fedlas.compare(*seeds[::-1])["nll"].better == "b"
+    assert (found.unit, found.samples) == ("seeds", 400)
+    narrow = fedlas.compare(*seeds, ["nll"], confidence_level=0.5)["nll"]
+    assert found["nll"].low < narrow.low < narrow.high < found["nll"].high
+    assert list(found.to_frame().loc["nll", ["unit", "count"]]) == ["seeds", 3]
+    assert found.fail_if_worse("nll").status == 0
+    assert fedlas.compare(*seeds[::-1]).fail_if_worse("nll").status == 3
+
+
+def test_two_classes_are_compared_by_the_event(seeds):
+    sides = [
+        [Predictions(each.logits[:, :2], (each.target > 1).long()) for each in side]
+        for side in seeds
+    ]
+    found = fedlas.compare(*sides)
+    assert list(found) == ["auroc", "nll", "brier", "ece"]
+    assert found.event == "class 1"
+    assert list(fedlas.compare(*sides, top_label=True))[-1] == "top_label_ece"
+
+
+def test_lists_that_do_not_pair_are_refused(seeds):
+    one, other = seeds
+    for wrong, match in (
+        ((one, other[:2]), "as many seeds, two or more.*got 3 and 2"),
+        ((one[:1], other[:1]), "as many seeds, two or more.*got 1 and 1"),
+        ((one, other[0]), "both lists of seeds; got one of each"),
+        ((one, [*other[:2], one[0]]), "one object twice"),
+        ((one, [*other[:2], trained(1.0, 5, samples=300)]), "seed 3 of b must be.*400 and 300"),
+        ((one, [other[0], "ce.npz", other[1]]), "predictions must be Predictions"),
+    ):
+        with pytest.raises(InputError, match=match):
+            fedlas.compare(*wrong)
+    shuffled = Predictions(other[1].logits, other[1].target.roll(1))
+    with pytest.raises(InputError, match=r"seed 1 of a and seed 2 of b .*same samples.*different"):
+        fedlas.compare(one, [other[0], shuffled, other[2]])
+    for option in ({"replicates": 99}, {"groups": ["a"] * 400}, {"seed": 1}):
+        with pytest.raises(InputError, match="replicates, seed and groups are for two models"):
+            fedlas.compare(one, other, **option)
+
+
+def test_seeds_without_a_spread_have_no_test(seeds):
+    one, _ = seeds
+    moved = [each.with_logits(each.logits) for each in one]
+    same = fedlas.compare(one, moved, ["nll"])["nll"]
+    assert (same.p, same.better, same.interval, same.needed) == (1.0, None, None, None)
+    twins = [each.with_logits(2 * one[0].logits) for each in one]
+    level = fedlas.compare([each.with_logits(one[0].logits) for each in one], twins, ["nll"])
+    assert (level["nll"].p_value, level["nll"].better) == (None, None)
+    assert "no spread" in level["nll"].reason
+
+
+def test_files_pair_by_the_numbers_in_their_names(files, seeds, capsys):
+    assert main(["compare", *LISTS, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    expected = fedlas.compare(*seeds)
+    assert shown["nll"]["p"] == expected["nll"].p
+    assert shown["nll"]["values"] == [list(each) for each in expected["nll"].values]
+    assert shown["ece"]["unit"] == "seeds"
+    # a shell may have expanded the patterns, in the order of text: s11, s2, s7
+    names = [sorted(path.name for path in files.glob(name)) for name in (LISTS[0], LISTS[2])]
+    assert main(["compare", *names[0], "--with", *names[1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == shown
+
+
+def test_the_table_over_seeds(files, capsys):
+    assert main(["compare", *LISTS]) == 0
+    shown = capsys.readouterr().out
+    assert "The NLL of cifar10-ls-s*.npz is lower than that of" in " ".join(shown.split())
+    assert "paired t-test over seeds" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert main(["compare", *LISTS, "--markdown", "--title", "Mine"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\| metric +\| seeds \| +A \| +B \| +difference, 95 % \| +t \|", shown)
+    assert "Mine" in shown
+    assert main(["compare", *LISTS, "--metrics", "nll", "--fail-if-worse", "ece", "--strict"]) in (
+        0,
+        4,
+    )
+    assert main(["compare", LISTS[2], "--with", LISTS[0], "--fail-if-worse", "nll"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cifar10-ls-s2.npz", *LISTS[1:]], "two seeds or more of each method; got one file"),
+        (["cifar10-*.npz", *LISTS[1:]], "must differ in numbers alone; got cifar10-ce4-s11.npz"),
+        (["cifar10-ls-s[27].npz", *LISTS[1:]], "cifar10-ls-s*.npz has 2, 7 and cifar10-ce4-s*.npz has 2, 7, 11"),
+        ([*LISTS[:2], LISTS[0]], "files of their own"),
+        (["cifar10-ls-s2.npz", *LISTS], "each seed must have one file"),
+        (["none-*.npz", *LISTS[1:]], "none-*.npz"),
+        ([*LISTS, "--replicates", "99"], "--replicates is for folders of benches and two files; got lists"),
+        ([*LISTS, "--clusters", "c"], "--clusters is for two files; got lists of seeds"),
+        ([*LISTS, "--groups", "c"], "--groups is for two files; got lists of seeds"),
+        ([*LISTS, "--stage", "auto"], "--stage is for folders of benches; got lists of seeds"),
+        ([".", "a:b", "--with", "x.npz"], "--with is for lists of seeds; got folders of benches"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_pair_are_refused(files, words, message, capsys):
+    assert main(["compare", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_another_test_set_is_refused(files, capsys):
+    trained(1.0, 5, samples=300).save(files / "cifar10-ce4-s11.npz")
+    assert main(["compare", *LISTS]) == 2
+    assert "seed 3 of b must be predictions for the same samples" in capsys.readouterr().err
