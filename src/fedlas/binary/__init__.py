@@ -1,11 +1,26 @@
 """What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
 
 In: ``Predictions`` of two classes, or of more with ``event=k``, which is then one class against the rest. Out:
-numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
+numbers with intervals, and the arrays that :mod:`fedlas.plots` draws. Measures of one number are functions of
+their names, with records among :data:`fedlas.metrics.METRICS`.
 """
 
 from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
+from fedlas.binary.event_distances import e50, e90, emax, ici
+from fedlas.binary.event_measures import (
+    d,
+    expected,
+    in_the_large,
+    intercept,
+    observed,
+    observed_to_expected,
+    q,
+    r2,
+    slope,
+    spiegelhalter_z,
+    u,
+)
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
@@ -38,15 +53,33 @@ __all__ = [
     "average_precision",
     "brier_skill",
     "choose_threshold",
+    "d",
     "decide",
+    "e50",
+    "e90",
+    "emax",
+    "expected",
     "group_measures",
+<<<<<<< HEAD
     "heterogeneity",
+=======
+    "ici",
+    "in_the_large",
+>>>>>>> main
     "integrated_calibration",
+    "intercept",
     "likelihood_indices",
     "logistic_recalibration",
     "measures",
     "net_benefit",
+    "observed",
+    "observed_to_expected",
     "positive_bins",
+    "q",
+    "r2",
+    "slope",
+    "spiegelhalter_z",
     "spline_curve",
+    "u",
     "validation_size",
 ]

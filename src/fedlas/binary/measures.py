@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import nan
 from typing import Any
 
@@ -16,7 +16,7 @@ from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
     events_test,
-    logistic_recalibration,
+    recalibration_of,
     tested,
     wald_estimate,
 )
@@ -28,7 +28,7 @@ from fedlas.stats.estimates import (
     EstimateTable,
     share_estimate,
 )
-from fedlas.stats.intervals import Interval, check_level, normal_interval
+from fedlas.stats.intervals import check_level, normal_interval
 
 
 @renamed(positive="event")
@@ -79,17 +79,11 @@ def measures(
     data = positive_class(predictions, event)
     outcome = data.outcome
     level: dict[str, Any] = {"confidence_level": check_level(confidence_level)}
-    numbers = _rates(data, confidence_level)
+    numbers = rates(data, confidence_level)
     if len(outcome) < 10 or outcome.min() == outcome.max():
         return EstimateTable(numbers)
     try:
-        line = logistic_recalibration(predictions, event=event, **level)
-        numbers |= {
-            "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
-            "in_the_large": wald_estimate(line.in_the_large, 0.0),
-            "slope": wald_estimate(line.slope, 1.0),
-            "intercept": wald_estimate(line.intercept, 0.0),
-        }
+        numbers |= line_estimates(data, confidence_level)
         indices = asdict(likelihood_indices(predictions, event=event))
     except InputError:  # the outcomes can be separated; all else was checked above
         indices = {}
@@ -97,13 +91,23 @@ def measures(
     numbers |= {name: getattr(curve, name) for name in DISTANCES}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
-    skill = brier_skill(predictions, event=event, **level)
-    numbers["brier_skill"] = Estimate(skill.value, skill.low, skill.high, **level)
+    numbers["brier_skill"] = brier_skill(predictions, event=event, **level)
     numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     return EstimateTable(numbers, null if replicates else None)
 
 
-def _rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+def line_estimates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
+    """Return the numbers of a logistic recalibration, each with its own test."""
+    line = recalibration_of(data, confidence_level)
+    return {
+        "observed_to_expected": tested(line.observed_to_expected, *events_test(data)),
+        "in_the_large": wald_estimate(line.in_the_large, 0.0),
+        "slope": wald_estimate(line.slope, 1.0),
+        "intercept": wald_estimate(line.intercept, 0.0),
+    }
+
+
+def rates(data: Positive, confidence_level: float) -> dict[str, Estimate]:
     """Return the share of positives, the mean probability and the Brier score."""
     level: dict[str, Any] = {"confidence_level": confidence_level}
     observed = data.share(data.outcome > 0, np.arange(data.num_samples), confidence_level)
@@ -127,7 +131,7 @@ def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
 @renamed(positive="event")
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
-) -> Interval:
+) -> Estimate:
     """Return ``1 - B / (q (1 - q))``, with ``B = mean (p - y)**2`` and the share ``q`` of positive samples.
 
     Args:
@@ -158,15 +162,10 @@ def brier_skill(
         Gerds, "The index of prediction accuracy", Diagnostic and Prognostic Research 2 (2018).
     """
     data = positive_class(predictions, event, both_outcomes=True)
-    squares = (data.probability - data.outcome) ** 2
-    brier = data.mean(squares)
+    brier = data.mean((data.probability - data.outcome) ** 2)
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)
-    # What each sample moves the score by: through its own square, and through the prevalence.
-    influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (
-        data.outcome - prevalence
-    )
-    terms = influence - data.mean(influence)
+    terms = skill_terms(data)
     interval = normal_interval(
         1.0 - brier / spread,
         data.error_of_mean(terms),
@@ -174,4 +173,17 @@ def brier_skill(
         degrees=data.degrees(terms),
     )
     # No skill is above 1, so to cut the end off there loses no coverage.
-    return replace(interval, high=min(interval.high, 1.0))
+    high = min(interval.high, 1.0)
+    return Estimate(interval.value, interval.low, high, confidence_level=confidence_level)
+
+
+def skill_terms(data: Positive) -> Floats:
+    """Return how much each sample moves the scaled Brier score ``(N,)``, before its weight; their mean is 0."""
+    squares = (data.probability - data.outcome) ** 2
+    prevalence = data.mean(data.outcome)
+    spread = prevalence * (1.0 - prevalence)
+    # Through its own square, and through the prevalence.
+    influence = -(squares - data.mean(squares)) / spread + data.mean(squares) * (
+        1.0 - 2.0 * prevalence
+    ) / spread**2 * (data.outcome - prevalence)
+    return np.asarray(influence - data.mean(influence))

@@ -173,6 +173,8 @@ class Fit:
     degrees: list[float]
     joint_degrees: float
     log_likelihood: float
+    # How much each sample moves each coefficient `(N, k)`, before its weight.
+    influence: Floats
 
     def errors(self, rows: Floats) -> Floats:
         """Return the standard errors ``(G,)`` of sums of coefficients, with factors ``rows (G, k)``."""
@@ -231,16 +233,18 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
             break
     covariance: Floats = np.asarray(np.linalg.inv(information), dtype=np.float64)
     back = np.eye(len(point)) if back is None else back
-    if data.is_plain:
-        return point, Fit([back @ covariance @ back.T], [math.inf] * len(point), math.inf, value)
     probability = _sigmoid(columns @ point)
     factors = columns @ covariance @ back.T
     influence = factors * (data.outcome - probability)[:, None]
+    if data.is_plain:
+        endless = [math.inf] * len(point)
+        return point, Fit([back @ covariance @ back.T], endless, math.inf, value, influence)
     return point, Fit(
         data.covariances(factors, probability),
         [data.degrees(column) for column in influence.T],
         data.degrees(influence),
         value,
+        influence,
     )
 
 
@@ -363,6 +367,12 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
         float(each[0, 0]) for each in data.covariances(np.ones((len(gaps), 1)), probability)
     )
     return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
+
+
+def shift_terms(data: Positive) -> Floats:
+    """Return how much each sample moves calibration in the large ``(N,)``, before its weight; their mean is 0."""
+    probability = _sigmoid(data.log_odds + _in_the_large(data)[0])
+    return np.asarray((data.outcome - probability) / data.mean(probability * (1.0 - probability)))
 
 
 def log_likelihood(data: Positive, log_odds: Floats) -> float:

@@ -116,7 +116,7 @@ class AutoCalibration(Calibrator):
 
     wants = frozenset({"features"})
     per_class = False
-    enough = (50, 0)
+    enough = (60, 0)
     left_out: list[LeftOut] | None = None
     """A list takes, at the next fit, what the mixture predicts for each fold that it holds out."""
 

@@ -87,7 +87,8 @@ def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # n
 
 
 def _directed() -> list[str]:
-    entries = METRICS.entries()
+    # Those of an event say nothing of more than two classes; by name they are scorers, too.
+    entries = [each for each in METRICS.entries() if each.subject != "event"]
     return [e.name for e in entries if e.higher_is_better is not None and not e.needs]
 
 

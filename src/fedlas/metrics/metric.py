@@ -1,4 +1,4 @@
-"""The registry of metrics, and the record of each."""
+"""The registry of metrics, of those of an event too, and the record of each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.predictions.top_label import TopLabel
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 Variant = Literal["exact", "reference"]
 """The definition, or the published code where that differs."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+Subject = Literal["prediction", "event"]
+EVENT = "event_"
+"""Before the name of an event's measure that has another record where all classes are the subject."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Metric(Entry[Callable[..., float]]):
         name: Registry name, lower-case.
         value: The function, ``Predictions -> float``.
         summary: First line of its docstring.
+        subject: ``"event"`` if it is about the event of two classes, and of other predictions says nothing.
         title: Column head in tables; the name where none is passed.
         order: Place among the columns of tables; metrics of others come last.
         default: Whether ``evaluate`` computes it.
@@ -38,6 +43,8 @@ class Metric(Entry[Callable[..., float]]):
         of_event: Name of the metric by which two classes have it, where it is about the event.
         higher_is_better: None if it has a sign and 0 is best.
         percent: Whether reports multiply it by 100.
+        places: Decimals of a fraction in tables; two fewer in percent.
+        ideal: What a calibrated model has, where that is neither most nor least.
         detail: Whether reports show it in their second table.
         ranked: False if one gets better in it by getting worse in another, as O-ECE falls when all confidences do:
             reports keep its arrow and its noise floor, and mark no best.
@@ -60,6 +67,11 @@ class Metric(Entry[Callable[..., float]]):
             so that their bias must not be taken off the value.
         influence: From predictions to how much each sample moves the metric ``(N,)``, or None: intervals and paired
             tests come from its sums in place of replicates.
+        estimate: From predictions, with ``confidence_level``, ``replicates`` and ``seed`` if it takes them, to the
+            :class:`~fedlas.stats.Estimate`, where an event's measure has an interval and tests of its own.
+        replicated: From a block of replicates of rows to the metric of each ``(R,)``, where it is no formula of a
+            statistic.
+        has_interval: Whether its value can be set against chance: gates and comparisons ask for that.
 
     Example:
         >>> import fedlas.metrics
@@ -67,6 +79,7 @@ class Metric(Entry[Callable[..., float]]):
         ('ECE', True, True)
     """
 
+    subject: Subject = "prediction"
     title: str = ""
     order: float = math.inf
     default: bool = True
@@ -75,6 +88,8 @@ class Metric(Entry[Callable[..., float]]):
     of_event: str = ""
     higher_is_better: bool | None = False
     percent: bool = True
+    places: int = 4
+    ideal: float | None = None
     detail: bool = False
     ranked: bool = True
     paper: str = ""
@@ -92,6 +107,9 @@ class Metric(Entry[Callable[..., float]]):
     squares: bool = False
     unbiased: bool = False
     influence: Callable[[Any], Floats | None] | None = None
+    estimate: Callable[..., Any] | None = None
+    replicated: Callable[[Any], Floats] | None = None
+    has_interval: bool = True
 
 
 def limits_of(metric: Metric) -> Range:
@@ -110,6 +128,9 @@ def limits_of(metric: Metric) -> Range:
 def record_of(name: str, predictions: AnyPredictions) -> Metric:
     """Return the record of a metric; of two classes ``"ece"`` is that of the event's probability.
 
+    Raises:
+        InputError: For an unknown metric, or an event's measure of predictions without the event of two classes.
+
     Example:
         >>> import fedlas.metrics
         >>> from fedlas import Predictions
@@ -117,10 +138,41 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
         'ClasswiseSums'
     """
     entry = METRICS[name]
+    if entry.subject == "event" and isinstance(predictions, TopLabel):
+        raise needs_all_classes(f"{entry.name!r}")
+    if entry.subject == "event" and classes_of(predictions) != 2:
+        raise InputError(
+            f"predictions must have two classes, since {entry.name!r} is about the event of two",
+            f"{classes_of(predictions)} classes",
+            "Choose another metric, or call fedlas.binary.measures(predictions, event=k).",
+        )
     if not entry.of_event or classes_of(predictions) != 2:
         return entry
     event = METRICS[entry.of_event]
     return replace(entry, statistic=event.statistic, formula=event.formula, error=event.error)
+
+
+def find_measure(name: str, *, event: bool) -> Metric | None:
+    """Return the record of a metric, that of the event where it is the subject; None if it is not registered.
+
+    Example:
+        >>> import fedlas.metrics
+        >>> find_measure("brier", event=True).between, find_measure("brier", event=False).between
+        ((0, 1), (0, 2))
+    """
+    return (METRICS.get(EVENT + name) if event else None) or METRICS.get(name)
+
+
+def event_measures() -> dict[str, Metric]:
+    """Return the measures of an event, in the order of a table, by the name that they have where it is the subject.
+
+    Example:
+        >>> list(event_measures())[:3], "ece" in event_measures()
+        (['observed', 'expected', 'observed_to_expected'], True)
+    """
+    return {
+        each.name.removeprefix(EVENT): each for each in METRICS.entries() if each.subject == "event"
+    }
 
 
 def classes_of(predictions: AnyPredictions) -> int:
@@ -129,7 +181,9 @@ def classes_of(predictions: AnyPredictions) -> int:
 
 
 def lacks(metric: Metric, predictions: AnyPredictions) -> bool:
-    """Return whether ``predictions`` do not hold what a metric needs: the other classes, or an optional array."""
+    """Return whether ``predictions`` lack what a metric needs: all classes, an event, or an optional array."""
+    if metric.subject == "event" and classes_of(predictions) != 2:
+        return True
     if isinstance(predictions, TopLabel):
         kind = metric.statistic
         return not (metric.top_label or (kind is not None and kind.top_label))
@@ -174,7 +228,8 @@ class MetricRegistry(Registry[Callable[..., float]]):
         fields = {"title": name, **fields}
         self._entries[name] = Metric(name, value, self._entries[name].summary, metadata, **fields)
         # Sorting is stable: metrics of others keep the order of their registration.
-        self._entries = {each.name: each for each in sorted(self.entries(), key=_order)}
+        entries: Any = self._entries.values()
+        self._entries = {each.name: each for each in sorted(entries, key=_order)}
 
     if TYPE_CHECKING:
 
@@ -187,5 +242,5 @@ def _order(metric: Metric) -> float:
     return metric.order
 
 
-METRICS = MetricRegistry("metric", ignores_case=True)
+METRICS = MetricRegistry("metric", ignores_case=True, annex="fedlas.binary.event_measures")
 """Functions ``Predictions -> float``, each with its :class:`Metric` record."""

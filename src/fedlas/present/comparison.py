@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite, nan
 from typing import Any
@@ -345,10 +346,24 @@ def _of_rows(
         return {name: two_models.without_test(name, nan, nan) for name in metrics}
     one, other = first.rows(rows), second.rows(rows)
     has_both = not isinstance(one, Predictions) or len(one.target.unique()) > 1
-    possible = [each for each in metrics if has_both or not METRICS[each].several_labels]
+    possible = [
+        each
+        for each in metrics
+        if (has_both or not METRICS[each].several_labels) and _is_defined(each, one, other)
+    ]
     if has_spread(one):
         return two_models.compare(one, other, possible, **options)
     return two_models.differences_without_test(one, other, possible, options["num_bins"])
+
+
+def _is_defined(metric: str, *both: AnyPredictions) -> bool:
+    """Return whether some rows can give a measure of the event: a slope needs outcomes that overlap, a loess ten."""
+    entry = METRICS[metric]
+    if entry.estimate is None:
+        return True
+    with suppress(InputError):
+        return all(isfinite(entry.value(each)) for each in both)
+    return False
 
 
 def plain_differences(compared: Comparison) -> dict[str, Any]:

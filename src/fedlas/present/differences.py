@@ -7,8 +7,7 @@ from math import isnan
 
 from fedlas._core.text import listed, number_of
 from fedlas.present.comparison import Comparison
-from fedlas.present.event_measures import column_of
-from fedlas.present.table import DASH, Column, Table, table_of
+from fedlas.present.table import DASH, Column, Table, column, table_of
 from fedlas.stats import ALPHA, Difference
 from fedlas.stats.difference import Unit
 from fedlas.stats.noise_floor import p_said
@@ -48,7 +47,7 @@ def differences_table(
     """
     rows = []
     for each in differences:
-        about = column_of(each.metric, event=bool(event))
+        about = column(each.metric, event=bool(event))
         first = about.head if by == "metric" else " - ".join(each.names)
         ends = "" if each.interval is None else ", ".join(signed(about, e) for e in each.interval)
         size = signed(about, each.difference)
@@ -93,7 +92,7 @@ def groups_table(
     groups: Mapping[str, Comparison], metrics: Iterable[str], *, event: str = ""
 ) -> Table:
     """Return a row for each group of samples with the difference in each metric."""
-    abouts = [column_of(name, event=bool(event)) for name in metrics]
+    abouts = [column(name, event=bool(event)) for name in metrics]
     rows = []
     for group, table in groups.items():
         cells = []
@@ -116,7 +115,7 @@ def _mark(each: Difference) -> str:
 
 def sentence(difference: Difference, *, event: str = "") -> str:
     """Say whether a difference is more than chance over seeds."""
-    about = column_of(difference.metric, event=bool(event))
+    about = column(difference.metric, event=bool(event))
     size = about.format(abs(difference.difference)) + (" points" if about.unit else "")
     first, second = difference.names
     n = difference.count
@@ -162,12 +161,12 @@ def _p(each: Difference) -> float:
 
 
 def _title(each: Difference, event: str) -> str:
-    title = column_of(each.metric, event=bool(event)).title
+    title = column(each.metric, event=bool(event)).title
     return f"{title} of {event}" if event and each.metric == "ece" else title
 
 
 def _by(each: Difference, event: str) -> str:
-    about = column_of(each.metric, event=bool(event))
+    about = column(each.metric, event=bool(event))
     unit = " points" if about.unit else ""
     change = f"{about.format(abs(each.difference))}{unit} ({p_said(_p(each), None)})"
     return f"{_title(each, event)} by {change}"

@@ -13,11 +13,15 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
+<<<<<<< HEAD
 from fedlas.binary import GroupMeasures, Heterogeneity
+=======
+from fedlas.binary import GroupMeasures
+from fedlas.metrics.metric import event_measures
+>>>>>>> main
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
-from fedlas.present.event_measures import GLOSSARY
 from fedlas.present.gate import Gate, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
@@ -268,7 +272,7 @@ class Evaluation:
     def html(self) -> str:
         """Return a page that needs no other file: verdict, reliability diagrams and tables."""
         names = list(self.measured[RAW])
-        glossary = GLOSSARY if self.positive else []
+        described = event_measures() if self.positive else names
         if self._compares:
             notes = tuple(
                 filter(None, [signs(self.measured, self._of_all_classes, self.estimates)])
@@ -296,7 +300,10 @@ class Evaluation:
             groups=self._group_tables(most=MOST_ON_PAGE)
             + cluster_tables(self.heterogeneity, most=MOST_ON_PAGE),
             selection=SELECTION if self._compares else "",
-            columns=glossary or [(c.title, c.about) for c in map(column, names)],
+            columns=[
+                (c.title, c.about)
+                for c in (column(name, event=bool(self.positive)) for name in described)
+            ],
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
             diagrams=[] if beside else diagrams,

@@ -16,9 +16,8 @@ from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
-from fedlas.metrics.metric import limits_of
-from fedlas.present.event_measures import ALIASES, EVENT_MEASURES, column_of
-from fedlas.present.table import ARROWS, Column
+from fedlas.metrics.metric import EVENT, find_measure, limits_of
+from fedlas.present.table import ARROWS, Column, column
 from fedlas.present.verdict import Verdict
 from fedlas.stats import Difference
 from fedlas.stats.estimates import Estimate
@@ -33,6 +32,7 @@ _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
 _FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
+_ALIASES = {"o_e": "observed_to_expected"}
 CALIBRATED = "calibrated"
 """The rule that all tests of calibration together do not reject."""
 
@@ -66,15 +66,17 @@ class Requirement:
             raise InputError("a rule must be a metric, <= or >=, and a number", repr(text), _FORM)
         metric, sign, number, percent = match.groups()
         metrics = list(names)
-        metric = ALIASES.get(metric, metric) if event else metric
+        if event:
+            metric = _ALIASES.get(metric, metric).removeprefix(EVENT)
         if metric not in metrics:
             raise InputError(
                 f"a rule must name a metric of these predictions, {', '.join(metrics)}",
                 repr(metric),
                 suggestion(metric, metrics),
             )
-        bare = [name for name, record in EVENT_MEASURES.items() if not record.has_interval]
-        if event and metric in bare:
+        records = {name: find_measure(name, event=bool(event)) for name in metrics}
+        bare = [name for name, each in records.items() if each and not each.has_interval]
+        if metric in bare:
             raise InputError(
                 "a rule must name a metric whose interval can decide it",
                 f"{metric!r}, which has no interval",
@@ -85,7 +87,7 @@ class Requirement:
     @property
     def column(self) -> Column:
         """How the metric is shown."""
-        return column_of(self.metric, event=bool(self.event))
+        return column(self.metric, event=bool(self.event))
 
     def _checked(self, text: str) -> Requirement:
         """Return the rule if it can hold and can fail, and states that the model is good."""
@@ -247,7 +249,7 @@ def not_worse(
     difference: Difference, margin: float, names: tuple[str, str], *, event: str = ""
 ) -> Check:
     """Check that the first of two models is not worse than the second by more than a margin, beyond chance."""
-    about = column_of(difference.metric, event=bool(event))
+    about = column(difference.metric, event=bool(event))
     higher = about.arrow == ARROWS[True]
     worse = -difference.difference if higher else difference.difference
     ends = (-difference.high, -difference.low) if higher else (difference.low, difference.high)

@@ -8,13 +8,13 @@ from math import isfinite, isnan
 from typing import Any
 
 from fedlas.binary import Decision, Rule, measures
+from fedlas.metrics.metric import event_measures
 from fedlas.plots import decision_curve, positive_reliability_diagram, risk_distribution
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.present.event_measures import EVENT_MEASURES
 from fedlas.present.metric_tables import interval_head, stage_heads
 from fedlas.present.page import axes, figure
-from fedlas.present.table import DASH, Cell, Column, Mark, Table, table_of
+from fedlas.present.table import DASH, Cell, Column, Mark, Table, column, table_of
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate, EstimateTable
 from fedlas.stats.noise_floor import p_said, rejects
@@ -58,14 +58,14 @@ def event_table(
     """Return one row for each measure: of each stage the value with its interval, and that of a calibrated model.
 
     Args:
-        by_stage: Estimates of :data:`EVENT_MEASURES` by stage, then by name.
+        by_stage: Estimates of the measures of an event by stage, then by name.
         title: Above the table.
         details: Whether to show all measures, with p-values.
     """
     names = [
         name
-        for name, row in EVENT_MEASURES.items()
-        if (row.main or details) and _any(by_stage, name)
+        for name, row in event_measures().items()
+        if (details or not row.detail) and _any(by_stage, name)
     ]
     single = len(by_stage) == 1
     interval = Column(interval_head(by_stage))
@@ -87,9 +87,9 @@ def _any(by_stage: Mapping[str, Mapping[str, Estimate]], name: str) -> bool:
 def _measure_cells(
     name: str, estimates: list[Estimate | None], *, details: bool
 ) -> tuple[Cell, ...]:
-    row = EVENT_MEASURES[name]
-    form = row.column.format
-    cells = [Cell(row.column.head, tip=row.about)]
+    about = column(name, event=True)
+    form = about.format
+    cells = [Cell(about.head, tip=about.about)]
     for each in estimates:
         if each is None:
             cells += [Cell(DASH), Cell()]
@@ -120,15 +120,13 @@ def p_only(estimate: Estimate) -> str:
 def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, str]]:
     """Return title, and value with interval as text, of each measure by name."""
     texts = {}
-    for name, row in EVENT_MEASURES.items():
+    for name in event_measures():
         if name in estimates:
-            form = row.column.format
+            about = column(name, event=True)
             each = estimates[name]
-            unit = " %" if row.percent else ""
-            texts[name] = (
-                row.title,
-                f"{form(each.value)}{unit} {interval_text(each, form)}".strip(),
-            )
+            unit = " %" if about.unit else ""
+            value = f"{about.format(each.value)}{unit} {interval_text(each, about.format)}"
+            texts[name] = about.title, value.strip()
     return texts
 
 

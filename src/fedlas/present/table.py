@@ -18,7 +18,7 @@ from fedlas._core.terminal import console, say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
-from fedlas.metrics.metric import limits_of
+from fedlas.metrics.metric import Metric, find_measure, limits_of
 
 Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]
 SYMBOLS: dict[str, str] = {
@@ -132,16 +132,38 @@ class Table:
         return replace(self, columns=tuple(self.columns[number] for number in keep), rows=rows)
 
 
-def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
-    """Return how to show ``metric``; one that is not registered has its name and no direction."""
-    entry = METRICS.get(metric)
+def column(
+    metric: str, *, event: bool = False, places: int | None = None, shown: bool = True
+) -> Column:
+    """Return how to show a metric; one that is not registered has its name and no direction.
+
+    Args:
+        metric: Registry name.
+        event: Whether the event of two classes is the subject, and its measures are meant.
+        places: Decimals; None for those of the record.
+        shown: As in :class:`Column`.
+    """
+    entry = find_measure(metric, event=event)
     if entry is None:
-        return Column(metric, metric=metric, places=places, shown=shown)
-    unit = "%" if entry.percent else ""
-    arrow = ARROWS[entry.higher_is_better]
-    about = plain_summary(entry.summary)
-    between = limits_of(entry)
-    return Column(entry.title, unit, arrow, about, metric, places, shown=shown, between=between)
+        return Column(metric, metric=metric, places=4 if places is None else places, shown=shown)
+    return Column(
+        entry.title,
+        "%" if entry.percent else "",
+        _direction(entry),
+        plain_summary(entry.summary),
+        metric,
+        entry.places if places is None else places,
+        shown=shown,
+        between=limits_of(entry),
+    )
+
+
+def _direction(entry: Metric) -> str:
+    """Return the arrow of a metric, or its ideal; nothing for an event's measure that has none."""
+    if entry.ideal is not None:
+        return f"→ {entry.ideal:g}"
+    directed = entry.subject != "event" or entry.higher_is_better is not None
+    return ARROWS[entry.higher_is_better] if directed else ""
 
 
 def table_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -250,11 +251,18 @@ def estimated(
     )
     rows = rows_for(predictions, num_bins)
     records = entries_of(metrics, predictions)
-    influences = {entry.name: influence_of(entry, rows.predictions) for entry in records}
-    entries = [entry for entry in records if influences[entry.name] is None]
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+    by_record = {
+        entry.name: own_estimate(entry, predictions, confidence_level=confidence_level, **options)
+        for entry in records
+        if entry.estimate is not None
+    }
+    others = [entry for entry in records if entry.name not in by_record]
+    influences = {entry.name: influence_of(entry, rows.predictions) for entry in others}
+    entries = [entry for entry in others if influences[entry.name] is None]
     tested = [entry for entry in entries if is_calibration_error(entry.name)]
     if values is None:
-        values = values_of(predictions, records, num_bins)
+        values = values_of(predictions, others, num_bins)
 
     # What most need is computed in one pass.
     means = [metric.quantity for metric in entries if metric.quantity is not None]
@@ -268,15 +276,12 @@ def estimated(
     # Replicates of the metrics, and of what they would be if the model were calibrated.
     draws = 2 if tested or by_class else 1
     share = None if advance is None else lambda part: advance(part / draws)
-    options: dict[str, Any] = {
-        "replicates": replicates,
-        "seed": seed,
-        "by_class": by_class,
-        "advance": share,
-    }
+    options |= {"by_class": by_class, "advance": share}
     samples, floors = values_in_both(rows, entries, tested, extra=GAPS if tested else {}, **options)
 
     def measured(entry: Metric) -> Estimate:
+        if entry.name in by_record:
+            return by_record[entry.name]
         value = values[entry.name]
         influence = influences[entry.name]
         if influence is None:
@@ -300,6 +305,16 @@ def estimated(
         return table, {}
     classes = _by_class(rows, num_bins, samples[BY_CLASS], floors[BY_CLASS], confidence_level)
     return table, classes
+
+
+def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:
+    """Return what the metric's own ``estimate`` gives, with those of the options that it takes."""
+    function: Any = entry.estimate
+    accepted = inspect.signature(function).parameters.keys()
+    estimate: Estimate = function(
+        predictions, **{key: value for key, value in options.items() if key in accepted}
+    )
+    return estimate
 
 
 def _by_class(
@@ -392,12 +407,16 @@ def check_replicates(replicates: int, confidence_level: float = CONFIDENCE_LEVEL
 def is_calibration_error(metric: str) -> bool:
     """Return whether a calibrated model has 0 of ``metric``, but for chance, so that it has a noise floor.
 
+    Those of an event have floors and tests of their own, in :func:`fedlas.binary.measures`.
+
     Example:
         >>> [name for name in ("accuracy", "ece", "classwise_ece", "debiased_ece2") if is_calibration_error(name)]
         ['ece', 'classwise_ece', 'debiased_ece2']
     """
     entry = METRICS.get(metric)
-    return entry is not None and (is_error(entry) or entry.higher_is_better is None)
+    if entry is None or entry.subject == "event":
+        return False
+    return is_error(entry) or entry.higher_is_better is None
 
 
 def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:

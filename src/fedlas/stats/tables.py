@@ -26,7 +26,7 @@ from fedlas.metrics.ranking import starts_of_ties
 from fedlas.metrics.smooth import Spectra
 from fedlas.metrics.sums import Statistic
 from fedlas.metrics.true_error import TrueOutcome
-from fedlas.stats.replicates import Replicates, Turned
+from fedlas.stats.replicates import Replicates, RowReplicates, Turned
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _FREQUENCIES = 2**11
@@ -37,6 +37,8 @@ def replicate_values(metric: Metric, block: Replicates) -> Floats:
     """Return the metric of every replicate ``(R,)``; the rows of the block hold the number of bins."""
     if metric.quantity is not None and (means := block.mean(metric.quantity)) is not None:
         return means
+    if metric.replicated is not None and isinstance(block, RowReplicates):
+        return metric.replicated(block)
     if metric.statistic in TABLES and metric.formula is not None:
         values = np.asarray(metric.formula(block.table(TABLES[metric.statistic])))
         # one number says that the formula of somebody's metric knows of no replicates

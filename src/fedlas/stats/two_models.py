@@ -147,6 +147,13 @@ def paired_bootstraps(
     check_bootstrap(
         confidence_level=confidence_level, replicates=replicates, seed=seed, method=method
     )
+    bare = [entry.name for entry in entries if not entry.has_interval]
+    if bare:
+        raise InputError(
+            "a comparison must be of metrics whose difference has an interval",
+            f"{', '.join(bare)}, without one",
+            "Compare others, such as brier_skill, or print both: fedlas.binary.measures(predictions).",
+        )
     both = rows_for(a, num_bins), rows_for(b, num_bins)
     check_same_samples(a, b)
     first, second = (values_of(each, entries, num_bins) for each in (a, b))

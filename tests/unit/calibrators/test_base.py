@@ -162,7 +162,7 @@ def test_a_file_without_the_number_of_features_is_refused(registered, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "enough"),
-    [("temperature", 100), ("auto", 50), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)],
+    [("temperature", 100), ("auto", 60), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)],
 )
 def test_few_samples_warn(generated, name, enough):
     with pytest.warns(CalibrationWarning, match=f"few: below about {enough} "):

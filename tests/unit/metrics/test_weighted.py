@@ -30,7 +30,7 @@ from fedlas.metrics import (
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
 """Metrics that depend on how many samples there are, and not on their shares alone."""
-ENTRIES = METRICS.entries()
+ENTRIES = [e for e in METRICS.entries() if e.subject != "event"]
 
 
 def rows_of(predictions, index):

@@ -7,8 +7,9 @@ import torch
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.present.event_measures import EVENT_MEASURES
+from fedlas.metrics.metric import event_measures, limits_of
 from fedlas.present.gate import Check, Gate, check_rows, junit
+from fedlas.present.table import column
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,8 @@ def rare():
     target = torch.bernoulli(log_odds.sigmoid(), generator=random).long()
     halved = (log_odds.sigmoid() / 2).logit()
     tables = {}
-    for name, column in {"good": log_odds, "halved": halved}.items():
-        logits = torch.stack([torch.zeros_like(column), column], dim=1)
+    for name, odds in {"good": log_odds, "halved": halved}.items():
+        logits = torch.stack([torch.zeros_like(odds), odds], dim=1)
         tables[name] = fedlas.Predictions(logits, target)
     return tables
 
@@ -148,11 +149,10 @@ def test_a_gate_needs_rows():
 
 def test_each_measure_of_the_event_has_a_record(evaluations):
     event = evaluations["good"].positive["as predicted"]
-    assert set(event) <= set(EVENT_MEASURES)
-    for name, record in EVENT_MEASURES.items():
-        low, high = record.between
+    assert set(event) <= set(event_measures())
+    for name, record in event_measures().items():
+        low, high = limits_of(record)
         if name in event:
             assert low <= event[name].value <= high, name
             assert record.has_interval == math.isfinite(event[name].low), name
-        assert record.column.metric == name
-        assert record.about
+        assert column(name, event=True).about

@@ -28,7 +28,7 @@ def drawn(samples=300, classes=3, copies=1, clusters=True, sharpness=1.0):
     return Predictions(sharpness * logits[index], target[index], clusters=names)
 
 
-NAMES = [entry.name for entry in METRICS.entries() if not entry.needs]
+NAMES = [entry.name for entry in METRICS.entries() if not entry.needs and entry.subject != "event"]
 SCORES = {  # of which a calibrated model has no 0, and so no floor
     "accuracy", "top5", "nll", "brier", "brier_refinement", "aurc", "e_aurc", "augrc", "auroc", "average_precision",
 }  # fmt: skip

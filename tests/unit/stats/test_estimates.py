@@ -56,7 +56,9 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
         return real(purpose, rows, replicates, seed)
 
     monkeypatch.setattr(draws, "_uniforms", counted)
-    names = [entry.name for entry in METRICS.entries() if not entry.needs]
+    names = [
+        entry.name for entry in METRICS.entries() if not entry.needs and entry.subject != "event"
+    ]
     table, classes = estimated(sampled(), names, num_bins=15, replicates=100, by_class=True)
     assert sorted(purposes) == [
         (draws.DrawPurpose.BOOTSTRAP, 100),
@@ -77,7 +79,11 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
 def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
     """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
     p = sampled(4000, 4, 1.5)
-    names = [e.name for e in METRICS.entries() if not e.needs and e.name not in ("ace", "top5")]
+    names = [
+        e.name
+        for e in METRICS.entries()
+        if not (e.needs or e.subject == "event" or e.name in ("ace", "top5"))
+    ]
     rows, rows_by_class = estimated(p, names, num_bins=15, by_class=True)
     monkeypatch.setattr("fedlas.stats.rows.MANY_SAMPLES", 1000)
     groups, groups_by_class = estimated(p, names, num_bins=15, by_class=True)

@@ -1,0 +1,319 @@
+"""Measures of the event of two classes, each a function of its name and a record among the metrics.
+
+A new one is a function here, with its record above it: tables, gates, comparisons and lists find it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlas.binary.event_records import Terms, event_measure, register_of_classes
+from fedlas.binary.likelihood import likelihood_indices
+from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.recalibration import regression, shift_terms
+from fedlas.metrics.metric import METRICS
+from fedlas.predictions import Predictions
+from fedlas.predictions.any_predictions import check_predictions
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
+from fedlas.stats.intervals import check_level
+from fedlas.stats.spiegelhalter import spiegelhalter_test
+
+_SHARE = (0.0, 1.0)
+
+
+def _line(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
+    data = positive_class(predictions, event, both_outcomes=True)
+    return line_estimates(data, check_level(level))[name]
+
+
+def _rate(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
+    return rates(positive_class(predictions, event), check_level(level))[name]
+
+
+def _ratio_terms(data: Positive) -> Floats:
+    expected = data.mean(data.probability)
+    ratio = data.mean(data.outcome) / expected
+    return np.asarray((data.outcome - ratio * data.probability) / expected)
+
+
+def _line_terms(place: int) -> Terms:
+    return lambda data: np.asarray(data.num_samples * regression(data)[1].influence[:, place])
+
+
+@event_measure("observed", 0, percent=True, places=4, between=_SHARE, several_labels=False,
+    terms=lambda data: data.outcome - data.mean(data.outcome))  # fmt: skip
+def observed(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Share of the samples in which the event occurs.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        event: The class to set against the rest, its name or number; None: the event of two.
+        confidence_level: Level of the interval, in ``(0, 1)``.
+
+    Returns:
+        In ``[0, 1]``, with the interval of a share.
+
+    Raises:
+        InputError: As all functions here, for predictions of other than two classes without ``event``.
+
+    Example:
+        >>> observed(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 0.0]], [1, 0, 0])).value
+        0.333...
+    """
+    return _rate("observed", predictions, event, confidence_level)
+
+
+@event_measure("expected", 10, percent=True, places=4, between=_SHARE, several_labels=False,
+    terms=lambda data: data.probability - data.mean(data.probability))  # fmt: skip
+def expected(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Mean probability of the event.
+
+    Args:
+        predictions: As in :func:`observed`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In ``[0, 1]``, with its normal interval.
+
+    Example:
+        >>> expected(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 0])).value
+        0.5
+    """
+    return _rate("expected", predictions, event, confidence_level)
+
+
+@event_measure("observed / expected", 20, ideal=1.0, between=(0.0, inf), terms=_ratio_terms)
+def observed_to_expected(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Observed over expected events: above 1 the event occurs more often than expected.
+
+    Args:
+        predictions: As in :func:`observed`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        Above 0, with the interval and test of :func:`~fedlas.binary.logistic_recalibration`.
+
+    Raises:
+        InputError: If one outcome alone occurs, or a threshold separates them.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
+        >>> round(observed_to_expected(p).value, 3)
+        0.812
+    """
+    return _line("observed_to_expected", predictions, event, confidence_level)
+
+
+@event_measure("in the large", 30, ideal=0.0, detail=True, terms=shift_terms)
+def in_the_large(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Shift that all log-odds lack: calibration in the large.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In log-odds, above 0 if the event occurs more often than expected; with Wald's test of 0.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
+        >>> round(in_the_large(p).value, 3)
+        -0.5
+    """
+    return _line("in_the_large", predictions, event, confidence_level)
+
+
+@event_measure("calibration slope", 40, ideal=1.0, terms=_line_terms(0), paper="Cox 1958")
+def slope(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Calibration slope: below 1 the probabilities are too extreme.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        The factor by which a logistic regression of the outcomes corrects the log-odds, with Wald's test of 1.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(slope(p).value, 3)
+        0.693
+    """
+    return _line("slope", predictions, event, confidence_level)
+
+
+@event_measure("intercept", 50, ideal=0.0, detail=True, terms=_line_terms(1), paper="Cox 1958")
+def intercept(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Correction at a probability of 1/2: the intercept beside :func:`slope`.
+
+    Args:
+        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In log-odds, with Wald's test of 0.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(intercept(p).value, 3)
+        0.0
+    """
+    return _line("intercept", predictions, event, confidence_level)
+
+
+def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
+    value = asdict(likelihood_indices(predictions, event=event))[name]
+    return Estimate(value, np.nan, np.nan)
+
+
+_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
+
+
+@event_measure("R2 (Nagelkerke)", 140, between=(-inf, 1.0), higher_is_better=True, **_INDEX)
+def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Share of the likelihood that the probabilities gain over the prevalence.
+
+    Args:
+        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
+        event: As there.
+
+    Returns:
+        At most 1, without an interval.
+    """
+    return _index("r2", predictions, event)
+
+
+@event_measure("D", 150, places=4, higher_is_better=True, **_INDEX)
+def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval.
+    """
+    return _index("d", predictions, event)
+
+
+@event_measure("U", 160, places=4, ideal=0.0, **_INDEX)
+def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval; about 0 if calibrated.
+    """
+    return _index("u", predictions, event)
+
+
+@event_measure("Q", 170, places=4, higher_is_better=True, **_INDEX)
+def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Quality index, D - U.
+
+    Args:
+        predictions: As in :func:`r2`, and so is the event.
+        event: As there.
+
+    Returns:
+        The number, without an interval.
+    """
+    return _index("q", predictions, event)
+
+
+def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
+    """Return predictions of two classes, the last of which is the event; those of more set it against the rest."""
+    if event is None and predictions.num_classes == 2:
+        return predictions
+    data = positive_class(predictions, event)
+    log_odds = torch.from_numpy(data.log_odds)
+    logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+    weights, clusters = (
+        None if each is None else torch.from_numpy(each) for each in (data.weights, data.clusters)
+    )
+    target = torch.from_numpy(data.outcome).long()
+    return Predictions(logits, target, weights=weights, clusters=clusters)
+
+
+@event_measure("Spiegelhalter's z", 110, places=2, ideal=0.0, detail=True, has_interval=False,
+    several_labels=False, paper="Spiegelhalter 1986")  # fmt: skip
+def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+    """Spiegelhalter's z: standard normal if calibrated.
+
+    Args:
+        predictions: As in :func:`observed`, and so is the event.
+        event: As there.
+
+    Returns:
+        The statistic of :func:`~fedlas.stats.spiegelhalter_test`, without an interval, with its p-value.
+
+    Raises:
+        InputError: As there.
+    """
+    z, p = spiegelhalter_test(_two_classes(check_predictions(predictions), event))
+    return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
+
+
+register_of_classes(METRICS["classwise_ece"], "ece", "ECE", 65,
+    "Mean distance of the probability from the frequency in bins of equal width.")  # fmt: skip
+register_of_classes(METRICS["nll"], "nll", "NLL", 120, "Mean negative logarithm of the probability of what happened.",
+    percent=False, between=(0.0, inf))  # fmt: skip
+register_of_classes(METRICS["brier"], "brier", "Brier score", 130,
+    "Mean squared distance of probability and outcome.", percent=False)  # fmt: skip
+event_measure(
+    "Brier scaled",
+    135,
+    higher_is_better=True,
+    between=(-inf, 1.0),
+    terms=skill_terms,
+    paper="Brier 1950",
+)(brier_skill)
+register_of_classes(METRICS["auroc"], "auroc", "AUROC", 180,
+    "Probability that an event ranks above a sample without one (C statistic).", percent=False, places=3)  # fmt: skip
+register_of_classes(METRICS["average_precision"], "average_precision", "average precision", 190,
+    "Area under precision over recall; by chance the share observed.", percent=False, places=3)  # fmt: skip

@@ -1,0 +1,96 @@
+"""Records of an event's measures among the metrics: what the registration of one says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.metrics.metric import EVENT, METRICS, Metric
+from fedlas.predictions import Predictions
+from fedlas.stats.estimates import Estimate
+
+Function = TypeVar("Function", bound=Callable[..., Estimate])
+Terms = Callable[[Positive], Floats]
+"""From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
+_COMMON = {"subject": "event", "default": False, "weighted": True}
+_AFTER = 1000
+"""Metrics of all classes come before those of an event."""
+
+
+def event_measure(
+    title: str, order: float, *, terms: Terms | None = None, **fields: Any
+) -> Callable[[Function], Function]:
+    """Return a decorator that registers a function as the measure of its name.
+
+    Args:
+        title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
+        order: Place in the table of an event, from 0 on.
+        terms: How much each sample moves the measure ``(N,)``, before its weight.
+        **fields: Others of the record.
+    """
+
+    def decorate(function: Function) -> Function:
+        name = function.__name__
+        takes_replicates = "replicates" in inspect.signature(function).parameters
+        plain: dict[str, int] = {"replicates": 0} if takes_replicates else {}
+
+        def value(predictions: Predictions) -> float:
+            return float(function(predictions, **plain).value)
+
+        value.__doc__ = function.__doc__
+        influence = None if terms is None else lambda predictions: _influence(predictions, terms)
+        METRICS.add(
+            name,
+            value,
+            **{
+                **_COMMON,
+                "title": title,
+                "order": _AFTER + order,
+                "percent": False,
+                "places": 3,
+                "higher_is_better": None,
+                "estimate": function,
+                "influence": influence,
+                "several_labels": True,
+                "paper": "folklore",
+                **fields,
+            },
+        )
+        return function
+
+    return decorate
+
+
+def register_of_classes(
+    base: Metric, name: str, title: str, order: float, about: str, **fields: Any
+) -> None:
+    """Register the record of an event's measure that other classes have too: computed alike, shown in its own way."""
+
+    def value(predictions: Predictions) -> float:
+        return float(base.value(predictions))
+
+    value.__doc__ = about
+    computed = ("statistic", "formula", "error", "quantity", "takes_replicates", "influence")
+    same = (*computed, "several_labels", "zero_if_calibrated", "paper", "higher_is_better")
+    METRICS.add(
+        EVENT + name,
+        value,
+        **{
+            **_COMMON,
+            "title": title,
+            "order": _AFTER + order,
+            "between": (0.0, 1.0),
+            **{field: getattr(base, field) for field in same},
+            **fields,
+        },
+    )
+
+
+def _influence(predictions: Predictions, terms: Terms) -> Floats:
+    """Return how much each sample moves a measure ``(N,)``, as a sum over samples."""
+    data = positive_class(predictions, None)
+    return np.asarray(terms(data) * data.counts / data.num_samples)
