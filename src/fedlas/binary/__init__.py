@@ -60,12 +60,9 @@ __all__ = [
     "emax",
     "expected",
     "group_measures",
-<<<<<<< HEAD
     "heterogeneity",
-=======
     "ici",
     "in_the_large",
->>>>>>> main
     "integrated_calibration",
     "intercept",
     "likelihood_indices",

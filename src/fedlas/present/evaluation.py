@@ -13,12 +13,8 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
-<<<<<<< HEAD
 from fedlas.binary import GroupMeasures, Heterogeneity
-=======
-from fedlas.binary import GroupMeasures
 from fedlas.metrics.metric import event_measures
->>>>>>> main
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
