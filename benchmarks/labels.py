@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     done = set()
     if args.out.is_file():
         done = set(zip(*(pd.read_csv(args.out, dtype=str)[key] for key in KEYS), strict=True))
-    calibrators = fits()
+    calibrators = {n: fit for n, fit in fits().items() if args.only is None or n in args.only}
     for path, size, draw in cases(args.kept):
         problem, model = path.stem.split(", ")
         about = (problem, model, str(size), str(draw))
@@ -252,7 +252,7 @@ def add(out: Path, about: tuple[str, ...], name: str, row: dict[str, Any]) -> No
 
 
 def cost(args: argparse.Namespace) -> None:
-    """Write processor seconds of fits by labels and rows, the fastest of three; of ``auto`` a label, one."""
+    """Write processor seconds of fits by labels and rows; of small ones the fastest of three."""
     random = np.random.default_rng(0)
     with args.out.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -271,7 +271,7 @@ def cost(args: argparse.Namespace) -> None:
                 if name != MAIN and labels * rows > 200_000:
                     continue
                 seconds = []
-                for _ in range(times):
+                for _ in range(times if labels * rows <= 1_000_000 else 1):
                     began = time.process_time()
                     fits()[name](logits, target)
                     seconds.append(time.process_time() - began)
@@ -282,18 +282,214 @@ def cost(args: argparse.Namespace) -> None:
 # Tables.
 
 
+def read(folder: Path) -> pd.DataFrame:
+    """Scores of all cases, means over draws, indexed by problem, model, size and calibrator."""
+    frame = pd.read_csv(folder / "scores.csv")
+    keys = ["problem", "model", "size", "calibrator"]
+    numbers = ["without", *MEASURES, "nll_without", "truth", "seconds"]
+    return frame.groupby(keys, sort=False)[numbers].mean()
+
+
+def complete(frame: pd.DataFrame, sizes: tuple[int, ...], names: list[str]) -> pd.DataFrame:
+    """The cases of these sizes that all these calibrators have been through."""
+    some = frame[
+        frame.index.isin(sizes, level="size") & frame.index.isin(names, level="calibrator")
+    ]
+    count = some.groupby(["problem", "model", "size"])["nll"].transform("size")
+    return some[count == len(names)]
+
+
+def wide(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A row a case, a column a calibrator."""
+    return frame[measure].unstack("calibrator")
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rank_table(frame: pd.DataFrame) -> str:
+    """Mean ranks and the calibrators' mean scores."""
+    names = list(frame.index.unique("calibrator"))
+    ranks = {m: wide(frame, m).rank(axis=1, na_option="bottom").mean() for m in MEASURES}
+    mean = {m: wide(frame, m).mean() for m in ("nll", "brier", "ece")}
+    order = sorted(names, key=lambda name: sum(ranks[m][name] for m in ("nll", "brier", "ece")))
+    failed = wide(frame, "nll").isna().sum()
+    rows = [
+        [
+            name,
+            *(f"{ranks[m][name]:.2f}" for m in MEASURES),
+            f"{mean['nll'][name]:.4f}",
+            f"{mean['brier'][name]:.5f}",
+            f"{100 * mean['ece'][name]:.2f}",
+            str(failed[name]),
+        ]
+        for name in order
+    ]
+    head = ["calibrator", "NLL", "Brier", "ECE", "worst label's ECE", "count error"]
+    return markdown([*head, "mean NLL", "mean Brier", "mean ECE, %", "failed"], rows)
+
+
+def today_table(frame: pd.DataFrame) -> str:
+    """NLL, Brier score and ECE over those of ``auto`` a label, by size."""
+    rows = []
+    sizes = sorted(frame.index.unique("size"))
+    ratios = {m: wide(frame, m)[MAIN] / wide(frame, m)[TODAY] for m in ("nll", "brier", "ece")}
+    for size in [*sizes, None]:
+        parts = {
+            m: ratio if size is None else ratio.xs(size, level="size")
+            for m, ratio in ratios.items()
+        }
+        nll = parts["nll"]
+        problems = nll.groupby("problem").median()
+        rows.append(
+            [
+                "all" if size is None else f"{size:,}",
+                str(len(nll)),
+                *(percent(parts[m].median()) for m in ("nll", "brier", "ece")),
+                percent(problems.median()),
+                f"{(nll < 1).sum()}",
+                f"{percent(nll.max())} ({', '.join(map(str, nll.idxmax()[:2]))})",
+            ]
+        )
+    head = ["rows", "cases", "NLL, median", "Brier, median", "ECE, median"]
+    return markdown([*head, "NLL, median of problems", "NLL lower in", "worst NLL"], rows)
+
+
+def percent(ratio: float) -> str:
+    """Change in percent."""
+    return f"{100 * (ratio - 1):+.1f} %"
+
+
+def paired_table(frame: pd.DataFrame) -> str:
+    """Mean ratio to each rival over problems, problems below 1, and the exact test of paired signs."""
+    rows = []
+    for rival in (name for name in frame.index.unique("calibrator") if name != MAIN):
+        cells = [rival]
+        for measure in ("nll", "brier", "ece"):
+            scores = wide(frame, measure).dropna(subset=[rival])
+            means = np.log(scores[MAIN] / scores[rival]).groupby("problem").mean().to_numpy()
+            signs = np.array(list(itertools.product((-1, 1), repeat=len(means))))
+            p_value = (np.abs(signs @ means) >= abs(means.sum()) - 1e-12).mean()
+            below = f"{(means < 0).sum()} of {len(means)}"
+            cells.append(f"{percent(np.exp(means.mean()))}, {below}, p {p_value:.4f}")
+        rows.append(cells)
+    return markdown(["partial pooling over", "NLL", "Brier", "ECE"], rows)
+
+
+def harm_table(frame: pd.DataFrame) -> str:
+    """Cases by how far the NLL is above the better of raw and one Platt for all, for some calibrators."""
+    nll = wide(frame, "nll")
+    best = nll[["raw", "Platt for all"]].min(axis=1)
+    rows = []
+    for name in nll.columns.drop(["raw"]):
+        ratio = (nll[name] / best).dropna()
+        worst = ratio.idxmax()
+        rows.append(
+            [
+                name,
+                f"{(ratio > 1.003).sum()} of {len(ratio)}",
+                f"{(ratio > 1.02).sum()}",
+                percent(ratio.median()),
+                f"{percent(ratio.max())} ({worst[0]}, {worst[1]}, {worst[2]:,})",
+            ]
+        )
+    return markdown(["calibrator", "above by .3 %", "by 2 %", "median", "worst"], rows)
+
+
+def problem_table(frame: pd.DataFrame) -> str:
+    """Mean NLL of each problem over models and sizes, in thousandths."""
+    shown = ["raw", "Platt for all", "auto for all", "Platt a label", "beta a label", TODAY, MAIN]
+    mean = wide(frame, "nll")[shown].groupby("problem").mean() * 1000
+    rows = [[name, *(f"{value:.1f}" for value in row)] for name, row in mean.iterrows()]
+    return markdown(["NLL in thousandths", *shown], rows)
+
+
+def without_table(frame: pd.DataFrame) -> str:
+    """NLL of the labels without a positive among the labeled rows, over that of raw predictions, by size."""
+    nll = wide(frame, "nll_without").dropna(subset=["raw"])
+    ratio = nll.div(nll["raw"], axis=0)
+    some = frame.xs("raw", level="calibrator").loc[ratio.index]
+    rows = []
+    for size, part in ratio.groupby("size"):
+        labels = some.xs(size, level="size")["without"].sum()
+        rows.append(
+            [f"{size:,}", str(len(part)), f"{labels:.0f}", *(percent(v) for v in part.median())]
+        )
+    return markdown(["rows", "cases", "labels", *nll.columns], rows)
+
+
+def truth_table(frame: pd.DataFrame) -> str:
+    """Root of the mean squared distance from the true probability, in %, on the simulated problem."""
+    truth = np.sqrt(wide(frame, "truth").dropna(how="all")) * 100
+    some = truth.groupby("size").mean().T
+    rows = [[str(name), *(f"{v:.2f}" for v in row)] for name, row in some.iterrows()]
+    rows.sort(key=lambda row: float(row[1]))
+    return markdown(["calibrator", *(f"{size:,} rows" for size in some.columns)], rows)
+
+
+def seconds_table(frame: pd.DataFrame) -> str:
+    """Median processor seconds of a fit, by size."""
+    some = wide(frame, "seconds").groupby("size").median().T
+    rows = [[str(name), *(f"{v:.2f}" for v in row)] for name, row in some.iterrows()]
+    return markdown(["calibrator", *(f"{size:,} rows" for size in some.columns)], rows)
+
+
+def cost_table(folder: Path) -> str:
+    """Processor seconds of fits by labels and rows."""
+    frame = pd.read_csv(folder / "cost.csv").pivot(index=["labels", "rows"], columns="calibrator")
+    some = frame["seconds"]
+    rows = [
+        [f"{labels:,}", f"{count:,}", *("" if np.isnan(v) else f"{v:.2f}" for v in row)]
+        for (labels, count), row in some.iterrows()
+    ]
+    return markdown(["labels", "rows", *some.columns], rows)
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """The tables of ``results/labels/README.md`` by title, as Markdown, from the files of a folder."""
+    frame = read(folder)
+    main = complete(frame, SIZES, list(fits()))
+    cheap = [name for name in fits() if name not in EXPENSIVE]
+    more = complete(frame, MORE_SIZES, cheap)
+    result = {
+        "ranks": rank_table(main),
+        "against auto a label": today_table(main),
+        "paired": paired_table(main),
+        "harm": harm_table(main),
+        "problems": problem_table(main),
+        "without": without_table(main),
+        "truth": truth_table(main),
+        "seconds": seconds_table(main),
+    }
+    if len(more):
+        result["harm, 50 and 10,000 rows"] = harm_table(more)
+    if (folder / "cost.csv").is_file():
+        result["cost"] = cost_table(folder)
+    return result
+
+
+def print_tables(args: argparse.Namespace) -> None:
+    """Print all tables."""
+    for title, text in tables(args.out.parent).items():
+        print(f"\n<!-- table: {title} -->\n\n{text}\n\n<!-- end -->")
+
+
 def main() -> None:
     """Run what the first argument names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "cost"))
+    parser.add_argument("what", choices=("run", "cost", "tables"))
     parser.add_argument("--kept", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="of run: these calibrators")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    {"run": run, "cost": cost}[args.what](args)
+    {"run": run, "cost": cost, "tables": print_tables}[args.what](args)
 
 
 if __name__ == "__main__":

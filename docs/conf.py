@@ -88,6 +88,8 @@ NAVIGATION = {
         "calibrators",
         "fine-grained/README",
         "many/README",
+        "labels/README",
+        "labels/PROTOCOL",
         "wild/README",
         "further",
     ),

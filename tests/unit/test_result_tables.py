@@ -50,6 +50,15 @@ def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
         assert text == tables[title], title
 
 
+def test_page_of_several_labels_shows_the_tables_of_its_scores(benchmarks):
+    tables = benchmarks("labels").tables(ROOT / "results/labels")
+    page = (ROOT / "results/labels/README.md").read_text("utf8")
+    shown = re.findall(r"<!-- table: (.*?) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
+    assert {title for title, _ in shown} == set(tables)
+    for title, text in shown:
+        assert text == tables[title], title
+
+
 def test_ranks_count_the_splits_that_all_calibrators_have_been_through(calibrators, tmp_path):
     out = tmp_path / "scores.csv"
     for split, archive in enumerate(["one", "two", "three"]):

@@ -1,4 +1,4 @@
-"""Calibration of independent labels, each with a sigmoid of its own: a calibrator a label, or one for all."""
+"""Calibration of independent labels, each with a sigmoid of its own: curves fitted together, or a calibrator each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fedlas._core.files import write_json
 from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
 from fedlas.calibrators._fit.state import fitted, read_saved
+from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
@@ -23,6 +24,8 @@ __all__ = ["MultiLabelCalibration"]
 
 MULTI_LABEL = "fedlas.multilabel/1"
 """Format of the file."""
+_ENOUGH_FOR_FEATURES = 1000
+"""Samples from which on features tell more of a label than other labels do (``results/labels``)."""
 
 
 class LabelLayers(nn.Module):
@@ -57,8 +60,10 @@ class MultiLabelCalibration:
     """Calibrates each of ``L`` independent labels as the second of two classes with logits ``(0, z)``.
 
     Args:
-        method: Registered name, or an unfitted calibrator, of which each label gets a copy.
-        shared: Whether all labels share one calibrator, fitted on all of them: for labels with few positive samples.
+        method: Registered name, or an unfitted calibrator, of which each label gets a copy. None, the default, fits the
+            curves of all labels together, so that rare labels learn from the others (:class:`PartialPooling`); with
+            features of at least 1,000 samples, ``auto`` for each label, which uses them.
+        shared: Whether all labels share one calibrator, fitted on all of them.
 
     Raises:
         InputError: For an unknown calibrator, or one with ``keep_class=True``, which would hold each probability on its
@@ -74,10 +79,11 @@ class MultiLabelCalibration:
 
     @renamed(calibrator="method")
     @check_kinds
-    def __init__(self, method: str | Calibrator = "auto", *, shared: bool = False) -> None:
-        calibrator = method
+    def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
+        calibrator = method or "partial-pooling"
         if not isinstance(calibrator, Calibrator):
-            calibrator = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))].value()
+            name = check_choice("method", calibrator, list(CALIBRATORS))
+            calibrator = CALIBRATORS[name].value()
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
             raise InputError(
@@ -85,6 +91,7 @@ class MultiLabelCalibration:
             )
         self.calibrator = calibrator
         self.shared = shared
+        self._uses_features = method is None and not shared
         self._fitted: list[Calibrator] | None = None
 
     @property
@@ -102,7 +109,8 @@ class MultiLabelCalibration:
     @property
     def wants(self) -> frozenset[str]:
         """What a fit uses if it is there, as the calibrator of each label."""
-        return self.calibrator.wants | self.calibrator.needs
+        by_default = {"features"} if self._uses_features else set()
+        return self.calibrator.wants | self.calibrator.needs | by_default
 
     @property
     def num_features(self) -> int | None:
@@ -137,7 +145,10 @@ class MultiLabelCalibration:
         """
         values = (features, clusters, weights, time)
         val = MultiLabel(logits, target, None, *values)
-        calibrator = copy.deepcopy(self.calibrator)
+        enough = features is not None and len(val.logits) >= _ENOUGH_FOR_FEATURES
+        calibrator = (
+            AutoCalibration() if self._uses_features and enough else copy.deepcopy(self.calibrator)
+        )
         self._fitted = (
             [calibrator.fit(val.pooled())] * val.num_labels
             if self.shared

@@ -8,7 +8,7 @@ from torch import nn
 
 import fedlas
 from fedlas import CalibratedModel, MultiLabel, Predictions
-from fedlas.calibrators import MultiLabelCalibration, TemperatureScaling
+from fedlas.calibrators import AutoCalibration, MultiLabelCalibration, TemperatureScaling
 from fedlas.errors import InputError
 
 L = 3
@@ -69,13 +69,15 @@ def test_a_report_has_all_labels_together_and_each():
 
 
 @pytest.mark.parametrize(
-    "method", [MultiLabelCalibration("temperature"), MultiLabelCalibration()], ids=["t", "auto"]
+    "method",
+    [MultiLabelCalibration("temperature"), MultiLabelCalibration(), MultiLabelCalibration("auto")],
+    ids=["t", "default", "auto"],
 )
 def test_a_calibrated_model_of_independent_labels(method, tmp_path):
     model = net()
     calibrated = fedlas.calibrate(model, batches(), method)
     features = calibrated.calibrator.num_features
-    assert features == (None if method.calibrator.__class__ is TemperatureScaling else 6)
+    assert features == (6 if method.calibrator.__class__ is AutoCalibration else None)
     inputs = torch.cat([part for part, _ in batches()])
     several = fedlas.predict(model, batches(), multi_label=True, features=True)
     wanted = calibrated.calibrator.transform(several.logits, several.features)

@@ -217,7 +217,7 @@ def test_confidences_and_labels_keep_their_clusters():
     columns = torch.tensor(2 * logits[:, 1:])
     labels = torch.tensor(target[:, None])
     whole, torn = (
-        MultiLabelCalibration().fit(columns, labels, torch.tensor(features), clusters=each)
+        MultiLabelCalibration("auto").fit(columns, labels, torch.tensor(features), clusters=each)
         for each in (torch.tensor(number), None)
     )
     carried = [each.calibrators[0].weights["features"] for each in (whole, torn)]

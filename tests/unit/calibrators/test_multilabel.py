@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from fedlas.calibrators import CalibrationWarning, IsotonicCalibration, MultiLabelCalibration
+from fedlas.calibrators import (
+    AutoCalibration,
+    CalibrationWarning,
+    IsotonicCalibration,
+    MultiLabelCalibration,
+    PartialPooling,
+)
 from fedlas.errors import InputError
 
 
@@ -47,6 +53,21 @@ def test_what_is_loaded_fits_alike(tmp_path):
     # as they were written at first
     path.write_text(path.read_text().replace('"shared": false,', ""))
     assert not MultiLabelCalibration.load(path).shared
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
+def test_the_default_uses_features_of_enough_samples():
+    (logits, target), features = labels(1000), torch.randn(1000, 2)
+    few = slice(0, 500)
+    for samples, values, kind in (
+        (slice(None), None, PartialPooling),
+        (few, features[few], PartialPooling),
+        (slice(None), features, AutoCalibration),
+    ):
+        fit = MultiLabelCalibration().fit(logits[samples], target[samples], values)
+        assert type(fit.calibrators[0]) is kind
+    assert MultiLabelCalibration().wants == {"features"}
+    assert not MultiLabelCalibration("partial-pooling").wants
 
 
 def test_a_temperature_of_each_label():

@@ -318,7 +318,7 @@ def test_several_labels_share_the_features():
     features = torch.randn(500, 4, generator=random, dtype=torch.float64)
     logits = torch.randn(500, 2, generator=random, dtype=torch.float64)
     target = torch.bernoulli((logits + 2 * features[:, :2]).sigmoid(), generator=random)
-    calibration = MultiLabelCalibration().fit(logits[:300], target[:300], features[:300])
+    calibration = MultiLabelCalibration("auto").fit(logits[:300], target[:300], features[:300])
     assert calibration.num_features == 4
     after = calibration.transform(logits[300:], features[300:])
     loss = torch.nn.functional.binary_cross_entropy_with_logits

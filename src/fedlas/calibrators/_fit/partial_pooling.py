@@ -14,7 +14,6 @@ _ROUNDS = 12
 """Rounds of expectation and maximization; a hundred change the NLL of fixed-out samples by less than .2 %."""
 _STEPS = 30
 """Most Newton steps of the curves at the end."""
-_STEPS_A_ROUND = 2
 _DECREMENT = 1e-9
 """Newton's decrement, as a share of the objective, at which a curve has converged."""
 _SLOPE_RIDGE = 1.0
@@ -32,14 +31,17 @@ _MEAN_SPREAD = (0.5, 0.5, 2.0)
 _JITTER = 1e-6
 _MOST_FALLING = 0.01
 """Share of a label's rows where its curve may be level in place of falling; with more, it is fitted with a, b >= 0."""
-_KEPT = 2**22
+_KEPT = 2**20
 """Most label rows on which the distribution is estimated; of more labels a systematic sample of at least 100."""
 _FEWEST_IN_SAMPLE = 100
-_BLOCK = 2**18
+_BLOCK = 2**15
 """Label rows of a block, whose arrays fit the cache."""
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """Features ``(l, F, n)``, labels ``(l, n)`` and weights ``(l, n)`` of some labels, float64."""
+
+Derivatives = tuple[Tensor, Tensor, Tensor]
+"""Value ``(l,)``, gradient ``(l, F)`` and Hessian ``(l, F, F)`` of each label."""
 
 
 def curve_features(scores: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     scale = doubles([unit, unit, 1.0])
     ridge = (doubles(_COMMON_RIDGE) / scale.square()).diag()
     together = _as_one_label(data)
-    common, *_ = maximize_posteriors(together, anchor, anchor, ridge[None], _STEPS)
+    common, *_ = maximize_posteriors(together, anchor, anchor, ridge[None])
     effect = 1.0 if clusters is None else _design_effect(data, common, clusters)
     if effect > 1:
         rows = rows.weighted(1 / effect)
@@ -130,25 +132,30 @@ def fit_pooled_curves(rows: LabelRows, clusters: Tensor | None = None) -> Pooled
     # Expectation and maximization; a round starts from the curves of the one before.
     sampled = covariates[labels]
     mean = torch.cat([common, zeros(1, 3)])
-    prior = (_PRIOR_SPREAD * scale).square().diag()
+    one_more = (_PRIOR_SPREAD * scale).square().diag()
     covariance = (_SPREAD * scale).square().diag()
     numbers = sampled @ mean
+    point = None
     for _ in range(_ROUNDS):
-        precision = _inverse(covariance).expand(len(labels), -1, -1)
-        numbers, hessian, _ = maximize_posteriors(
-            data, numbers, sampled @ mean, precision, _STEPS_A_ROUND
+        precision = _inverse(covariance)
+        prior = (sampled @ mean, precision.expand(len(labels), -1, -1))
+        numbers, hessian, point, _ = maximize_posteriors(
+            data, numbers, *prior, steps=1, point=point
         )
-        mean = _pool_mean(sampled, numbers, precision[0], anchor[0], scale)
+        mean = _pool_mean(sampled, numbers, precision, anchor[0], scale)
         away = numbers - sampled @ mean
-        total = away.T @ away + _inverse(hessian).sum(dim=0) + prior
+        total = away.T @ away + _inverse(hessian).sum(dim=0) + one_more
         covariance = total / (len(labels) + 1) + _JITTER * identity
 
     # The curves of all labels.
     curves = []
     converged = True
+    every = len(labels) == rows.num_labels
     for block in rows.blocks():
-        numbers, done = _modes(rows.of(block), covariates[block] @ mean, covariance)
-        curves.append(numbers)
+        middle = covariates[block] @ mean
+        start = numbers[block] if every else middle
+        modes, done = _modes(rows.of(block), start, middle, covariance)
+        curves.append(modes)
         converged = converged and done
     return PooledCurves(torch.cat(curves), mean, covariance, effect, converged)
 
@@ -201,14 +208,14 @@ def _common_slope(rows: LabelRows, labels: Tensor) -> float:
     scores = rows.scores[labels].double().flatten()
     one = ones(1, 1)
     data = (scores.view(1, 1, -1), target.flatten()[None], weights.flatten()[None])
-    slope, *_ = maximize_posteriors(data, one, one, _SLOPE_RIDGE * one[None], _STEPS)
+    slope, *_ = maximize_posteriors(data, one, one, _SLOPE_RIDGE * one[None])
     return max(float(slope), 1e-3)
 
 
-def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
+def _modes(data: Rows, start: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     """Return the posterior mode of each label, none of whose curves falls, and whether all converged."""
     precision = _inverse(covariance).expand(len(mean), -1, -1)
-    numbers, _, converged = maximize_posteriors(data, mean, mean, precision, _STEPS)
+    numbers, *_, converged = maximize_posteriors(data, start, mean, precision)
     wrong = (_falling_share(data, numbers) > _MOST_FALLING).nonzero().squeeze(1)
     if not len(wrong):
         return numbers, converged
@@ -219,8 +226,8 @@ def _modes(data: Rows, mean: Tensor, covariance: Tensor) -> tuple[Tensor, bool]:
     best = torch.full((len(wrong),), torch.inf, dtype=torch.float64, device="cpu")
     for mask in ((0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 1.0)):
         free = doubles(mask)
-        candidate, _, done = maximize_posteriors(some, prior[0] * free, *prior, _STEPS, free)
-        value = _evaluate(some, candidate, *prior)[0]
+        candidate, *_, done = maximize_posteriors(some, prior[0] * free, *prior, free=free)
+        value, *_ = _posterior(_likelihood(some, candidate), candidate, *prior)
         better = (candidate[:, :2] >= 0).all(dim=1) & (value < best)
         best[better] = value[better]
         numbers[wrong[better]] = candidate[better]
@@ -242,10 +249,12 @@ def maximize_posteriors(
     start: Tensor,
     mean: Tensor,
     precision: Tensor,
-    steps: int,
+    steps: int = _STEPS,
+    *,
     free: Tensor | None = None,
-) -> tuple[Tensor, Tensor, bool]:
-    """Return points ``(l, F)``, Hessians there, and whether all converged: damped Newton steps of labels at once.
+    point: Derivatives | None = None,
+) -> tuple[Tensor, Tensor, Derivatives, bool]:
+    """Return points ``(l, F)``, Hessians, the likelihood there, and whether all converged: damped Newton steps at once.
 
     Args:
         data: Features, labels and weights.
@@ -254,10 +263,12 @@ def maximize_posteriors(
         precision: Of the prior ``(l, F, F)``.
         steps: Most steps.
         free: 1 for coefficients that move, 0 for others ``(F,)``; None: all do.
+        point: The likelihood at the start, if it was computed before.
     """
     fixed = zeros(start.shape[1]) if free is None else 1 - free
     numbers = start
-    value, slope, hessian = _evaluate(data, numbers, mean, precision)
+    point = _likelihood(data, numbers) if point is None else point
+    value, slope, hessian = _posterior(point, numbers, mean, precision)
     size = ones(len(start))
     converged = False
     for _ in range(steps):
@@ -269,33 +280,38 @@ def maximize_posteriors(
         if converged:
             break
         tried = numbers - size.unsqueeze(1) * step
-        after = _evaluate(data, tried, mean, precision)
+        after = _likelihood(data, tried)
         # A label whose objective rises stays, and takes half the step next.
-        lower = after[0] <= value + 1e-12 * value.abs()
+        lower = _posterior(after, tried, mean, precision)[0] <= value + 1e-12 * value.abs()
         size = torch.where(lower, 1.0, size / 2)
         numbers = torch.where(lower[:, None], tried, numbers)
-        value = torch.where(lower, after[0], value)
-        slope = torch.where(lower[:, None], after[1], slope)
-        hessian = torch.where(lower[:, None, None], after[2], hessian)
-    return numbers, hessian, converged
+        point = (
+            torch.where(lower, after[0], point[0]),
+            torch.where(lower[:, None], after[1], point[1]),
+            torch.where(lower[:, None, None], after[2], point[2]),
+        )
+        value, slope, hessian = _posterior(point, numbers, mean, precision)
+    return numbers, hessian, point, converged
 
 
-def _evaluate(
-    data: Rows, numbers: Tensor, mean: Tensor, precision: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value ``(l,)``, gradient and Hessian of the negative log-posterior of each label."""
+def _likelihood(data: Rows, numbers: Tensor) -> Derivatives:
+    """Return value ``(l,)``, gradient and Hessian of the negative log-likelihood of each label."""
     features, target, weights = data
     scores = (numbers.unsqueeze(1) @ features).squeeze(1)
-    away = numbers - mean
-    pulled = (precision @ away.unsqueeze(-1)).squeeze(-1)
     # softplus does not overflow for large scores, and keeps the digits of small losses.
     value = ((softplus(scores) - target * scores) * weights).sum(dim=1)
-    probs = scores.sigmoid()
+    probs = scores.sigmoid_()
     error = (probs - target) * weights
-    slope = (features @ error.unsqueeze(-1)).squeeze(-1) + pulled
     weighted = features * (probs * (1 - probs) * weights).unsqueeze(1)
-    hessian = weighted @ features.mT + precision
-    return value + 0.5 * (away * pulled).sum(dim=1), slope, hessian
+    return value, (features @ error.unsqueeze(-1)).squeeze(-1), weighted @ features.mT
+
+
+def _posterior(point: Derivatives, numbers: Tensor, mean: Tensor, precision: Tensor) -> Derivatives:
+    """Return value, gradient and Hessian of the negative log-posterior of each label."""
+    value, slope, hessian = point
+    away = numbers - mean
+    pulled = (precision @ away.unsqueeze(-1)).squeeze(-1)
+    return value + 0.5 * (away * pulled).sum(dim=1), slope + pulled, hessian + precision
 
 
 def _design_effect(data: Rows, common: Tensor, clusters: Tensor) -> float:

@@ -79,7 +79,7 @@ def fit_pooled_splines(
     converged = False
     for _ in range(most_rounds):
         precision = torch.linalg.inv(covariance).expand(len(curves), -1, -1)
-        curves, hessian, _ = maximize_posteriors(data, curves, mean, precision, _MOST_STEPS)
+        curves, hessian, *_ = maximize_posteriors(data, curves, mean, precision, _MOST_STEPS)
         posterior = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
         mean = curves.mean(dim=0)
         away = curves - mean
