@@ -192,7 +192,7 @@ class CellDraws:
 
     def _signs(self, size: int) -> Floats:
         """Return a sign for each cluster ``(size, U)``."""
-        return self._random.integers(2, size=(size, self._units)) * 2.0 - 1.0
+        return np.asarray(self._random.integers(2, size=(size, self._units)) * 2.0 - 1.0)
 
     def _sums(self, weights: Floats, values: Floats | None) -> Floats:
         """Return sums over the rows of each cell in which the event did not occur, and did ``(R, M, 2)``."""
