@@ -9,10 +9,10 @@ import torch
 
 import fedlas
 from fedlas import Predictions, TopLabel, binary
+from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.integrations.sklearn import CalibrationScorer
 from fedlas.metrics import METRICS, StreamingMetrics
-from fedlas.present.differences import better_in
 from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
 
 NAMES = list(METRICS)
@@ -153,8 +153,11 @@ def test_another_name_is_known_wherever_the_first_is():
     assert list(fedlas.compare(RAW, OTHER, ["o_e"], replicates=39)) == ["observed_to_expected"]
 
 
-def test_models_whose_slopes_differ_are_no_tie():
-    found = fedlas.compare(drawn(600), drawn(600, scale=1.6), ["slope", "ece"], replicates=99)
-    text = " ".join(better_in(found.values(), ("a", "b"), event=found.event))
+def test_models_whose_slopes_differ_are_no_tie(tmp_path, capsys):
+    for name, each in {"a": drawn(600), "b": drawn(600, scale=1.6)}.items():
+        each.save(tmp_path / f"{name}.npz")
+    paths = [str(tmp_path / f"{name}.npz") for name in "ab"]
+    assert main(["compare", *paths, "--metrics", "slope", "ece", "--replicates", "99"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
     assert "They differ in calibration slope by" in text
     assert "distinguishable in calibration slope" not in text
