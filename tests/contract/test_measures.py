@@ -9,6 +9,7 @@ import torch
 
 import fedlas
 from fedlas import Predictions, TopLabel, binary
+from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.integrations.sklearn import CalibrationScorer
 from fedlas.metrics import METRICS, StreamingMetrics
@@ -145,3 +146,18 @@ def test_functions_of_measures_agree_with_their_table(name):
     if function is not None and "confidence_level" in inspect.signature(function).parameters:
         wide, narrow = (function(RAW, confidence_level=level) for level in (0.95, 0.5))
         assert wide.high - wide.low > narrow.high - narrow.low or np.isnan(wide.low)
+
+
+def test_another_name_is_known_wherever_the_first_is():
+    assert EVALUATION.require("o_e<=1.5").checks[0].name == "observed_to_expected<=1.5"
+    assert list(fedlas.compare(RAW, OTHER, ["o_e"], replicates=39)) == ["observed_to_expected"]
+
+
+def test_models_whose_slopes_differ_are_no_tie(tmp_path, capsys):
+    for name, each in {"a": drawn(600), "b": drawn(600, scale=1.6)}.items():
+        each.save(tmp_path / f"{name}.npz")
+    paths = [str(tmp_path / f"{name}.npz") for name in "ab"]
+    assert main(["compare", *paths, "--metrics", "slope", "ece", "--replicates", "99"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "They differ in calibration slope by" in text
+    assert "distinguishable in calibration slope" not in text

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
@@ -18,6 +18,8 @@ from fedlas.predictions.top_label import TopLabel, needs_all_classes
 Variant = Literal["exact", "reference"]
 """The definition, or the published code where that differs."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+ALIASES = {"o_e": "observed_to_expected"}
+"""Other names of metrics."""
 Subject = Literal["prediction", "event"]
 EVENT = "event_"
 """Before the name of an event's measure that has another record where all classes are the subject."""
@@ -231,9 +233,13 @@ class MetricRegistry(Registry[Callable[..., float]]):
         entries: Any = self._entries.values()
         self._entries = {each.name: each for each in sorted(entries, key=_order)}
 
+    def get(self, name: object) -> Metric | None:
+        """Return the record of a metric, by another name that it is known by, too; None if there is none."""
+        entry: Any = super().get(ALIASES.get(name, name) if isinstance(name, str) else name)
+        return cast("Metric | None", entry)
+
     if TYPE_CHECKING:
 
-        def get(self, name: object) -> Metric | None: ...  # noqa: D102
         def __getitem__(self, name: str) -> Metric: ...
         def entries(self) -> list[Metric]: ...  # type: ignore[override]  # noqa: D102
 

@@ -80,7 +80,11 @@ def better_in(
         parts = [_by(each, event) for each in shown if each.better == side]
         if parts:
             lines.append(f"{first} is better than {second} in {listed(parts)}.")
-    same = [_title(each, event) for each in shown if each.better is None]
+    # Of a slope neither more nor less is better: what differs there is no tie.
+    apart = [_by(each, event) for each in shown if each.better is None and _p(each) <= ALPHA]
+    if apart:
+        lines.append(f"They differ in {listed(apart)}; neither more nor less is better there.")
+    same = [_title(each, event) for each in shown if each.better is None and _p(each) > ALPHA]
     if same and lines:
         lines.append(f"Not distinguishable: {listed(same)}.")
     elif same:

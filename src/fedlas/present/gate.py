@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_number, suggestion
 from fedlas._core.outputs import marked_kind
 from fedlas._core.text import printable
 from fedlas.metrics import METRICS
-from fedlas.metrics.metric import EVENT, find_measure, limits_of
+from fedlas.metrics.metric import ALIASES, EVENT, find_measure, limits_of
 from fedlas.present.table import ARROWS, Column, column
 from fedlas.present.verdict import Verdict
 from fedlas.stats import Difference
@@ -32,7 +32,6 @@ _RULE = re.compile(
     r"\s*([a-z0-9_]+)\s*(<=|>=)\s*(-?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%?)\s*", re.IGNORECASE
 )
 _FORM = "Write 'ece<=0.03', 'accuracy>=90%' or calibrated, in quotes."
-_ALIASES = {"o_e": "observed_to_expected"}
 CALIBRATED = "calibrated"
 """The rule that all tests of calibration together do not reject."""
 
@@ -67,7 +66,7 @@ class Requirement:
         metric, sign, number, percent = match.groups()
         metrics = list(names)
         if event:
-            metric = _ALIASES.get(metric, metric).removeprefix(EVENT)
+            metric = ALIASES.get(metric, metric).removeprefix(EVENT)
         if metric not in metrics:
             raise InputError(
                 f"a rule must name a metric of these predictions, {', '.join(metrics)}",
