@@ -189,12 +189,12 @@ def _compare_predictions(args: argparse.Namespace) -> int:
     from fedlas.present.comparison import compare, plain_differences
 
     _check_options(args)
-    tables, names = _read_seeds(args) if args.others else _read_two(args)
+    (first, second), names = _read_seeds(args) if args.others else _read_two(args)
     options: dict[str, Any] = {} if args.others else {"replicates": args.replicates}
     # The fewer metrics are compared, the fewer Holm's correction is for.
     metrics = list(dict.fromkeys([*args.metrics, *args.fail_if_worse])) or None
     compared = compare(
-        *tables, metrics, num_bins=args.num_bins, top_label=args.top_label, **options
+        first, second, metrics, num_bins=args.num_bins, top_label=args.top_label, **options
     )
     if args.json:
         say(*json.dumps(plain_differences(compared), indent=2).split("\n"))

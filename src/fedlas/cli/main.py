@@ -255,10 +255,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         parser.exit(2)
     if not words[0].startswith("-") and words[0] not in SUBCOMMANDS:
-        meant = f"runs {words[0]}"
+        in_runs = f"runs {words[0]}"
         hint = (
-            f"Did you mean {meant!r}?"
-            if meant in SUBCOMMANDS
+            f"Did you mean {in_runs!r}?"
+            if in_runs in SUBCOMMANDS
             else suggestion(words[0], SUBCOMMANDS)
         )
         parser.error(f"there is no subcommand {words[0]!r}. {hint}")

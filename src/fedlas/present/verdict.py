@@ -268,7 +268,7 @@ def effect(
     if old is not None and new is not None:
         change = f"NLL {old:.4f} -> {new:.4f}, {change}"
         fell = fell and new < old
-    if paired is not None and paired.better == "a":
+    if paired is not None and paired.better == "a" and paired.p is not None:
         worse = f"{change}; NLL: {p_said(paired.p, None)}"
         return f"{subject}this makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
     if judged.joint_p is None or before.verdict.is_reversed:
