@@ -106,7 +106,9 @@ def counted(
         pass
     if replicates:
         options = {"replicates": replicates, "seed": seed}
-        hits["size: joint p"] += binary.measures(predictions, **options).joint_p <= ALPHA
+        joint_p = binary.measures(predictions, **options).joint_p
+        hits["size: joint p"] += joint_p <= ALPHA
+        hits["size: joint p at 0.01"] += joint_p <= 0.01
         means = estimates(claimed, list(MEANS), **options)
         found |= {name: _ends(means[name]) for name in MEANS}
         found["nll difference"] = _ends(compare(predictions, claimed, ["nll"], **options)["nll"])

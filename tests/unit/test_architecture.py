@@ -329,7 +329,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 15_800,
+    "binary": 16_650,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
@@ -347,7 +347,7 @@ BOUNDS = {
     "predictions": 9_800,
     "predictions.language": 6_500,
     "predictions.tables": 22_750,
-    "present": 24_950,
+    "present": 25_750,
     "resample": 2_650,
     "stats": 23_000,
     "the package itself": 1_000,

@@ -6,7 +6,7 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlas._core.check import InputError
@@ -29,6 +29,11 @@ class Kind:
     noun: str
     is_one: Callable[[Path], bool]
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def of_any_name(self) -> Kind:
+        """The same kind, whatever the name ends in."""
+        return replace(self, suffixes=())
 
 
 def new_kind(*suffixes: str) -> Kind:

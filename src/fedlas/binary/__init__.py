@@ -22,6 +22,7 @@ from fedlas.binary.event_measures import (
     u,
 )
 from fedlas.binary.groups import GroupMeasures, group_measures
+from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
@@ -36,8 +37,10 @@ from fedlas.binary.recalibration import (
 from fedlas.binary.sample_size import ValidationSize, validation_size
 
 __all__ = [
+    "ClusterMeasures",
     "Decision",
     "GroupMeasures",
+    "Heterogeneity",
     "IntegratedCalibration",
     "LikelihoodIndices",
     "LogisticRecalibration",
@@ -57,6 +60,7 @@ __all__ = [
     "emax",
     "expected",
     "group_measures",
+    "heterogeneity",
     "ici",
     "in_the_large",
     "integrated_calibration",

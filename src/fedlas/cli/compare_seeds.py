@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError, few
 from fedlas.cli.arguments import columns_of
-from fedlas.predictions.tables.files import TableFile, local_files
+from fedlas.predictions.tables.files import TableFile, local_files, with_labels
 
 if TYPE_CHECKING:
     from fedlas.predictions.any_predictions import PredictionTable
@@ -24,7 +24,10 @@ def read_seeds(args: argparse.Namespace) -> tuple[list[list[PredictionTable]], l
 
     columns = columns_of(args)
     with local_files(args.names) as first, local_files(args.others) as second:
-        methods = [files_by_seed(files) for files in (first, second)]
+        # Files of one name are labeled by their folders, which may name the method, too.
+        all_files = with_labels([*first, *second])
+        sides = (all_files[: len(first)], all_files[len(first) :])
+        methods = [files_by_seed(side) for side in sides]
         _check_pairs(*methods)
         files = [by_seed[seed] for by_seed in methods for seed in sorted(methods[0])]
         tables: list[PredictionTable] = []

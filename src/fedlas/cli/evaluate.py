@@ -60,6 +60,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         "--top-label",
         "judge two classes by the predicted one (default: by the probability of the second)",
     )
+    text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (random effects)"
+    flag(parser, "--heterogeneity", text)
     text = "held-out predictions to fit a calibrator on (default: a run's val)"
     add_files(parser, "--on", "FILE", text)
     add_method(
@@ -132,6 +134,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             reject=args.reject,
             **rules_given(args),
             top_label=args.top_label,
+            heterogeneity=args.heterogeneity,
             num_bins=args.num_bins,
             confidence_level=args.confidence_level,
             replicates=args.replicates,
@@ -173,6 +176,7 @@ def _repair_line(
     if args.on is not None:
         way = f"--on {shlex.quote(args.on)} --method"
     options = column_options(columns) + " --top-label" * args.top_label
+    options += " --heterogeneity" * args.heterogeneity
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"

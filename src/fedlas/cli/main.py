@@ -142,9 +142,8 @@ def _status(words: list[str], *, resumes: bool) -> int:
             text in str(error) for text in _NO_MEMORY
         ):
             raise
-        return _fail(
-            f"memory: there must be enough; got {error or 'less'}. Choose fewer or smaller."
-        )
+        cause = f" ({error})" if str(error) else ""
+        return _fail(f"out of memory{cause}. Use fewer columns, replicates or rows at a time.")
     finally:
         _leave_processes()
 

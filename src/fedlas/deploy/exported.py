@@ -125,7 +125,7 @@ def write_checked(
     tolerance: float,
 ) -> Exported:
     """Give the content of a file its name if what it computes agrees with the model on every sample."""
-    check_place("path", out, exported_kind(form))
+    check_place("path", out, exported_kind(form).of_any_name)
     difference, compared = check_export(_read_back(form, content), reference, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
     lines = tuple(FORMATS[form].example(out, example))

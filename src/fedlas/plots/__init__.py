@@ -15,6 +15,7 @@ from fedlas.plots.calibration_curve import (
     consistency_band,
 )
 from fedlas.plots.decision_curve import decision_curve
+from fedlas.plots.forest import forest_plot
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.positive_class import positive_reliability_diagram
@@ -37,6 +38,7 @@ __all__ = [
     "consistency_band",
     "critical_difference_diagram",
     "decision_curve",
+    "forest_plot",
     "new_axes",
     "paper_axes",
     "positive_reliability_diagram",

@@ -37,6 +37,7 @@ class PredictionTable:
         covariates: What the columns of covariates hold, which are the features of the predictions.
         dropped: Number of rows that lacked a value and were left out.
         scores: Columns of the scores of a number each, in the order of the classes; one is of the second of two.
+        cluster_names: Names of the clusters, in the order of their numbers; empty if a column holds none.
     """
 
     predictions: AnyPredictions
@@ -49,6 +50,7 @@ class PredictionTable:
     covariates: Covariates | None = None
     dropped: int = 0
     scores: tuple[str, ...] = ()
+    cluster_names: tuple[str, ...] = ()
 
 
 def is_table(value: object) -> bool:

@@ -285,7 +285,7 @@ def card(
         title=title,
         top_label=top_label,
         rules=rules_of(cost_ratio, budget, recall, precision),
-        scores=getattr(test, "scores", ()),
+        scores=test.scores if isinstance(test, PredictionTable) else (),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
-from fedlas.binary import GroupMeasures
+from fedlas.binary import GroupMeasures, Heterogeneity
 from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
@@ -31,6 +31,7 @@ from fedlas.present.groups import (
     worst_event_group,
     worst_group,
 )
+from fedlas.present.heterogeneity import cluster_tables, forest_pictures, plain_clusters
 from fedlas.present.metric_tables import (
     COMPARED,
     Measured,
@@ -81,6 +82,7 @@ class Evaluation:
         z: Spiegelhalter's test by stage, where tests were asked for and confidences differ.
         positive: Measures of the event by stage; empty if the predicted class is the subject.
         groups: Measures of each group by stage, the worst group first: of events, or accuracy and ECE.
+        heterogeneity: Measures of each cluster and their random-effects means by stage; empty if not asked for.
         rejected: Confidence to accept predictions from, by stage.
         decisions: From which probability of the event to act, by stage.
         outcome: The calibrators, and why others did not run.
@@ -104,6 +106,7 @@ class Evaluation:
     z: ZTests = field(default_factory=dict)
     positive: Mapping[str, EstimateTable] = field(default_factory=dict)
     groups: Mapping[str, Mapping[Any, GroupEstimate | GroupMeasures]] = field(default_factory=dict)
+    heterogeneity: Mapping[str, Heterogeneity] = field(default_factory=dict)
     rejected: Rejections = field(default_factory=dict)
     decisions: Decisions = field(default_factory=dict)
     outcome: Calibrated = field(default_factory=Calibrated)
@@ -245,6 +248,8 @@ class Evaluation:
         if self.groups:
             plain: Any = plain_event_groups if self.positive else plain_groups
             content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
+        if self.heterogeneity:
+            content["heterogeneity"] = plain_clusters(self.heterogeneity)
         if self.positive:
             content["positive class"] = plain_measures(self._events)
         if self.decisions:
@@ -277,6 +282,7 @@ class Evaluation:
         beside = [] if self._compares and not self.positive else diagrams
         if self.positive and not self._compares:
             beside += event_pictures(self._of_all_classes, self.decisions, self.event)
+            beside += forest_pictures(self.heterogeneity)
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -287,7 +293,8 @@ class Evaluation:
             verdict=self.verdict,
             short=short,
             whole=whole,
-            groups=self._group_tables(most=MOST_ON_PAGE),
+            groups=self._group_tables(most=MOST_ON_PAGE)
+            + cluster_tables(self.heterogeneity, most=MOST_ON_PAGE),
             selection=SELECTION if self._compares else "",
             columns=[
                 (c.title, c.about)
@@ -328,6 +335,7 @@ class Evaluation:
         images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
         sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
         tables = [self._main(self.title), *self._group_tables(most=MOST)]
+        tables += cluster_tables(self.heterogeneity, most=None)
         return "".join([sentences, images, *map(html_table, tables)])
 
     @check_kinds
@@ -346,6 +354,7 @@ class Evaluation:
         elif not self.groups:  # a table of groups and one of metrics do not fit a terminal
             blocks.append(with_meaning(self._main(self.title)))
         blocks += reversed(self._group_tables(most=MOST_ON_PAGE if details else MOST))
+        blocks += cluster_tables(self.heterogeneity, most=MOST_ON_PAGE if details else None)
         blocks += decision_tables(self.decisions) if self.decisions else []
         blocks += to_paste(self.tripod()) if details and self.positive else []
         return [

@@ -10,7 +10,8 @@ from typing import Any
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
-from fedlas.binary import Decision, Rule, decide, group_measures
+from fedlas.binary import Decision, Heterogeneity, Rule, decide, group_measures
+from fedlas.binary import heterogeneity as compare_clusters
 from fedlas.calibrators import Calibrator
 from fedlas.metrics import evaluate
 from fedlas.predictions import MultiLabel, PredictionTable, read_predictions
@@ -64,6 +65,7 @@ def report(
     precision: float | None = None,
     event: str | int | None = None,
     top_label: bool = False,
+    heterogeneity: bool = False,
     num_bins: int = 15,
     confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
@@ -100,6 +102,8 @@ def report(
         event: The class, of two, that measures are about, its name or number; None: as the predictions say, else
             the affirmative one, as "yes" or "1", else the last. A note names it.
         top_label: Whether the predicted class is the subject of two classes, too.
+        heterogeneity: For two classes and samples in clusters, such as hospitals: observed over expected, slope and
+            AUROC in each, and their random-effects means, see :func:`fedlas.binary.heterogeneity`.
         num_bins: Number of bins of calibration errors, at least 1.
         confidence_level: Level of the intervals, in ``(0, 1)``.
         replicates: Number for intervals and tests, at least 39 for level 0.95; 0 makes none.
@@ -151,13 +155,12 @@ def report(
     of_event = is_event(predictions) and not top_label
     rules = rules_of(cost_ratio, budget, recall, precision)
     check_rules(rules, event=of_event, has_val=held_out is not None)
+    _check_heterogeneity(predictions, asked=heterogeneity, event=of_event)
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    is_named = of_event and not isinstance(source, MultiLabel)
-    remarks = [*notes, weightless, event_note(predictions) if is_named else ""]
-    if predictions.clusters is not None and not has_spread(predictions):
-        remarks.append(_ONE_CLUSTER)
+    names_event = of_event and not isinstance(source, MultiLabel)
+    remarks = [*notes, weightless, event_note(predictions) if names_event else ""]
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
@@ -177,23 +180,62 @@ def report(
         stages,
         **measured_stages(stages, names, event=of_event, num_bins=num_bins, **level),
         groups=by_group,
+        heterogeneity=_by_cluster(stages, source, confidence_level) if heterogeneity else {},
         rejected=rejected,
         decisions=_decisions(stages, rules, held_out, fitted, confidence_level),
         outcome=outcome,
         num_bins=num_bins,
         **level,
-        notes=(*filter(None, remarks), *outcome.notes),
+        notes=(*filter(None, [*remarks, _one_cluster_note(predictions)]), *outcome.notes),
         classes=tuple(classes),
         grouped_by=grouped_by,
         repair=repair,
         heading=title,
         period=period,
         dropped=getattr(source, "dropped", 0),
-        scores=getattr(source, "scores", ()),
+        scores=source.scores if isinstance(source, PredictionTable) else (),
     )
 
 
 _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
+
+
+def _one_cluster_note(predictions: AnyPredictions) -> str:
+    """Return the note on samples of a single cluster, empty where there are several or none."""
+    return "" if predictions.clusters is None or has_spread(predictions) else _ONE_CLUSTER
+
+
+def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: bool) -> None:
+    """Refuse clusters to be compared where there are none, or no event."""
+    if asked and not event:
+        raise InputError(
+            "is for the event of two classes",
+            "the predicted class",
+            ("Pass two classes, without ", Argument("top_label"), "."),
+            argument="heterogeneity",
+        )
+    if asked and (predictions.clusters is None or not has_spread(predictions)):
+        raise InputError(
+            "needs samples of at least two clusters",
+            "none" if predictions.clusters is None else "one",
+            ("Name the cluster of each sample: ", Argument("clusters"), "."),
+            argument="heterogeneity",
+        )
+
+
+def _by_cluster(
+    stages: Mapping[str, AnyPredictions], source: Any, confidence_level: float
+) -> dict[str, Heterogeneity]:
+    """Return the measures of each cluster by stage."""
+    names = getattr(source, "cluster_names", ())
+    clusters = {}
+    for stage, each in stages.items():
+        predictions = check_predictions(each)
+        titles = None
+        if names and predictions.clusters is not None:
+            titles = [names[number] for number in predictions.clusters.unique().tolist()]
+        clusters[stage] = compare_clusters(predictions, titles, confidence_level=confidence_level)
+    return clusters
 
 
 def _read(

@@ -102,7 +102,7 @@ def folds_in_time(time: Tensor, count: int, groups: Tensor, weights: Tensor | No
     # Ratios alone matter: equal weights of any size cut as rows do.
     weight = torch.ones(len(time), dtype=torch.float64)
     if weights is not None:
-        weight = (weights.cpu() / weights.max().cpu()).double()[order]
+        weight = (weights / weights.max()).double()[order]
     after = weight.cumsum(0)
     ends = torch.arange(1, count + 1, dtype=torch.float64) * after[-1] / (count + 1)
     # Sums of weights are rounded: what ends there to rounding ends there.

@@ -22,6 +22,7 @@ from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
 from fedlas.stats.pooling import PartialPooling, partial_pooling
 from fedlas.stats.power import seeds_needed
+from fedlas.stats.random_effects import RandomEffects, random_effects
 from fedlas.stats.ranks import RankComparison, compare_ranks
 from fedlas.stats.selective_risk import RejectOption, RiskThreshold, reject_option, risk_threshold
 from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
@@ -39,6 +40,7 @@ __all__ = [
     "Optimism",
     "PairedBootstrap",
     "PartialPooling",
+    "RandomEffects",
     "RankComparison",
     "RejectOption",
     "RiskThreshold",
@@ -59,6 +61,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_t_test",
     "partial_pooling",
+    "random_effects",
     "reject_option",
     "risk_threshold",
     "seeds_needed",

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -298,3 +299,16 @@ def test_evaluate_of_a_bench_names_report(tmp_path):
     (tmp_path / "bench" / "ce-s0" / "config.yaml").write_text("recipe: {}\nloss: ce\nseed: 0\n")
     with pytest.raises(InputError, match="Run fedlas runs report"):
         evaluate_file(tmp_path / "bench")
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(MemoryError(), ""), (RuntimeError("CUDA out of memory"), " (CUDA out of memory)")],
+)
+def test_lack_of_memory_is_one_line(monkeypatch, capsys, error, cause):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(sys.modules["fedlas.cli.main"], "run", fail)
+    assert main(["list", "losses"]) == 2
+    assert f"fedlas: error: out of memory{cause}. Use fewer columns" in capsys.readouterr().err

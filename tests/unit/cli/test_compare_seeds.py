@@ -116,6 +116,18 @@ def test_files_pair_by_the_numbers_in_their_names(files, seeds, capsys):
     assert json.loads(capsys.readouterr().out) == shown
 
 
+def test_methods_and_seeds_may_be_folders(seeds, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for loss, predictions in zip(("ls", "ce"), seeds, strict=True):
+        for seed, each in enumerate(predictions):
+            (tmp_path / loss / f"seed-{seed}").mkdir(parents=True)
+            each.save(tmp_path / loss / f"seed-{seed}" / "test.npz")
+    words = ["ls/seed-*/test.npz", "--with", "ce/seed-*/test.npz", "--metrics", "nll"]
+    assert main(["compare", *words, "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert "The NLL of ls/seed-*/test.npz is lower than that of ce/seed-*/test.npz" in shown
+
+
 def test_the_table_over_seeds(files, capsys):
     assert main(["compare", *LISTS]) == 0
     shown = capsys.readouterr().out

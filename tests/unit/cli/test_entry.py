@@ -52,4 +52,4 @@ def test_help_shows_what_is_for_tables_and_what_for_training(capsys):
         "monitor",
         "sample-size",
     ]
-    assert "    train " in training
+    assert "    runs " in training

@@ -40,20 +40,22 @@ WRITES = {
 }
 FOLDERS = {
     # tests/unit/lab/runs/test_out_folders.py
-    ("train", "--out"),
+    ("runs train", "--out"),
     ("bench", "--out"),
     ("tune", "--out"),
-    ("uncertainty", "--out"),
+    ("runs uncertainty", "--out"),
     # below
-    ("diagnose", "--out"),
-    ("ood", "--out"),
+    ("runs diagnose", "--out"),
+    ("runs ood", "--out"),
 }
 READS = {
     ("evaluate", "--on"),
     ("export", "--inputs"),
-    *((command, "--data") for command in ("evaluate", "export", "card", "train", "bench")),
-    *((command, "--data") for command in ("tune", "diagnose", "uncertainty", "shift")),
-    ("ood", "--run-data"),
+    *((command, "--data") for command in ("evaluate", "export", "card", "bench", "tune")),
+    *((command, "--data") for command in ("runs train", "runs diagnose")),
+    *((command, "--data") for command in ("runs uncertainty", "runs shift")),
+    ("runs ood", "--run-data"),
+    ("compare", "--with"),
 }
 NO_PATHS = {"float", "int", "_share", "workers_number"}
 PLACES = {"CHROMIUM", "DIR", "FILE", "FOLDER", "HTML", "JSON", "NPZ", "PATH", "XML"}
@@ -273,6 +275,7 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
         "t.json": calibration.save,
         "k.json": card.save,
         "m.safetensors": model.save,
+        "any name": calibration.save,
         "s.sql": lambda path: export(calibration, path, form="sql"),
         "o.csv": lambda path: fedlas.calibrated.apply_to_files(calibration, ["live.csv"], path),
     }.items():

@@ -223,9 +223,9 @@ class TableCalibration:
         """Write the calibration as JSON, atomically, and return the path.
 
         Raises:
-            InputError: If the name does not end in ``.json``, another file is there, or the folder is not writable.
+            InputError: If another file is there, or the folder is not writable.
         """
-        return write_json(check_place("path", path, CALIBRATION), self.plain())
+        return write_json(check_place("path", path, CALIBRATION.of_any_name), self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -213,7 +213,15 @@ def _read(
         refusals=table.answers.counts["refusals"] if table.answers else 0,
         dropped=table.dropped,
         scores=() if table.in_lists else table.scores,
+        cluster_names=_cluster_names(values.get("clusters")),
     )
+
+
+def _cluster_names(clusters: Any) -> tuple[str, ...]:
+    """Return the distinct names of clusters, in the order in which predictions number them; empty for numbers."""
+    if clusters is None or not all(isinstance(name, str) for name in clusters):
+        return ()
+    return tuple(sorted(set(clusters)))
 
 
 def predictions_of(

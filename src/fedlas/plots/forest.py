@@ -1,0 +1,83 @@
+"""Forest plot: estimates of clusters with their intervals, their random-effects mean and its prediction interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.kinds import check_kinds
+from fedlas.plots.theme import Axes, ThemeOption, canvas, entitle, name_axis, name_ticks
+from fedlas.stats import Estimate, RandomEffects
+
+_ROW = 0.19
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+"""Ticks of a logarithmic axis."""
+
+
+@check_kinds
+def forest_plot(
+    estimates: Mapping[str, Estimate],
+    summary: RandomEffects,
+    *,
+    label: str = "",
+    ideal: float | None = None,
+    is_log: bool = False,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: ThemeOption = "light",
+) -> Axes:
+    """Draw a row for each cluster, and below them the mean with its interval and the prediction interval.
+
+    Args:
+        estimates: Estimate by name of the cluster, at least one; the first is at the top.
+        summary: Their mean, from :func:`~fedlas.binary.heterogeneity`.
+        label: Name of the measure, below the axis.
+        ideal: Value of a calibrated model, marked by a line; None for no line.
+        is_log: Whether the axis is logarithmic, as for observed over expected.
+        ax: Where to draw; a new figure if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+
+    Raises:
+        InputError: If there is no estimate.
+
+    Example:
+        >>> from fedlas.stats import Estimate, RandomEffects
+        >>> rows = {"North": Estimate(1.1, 0.9, 1.3), "South": Estimate(0.8, 0.6, 1.0)}
+        >>> mean = RandomEffects(0.95, 0.5, 1.8, 0.3, 3.0, 0.2, 0.8, 0.02, 3, 0.95)
+        >>> [text.get_text() for text in forest_plot(rows, mean).get_yticklabels()]
+        ['North', 'South', 'mean', 'further cluster']
+    """
+    if not estimates:
+        raise InputError("estimates must be of at least one cluster", "none", "Pass some.")
+    names = [*estimates, "mean"]
+    axes, palette = canvas(theme, ax, size=(4.4, 0.9 + _ROW * (len(names) + 1)), grid="x")
+    if ideal is not None:
+        axes.axvline(ideal, color=palette.ink, linewidth=0.8, linestyle=(0, (4, 3)))
+    style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
+    for row, each in enumerate(estimates.values()):
+        axes.plot([each.low, each.high], [row, row], color=palette.muted, linewidth=1.1)
+        axes.plot([each.value], [row], marker="s", markersize=3.5, color=palette.muted, **style)
+    row = len(estimates)
+    color = palette.lines[0]
+    axes.plot([summary.low, summary.high], [row, row], color=color, linewidth=2.4)
+    axes.plot([summary.mean], [row], marker="D", markersize=6, color=color, **style)
+    if summary.prediction_low == summary.prediction_low:
+        names.append("further cluster")
+        ends = [summary.prediction_low, summary.prediction_high]
+        axes.plot(ends, [row + 1, row + 1], color=color, linewidth=1.2, linestyle=(0, (2, 1)))
+    if is_log:
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in _TICKS if low <= tick <= high]
+        name_ticks(axes.xaxis, ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    name_ticks(axes.yaxis, range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
+    if label:
+        name_axis(axes.xaxis, label, palette)
+    if title:
+        entitle(axes, title, palette)
+    return axes
