@@ -282,9 +282,10 @@ def cost(args: argparse.Namespace) -> None:
 # Tables.
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """Scores of all cases, means over draws, indexed by problem, model, size and calibrator."""
+def read(folder: Path, draws: int = 1) -> pd.DataFrame:
+    """Scores of all cases, means over the first draws, indexed by problem, model, size and calibrator."""
     frame = pd.read_csv(folder / "scores.csv")
+    frame = frame[frame.draw < draws]
     keys = ["problem", "model", "size", "calibrator"]
     numbers = ["without", *MEASURES, "nll_without", "truth", "seconds"]
     return frame.groupby(keys, sort=False)[numbers].mean()
@@ -464,6 +465,9 @@ def tables(folder: Path) -> dict[str, str]:
         "truth": truth_table(main),
         "seconds": seconds_table(main),
     }
+    several = complete(read(folder, DRAWS), SIZES, ["raw", "Platt for all", MAIN])
+    if (pd.read_csv(folder / "scores.csv").draw > 0).any():
+        result["harm, mean of draws"] = harm_table(several)
     if len(more):
         result["harm, 50 and 10,000 rows"] = harm_table(more)
     if (folder / "cost.csv").is_file():

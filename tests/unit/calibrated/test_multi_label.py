@@ -97,14 +97,15 @@ def test_a_calibrated_model_of_independent_labels(method, tmp_path):
 
 @pytest.mark.system
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("form", ["onnx", "torch-export", "torchscript"])
-def test_it_exports_sigmoids(form, tmp_path):
+@pytest.mark.parametrize(
+    ("form", "name"), [("onnx", "m.onnx"), ("torch-export", "m.pt2"), ("torchscript", "m.pt")]
+)
+def test_it_exports_sigmoids(form, name, tmp_path):
     pytest.importorskip("onnxruntime")
     calibrated = fedlas.calibrate(net(), batches(), MultiLabelCalibration())
     inputs = torch.cat([part for part, _ in batches()])
-    assert (
-        fedlas.deploy.export(calibrated, tmp_path / "m.onnx", inputs, form=form).difference < 1e-5
-    )
+    report = fedlas.deploy.export(calibrated, tmp_path / name, inputs, form=form)
+    assert report.difference < 1e-5
     if form == "onnx":
         several = fedlas.predict(tmp_path / "m.onnx", batches(), multi_label=True)
         torch.testing.assert_close(
