@@ -31,7 +31,7 @@ def test_an_argument_of_a_path_keeps_an_address_or_refuses_it(action):
 
 def test_every_positional_of_a_file_has_such_a_type():
     texts = {"init": "source", "calibrate": "files", "apply": "files", "evaluate": "file"}
-    texts |= {"compare": "files", "card": "places", "monitor": "files", "export": "place"}
+    texts |= {"compare": "names", "card": "places", "monitor": "files", "export": "place"}
     assert texts.keys() <= parsers()[1].keys()
     for name, parser in parsers()[1].items():
         types = {action.dest: action.type for action in parser._actions}

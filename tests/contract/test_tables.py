@@ -417,7 +417,8 @@ def test_a_store_that_fails_leaves_what_was_there(single, store, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     single.save("cal.json")
     (tmp_path / "live.csv").write_text("p\n0.2\n0.7\n")
-    store.pipe_file("/bucket/out.csv", b"before")
+    before = b"p,calibrated_p\n0.5,0.4\n"  # of apply
+    store.pipe_file("/bucket/out.csv", before)
     for address in ("memory://none/live.csv", "nothing://none/live.csv", "memory://none/*.csv"):
         assert main(["apply", "cal.json", address, "--out", "out.csv"]) == 2
         assert address in capsys.readouterr().err or "*" in address
@@ -431,7 +432,7 @@ def test_a_store_that_fails_leaves_what_was_there(single, store, tmp_path, monke
         assert main(words) == 2
     assert "memory://bucket/out.csv (no access)" in " ".join(capsys.readouterr().err.split())
     assert store.ls("/bucket", detail=False) == ["/bucket/out.csv"]
-    assert store.cat_file("/bucket/out.csv") == b"before"
+    assert store.cat_file("/bucket/out.csv") == before
     assert main(words) == 0
     assert store.cat_file("/bucket/out.csv").startswith(b"p,calibrated_p\n0.2,")
 

@@ -141,7 +141,6 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
         status, out, _ = call(
             capsys,
             "runs",
-            "runs",
             "ood",
             run,
             "--data",
@@ -358,7 +357,7 @@ def test_an_option_that_its_score_refuses(capsys, run):
 def test_classes_that_cannot_be_held_out(capsys, tmp_path, value, message):
     words = [w for s in (*TINY, f"data.hold_out_classes={value}") for w in ("--set", s)]
     status, _, err = call(
-        capsys, "train", "synthetic", "--loss", "ce", *words, "--out", tmp_path / "x"
+        capsys, "runs", "train", "synthetic", "--loss", "ce", *words, "--out", tmp_path / "x"
     )
     assert status == (2 if message else 0)
     assert message in err

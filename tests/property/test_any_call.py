@@ -26,6 +26,7 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS
+from fedlas.stats import Difference
 from fedlas.zoo import ood
 from fedlas.zoo.ood import OOD_SCORES
 
@@ -562,6 +563,8 @@ def finite(value):
         return all(map(finite, value))
     if isinstance(value, nn.Module):
         return all(map(finite, value.state_dict().values()))
+    if isinstance(value, Difference) and value.interval is None:  # its ends are NaN then
+        return finite(dataclasses.replace(value, low=0.0, high=0.0))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return all(finite(getattr(value, field.name)) for field in dataclasses.fields(value))
     return True

@@ -334,6 +334,10 @@ NAMED = {
         "values": lambda _: np.array([1.0, 2.0, 4.0]),
         "errors": lambda _: np.array([0.5, 0.5, 1.0]),
     },
+    "fedlas.stats.random_effects": {
+        "values": lambda _: np.array([1.0, 2.0, 4.0]),
+        "errors": lambda _: np.array([0.5, 0.5, 1.0]),
+    },
     "fedlas.binary.decide": {"rule": lambda _: Rule(cost_ratio=3.0)},
     "fedlas.stats.RankComparison": {"first": lambda _: "a", "second": lambda _: "b"},
     "fedlas.plots.critical_difference_diagram": {

@@ -41,7 +41,7 @@ from fedlas.calibrators._fit.state import fitted, load_map, must, numbers_of, re
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_labeled, check_predictions, plain_predictions
-from fedlas.predictions.multi_label import MultiLabel
+from fedlas.predictions.multi_label import MultiLabel, check_labels
 from fedlas.resample.effective import effective_samples
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
@@ -159,6 +159,7 @@ class Calibrator(ABC):
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return a copy fitted to each of several independent labels, of two classes: absent and present."""
+        check_labels(val)
         return [copy.deepcopy(self).fit(val.label(place)) for place in range(val.num_labels)]
 
     @property

@@ -60,7 +60,7 @@ def add_evaluate(add: AddSubcommand) -> None:
         "--top-label",
         "judge two classes by the predicted one (default: by the probability of the second)",
     )
-    text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (random effects)"
+    text = "two classes: compare O/E, slope and AUROC of the --clusters, such as hospitals (default: no)"
     flag(parser, "--heterogeneity", text)
     text = "held-out predictions to fit a calibrator on (default: a run's val)"
     add_files(parser, "--on", "FILE", text)

@@ -159,8 +159,8 @@ def find_measure(name: str, *, event: bool) -> Metric | None:
 
     Example:
         >>> import fedlas.metrics
-        >>> find_measure("brier", event=True).between, find_measure("brier", event=False).between
-        ((0, 1), (0, 2))
+        >>> find_measure("brier", event=False).between
+        (0, 2)
     """
     return (METRICS.get(EVENT + name) if event else None) or METRICS.get(name)
 

@@ -169,7 +169,7 @@ _SEVERAL_LABELS = (
 
 def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
     """Return what to do about a target ``(N, C)`` in place of class numbers; ``use`` says what takes several labels."""
-    values = target.float()
+    values = (target if target.layout is torch.strided else target.to_dense()).float()
     if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
         return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
     rows = "Rows that do not sum to 1 are several labels a sample"

@@ -175,3 +175,14 @@ class MultiLabel:
             target[has_label],
             **{"clusters": samples} | values,
         )
+
+
+def check_labels(val: object) -> None:
+    """Check that predictions are of several labels.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if not isinstance(val, MultiLabel):
+        fix = "Pass fedlas.MultiLabel(logits, target)."
+        raise InputError("val must be a MultiLabel", describe(val), fix)

@@ -139,10 +139,7 @@ def test_confidences_that_saturate_are_calibrated():
 def test_members_that_cost_too_much_are_named(generated, monkeypatch):
     monkeypatch.setattr(fit_mixture, "_FLEXIBLE", 80)
     mixture = AutoCalibration().fit(generated(400, classes=3))
-    assert mixture.dropped == ("isotonic", "spline", "matrix")
+    assert set(mixture.dropped) == {"isotonic", "spline", "matrix"}
     assert not set(mixture.dropped) & set(mixture.weights)
-    assert AutoCalibration().fit(generated(50, classes=40)).dropped == (
-        "isotonic",
-        "spline",
-        "matrix",
-    )
+    many = AutoCalibration().fit(generated(50, classes=40))
+    assert {"isotonic", "spline", "matrix"} <= set(many.dropped)

@@ -764,7 +764,7 @@ def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
         main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")])
         == 2
     )
-    assert "must end in .html or .pdf" in capsys.readouterr().err
+    assert "must end in .html, .htm or .pdf" in capsys.readouterr().err
     assert (tmp_path / "state.json").read_text() == before
 
 
