@@ -286,7 +286,7 @@ def _measured(pairs: list[str]) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
     pairs_measured = method_differences(collect(RUNS), pairs, metric="ece")
     values = {
-        " - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)]
+        " - ".join(each.names): [100 * (a - b) for a, b in zip(*each.values, strict=True)]
         for each in pairs_measured
     }
     axes = new_axes(LIGHT, size=(3.7, 1.1 + 0.26 * len(pairs_measured)))

@@ -189,7 +189,7 @@ def _monitor():
     )
     for period, file, status in (
         ("2026-09", good[0], 0),
-        ("2026-10", good[0], 0),
+        ("2026-10", str(run / "predictions/val.npz"), 0),
         ("2026-11", "wrong.npz", 3),
     ):
         history = ("--history", "monitor/history.json", "--period", period)

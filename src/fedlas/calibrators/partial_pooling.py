@@ -7,12 +7,12 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from fedlas._core.check import warn_user
 from fedlas.calibrators._fit.doubts import joined, some, unconverged, when, with_doubts
 from fedlas.calibrators._fit.one_vs_rest import log_odds
 from fedlas.calibrators._fit.partial_pooling import LabelRows, PooledCurves, fit_pooled_curves
+from fedlas.calibrators._fit.pooled_splines import stable_softplus
 from fedlas.calibrators._fit.rowwise import double_rows, scaled_weights, weights_of
 from fedlas.calibrators._fit.state import Numbers, must, ones
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
@@ -43,7 +43,7 @@ class LabelCurves(Numbers):
         low, high = self.reach()
         a, b, c = self.numbers.unbind(dim=1)
         scores = logits.maximum(low).minimum(high)
-        return a * logsigmoid(scores) - b * logsigmoid(-scores) + c
+        return b * stable_softplus(scores) - a * stable_softplus(-scores) + c
 
     def reach(self) -> tuple[Tensor, Tensor]:
         """Return the logits between which each curve rises, two tensors ``(L,)``: beyond them it is level."""
@@ -65,7 +65,7 @@ class PooledMap(LabelCurves):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Return calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        return logsigmoid(super().forward(log_odds(logits)))
+        return -stable_softplus(-super().forward(log_odds(logits)))
 
 
 @CALIBRATORS.register(
