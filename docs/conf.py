@@ -86,14 +86,14 @@ NAVIGATION = {
         "replication",
         "LEADERBOARD",
         "calibrators",
+        "further",
+    ),
+    "results/further": (
         "fine-grained/README",
         "many/README",
         "labels/README",
         "labels/PROTOCOL",
         "wild/README",
-        "further",
-    ),
-    "results/further": (
         "arena/README",
         "arena/PROTOCOL",
         "cifar10-45000/README",

@@ -17,7 +17,7 @@ def command_line() -> str:
     )
     lines = ["| subcommand | what it does |", "|---|---|"]
     lines += [
-        f"| [`{name}`](#{name}) | {_text(subcommand.description or '')} |"
+        f"| [`{name}`](#{name.replace(' ', '-')}) | {_text(subcommand.description or '')} |"
         for name, subcommand in subcommands.items()
     ]
     sections = [_section(name, parser) for name, parser in subcommands.items()]

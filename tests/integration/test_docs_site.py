@@ -261,7 +261,7 @@ def test_the_command_line_is_documented(site):
     text = site["docs/reference/command-line.html"].text
     _, verbs = parsers()
     for name, verb in verbs.items():
-        assert f'id="{name}"' in text
+        assert 'id="' + name.replace(" ", "-") + '"' in text
         for option in set(verb.options) - {"--help"}:
             assert re.search(rf"<dt><code>(-\w, )?{option}\b", text), f"{name} {option}"
 

@@ -35,6 +35,10 @@ class ClusterMeasures:
         observed_to_expected: Observed over expected events, with a log-normal interval.
         slope: Calibration slope, with Wald's interval.
         auroc: Area under the ROC curve, with DeLong's interval in log-odds.
+
+    Example:
+        >>> ClusterMeasures(num_samples=12, events=0).slope is None
+        True
     """
 
     num_samples: int

@@ -34,7 +34,12 @@ def place(tmp_path, monkeypatch):
 def process(place):
     """A process that has copied most of its standard input, and waits for the rest."""
     words = ["-m", "fedlas", "apply", "cal.json", "-", "--out", "out.csv"]
-    process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE)
+    # Under nohup a hang-up is ignored, which a child inherits.
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     process.stdin.write(b"p,y\n" + ROWS)  # far more than a pipe holds
     process.stdin.flush()
     with process:
