@@ -107,6 +107,11 @@ def e50(
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
+
+    Example:
+        >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
+        >>> round(e50(p, replicates=39).value, 2)
+        0.27
     """
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     return _curve(predictions, event, confidence_level, options).e50
@@ -132,6 +137,11 @@ def e90(
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
+
+    Example:
+        >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
+        >>> round(e90(p, replicates=39).value, 2)
+        0.32
     """
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     return _curve(predictions, event, confidence_level, options).e90
@@ -157,6 +167,11 @@ def emax(
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
+
+    Example:
+        >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
+        >>> round(emax(p, replicates=39).value, 2)
+        0.32
     """
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     return _curve(predictions, event, confidence_level, options).emax

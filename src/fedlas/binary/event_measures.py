@@ -220,6 +220,11 @@ def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
 
     Returns:
         At most 1, without an interval.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(r2(p).value, 3)
+        0.021
     """
     return _index("r2", predictions, event)
 
@@ -234,6 +239,11 @@ def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
 
     Returns:
         The number, without an interval.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(d(p).value, 3)
+        -0.184
     """
     return _index("d", predictions, event)
 
@@ -248,6 +258,11 @@ def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
 
     Returns:
         The number, without an interval; about 0 if calibrated.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(u(p).value, 3)
+        -0.388
     """
     return _index("u", predictions, event)
 
@@ -262,6 +277,11 @@ def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
 
     Returns:
         The number, without an interval.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(q(p).value, 3)
+        0.203
     """
     return _index("q", predictions, event)
 
@@ -294,6 +314,11 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
 
     Raises:
         InputError: As there.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
+        >>> round(spiegelhalter_z(p).value, 3)
+        0.252
     """
     z, p = spiegelhalter_test(_two_classes(check_predictions(predictions), event))
     return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
