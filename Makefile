@@ -36,7 +36,8 @@ test-lowest: $(VENV)-lowest/.test   ## the quick tests with the lowest versions 
 test-doors:    ## what each install of the README can do, in an environment that holds nothing else
 	$(PYTHON) -m venv --clear $(VENV)-doors
 	for door in fedlas tables bench; do \
-	  $(VENV)-doors/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$${door#fedlas}]" && \
+	  case $$door in fedlas) place=. ;; *) place=".[$$door]" ;; esac; \
+	  $(VENV)-doors/bin/python -m pip install --quiet --disable-pip-version-check --editable "$$place" && \
 	  $(VENV)-doors/bin/python tests/doors.py $$door || exit 1; \
 	done
 
