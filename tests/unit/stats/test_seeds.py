@@ -104,7 +104,8 @@ def test_methods_can_be_compared_with_these_tests(test):
     values = {f"m{i}": list(rng.normal(i, 0.1, 9)) for i in range(3)}
     result = compare_to_best(values, higher_is_better=True, test=test)
     assert (result.best, result.distinguishable) == ("m2", {"m0", "m1"})
-    assert result.tests["m0"] == test(values["m2"], values["m0"])
+    # Interval ends are NaN here, which from Python 3.13 on make two equal records differ.
+    assert repr(result.tests["m0"]) == repr(test(values["m2"], values["m0"]))
     assert result.p_values["m0"] == pytest.approx(2 * 2 / 2**9)  # Holm: two methods
     three = {name: numbers[:3] for name, numbers in values.items()}
     assert not compare_to_best(three, higher_is_better=True, test=test).distinguishable
