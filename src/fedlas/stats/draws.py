@@ -121,13 +121,8 @@ def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Repl
     """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
     purposes = (DrawPurpose.BOOTSTRAP, DrawPurpose.RIGHT, DrawPurpose.BLOCKS, DrawPurpose.MEANS)
     random, random_right, blocks, normal = (random_state(each, seed) for each in purposes)
-    groups = rows.groups
-    for size in _sizes(len(groups.count), [rows], replicates):
-        counts = random.multinomial(rows.num_samples, groups.count / rows.num_samples, size=size)
-        right = random_right.binomial(counts, groups.right / groups.count).astype(np.float64)
-        yield GroupsResampled(
-            rows, counts.astype(np.float64), right, blocks, normal.standard_normal(size)
-        )
+    for size in _sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupsResampled(rows, random, random_right, blocks, normal.standard_normal(size))
 
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -135,11 +130,8 @@ def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replic
     random, labels = (
         random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS)
     )
-    count = rows.groups.count.astype(np.int64)
-    confidence = np.clip(rows.groups.confidence, 0.0, 1.0)
-    for size in _sizes(len(count), [rows], replicates):
-        right = random.binomial(count, confidence, size=(size, len(count))).astype(np.float64)
-        yield GroupsRedrawn(rows, right, labels)
+    for size in _sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupsRedrawn(rows, size, random, labels)
 
 
 def values_in(

@@ -250,21 +250,42 @@ def _probs_once(rows: Rows) -> Floats:
 
 
 class GroupsResampled(Replicates):
-    """Rows drawn with replacement, of which one knows the group alone."""
+    """Rows drawn with replacement, of which one knows the group alone.
+
+    Each part is drawn from a stream of its own when a metric first asks for it: all blocks are asked for the same.
+    """
 
     def __init__(
         self,
         rows: Rows,
-        counts: Floats,
-        right: Floats,
+        groups: np.random.RandomState,
+        right: np.random.RandomState,
         blocks: np.random.RandomState,
         normal: Floats,
     ) -> None:
-        super().__init__(rows, rows.groups, len(counts))
-        self.counts = self.squares = counts
-        self.right = right
+        super().__init__(rows, rows.groups, len(normal))
+        self._random = groups
+        self._random_right = right
         self._blocks = blocks
         self._normal = normal
+
+    @cached_property
+    def counts(self) -> Floats:  # type: ignore[override]
+        """How many rows of each group were drawn ``(R, G)``."""
+        shares = self.groups.count / self.rows.num_samples
+        counts = self._random.multinomial(self.rows.num_samples, shares, size=self.size)
+        return counts.astype(np.float64)
+
+    @property
+    def squares(self) -> Floats:  # type: ignore[override]
+        """The same: rows count once each."""
+        return self.counts
+
+    @cached_property
+    def right(self) -> Floats:  # type: ignore[override]
+        """How many of them are right ``(R, G)``."""
+        shares = self.groups.right / self.groups.count
+        return self._random_right.binomial(self.counts.astype(np.int64), shares).astype(np.float64)
 
     @cached_property
     def expected_right(self) -> Floats:
@@ -300,11 +321,25 @@ class GroupsResampled(Replicates):
 class GroupsRedrawn(Replicates):
     """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree."""
 
-    def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
-        super().__init__(rows, rows.groups, len(right))
+    def __init__(
+        self,
+        rows: Rows,
+        size: int,
+        right: np.random.RandomState,
+        labels: np.random.RandomState,
+    ) -> None:
+        super().__init__(rows, rows.groups, size)
         self.counts = self.squares = rows.groups.count[None]
-        self.right = right
-        self._random = random
+        self._random_right = right
+        self._random = labels
+
+    @cached_property
+    def right(self) -> Floats:  # type: ignore[override]
+        """How many rows of each group are right ``(R, G)``; drawn when first asked for."""
+        count = self.groups.count.astype(np.int64)
+        confidence = np.clip(self.groups.confidence, 0.0, 1.0)
+        size = (self.size, len(count))
+        return self._random_right.binomial(count, confidence, size=size).astype(np.float64)
 
     @cached_property
     def class_table(self) -> ClassTable:
