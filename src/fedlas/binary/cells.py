@@ -1,13 +1,11 @@
-"""Cells of probability: loess of their outcomes, and replicates of their samples and outcomes."""
+"""Cells of nearly equal probability, and a loess of their outcomes."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from fedlas.binary.positive import Floats, Integers, Positive
-from fedlas.stats.cell_sums import CellSums, times_drawn
+from fedlas.stats.cell_sums import OutcomeCells
 
 _POINTS = 100
 """The curve is computed at so many quantiles of the probabilities, and at as many places between the outer ones."""
@@ -23,9 +21,10 @@ class Loess:
         self, data: Positive, span: float, *, most: int, places: Floats | None = None
     ) -> None:
         self.cell = cells_of(data, most)
-        self.counts = sums_of(self.cell, data.counts)
-        self.positives = sums_of(self.cell, data.counts * data.outcome)
-        self.means: Floats = sums_of(self.cell, data.counts * data.probability) / self.counts
+        self.sums = cells_with_sums(data, self.cell)
+        self.counts = self.sums.count
+        self.positives = self.sums.happened
+        self.means: Floats = self.sums.expected / self.counts
         self.places = _places(data, self.means) if places is None else places
         # The powers of the distances, weighted; a distance of 1 is where the weight ends.
         self._powers: Floats = np.empty((5, len(self.places), len(self.means)))
@@ -74,9 +73,11 @@ class Loess:
         return {"ici": ici} | quantiles
 
 
-def sums_of(cell: Integers, values: Floats) -> Floats:
-    """Return the sum of ``values (N,)`` in each cell."""
-    return np.bincount(cell, values).astype(np.float64)
+def cells_with_sums(data: Positive, cell: Integers) -> OutcomeCells:
+    """Return the cells of samples ``(N,)``, numbered from 0 on, with their sums and replicates."""
+    return OutcomeCells(
+        cell, int(cell.max()) + 1, data.probability, data.outcome, data.weights, data.clusters
+    )
 
 
 def cells_of(data: Positive, most: int) -> Integers:
@@ -140,93 +141,3 @@ def _quantile(ranked: Floats, reached: Floats, rank: Floats) -> Floats:
         return value
 
     return at(below) + (rank - below) * (at(np.minimum(below + 1, reached[:, -1] - 1)) - at(below))
-
-
-_ELEMENTS = 2**20
-"""Elements of a block of replicates of rows."""
-Random = np.random.Generator
-
-
-class CellDraws:
-    """Sums over cells of replicates of samples."""
-
-    # Independent samples that count once are drawn cell by cell. With weights or clusters rows are drawn, whole
-    # clusters at a time.
-
-    def __init__(self, data: Positive, cell: Integers, replicates: int, random: Random) -> None:
-        self._data = data
-        self._replicates = replicates
-        self._random = random
-        self._counts = sums_of(cell, data.counts)
-        self._positives = sums_of(cell, data.counts * data.outcome)
-        self._expected = sums_of(cell, data.counts * data.probability)
-        # Cells of rows in which the event did not occur, and did: one pass adds up samples and positives.
-        if not data.is_plain:
-            unit = np.arange(len(cell)) if data.clusters is None else data.clusters
-            self._units = int(unit.max()) + 1
-            self._cells = CellSums(unit, 2 * cell + (data.outcome > 0), 2 * len(self._counts))
-            self._weights = None if data.weights is None else data.counts[self._cells.order]
-
-    def resampled(self) -> tuple[Floats, Floats]:
-        """Return samples and positives of the cells ``(R, M)`` of bootstrap replicates."""
-        data = self._data
-        if data.is_plain:
-            cells = (
-                np.concatenate([self._positives, self._counts - self._positives]) / data.num_samples
-            )
-            draws = self._random.multinomial(
-                data.num_samples, cells / cells.sum(), size=self._replicates
-            )
-            yes, no = np.split(draws.astype(np.float64), 2, axis=1)
-            return yes + no, yes
-        sums = np.concatenate(
-            [self._sums(block, self._weights) for block in self._blocks(self._times)]
-        )
-        counts = sums.sum(axis=-1)
-        positives = sums[..., 1]
-        scale = data.num_samples / counts.sum(axis=1, keepdims=True)
-        return counts * scale, positives * scale
-
-    def redrawn(self) -> Floats:
-        """Return the positives of the cells ``(R, M)`` if the probabilities are right."""
-        # With clusters, whose outcomes may depend on each other in any way, the gaps between outcome and probability of
-        # a whole cluster keep or change their sign (wild bootstrap): their mean is then 0, as that of a calibrated
-        # model.
-        data = self._data
-        size = (self._replicates, len(self._counts))
-        if data.is_plain:
-            share = np.clip(self._expected / self._counts, 0.0, 1.0)
-            return self._random.binomial(self._counts.astype(np.int64), share, size).astype(
-                np.float64
-            )
-        if data.clusters is None:
-            values = self._weights
-            blocks = self._blocks(self._labels)
-        else:
-            gaps = data.counts * (data.outcome - data.probability)
-            values = gaps[self._cells.order]
-            blocks = self._blocks(self._signs)
-        moved = np.concatenate([self._sums(block, values) for block in blocks]).sum(axis=-1)
-        return moved if data.clusters is None else moved + self._expected
-
-    def _blocks(self, make: Callable[[int], Floats]) -> Iterator[Floats]:
-        step = max(1, _ELEMENTS // self._data.num_samples)
-        for start in range(0, self._replicates, step):
-            yield make(min(step, self._replicates - start))
-
-    def _times(self, size: int) -> Floats:
-        """Return how often each row, or cluster, is drawn ``(size, U)``."""
-        return times_drawn(self._random.integers(self._units, size=(size, self._units)))
-
-    def _labels(self, size: int) -> Floats:
-        """Return outcomes ``(size, N)`` that are drawn from the probabilities."""
-        draws = self._random.random((size, self._data.num_samples)) < self._data.probability
-        return draws.astype(np.float64)
-
-    def _signs(self, size: int) -> Floats:
-        """Return a sign for each cluster ``(size, U)``."""
-        return np.asarray(self._random.integers(2, size=(size, self._units)) * 2.0 - 1.0)
-
-    def _sums(self, weights: Floats, values: Floats | None) -> Floats:
-        """Return sums over the rows of each cell in which the event did not occur, and did ``(R, M, 2)``."""
-        return self._cells.sums(weights, values).reshape(len(weights), -1, 2)

@@ -9,11 +9,12 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import renamed
-from fedlas.binary.cells import CellDraws, sums_of
+from fedlas.binary.cells import cells_with_sums
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import class_name, event_name, event_number
+from fedlas.stats.cell_sums import CellDraws
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
@@ -121,10 +122,9 @@ def precision_estimate(
     value = mean_precision(data.log_odds, data.outcome > 0, data.counts, order=data.order)
     if replicates < fewest_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
-    cell = _cells(data)
-    counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
-    observed = sums_of(cell, data.counts)[None], sums_of(cell, data.counts * data.outcome)[None]
-    moved = value - float(_precision(*observed)[0])
+    cells = cells_with_sums(data, _cells(data))
+    counts, positives = CellDraws(cells, replicates, np.random.default_rng(seed)).resampled()
+    moved = value - float(_precision(cells.count[None], cells.happened[None])[0])
     replicate_values = _precision(counts, positives)
     ends = interval_from(
         value,

@@ -153,7 +153,7 @@ def _width_cells(rows: Rows) -> ClassTable:
         sums = class_blocks(rows)
         probs, labels, count = (each.sum(axis=0) for each in (sums.probs, sums.labels, sums.counts))
     else:
-        every = Resampled(rows, np.ones((1, rows.num_samples))).class_table
+        every = Resampled(rows, np.ones((1, rows.num_units))).class_table
         probs, labels, count = (each[0] for each in (every.probs, every.labels, every.count()))
     table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
     return _by_effective_samples(table, rows)
@@ -162,7 +162,7 @@ def _width_cells(rows: Rows) -> ClassTable:
 def _mass_cells(rows: Rows) -> ClassTable:
     """Return the same over the bins of equal mass."""
     sums = []
-    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))):
+    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_units)))):
         right = runs.count - runs.wrong
         cuts = equal_mass_cuts(runs)
         sums.append([sums_between(cuts, each) for each in (runs.gaps + right, right, runs.count)])

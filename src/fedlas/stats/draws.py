@@ -21,6 +21,7 @@ from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_sums import times_drawn
 from fedlas.stats.replicates import (
+    BLOCK,
     GroupsRedrawn,
     GroupsResampled,
     Redrawn,
@@ -28,11 +29,9 @@ from fedlas.stats.replicates import (
     Resampled,
     Turned,
 )
-from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import knows_groups, replicate_values
+from fedlas.stats.rows import GROUPS, Floats, Rows
+from fedlas.stats.tables import knows_groups, values_of_block
 
-BLOCK = 2**18
-"""Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
 NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
@@ -90,20 +89,18 @@ def _counted(predictions: AnyPredictions) -> AnyPredictions:
     return predictions.rows(weights.nonzero().squeeze(1))
 
 
-def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of bootstrap draws ``(R, N)``: how often each row, the same for one or more sets of rows."""
+def resampled_units(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+    """Yield blocks of bootstrap draws ``(R, U)``: how often each unit, the same for one or more sets of rows."""
     # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
-    clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        times = times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
-        yield times if clusters is None else times.take(clusters, axis=1)
+        yield times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates, ``replicates`` in all."""
-    for times in resampled_weights(rows, replicates=replicates, seed=seed):
+    for times in resampled_units(rows, replicates=replicates, seed=seed):
         yield Resampled(rows, times)
 
 
@@ -114,7 +111,7 @@ def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
         if rows.clusters is None:
             yield Redrawn(rows, uniforms)
         else:
-            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0).take(rows.clusters, axis=1))
+            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0))
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -156,8 +153,8 @@ def values_in(
     parts: dict[str, list[Floats]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
-            for entry in some:
-                parts.setdefault(entry.name, []).append(replicate_values(entry, block))
+            for name, values in values_of_block(some, block).items():
+                parts.setdefault(name, []).append(values)
             if by_class and here:
                 parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
             for name, statistic in extra.items() if here else ():
@@ -191,8 +188,10 @@ def values_in_both(
 
 def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
     """Yield the numbers of replicates of blocks; how large a block is changes no number that is drawn."""
-    # Besides arrays of so many columns there are (R, C * num_bins) arrays.
-    step = max(1, BLOCK // max(columns, *(each.num_classes * each.num_bins for each in rows)))
+    # Besides arrays of so many columns there are (R, C * num_bins) arrays, and those of neighbors in confidence.
+    cells = [each.num_classes * each.num_bins for each in rows]
+    neighbors = min(GROUPS, rows[0].num_samples)
+    step = max(1, BLOCK // max(columns, neighbors, *cells))
     yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
@@ -201,7 +200,4 @@ def _uniforms(
 ) -> Iterator[Floats]:
     random = random_state(purpose, seed)
     units = rows[0].num_units
-    yield from (
-        random.random_sample((size, units))
-        for size in _sizes(rows[0].num_samples, rows, replicates)
-    )
+    yield from (random.random_sample((size, units)) for size in _sizes(units, rows, replicates))
