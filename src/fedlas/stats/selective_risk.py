@@ -226,8 +226,8 @@ def _coverage_and_risk(
     if code is None:
         number = int(accepted.sum())
         return number / len(accepted), int((accepted & ~right).sum()) / number if number else None
-    taken, wrong = (float(each.mean()) for each in _cluster_shares(accepted, right, code))
-    return taken, wrong / taken if taken else None
+    coverage, wrong = (float(each.mean()) for each in _cluster_shares(accepted, right, code))
+    return coverage, wrong / coverage if coverage else None
 
 
 def _upper_of_clusters(
