@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_name, event_number

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.scan import Chunk
 from fedlas.stats.cell_sums import CellSums
 from fedlas.stats.rows import Floats, Integers, Rows
