@@ -185,9 +185,7 @@ def checks_of(
         InputError: As :meth:`Requirement.parse`.
     """
     parsed = [
-        None
-        if _is_calibrated(rule)
-        else Requirement.parse(rule, estimates, event=event)
+        None if _is_calibrated(rule) else Requirement.parse(rule, estimates, event=event)
         for rule in rules
     ]
     checks = [
