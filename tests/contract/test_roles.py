@@ -313,7 +313,7 @@ def test_a_table_hands_on_what_its_columns_are():
     for field in fields(Predictions):
         assert getattr(read, field.name) is not None, (
             f"{field.name} is lost: add a column of it to the table and the roles above; if it is there, look for "
-            "where `Table.rows` or `predictions_of` drops it"
+            "where `ScoreTable.rows` or `predictions_of` drops it"
         )
     assert read.clusters.tolist() == [0, 0, 1]
     assert read.time.tolist() == [0, 1, 0]
