@@ -223,8 +223,15 @@ def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said_of(name):
     assert texts[0] != texts[1]
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
         make_card(said_of(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
-    with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        reject_option(said_of(name), PLAIN, risk=0.1)
+    said = said_of(name)
+    if name == "weights":
+        with pytest.raises(InputError, match=name):
+            reject_option(said, PLAIN, risk=0.1)
+    else:
+        assert (
+            reject_option(said, said, risk=0.6).chosen
+            != reject_option(PLAIN, PLAIN, risk=0.6).chosen
+        )
 
 
 @pytest.mark.parametrize("field", ["weights", "clusters"])
