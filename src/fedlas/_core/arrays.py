@@ -24,7 +24,6 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import no_device, parse_json, write_atomically
-from fedlas._core.outputs import Kind, check_place
 from fedlas._core.threads import no_warnings
 
 _FREE = 2**26
@@ -179,6 +178,8 @@ def write_arrays(
     Raises:
         InputError: If another file is there, or the folder cannot be written to.
     """
+    # Imported here: two tensors need no rule of places.
+    from fedlas._core.outputs import Kind, check_place
 
     def is_one(existing: Path) -> bool:
         with open_arrays(existing) as archive:

@@ -288,8 +288,8 @@ class Columns:
     def patterns(self, names: Sequence[str], *, covariates: bool) -> list[str]:
         """Return the patterns of scores and votes among the ``names`` of a table, and on request of covariates."""
         options = (self.kind or "logits", "label_probs", *["covariates"] * covariates)
-        words = [word for option in options for word in words_of(getattr(self, option), names)]
-        return [word for word in words if word not in names and set(word) & set("*?[")]
+        texts = [text for option in options for text in words_of(getattr(self, option), names)]
+        return [text for text in texts if text not in names and set(text) & set("*?[")]
 
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""

@@ -140,10 +140,10 @@ class JsonLines(Arrow):
             # The text of keys is looked through before any row is parsed once more.
             plain = re.match("[A-Za-z0-9_ -]*", pattern)
             key = re.compile(b'"(%s[^"]*+)"\\s*+:' % re.escape(plain[0] if plain else "").encode())
-            known = {
+            columns = {
                 json.dumps(name, ensure_ascii=a)[1:-1] for name in self._keys for a in (True, False)
             }
-            if {*key.findall(content)} <= {name.encode() for name in known}:
+            if {*key.findall(content)} <= {name.encode() for name in columns}:
                 continue
             texts = [line for line in rows.to_pylist() if line.strip()]
             for number, line in enumerate(texts, self._rows + 1):
