@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -223,6 +223,16 @@ def test_no_two_modules_import_each_other():
     sorter.prepare()  # raises CycleError, with the circle
 
 
+def test_a_class_name_is_used_once():
+    """A search for it then has one answer."""
+    homes = defaultdict(list)
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(name_of(path))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
 def test_optional_packages_are_imported_where_they_are_used():
     def imported_too_soon(path):
         found = (
@@ -345,7 +355,7 @@ BOUNDS = {
     "predictions.tables": 22_750,
     "present": 25_750,
     "resample": 2_650,
-    "stats": 23_000,
+    "stats": 24_350,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
@@ -369,7 +379,7 @@ def test_the_package_stays_within_its_gauges():
 
 REACH = {
     "import fedlas; fedlas.Predictions": 12_000,
-    "from fedlas.metrics import expected_calibration_error": 29_000,
+    "from fedlas.metrics import ece": 19_000,
     "from fedlas.losses import FedLAS": 34_400,
     "import fedlas; fedlas.Objective": 44_100,
     "from fedlas.calibrators import CALIBRATORS": 72_400,
@@ -404,7 +414,7 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 108
+MOST_FILES_OF_PRIVATE_NAMES = 110
 
 
 def test_few_test_files_import_private_names():
@@ -433,7 +443,7 @@ def test_commands_of_files_never_import_the_laboratory(command):
 
 
 def test_no_other_room_names_a_format_of_tables():
-    """Between a file and a fit stand ``Table`` and ``Predictions``: which format holds the cells is no one else's."""
+    """Between a file and a fit stand ``ScoreTable`` and ``Predictions``: no other room knows who holds cells."""
     inner = {"predictions.tables", "predictions.language"}
     formats = {
         node.name

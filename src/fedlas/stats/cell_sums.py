@@ -50,7 +50,7 @@ def times_drawn(index: Integers) -> Floats:
     return times.reshape(index.shape).astype(np.float64)
 
 
-class CellSums:
+class ReplicateCellSums:
     """Sums over cells of entries that belong to units.
 
     Args:
@@ -185,9 +185,9 @@ class OutcomeCells:
         return self._sums.sums(outcomes.astype(np.float64), self._counts)
 
     @cached_property
-    def _sums(self) -> CellSums:
+    def _sums(self) -> ReplicateCellSums:
         unit = np.arange(self.num_samples) if self.clusters is None else self.clusters
-        return CellSums(unit, self._cell, self.num_cells)
+        return ReplicateCellSums(unit, self._cell, self.num_cells)
 
     @cached_property
     def _weight_of_units(self) -> Floats:

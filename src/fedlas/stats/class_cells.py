@@ -9,7 +9,7 @@ import torch
 
 from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.scan import Chunk
-from fedlas.stats.cell_sums import CellSums
+from fedlas.stats.cell_sums import ReplicateCellSums
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _MOST_BLOCKS = 2**10
@@ -35,13 +35,13 @@ class ClassCells:
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
-        self._beyond = CellSums(unit[index], self._cell_of(index, label), self._num_cells)
+        self._beyond = ReplicateCellSums(unit[index], self._cell_of(index, label), self._num_cells)
         self._beyond_counts = self._beyond.by_unit(rows.weights[index])
         self._beyond_probs = self._beyond.by_unit(self._probs.ravel()[place])
         in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
         self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
-        self._labels = CellSums(unit, self._cell_of(every, rows.target), self._num_cells)
+        self._labels = ReplicateCellSums(unit, self._cell_of(every, rows.target), self._num_cells)
         self._label_counts = self._labels.by_unit(rows.weights)
         self._unit_weights = rows.weights
         if rows.clusters is not None:
