@@ -10,6 +10,7 @@ import numpy as np
 from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import renamed
 from fedlas.binary.cells import cells_with_sums
+from fedlas.binary.event_records import measure_of_classes
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
