@@ -217,7 +217,7 @@ def columns_of_card(card_file: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def read_columns(content: Any) -> dict[str, dict[str, Any]]:
+def read_columns(content: object) -> dict[str, dict[str, Any]]:
     """Read what :func:`column_sums` returned.
 
     Raises:

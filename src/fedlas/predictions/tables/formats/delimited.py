@@ -266,7 +266,7 @@ class DelimitedWriter(Writer):
                 content = self._text(rows, "needed")
             self.file.write(content)
 
-    def _text(self, rows: Any, quoting: str) -> Any:
+    def _text(self, rows: object, quoting: str) -> Any:
         writer = pyarrow_module(".csv")
         options = writer.WriteOptions(
             include_header=False, delimiter=self._delimiter, quoting_style=quoting
@@ -284,7 +284,7 @@ class DelimitedWriter(Writer):
         return rows
 
 
-def _no_number(cell: Any, where: str) -> InputError:
+def _no_number(cell: object, where: str) -> InputError:
     return InputError(
         "scores must be numbers",
         f"{shortened(repr(cell), 60)} in {where}",

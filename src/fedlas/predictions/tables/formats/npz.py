@@ -87,7 +87,7 @@ class ArchiveWriter(Writer):
         self._arrays: list[list[NDArray[Any]]] = [[] for _ in scores]
         self._rows = dict.fromkeys(source.files, 0)
 
-    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
+    def write(self, source: object, rows: object, arrays: Sequence[NDArray[Any]]) -> None:  # noqa: ARG002
         """Hold what is added to some rows of a file."""
         self._rows[source] += len(arrays[0])
         for parts, values in zip(self._arrays, arrays, strict=True):
