@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number, reason
+from fedlas._core.check import InputError, check_choice, check_count, check_number, describe, reason
 from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_place, json_kind
 from fedlas.deploy.calibration import Calibration, read_calibration
@@ -88,28 +88,32 @@ class Card:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model["run"], str):
-            raise TypeError("the run has no name")
+            raise _damage("the run must have a name", self.model["run"])
         if not isinstance(self.made.get("on", ""), str):
-            raise TypeError("the date on which it was made is no text")
+            raise _damage("the date on which it was made must be text", self.made["on"])
         num_classes = check_count("num_classes", self.model["num_classes"], low=0)
         names = self.model["classes"]
         if names is not None and (
             not isinstance(names, list | tuple) or [*map(type, names)] != [str] * num_classes
         ):
-            raise ValueError(f"classes are not the names of {num_classes}")
+            raise _damage(f"classes must be the names of {num_classes}", names)
         check_choice("live", self.live, ("raw", "calibrated"))
         check_choice("subject", self.subject, ("event", "top label"))
         if self.subject == "event" and (num_classes != 2 or self.event_index > 1):
-            raise ValueError(f"event {self.event_index} of {num_classes} classes")
+            raise _damage(
+                "an event must be one of two classes", f"{self.event_index} of {num_classes}"
+            )
         # The monitor compares with these sums; sums that do not agree were changed by hand.
         samples = self.gaps.count[0]
         if self.bin_edges.shape != (len(self.bin_counts) + 1,):
-            raise ValueError(f"{len(self.bin_counts)} bins with {len(self.bin_edges)} ends")
-        if not samples > 0 or self.bin_counts.sum() != samples:
-            raise ValueError(f"{self.bin_counts.sum():g} samples in bins, {samples:g} in cells")
-        counts = self.class_counts
-        if counts is not None and (counts.shape != (num_classes,) or counts.sum() != samples):
-            raise ValueError(f"{counts.sum():g} samples in {len(counts)} classes")
+            raise _damage("bins must have an end each", len(self.bin_edges))
+        sums = [self.bin_counts.sum()]
+        if self.class_counts is not None:
+            sums.append(self.class_counts.sum())
+            if self.class_counts.shape != (num_classes,):
+                raise _damage(f"samples must be of {num_classes} classes", len(self.class_counts))
+        if not samples > 0 or any(each != samples for each in sums):
+            raise _damage(f"bins and classes must hold {samples:g} samples", sums)
         _ = self.thresholds  # which are checked
 
     @property
@@ -175,6 +179,8 @@ class Card:
             (row["risk"], row["threshold"], row.get("test")) for row in self.selective["thresholds"]
         ]
         if self.subject == "event":
+            if "decisions" not in (self.event or {}):
+                raise _damage("an event must have decisions", self.event)
             decisions = (self.event or {})["decisions"]
             rows = [(None, row.get("threshold"), row) for row in decisions]
         return tuple(_accepted(*row, most=self.gaps) for row in rows if row[1] is not None)
@@ -232,12 +238,16 @@ class Card:
             ) from error
 
 
+def _damage(expected: str, got: object) -> InputError:
+    return InputError(expected, describe(got) if isinstance(got, Mapping) else got, _FIX)
+
+
 def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
     """Return a row of the thresholds, which holds no more samples than the test part."""
     names = ("false_alarms", "acted") if risk is None else ("wrong", "accepted")
     wrong, accepted = (check_count(name, test[name], low=0) for name in names)
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
-        raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
+        raise _damage("a threshold must fit the test part", f"{wrong} wrong of {accepted} accepted")
     share = None if risk is None else check_number("risk", risk, low=0, high=1)
     cut = check_number("threshold", threshold, low=0, high=1)
     return Accepted(share, cut, accepted, wrong)
