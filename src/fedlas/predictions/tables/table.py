@@ -81,7 +81,7 @@ class _GrowingArray:
         return torch.from_numpy(self._array)
 
 
-class Table:
+class ScoreTable:
     """A table whose columns have roles, read once, a chunk of rows at a time.
 
     Args:
