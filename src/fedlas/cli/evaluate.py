@@ -151,7 +151,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = is_table and (columns is None or columns.label_probs is None)
     is_table = is_table and not evaluation.verdicts[RAW].is_reversed
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
-        line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
+        line = _calibrate_line(args.on, columns, args.method or METHOD)
         say(*command_lines(line, first="next: "))
     if evaluation.asks_for_repair and not args.json:
         line = _repair_line([args.file, *more], args, columns, run=run)
