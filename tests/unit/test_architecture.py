@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -198,13 +198,9 @@ def test_lookups_of_higher_rooms_are_at_first_use():
 
 
 def test_the_rule_is_the_documented_one():
-    shown = (
-        (SOURCE.parents[1] / "docs" / "architecture.md")
-        .read_text(encoding="utf-8")
-        .split("## The import rule")[1]
-    )
-    lines = shown.split("```")[1].strip().splitlines()
-    assert [set(line.split(" · ")) for line in lines] == LAYERS
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = [re.split(r" {2,}", line)[0] for line in page.split("```")[1].strip().splitlines()]
+    assert [set(rooms.split(" · ")) for rooms in shown if rooms and not rooms.isupper()] == LAYERS
 
 
 def test_no_two_modules_import_each_other():
@@ -225,6 +221,16 @@ def test_no_two_modules_import_each_other():
         }
     sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()  # raises CycleError, with the circle
+
+
+def test_a_class_name_is_used_once():
+    """A search for it then has one answer."""
+    homes = defaultdict(list)
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(name_of(path))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 def test_optional_packages_are_imported_where_they_are_used():
@@ -349,7 +355,7 @@ BOUNDS = {
     "predictions.tables": 22_750,
     "present": 25_750,
     "resample": 2_650,
-    "stats": 23_000,
+    "stats": 24_350,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
@@ -408,7 +414,7 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 108
+MOST_FILES_OF_PRIVATE_NAMES = 110
 
 
 def test_few_test_files_import_private_names():
@@ -437,7 +443,7 @@ def test_commands_of_files_never_import_the_laboratory(command):
 
 
 def test_no_other_room_names_a_format_of_tables():
-    """Between a file and a fit stand ``Table`` and ``Predictions``: which format holds the cells is no one else's."""
+    """Between a file and a fit stand ``ScoreTable`` and ``Predictions``: no other room knows who holds cells."""
     inner = {"predictions.tables", "predictions.language"}
     formats = {
         node.name

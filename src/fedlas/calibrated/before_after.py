@@ -18,7 +18,7 @@ from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
 from fedlas.metrics import StreamingMetrics, expected_calibration_error
-from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions

@@ -17,22 +17,22 @@ How a metric streams:
 6. The bootstrap (:mod:`fedlas.stats`) builds the same tables for many replicates at a time and calls the same formula.
 """
 
-from fedlas.metrics.ace import classwise_adaptive_calibration_error
-from fedlas.metrics.brier_decomposition import (
-    BrierDecomposition,
-    brier_calibration,
-    brier_decomposition,
-    brier_refinement,
-)
 from fedlas.metrics.calibration_error import (
     adaptive_ece,
     maximum_calibration_error,
     reliability_bins,
 )
 from fedlas.metrics.classwise import classwise_calibration_error
+from fedlas.metrics.classwise_adaptive import classwise_adaptive_calibration_error
 from fedlas.metrics.debiased import debiased_squared_calibration_error
-from fedlas.metrics.ece import Bins, expected_calibration_error, top_label_calibration_error
-from fedlas.metrics.evaluate import evaluate
+from fedlas.metrics.decomposition import (
+    BrierDecomposition,
+    brier_calibration,
+    brier_decomposition,
+    brier_refinement,
+)
+from fedlas.metrics.equal_width import Bins, expected_calibration_error, top_label_calibration_error
+from fedlas.metrics.evaluation import evaluate
 from fedlas.metrics.groups import (
     ClassCalibration,
     GroupCalibration,
@@ -40,10 +40,10 @@ from fedlas.metrics.groups import (
     calibration_by_class,
     calibration_by_group,
 )
-from fedlas.metrics.ks import ks_calibration_error
+from fedlas.metrics.kolmogorov_smirnov import ks_calibration_error
 from fedlas.metrics.metric import METRICS, Metric
 from fedlas.metrics.ranking_scores import auroc, average_precision
-from fedlas.metrics.rmsce import root_mean_square_calibration_error
+from fedlas.metrics.root_mean_square import root_mean_square_calibration_error
 from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.selective import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.ece import Bins, BinTable, EqualWidth, bins_of
+from fedlas.metrics.equal_width import Bins, BinTable, EqualWidth, bins_of
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.metric import METRICS, VARIANTS, Variant
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.ece import BinTable, EqualWidth
+from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel

@@ -17,7 +17,7 @@ from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas._core.kinds import check_kinds
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.sums import CellSums, nonzero
 from fedlas.predictions import Predictions, TopLabel

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.ece import BinTable, EqualWidth
+from fedlas.metrics.equal_width import BinTable, EqualWidth
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel
 
 
 def over_gap(bins: BinTable) -> Floats:
-    """Return the part of :func:`~fedlas.metrics.ece.mean_gap` from bins whose confidence exceeds the accuracy."""
+    """Return the part of ``mean_gap`` from bins whose confidence exceeds the accuracy."""
     return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.metrics.ece import BinSums, mean_gap
+from fedlas.metrics.equal_width import BinSums, mean_gap
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions

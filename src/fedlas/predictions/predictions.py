@@ -297,7 +297,7 @@ class Predictions:
             tensor([ True, False])
         """
         from fedlas.predictions.tables.roles import columns_named
-        from fedlas.predictions.tables.table import Table
+        from fedlas.predictions.tables.table import ScoreTable
 
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
@@ -312,7 +312,7 @@ class Predictions:
                     "'...'; confidences are for TopLabel(frame['confidence'], ...).",
                 ),
             )
-        table = Table(frame, named)
+        table = ScoreTable(frame, named)
         return cls.of_samples(
             table.whole(),
             are_probs=named.kind == "probs",

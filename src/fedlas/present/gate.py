@@ -293,7 +293,7 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """The checks of a gate; it is true if it passes.
 
     Attributes:
@@ -301,7 +301,7 @@ class Gate:
         strict: Whether it fails where an interval cannot tell.
 
     Example:
-        >>> Gate((Check("ece<=0.03", "holds", "Holds: ECE 1.2 %."),)).status
+        >>> GateResult((Check("ece<=0.03", "holds", "Holds: ECE 1.2 %."),)).status
         0
     """
 

@@ -8,7 +8,7 @@ import torch
 import fedlas
 from fedlas.errors import InputError
 from fedlas.metrics.metric import event_measures, limits_of
-from fedlas.present.gate import Check, Gate, check_rows, junit
+from fedlas.present.gate import Check, GateResult, check_rows, junit
 from fedlas.present.table import column
 
 
@@ -141,9 +141,9 @@ def test_without_replicates_there_is_no_gate(rare):
 
 def test_a_gate_needs_rows():
     holds = [Check("ece<=0.1", "holds", "Holds.")]
-    assert Gate(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
-    assert Gate(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
-    assert Gate(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
+    assert GateResult(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
+    assert GateResult(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
+    assert GateResult(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
     assert 'failures="0"' in junit(holds, suite="x", strict=True)
 
 

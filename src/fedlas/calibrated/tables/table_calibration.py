@@ -21,7 +21,7 @@ from fedlas.calibrated.tables.direction import FitScores
 from fedlas.calibrated.tables.edge import EdgeCount
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, Predictions, Table
+from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
@@ -81,7 +81,7 @@ class TableCalibration:
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
-        table = Table(source, replace(columns, groups=None), covariates or Covariates())
+        table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
                 "the rows must have labels",

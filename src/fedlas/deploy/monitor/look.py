@@ -24,7 +24,7 @@ from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.event import event_among
 from fedlas.predictions.tables.read import is_log
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.tables.table import ScoreTable
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 
@@ -296,7 +296,7 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     return _of_table(table, file)
 
 
-def _of_table(table: Table, file: Path) -> Iterable[LiveScores]:
+def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
     """Yield scores and outcomes; say in the end how many rows were left out."""
     for block in table.blocks():
         event = event_among(table.classes, table.columns.event)

@@ -329,7 +329,7 @@ def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
         return "Put the classes second: logits.movedim(-1, 1)."
     if came == logits.shape and len(came) == 2:
         return several_labels(
-            target, f"Train on them by fedlas.losses.MultiLabel(num_labels={classes})."
+            target, f"Train on them by fedlas.losses.MultiLabelLoss(num_labels={classes})."
         )
     return "Pass class indices, or one row of class probabilities a sample."
 

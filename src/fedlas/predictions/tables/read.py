@@ -28,7 +28,7 @@ from fedlas.predictions.tables.formats.compression import suffix_of
 from fedlas.predictions.tables.formats.format import Format, Joined
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import LABELS, SCORES, Columns, columns_named
-from fedlas.predictions.tables.table import Table, Values
+from fedlas.predictions.tables.table import ScoreTable, Values
 from fedlas.predictions.top_label import TopLabel
 
 _FIXED = (*SCORES, *LABELS, "label_probs")
@@ -37,7 +37,9 @@ _ROW_VALUES = ("features", "clusters")
 """Arrays of an ``.npz`` that only whole files have, not tables of columns."""
 
 
-def open_table(path: Any, columns: Columns | None, covariates: Covariates | None = None) -> Table:
+def open_table(
+    path: Any, columns: Columns | None, covariates: Covariates | None = None
+) -> ScoreTable:
     """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
 
     Args:
@@ -46,13 +48,13 @@ def open_table(path: Any, columns: Columns | None, covariates: Covariates | None
         covariates: What another table of the same model showed of the columns of covariates.
 
     Raises:
-        InputError: As :class:`Table`; or if ``columns`` are missing for another file, whose columns are then
+        InputError: As :class:`ScoreTable`; or if ``columns`` are missing for another file, whose columns are then
             named.
         MissingExtraError: For all but ``.npz`` and frames without pyarrow.
     """
     columns = _checked(columns)
     source, columns = open_source(path, columns)
-    return Table(source, with_scores(columns, source), copy.deepcopy(covariates))
+    return ScoreTable(source, with_scores(columns, source), copy.deepcopy(covariates))
 
 
 def with_scores(columns: Columns, source: Format) -> Columns:
@@ -131,7 +133,7 @@ def read_predictions(
         **names: Fields of :class:`Columns`, in place of ``columns``.
 
     Raises:
-        InputError: As :func:`open_table` and :meth:`Table.samples`; or if there are no rows, no labels where
+        InputError: As :func:`open_table` and :meth:`ScoreTable.samples`; or if there are no rows, no labels where
             there must be some, or other classes than those of ``like``.
         MissingExtraError: For all but ``.npz`` without pyarrow.
 

@@ -54,7 +54,7 @@ hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text
 ``sample_values.py``. What no column says is not there."""
 
 
-class Table:
+class ScoreTable:
     """A table whose columns have roles, read once, a chunk of rows at a time.
 
     Args:
