@@ -14,9 +14,10 @@ from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.binary import LabelTable
 from fedlas.binary.labels import changes_of_means
+from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import MultiLabel
-from fedlas.present.gate import Gate, check_rows, checks_of
+from fedlas.present.gate import GateResult, check_rows, checks_of
 from fedlas.present.groups import MOST, MOST_ON_PAGE
 from fedlas.present.label_tables import (
     labels_table,
@@ -27,7 +28,6 @@ from fedlas.present.label_tables import (
 from fedlas.present.metric_tables import metrics_frame, short_table
 from fedlas.present.page import axes, figure, made_by, render, themed_svg
 from fedlas.present.positive_class import plain_measures
-from fedlas.present.stages import Calibrated
 from fedlas.present.table import (
     Block,
     Table,
@@ -57,7 +57,7 @@ class LabelEvaluation:
         name: Name of the predictions.
         stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for a calibrator.
         labels: Measures of each label by stage, and their means as ``overall``.
-        outcome: The calibrator.
+        fitted: The calibration, by the name of the calibrator of each label; empty if there is none.
         num_bins: Bins of the calibration errors.
         replicates: Number for intervals of the ECE.
         confidence_level: Level of the intervals.
@@ -79,7 +79,7 @@ class LabelEvaluation:
     name: str
     stages: Mapping[str, MultiLabel]
     labels: Mapping[str, LabelTable]
-    outcome: Calibrated = field(default_factory=Calibrated)
+    fitted: Mapping[str, MultiLabelCalibration] = field(default_factory=dict)
     num_bins: int = 15
     replicates: int = REPLICATES
     confidence_level: float = CONFIDENCE_LEVEL
@@ -128,7 +128,8 @@ class LabelEvaluation:
     def _effect(self) -> str:
         """Return a sentence on what the calibrator changes."""
         (_, before), (stage, after) = self.labels.items()
-        nll, low, high = changes_of_means(*self.stages.values(), self.confidence_level)["macro_nll"]
+        first, last = self.stages.values()
+        nll, low, high = changes_of_means(first, last, self.confidence_level)["macro_nll"]
         way = (
             "within noise" if not (low > 0 or high < 0) else "beyond noise" if nll < 0 else "WORSE"
         )
@@ -189,7 +190,7 @@ class LabelEvaluation:
         return labels_table(self.labels[stage], self.confidence_level, title=title, most=most)
 
     @check_kinds
-    def require(self, *rules: str, strict: bool = False) -> Gate:
+    def require(self, *rules: str, strict: bool = False) -> GateResult:
         """Check rules on the last stage, which is calibrated where a calibrator was asked for.
 
         Args:
@@ -212,7 +213,7 @@ class LabelEvaluation:
             )
         checks = checks_of(rules, self.labels[stage].overall, self.verdicts[stage])
         samples = self.stages[stage].num_samples
-        return Gate(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+        return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
     def json(self) -> str:
         """Return everything as JSON: means by stage and measures of every label, as fractions, and the verdict."""
@@ -245,7 +246,7 @@ class LabelEvaluation:
             groups=[self._table(stage, most=MOST_ON_PAGE) for stage in stages],
             selection="",
             columns=[(column(name).title, column(name).about) for name in names],
-            remarks=[*self.outcome.remarks(), *self.notes],
+            remarks=list(self.notes),
             beside=[],
             diagrams=self.diagrams(),
             event="the label",

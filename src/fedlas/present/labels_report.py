@@ -13,7 +13,6 @@ from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import note_on_weights
 from fedlas.predictions.multi_label import check_known
 from fedlas.present.labels import RAW, LabelEvaluation
-from fedlas.present.stages import Calibrated
 
 
 def labels_report(
@@ -51,27 +50,30 @@ def labels_report(
         remarks.append(note_on_weights(predictions.weights > 0))
         predictions = predictions.rows(predictions.weights > 0)
     stages = {RAW: predictions}
-    outcome = Calibrated()
+    fitted: dict[str, MultiLabelCalibration] = {}
     if val is not None:
-        calibrator, name = _fitted(val, predictions, method, outcome)
-        stages[f"after {name}"] = calibrator.transform(predictions)
+        calibration, doubts = _fitted(val, predictions, method)
+        name = str(calibration.calibrators[0].plain()["calibrator"])
+        fitted[name] = calibration
+        remarks += doubts
+        stages[f"after {name}"] = calibration.transform(predictions)
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options["replicates"] = replicates
     tables = {stage: label_measures(each, **options) for stage, each in stages.items()}
     return LabelEvaluation(
         stages=stages,
         labels=tables,
-        outcome=outcome,
-        notes=tuple(filter(None, [*remarks, *outcome.notes])),
+        fitted=fitted,
+        notes=tuple(filter(None, remarks)),
         **options,
         **shown,
     )
 
 
 def _fitted(
-    val: MultiLabel, test: MultiLabel, method: Any, outcome: Calibrated
-) -> tuple[MultiLabelCalibration, str]:
-    """Return the fitted calibration and its name; it and its notes go into the outcome."""
+    val: MultiLabel, test: MultiLabel, method: Any
+) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
+    """Return the calibration that is fitted on held-out labels, and the notes of the fit."""
     unnamed = tuple(map(str, range(test.num_labels)))
     if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
         raise InputError(
@@ -88,13 +90,4 @@ def _fitted(
             argument="on",
         )
     calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
-    fitted, notes = fit_with_notes(calibration, val)
-    name = method_name(fitted)
-    outcome.fitted[name] = fitted
-    outcome.notes += notes
-    return fitted, name
-
-
-def method_name(calibration: MultiLabelCalibration) -> str:
-    """Return the registry name of the calibrator of each label."""
-    return str(calibration.calibrators[0].plain()["calibrator"])
+    return fit_with_notes(calibration, val)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.stats.cell_sums import times_drawn
 from fedlas.stats.draws import DrawPurpose, random_state
 from fedlas.stats.rows import Floats, Integers

@@ -39,6 +39,10 @@ _NOT_WATCHED = {
         "samples must be independent for the bound on false alarms to hold",
         "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
     ),
+    "labels": (
+        "samples must have one label each, as a card has",
+        "Watch the probability of one label: name its column by probs, and its labels by target.",
+    ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
 
