@@ -200,7 +200,9 @@ def test_rows_that_do_not_sum_to_one_are_several_labels(dtype):
             function()
     criterion = fedlas.losses.LabelSmoothing()
     if not several.is_floating_point():
-        with pytest.raises(InputError, match=r"several labels.*losses\.MultiLabelLoss\(num_labels=6\)"):
+        with pytest.raises(
+            InputError, match=r"several labels.*losses\.MultiLabelLoss\(num_labels=6\)"
+        ):
             criterion(logits, several)
     one = torch.eye(6).to(dtype)[torch.arange(8) % 6]
     with pytest.raises(InputError, match=r"target\.argmax\(1\)"):
