@@ -73,7 +73,9 @@ def label_errors(
     parts: list[tuple[Floats, Floats, Floats]] = []
     pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
     for part in _parts(labels, num_bins):
-        cells = _Cells(probs[:, part], happened[:, part], weights[:, part], block, blocks, num_bins)
+        cells = _LabelBins(
+            probs[:, part], happened[:, part], weights[:, part], block, blocks, num_bins
+        )
         null = cells.drawn(noise, replicates) if clusters is None else signs @ cells.gaps
         totals = cells.totals
         sums = (
@@ -98,7 +100,7 @@ def _parts(labels: int, num_bins: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, labels, step))
 
 
-class _Cells:
+class _LabelBins:
     """Sums over cells, ``label * num_bins + bin``, of blocks of samples.
 
     Attributes:
