@@ -350,7 +350,7 @@ BOUNDS = {
     "metrics": 14_750,
     "objective": 7_600,
     "plots": 10_200,
-    "predictions": 9_800,
+    "predictions": 10_500,
     "predictions.language": 6_500,
     "predictions.tables": 24_080,
     "present": 28_430,

@@ -169,9 +169,8 @@ def report(
         if method is not None:
             outcome = calibrated(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    by_group: dict[str, Any] = {}
-    if groups is not None:
-        by_group = _by_group(stages, groups, event=of_event, num_bins=num_bins, **level)
+    options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
+    by_group = {} if groups is None else _by_group(stages, groups, **options)
     # What is decided on held-out predictions.
     fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
     rejected: Rejections = {}
@@ -181,7 +180,7 @@ def report(
     return Evaluation(
         name,
         stages,
-        **measured_stages(stages, names, event=of_event, num_bins=num_bins, **level),
+        **measured_stages(stages, names, **options),
         groups=by_group,
         heterogeneity=_by_cluster(stages, source, confidence_level) if heterogeneity else {},
         rejected=rejected,
