@@ -33,9 +33,9 @@ def _smoother(rows: Rows) -> tuple[Loess, OutcomeCells]:
 def _distances(block: RowReplicates) -> dict[str, Floats]:
     """Return ICI, E50, E90 and Emax of every replicate ``(R,)``; the windows of the loess are those of the rows."""
     smoother, cells = block.rows.table(_smoother)
-    counts, _, happened, _ = block.over(cells)
-    curves = smoother.curves(*np.broadcast_arrays(counts, happened))
-    return smoother.distances(curves, counts)
+    sums = block.over(cells)
+    curves = smoother.curves(*np.broadcast_arrays(sums.count, sums.outcome))
+    return smoother.distances(curves, sums.count)
 
 
 def _replicated(name: str) -> Callable[[RowReplicates], Floats]:

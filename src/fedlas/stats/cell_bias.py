@@ -19,7 +19,8 @@ from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.resample.effective import effective_samples
 from fedlas.stats.draws import DrawPurpose, random_state
-from fedlas.stats.replicates import Resampled, class_blocks
+from fedlas.stats.group_replicates import class_blocks
+from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import SortedClasses
 

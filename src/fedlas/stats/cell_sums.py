@@ -161,8 +161,8 @@ class OutcomeCells:
 
     def scale(self, times: Floats) -> Floats:
         """Return what gives replicates of these ``times (R, U)`` the weight of the sample ``(R, 1)``."""
-        drawn = np.einsum("ru,u->r", times, self._weight_of_units)
-        return np.asarray(self.num_samples / drawn)[:, None]
+        weight = np.einsum("ru,u->r", times, self._weight_of_units)
+        return np.asarray(self.num_samples / weight)[:, None]
 
     def counts_drawn(self, times: Floats) -> Floats:
         """Return the samples of each cell ``(R, K)`` of units drawn ``times (R, U)``."""
@@ -180,9 +180,9 @@ class OutcomeCells:
         """Return the squared weights ``(R, K)`` of units drawn ``times (R, U)``."""
         return self._sums.sums(times, self._squares)
 
-    def relabeled(self, outcomes: NDArray[np.bool_]) -> Floats:
+    def relabeled(self, outcomes: Floats) -> Floats:
         """Return the sums of other outcomes ``(R, N)`` of independent samples ``(R, K)``."""
-        return self._sums.sums(outcomes.astype(np.float64), self._counts)
+        return self._sums.sums(outcomes, self._counts)
 
     @cached_property
     def _sums(self) -> ReplicateCellSums:
@@ -242,22 +242,19 @@ class CellDraws:
         """Return the outcomes of the cells ``(R, K)`` if the probabilities are right."""
         cells = self._cells
         if cells.is_plain:
-            return self._binomial(cells.count)
+            share = np.divide(
+                cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
+            )
+            size = (self._replicates, cells.num_cells)
+            counts = cells.count.astype(np.int64)
+            outcomes = self._random.binomial(counts, np.clip(share, 0.0, 1.0), size)
+            return outcomes.astype(np.float64)
         if cells.clusters is None:
             blocks = self._blocks(self._labels, cells.num_samples)
             return np.concatenate([cells.relabeled(labels) for labels in blocks])
         signs = self._blocks(self._signs, cells.num_units)
         moved = np.concatenate([cells.gaps_drawn(each) for each in signs])
         return np.asarray(cells.expected - moved)
-
-    def _binomial(self, counts: Floats) -> Floats:
-        cells = self._cells
-        share = np.divide(
-            cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
-        )
-        size = (self._replicates, cells.num_cells)
-        drawn = self._random.binomial(counts.astype(np.int64), np.clip(share, 0.0, 1.0), size)
-        return drawn.astype(np.float64)
 
     def _blocks(self, make: Callable[[int], NDArray[np.float64]], columns: int) -> Iterator[Floats]:
         step = max(1, _ELEMENTS // columns)

@@ -45,7 +45,7 @@ class ClassCells:
         self._label_counts = self._labels.by_unit(rows.weights)
         self._unit_weights = rows.weights
         if rows.clusters is not None:
-            self._unit_weights = np.bincount(unit, rows.weights)
+            self._unit_weights = np.bincount(unit, rows.weights).astype(np.float64)
             self._probs = np.stack([np.bincount(unit, each) for each in self._probs.T], axis=1)
 
     def probs(self, weights: Floats) -> Floats:

@@ -20,15 +20,8 @@ from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_sums import times_drawn
-from fedlas.stats.replicates import (
-    BLOCK,
-    GroupsRedrawn,
-    GroupsResampled,
-    Redrawn,
-    Replicates,
-    Resampled,
-    Turned,
-)
+from fedlas.stats.group_replicates import GroupsRedrawn, GroupsResampled
+from fedlas.stats.replicates import BLOCK, Redrawn, Replicates, Resampled, Turned
 from fedlas.stats.rows import GROUPS, Floats, Rows
 from fedlas.stats.tables import knows_groups, values_of_block
 

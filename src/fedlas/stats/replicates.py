@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.cell_sums import OutcomeCells
-from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks, ClassCells
+from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.rows import Floats, Groups, Integers, Rows
 
 T = TypeVar("T")
@@ -33,7 +33,8 @@ BLOCK = 2**18
 """Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 
 
-class CellTable(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CellTable:
     """Sums over cells, ``(R or 1, K)``: samples, probabilities less outcomes, outcomes, and squared weights."""
 
     count: Floats
@@ -207,8 +208,7 @@ class Resampled(RowReplicates):
     @cached_property
     def _scale(self) -> Floats:
         """What makes the rows that are drawn average a weight of 1 ``(R, 1)``: each replicate is its own sample."""
-        drawn = np.einsum("ru,u->r", self._of_units, self.rows.table(_unit_weights))
-        return np.asarray(self.rows.num_samples / drawn)[:, None]
+        return self.rows.table(_bin_cells).scale(self._of_units)
 
     @cached_property
     def _of_rows(self) -> Floats:
@@ -245,7 +245,7 @@ class Resampled(RowReplicates):
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
         sums = self.rows.weights * self.rows.column(quantity).astype(np.float64)
         if (clusters := self.rows.clusters) is not None:
-            sums = np.bincount(clusters, sums)
+            sums = np.bincount(clusters, sums).astype(np.float64)
         total = np.einsum("ru,u->r", self._of_units, sums)
         return np.asarray(self._scale[:, 0] * total / self.rows.num_samples)
 
@@ -347,7 +347,7 @@ class Redrawn(RowReplicates):
             if cells.label is None
             else self.labels == cells.label
         )
-        outcome = cells.relabeled(is_right)
+        outcome = cells.relabeled(is_right.astype(np.float64))
         return CellTable(cells.count[None], cells.expected - outcome, outcome, cells.squares[None])
 
     def _class_labels(self, cells: ClassCells, _probs: Floats) -> Floats:
@@ -373,11 +373,6 @@ def _counts_once(rows: Rows) -> Floats:
     return rows.table(ClassCells).counts(np.ones((1, rows.num_units)))
 
 
-def _unit_weights(rows: Rows) -> Floats:
-    clusters = rows.clusters
-    return rows.weights if clusters is None else np.bincount(clusters, rows.weights)
-
-
 def of_rows(rows: Rows, units: Floats) -> Floats:
     """Return numbers of rows ``(R, N)`` from those of units ``(R, U)``."""
     return units if rows.clusters is None else units.take(rows.clusters, axis=1)
@@ -387,116 +382,3 @@ def parts_of(rows: Rows, units: Floats) -> Iterator[Floats]:
     """Yield numbers of units ``(R, U)`` for as many replicates at a time as :data:`BLOCK` has room for all rows."""
     step = max(1, BLOCK // rows.num_samples)
     yield from (units[start : start + step] for start in range(0, len(units), step))
-
-
-class GroupsResampled(Replicates):
-    """Rows drawn with replacement, of which one knows the group alone.
-
-    Each part is drawn from a stream of its own when a metric first asks for it: all blocks are asked for the same.
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        groups: np.random.RandomState,
-        right: np.random.RandomState,
-        blocks: np.random.RandomState,
-        normal: Floats,
-    ) -> None:
-        super().__init__(rows, rows.groups, len(normal))
-        self._random = groups
-        self._random_right = right
-        self._blocks = blocks
-        self._normal = normal
-
-    @cached_property
-    def counts(self) -> Floats:  # type: ignore[override]
-        """How many rows of each group were drawn ``(R, G)``."""
-        shares = self.groups.count / self.rows.num_samples
-        counts = self._random.multinomial(self.rows.num_samples, shares, size=self.size)
-        return counts.astype(np.float64)
-
-    @property
-    def squares(self) -> Floats:  # type: ignore[override]
-        """The same: rows count once each."""
-        return self.counts
-
-    @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
-        """How many of them are right ``(R, G)``."""
-        shares = self.groups.right / self.groups.count
-        return self._random_right.binomial(self.counts.astype(np.int64), shares).astype(np.float64)
-
-    @cached_property
-    def expected_right(self) -> Floats:
-        """Return how many are expected right by the rows' own label probabilities."""
-        # Seeded by each replicate's own draw: no other number changes where this one is asked for.
-        number = len(self.groups.count)
-        noise = np.stack(
-            [
-                np.random.default_rng(seed).standard_normal(number)
-                for seed in self._normal.view(np.uint64).tolist()
-            ]
-        )
-        spread = np.sqrt(self.counts) * self.rows.expected_spread(self.groups)
-        return self.counts * self.rows.expected_right(self.groups) + spread * noise
-
-    def mean(self, quantity: Quantity) -> Floats:
-        """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
-        mean, error = self.rows.mean_and_error(quantity)
-        return np.asarray(mean + error * self._normal)
-
-    @cached_property
-    def class_table(self) -> ClassTable:
-        """Sums over the blocks that were drawn."""
-        sums = class_blocks(self.rows)
-        number = len(sums.probs)
-        block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
-        times = block_counts.astype(np.float64)
-        return self._class_table(
-            times @ sums.probs, times @ sums.labels, lambda: times @ sums.counts
-        )
-
-
-class GroupsRedrawn(Replicates):
-    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        size: int,
-        right: np.random.RandomState,
-        labels: np.random.RandomState,
-    ) -> None:
-        super().__init__(rows, rows.groups, size)
-        self.counts = self.squares = rows.groups.count[None]
-        self._random_right = right
-        self._random = labels
-
-    @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
-        """How many rows of each group are right ``(R, G)``; drawn when first asked for."""
-        count = self.groups.count.astype(np.int64)
-        confidence = np.clip(self.groups.confidence, 0.0, 1.0)
-        size = (self.size, len(count))
-        return self._random_right.binomial(count, confidence, size=size).astype(np.float64)
-
-    @cached_property
-    def class_table(self) -> ClassTable:
-        """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
-        sums = class_blocks(self.rows)
-        counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
-        if self.rows.num_classes < FEW_CLASSES:
-            signs = self._random.standard_normal((self.size, len(sums.probs)))
-            labels = probs + signs @ (sums.drawn - sums.probs)
-        else:
-            share = np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0).clip(0, 1)
-            size = (self.size, len(counts))
-            labels = self._random.binomial(counts.astype(np.int64), share, size=size)
-        return self._class_table(probs[None], labels.astype(np.float64), lambda: counts[None])
-
-
-def class_blocks(rows: Rows) -> ClassBlocks:
-    """Return the sums of blocks of rows, filled."""
-    rows.gather([], ClassBlocks)
-    return rows.table(ClassBlocks)

@@ -20,9 +20,11 @@ from fedlas.metrics.sums import Quantity, averaging_one
 from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
-from fedlas.stats.cell_sums import Floats, Integers, OutcomeCells
+from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.degrees import cluster_degrees
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 T = TypeVar("T")
 MANY_SAMPLES = 2**13
 MANY_PROBS = 2**22

@@ -86,8 +86,8 @@ def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
 
 def _width_bins(block: Replicates) -> BinTable:
     """Return sums over bins of equal width, without those that the rows leave empty."""
-    count, gaps, outcome, squares = block.bins
-    return BinTable(count, gaps, outcome, block.rows.num_samples, squares)
+    sums = block.bins
+    return BinTable(sums.count, sums.gaps, sums.outcome, block.rows.num_samples, sums.squares)
 
 
 def _expected_bins(block: Replicates) -> BinTable:
