@@ -351,7 +351,7 @@ BOUNDS = {
     "objective": 7_600,
     "plots": 10_200,
     "predictions": 9_800,
-    "predictions.language": 6_500,
+    "predictions.language": 8_050,
     "predictions.tables": 22_750,
     "present": 25_750,
     "resample": 2_650,

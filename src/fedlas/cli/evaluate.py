@@ -149,6 +149,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     is_table = args.on is not None and not run and not is_log(Path(args.on), columns or Columns())
     # A fit needs labels, not votes.
     is_table = is_table and (columns is None or columns.label_probs is None)
+    # Nor is it written for several rows a question.
+    is_table = is_table and (columns is None or columns.confidence_as != "vote")
     is_table = is_table and not evaluation.verdicts[RAW].is_reversed
     if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
         line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)

@@ -35,7 +35,7 @@ _DEFAULTS = (
 """Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 
-ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
+ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true", "vote"]
 CONFIDENCE_FORMS: tuple[ConfidenceForm, ...] = get_args(ConfidenceForm)
 RoleKind = Literal["score", "label", "sample", "reading"]
 
@@ -106,10 +106,12 @@ class Columns:
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "(no group)".
         separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
-            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
+            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False; ``"vote"`` for
+            answers, several rows to each question of ``clusters``: the share that agrees with the most frequent one.
         format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
         time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
             fit on later ones.
+        one_per_cluster: Keep the first row of each of the ``clusters``, so that rows are independent.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -156,10 +158,13 @@ class Columns:
     separator: str | None = role("reading", "separator of a CSV file (default: , ; tab or |, as detected)",
         metavar="CHAR", option="--sep", of_live=True)
     confidence_as: ConfidenceForm = role("reading", "form: number; words; sum, mean or min of lists of token "
-        "log-probabilities; p-true, those of True and False (default: number)", "number", metavar="",
+        "log-probabilities; p-true, those of True and False; vote: answers, of which --clusters says the question and "
+        "--target the true one (default: number)", "number", metavar="",
         choices=CONFIDENCE_FORMS, of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
+    one_per_cluster: bool = role("reading", "keep the first row of each of the --clusters: rows are then independent "
+        "(default: keep all)", False, metavar=None)
     time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
         "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
     # fmt: on
@@ -227,6 +232,15 @@ class Columns:
                     ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
                     argument=option,
                 )
+        if self.one_per_cluster and (self.clusters is None or self.confidence_as == "vote"):
+            raise InputError(
+                "must go with the column of clusters, and not with votes",
+                "votes" if self.clusters else "no clusters",
+                ("Name the column by ", Argument("clusters"), ", or leave it out."),
+                argument="one_per_cluster",
+            )
+        if self.confidence_as == "vote":
+            self._check_votes()
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
                 (
@@ -237,6 +251,24 @@ class Columns:
                 ),
                 (Argument("correct"), " with one of these"),
                 "Leave one or the other out.",
+            )
+
+    def _check_votes(self) -> None:
+        """Refuse columns that do not go with several answers to a question."""
+        others = [
+            Argument(name)
+            for name in ("logits", "probs", "predicted", "covariates", "percent")
+            if getattr(self, name)
+        ]
+        is_log = self.kind is None  # of lm-evaluation-harness, which says what a question is
+        if others or (not is_log and self.clusters is None):
+            raise InputError(
+                (
+                    Argument("confidence_as", "vote"),
+                    " is for a row an answer, with the question in each",
+                ),
+                others[0] if others else ("no ", Argument("clusters")),
+                ("Name the question by ", Argument("clusters"), " and leave other columns out."),
             )
 
     @property

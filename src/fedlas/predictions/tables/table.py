@@ -28,7 +28,7 @@ from fedlas.predictions.probabilities import (
     logarithm,
 )
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tables.cells import MISSING, Labels, TableChunk, cell_text
+from fedlas.predictions.tables.cells import MISSING, FirstRows, Labels, TableChunk, cell_text
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
@@ -137,6 +137,7 @@ class ScoreTable:
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()
         self._no_group_cells: set[bool] = set()
+        self._first = FirstRows(columns.clusters if columns.one_per_cluster else None)
         self._rows = 0
         self._zeros = 0
         self._zero_labels = 0
@@ -241,6 +242,10 @@ class ScoreTable:
             confidence = None
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
+            if columns.one_per_cluster:
+                first = self._first.mask(chunk)
+                chunk = chunk.where_rows(first)
+                confidence = None if confidence is None else confidence[torch.from_numpy(first)]
             if not len(chunk.rows):
                 yield whole.rows, np.zeros(0, np.int64), {}
                 continue
@@ -258,6 +263,8 @@ class ScoreTable:
                 values["features"] = more.features(chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
+            if columns.one_per_cluster:
+                values.pop("clusters")
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
         if self.answers is not None:
@@ -289,6 +296,7 @@ class ScoreTable:
             ]
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
+        lines += self._first.notes()
         if self.columns.target is not None and self._labels is not None:
             lines += filter(None, [self._labels.note()])
         if self.answers is not None:
