@@ -224,7 +224,7 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     table: dict[str, Any] = {question: list(rows), _CONFIDENCE: votes.confidence}
     for name in carried:
         table[name] = [_only(cells[name], each, name, label) for label, each in rows.items()]
-    named = {"confidence": _CONFIDENCE, "clusters": None, "confidence_as": "number"}
+    named: dict[str, Any] = {"confidence": _CONFIDENCE, "clusters": None, "confidence_as": "number"}
     if columns.target is not None:
         table[_CORRECT] = votes.matches(table[columns.target])
         named |= {"target": None, "correct": _CORRECT}
