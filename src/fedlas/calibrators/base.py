@@ -62,7 +62,7 @@ class CalibratorRegistry(Registry["type[Calibrator]"]):
         super().add(name, value, **{"title": title, "leaves": 0.5, **metadata})
 
 
-CALIBRATORS = CalibratorRegistry("calibrator", annex="fedlas.zoo.semantic_grouping")
+CALIBRATORS = CalibratorRegistry("calibrator", annex=["fedlas.zoo.semantic_grouping"])
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
