@@ -208,14 +208,14 @@ def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
     for chunk in source.chunks(
         [], [*dict.fromkeys([answer, question, *carried, *_given(columns)])]
     ):
-        kept = chunk.complete(optional={answer})[0] if columns.drop_missing else chunk
-        skipped += len(chunk.rows) - len(kept.rows)
+        part = chunk.complete(optional={answer})[0] if columns.drop_missing else chunk
+        skipped += len(chunk.rows) - len(part.rows)
         start = len(cells[answer])
-        for place, name in enumerate(kept.texts(question), start):
+        for place, name in enumerate(part.texts(question), start):
             rows.setdefault(name, []).append(place)
         for name, values in cells.items():
-            values += kept.each(name, lambda value, _: value)
-        outcomes += kept.outcomes(columns.correct).tolist() if columns.correct else []
+            values += part.each(name, lambda value, _: value)
+        outcomes += part.outcomes(columns.correct).tolist() if columns.correct else []
     if not rows:
         raise InputError(
             "there must be at least one row", f"none in {source.label}", "Check the file."

@@ -230,7 +230,8 @@ class ScoreTable:
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
         is_top = self._kind == "confidence"
-        named = {name: getattr(columns, name) for name in _TEXTS}
+        alone = {"clusters"} if columns.one_per_cluster else set()
+        named = {name: getattr(columns, name) for name in _TEXTS if name not in alone}
         others = [*dict.fromkeys([*columns.others, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
@@ -264,8 +265,6 @@ class ScoreTable:
                 values["features"] = more.features(chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
-            if columns.one_per_cluster:
-                values.pop("clusters")
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
         if self.answers is not None:
