@@ -253,13 +253,13 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
     )
 
 
-def thresholds_table(content: Mapping[str, Any]) -> Table:
+def thresholds_table(selective: Mapping[str, Any]) -> Table:
     """Return the threshold for each risk, and its risk and coverage on test."""
     heads = ("Target risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
              "At most %")  # fmt: skip
     rows = []
     needed = []
-    for row in content["selective"]["thresholds"]:
+    for row in selective["thresholds"]:
         risk = f"{100 * row['risk']:g}"
         if row["threshold"] is None:
             rows.append([risk, "none", *[DASH] * 5])

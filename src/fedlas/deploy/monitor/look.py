@@ -344,8 +344,8 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
     _check_classes(card, live, source)
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
-        happened = None if outcome is None else torch.eq(outcome, card.event).numpy()
-        return LiveBatch(logits.softmax(dim=1)[:, card.event].numpy(), happened, None)
+        happened = None if outcome is None else torch.eq(outcome, card.event_index).numpy()
+        return LiveBatch(logits.softmax(dim=1)[:, card.event_index].numpy(), happened, None)
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
@@ -364,9 +364,9 @@ def _check_classes(card: Card, live: LiveScores, source: str) -> None:
         )
     # The event of 0 and 1 may have been named for the card.
     number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
-    if card.subject == "event" and number not in (None, card.event):
+    if card.subject == "event" and number not in (None, card.event_index):
         raise InputError(
-            f"must be the card's, {names[card.event]}",
+            f"must be the card's, {names[card.event_index]}",
             f"{live.event} in {source}",
             ("Leave ", Argument("event"), " out, or write a card of this event."),
             argument="event",
