@@ -353,7 +353,7 @@ BOUNDS = {
     "plots": 10_200,
     "predictions": 9_800,
     "predictions.language": 8_050,
-    "predictions.tables": 22_750,
+    "predictions.tables": 23_600,
     "present": 25_750,
     "resample": 2_650,
     "stats": 24_350,
