@@ -221,15 +221,16 @@ class FirstRows:
         self._clusters: set[str] = set()
         self._repeated = 0
 
-    def mask(self, chunk: TableChunk) -> NDArray[np.bool_]:
-        """Return whether each row is the first of its cluster ``(n,)``."""
+    def of(self, chunk: TableChunk, confidence: Tensor | None) -> tuple[TableChunk, Tensor | None]:
+        """Return the rows that are the first of their cluster, and their confidences ``(n, 1)`` if there are any."""
         names = chunk.texts(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
             first[row] = name not in self._clusters
             self._clusters.add(name)
         self._repeated += int((~first).sum())
-        return first
+        rows = None if confidence is None else confidence[torch.from_numpy(first)]
+        return chunk.where_rows(first), rows
 
     def notes(self) -> list[str]:
         """Return how many rows count, as a sentence; none if all do."""

@@ -18,6 +18,7 @@ from fedlas.predictions.tables.columns import (
     Names,
     check_exists,
     check_once,
+    check_several_rows,
     dotted,
     listed,
     matched_columns,
@@ -238,15 +239,7 @@ class Columns:
                     ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
                     argument=option,
                 )
-        if self.one_per_cluster and (self.clusters is None or self.confidence_as == "vote"):
-            raise InputError(
-                "must go with the column of clusters, and not with votes",
-                "votes" if self.clusters else "no clusters",
-                ("Name the column by ", Argument("clusters"), ", or leave it out."),
-                argument="one_per_cluster",
-            )
-        if self.confidence_as == "vote":
-            self._check_votes()
+        check_several_rows(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, ()):
                 raise InputError(
@@ -265,24 +258,6 @@ class Columns:
                 ),
                 (Argument("correct"), " with one of these"),
                 "Leave one or the other out.",
-            )
-
-    def _check_votes(self) -> None:
-        """Refuse columns that do not go with several answers to a question."""
-        others = [
-            Argument(name)
-            for name in ("logits", "probs", "predicted", "covariates", "percent")
-            if getattr(self, name)
-        ]
-        is_log = self.kind is None  # of lm-evaluation-harness, which says what a question is
-        if others or (not is_log and self.clusters is None):
-            raise InputError(
-                (
-                    Argument("confidence_as", "vote"),
-                    " is for a row an answer, with the question in each",
-                ),
-                others[0] if others else ("no ", Argument("clusters")),
-                ("Name the question by ", Argument("clusters"), " and leave other columns out."),
             )
 
     @property

@@ -226,9 +226,7 @@ class ScoreTable:
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
             if columns.one_per_cluster:
-                first = self._first.mask(chunk)
-                chunk = chunk.where_rows(first)
-                confidence = None if confidence is None else confidence[torch.from_numpy(first)]
+                chunk, confidence = self._first.of(chunk, confidence)
             if not len(chunk.rows):
                 yield whole.rows, np.zeros(0, np.int64), {}
                 continue
