@@ -1,7 +1,6 @@
 """All that takes the name of a measure knows every one: it uses it, or refuses it in words. A new one needs no line."""
 
 import inspect
-import json
 import math
 import tempfile
 from pathlib import Path
@@ -99,7 +98,7 @@ def bench_of(name):
 def card_in_a_file(name):
     """Path of a card that holds this measure alone."""
     path = Path(tempfile.mkdtemp()) / "card.json"
-    path.write_text(json.dumps(card_of(name)))
+    card_of(name).save(path)
     return path
 
 
@@ -141,7 +140,7 @@ USES = {
     "optimism": lambda name: optimism(
         lambda x, y: lambda rows: rows, RISKS, RAW.target.numpy(), metrics=[name], replicates=39
     )[name],
-    "card": lambda name: card_of(name)["metrics"]["calibrated"].get(name),
+    "card": lambda name: card_of(name).metrics["calibrated"].get(name),
     "card of the Hub": hub_card,
     "monitor": lambda name: Monitor(card_in_a_file(name)),
     "a bench's table": lambda name: str(bench_of(name).table(name)),
