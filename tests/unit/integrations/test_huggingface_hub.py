@@ -139,7 +139,7 @@ def test_the_card_of_an_event_shows_the_measures_of_the_event():
     )
     made = fedlas.card(val, test, "temperature", name="m", replicates=60)
     shown = model_card(made)
-    slope = made.content["event"]["measures"]["calibrated"]["slope"]
+    slope = made.event["measures"]["calibrated"]["slope"]
     assert "| calibration slope → 1 | 0.6" in shown.content
     assert f"{slope['value']:.3f} | {slope['low']:.3f} to {slope['high']:.3f} |" in shown.content
     assert "| Brier score ↓ |" in shown.content
