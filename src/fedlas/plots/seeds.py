@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require

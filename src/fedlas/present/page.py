@@ -226,9 +226,9 @@ def themed_svg(ax: Axes, alt: str) -> str:
 
 
 def _svg(ax: Axes, alt: str) -> str:
-    figure: Any = ax.figure
+    picture: Any = ax.figure
     buffer = io.BytesIO()
-    _save(figure, buffer, "svg", {"svg.fonttype": "none"})
+    _save(picture, buffer, "svg", {"svg.fonttype": "none"})
     return _inline(buffer.getvalue().decode("utf-8"), alt)
 
 
