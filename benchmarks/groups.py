@@ -274,7 +274,7 @@ def tables(frame: pd.DataFrame) -> str:
     frame = frame[frame.seed.isin(last[last == last.max()].index)]
     keys = ["covariates", "labels", "table", "model", "seed"]
     lines = [
-        "| covariates | labels | tables | calibrator | known groups: mean | worst table | new groups: mean | worst table |",
+        "| covariates | labels | tables | calibrator | known groups | worst table | new groups | worst table |",
         "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
     scores = frame.set_index([*keys, "calibrator"])[["known", "new"]].unstack()
