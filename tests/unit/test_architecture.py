@@ -332,7 +332,7 @@ BOUNDS = {
     "binary": 16_650,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
-    "calibrators": 41_950,
+    "calibrators": 43_400,
     "cli of files": 13_500,
     "cli of runs": 7_550,
     "deploy": 22_400,
