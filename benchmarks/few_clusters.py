@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions, binary, compare, estimates
-from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.evaluation import entries_of, values_of
 
 ALPHA = 0.05
 KNOWN_SD = 0.8

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trace walks through the package: ``tools/trace_walks.py [PART OF A NAME ...]``. Prints what each call enters.
 
-For each walk: files, functions, calls, and climbs, which are calls into a room on a higher line of the import rule in
+For each walk: files, functions, calls, and climbs, which are calls into a room on a higher line of the picture in
 ``docs/architecture.md``, such as of a function that was handed down. For a run also how often control returns to the
 file that executes it. All threads count that a walk starts; lambdas and comprehensions do not. Everything is imported
 before a call is traced, so the figures are of the work itself.
@@ -15,6 +15,7 @@ import functools
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -34,12 +35,12 @@ RUN = str(ROOT / "lab" / "runs" / "execution.py")
 
 
 def lines_of_rooms() -> dict[str, int]:
-    """Return the line of each room in the import rule, counted from the top."""
-    shown = RULE.read_text(encoding="utf-8").split("## The import rule")[1].split("```")[1]
+    """Return the line of each room in the picture of the rooms, counted from the top."""
+    shown = RULE.read_text(encoding="utf-8").split("```")[1].strip().splitlines()
     return {
         room: number
-        for number, line in enumerate(shown.strip().splitlines())
-        for room in line.split(" · ")
+        for number, line in enumerate(shown)
+        for room in re.split(r" {2,}", line)[0].split(" · ")
     }
 
 
@@ -50,8 +51,7 @@ LINES = lines_of_rooms()
 def line_of(file: str) -> int | None:
     """Return the line of the room that a file lies in; None for the files of no room."""
     parts = Path(file).relative_to(ROOT).parts
-    room = ".".join(parts[:2]) if parts[0] == "lab" else parts[0]
-    return LINES.get(room)
+    return LINES.get(".".join(parts[:2]), LINES.get(parts[0]))
 
 
 def is_ours(frame: FrameType) -> bool:
@@ -132,7 +132,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     from fedlas.cli import main
     from fedlas.deploy import export
     from fedlas.losses import FedLAS
-    from fedlas.metrics import METRICS, expected_calibration_error
+    from fedlas.metrics import METRICS, ece
 
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(400, 4, generator=generator)
@@ -164,6 +164,12 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
         out = str(folder / f"run{next(number)}")
         assert main(["runs", "train", "synthetic", *words, "--out", out]) == 0
 
+    def to_bench() -> None:
+        words = [word for each in (*tiny, "model.hidden=[8]") for word in ("--set", each)]
+        out = str(folder / f"bench{next(number)}")
+        which = ["--losses", "ce", "ls", "--seeds", "0", "1", "--workers", "1"]
+        assert main(["bench", "synthetic", *which, *words, "--out", out]) == 0
+
     def to_onnx() -> None:
         export(finished, folder / f"model{next(number)}.onnx", images)
 
@@ -175,7 +181,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     page = ["--replicates", "39", "--report", str(folder / "page.html")]
     return {
         "ECE": lambda: METRICS["ece"].value(predictions),
-        "raw logits to ECE": lambda: expected_calibration_error(Predictions(logits, target)),
+        "raw logits to ECE": lambda: ece(Predictions(logits, target)),
         "raw logits to report": lambda: str(fedlas.report(Predictions(logits, target))),
         "features to loss": lambda: objective(images[:32], labels[:32])[0].backward(),
         "predictions to page": lambda: main(["evaluate", str(folder / "test.npz"), *page]),
@@ -189,6 +195,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
         "auto without features": lambda: fedlas.calibrate(plain, loader, features=False),
         "calibrated to ONNX": to_onnx,
         "--set to a run": set_to_run,
+        "bench of 2 x 2 runs": to_bench,
         "execute": set_to_run,
     }
 

@@ -6,7 +6,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
 from fedlas.stats.bootstrap import is_error
 from fedlas.stats.draws import redrawn, resampled

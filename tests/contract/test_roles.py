@@ -223,8 +223,15 @@ def test_a_report_uses_and_a_card_uses_or_refuses_what_is_said_of(name):
     assert texts[0] != texts[1]
     with pytest.raises(InputError, match=name if name == "weights" else "independent"):
         make_card(said_of(name), PLAIN, fit_calibration("none", PLAIN), model={}, data={})
-    with pytest.raises(InputError, match=name if name == "weights" else "independent"):
-        reject_option(said_of(name), PLAIN, risk=0.1)
+    said = said_of(name)
+    if name == "weights":
+        with pytest.raises(InputError, match=name):
+            reject_option(said, PLAIN, risk=0.1)
+    else:
+        assert (
+            reject_option(said, said, risk=0.6).chosen
+            != reject_option(PLAIN, PLAIN, risk=0.6).chosen
+        )
 
 
 @pytest.mark.parametrize("field", ["weights", "clusters"])
@@ -313,7 +320,7 @@ def test_a_table_hands_on_what_its_columns_are():
     for field in fields(Predictions):
         assert getattr(read, field.name) is not None, (
             f"{field.name} is lost: add a column of it to the table and the roles above; if it is there, look for "
-            "where `Table.rows` or `predictions_of` drops it"
+            "where `ScoreTable.rows` or `predictions_of` drops it"
         )
     assert read.clusters.tolist() == [0, 0, 1]
     assert read.time.tolist() == [0, 1, 0]

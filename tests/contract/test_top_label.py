@@ -9,7 +9,7 @@ import torch
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.metrics.metric import lacks
 from fedlas.stats import (
     bootstrap_interval,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS, StreamingMetrics, brier_decomposition, evaluate, scan
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])

@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,8 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.models"},
     {"lab.data"},
     {"present"},
-    {"integrations", "deploy"},
+    {"integrations"},
+    {"deploy"},
     {"calibrated.tables"},
     {"predictions.language"},
     {"predictions.tables"},
@@ -198,13 +199,9 @@ def test_lookups_of_higher_rooms_are_at_first_use():
 
 
 def test_the_rule_is_the_documented_one():
-    shown = (
-        (SOURCE.parents[1] / "docs" / "architecture.md")
-        .read_text(encoding="utf-8")
-        .split("## The import rule")[1]
-    )
-    lines = shown.split("```")[1].strip().splitlines()
-    assert [set(line.split(" · ")) for line in lines] == LAYERS
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = [re.split(r" {2,}", line)[0] for line in page.split("```")[1].strip().splitlines()]
+    assert [set(rooms.split(" · ")) for rooms in shown if rooms and not rooms.isupper()] == LAYERS
 
 
 def test_no_two_modules_import_each_other():
@@ -225,6 +222,16 @@ def test_no_two_modules_import_each_other():
         }
     sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()  # raises CycleError, with the circle
+
+
+def test_a_class_name_is_used_once():
+    """A search for it then has one answer."""
+    homes = defaultdict(list)
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(name_of(path))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 def test_optional_packages_are_imported_where_they_are_used():
@@ -329,7 +336,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 16_650,
+    "binary": 18_510,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 43_400,
@@ -344,17 +351,17 @@ BOUNDS = {
     "metrics": 14_750,
     "objective": 7_600,
     "plots": 10_200,
-    "predictions": 9_800,
+    "predictions": 10_500,
     "predictions.language": 6_500,
-    "predictions.tables": 22_750,
-    "present": 25_750,
+    "predictions.tables": 24_080,
+    "present": 28_430,
     "resample": 2_650,
-    "stats": 23_000,
+    "stats": 25_160,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 490, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 509, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():
@@ -373,7 +380,7 @@ def test_the_package_stays_within_its_gauges():
 
 REACH = {
     "import fedlas; fedlas.Predictions": 12_000,
-    "from fedlas.metrics import expected_calibration_error": 29_000,
+    "from fedlas.metrics import ece": 19_000,
     "from fedlas.losses import FedLAS": 34_400,
     "import fedlas; fedlas.Objective": 44_100,
     "from fedlas.calibrators import CALIBRATORS": 72_400,
@@ -408,7 +415,7 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 108
+MOST_FILES_OF_PRIVATE_NAMES = 110
 
 
 def test_few_test_files_import_private_names():
@@ -437,7 +444,7 @@ def test_commands_of_files_never_import_the_laboratory(command):
 
 
 def test_no_other_room_names_a_format_of_tables():
-    """Between a file and a fit stand ``Table`` and ``Predictions``: which format holds the cells is no one else's."""
+    """Between a file and a fit stand ``ScoreTable`` and ``Predictions``: no other room knows who holds cells."""
     inner = {"predictions.tables", "predictions.language"}
     formats = {
         node.name

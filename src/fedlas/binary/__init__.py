@@ -9,10 +9,13 @@ from fedlas.binary.decision import Decision, Rule, choose_threshold, decide
 from fedlas.binary.discrimination import auroc, average_precision
 from fedlas.binary.event_distances import e50, e90, emax, ici
 from fedlas.binary.event_measures import (
+    brier,
     d,
+    ece,
     expected,
     in_the_large,
     intercept,
+    nll,
     observed,
     observed_to_expected,
     q,
@@ -24,6 +27,7 @@ from fedlas.binary.event_measures import (
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
+from fedlas.binary.labels import LabelMeasures, LabelTable, label_measures
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
 from fedlas.binary.net_benefit import NetBenefit, net_benefit
@@ -42,6 +46,8 @@ __all__ = [
     "GroupMeasures",
     "Heterogeneity",
     "IntegratedCalibration",
+    "LabelMeasures",
+    "LabelTable",
     "LikelihoodIndices",
     "LogisticRecalibration",
     "NetBenefit",
@@ -51,12 +57,14 @@ __all__ = [
     "ValidationSize",
     "auroc",
     "average_precision",
+    "brier",
     "brier_skill",
     "choose_threshold",
     "d",
     "decide",
     "e50",
     "e90",
+    "ece",
     "emax",
     "expected",
     "group_measures",
@@ -65,10 +73,12 @@ __all__ = [
     "in_the_large",
     "integrated_calibration",
     "intercept",
+    "label_measures",
     "likelihood_indices",
     "logistic_recalibration",
     "measures",
     "net_benefit",
+    "nll",
     "observed",
     "observed_to_expected",
     "positive_bins",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from fedlas.binary.positive import Floats, Integers, Positive
-from fedlas.stats.cell_sums import CellSums, times_drawn
+from fedlas.stats.cell_sums import ReplicateCellSums, times_drawn
 
 _POINTS = 100
 """The curve is computed at so many quantiles of the probabilities, and at as many places between the outer ones."""
@@ -131,7 +131,9 @@ class CellDraws:
         if not data.is_plain:
             unit = np.arange(len(cell)) if data.clusters is None else data.clusters
             self._units = int(unit.max()) + 1
-            self._cells = CellSums(unit, 2 * cell + (data.outcome > 0), 2 * len(self._counts))
+            self._cells = ReplicateCellSums(
+                unit, 2 * cell + (data.outcome > 0), 2 * len(self._counts)
+            )
             self._weights = None if data.weights is None else data.counts[self._cells.order]
 
     def resampled(self) -> tuple[Floats, Floats]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import Argument, InputError, Text, check_choice, check_count
 from fedlas._core.renamed import renamed
 from fedlas.metrics.calibration_error import equal_mass_bins
-from fedlas.metrics.ece import BinSums, bins_of
+from fedlas.metrics.equal_width import BinSums, bins_of
 from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions

@@ -164,7 +164,7 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class Fit:
+class LogisticFit:
     """A logistic regression: how sure its ``k`` coefficients are."""
 
     # `(k, k)`, see `Positive.covariances`.
@@ -182,7 +182,7 @@ class Fit:
         return np.asarray(np.sqrt(np.max(variances, axis=0)))
 
 
-def regression(data: Positive) -> tuple[Floats, Fit]:
+def regression(data: Positive) -> tuple[Floats, LogisticFit]:
     """Return slope and intercept ``(2,)`` and how sure they are."""
     happened = data.outcome > 0
     yes = data.log_odds[happened]
@@ -207,7 +207,9 @@ def regression(data: Positive) -> tuple[Floats, Fit]:
     return back @ point, fit
 
 
-def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) -> tuple[Floats, Fit]:
+def fit_logistic(
+    data: Positive, columns: Floats, back: Floats | None = None
+) -> tuple[Floats, LogisticFit]:
     """Return coefficients ``(k,)`` of a logistic regression on columns ``(N, k)``, and how sure ``back @`` they are."""
     point = np.zeros(columns.shape[1])
     value = log_likelihood(data, np.zeros(data.num_samples))
@@ -238,8 +240,8 @@ def fit_logistic(data: Positive, columns: Floats, back: Floats | None = None) ->
     influence = factors * (data.outcome - probability)[:, None]
     if data.is_plain:
         endless = [math.inf] * len(point)
-        return point, Fit([back @ covariance @ back.T], endless, math.inf, value, influence)
-    return point, Fit(
+        return point, LogisticFit([back @ covariance @ back.T], endless, math.inf, value, influence)
+    return point, LogisticFit(
         data.covariances(factors, probability),
         [data.degrees(column) for column in influence.T],
         data.degrees(influence),

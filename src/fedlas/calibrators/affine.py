@@ -168,7 +168,7 @@ class Start:
         return AffineMap(factors, torch.zeros_like(factors))
 
 
-class Fit(NamedTuple):
+class AffineFit(NamedTuple):
     """A regression.
 
     Attributes:
@@ -216,7 +216,7 @@ class AffineCalibrator(Calibrator):
         return logits
 
     @abstractmethod
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         """Return the regression of the labels of ``val`` on ``inputs``."""
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> AffineMap:
@@ -365,22 +365,24 @@ class VectorScaling(AffineCalibrator):
             maps.append(problem.solve(start, tolerance=PART_TOLERANCE))
         return maps
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         problem = partial(SoftmaxRegression, diagonal=True, scale=start.scale, width=start.width)
         target = val.target.cpu()
         weights = weights_of(val)
         if self.freedom is not None:
-            return Fit(problem(inputs, target, weights, Penalties(freedom=self.freedom)).solve())
+            return AffineFit(
+                problem(inputs, target, weights, Penalties(freedom=self.freedom)).solve()
+            )
         if self.num_folds is None:
-            return Fit(problem(inputs, target, weights, Penalties()).solve())
+            return AffineFit(problem(inputs, target, weights, Penalties()).solve())
         folds = folds_of(val, self.num_folds, inputs, weights)
         if not folds.count:
             equal = "all samples are copies of one, so nothing can be held out, and this is temperature scaling."
-            return Fit(None, equal)
+            return AffineFit(None, equal)
         score = HeldOutLoss(
             inputs, target, folds=folds, weights=weights, clusters=val.clusters, problem=problem
         )
         best = score.first_best([Penalties(freedom=value) for value in FREEDOMS])
         if not score.beats(start.as_map(inputs), best):
-            return Fit(None, NO_GAIN)
-        return Fit(problem(inputs, target, weights, best).solve())
+            return AffineFit(None, NO_GAIN)
+        return AffineFit(problem(inputs, target, weights, best).solve())

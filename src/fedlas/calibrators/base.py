@@ -23,6 +23,7 @@ from fedlas._core.check import (
     warn_user,
 )
 from fedlas._core.files import write_json
+from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
@@ -47,6 +48,7 @@ from fedlas.resample.effective import effective_samples
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+CALIBRATOR = json_kind("a file of a calibrator", FORMAT).of_any_name
 _MOST_CLASSES = 1_000_000
 """Most classes or features of a map in a file: reading it applies it to two rows of as many."""
 _RARE = ("num_features", "top_label", "least_log", "array_of")
@@ -62,7 +64,7 @@ class CalibratorRegistry(Registry["type[Calibrator]"]):
         super().add(name, value, **{"title": title, "leaves": 0.5, **metadata})
 
 
-CALIBRATORS = CalibratorRegistry("calibrator", annex="fedlas.zoo.semantic_grouping")
+CALIBRATORS = CalibratorRegistry("calibrator", annex=["fedlas.zoo.semantic_grouping"])
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
@@ -321,9 +323,11 @@ class Calibrator(ABC):
         """Write the fitted calibrator to ``path`` as JSON, atomically, and return the path.
 
         Raises:
-            InputError: Before ``fit``, or if the folder is not writable.
+            InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
+                writable.
         """
-        return write_json(path, self.plain())
+        content = self.plain()
+        return write_json(check_place("path", path, CALIBRATOR), content)
 
     def plain(self) -> dict[str, Any]:
         """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
@@ -352,7 +356,7 @@ class Calibrator(ABC):
         return cls.from_plain(read_saved(path, "Calibrator"), source=path)
 
     @classmethod
-    def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
+    def from_plain(cls, content: object, *, source: object = "plain values") -> Self:
         """Return the calibrator that :meth:`plain` describes.
 
         Args:
@@ -416,7 +420,7 @@ class Calibrator(ABC):
     def _plain_state(self) -> dict[str, Any]:
         return numbers_of(self.map)
 
-    def _read_state(self, state: Any) -> nn.Module:
+    def _read_state(self, state: object) -> nn.Module:
         """Return the map of a file; ``KeyError``, ``TypeError`` or ``ValueError`` if it has none."""
         return load_map(self.map_type, state, self.num_classes or 1, self.num_features)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_number
 from fedlas.calibrators._fit.softmax_regression import DiagonalMap, bias_corrected_temperature
-from fedlas.calibrators.affine import AffineCalibrator, Fit, Start, part_of, starts_of_parts
+from fedlas.calibrators.affine import AffineCalibrator, AffineFit, Start, part_of, starts_of_parts
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
 
@@ -69,7 +69,7 @@ class BiasCorrectedTemperature(AffineCalibrator):
             for weights, near in zip(parts, starts_of_parts(val, parts), strict=True)
         ]
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         fit = bias_corrected_temperature(
             inputs,
             val.target,
@@ -78,4 +78,4 @@ class BiasCorrectedTemperature(AffineCalibrator):
             width=start.width,
             prior=self.prior or float(val.num_classes),
         )
-        return Fit(fit, start.doubt)
+        return AffineFit(fit, start.doubt)

@@ -19,7 +19,7 @@ from fedlas.calibrators._fit.one_vs_rest import (
 from fedlas.calibrators._fit.rowwise import smallest_probability
 from fedlas.calibrators._fit.state import Numbers, doubles, must, ones
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.ece import equal_width_edges
+from fedlas.metrics.equal_width import equal_width_edges
 from fedlas.metrics.ranking import equal_mass_places
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import softmax

@@ -20,7 +20,7 @@ from fedlas.calibrators._fit.softmax_regression import (
     SoftmaxRegression,
 )
 from fedlas.calibrators._fit.state import doubles, must
-from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, Fit, HeldOutLoss, Start
+from fedlas.calibrators.affine import NO_GAIN, AffineCalibrator, AffineFit, HeldOutLoss, Start
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
 from fedlas.predictions.probabilities import log_softmax
@@ -95,7 +95,7 @@ class RegularizedMatrix(AffineCalibrator):
         """
         return Penalties(*self.map.penalties.tolist())
 
-    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> Fit:
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> AffineFit:
         problem = partial(SoftmaxRegression, diagonal=False, scale=start.scale, width=start.width)
         penalties, doubt = self._chosen(inputs, val, start, problem)
         affine = None
@@ -103,7 +103,7 @@ class RegularizedMatrix(AffineCalibrator):
             affine = problem(inputs, val.target, weights_of(val), penalties).solve()
         off_diagonal = min(penalties.off_diagonal, _LARGEST)
         numbers = doubles([off_diagonal, penalties.intercept, penalties.freedom])
-        return Fit(affine, doubt, (numbers,))
+        return AffineFit(affine, doubt, (numbers,))
 
     def _chosen(
         self,

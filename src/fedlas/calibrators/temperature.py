@@ -19,7 +19,7 @@ from fedlas.calibrators._fit.temperature_search import (
     temperatures_of_parts,
 )
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.ece import BinSums, mean_gap
+from fedlas.metrics.equal_width import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 

@@ -124,8 +124,7 @@ def _card(args: argparse.Namespace) -> int:
                 columns = replace(columns, covariates=None)
             card = _card_of_files(local, args.method, columns, {**options, **for_files})
         if sums:
-            card.content["columns"] = sums
-            card.content["limits"] += limits_of(sums)
+            card = replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)])
             say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
     elif columns is not None:
         raise InputError(

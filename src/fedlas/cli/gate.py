@@ -12,7 +12,7 @@ from fedlas._core.terminal import say, say_commands
 from fedlas.cli.arguments import add_path, flag
 
 if TYPE_CHECKING:
-    from fedlas.present.gate import Gate
+    from fedlas.present.gate import GateResult
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def check_gate(args: argparse.Namespace, option: str, rules: Sequence[str]) -> N
         )
 
 
-def show_gate(gate: Gate, args: argparse.Namespace, *, suite: str) -> int:
+def show_gate(gate: GateResult, args: argparse.Namespace, *, suite: str) -> int:
     """Print the checks, and write them where options ask for it; return the exit status."""
     from fedlas.present.gate import workflow_annotations
 

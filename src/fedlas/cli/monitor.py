@@ -102,10 +102,6 @@ def _monitor(args: argparse.Namespace) -> int:
         history = None if args.history is None else _open_history(args, here)
         if args.covariates is not None:
             sums = column_sums(files, columns)
-            if history is None:
-                on_card = columns_of_card(args.card)
-                check_columns(on_card, sums, columns.words("covariates") if columns else ())
-                latest = drift_between(on_card, sums)
         watcher = watch_files(
             args.card,
             files,
@@ -115,6 +111,10 @@ def _monitor(args: argparse.Namespace) -> int:
             raw=True if args.raw else False if args.calibrated else None,
             state=args.state,
         )
+        if args.covariates is not None and history is None:
+            on_card = columns_of_card(watcher.card)
+            check_columns(on_card, sums, columns.words("covariates") if columns else ())
+            latest = drift_between(on_card, sums)
         # All is made before anything is written: what cannot be shown leaves the files as they are.
         if history is not None:
             latest = history.add(watcher, args.card, sums)

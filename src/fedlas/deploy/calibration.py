@@ -104,7 +104,7 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         classes = 0 if calibrator.top_label else calibrator.num_classes
         if classes != num_classes:
             raise ValueError(f"a calibrator of {classes} classes, not {num_classes}")
-        return Calibration(calibrator)
+        return Calibration(calibrator, fitted_on=content.get("fitted on") or FITTED_ON)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
         raise InputError("the card must hold a calibration", reason(error), fix) from error

@@ -1,15 +1,16 @@
-"""A calibration card on disk: what ``fedlas monitor`` reads of its JSON, and whether one may be replaced."""
+"""The calibration card: one record that checks itself, and writes and reads itself as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number, reason
-from fedlas._core.files import read_json
-from fedlas._core.outputs import json_kind
+from fedlas._core.check import InputError, check_choice, check_count, check_number, describe, reason
+from fedlas._core.files import read_json, write_json
+from fedlas._core.outputs import check_place, json_kind
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
@@ -21,6 +22,9 @@ FORMAT = "fedlas.card/1"
 CARD = json_kind("a calibration card", FORMAT)
 Subject = Literal["event", "top label"]
 """What a card is about: the probability of the event of two classes, or the confidence of the predicted class."""
+Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
+_FIX = "Write one with fedlas card RUN, and pass its .json."
 
 
 def outcomes(predictions: AnyPredictions, subject: Subject) -> TopLabel:
@@ -42,39 +46,160 @@ class Accepted:
     wrong: int  # of those accepted; acting, without an event
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Card:
-    """A calibration card, as far as a :class:`Monitor` needs it.
+    """A calibration card: thresholds, metrics and known limits of a model, and what a :class:`Monitor` compares with.
+
+    Each field is the section of this name in its JSON.
 
     Attributes:
-        name: Name of the run.
-        classes: Class names; none if they are not known.
-        num_classes: ``C``; 0 where only the confidence of the predicted class is known.
+        made: Date (``on``) and version (``fedlas``).
+        model: Name (``run``), ``num_classes`` (0 where only confidences are known), ``classes`` (their names, or None),
+            and what is known of its training.
         calibration: Calibration of the model's logits.
-        raw: Whether live predictions are raw, as the card's test file was, so that the calibration is applied first.
-        gaps: Sums over the test part.
-        bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
-        bin_counts: Samples of the test part in each ``(B,)``, all of them together.
-        thresholds: Those that the card vouches for.
-        class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
-        subject: What sums, bins and thresholds are of.
-        event: Number of the class that is the event.
-        made: Date on which it was made; empty if it holds none.
+        live: Whether live predictions are ``"raw"``, as the card's test file was, so that the calibration is applied
+            first, or ``"calibrated"``.
+        data: ``name`` of the test data, ``samples`` by part, and what is known of them.
+        metrics: By stage and name, on the test part.
+        metrics_of: How they were computed.
+        selective: ``thresholds`` of confidence by target risk, and how they were chosen.
+        width: Widths of Venn-ABERS bounds.
+        reference: Sums over the test part, in cells and bins of confidence; ``subject``, what they are of.
+        exported: The exported file that the card belongs to; None without one.
+        event: The event of two classes that the card is about, its measures and decisions; None without one.
+        limits: Sentences on what is not known.
+        columns: Sums of the columns of the test part; None without them.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    num_classes: int
+    made: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any]
     calibration: Calibration
-    raw: bool
-    gaps: GapSums
-    bin_edges: Floats
-    bin_counts: Floats
-    thresholds: tuple[Accepted, ...]
-    class_counts: Floats | None
-    subject: Subject = "top label"
-    event: int = 1
-    made: str = ""
+    live: str = "calibrated"
+    data: Mapping[str, Any]
+    metrics: Metrics
+    metrics_of: Mapping[str, Any]
+    selective: Mapping[str, Any]
+    width: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    exported: Mapping[str, Any] | None = None
+    event: Mapping[str, Any] | None = None
+    limits: Sequence[str] = ()
+    columns: Mapping[str, Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model["run"], str):
+            raise _damage("the run must have a name", self.model["run"])
+        if not isinstance(self.made.get("on", ""), str):
+            raise _damage("the date on which it was made must be text", self.made["on"])
+        num_classes = check_count("num_classes", self.model["num_classes"], low=0)
+        names = self.model["classes"]
+        if names is not None and (
+            not isinstance(names, list | tuple) or [*map(type, names)] != [str] * num_classes
+        ):
+            raise _damage(f"classes must be the names of {num_classes}", names)
+        check_choice("live", self.live, ("raw", "calibrated"))
+        check_choice("subject", self.subject, ("event", "top label"))
+        if self.subject == "event" and (num_classes != 2 or self.event_index > 1):
+            raise _damage(
+                "an event must be one of two classes", f"{self.event_index} of {num_classes}"
+            )
+        # The monitor compares with these sums; sums that do not agree were changed by hand.
+        samples = self.gaps.count[0]
+        if self.bin_edges.shape != (len(self.bin_counts) + 1,):
+            raise _damage("bins must have an end each", len(self.bin_edges))
+        sums = [self.bin_counts.sum()]
+        if self.class_counts is not None:
+            sums.append(self.class_counts.sum())
+            if self.class_counts.shape != (num_classes,):
+                raise _damage(f"samples must be of {num_classes} classes", len(self.class_counts))
+        if not samples > 0 or any(each != samples for each in sums):
+            raise _damage(f"bins and classes must hold {samples:g} samples", sums)
+        _ = self.thresholds  # which are checked
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.model["run"])
+
+    @property
+    def num_classes(self) -> int:
+        """``C``; 0 where only the confidence of the predicted class is known."""
+        return int(self.model["num_classes"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; none if they are not known."""
+        return tuple(self.model["classes"] or ())
+
+    @property
+    def date(self) -> str:
+        """Date on which it was made; empty if it holds none."""
+        return str(self.made.get("on", ""))
+
+    @property
+    def raw(self) -> bool:
+        """Whether the calibration is to be applied to live predictions first."""
+        return self.live == "raw"
+
+    @property
+    def subject(self) -> Subject:
+        """What sums, bins and thresholds are of."""
+        return self.reference.get("subject", "top label")
+
+    @cached_property
+    def gaps(self) -> GapSums:
+        """Sums over the test part in cells of confidence."""
+        return GapSums.read(self.reference["gaps"])
+
+    @cached_property
+    def bin_edges(self) -> Floats:
+        """Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1."""
+        return check_edges(read_array(self.reference, "bin_edges"))
+
+    @cached_property
+    def bin_counts(self) -> Floats:
+        """Samples of the test part in each bin ``(B,)``, all of them together."""
+        return read_counts(self.reference, "bin_counts")
+
+    @cached_property
+    def class_counts(self) -> Floats | None:
+        """Samples of the test part by predicted class ``(C,)``; None where they are not known."""
+        is_known = self.reference.get("class_counts") is not None
+        return read_counts(self.reference, "class_counts") if is_known else None
+
+    @property
+    def event_index(self) -> int:
+        """Number of the class that is the event; cards without it are about the second."""
+        return check_count("number", (self.event or {}).get("number", 1), low=0)
+
+    @cached_property
+    def thresholds(self) -> tuple[Accepted, ...]:
+        """Thresholds that the card vouches for, and their results on the test part."""
+        rows = [
+            (row["risk"], row["threshold"], row.get("test")) for row in self.selective["thresholds"]
+        ]
+        if self.subject == "event":
+            if "decisions" not in (self.event or {}):
+                raise _damage("an event must have decisions", self.event)
+            decisions = (self.event or {})["decisions"]
+            rows = [(None, row.get("threshold"), row) for row in decisions]
+        return tuple(_accepted(*row, most=self.gaps) for row in rows if row[1] is not None)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the card for JSON."""
+        sections = {each.name: getattr(self, each.name) for each in fields(Card)}
+        fitted_on = None if self.calibration.calibrator is None else self.calibration.fitted_on
+        sections["calibration"] = {**self.calibration.plain(), "fitted on": fitted_on}
+        present = {name: section for name, section in sections.items() if section is not None}
+        return {"format": FORMAT, **present}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the card as JSON to ``path``, which ends in ``.json``; return it.
+
+        Raises:
+            InputError: If another file is there, or the folder cannot be written to.
+        """
+        return write_json(check_place("path", path, CARD), self.plain())
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -83,112 +208,48 @@ class Card:
         Raises:
             InputError: If it cannot be read, is no card of this format, or holds what no card of any predictions holds.
         """
-        fix = "Write one with fedlas card RUN, and pass its .json."
         try:
             content = read_json(path)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError("the card must be readable JSON", f"{path} ({error})", fix) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"the card must have format {FORMAT!r}", path, fix)
+            raise InputError("the card must be readable JSON", f"{path} ({error})", _FIX) from error
+        return Card.from_plain(content, where=path)
+
+    @classmethod
+    def from_plain(cls, content: object, *, where: str | Path = "a dict") -> Card:
+        """Return the card from what :meth:`plain` returned.
+
+        Raises:
+            InputError: As :meth:`read`; the message says ``where`` it is from.
+        """
+        if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+            raise InputError(f"the card must have format {FORMAT!r}", where, _FIX)
         try:
-            return _card(content)
+            sections = {
+                each.name: content[each.name] for each in fields(Card) if each.name in content
+            }
+            sections["calibration"] = read_calibration(
+                content["calibration"], content["model"]["num_classes"]
+            )
+            return Card(**sections)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            got = f"{path} ({reason(error)})"
+            got = f"{where} ({reason(error)})"
             raise InputError(
-                "the card must hold what the monitor compares with", got, fix
+                "the card must hold what the monitor compares with", got, _FIX
             ) from error
 
 
-def _card(content: Mapping[str, Any]) -> Card:
-    model = content["model"]
-    reference = content["reference"]
-    name = model["run"]
-    if not isinstance(name, str):
-        raise ValueError("the run has no name")
-    num_classes = check_count("num_classes", model["num_classes"], low=0)
-    classes = _classes(model["classes"], num_classes)
-    # The monitor compares with these sums; sums that do not agree were changed by hand.
-    calibration = read_calibration(content["calibration"], num_classes)
-    raw = {"raw": True, "calibrated": False}[content.get("live", "calibrated")]
-    gaps = GapSums.read(reference["gaps"])
-    edges = check_edges(read_array(reference, "bin_edges"))
-    counts = read_counts(reference, "bin_counts")
-    if edges.shape != (len(counts) + 1,):
-        raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
-    if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:
-        raise ValueError(f"{counts.sum():g} samples in bins, {gaps.count[0]:g} in cells")
-    subject: Subject = check_choice(
-        "subject", reference.get("subject", "top label"), ("event", "top label")
-    )
-    rows = [
-        (row["risk"], row["threshold"], row.get("test"))
-        for row in content["selective"]["thresholds"]
-    ]
-    event = _event(content) if subject == "event" else 1
-    if subject == "event":
-        if num_classes != 2:
-            raise ValueError(f"an event of {num_classes} classes")
-        rows = [(None, row.get("threshold"), row) for row in content["event"]["decisions"]]
-    thresholds = tuple(
-        _accepted(risk, threshold, test, most=gaps)
-        for risk, threshold, test in rows
-        if threshold is not None
-    )
-    classwise = (
-        None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
-    )
-    if classwise is not None and (
-        classwise.shape != (num_classes,) or classwise.sum() != gaps.count[0]
-    ):
-        raise ValueError(f"{classwise.sum():g} samples in {len(classwise)} classes")
-    return Card(
-        name,
-        tuple(classes),
-        num_classes,
-        calibration,
-        raw,
-        gaps,
-        edges,
-        counts,
-        thresholds,
-        classwise,
-        subject,
-        event,
-        _date_made(content),
-    )
+def _damage(expected: str, got: object) -> InputError:
+    return InputError(expected, describe(got) if isinstance(got, Mapping) else got, _FIX)
 
 
-def _date_made(content: Mapping[str, Any]) -> str:
-    day = content.get("made", {}).get("on", "")
-    if not isinstance(day, str):
-        raise ValueError("the date on which it was made is no text")
-    return day
-
-
-def _classes(names: Any, num_classes: int) -> list[str]:
-    """Return the names of the classes; none if there are none."""
-    if names is None:
-        return []
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not is_list or len(names) != num_classes:
-        raise ValueError(f"classes are not the names of {num_classes}")
-    return list(names)
-
-
-def _event(content: Mapping[str, Any]) -> int:
-    """Return the number of the class that is the event; cards without it are about the second."""
-    number = check_count("number", content["event"].get("number", 1), low=0)
-    if number > 1:
-        raise ValueError(f"event {number} of two classes")
-    return number
-
-
-def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
+def _accepted(
+    risk: object, threshold: object, test: Mapping[str, Any], *, most: GapSums
+) -> Accepted:
     """Return a row of the thresholds, which holds no more samples than the test part."""
     names = ("false_alarms", "acted") if risk is None else ("wrong", "accepted")
     wrong, accepted = (check_count(name, test[name], low=0) for name in names)
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
-        raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
+        raise _damage("a threshold must fit the test part", f"{wrong} wrong of {accepted} accepted")
     share = None if risk is None else check_number("risk", risk, low=0, high=1)
     cut = check_number("threshold", threshold, low=0, high=1)
     return Accepted(share, cut, accepted, wrong)

@@ -79,7 +79,7 @@ class Deployed(nn.Module):
 
 
 @dataclass(frozen=True)
-class Format:
+class Exporter:
     """A format of a model: its graph with normalization and calibration."""
 
     suffix: str
@@ -231,16 +231,16 @@ def _sizes(example: Examples, axes: FreeAxes) -> tuple[tuple[dict[int, Any], ...
     return (tuple(sizes),)
 
 
-FORMATS: dict[str, Format] = {
-    "onnx": Format(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_lines),
-    "torch-export": Format(
+FORMATS: dict[str, Exporter] = {
+    "onnx": Exporter(".onnx", "onnxruntime", _write_onnx, read_onnx, onnx_lines),
+    "torch-export": Exporter(
         ".pt2", "torch.export.load", _write_program, _read_with(lambda file: torch.export.load(file).module()),
         _torch_lines('torch.export.load("{path}").module()'),
     ),
-    "torchscript": Format(
+    "torchscript": Exporter(
         ".pt", "torch.jit.load", _write_script, _read_with(torch.jit.load), _torch_lines('torch.jit.load("{path}")')
     ),
-    "sql": Format(".sql", "SQLite", write_sql, read_sql, sql_lines),
+    "sql": Exporter(".sql", "SQLite", write_sql, read_sql, sql_lines),
 }  # fmt: skip
 """By the name on the command line."""
 

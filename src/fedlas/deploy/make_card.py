@@ -1,8 +1,9 @@
-"""Makes a calibration card, thresholds for a risk, metrics and known limits, as plain values and sentences."""
+"""Makes a calibration card: thresholds for a risk, metrics, and known limits as sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,8 @@ from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.deploy.calibration import FITTED_ON, Calibration
-from fedlas.deploy.card import FORMAT, Subject, outcomes
+from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.card import Card, Metrics, Subject, outcomes
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
@@ -45,9 +46,6 @@ APPROXIMATE = (
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
-Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
-
 
 @check_kinds
 def make_card(
@@ -63,12 +61,12 @@ def make_card(
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return a calibration card, plain values for JSON: thresholds chosen on ``val``, numbers measured on ``test``."""
+) -> Card:
+    """Return a calibration card: thresholds chosen on ``val``, numbers measured on ``test``."""
     # Neither is calibrated yet. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where known
     # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
     # of two classes. No threshold's bound holds with weights.
-    _check_arguments(val, test, data, replicates)
+    _check_arguments(val, test, model, data, replicates)
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
@@ -78,7 +76,7 @@ def make_card(
         metrics = {stage: _values(each, num_bins) for stage, each in stages.items()}
     num_classes = 0
     class_counts = None
-    samples_of = None
+    samples_of: Sequence[int] = ()
     if isinstance(test, Predictions):
         num_classes = test.num_classes
         class_counts, samples_of = (
@@ -86,32 +84,22 @@ def make_card(
             for each in (test.predicted, test.target)
         )
     promise = APPROXIMATE if calibration.is_fitted_on_validation else HOLDS
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "made": {"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
-        "model": {"classes": None, **model, "num_classes": num_classes},
-        "calibration": {
-            **calibration.plain(),
-            "fitted on": None if calibration.calibrator is None else calibration.fitted_on,
-        },
+    sizes = {"val": val.num_samples, "test": test.num_samples}
+    card = Card(
+        made={"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
+        model={"classes": None, **model, "num_classes": num_classes},
+        calibration=calibration,
         # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
-        "live": "raw" if exported is None and calibration.calibrator is not None else "calibrated",
-        "data": {
-            **data,
-            "samples": {
-                **data.get("samples", {}),
-                "val": val.num_samples,
-                "test": test.num_samples,
-            },
-        },
-        "metrics": {stage: _shown(each, num_classes) for stage, each in metrics.items()},
-        "metrics_of": {
+        live="raw" if exported is None and calibration.calibrator is not None else "calibrated",
+        data={**data, "samples": {**data.get("samples", {}), **sizes}},
+        metrics={stage: _shown(each, num_classes) for stage, each in metrics.items()},
+        metrics_of={
             "part": "test",
             "num_bins": num_bins,
             "interval": CONFIDENCE_LEVEL,
             "replicates": replicates,
         },
-        "selective": {
+        selective={
             "method": METHOD.format(promise=promise.format(level=CONFIDENCE_LEVEL)),
             "level": CONFIDENCE_LEVEL,
             "thresholds": [
@@ -119,12 +107,12 @@ def make_card(
                 for risk in risks
             ],
         },
-        "width": _width(val, test, subject),
-        "reference": _reference(val, test, class_counts, subject),
-        **({} if exported is None else {"exported": dict(exported)}),
-        **({} if event is None else {"event": dict(event)}),
-    }
-    return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
+        width=_width(val, test, subject),
+        reference=_reference(val, test, class_counts, subject),
+        exported=exported,
+        event=event,
+    )
+    return replace(card, limits=known_limits(card, samples_of))
 
 
 def _values(predictions: AnyPredictions, num_bins: int) -> dict[str, dict[str, float]]:
@@ -143,17 +131,21 @@ def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
 
 
 def _check_arguments(
-    val: AnyPredictions, test: AnyPredictions, data: Mapping[str, Any], replicates: int
+    val: AnyPredictions,
+    test: AnyPredictions,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    replicates: int,
 ) -> None:
-    """Refuse weights and clusters, data without a name, and a number of replicates that is none."""
+    """Refuse weights and clusters, facts without a name, and a number of replicates that is none."""
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
         check_independent(part, "the thresholds' bounds")
     check_count("replicates", replicates, low=0)
-    if "name" not in data:
-        raise InputError(
-            "must hold 'name'", describe(data), "Pass {'name': 'test data'}.", argument="data"
-        )
+    for argument, about, key in (("model", model, "run"), ("data", data, "name")):
+        if key not in about:
+            fix = f"Pass {{{key!r}: 'test {argument}'}}."
+            raise InputError(f"must hold {key!r}", describe(about), fix, argument=argument)
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
@@ -201,27 +193,25 @@ def _quantile_edges(values: Floats, number: int) -> Floats:
     )
 
 
-def known_limits(
-    content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]
-) -> list[str]:
+def known_limits(card: Card, samples_of: Sequence[int]) -> list[str]:
     """Return sentences, the most general first; ``samples_of`` counts the test samples of each class ``(C,)``."""
-    return [*_general(content), *_numbers(content, samples_of), *_training(content), *notes]
+    notes = card.calibration.notes
+    return [*_general(card), *_numbers(card, samples_of), *_training(card), *notes]
 
 
-def _general(content: Mapping[str, Any]) -> Iterator[str]:
-    data = content["data"]
-    samples = content["data"]["samples"]
+def _general(card: Card) -> Iterator[str]:
+    samples = card.data["samples"]
     yield (
-        f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
+        f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {card.data['name']}. On other "
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
-    trained = "seed" in content["model"]
+    trained = "seed" in card.model
     chosen = (
         "the epoch and the calibration as well as the thresholds, "
         "so that the bound on their risk need not hold"
     )
     if not trained:
-        fitted = content["calibration"].get("fitted on") == FITTED_ON
+        fitted = card.calibration.is_fitted_on_validation
         chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
     yield (
         f"The {samples['val']:,} validation samples chose {chosen}. The test part had no part in it: its column is the "
@@ -231,9 +221,9 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         yield "It is one training run: another seed gives another model with other numbers."
 
 
-def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[str]:
+def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
     # Calibration as a whole: of two classes the measures of the event say more.
-    ece = {} if "event" in content else content["metrics"]["calibrated"].get("ece", {})
+    ece = {} if card.event else card.metrics["calibrated"].get("ece", {})
     if "p" in ece:
         value = f"{100 * ece['value']:.2f} %"
         floor = f"{100 * ece['floor']:.2f} %"
@@ -255,7 +245,7 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
         classes = len(samples_of)
         yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
     # Thresholds that could not be found, and those that the test part contradicts.
-    missed = [row for row in content["selective"]["thresholds"] if row["threshold"] is None]
+    missed = [row for row in card.selective["thresholds"] if row["threshold"] is None]
     if missed:
         risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)
         most = max(row["needed"] for row in missed)
@@ -264,15 +254,15 @@ def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[
             f"wrong too often where it is most confident. Even without a mistake the smallest risk needs {most:,} "
             "accepted samples."
         )
-    for row in content["selective"]["thresholds"]:
+    for row in card.selective["thresholds"]:
         risk = row.get("test", {}).get("risk")
         if risk is not None and risk > row["risk"]:
             actual = f"{100 * risk:.2f} %"
             yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
 
 
-def _training(content: Mapping[str, Any]) -> Iterator[str]:
-    data = content["data"].get("settings") or {}
+def _training(card: Card) -> Iterator[str]:
+    data = card.data.get("settings") or {}
     for key, text in (
         (
             "label_noise",
@@ -291,5 +281,5 @@ def _training(content: Mapping[str, Any]) -> Iterator[str]:
     ):
         if data.get(key):
             yield text
-    if content["model"].get("dirty"):
+    if card.model.get("dirty"):
         yield "The run was made from sources that differ from their commit."

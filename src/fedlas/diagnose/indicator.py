@@ -291,8 +291,8 @@ def associations(
         )
     a = _centered(x)
     b = _centered(y)
-    by_x = _Ranked(x)
-    by_y = _Ranked(y)
+    by_x = _TiedRanks(x)
+    by_y = _TiedRanks(y)
     is_boolean = (
         value.dtype == torch.bool if isinstance(value, Tensor) else np.asarray(value).dtype == bool
     )
@@ -325,7 +325,7 @@ def _centered(values: Floats) -> Floats:
     return np.ldexp(about, -np.frexp(np.abs(about).max())[1])
 
 
-class _Ranked:
+class _TiedRanks:
     """Samples in the order of their values."""
 
     def __init__(self, values: Floats) -> None:
@@ -358,7 +358,7 @@ def _correlation(
     return _interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
 
-def _auroc(ranked: _Ranked, truth: Floats, level: float) -> Interval:
+def _auroc(ranked: _TiedRanks, truth: Floats, level: float) -> Interval:
     """Return the AUROC, with DeLong's variance.
 
     It adds the variances of each true sample's share of false samples below it, and of each false sample's share of

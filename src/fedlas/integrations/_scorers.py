@@ -10,7 +10,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_count
 from fedlas.integrations._scores import predictions_from
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.metrics.metric import record_of
 from fedlas.predictions import Predictions
 

@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,14 +19,17 @@ from fedlas._core.files import (
     check_name,
     checked_path,
     is_file,
-    read_json,
+    is_same_file,
     write_atomically,
     write_json,
     write_text,
 )
 from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import Kind, check_place, is_of_kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
+from fedlas.deploy.card import CARD as CARD_KIND
+from fedlas.deploy.card import Card
 from fedlas.metrics import METRICS
 
 require("huggingface_hub", extra="hub")
@@ -45,7 +49,6 @@ CARD = "card.json"
 README = "README.md"
 _LIBRARY = "fedlas"
 _MINE = f"library_name: {_LIBRARY}\n"
-_FORMAT = "fedlas.card/"
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors of a card whose content is not what its format says."""
 _ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
@@ -74,7 +77,7 @@ def model_card(
     """Return a Hub model card with the results, thresholds and limits of a calibration card.
 
     Args:
-        card: What :func:`fedlas.card` returned or ``fedlas card`` wrote: its ``.json``, or the content.
+        card: What :func:`fedlas.card` returned or ``fedlas card`` wrote: its ``.json``, or the content of that.
         name: Name of the model; None is that of the card.
         dataset: Name of the test data; None is that of the card.
         task: The Hub's name of the task, such as ``"text-classification"``; None says none.
@@ -87,23 +90,27 @@ def model_card(
         InputError: If it is no calibration card.
 
     Example:
-        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
-        ...     "calibration": {"method": "temperature", "temperature": 1.5}, "limits": ["For such inputs only."],
-        ...     "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": {"value": 0.02}}}}
+        >>> import torch
+        >>> import fedlas
+        >>> val, test = (fedlas.Predictions(torch.eye(2).repeat(n, 1), [0, 1] * n) for n in (60, 50))
+        >>> card = fedlas.card(val, test, "none", name="net", replicates=0)
         >>> page = model_card(card)
         >>> page.data.eval_results[0].metric_type, page.data.eval_results[0].metric_value
-        ('ece', 0.02)
-        >>> "| ECE % ↓ | 10.00 | 2.00 |" in page.text
+        ('accuracy', 1.0)
+        >>> "| ECE % ↓ | 26.89 | 26.89 |" in page.text
         True
     """
     content = _card_of(card)
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
     try:
-        for section, key, text in (("model", "run", name), ("data", "name", dataset)):
-            content[section] = {**content[section], **({} if text is None else {key: text})}
+        content = replace(
+            content,
+            model={**content.model, "run": content.name if name is None else name},
+            data={**content.data, "name": content.data["name"] if dataset is None else dataset},
+        )
         about = ModelCardData(
-            model_name=_word(content["model"]["run"]),
+            model_name=_word(content.name),
             library_name=_LIBRARY,
             license=license,
             pipeline_tag=task,
@@ -117,7 +124,11 @@ def model_card(
             about, str(template), file_text=_word(file), repository=repository, **_texts(content)
         )
     except _DAMAGE as error:
-        raise _no_card(f"{type(error).__name__}: {error}") from error
+        raise InputError(
+            "the card must be a calibration card",
+            f"{type(error).__name__}: {error}",
+            "Write one with fedlas card.",
+        ) from error
 
 
 def save_pretrained(
@@ -138,11 +149,13 @@ def save_pretrained(
 
     Raises:
         InputError: If the model is neither, the file is missing, hidden or named as one of the other two, it is no
-            calibration card, or ``README.md`` is there and not of this function. Nothing is written then.
+            calibration card, or one of the three is there and not of this function. Nothing is written then.
 
     Example:
-        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
-        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> import torch
+        >>> import fedlas
+        >>> val, test = (fedlas.Predictions(torch.eye(2).repeat(n, 1), [0, 1] * n) for n in (60, 50))
+        >>> card = fedlas.card(val, test, "none", name="net", replicates=0)
         >>> with tempfile.TemporaryDirectory() as place:
         ...     exported = Path(place, "model.onnx")
         ...     _ = exported.write_bytes(b"...")
@@ -167,21 +180,24 @@ def save_pretrained(
             f"the model's file must not be named {README} or {CARD}", source, "Rename it."
         )
     readme = model_card(content, file=name, **{"task": _task_of(model), **about})
-    if is_file(place / README) and _MINE not in (place / README).read_text(
-        encoding="utf-8", errors="replace"
-    ):
-        raise InputError(
-            f"{README} must be missing, or a model card of this function",
-            place / README,
-            "Choose another folder, or move that file away.",
-        )
-    write_json(place / CARD, content)
+    _check_folder(place, name, source)
+    write_json(place / CARD, content.plain())
     if source is None:
         model.save(place / name)  # type: ignore[union-attr]  # checked above
     else:
         write_atomically(place / name, lambda file: file.write(source.read_bytes()))
     write_text(place / README, str(readme))
     return place
+
+
+def _check_folder(place: Path, name: str, source: Path | None) -> None:
+    """Refuse a folder in which another file than one of an earlier call would be replaced."""
+    page = marked_kind("a model card of this function", _MINE.encode())
+    check_place(README, place / README, page)
+    check_place(CARD, place / CARD, CARD_KIND)
+    if source is None or not is_same_file(source, place / name):
+        beside = Kind("the model of an earlier call", lambda _: is_of_kind(place / README, page))
+        check_place(name, place / name, beside)
 
 
 def push_to_hub(
@@ -240,10 +256,12 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
         InputError: If it holds no calibration card.
 
     Example:
-        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
-        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> import torch
+        >>> import fedlas
+        >>> val, test = (fedlas.Predictions(torch.eye(2).repeat(n, 1), [0, 1] * n) for n in (60, 50))
+        >>> card = fedlas.card(val, test, "none", name="net", replicates=0)
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     _ = write_json(Path(place, CARD), card)
+        ...     _ = card.save(Path(place, CARD))
         ...     download(place) == Path(place)  # a name such as "user/model" is downloaded
         True
     """
@@ -270,12 +288,12 @@ def from_pretrained(
 
     Example:
         >>> import torch
-        >>> from fedlas import Predictions
+        >>> import fedlas
         >>> from fedlas.calibrators import TemperatureScaling
-        >>> val = Predictions(torch.tensor([[2.0, 0.0]] * 400), torch.arange(400) % 4 // 3)
+        >>> logits, target = torch.tensor([[2.0, 0.0]] * 400), torch.arange(400) % 4 // 3
+        >>> val, test = fedlas.Predictions(logits, target), fedlas.Predictions(logits[:200], target[:200])
         >>> calibrated = CalibratedModel(nn.Linear(4, 2), TemperatureScaling().fit(val))
-        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
-        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> card = fedlas.card(val, test, calibrated, replicates=0)
         >>> with tempfile.TemporaryDirectory() as place:
         ...     from_pretrained(save_pretrained(calibrated, place, card=card), nn.Linear(4, 2)).calibrator
         TemperatureScaling(objective='nll', num_bins=15)  # temperature 1.82
@@ -302,30 +320,18 @@ def _task_of(model: object) -> str | None:
     return task or ("image-classification" if images else None)
 
 
-def _card_of(card: Any) -> dict[str, Any]:
-    """Return the content of a calibration card."""
-    card = getattr(card, "content", card)  # of fedlas.card
-    if isinstance(card, str | Path):
-        try:
-            content = read_json(card)
-        except (OSError, ValueError) as error:
-            raise _no_card(f"{card} ({error})") from error
-    else:
-        content = card
-    if not isinstance(content, Mapping) or not str(content.get("format")).startswith(_FORMAT):
-        raise _no_card(card if isinstance(card, str | Path) else describe(card))
-    return dict(content)
+def _card_of(card: object) -> Card:
+    """Return a calibration card, from its file or content where it is one of these."""
+    if isinstance(card, Card):
+        return card
+    return Card.read(card) if isinstance(card, str | Path) else Card.from_plain(card)
 
 
-def _no_card(got: object) -> InputError:
-    return InputError("the card must be a calibration card", got, "Write one with fedlas card.")
-
-
-def _results(content: Mapping[str, Any], task: str | None) -> Iterator[EvalResult]:
+def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
     """Yield every calibrated metric in the Hub's format."""
-    data = _word(content["data"]["name"])
+    data = _word(card.data["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
-    for name, entry in content["metrics"]["calibrated"].items():
+    for name, entry in card.metrics["calibrated"].items():
         title = METRICS[name].title if name in METRICS else _word(name)
         yield EvalResult(
             task_type=task or "classification", dataset_type=slug, dataset_name=data, dataset_split="test",
@@ -333,22 +339,17 @@ def _results(content: Mapping[str, Any], task: str | None) -> Iterator[EvalResul
         )  # fmt: skip
 
 
-def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
+def _texts(card: Card) -> dict[str, Any]:
     """Return the texts of the template."""
-    calibration = content["calibration"]
-    metrics = content["metrics"]
-    method = _word(calibration["method"])
-    temperature = calibration.get("temperature")
+    metrics = card.metrics
+    method = _word(card.calibration.method)
+    temperature = card.calibration.plain().get("temperature")
     how = method if temperature is None else f"temperature {float(temperature):.4g}"
-    data = _word(content["data"]["name"])
-    rows = [
-        row
-        for row in content.get("selective", {}).get("thresholds", ())
-        if row["threshold"] is not None
-    ]
+    data = _word(card.data["name"])
+    rows = [row for row in card.selective["thresholds"] if row["threshold"] is not None]
     return {
-        "title": _word(content["model"]["run"]),
-        "num_classes": int(content["model"]["num_classes"]),
+        "title": _word(card.name),
+        "num_classes": card.num_classes,
         "calibration": "not calibrated"
         if method == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
@@ -366,16 +367,16 @@ def _texts(content: Mapping[str, Any]) -> dict[str, Any]:
             )
             for row in rows
         ],
-        "limits": list(map(_word, content["limits"])),
-        "made": [_word(part) for part in _made(content)],
+        "limits": list(map(_word, card.limits)),
+        "made": [_word(part) for part in _made(card)],
     }
 
 
-def _made(content: Mapping[str, Any]) -> Iterator[str]:
+def _made(card: Card) -> Iterator[str]:
     """Yield when the card was made and by what, and the period of the test samples, as far as it says so."""
-    if origin := content.get("made"):
+    if origin := card.made:
         yield f"Measured on {origin['on']} with fedlas {origin['fedlas']}."
-    if period := content["data"].get("period"):
+    if period := card.data.get("period"):
         yield f"Test samples of {period}."
 
 

@@ -46,7 +46,7 @@ from fedlas.losses.mdca import MDCA
 from fedlas.losses.mixup import CutMix, Mixup
 from fedlas.losses.mmce import MMCE, WeightedMMCE
 from fedlas.losses.modulated import Modulated, adaptive_strength
-from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
+from fedlas.losses.multi_label import MultiLabelFedLAS, MultiLabelLoss, label_pairs
 from fedlas.losses.nci import NormConfidenceIndicator
 from fedlas.losses.online_label_smoothing import OnlineLabelSmoothing
 from fedlas.losses.own_average import OwnAverage
@@ -101,8 +101,8 @@ __all__ = [
     "Mixed",
     "Mixup",
     "Modulated",
-    "MultiLabel",
     "MultiLabelFedLAS",
+    "MultiLabelLoss",
     "NormConfidenceIndicator",
     "OnBase",
     "OneLogit",

@@ -129,7 +129,7 @@ class _PerLabel(OnBase):
         )
 
 
-class MultiLabel(_PerLabel):
+class MultiLabelLoss(_PerLabel):
     """The base's loss of each label as a problem of two classes, with sigmoids: the mean over all known labels.
 
     With cross-entropy it is ``nn.BCEWithLogitsLoss``; with label smoothing targets are ``t (1 - alpha) + alpha / 2``.
@@ -153,7 +153,7 @@ class MultiLabel(_PerLabel):
         The mean divides by the number of known labels, not by their weights, as ``nn.BCEWithLogitsLoss`` does.
 
     Example:
-        >>> criterion = MultiLabel(num_labels=3, base="ce")
+        >>> criterion = MultiLabelLoss(num_labels=3, base="ce")
         >>> criterion(torch.zeros(2, 3), torch.tensor([[1, 0, 0], [0, 1, -100]]))
         tensor(0.6931)
     """
@@ -204,7 +204,7 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
         **options: Those of :class:`~fedlas.losses.Modulated`; ``weight`` is ``(L,)``.
 
     Raises:
-        InputError: As :class:`~fedlas.losses.Modulated`; when called, as :class:`MultiLabel`.
+        InputError: As :class:`~fedlas.losses.Modulated`; when called, as :class:`MultiLabelLoss`.
 
     Example:
         >>> _ = torch.manual_seed(0)

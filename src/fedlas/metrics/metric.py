@@ -6,15 +6,18 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, get_args
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
+from fedlas.metrics import HOMES
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
 
+P = ParamSpec("P")
 Variant = Literal["exact", "reference"]
 """The definition, or the published code where that differs."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -23,6 +26,10 @@ ALIASES = {"o_e": "observed_to_expected"}
 Subject = Literal["prediction", "event"]
 EVENT = "event_"
 """Before the name of an event's measure that has another record where all classes are the subject."""
+
+
+OVER_LABELS = {"macro_": "macro", "micro_": "micro", "worst_label_": "worst label's"}
+"""Before the name of a metric of several labels: the mean over labels, of all labels in one, and of the worst."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +164,17 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
 def find_measure(name: str, *, event: bool) -> Metric | None:
     """Return the record of a metric, that of the event where it is the subject; None if it is not registered.
 
+    A metric of several labels is that of an event behind a word of :data:`OVER_LABELS`.
+
     Example:
         >>> import fedlas.metrics
-        >>> find_measure("brier", event=False).between
-        (0, 2)
+        >>> find_measure("brier", event=False).between, find_measure("macro_ece", event=False).title
+        ((0, 2), 'macro ECE')
     """
+    for prefix, words in OVER_LABELS.items():
+        if name.startswith(prefix):
+            of_one = find_measure(name.removeprefix(prefix), event=True)
+            return of_one and replace(of_one, name=name, title=f"{words} {of_one.title}")
     return (METRICS.get(EVENT + name) if event else None) or METRICS.get(name)
 
 
@@ -223,6 +236,22 @@ def called(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
 class MetricRegistry(Registry[Callable[..., float]]):
     """Metrics by name, in the order of their columns."""
 
+    def register(  # type: ignore[override]  # the function takes arrays too
+        self, name: str, **fields: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], float]], ArrayFunction[P, float]]:
+        """Register the decorated function, with the fields of :class:`Metric`; it then takes two arrays, too.
+
+        Raises:
+            ValueError: If the name is taken or not lower-case.
+        """
+
+        def decorate(function: Callable[Concatenate[Any, P], float]) -> ArrayFunction[P, float]:
+            value = accept_arrays(function)
+            self.add(name, value, **fields)
+            return value
+
+        return decorate
+
     def add(self, name: str, value: Callable[..., float], **fields: Any) -> None:
         """Register a function ``Predictions -> float`` with the fields of :class:`Metric`."""
         super().add(name, value)
@@ -248,5 +277,9 @@ def _order(metric: Metric) -> float:
     return metric.order
 
 
-METRICS = MetricRegistry("metric", ignores_case=True, annex="fedlas.binary.event_measures")
+METRICS = MetricRegistry(
+    "metric",
+    ignores_case=True,
+    annex=[*(f"fedlas.metrics.{module}" for module in HOMES), "fedlas.binary.event_measures"],
+)
 """Functions ``Predictions -> float``, each with its :class:`Metric` record."""

@@ -140,8 +140,8 @@ def area_and_influence(
     # others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its `n / (n - 1)`.
     # Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves",
     # Biometrics 44 (1988); Sun and Xu 2014 for the computation from ranks.
-    events = _Ranked(scores[happened], weights[happened])
-    others = _Ranked(scores[~happened], weights[~happened])
+    events = _SortedScores(scores[happened], weights[happened])
+    others = _SortedScores(scores[~happened], weights[~happened])
     above = others.share_below(scores[happened])
     below = 1.0 - events.share_below(scores[~happened])
     area = float(np.average(above, weights=weights[happened]))
@@ -154,7 +154,7 @@ def area_and_influence(
     return area, influence
 
 
-class _Ranked:
+class _SortedScores:
     """Scores in their order, with their weights added up."""
 
     def __init__(self, scores: Floats, weights: Floats) -> None:

@@ -17,7 +17,7 @@ from fedlas._core.check import (
 )
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
-from fedlas.metrics.evaluate import default_metrics, entries_of
+from fedlas.metrics.evaluation import default_metrics, entries_of
 from fedlas.metrics.groups import (
     ClassCalibration,
     class_table,

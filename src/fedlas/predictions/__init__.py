@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedlas.predictions.predictions import Predictions
     from fedlas.predictions.tables.read import open_table, read_predictions
     from fedlas.predictions.tables.roles import Columns
-    from fedlas.predictions.tables.table import Table
+    from fedlas.predictions.tables.table import ScoreTable
     from fedlas.predictions.top_label import TopLabel
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "MultiLabel",
     "PredictionTable",
     "Predictions",
-    "Table",
+    "ScoreTable",
     "TopLabel",
     "open_table",
     "p_true",
@@ -47,7 +47,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "tables.read": "open_table read_predictions",
             "tables.roles": "Columns",
             "language.stated": "stated_confidence",
-            "tables.table": "Table",
+            "tables.table": "ScoreTable",
             "top_label": "TopLabel",
         },
     )

@@ -242,15 +242,16 @@ class Predictions:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file than one of predictions is there, or the folder cannot be written to.
         """
-        return write_fields(path, {"logits": self.logits} | self._others())
+        fields = {"logits": self.logits} | self._others()
+        return write_fields(path, fields, ("logits", *_FIELDS), "a file of Predictions")
 
     @classmethod
     def from_probs(
         cls,
-        probs: Any,
-        target: Any = None,
+        probs: object,
+        target: object = None,
         *,
         normalize: bool = False,
         **others: Any,
@@ -280,7 +281,7 @@ class Predictions:
         return cls._of_probs(checked, target=target, **others)
 
     @classmethod
-    def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
+    def from_frame(cls, frame: object, **columns: Any) -> Predictions:
         """Return predictions of a data frame of pandas or polars, or of a mapping from names to columns.
 
         Args:
@@ -297,7 +298,7 @@ class Predictions:
             tensor([ True, False])
         """
         from fedlas.predictions.tables.roles import columns_named
-        from fedlas.predictions.tables.table import Table
+        from fedlas.predictions.tables.table import ScoreTable
 
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
@@ -312,7 +313,7 @@ class Predictions:
                     "'...'; confidences are for TopLabel(frame['confidence'], ...).",
                 ),
             )
-        table = Table(frame, named)
+        table = ScoreTable(frame, named)
         return cls.of_samples(
             table.whole(),
             are_probs=named.kind == "probs",

@@ -127,9 +127,9 @@ class TopLabel:
         """Write ``path`` (``.npz``) atomically and return it.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file than one of a ``TopLabel`` is there, or the folder cannot be written to.
         """
-        return write_fields(path, self._values())
+        return write_fields(path, self._values(), _FIELDS, "a file of a TopLabel")
 
     @classmethod
     def load(cls, path: str | Path) -> TopLabel:
@@ -160,7 +160,7 @@ def needs_all_classes(what: str = "it") -> InputError:
     )
 
 
-def _flat(name: str, value: Any) -> Tensor:
+def _flat(name: str, value: object) -> Tensor:
     """Return ``value`` as a tensor ``(N,)`` on the CPU."""
     tensor = detached(
         name, value, "Pass numbers; of labels pass predicted == target as correct."

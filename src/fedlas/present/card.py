@@ -1,17 +1,17 @@
-"""``fedlas.card``: thresholds, metrics and limits of a calibrated model, as one object to print, show or save."""
+"""``fedlas.card``: the calibration card of predictions, to print, show or save."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import write_json, write_text
+from fedlas._core.files import write_text
 from fedlas._core.kinds import check_kinds
 from fedlas._core.outputs import check_place
 from fedlas._core.renamed import renamed
@@ -20,7 +20,7 @@ from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.card import CARD
+from fedlas.deploy.card import CARD, Card
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
@@ -47,16 +47,14 @@ RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
 _CALIBRATED = STAGES[1]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CalibrationCard:
-    """Thresholds, metrics and known limits of a model; see :func:`fedlas.card`.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CalibrationCard(Card):
+    """A :class:`~fedlas.deploy.Card` with its test predictions, to print and show; see :func:`fedlas.card`.
 
     Attributes:
-        content: Everything as plain values for JSON.
         evaluation: The test predictions, measured before and after calibration.
     """
 
-    content: dict[str, Any]
     evaluation: Evaluation
 
     def __repr__(self) -> str:
@@ -72,18 +70,18 @@ class CalibrationCard:
             # Several are told by the table.
             more = [decision_words(each, evaluation.event) for each in chosen if len(chosen) == 1]
             return [*sentences, *more]
-        return [*sentences, acceptance(self.content["selective"])]
+        return [*sentences, acceptance(self.selective)]
 
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        thresholds = thresholds_table(self.content)
+        thresholds = thresholds_table(self.selective)
         first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
         blocks: list[Block] = [*self.verdict, self._decisions or first]
         if details:
             blocks += [thresholds] if self._decisions else []
-            blocks += [self._metrics, *self.content["limits"]]
-        return [*blocks, Note(f"{self.content['model']['run']}: {self._statement} {self._origin}")]
+            blocks += [self._metrics, *self.limits]
+        return [*blocks, Note(f"{self.name}: {self._statement} {self._origin}")]
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
@@ -92,11 +90,9 @@ class CalibrationCard:
 
     def html(self) -> str:
         """Return a page that needs no other file."""
-        content = self.content
-        model = content["model"]
         return render(
             "card.html.j2",
-            title=self.evaluation.heading or f"Calibration card: {model['run']}",
+            title=self.evaluation.heading or f"Calibration card: {self.name}",
             made=self._origin,
             statement=self._statement,
             verdict=self.verdict,
@@ -104,16 +100,16 @@ class CalibrationCard:
             whole=self._metrics,
             noise_notes=legend_of(self.evaluation.estimates),
             num_bins=self.evaluation.num_bins,
-            thresholds=thresholds_table(content),
+            thresholds=thresholds_table(self.selective),
             decisions=self._decisions,
-            selective=content["selective"],
-            width=_width(content["width"]),
-            level=f"{100 * content['selective']['level']:g}",
+            selective=self.selective,
+            width=_width(self.width),
+            level=f"{100 * self.selective['level']:g}",
             diagrams=self.evaluation.diagrams(),
-            limits=content["limits"],
-            classes=model["classes"],
-            exported=content.get("exported"),
-            about=[(key, _text(value)) for key, value in _about(content) if _is_known(value)],
+            limits=self.limits,
+            classes=self.classes,
+            exported=self.exported,
+            about=[(key, _text(value)) for key, value in _about(self) if _is_known(value)],
         )
 
     def to_frame(self) -> Any:
@@ -125,10 +121,10 @@ class CalibrationCard:
         rows = [
             {"risk": row["risk"], "threshold": row["threshold"]}
             | {f"test {name}": value for name, value in row.get("test", {}).items()}
-            for row in self.content["selective"]["thresholds"]
+            for row in self.selective["thresholds"]
         ]
-        if self.evaluation.positive:
-            rows = self.content["event"]["decisions"]
+        if self.event and self.evaluation.positive:
+            rows = self.event["decisions"]
             rows = [
                 {
                     name: each["value"] if isinstance(each, dict) else each
@@ -140,7 +136,7 @@ class CalibrationCard:
 
     def _repr_html_(self) -> str:
         sentences = "".join(f"<p>{escape(printable(each))}</p>" for each in self.verdict)
-        tables = [self._decisions or thresholds_table(self.content), self._metrics]
+        tables = [self._decisions or thresholds_table(self.selective), self._metrics]
         return sentences + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
@@ -149,11 +145,11 @@ class CalibrationCard:
         Raises:
             InputError: If another file is there, or the folder cannot be written to.
         """
-        path = check_place("path", path, CARD)
-        place = check_place("the page of the card", path.with_suffix(".html"), CARD_PAGE)
-        page = self.html()
-        write_json(path, self.content)
-        return write_text(place, page)
+        page = Path(check_place("path", path, CARD)).with_suffix(".html")
+        place = check_place("the page of the card", page, CARD_PAGE)
+        text = self.html()
+        super().save(path)
+        return write_text(place, text)
 
     @property
     def _decisions(self) -> Table | None:
@@ -169,25 +165,23 @@ class CalibrationCard:
     @property
     def _statement(self) -> str:
         """What was trained and calibrated, on which data, and how many samples there are."""
-        model = self.content["model"]
-        data = self.content["data"]
-        sizes = data["samples"]
+        model = self.model
+        sizes = self.data["samples"]
         parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
         trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
         classes = (
-            f"{model['num_classes']} classes"
-            if model["num_classes"]
+            f"{self.num_classes} classes"
+            if self.num_classes
             else "confidences of the predicted class only"
         )
-        return f"{trained}{data['name']}: {classes}; {', '.join(parts)} samples. {_calibration(self.content)}."
+        return f"{trained}{self.data['name']}: {classes}; {', '.join(parts)} samples. {_fitted(self.calibration)}."
 
     @property
     def _origin(self) -> str:
         """When the card was made and by which version, and the period of the test samples."""
-        origin = self.content.get("made", {})
-        period = self.content["data"].get("period")
+        period = self.data.get("period")
         samples = f"; test samples of {period}" if period else ""
-        return f"Made on {origin['on']} by fedlas {origin['fedlas']}{samples}."
+        return f"Made on {self.date} by fedlas {self.made['fedlas']}{samples}."
 
 
 @renamed(calibrator="method")
@@ -345,7 +339,7 @@ def card_of(
             "joint_p": {stage: each.joint_p for stage, each in evaluation.positive.items()},
             "decisions": [each.plain() for each in decisions[_CALIBRATED]],
         }
-    content = make_card(
+    card = make_card(
         val,
         test,
         calibration,
@@ -358,7 +352,8 @@ def card_of(
         exported=exported,
         event=event,
     )
-    return CalibrationCard(content, evaluation)
+    sections = {each.name: getattr(card, each.name) for each in fields(card)}
+    return CalibrationCard(**sections, evaluation=evaluation)
 
 
 def _width(width: Mapping[str, Any]) -> str:
@@ -366,18 +361,17 @@ def _width(width: Mapping[str, Any]) -> str:
     return f"{mean} points on average, at most {most} for 95 % of the samples (Venn-ABERS)"
 
 
-def _calibration(content: Mapping[str, Any]) -> str:
-    calibration = content["calibration"]
-    temperature = calibration.get("temperature")
-    if calibration["method"] == "none":
+def _fitted(calibration: Calibration) -> str:
+    temperature = calibration.plain().get("temperature")
+    if calibration.calibrator is None:
         return "Calibration: none"
-    what = calibration["method"] + ("" if temperature is None else f" {temperature:.3f}")
-    return f"Calibration: {what}, fitted on {calibration['fitted on']}"
+    what = calibration.method + ("" if temperature is None else f" {temperature:.3f}")
+    return f"Calibration: {what}, fitted on {calibration.fitted_on}"
 
 
-def _about(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    model = content["model"]
-    data = content["data"]
+def _about(card: Card) -> list[tuple[str, Any]]:
+    model = card.model
+    data = card.data
     prints = data.get("fingerprint", {})
     names = {"best_epoch": "epoch", "selected_by": "chosen by"}
     first = ("recipe", "loss", "seed", "architecture", "parameters", "best_epoch", "selected_by")
@@ -392,11 +386,11 @@ def _about(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _is_known(value: Any) -> bool:
+def _is_known(value: object) -> bool:
     return value not in (None, {}, [])
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, dict):
         parts = [f"{key}: {_text(item)}" for key, item in value.items() if _is_known(item)]
         return ", ".join(parts)

@@ -16,11 +16,11 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_kinds
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
 from fedlas.predictions.event import about_event, event_name, event_number
-from fedlas.present.gate import Gate, check_directed, check_rows, not_worse
+from fedlas.present.gate import GateResult, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
 from fedlas.stats import Difference, two_models
 from fedlas.stats.compare import correct, seed_difference
@@ -74,7 +74,7 @@ class Comparison(ResultTable[str, Difference]):
         margin: float = 0.0,
         strict: bool = False,
         names: tuple[str, str] = ("a", "b"),
-    ) -> Gate:
+    ) -> GateResult:
         """Check that the first model is not worse than the second, beyond chance.
 
         Args:
@@ -107,7 +107,9 @@ class Comparison(ResultTable[str, Difference]):
                 "Name one of these, or compare it: fedlas.compare(a, b, [...]).",
             )
         checks = [not_worse(self[name], margin, names, event=self.event) for name in metrics]
-        return Gate(tuple(check_rows(checks, samples=self.samples, dropped=self.dropped)), strict)
+        return GateResult(
+            tuple(check_rows(checks, samples=self.samples, dropped=self.dropped)), strict
+        )
 
 
 @check_kinds
@@ -285,7 +287,7 @@ def _over_seeds(
 
 
 def _names_of_groups(
-    a: Any, b: Any, groups: Sequence[Any] | None, samples: int
+    a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
     """Return the group of each sample ``(N,)``; None if there are none."""
     of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]

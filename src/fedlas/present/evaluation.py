@@ -18,7 +18,7 @@ from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
 from fedlas.predictions.event import event_name, event_number
-from fedlas.present.gate import Gate, check_rows, checks_of
+from fedlas.present.gate import GateResult, check_rows, checks_of
 from fedlas.present.groups import (
     MOST,
     MOST_ON_PAGE,
@@ -190,7 +190,7 @@ class Evaluation:
         return text_of(self.blocks(details=details), details=details)
 
     @check_kinds
-    def require(self, *rules: str, strict: bool = False) -> Gate:
+    def require(self, *rules: str, strict: bool = False) -> GateResult:
         """Check rules on the last stage, which is calibrated where a calibrator was asked for.
 
         Args:
@@ -223,7 +223,7 @@ class Evaluation:
         event = self.event if self.positive else ""
         checks = checks_of(rules, estimates, self.verdicts[stage], event=event)
         samples = self.stages[stage].num_samples
-        return Gate(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+        return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
 
     def tripod(self) -> str:
         """Return a paragraph for a paper, by TRIPOD+AI: samples, events, calibration, C statistic, and the intervals.
@@ -303,6 +303,7 @@ class Evaluation:
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
             diagrams=[] if beside else diagrams,
+            diagrams_title="Reliability of the predicted class",
             event=self.event if self.positive else "",
             decisions=decision_tables(self.decisions) if self.decisions else [],
         )

@@ -340,6 +340,7 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
     heads = ("risk %", "accept from", "accepted %", "wrong %", "at most %")
     blocks: list[Block] = []
     needed: dict[float, int] = {}
+    clusters = any(each.chosen.clusters for row in rejected.values() for each in row)
     for stage, options in rejected.items():
         rows = [[f"{100 * each.chosen.risk:g}", *_cells(each)] for each in options]
         blocks.append(table_of(heads, rows, title=f"Reject option, {stage}"))
@@ -348,15 +349,18 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
         }
     blocks += [
         f"No threshold for {100 * risk:g} %: no confidence keeps the risk of the held-out predictions that low. Even "
-        f"without a mistake it takes {samples:,} accepted ones."
+        f"without a mistake it takes {samples:,} accepted {'clusters' if clusters else 'ones'}."
         for risk, samples in needed.items()
     ]
     if rejected:
-        level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
+        chosen = next(iter(rejected.values()))[0].chosen
+        level = f"{chosen.confidence_level:.0%}"
         first, *after = rejected
+        of = " for a sample drawn from a new cluster" if clusters else ""
         texts = [
-            f"Thresholds {first} are chosen on the held-out predictions so that the risk holds with {level}."
+            f"Thresholds {first} are chosen on the held-out predictions so that the risk holds with {level}{of}."
         ]
+        texts += ["Shares are means of the clusters', each of which weighs the same."] * bool(of)
         # What a calibrator was fitted on is no new sample to it: its confidences there are too good.
         texts += [
             "After a calibrator that was fitted on the same predictions it does not hold."

@@ -20,7 +20,7 @@ from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.joint import joint_p_value
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.optimism import Optimism, optimism
-from fedlas.stats.pooling import PartialPooling, partial_pooling
+from fedlas.stats.pooling import PooledEstimates, partial_pooling
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.random_effects import RandomEffects, random_effects
 from fedlas.stats.ranks import RankComparison, compare_ranks
@@ -39,7 +39,7 @@ __all__ = [
     "NoiseFloor",
     "Optimism",
     "PairedBootstrap",
-    "PartialPooling",
+    "PooledEstimates",
     "RandomEffects",
     "RankComparison",
     "RejectOption",

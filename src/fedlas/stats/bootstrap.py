@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedlas._core.kinds import check_kinds
-from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
+from fedlas.metrics.evaluation import default_metrics, entries_of, values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable

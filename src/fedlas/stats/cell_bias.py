@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
+from fedlas.metrics.classwise_adaptive import EveryClass
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.resample.effective import effective_samples

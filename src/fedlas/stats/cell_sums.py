@@ -27,7 +27,7 @@ def times_drawn(index: Integers) -> Floats:
     return times.reshape(index.shape).astype(np.float64)
 
 
-class CellSums:
+class ReplicateCellSums:
     """Sums over cells of entries that belong to units.
 
     Attributes:

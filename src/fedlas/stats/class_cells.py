@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.scan import Chunk
-from fedlas.stats.cell_sums import CellSums
+from fedlas.stats.cell_sums import ReplicateCellSums
 from fedlas.stats.rows import Floats, Integers, Rows
 
 _MOST_BLOCKS = 2**10
@@ -34,12 +34,12 @@ class ClassCells:
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
-        self._beyond = CellSums(index, self._cell_of(index, label), self._num_cells)
+        self._beyond = ReplicateCellSums(index, self._cell_of(index, label), self._num_cells)
         self._beyond_probs = self._probs.ravel()[place][self._beyond.order]
         in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
         self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
-        self._labels = CellSums(every, self._cell_of(every, rows.target), self._num_cells)
+        self._labels = ReplicateCellSums(every, self._cell_of(every, rows.target), self._num_cells)
 
     def probs(self, weights: Floats) -> Floats:
         """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""

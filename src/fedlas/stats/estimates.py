@@ -15,7 +15,7 @@ from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import default_metrics, entries_of, values_of
+from fedlas.metrics.evaluation import default_metrics, entries_of, values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.metric import Metric, lacks
 from fedlas.predictions import Predictions

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_count
 from fedlas.metrics import calibration_by_group
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.groups import GroupCalibration, check_two_a_group, group_labels
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm

@@ -11,7 +11,7 @@ import numpy as np
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.metrics.metric import Metric, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import cluster_degrees
 from fedlas.stats.intervals import check_level, fewest_replicates, interval_from

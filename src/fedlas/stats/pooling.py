@@ -13,7 +13,7 @@ _STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class PartialPooling:
+class PooledEstimates:
     """Estimates of groups after partial pooling; arrays ``(G,)``.
 
     Attributes:
@@ -29,7 +29,7 @@ class PartialPooling:
     spread: float
 
 
-def partial_pooling(values: Floats, errors: Floats) -> PartialPooling:
+def partial_pooling(values: Floats, errors: Floats) -> PooledEstimates:
     """Pool estimates of groups by a random-effects model, ``value_g ~ N(truth_g, error_g**2)``.
 
     The truths are ``N(mean, spread**2)`` with a spread that makes the weighted squares of the differences what they are
@@ -72,7 +72,7 @@ def partial_pooling(values: Floats, errors: Floats) -> PartialPooling:
     share = spread**2 * weights  # how much of a group's own estimate stays
     pooled = share * estimates + (1.0 - share) * mean
     variance = share * error**2 + (1.0 - share) ** 2 / float(weights.sum())
-    return PartialPooling(pooled, np.sqrt(variance), mean, spread)
+    return PooledEstimates(pooled, np.sqrt(variance), mean, spread)
 
 
 def _spread(values: Floats, errors: Floats) -> float:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.ece import width_bin
+from fedlas.metrics.equal_width import width_bin
 from fedlas.metrics.ranking import starts_of_ties
 from fedlas.metrics.scan import Chunk, Gathers, scan
 from fedlas.metrics.sums import Quantity, averaging_one
@@ -209,7 +209,7 @@ class Rows:
         return Groups(confidence / count, count, right, first, bins, np.arange(len(first)))
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
-        """Bin of equal width of each value, see :func:`fedlas.metrics.ece.width_bin`."""
+        """Bin of equal width of each value, see :func:`fedlas.metrics.equal_width.width_bin`."""
         return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
     def expected_right(self, groups: Groups) -> Floats:

@@ -15,7 +15,6 @@ from fedlas._core.extras import require
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
-from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson
 
@@ -23,6 +22,8 @@ GRID = 200
 STARTS = 10
 """Thresholds that are tried, and at how many of them a sequence of tests starts."""
 _TOP = 12.0  # log-odds of the highest threshold, a confidence of 0.999994
+_BETS = np.linspace(0.05, 1.0, 20)
+"""Bets on clusters, as shares of the largest that cannot lose more than all; the best is one minus risk over target."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class RiskThreshold:
         selected: How many of the samples that is; 0 if None.
         wrong: How many of these are wrong.
         samples: How many there were.
-        needed: Samples without one mistake that it takes to vouch for a threshold on its own.
+        needed: Samples, or clusters, without one mistake that it takes to vouch for a threshold on its own.
+        coverage: Share of the samples that are accepted; of clusters the mean of their shares.
+        clusters: Number of clusters; None for independent samples.
     """
 
     risk: float
@@ -46,11 +49,8 @@ class RiskThreshold:
     wrong: int
     samples: int
     needed: int
-
-    @property
-    def coverage(self) -> float:
-        """Share of the samples that are accepted."""
-        return self.selected / self.samples
+    coverage: float
+    clusters: int | None = None
 
 
 def threshold_grid(num_classes: int) -> NDArray[np.float64]:
@@ -70,6 +70,7 @@ def risk_threshold(
     risk: float,
     num_classes: int,
     confidence_level: float = 0.95,
+    clusters: NDArray[Any] | None = None,
 ) -> RiskThreshold:
     """Return the lowest threshold on confidence that keeps the risk of accepted samples at ``risk`` or below.
 
@@ -80,12 +81,22 @@ def risk_threshold(
     failure; ten of them start at evenly spaced thresholds, each with a tenth of ``1 - confidence_level``, since at the
     highest there may be too few samples to show anything.
 
+    With ``clusters`` these are independent and drawn alike, not their samples. The risk is then that of a sample drawn
+    at random from a new cluster, given that it is accepted: ``sum_j w_j / sum_j a_j`` over many clusters, where ``a_j``
+    is the share of a cluster's samples that is accepted and ``w_j`` the share that is accepted and wrong, so that each
+    cluster weighs the same, whatever its size. It is above ``risk`` if and only if ``w_j - risk * a_j``, which lies in
+    ``[-risk, 1 - risk]``, has a positive mean. That hypothesis has the p-value 1 over the mean, over 20 fixed bets
+    ``c``, of ``prod_j (1 - c * (w_j - risk * a_j) / (1 - risk))``, whose expectation under it is at most 1, for any
+    number of clusters. Conformal risk control needs a loss that falls as the threshold rises, as ``w_j`` does and the
+    risk of what is accepted does not, and it bounds an expectation; this is the same bound as without clusters.
+
     Args:
         confidence: ``(N,)`` in ``[0, 1]``; of samples that neither the model nor its calibration has seen.
         correct: ``(N,)`` bool.
         risk: Target, in (0, 1).
         num_classes: ``C``: no confidence is below ``1 / C``.
         confidence_level: In (0, 1).
+        clusters: Optional number of each sample's cluster ``(N,)``, such as its question or patient.
 
     Returns:
         The threshold, or None in its place.
@@ -106,7 +117,9 @@ def risk_threshold(
     Source:
         Angelopoulos, Bates, Candès, Jordan, Lei, "Learn then Test: Calibrating predictive algorithms to achieve risk
         control" (2021), sections 2.2 (fixed-sequence testing, several starts) and 4 (selective classification);
-        https://arxiv.org/abs/2110.01052
+        https://arxiv.org/abs/2110.01052. Of clusters: Waudby-Smith and Ramdas, "Estimating means of bounded random
+        variables by betting" (JRSS B 2024, arXiv 2010.09686), appendix B, average of constant bets. Conformal risk
+        control: Angelopoulos, Bates, Fisch, Lei, Schuster (ICLR 2024, arXiv 2208.02814).
     """
     check_level(risk, name="risk")
     check_level(confidence_level)
@@ -119,21 +132,23 @@ def risk_threshold(
             f"{describe(confidence)} and {describe(correct)}",
             "Pass those of one set of predictions.",
         )
+    code = _cluster_codes(clusters, len(scores))
     grid = threshold_grid(num_classes)
-    # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    errors = np.concatenate([[0], (~right[order]).cumsum()])
     # A float32 confidence of 1 / C may lie below 1 / C: the last threshold accepts all there is.
-    selected = np.searchsorted(-ordered, -grid, side="right")
-    selected[-1] = len(scores)
-    wrong = errors[selected]
+    grid[-1] = min(grid[-1], scores.min())
+    order = np.argsort(-scores, kind="stable")
+    selected = np.searchsorted(-scores[order], -grid, side="right")
     # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
-    p_values = np.where(
-        selected > 0,
-        require("scipy.stats", extra="tables").binom.cdf(wrong, np.maximum(selected, 1), risk),
-        1.0,
-    )
+    if code is None:
+        # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
+        wrong = np.concatenate([[0], (~right[order]).cumsum()])[selected]
+        binomial = require("scipy.stats", extra="tables").binom
+        p_values = np.where(selected > 0, binomial.cdf(wrong, np.maximum(selected, 1), risk), 1.0)
+    else:
+        # Thresholds that accept the same samples have one p-value.
+        _, first, number = np.unique(selected, return_index=True, return_inverse=True)
+        shares = (_cluster_shares(scores >= each, right, code) for each in grid[first])
+        p_values = np.array([1 / max(_wealth(*each, risk), 1.0) for each in shares])[number]
     # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.
     budget = (1 - confidence_level) / STARTS
     last = -1
@@ -141,19 +156,95 @@ def risk_threshold(
         failures = np.flatnonzero(p_values[start:] > budget)
         end = start + (failures[0] if len(failures) else GRID - start) - 1
         last = max(last, int(end)) if end >= start else last
-    # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
-    needed = math.ceil(math.log(budget) / math.log1p(-risk))
-    if last < 0:
-        return RiskThreshold(risk, confidence_level, None, 0, 0, len(scores), needed)
+    threshold = None if last < 0 else float(grid[last])
+    accepted = np.zeros(len(scores), bool) if threshold is None else scores >= threshold
     return RiskThreshold(
         risk,
         confidence_level,
-        float(grid[last]),
-        int(selected[last]),
-        int(wrong[last]),
+        # The grid's own end is what a user is told, whatever rounding lies below it.
+        float(threshold_grid(num_classes)[last]) if threshold is not None else None,
+        int(accepted.sum()),
+        int((accepted & ~right).sum()),
         len(scores),
-        needed,
+        _needed(risk, budget, bets=code is not None),
+        _coverage_and_risk(accepted, right, code)[0],
+        None if code is None else int(code.max()) + 1,
     )
+
+
+def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
+    """Return the number of each sample's cluster ``(N,)``, from 0 on; None if each sample is one of its own."""
+    if clusters is None:
+        return None
+    names = np.asarray(clusters)
+    if names.shape != (samples,):
+        raise InputError(
+            f"clusters must be ({samples},)", describe(clusters), "Pass one number a sample."
+        )
+    code = np.unique(names, return_inverse=True)[1]
+    return code if code.max() + 1 < samples else None
+
+
+def _cluster_shares(
+    accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the share of each cluster's samples that is accepted ``(G,)``, and the share accepted and wrong."""
+    sizes = np.bincount(code)
+    return np.bincount(code, accepted) / sizes, np.bincount(code, accepted & ~right) / sizes
+
+
+def _wealth(accepted: NDArray[np.float64], wrong: NDArray[np.float64], risk: float) -> float:
+    """Return the mean wealth of bets that the risk is below ``risk``, of shares of clusters ``(G,)``."""
+    odds = (risk * accepted - wrong) / (1 - risk)
+    with np.errstate(divide="ignore"):  # a bet of all may lose all
+        logs = np.log1p(_BETS[:, None] * odds).sum(axis=1)
+    return float(np.exp(np.minimum(logs, 700.0)).mean())
+
+
+def _needed(risk: float, budget: float, *, bets: bool) -> int:
+    """Return how many samples, or clusters, without a mistake bring a p-value to ``budget``."""
+    # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
+    low = math.ceil(math.log(budget) / math.log1p(-risk))
+    if not bets:
+        return low
+    # The mean over bets is at least the largest bet's share of it.
+    high = math.ceil(math.log(budget / len(_BETS)) / math.log1p(-risk))
+    logs = np.log1p(_BETS * risk / (1 - risk))
+    while low < high:
+        middle = (low + high) // 2
+        enough = np.log(np.exp(middle * (logs - logs[-1])).mean()) + middle * logs[-1] >= -math.log(
+            budget
+        )
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
+
+
+def _coverage_and_risk(
+    accepted: NDArray[np.bool_], right: NDArray[np.bool_], code: NDArray[np.int64] | None
+) -> tuple[float, float | None]:
+    """Return the share that is accepted and the share of wrong among that, each cluster weighing the same."""
+    if code is None:
+        number = int(accepted.sum())
+        return number / len(accepted), int((accepted & ~right).sum()) / number if number else None
+    coverage, wrong = (float(each.mean()) for each in _cluster_shares(accepted, right, code))
+    return coverage, wrong / coverage if coverage else None
+
+
+def _upper_of_clusters(
+    accepted: NDArray[np.bool_],
+    right: NDArray[np.bool_],
+    code: NDArray[np.int64],
+    confidence_level: float,
+) -> float:
+    """Return a one-sided upper bound of the risk of what is accepted: the largest that bets do not refute."""
+    shares = _cluster_shares(accepted, right, code)
+    low = 0.0
+    high = 1.0
+    for _ in range(50):  # the wealth grows with the risk that is bet against
+        middle = 0.5 * (low + high)
+        refuted = _wealth(*shares, middle) >= 1 / (1 - confidence_level)
+        low, high = (low, middle) if refuted else (middle, high)
+    return high
 
 
 DEFAULT_RISKS = RISKS
@@ -169,30 +260,24 @@ class RejectOption:
         samples: Test samples.
         accepted: How many of them are at least so confident; 0 without a threshold.
         wrong: How many of these are wrong.
-        upper: One-sided upper bound (Clopper-Pearson, of the same level) of the risk of what is accepted, from the test
-            samples alone. 1 if none is accepted.
+        coverage: Share of the test samples that are accepted; of clusters the mean of their shares.
+        risk: Share of wrong predictions among those accepted, each cluster weighing the same; None if none is.
+        upper: One-sided upper bound (Clopper-Pearson, of the same level; of clusters by bets) of the risk of what is
+            accepted, from the test samples alone. 1 if none is accepted.
     """
 
     chosen: RiskThreshold
     samples: int
     accepted: int
     wrong: int
+    coverage: float
+    risk: float | None
     upper: float
 
     @property
     def threshold(self) -> float | None:
         """Accept predictions at least so confident; None if no threshold can be vouched for."""
         return self.chosen.threshold
-
-    @property
-    def coverage(self) -> float:
-        """Share of the test samples that are accepted."""
-        return self.accepted / self.samples
-
-    @property
-    def risk(self) -> float | None:
-        """Share of wrong predictions among those accepted; None if none is."""
-        return self.wrong / self.accepted if self.accepted else None
 
     def plain(self) -> dict[str, Any]:
         """Return the numbers as a dict for JSON."""
@@ -203,6 +288,7 @@ class RejectOption:
             "threshold": chosen.threshold,
             "val": val,
             "needed": chosen.needed,
+            **({} if chosen.clusters is None else {"clusters": chosen.clusters}),
         }
         if chosen.threshold is None:
             return row
@@ -222,14 +308,14 @@ def reject_option(
 
     Args:
         val: Predictions ``(N, C)``, or top labels ``(N,)``, that neither the model nor, strictly, its calibration has
-            seen.
-        test: Others of the same model, which have no part in the choice.
+            seen. If they have clusters, the bound is that of clusters, see :func:`risk_threshold`.
+        test: Others of the same model, which have no part in the choice; with clusters if ``val`` has them.
         risk: Target: the largest share of wrong predictions among those accepted, in (0, 1).
         confidence_level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
 
     Raises:
-        InputError: For other than labeled predictions, a number out of range, or samples with weights, with which no
-            bound holds.
+        InputError: For other than labeled predictions, a number out of range, clusters in one of both, or samples with
+            weights, with which no bound holds.
 
     Example:
         >>> import torch
@@ -246,14 +332,24 @@ def reject_option(
     test = check_measurable(test)
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)  # a bound of weighted counts is not exact
-        check_independent(part)
-    confidence, correct = _arrays(val)
+    if (val.clusters is None) != (test.clusters is None):
+        raise InputError(
+            "val and test must both name the clusters of their samples, or neither",
+            f"clusters of {'val' if test.clusters is None else 'test'} alone",
+            "Name them for both: a threshold keeps the risk of what it was chosen on.",
+        )
+    confidence, correct, clusters = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000
     chosen = risk_threshold(
-        confidence, correct, risk=risk, num_classes=classes, confidence_level=confidence_level
+        confidence,
+        correct,
+        risk=risk,
+        num_classes=classes,
+        confidence_level=confidence_level,
+        clusters=clusters,
     )
-    confidence, correct = _arrays(test)
+    confidence, correct, clusters = _arrays(test)
     accepted = (
         np.zeros(len(confidence), dtype=bool)
         if chosen.threshold is None
@@ -262,9 +358,22 @@ def reject_option(
     number = int(accepted.sum())
     wrong = int((accepted & ~correct).sum())
     # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
-    upper = clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
-    return RejectOption(chosen, len(confidence), number, wrong, upper)
+    code = _cluster_codes(clusters, len(confidence))
+    upper = (
+        clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
+        if code is None
+        else _upper_of_clusters(accepted, correct, code, confidence_level)
+    )
+    shares = _coverage_and_risk(accepted, correct, code)
+    return RejectOption(chosen, len(confidence), number, wrong, *shares, upper)
 
 
-def _arrays(predictions: AnyPredictions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
+def _arrays(
+    predictions: AnyPredictions,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64] | None]:
+    clusters = predictions.clusters
+    return (
+        predictions.confidence.cpu().double().numpy(),
+        predictions.correct.cpu().numpy(),
+        None if clusters is None else clusters.cpu().numpy(),
+    )

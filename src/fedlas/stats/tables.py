@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.calibration_error import EqualMass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
-from fedlas.metrics.ece import BinTable, EqualWidth
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.classwise_adaptive import EveryClass
+from fedlas.metrics.equal_width import BinTable, EqualWidth
+from fedlas.metrics.evaluation import values_of
 from fedlas.metrics.grids import FineGrid, class_probs
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import starts_of_ties

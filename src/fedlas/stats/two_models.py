@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.threads import on_one_thread
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.metrics.metric import Metric, classes_of, lacks, record_of
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable

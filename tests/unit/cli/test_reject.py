@@ -107,15 +107,29 @@ def test_what_cannot_be_meant_is_said(files, capsys, options, message):
     assert message in said
 
 
-def test_clusters_are_refused_without_a_way_around_the_bound(tmp_path, monkeypatch, capsys):
-    """Leaving --clusters out printed a threshold whose bound does not hold: the advice was the harm."""
+def test_clusters_have_a_bound_of_their_own(tmp_path, monkeypatch, capsys):
+    """Leaving --clusters out printed a threshold whose bound does not hold."""
     monkeypatch.chdir(tmp_path)
-    rows = [f"{0.5 + row % 50 / 100},{int(row % 3 > 0)},q{row // 4}" for row in range(200)]
-    for name, part in (("val.csv", rows[:100]), ("test.csv", rows[90:])):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [
+        f"{0.5 + row // 4 % 50 / 100},{int(row // 4 % 7 > 0)},q{row // 4}" for row in range(2000)
+    ]
+    for name, part in (("val.csv", rows[:1000]), ("test.csv", rows[1000:])):
         (tmp_path / name).write_text("\n".join(["c,ok,question", *part]) + "\n")
-    columns = ["--confidence", "c", "--correct", "ok", "--clusters", "question"]
-    assert main(["evaluate", "test.csv", "--on", "val.csv", *columns, "--reject", "0.4"]) == 2
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "Keep one row of each cluster" in shown
-    assert "leave --clusters out" not in shown
-    assert "without --clusters the bound would be stated, and not hold" in shown
+    columns = [
+        "--confidence",
+        "c",
+        "--correct",
+        "ok",
+        "--clusters",
+        "question",
+        "--replicates",
+        "0",
+    ]
+    words = ["evaluate", "test.csv", "--on", "val.csv", *columns, "--reject", "0.4"]
+    assert main(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "holds with 95% for a sample drawn from a new cluster" in shown
+    assert main([*words, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["reject"]["as predicted"]
+    assert (row["clusters"], row["test"]["coverage"]) == (250, 1.0)

@@ -92,14 +92,14 @@ def test_no_level_is_promised_after_a_calibrator_of_the_same_samples(folder, con
     assert "the risk need not hold with 95%" in content["selective"]["method"]
     assert any("the calibration as well as the thresholds" in each for each in content["limits"])
     val, test = predictions(0, 400), predictions(1, 400)
-    plain = {"model": {}, "data": {"name": "d"}, "risks": [0.1]}
+    plain = {"model": {"run": "m"}, "data": {"name": "d"}, "risks": [0.1]}
     for calibration in (
         fit_calibration("none", val),
         replace(fit_calibration("temperature", val), fitted_on="another part"),
     ):
         card = make_card(val, test, calibration, **plain)
-        assert "each row holds with 95%" in card["selective"]["method"]
-        assert any("samples chose the thresholds" in each for each in card["limits"])
+        assert "each row holds with 95%" in card.selective["method"]
+        assert any("samples chose the thresholds" in each for each in card.limits)
 
 
 def test_a_card_comes_back_for_the_monitor(folder, content):
@@ -119,13 +119,13 @@ def test_a_card_needs_predictions_alone(tmp_path):
     made = make_card(
         val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2]
     )
-    (tmp_path / "card.json").write_text(json.dumps(made))
-    card = Card.read(tmp_path / "card.json")
+    card = Card.read(made.save(tmp_path / "card.json"))
+    assert card.plain() == made.plain()
     assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
-    assert made["metrics"]["calibrated"]["ece"] == {
+    assert made.metrics["calibrated"]["ece"] == {
         "value": evaluate(calibration.transform(test))["ece"]
     }
-    assert "300 test samples of own" in made["limits"][0]
+    assert "300 test samples of own" in made.limits[0]
 
 
 def test_a_card_refuses_weights():
@@ -144,7 +144,9 @@ def test_limits_say_what_is_known(content):
     worse["metrics"]["calibrated"]["ece"] |= {"p": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
     worse["data"]["settings"] = {}
-    said = " ".join(known_limits(worse, [1990, 10, 0, 0], notes=["A doubt."]))
+    known = Card.from_plain(worse)
+    doubtful = replace(known, calibration=replace(known.calibration, notes=("A doubt.",)))
+    said = " ".join(known_limits(doubtful, [1990, 10, 0, 0]))
     for part in (
         "3 of 4 classes have fewer than 30",
         "is more than chance",
@@ -271,7 +273,7 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     card = fedlas.card(
         val, test, "temperature", replicates=0, name="churn", title="Churn <1>", **rules
     )
-    event = card.content["event"]
+    event = card.event
     assert [row["rule"] for row in event["decisions"]] == ["cost_ratio", "recall"]
     assert event["decisions"][0]["threshold"] == 0.1
     assert event["measures"]["calibrated"]["observed"]["value"] == test.target.double().mean()
@@ -284,14 +286,14 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     assert "<h1>Churn &lt;1&gt;</h1>" in page
     assert page.index("Expects class 1 in ") < page.index("From which probability on to act")
     assert list(card.to_frame()["rule"]) == ["cost_ratio", "recall"]
-    usual = fedlas.card(val, test, "none", replicates=0).content["event"]["decisions"]
+    usual = fedlas.card(val, test, "none", replicates=0).event["decisions"]
     assert [(row["rule"], row["value"]) for row in usual] == [
         ("recall", 0.5),
         ("recall", 0.8),
         ("recall", 0.9),
     ]
     other = fedlas.card(val, test, "none", replicates=0, top_label=True)
-    assert "event" not in other.content
+    assert other.event is None
     assert "What may be accepted" in other.text()
     with pytest.raises(InputError, match="for the event of two classes"):
         fedlas.card(val, test, "none", replicates=0, top_label=True, recall=0.8)

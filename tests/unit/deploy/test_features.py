@@ -1,7 +1,5 @@
 """A card of a calibration that uses features, and the monitor behind it."""
 
-import json
-
 import pytest
 import torch
 
@@ -39,8 +37,7 @@ def test_raw_predictions_bring_their_features(kind, tmp_path):
     calibration = Calibration(NormTemperature().fit(val))
     assert calibration.uses_features
     card = tmp_path / "card.json"
-    content = make_card(val, test, calibration, model={"run": "m"}, data={"name": "d"})
-    card.write_text(json.dumps(content))
+    make_card(val, test, calibration, model={"run": "m"}, data={"name": "d"}).save(card)
     calibrated, raw, bare = (Monitor(card) for _ in range(3))
     calibrated.update(calibration.transform(live), raw=False)
     raw.update(live, raw=True)

@@ -46,11 +46,9 @@ def card(tmp_path_factory):
     """A card of a calibrated model whose raw logits are twice as large."""
     calibration = read_calibration({"method": "temperature", "temperature": 2.0}, 3)
     parts = live(98, 4000, raw=2.0), live(99, 4000, raw=2.0)
-    content = make_card(*parts, calibration, model={"run": "mine-s0"}, data={"name": "drawn"})
-    content["live"] = "calibrated"  # as of an exported model
-    path = tmp_path_factory.mktemp("card") / "card.json"
-    path.write_text(json.dumps(content))
-    return path
+    made = make_card(*parts, calibration, model={"run": "mine-s0"}, data={"name": "drawn"})
+    as_exported = replace(made, live="calibrated")
+    return as_exported.save(tmp_path_factory.mktemp("card") / "card.json")
 
 
 def look(*args, **options):
@@ -81,7 +79,7 @@ def test_steps_of_a_calibrator_do_not_fall_on_the_edges_of_what_is_watched(tmp_p
     made = make_card(
         val, test, calibration, model={"run": "two"}, data={"name": "drawn"}, replicates=0
     )
-    (tmp_path / "card.json").write_text(json.dumps(made))
+    made.save(tmp_path / "card.json")
     watcher = Monitor(tmp_path / "card.json")
     watcher.update(test, raw=True)
     rounded = Monitor(tmp_path / "card.json")
@@ -243,8 +241,7 @@ def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
         model={"run": "sure"},
         data={"name": "drawn"},
     )
-    (card.parent / "sure.json").write_text(json.dumps(made))
-    names = watches_of(Card.read(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
+    names = watches_of(made, false_alarm=0.01)[2].statistics
     assert len(names) >= 2
     assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
 
@@ -261,9 +258,7 @@ def test_false_alarms_of_all_watches_together(card):
             model=content["model"],
             data={"name": "drawn"},
         )
-        path = card.parent / "drawn.json"
-        path.write_text(json.dumps(made))
-        seen = Watched.nothing(watches_of(Card.read(path), false_alarm=rate))
+        seen = Watched.nothing(watches_of(made, false_alarm=rate))
         given = live(3000 + seed, 1500)
         seen.observe(
             LiveBatch(
@@ -292,7 +287,7 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
     made = make_card(
         val, test, calibration, model={"run": "net"}, data={"name": "drawn"}, replicates=0
     )
-    (tmp_path / "card.json").write_text(json.dumps(made))
+    made.save(tmp_path / "card.json")
     month = live(3, 1500, raw=3.0)
     watcher = Monitor(tmp_path / "card.json")
     assert not watcher.update(month)
@@ -308,12 +303,11 @@ def test_live_predictions_are_taken_as_the_card_says(tmp_path):
         data={"name": "drawn"},
         exported={"file": "m.onnx"},
     )
-    assert exported["live"] == "calibrated"
+    assert exported.live == "calibrated"
     about = {"model": {"run": "net"}, "data": {"name": "drawn"}}
     none = make_card(val, test, read_calibration({"method": "none"}, 3), **about)
-    assert none["live"] == "calibrated"
-    made["live"] = "cooked"
-    (tmp_path / "card.json").write_text(json.dumps(made))
+    assert none.live == "calibrated"
+    (tmp_path / "card.json").write_text(json.dumps({**made.plain(), "live": "cooked"}))
     with pytest.raises(InputError, match="cooked"):
         Monitor(tmp_path / "card.json")
 

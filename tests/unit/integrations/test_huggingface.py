@@ -9,7 +9,7 @@ from torch import nn
 
 from fedlas import Predictions, evaluate
 from fedlas.errors import CalibrationWarning
-from fedlas.losses import FedLAS, LabelSmoothing, Loss, MultiLabel, OwnAverage
+from fedlas.losses import FedLAS, LabelSmoothing, Loss, MultiLabelLoss, OwnAverage
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.drop_in import divisor  # noqa: E402
@@ -215,7 +215,7 @@ def test_one_step_is_the_gradient_of_the_mean(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 @pytest.mark.parametrize("weight", [None, [1.0, 9.0, 1.0, 1.0, 1.0]])
 def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
-    criterion = MultiLabel(num_labels=C, base="ce", weight=weight)
+    criterion = MultiLabelLoss(num_labels=C, base="ce", weight=weight)
     run = trainer(
         tmp_path, bert(transformers.BertForSequenceClassification), criterion, texts(tokens=False)
     )

@@ -97,28 +97,30 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
     text = model_card(card).text
     before, after = evaluate(test)["ece"], evaluate(calibration.transform(test))["ece"]
     assert f"| ECE % ↓ | {100 * before:.2f} | {100 * after:.2f} |  |" in text
-    row = card["selective"]["thresholds"][0]
+    row = card.selective["thresholds"][0]
     assert f"| 50 | {row['threshold']:.4f} | {100 * row['test']['coverage']:.1f} |" in text
     assert "| 0.01 |" not in text  # no threshold could be vouched for
-    for limit in card["limits"]:
+    for limit in card.limits:
         assert f"- {limit}" in text.replace("\\", "")
     assert "# my\\|net" in text
     assert f"temperature {calibration.temperature:.4g}" in text
 
 
 def test_a_name_and_a_data_set_may_be_given(card):
-    found = model_card({**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10")
+    found = model_card(
+        {**card.plain(), "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10"
+    )
     assert found.data.model_name == "net"
     assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
     assert "# net\n" in found.text
     assert "not calibrated" in found.text
-    assert card["model"]["run"] == "my|net"
+    assert card.name == "my|net"
 
 
 def test_intervals_stand_next_to_the_numbers(card):
     entry = {"value": 0.02, "low": 0.01, "high": 0.03}
     content = {
-        **card,
+        **card.plain(),
         "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}},
     }
     assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in model_card(content).text
@@ -131,7 +133,7 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
         "card.json",
         "README.md",
     }
-    assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
+    assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card.plain()))
     assert "from_pretrained(" in (folder / "README.md").read_text()
     assert download(folder) == folder
     exported = tmp_path / "net.onnx"
@@ -201,35 +203,46 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
     for model, given, message in (
         (3, card, "must have save"),
         (tmp_path / "nothing.onnx", card, "or be an existing file"),
-        (Model(), {"format": "other"}, "must be a calibration card"),
+        (Model(), {"format": "other"}, "must have format 'fedlas.card/1'; got a dict"),
         (Model(), tmp_path / "nothing.json", "nothing.json"),
-        (Model(), {"format": "fedlas.card/1"}, "KeyError: 'model'"),
+        (Model(), {"format": "fedlas.card/1"}, "'calibration' is missing"),
         (
             Model(),
-            {**card, "metrics": {"calibrated": {"ece": {"value": 10**400}}}},
+            {**card.plain(), "metrics": {"calibrated": {"ece": {"value": 10**400}}}},
             "OverflowError",
         ),
     ):
         with pytest.raises(InputError, match=message):
             save_pretrained(model, place, card=given)
     assert not place.exists()
-    with pytest.raises(InputError, match="must be a calibration card"):
+    with pytest.raises(InputError, match="must have format"):
         push_to_hub(Model(), "me/net", api=api, card={})
     assert api.calls == []
 
 
-def test_somebody_elses_readme_stays(card, tmp_path):
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="card of this function"):
-        save_pretrained(Model(), tmp_path, card=card)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+@pytest.mark.parametrize("name", ["README.md", "card.json", "model.safetensors", "net.onnx"])
+def test_somebody_elses_files_stay(card, tmp_path, name):
+    exported = tmp_path / "net.onnx"
+    exported.write_bytes(b"graph")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"{name} must be new, or .* to be replaced"):
+        save_pretrained(exported if name == "net.onnx" else Model(), hub, card=card)
+    assert [path.read_text() for path in hub.iterdir()] == ["mine"]
+
+
+def test_a_model_in_the_folder_itself_is_taken(card, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"graph")
+    save_pretrained(tmp_path / "net.onnx", tmp_path, card=card)
+    assert (tmp_path / "net.onnx").read_bytes() == b"graph"
 
 
 def test_what_fedlas_card_returns_is_taken(parts, tmp_path):
     made = fedlas.card(*parts[:2], "temperature", replicates=0, period="October 2026")
     folder = save_pretrained(Model(), tmp_path / "hub", card=made)
     page = (folder / "README.md").read_text()
-    date = made.content["made"]["on"]
+    date = made.date
     assert (
         f"Measured on {date} with fedlas {fedlas.__version__}. Test samples of October 2026."
         in page

@@ -5,7 +5,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.losses import MultiLabel, MultiLabelFedLAS, label_pairs
+from fedlas.losses import MultiLabelFedLAS, MultiLabelLoss, label_pairs
 
 L = 4
 
@@ -30,7 +30,7 @@ def features(samples=9):
 def test_cross_entropy_is_pytorchs_own(reduction, weighted):
     logits, target = data()
     weights = {"weight": torch.rand(L), "pos_weight": 1 + torch.rand(L)} if weighted else {}
-    criterion = MultiLabel(num_labels=L, base="ce", reduction=reduction, **weights)
+    criterion = MultiLabelLoss(num_labels=L, base="ce", reduction=reduction, **weights)
     expected = F.binary_cross_entropy_with_logits(
         logits,
         target.double(),
@@ -49,9 +49,9 @@ def test_smoothing_and_soft_targets():
     soft = target.double() * 0.8 + 0.1
     expected = F.binary_cross_entropy_with_logits(logits, soft)
     torch.testing.assert_close(
-        MultiLabel(num_labels=L, base={"name": "ls", "alpha": 0.2})(logits, target), expected
+        MultiLabelLoss(num_labels=L, base={"name": "ls", "alpha": 0.2})(logits, target), expected
     )
-    torch.testing.assert_close(MultiLabel(num_labels=L, base="ce")(logits, soft), expected)
+    torch.testing.assert_close(MultiLabelLoss(num_labels=L, base="ce")(logits, soft), expected)
 
 
 @pytest.mark.parametrize("floats", [False, True])
@@ -62,7 +62,7 @@ def test_unknown_labels_have_no_effect(floats):
     masked = torch.where(known, target, -100)
     masked = masked.double() if floats else masked
     expected = F.binary_cross_entropy_with_logits(logits[known], target[known].double())
-    torch.testing.assert_close(MultiLabel(num_labels=L, base="ce")(logits, masked), expected)
+    torch.testing.assert_close(MultiLabelLoss(num_labels=L, base="ce")(logits, masked), expected)
     criterion, reference = fedlas_loss(), fedlas_loss()
     found = criterion(logits, masked, features=features())
     others, poisoned = logits.clone(), features()
@@ -104,7 +104,7 @@ def test_gradients():
     logits, target = data(3)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda z: MultiLabel(num_labels=L, pos_weight=[1.0, 2, 3, 4])(z, target), logits
+        lambda z: MultiLabelLoss(num_labels=L, pos_weight=[1.0, 2, 3, 4])(z, target), logits
     )
 
 
@@ -124,19 +124,19 @@ def test_pairs_for_metrics():
 def test_nonsense_is_refused_and_moves_nothing():
     logits, target = data()
     with pytest.raises(ValueError, match=r"logits and target alone.*MultiLabelFedLAS"):
-        MultiLabel(num_labels=L, base={"name": "fedlas"})
+        MultiLabelLoss(num_labels=L, base={"name": "fedlas"})
     with pytest.raises(ValueError, match=r"logits and target .*both be \(N"):
-        MultiLabel(num_labels=L)(logits, target[:, 0])
+        MultiLabelLoss(num_labels=L)(logits, target[:, 0])
     with pytest.raises(ValueError, match=r"both be \(N, 4\)"):
-        MultiLabel(num_labels=L)(logits[:, :3], target[:, :3])
+        MultiLabelLoss(num_labels=L)(logits[:, :3], target[:, :3])
     with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
-        MultiLabel(num_labels=L, pos_weight=[1.0])
+        MultiLabelLoss(num_labels=L, pos_weight=[1.0])
     with pytest.raises(ValueError, match="finite, non-negative"):
-        MultiLabel(num_labels=L, pos_weight=[1.0, -1, 1, 1])
+        MultiLabelLoss(num_labels=L, pos_weight=[1.0, -1, 1, 1])
     with pytest.raises(ValueError, match=r"target .*0, 1 or ignore_index"):
         label_pairs(logits, target + 0.5)
     with pytest.raises(ValueError, match="must not be infinite"):
-        MultiLabel(num_labels=L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
+        MultiLabelLoss(num_labels=L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
     criterion = fedlas_loss()
     for wrong in (target + 1, torch.full_like(target, -100), target * float("nan")):
         with pytest.raises(ValueError, match=r"target must be in \[0, 1\]"):

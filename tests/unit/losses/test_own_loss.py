@@ -5,7 +5,7 @@ import torch
 
 import fedlas
 from fedlas.errors import InputError
-from fedlas.losses import Loss, MultiLabel, OnBase, Penalized, Tempered
+from fedlas.losses import Loss, MultiLabelLoss, OnBase, Penalized, Tempered
 
 N, C = 8, 3
 
@@ -64,7 +64,7 @@ def test_another_shape_is_refused_inside_other_losses():
     for criterion in (Pulled(), Tempered(base=scalar, num_classes=C)):
         with pytest.raises(InputError, match="per_sample of"):
             criterion(*batch())
-    several = MultiLabel(num_labels=C, base=scalar)
+    several = MultiLabelLoss(num_labels=C, base=scalar)
     logits, _ = batch()
     with pytest.raises(InputError, match=r"per_sample of Mine .* \(24,\)"):
         several(logits, torch.zeros(N, C))

@@ -230,7 +230,7 @@ def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
     card = fedlas.card(val, test, calibrator, replicates=0, name="net")
     card.save(tmp_path / "net.json")
     assert "confidences of the predicted class only" in (tmp_path / "net.html").read_text()
-    stages = card.content["metrics"]
+    stages = card.metrics
     assert "nll" not in stages["calibrated"]
     assert (stages["calibrated"]["ece"]["value"] < stages["as predicted"]["ece"]["value"]) == (
         calibrator != "none"
@@ -274,9 +274,7 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     )
     assert repr(card) == card.text()
     assert "What may be accepted" in card._repr_html_()
-    assert list(card.to_frame()["risk"]) == [
-        row["risk"] for row in card.content["selective"]["thresholds"]
-    ]
+    assert list(card.to_frame()["risk"]) == [row["risk"] for row in card.selective["thresholds"]]
     assert card.save(tmp_path / "net.json").name == "net.html"
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)

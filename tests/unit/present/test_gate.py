@@ -8,7 +8,7 @@ import torch
 import fedlas
 from fedlas.errors import InputError
 from fedlas.metrics.metric import event_measures, limits_of
-from fedlas.present.gate import Check, Gate, check_rows, junit
+from fedlas.present.gate import Check, GateResult, check_rows, junit
 from fedlas.present.table import column
 
 
@@ -87,7 +87,7 @@ def test_one_ece_and_one_brier_score_everywhere(rare, evaluations):
     assert event["brier"].value == pytest.approx(
         float((probability - rare["halved"].target).square().mean())
     )
-    top = fedlas.metrics.expected_calibration_error(rare["halved"])
+    top = fedlas.metrics.ece(rare["halved"])
     assert evaluation.measured[stage]["top_label_ece"] == pytest.approx(top)
     alone = fedlas.compare(rare["halved"], rare["good"], ["top_label_ece", "ece"], replicates=99)
     assert alone["top_label_ece"].a == pytest.approx(top)
@@ -141,9 +141,9 @@ def test_without_replicates_there_is_no_gate(rare):
 
 def test_a_gate_needs_rows():
     holds = [Check("ece<=0.1", "holds", "Holds.")]
-    assert Gate(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
-    assert Gate(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
-    assert Gate(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
+    assert GateResult(tuple(check_rows(holds, samples=30, dropped=30))).status == 0
+    assert GateResult(tuple(check_rows(holds, samples=30, dropped=31))).status == 3
+    assert GateResult(tuple(check_rows(holds, samples=29, dropped=0)), strict=True).status == 4
     assert 'failures="0"' in junit(holds, suite="x", strict=True)
 
 

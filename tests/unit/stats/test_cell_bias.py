@@ -6,8 +6,8 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
-from fedlas.metrics.brier_decomposition import calibration_part
 from fedlas.metrics.classwise import ClassTable, errors_by_class, mean_over_classes
+from fedlas.metrics.decomposition import calibration_part
 from fedlas.stats import bootstrap_intervals, estimates
 from fedlas.stats import cell_bias as module
 from fedlas.stats.cell_bias import cell_bias, class_bias, expected_labels, table_bias

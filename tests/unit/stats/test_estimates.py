@@ -9,7 +9,7 @@ import torch
 import fedlas
 from fedlas import Predictions, evaluate
 from fedlas.metrics import METRICS
-from fedlas.metrics.ece import EqualWidth
+from fedlas.metrics.equal_width import EqualWidth
 from fedlas.stats import (
     Estimate,
     bootstrap_interval,

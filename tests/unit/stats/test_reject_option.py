@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from scipy.stats import beta
@@ -68,3 +69,73 @@ def test_weights_are_refused_since_no_bound_holds_with_them():
     for parts in ((weighted, drawn(50)), (drawn(50), weighted)):
         with pytest.raises(InputError, match="predictions must have no weights"):
             reject_option(*parts, risk=0.5)
+
+
+def broken(draws, *, clusters, sizes=(1, 15), correlation=1.0):
+    """In how many draws of 100 questions a risk of 0.22 is taken for 0.2 or less, with confidence 0.9."""
+    count = 0
+    for seed in range(draws):
+        draw = np.random.default_rng(seed)
+        code = np.repeat(np.arange(100), draw.choice(sizes, 100))
+        fails = draw.random(100)[code]
+        alone = draw.random(len(code)) >= correlation
+        correct = np.where(alone, draw.random(len(code)), fails) >= 0.22
+        found = risk_threshold(
+            np.full(len(code), 0.9),
+            correct,
+            risk=0.2,
+            num_classes=2,
+            confidence_level=0.9,
+            clusters=code if clusters else None,
+        )
+        count += found.threshold is not None
+    return count
+
+
+def test_of_clusters_the_risk_is_kept_as_often_as_promised():
+    """Answers to a question fail together: the bound of independent samples breaks its promise of one draw in ten."""
+    assert broken(100, clusters=True) <= 10
+    assert broken(100, clusters=False) >= 15
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sizes", [(2, 2), (1, 15), (1, 100)])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
+def test_of_clusters_of_other_sizes_too(sizes, correlation):
+    assert broken(1000, clusters=True, sizes=sizes, correlation=correlation) <= 100
+
+
+def test_of_clusters_each_weighs_the_same():
+    """By hand: of one question both answers are accepted, one of them wrong; of the other one of four, right."""
+    sure = np.tile([0.9, 0.3], 200)  # in each of 200 clusters one answer is right, the other is not
+    val = TopLabel(sure, sure > 0.5, clusters=np.arange(400) // 2)
+    test = TopLabel(
+        [0.95, 0.95, 0.95, 0.1, 0.1, 0.1], [1, 0, 1, 0, 0, 0], clusters=[7, 7, 3, 3, 3, 3]
+    )
+    found = reject_option(val, test, risk=0.2)
+    assert 0.3 < found.threshold <= 0.9
+    assert (found.chosen.coverage, found.plain()["clusters"]) == (0.5, 200)
+    assert (found.accepted, found.wrong) == (3, 1)
+    assert found.coverage == (1 + 1 / 4) / 2
+    assert found.risk == pytest.approx((1 / 2) / (1 + 1 / 4))
+    assert found.risk < found.upper <= 1
+
+
+@pytest.mark.parametrize("risk", [0.05, 0.3])
+def test_how_many_clusters_are_needed_is_exact(risk):
+    def chosen(count):
+        code = np.arange(2 * count) // 2
+        ones = np.ones(2 * count)
+        return risk_threshold(ones, ones, risk=risk, num_classes=2, clusters=code)
+
+    needed = chosen(2).needed
+    assert chosen(needed - 1).threshold is None
+    assert chosen(needed).threshold is not None
+
+
+def test_clusters_of_one_sample_each_are_independent_samples():
+    val = drawn(600)
+    alone = Predictions(val.logits, val.target, clusters=torch.arange(600))
+    assert reject_option(alone, alone, risk=0.2) == reject_option(val, val, risk=0.2)
+    with pytest.raises(InputError, match="both name the clusters"):
+        reject_option(alone, val, risk=0.2)

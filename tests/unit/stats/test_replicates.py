@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluation import values_of
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
 from fedlas.stats import draws as module

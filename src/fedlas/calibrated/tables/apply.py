@@ -20,7 +20,7 @@ from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy
 from fedlas.calibrated.tables.direction import ScoreDirection
 from fedlas.calibrated.tables.missing import Missing
-from fedlas.predictions import Columns, Table, TopLabel
+from fedlas.predictions import Columns, ScoreTable, TopLabel
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import collected
@@ -58,7 +58,7 @@ def applied(
     missing: Missing,
     write: Callable[[Callable[[], list[NDArray[Any]]]], None],
     *,
-    notes: Callable[[Table], tuple[str, ...]] = Table.notes,
+    notes: Callable[[ScoreTable], tuple[str, ...]] = ScoreTable.notes,
 ) -> Applied:
     """Calibrate the rows of a table, some at a time.
 
@@ -107,7 +107,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
         open_source(rows, Columns())[0],
         missing,
         lambda columns: parts.append(columns()),
-        notes=Table.notes_on_fit,
+        notes=ScoreTable.notes_on_fit,
     )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = columns or [np.empty(0) for _ in calibration.added]
@@ -115,7 +115,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after, done
 
 
-def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
     """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
 
     Raises:
@@ -172,7 +172,7 @@ def source_of(
 
 def live_table(
     calibration: Any, source: Format, missing: Missing, *, labels: bool = False
-) -> Table:
+) -> ScoreTable:
     """Return another table with the same columns, found by their names or by paths into objects.
 
     Args:
@@ -224,16 +224,16 @@ def live_table(
     live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    table = Table(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    table = ScoreTable(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
     table.keeps_rows = True
     table.optional = frozenset((*covariates.categories, *covariates.means))
     return table
 
 
 def live_rows(
-    table: Table, missing: Missing
+    table: ScoreTable, missing: Missing
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Values]]:
-    """Yield as :meth:`Table.rows`, and count rows without a score; errors advise what the table can do."""
+    """Yield as :meth:`ScoreTable.rows`, and count rows without a score; errors advise what the table can do."""
     files = set[str]()
     try:
         for rows, index, values in table.rows():

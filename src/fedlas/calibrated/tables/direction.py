@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, few
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
-from fedlas.predictions import Columns, Predictions, Table
+from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.read import predictions_of
@@ -127,7 +127,7 @@ def _check_labels(calibration: Any, source: Format) -> None:
         **scores,
     )
     try:
-        values: Values = next(Table(source, live).samples(), {})
+        values: Values = next(ScoreTable(source, live).samples(), {})
     except InputError:  # no label is needed, so that the column may hold anything else
         return
     if "outcome" not in values:

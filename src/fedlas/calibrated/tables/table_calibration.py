@@ -21,7 +21,7 @@ from fedlas.calibrated.tables.direction import FitScores
 from fedlas.calibrated.tables.edge import EdgeCount
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Columns, Predictions, Table
+from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
@@ -74,14 +74,14 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: object, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
         covariates = Covariates.learn(source, columns)
-        table = Table(source, replace(columns, groups=None), covariates or Covariates())
+        table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(
                 "the rows must have labels",
@@ -147,7 +147,11 @@ class TableCalibration:
         return "empty" if of_answers else "error"
 
     def apply(
-        self, frame: Any, *, missing: MissingPolicy | None = None, max_missing: float | None = None
+        self,
+        frame: object,
+        *,
+        missing: MissingPolicy | None = None,
+        max_missing: float | None = None,
     ) -> Any:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
@@ -175,7 +179,7 @@ class TableCalibration:
             warn_user(note)
         return after
 
-    def before_after(self, table: Any) -> BeforeAfter:
+    def before_after(self, table: object) -> BeforeAfter:
         """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
 
         Args:
@@ -271,7 +275,7 @@ class TableCalibration:
             ) from error
 
     @classmethod
-    def _read(cls, content: Any, path: object) -> Self:
+    def _read(cls, content: object, path: object) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
         names = {each.name for each in fields(Columns)}
@@ -303,6 +307,12 @@ class TableCalibration:
 
 def _with_effect(columns: Columns) -> Columns:
     """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.labels is not None:
+        raise InputError(
+            "a calibration must be of one label a sample",
+            Argument("labels"),
+            "Several labels: fedlas.calibrators.MultiLabelCalibration().fit(read.predictions).",
+        )
     if columns.label_probs is not None:
         raise InputError(
             ("a calibration must be fitted without ", Argument("label_probs")),

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, check_number, few, reason
-from fedlas._core.files import read_json
 from fedlas.deploy.card import Card
 from fedlas.predictions import Columns
 from fedlas.predictions.tables.cells import MISSING as MISSING_TEXTS
@@ -199,25 +198,23 @@ def _scores_in(names: Sequence[str], columns: Columns) -> list[str]:
     ]
 
 
-def columns_of_card(card_file: Path) -> dict[str, dict[str, Any]]:
-    """Return what a card, or that of a run folder, holds of the columns of its test samples; empty if nothing.
+def columns_of_card(card: Card) -> dict[str, dict[str, Any]]:
+    """Return the column statistics of the card's test samples; empty if it has none.
 
     Raises:
-        InputError: If it is no card, or holds something else.
+        InputError: If it holds something else.
     """
-    card = card_file / "card.json" if card_file.is_dir() else card_file
-    Card.read(card)
     try:
-        return read_columns(read_json(card).get("columns", {}))
+        return read_columns({} if card.columns is None else card.columns)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "the card must hold what the monitor compares with",
-            f"{card} ({reason(error)})",
+            f"columns of {card.name} ({reason(error)})",
             "Write one with fedlas card VAL TEST --covariates COLUMNS.",
         ) from error
 
 
-def read_columns(content: Any) -> dict[str, dict[str, Any]]:
+def read_columns(content: object) -> dict[str, dict[str, Any]]:
     """Read what :func:`column_sums` returned.
 
     Raises:

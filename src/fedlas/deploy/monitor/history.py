@@ -120,11 +120,11 @@ class PeriodHistory:
             "contents": [content.digest for content in self._contents],
             "card": watcher.card.name,
             "digest": hashlib.sha256(card.read_bytes()).hexdigest()[:16],
-            "made": watcher.card.made,
+            "made": watcher.card.date,
             **watcher.last_look,
             "alarms": watcher.content["alarms"],
             "columns": columns,
-            "columns_of_card": columns_of_card(card_file),
+            "columns_of_card": columns_of_card(watcher.card),
         }
         new = Period.read(content)
         self.periods[self._place :] = [new, *self.periods[self._place + 1 :]]

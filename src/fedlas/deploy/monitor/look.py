@@ -24,7 +24,7 @@ from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.event import event_among
 from fedlas.predictions.tables.read import is_log
-from fedlas.predictions.tables.table import Table
+from fedlas.predictions.tables.table import ScoreTable
 from fedlas.resample.clusters import check_independent
 from fedlas.stats.intervals import check_level
 
@@ -38,6 +38,10 @@ _NOT_WATCHED = {
     "clusters": (
         "samples must be independent for the bound on false alarms to hold",
         "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
+    ),
+    "labels": (
+        "samples must have one label each, as a card has",
+        "Watch the probability of one label: name its column by probs, and its labels by target.",
     ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
@@ -266,7 +270,7 @@ def _check_raw(columns: Columns) -> None:
 def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
     """Return the batches of a file; features come with all of its rows."""
     if raw and card.calibration.uses_features:
-        predictions = read_predictions(file, columns, labels=False).predictions
+        predictions = read_predictions(file, columns, labeled=False).predictions
         return [_of_predictions(card, predictions, raw=True, source=file.name)]
     return (_batch(card, scores, raw=raw, source=file.name) for scores in _blocks(file, columns))
 
@@ -288,7 +292,7 @@ def _of_predictions(
 def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     """Return scores and outcomes of some rows at a time."""
     if is_log(file, columns or Columns()):
-        return [_scores(read_predictions(file, columns, labels=False).predictions)]
+        return [_scores(read_predictions(file, columns, labeled=False).predictions)]
     table = open_table(file, columns)
     for name, why in _NOT_WATCHED.items():
         if (column := getattr(table.columns, name)) is not None:
@@ -296,7 +300,7 @@ def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     return _of_table(table, file)
 
 
-def _of_table(table: Table, file: Path) -> Iterable[LiveScores]:
+def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
     """Yield scores and outcomes; say in the end how many rows were left out."""
     for block in table.blocks():
         event = event_among(table.classes, table.columns.event)
@@ -344,8 +348,8 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
     _check_classes(card, live, source)
     logits = card.calibration(scores.double()) if raw else scores.double()
     if card.subject == "event":
-        happened = None if outcome is None else torch.eq(outcome, card.event).numpy()
-        return LiveBatch(logits.softmax(dim=1)[:, card.event].numpy(), happened, None)
+        happened = None if outcome is None else torch.eq(outcome, card.event_index).numpy()
+        return LiveBatch(logits.softmax(dim=1)[:, card.event_index].numpy(), happened, None)
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
@@ -364,9 +368,9 @@ def _check_classes(card: Card, live: LiveScores, source: str) -> None:
         )
     # The event of 0 and 1 may have been named for the card.
     number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
-    if card.subject == "event" and number not in (None, card.event):
+    if card.subject == "event" and number not in (None, card.event_index):
         raise InputError(
-            f"must be the card's, {names[card.event]}",
+            f"must be the card's, {names[card.event_index]}",
             f"{live.event} in {source}",
             ("Leave ", Argument("event"), " out, or write a card of this event."),
             argument="event",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from statistics import fmean, stdev
 
 from fedlas.lab.results.result import FEWEST_SEEDS, Result
@@ -99,6 +100,8 @@ def result_table(
     return Table((Column("Method", words=True), Column("Seeds"), *columns), tuple(rows), title)
 
 
+# A page, its text and its legends ask for the tables of one result, one after the other.
+@lru_cache(maxsize=1)
 def tables(result: Result) -> tuple[tuple[str, Table], ...]:
     """Stage and table of everything that was measured."""
     return tuple(
@@ -113,6 +116,7 @@ def marks(result: Result) -> frozenset[Mark]:
     return frozenset(cell.mark for _, table in tables(result) for row in table.rows for cell in row)
 
 
+@lru_cache(maxsize=1)
 def all_noise(result: Result) -> tuple[NoiseText, ...]:
     """Everything that is known of chance over the test samples."""
     return tuple(

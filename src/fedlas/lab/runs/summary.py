@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,10 @@ class Summary:
     failed: tuple[Problem, ...] = ()
     unfinished: tuple[str, ...] = ()
     unreadable: tuple[Problem, ...] = ()
-    _by_key: dict[tuple[str, int], FinishedRun] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
 
-    def __post_init__(self) -> None:
-        self._by_key.update({(run.loss, run.seed): run for run in self.runs})
+    @cached_property
+    def _by_method_and_seed(self) -> dict[tuple[str, int], FinishedRun]:
+        return {(run.loss, run.seed): run for run in self.runs}
 
     @property
     def starts(self) -> list[dict[str, Any]]:
@@ -164,28 +163,30 @@ class Summary:
         """Name of the recipe, the same for all runs."""
         return self.runs[0].recipe
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """Losses with a finished run: by the year of their paper, then those that are not registered as first seen."""
         return list(dict.fromkeys(run.loss for run in self.runs))
 
-    @property
+    @cached_property
     def seeds(self) -> list[int]:
         """Seeds of the finished runs, ascending."""
         return sorted({run.seed for run in self.runs})
 
-    @property
+    @cached_property
     def derived(self) -> list[str]:
         """Methods made of other runs, such as ensembles: one may stand for several seeds at once."""
         return list(dict.fromkeys(run.loss for run in self.runs if run.made_by))
 
-    @property
+    @cached_property
     def common_seeds(self) -> list[int]:
         """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
         derived = self.derived
         methods = [method for method in self.methods if method not in derived] or derived
         return [
-            seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)
+            seed
+            for seed in self.seeds
+            if all((method, seed) in self._by_method_and_seed for method in methods)
         ]
 
     def incomplete(self, metric: str, stage: str = "test") -> list[str]:
@@ -198,17 +199,17 @@ class Summary:
 
         return [method for method in self.derived if lacks(method)]
 
-    @property
+    @cached_property
     def tested(self) -> list[str]:
         """Methods with a run at every common seed."""
         common = self.common_seeds
         return [
             method
             for method in self.methods
-            if all((method, seed) in self._by_key for seed in common)
+            if all((method, seed) in self._by_method_and_seed for seed in common)
         ]
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """Metrics that some run measured, in the order of the registry; unknown ones last."""
         names = dict.fromkeys(
@@ -218,11 +219,11 @@ class Summary:
 
     def run(self, method: str, seed: int) -> FinishedRun | None:
         """Return the finished run of ``method`` with ``seed``."""
-        return self._by_key.get((method, seed))
+        return self._by_method_and_seed.get((method, seed))
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
         """Return one value per entry of ``seeds``, in that order; NaN where there is none."""
-        runs = (self.run(method, seed) for seed in self.seeds)
+        runs = (self._by_method_and_seed.get((method, seed)) for seed in self.seeds)
         return [
             math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan)
             for run in runs
@@ -242,8 +243,12 @@ class Summary:
         Returns:
             One for each run; none unless it is known of all of them, or it would be about other runs than their mean.
         """
-        every = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
-        runs = [run for run in every if run is not None and metric in run.measured.get(stage, {})]
+        runs = [
+            run
+            for seed in (self.seeds if seeds is None else seeds)
+            if (run := self._by_method_and_seed.get((method, seed)))
+            and metric in run.measured.get(stage, {})
+        ]
         estimates = [
             each for run in runs if run.estimates and (each := run.estimates.get(metric, stage))
         ]

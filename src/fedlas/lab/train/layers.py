@@ -142,7 +142,7 @@ def split_group(
     ]
 
 
-class Tuning:
+class FineTuning:
     """Which parameters train in an epoch: the head alone while it is probed, then all that were trained.
 
     Args:

@@ -19,7 +19,7 @@ from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, restore, sa
 from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
-from fedlas.lab.train.layers import Tuning
+from fedlas.lab.train.layers import FineTuning
 from fedlas.lab.train.log import LOG, Progress, append_log, truncate_log
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
@@ -114,7 +114,7 @@ class _Training:
         )
         model = job.objective.model
         head = job.objective.classifier_in(model) if config.probe_epochs else None
-        self.tuning = Tuning(model, job.frozen, head, config.probe_epochs)
+        self.tuning = FineTuning(model, job.frozen, head, config.probe_epochs)
         self.done = 0 if saved is None else int(saved["epoch"])  # epochs that the checkpoint holds
         self.tuning.begin(self.done + 1)
         self.engine.start(self.optimizer)

@@ -30,7 +30,7 @@ from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
 from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS
-from fedlas.metrics.evaluate import entries_of, values_of
+from fedlas.metrics.evaluation import entries_of, values_of
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""

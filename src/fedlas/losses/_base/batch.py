@@ -255,8 +255,8 @@ def is_transformed() -> bool:
 
 
 def prepare(
-    logits: Any,
-    target: Any,
+    logits: object,
+    target: object,
     extras: Mapping[str, Any] | None = None,
     *,
     ignore_index: int = -100,
@@ -329,7 +329,7 @@ def _target_fix(target: Any, logits: Tensor, shape: tuple[int, ...]) -> str:
         return "Put the classes second: logits.movedim(-1, 1)."
     if came == logits.shape and len(came) == 2:
         return several_labels(
-            target, f"Train on them by fedlas.losses.MultiLabel(num_labels={classes})."
+            target, f"Train on them by fedlas.losses.MultiLabelLoss(num_labels={classes})."
         )
     return "Pass class indices, or one row of class probabilities a sample."
 
@@ -364,7 +364,7 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
-def _floating(value: Any) -> TypeGuard[Tensor]:
+def _floating(value: object) -> TypeGuard[Tensor]:
     return is_dense(value) and value.is_floating_point()
 
 
@@ -408,7 +408,7 @@ def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, A
     return value
 
 
-def _length(value: Any, letter: str) -> int | str:
+def _length(value: object, letter: str) -> int | str:
     return value.shape[1] if isinstance(value, Tensor) and value.ndim > 1 else letter
 
 

@@ -1,5 +1,5 @@
 """Tables of predictions: what their columns mean, and what their rows say.
 
-In: files or data frames, and ``Columns``. Out: ``Table``, and the predictions in it. ``formats/`` holds
+In: files or data frames, and ``Columns``. Out: ``ScoreTable``, and the predictions in it. ``formats/`` holds
 what reads and writes their cells.
 """

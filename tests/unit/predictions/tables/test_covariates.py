@@ -6,7 +6,7 @@ import pytest
 
 import fedlas
 from fedlas.errors import CalibrationWarning, InputError
-from fedlas.predictions import Columns, Covariates, Table, open_table
+from fedlas.predictions import Columns, Covariates, ScoreTable, open_table
 
 TABLE = {
     "p": [0.1, 0.5, 0.9, 0.4],
@@ -72,7 +72,7 @@ def test_missing_numbers_are_the_mean_and_a_feature_says_so():
     assert reader.covariates.levels == (0, 0, 3)
     # A column that was whole in the fit: the mean, and a note.
     whole, _ = read(TABLE, covariates="x_age")
-    later = Table(table, Columns(probs="p", target="y"), whole.covariates)
+    later = ScoreTable(table, Columns(probs="p", target="y"), whole.covariates)
     (part,) = later.samples()
     assert part["features"][:, 0].tolist() == [1, 35.125, 2, 3]
     assert "1 rows have no number in 'x_age'" in " ".join(later.notes())
@@ -121,7 +121,7 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
 def test_a_file_of_the_first_version_reads_columns_of_zeros_and_ones():
     old = Covariates.read({"numbers": ["x_age"], "categories": {"region": ["1", "2"]}})
     assert old.names == ("x_age", "region=1", "region=2")
-    reader = Table(TABLE, Columns(probs="p", target="y"), old)
+    reader = ScoreTable(TABLE, Columns(probs="p", target="y"), old)
     (part,) = reader.samples()
     assert part["features"].tolist() == [[20, 1, 0], [30.5, 0, 1], [40, 1, 0], [50, 0, 1]]
     assert Covariates.read(old.plain()) == old

@@ -67,11 +67,11 @@ class Format:
         """Yield all rows of some columns of numbers and of other columns, in order."""
         raise NotImplementedError
 
-    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
+    def typed(self, rows: object, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
         """Return all columns of some rows as an Arrow table; text of columns that are ``numbers`` becomes numbers."""
         return rows
 
-    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:
+    def objects(self, rows: object, numbers: Collection[str]) -> list[dict[str, Any]]:
         """Return some rows as objects."""
         content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
         return content
@@ -91,6 +91,10 @@ class Format:
     def add_paths(self, names: Sequence[str], mixed: Collection[str] = ()) -> None:  # noqa: ARG002 (for files of JSON)
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
         return  # other sources have no paths
+
+    def watch(self, patterns: Sequence[str]) -> None:  # noqa: ARG002 (for files of JSON)
+        """Refuse rows with a further column that one of the ``patterns`` of the user matches, where rows name them."""
+        return  # other sources name all columns first
 
 
 class Writer:
@@ -119,7 +123,7 @@ class Writer:
         """Names of what is written in addition."""
         return tuple(self.names)
 
-    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    def write(self, source: object, rows: object, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows of a file, and an array for each score; NaN is an empty cell.
 
         Raises:
@@ -173,6 +177,11 @@ class Joined(Format):
         for file in self.files:
             file.add_paths(names, mixed)
         self.names = self.files[0].names
+
+    def watch(self, patterns: Sequence[str]) -> None:
+        """As :meth:`Format.watch`."""
+        for file in self.files:
+            file.watch(patterns)
 
     def name_beside(self, name: str, prefix: str) -> str:
         """As :meth:`Format.name_beside`."""
