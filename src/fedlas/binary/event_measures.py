@@ -1,6 +1,6 @@
 """Measures of the event of two classes, each a function of its name and a record among the metrics.
 
-A new one is a function here, with its record above it: tables, gates, comparisons and lists find it there.
+A new one is a call of a factory here, or a function under its record: tables, gates, comparisons and lists find it.
 """
 
 from __future__ import annotations
