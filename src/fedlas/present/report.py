@@ -133,6 +133,8 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
+    if hasattr(predictions, "to_numpy") and not isinstance(target, str | None):
+        predictions = predictions.to_numpy()  # a frame of scores, with labels beside it
     if is_table(predictions):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
