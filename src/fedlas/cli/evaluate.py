@@ -43,6 +43,7 @@ from fedlas.predictions.tables.roles import OF_FIT, Columns
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
     from fedlas.present.evaluation import Evaluation
+    from fedlas.present.labels import LabelEvaluation
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -149,9 +150,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     gate = evaluation.require(*args.require, strict=args.strict) if args.require else None
     _show(evaluation, args)
     lines: list[str] = []
-    if not run and _is_fit_of_rows(args.on, columns) and not evaluation.verdicts[RAW].is_reversed:
-        lines = [_calibrate_line(args.on, columns, each) for each in evaluation.outcome.fitted]
-    lines = lines if len(lines) == 1 else []
+    is_fit = not run and _is_fit_of_rows(args.on, columns)
+    if is_fit and len(evaluation.stages) == 2 and not evaluation.verdicts[RAW].is_reversed:
+        lines = [_calibrate_line(args.on, columns, args.method or METHOD)]
     if evaluation.asks_for_repair:
         lines.append(_repair_line([args.file, *more], args, columns, run=run))
     for line in () if args.json else lines:
@@ -201,7 +202,7 @@ def _calibrate_line(val: str, columns: Columns | None, method: str) -> str:
     return f"fedlas calibrate {shlex.quote(val)}{options} --out cal.json"
 
 
-def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
+def _show(evaluation: Evaluation | LabelEvaluation, args: argparse.Namespace) -> None:
     from fedlas.present.page import write_page
     from fedlas.present.table import show_blocks
 

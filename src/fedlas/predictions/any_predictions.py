@@ -30,7 +30,8 @@ class PredictionTable:
     """Predictions with what else their table holds.
 
     Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there; or
+            several labels a sample.
         classes: Names of the classes; empty if they have none.
         notes: How the table was read, as sentences.
         groups: Group of each sample, if a column holds groups.
@@ -80,7 +81,7 @@ def note_on_weights(counts: Tensor) -> str:
     return f"{int((~counts).sum()):,} rows of weight 0 are not counted."
 
 
-def plain_predictions(value: Any) -> Any:
+def plain_predictions(value: object) -> Any:
     """Return the predictions of a table that was read; anything else unchanged."""
     return value.predictions if isinstance(value, PredictionTable) else value
 

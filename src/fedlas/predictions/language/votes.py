@@ -30,7 +30,7 @@ _MARKS = (
         re.IGNORECASE,
     ),
 )
-"""What a final answer stands behind: as in GSM8K, as in MATH, and "the answer is"."""
+"""Marks in front of a final answer: as in GSM8K, as in MATH, and "the answer is"."""
 _EDGES = "".join(each for each in string.punctuation if each not in "-+%#{}\\")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _ARTICLES = {"a", "an", "the"}
@@ -41,7 +41,7 @@ _CORRECT = "majority is right"
 def normalized_answer(answer: object) -> str:
     r"""Return an answer in the form in which answers are compared; empty if there is none.
 
-    Of a long answer what stands behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
+    Of a long answer the text behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
     Numbers are compared by value (``1,000.0`` is ``$1000``), other answers without case, articles, spaces and
     punctuation around words. Of text of several lines, such as a program, all but white space counts.
 
@@ -63,9 +63,9 @@ def normalized_answer(answer: object) -> str:
         value = Decimal(number.replace(",", "") if _THOUSANDS.fullmatch(number) else number)
         if value.is_finite() and abs(value.adjusted()) < 30:
             return f"{value.normalize() + 0:f}"
-    words = [word.strip(_EDGES) for word in text.casefold().split()]
-    words = [word for word in words if word]
-    return " ".join([word for word in words if word not in _ARTICLES] or words)
+    tokens = [token.strip(_EDGES) for token in text.casefold().split()]
+    tokens = [token for token in tokens if token]
+    return " ".join([token for token in tokens if token not in _ARTICLES] or tokens)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class TableChunk:
                 row and column are named.
         """
 
-        def text(value: Any, place: str) -> str:
+        def text(value: object, place: str) -> str:
             plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(
@@ -181,7 +181,7 @@ class TableChunk:
             InputError: For anything else; row and column are named.
         """
 
-        def is_right(value: Any, place: str) -> bool:
+        def is_right(value: object, place: str) -> bool:
             text = cell_text(value)
             number = whole_number(text)
             word = text.lower() if number is None else str(number)
@@ -221,15 +221,16 @@ class FirstRows:
         self._clusters: set[str] = set()
         self._repeated = 0
 
-    def mask(self, chunk: TableChunk) -> NDArray[np.bool_]:
-        """Return whether each row is the first of its cluster ``(n,)``."""
+    def of(self, chunk: TableChunk, confidence: Tensor | None) -> tuple[TableChunk, Tensor | None]:
+        """Return the rows that are the first of their cluster, and their confidences ``(n, 1)`` if there are any."""
         names = chunk.texts(self.column)
         first = np.zeros(len(names), dtype=bool)
         for row, name in enumerate(names):
             first[row] = name not in self._clusters
             self._clusters.add(name)
         self._repeated += int((~first).sum())
-        return first
+        rows = None if confidence is None else confidence[torch.from_numpy(first)]
+        return chunk.where_rows(first), rows
 
     def notes(self) -> list[str]:
         """Return how many rows count, as a sentence; none if all do."""
@@ -295,7 +296,7 @@ class Labels:
             f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
         )
 
-    def _number(self, label: Any, place: str) -> int:
+    def _number(self, label: object, place: str) -> int:
         text = cell_text(label)
         if not text:
             raise InputError(
@@ -346,7 +347,7 @@ class Labels:
         return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: object) -> str:
     """Return a value as text, empty for a missing one."""
     return (
         "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()

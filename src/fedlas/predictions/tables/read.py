@@ -14,9 +14,10 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, describe, few
 from fedlas._core.kinds import check_kinds
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
+from fedlas.predictions.any_predictions import PredictionTable
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event
+from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES
@@ -37,7 +38,7 @@ _ROW_VALUES = ("features", "clusters")
 
 
 def open_table(
-    path: Any, columns: Columns | None, covariates: Covariates | None = None
+    path: object, columns: Columns | None, covariates: Covariates | None = None
 ) -> ScoreTable:
     """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
 
@@ -123,10 +124,10 @@ def _counted_votes(
 
 @check_kinds
 def read_predictions(
-    path: Any,
+    path: object,
     columns: Columns | None = None,
     *,
-    labels: bool = True,
+    labeled: bool = True,
     like: PredictionTable | None = None,
     **names: Any,
 ) -> PredictionTable:
@@ -139,7 +140,7 @@ def read_predictions(
             group.
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
-        labels: Whether there must be labels; where they are not needed, predictions without target are as good.
+        labeled: Whether there must be labels; where they are not needed, predictions without target are as good.
         like: Another table of the same model, whose classes it must have, and whose covariates it is read by.
         **names: Fields of :class:`Columns`, in place of ``columns``.
 
@@ -154,7 +155,7 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = columns_named(names) if names else columns
-    table = _read(path, columns, labels=labels, covariates=_covariates_of(like))
+    table = _read(path, columns, labeled=labeled, covariates=_covariates_of(like))
     if like is not None and table.classes != like.classes:
         where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
         raise InputError(
@@ -165,28 +166,32 @@ def read_predictions(
     return table
 
 
-def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
+def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
     """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
     event = None if columns is None else columns.event
     named = columns is not None and replace(columns, event=None) != Columns()
-    if named or not _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+    if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
         return None
     predictions = about_event(Predictions.load(path), event)
     return PredictionTable(predictions, predictions.classes or ())
 
 
 def _read(
-    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+    path: Any,
+    columns: Columns | None,
+    *,
+    labeled: bool = True,
+    covariates: Covariates | None = None,
 ) -> PredictionTable:
     names = path if isinstance(path, list | tuple) else [path]
     if any(map(address_of, names)):
         with local_files(names) as files:
             copies = [file if file.partition else file.path for file in files]
-            return _read(copies, columns, labels=labels, covariates=covariates)
+            return _read(copies, columns, labeled=labeled, covariates=covariates)
     columns = None if (columns := _checked(columns)) == Columns() else columns
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
+    if suffix == ".npz" and (saved := _saved(path, columns, labeled=labeled)) is not None:
         return saved
     top_label = {"confidence", "correct"}
     if (
@@ -197,7 +202,7 @@ def _read(
         return PredictionTable(TopLabel.load(path))
     table = open_table(path, columns, covariates)
     of_top_label = table.columns.kind == "confidence"
-    if labels and not table.columns.has_outcomes:
+    if labeled and not table.columns.has_outcomes:
         by_label = Argument("target", "NAME")
         raise InputError(
             "must say which predictions are right" if of_top_label else "must name the labels",
@@ -217,7 +222,7 @@ def _read(
         )
     values = table.whole()
     return PredictionTable(
-        predictions_of(values, table.columns, table.covariates, table.classes),
+        predictions_of(values, table.columns, table.covariates, table.classes, table.label_names),
         table.classes,
         table.notes(),
         values.get("groups"),
@@ -243,10 +248,14 @@ def predictions_of(
     columns: Columns,
     covariates: Covariates | None = None,
     classes: Sequence[str] = (),
-) -> AnyPredictions:
-    """Return the predictions of what rows of a table say."""
+    label_names: Sequence[str] | None = None,
+) -> Any:
+    """Return the predictions of what rows of a table say; with names of labels a :class:`~fedlas.MultiLabel`."""
+    others = {name: values.get(name) for name in SAMPLE_VALUES}
+    if label_names is not None:
+        build = MultiLabel.from_probs if columns.kind == "probs" else MultiLabel
+        return build(values["scores"], values.get("outcome"), names=label_names, **others)
     if columns.kind == "confidence":
-        others = {name: values.get(name) for name in SAMPLE_VALUES}
         return TopLabel(values["scores"], values.get("outcome"), covariates=covariates, **others)
     return Predictions.of_samples(
         values,
@@ -287,7 +296,7 @@ def is_log(path: Path, columns: Columns) -> bool:
     return is_lm_eval(path)
 
 
-def _covariates_of(table: Any) -> Covariates | None:
+def _covariates_of(table: object) -> Covariates | None:
     if table is None:
         return None
     if isinstance(table, PredictionTable):

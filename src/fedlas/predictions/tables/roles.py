@@ -18,12 +18,13 @@ from fedlas.predictions.tables.columns import (
     Names,
     check_exists,
     check_once,
+    check_several_rows,
     dotted,
     listed,
     matched_columns,
     words_of,
 )
-from fedlas.predictions.tables.names import check_increasing
+from fedlas.predictions.tables.names import check_increasing, paired_names
 
 ADDED = "calibrated_"
 """Begins the name of each column that ``fedlas apply`` adds."""
@@ -70,7 +71,7 @@ class Role:
     of_fit: bool = False
 
 
-def role(kind: RoleKind, text: str, default: Any = None, **properties: Any) -> Any:
+def role(kind: RoleKind, text: str, default: object = None, **properties: Any) -> Any:
     """Return a field of :class:`Columns` with its role."""
     return field(default=default, metadata={"role": Role(kind, text, **properties)})
 
@@ -112,6 +113,9 @@ class Columns:
         time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
             fit on later ones.
         one_per_cluster: Keep the first row of each of the ``clusters``, so that rows are independent.
+        labels: Columns of several labels a sample, each with a probability of its own, named like ``probs``: 1 where a
+            label is present, 0 where it is absent, empty or -1 where that is unknown. What follows the common beginning
+            of the names pairs them with the scores, as p_edema and y_edema; if no names agree, their order does.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -167,6 +171,9 @@ class Columns:
         "(default: keep all)", False, metavar=None)
     time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
         "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
+    labels: Names = role("label", "several labels a sample: columns of 0 and 1, empty or -1 where unknown, named like "
+        "--logits; each belongs to the score of the same name, p_edema and y_edema (default: none)",
+        metavar="COLUMNS", beside=("logits", "probs"))
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -232,15 +239,15 @@ class Columns:
                     ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
                     argument=option,
                 )
-        if self.one_per_cluster and (self.clusters is None or self.confidence_as == "vote"):
-            raise InputError(
-                "must go with the column of clusters, and not with votes",
-                "votes" if self.clusters else "no clusters",
-                ("Name the column by ", Argument("clusters"), ", or leave it out."),
-                argument="one_per_cluster",
-            )
-        if self.confidence_as == "vote":
-            self._check_votes()
+        check_several_rows(self)
+        for option in _OF_ONE_LABEL if self.labels is not None else ():
+            if getattr(self, option) not in (None, False, ()):
+                raise InputError(
+                    "is for one label a sample",
+                    Argument("labels"),
+                    "Leave it out.",
+                    argument=option,
+                )
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
                 (
@@ -251,24 +258,6 @@ class Columns:
                 ),
                 (Argument("correct"), " with one of these"),
                 "Leave one or the other out.",
-            )
-
-    def _check_votes(self) -> None:
-        """Refuse columns that do not go with several answers to a question."""
-        others = [
-            Argument(name)
-            for name in ("logits", "probs", "predicted", "covariates", "percent")
-            if getattr(self, name)
-        ]
-        is_log = self.kind is None  # of lm-evaluation-harness, which says what a question is
-        if others or (not is_log and self.clusters is None):
-            raise InputError(
-                (
-                    Argument("confidence_as", "vote"),
-                    " is for a row an answer, with the question in each",
-                ),
-                others[0] if others else ("no ", Argument("clusters")),
-                ("Name the question by ", Argument("clusters"), " and leave other columns out."),
             )
 
     @property
@@ -295,7 +284,7 @@ class Columns:
             return self.correct is not None or (
                 self.predicted is not None and self.target is not None
             )
-        return self.target is not None
+        return self.target is not None or self.labels is not None
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -363,6 +352,27 @@ class Columns:
             )
         return tuple(dict.fromkeys(columns))
 
+    def pair_labels(
+        self, scores: Mapping[str, str], names: Sequence[str], *, where: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns of the labels, each at the place of its score, and the names of the labels.
+
+        Args:
+            scores: Columns of scores, with the part of each name that ``*`` stands for.
+            names: Names of all columns, in the order of the file.
+            where: The file, for messages.
+
+        Raises:
+            InputError: If a column does not exist, or scores and labels do not belong together.
+        """
+        used = {*scores, *(getattr(self, name) for name in _SINGLE)}
+        columns, parts = matched_columns(
+            words_of(self.labels, names), names, used, "labels", where, fewest=1
+        )
+        check_once([*scores, *columns], "a column must be named once", "Name it for one thing.")
+        order, titles = paired_names(scores, dict(zip(columns, parts, strict=True)), where)
+        return tuple(columns[place] for place in order), titles
+
     def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the score columns among ``names`` with their names as classes, and those of label distributions.
 
@@ -388,6 +398,7 @@ class Columns:
             {*single.values(), *self.words("covariates")},
             kind,
             where,
+            fewest=2 if self.labels is None else 1,  # numbers in names of labels are no classes
         )
         if kind == "confidence" and len(scores) > 1:
             raise InputError(
@@ -399,6 +410,9 @@ class Columns:
         )
         alone = [column for option, column in single.items() if not ROLES[option].is_shared]
         columns = [*scores, *votes, *alone]
+        if self.labels is not None:
+            check_once(columns, "a column must be named once", "Name it for one thing.")
+            return dict(zip(scores, parts, strict=True)), ()
         check_once(columns, "a column must be named once", "Name it for one thing.")
         for group in () if self.classes else (scores, votes):
             check_increasing(group, where)
@@ -417,6 +431,8 @@ _SINGLE = tuple(
 _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
+_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "covariates", "groups")
+"""Roles that say nothing of several labels a sample."""
 
 
 def columns_named(names: Mapping[str, Any]) -> Columns:
