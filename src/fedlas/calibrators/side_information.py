@@ -125,7 +125,7 @@ def fit_side_information(
         fit = problem.solve()
         offset = torch.tensor(plan.offsets, device="cpu").repeat_interleave(len(ridges))
         parts = [each.chunk(len(samples.parts)) for each in fit]
-        stacks[f"{basis}_stack"] = [
+        stacks[basis] = [
             ResidualStack(factor=a, weight=u, bias=c, offset=offset)
             for a, u, c in zip(*parts, strict=True)
         ]
@@ -137,7 +137,8 @@ def fit_side_information(
             each,
             gate,
             kernel,
-            **{name: stack[part] for name, stack in stacks.items()},
+            linear_stack=stacks["linear"][part] if "linear" in stacks else None,
+            kernel_stack=stacks["kernel"][part] if "kernel" in stacks else None,
             ranges=ranges,
             codes=None if codes is None else Codes(levels=codes.levels, coefficients=values),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import nan
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -57,6 +57,14 @@ _OF_EVENT = ("ece", "nll")
 """Metrics that the measures of an event take over, with their intervals."""
 
 
+@overload
+def report(predictions: MultiLabel, target: None = None, **options: Any) -> LabelEvaluation: ...
+@overload
+def report(
+    predictions: Any, target: object = None, *, labels: Any, **options: Any
+) -> LabelEvaluation: ...
+@overload
+def report(predictions: Any, target: object = None, **options: Any) -> Evaluation: ...
 @renamed(calibrate="method")
 @check_kinds
 def report(
