@@ -7,6 +7,8 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
@@ -36,6 +38,7 @@ from fedlas.present.stages import (
     ALL,
     DEFAULT,
     Calibrated,
+    DeferredEstimates,
     HeldOut,
     Rejections,
     calibrated,
@@ -48,7 +51,10 @@ from fedlas.present.stages import (
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.draws import has_spread
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
+
+_OF_EVENT = ("ece", "nll")
+"""Metrics that the measures of an event take over, with their intervals."""
 
 
 @renamed(calibrate="method")
@@ -135,7 +141,7 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
-    if is_table(predictions):
+    if is_table(predictions) and not _is_frame_of_scores(predictions, target):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
         source, on, event = _read(predictions, on, columns | {"event": event}, target, classes)
@@ -321,7 +327,14 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
             describe(predictions),
             "Pass a data frame, or the path of a file.",
         )
+    if _is_frame_of_scores(predictions, target):
+        predictions = np.asarray(predictions)
     return predictions if target is None else predictions_of_arrays(predictions, target)
+
+
+def _is_frame_of_scores(predictions: object, target: object) -> bool:
+    """Return whether a data frame holds scores alone, with the labels in an array beside it."""
+    return hasattr(predictions, "to_numpy") and not isinstance(target, str | None)
 
 
 def _apart(
@@ -361,20 +374,34 @@ def measured_stages(
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
-    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
+
+    def estimated(some: Sequence[str]) -> dict[str, EstimateTable]:
+        return estimates_by_stage(stages, some, values=measured, num_bins=num_bins, **level)
+
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
     if not event:
-        return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
+        return {"measured": measured, "estimates": estimated(names), "z": z, "positive": {}}
     positive = measures_by_stage(stages, **level)
+    # The main numbers of an event have intervals of two metrics alone. Those of all take longer, and wait to be asked
+    # for; several calibrators are compared by them.
+    waits = len(positive) == len(stages)
+    first = estimated([name for name in _OF_EVENT if name in names] if waits else names)
     for stage, table in positive.items():
-        for name in ("ece", "nll"):
-            interval = estimates[stage].get(name) if stage in estimates else None
+        for name in _OF_EVENT:
+            interval = first[stage].get(name) if stage in first else None
             table[name] = interval or Estimate(measured[stage][name], nan, nan)
-        if stage in estimates:
-            estimates[stage]["brier"] = table["brier"]
+
+    def of_all() -> dict[str, EstimateTable]:
+        tables = estimated(names) if waits else first
+        for stage, table in tables.items():
+            if stage in positive:
+                table["brier"] = positive[stage]["brier"]
+        return tables
+
+    estimates = DeferredEstimates(first, of_all)
     return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 
