@@ -194,7 +194,7 @@ def measured_both(
 ) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
     if isinstance(before, MultiLabel) and isinstance(after, MultiLabel):
-        from fedlas.binary.labels import change_of_nll
+        from fedlas.binary.label_differences import change_of_nll
 
         nll, low, high = change_of_nll(before, after)
         if low > 0:
@@ -399,7 +399,7 @@ def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
     ]
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """Return a number of a file, whose reader names the file."""
     try:
         return check_number("a metric", value)

@@ -179,7 +179,7 @@ class Covariates:
         )
 
 
-def check_covariates(covariates: Any, features: Tensor | None) -> None:
+def check_covariates(covariates: object, features: Tensor | None) -> None:
     """Refuse a description of features that are not there.
 
     Raises:
@@ -196,7 +196,7 @@ def check_covariates(covariates: Any, features: Tensor | None) -> None:
         )
 
 
-def covariates_of(text: Any, path: object) -> Covariates:
+def covariates_of(text: object, path: object) -> Covariates:
     """Return the covariates that an array of a file describes.
 
     Raises:

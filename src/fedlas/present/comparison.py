@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_kinds
-from fedlas.binary.labels import compare_labels
+from fedlas.binary.label_differences import compare_labels
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import values_of
 from fedlas.predictions import MultiLabel, Predictions
@@ -315,7 +315,7 @@ def _over_seeds(
 
 
 def _names_of_groups(
-    a: Any, b: Any, groups: Sequence[Any] | None, samples: int
+    a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
     """Return the group of each sample ``(N,)``; None if there are none."""
     of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]

@@ -13,7 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.binary import LabelTable
-from fedlas.binary.labels import change_of_nll
+from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import MultiLabel

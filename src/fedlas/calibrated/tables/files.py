@@ -165,7 +165,7 @@ def _written(
 
 
 def calibrate_table(
-    table: Any, method: str | Calibrator | MultiLabelCalibration, columns: Columns
+    table: object, method: str | Calibrator | MultiLabelCalibration, columns: Columns
 ) -> TableCalibration:
     """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):

@@ -77,7 +77,7 @@ class TableCalibration:
     @classmethod
     def fit(
         cls,
-        source: Any,
+        source: object,
         columns: Columns,
         method: str | Calibrator | MultiLabelCalibration = "auto",
     ) -> Self:
@@ -167,7 +167,11 @@ class TableCalibration:
         return "empty" if of_answers else "error"
 
     def apply(
-        self, frame: Any, *, missing: MissingPolicy | None = None, max_missing: float | None = None
+        self,
+        frame: object,
+        *,
+        missing: MissingPolicy | None = None,
+        max_missing: float | None = None,
     ) -> Any:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
@@ -195,7 +199,7 @@ class TableCalibration:
             warn_user(note)
         return after
 
-    def before_after(self, table: Any) -> BeforeAfter:
+    def before_after(self, table: object) -> BeforeAfter:
         """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
 
         Args:
@@ -291,7 +295,7 @@ class TableCalibration:
             ) from error
 
     @classmethod
-    def _read(cls, content: Any, path: object) -> Self:
+    def _read(cls, content: object, path: object) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
         names = {each.name for each in fields(Columns)}
