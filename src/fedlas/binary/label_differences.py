@@ -135,6 +135,6 @@ def change_of_nll(
 ) -> tuple[float, float, float]:
     """Return macro NLL of ``b`` less that of ``a``, and the ends of its paired interval."""
     first, second = LabelData.of(a), LabelData.of(b)
-    nll = [each.means(areas=False)["macro_nll"] for each in (second, first)]
-    change = _paired("macro_nll", *nll, second, confidence_level)
+    after, before = (each.means(areas=False)["macro_nll"] for each in (second, first))
+    change = _paired("macro_nll", after, before, second, confidence_level)
     return change.difference, change.low, change.high

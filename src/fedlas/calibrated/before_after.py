@@ -257,7 +257,8 @@ def labels_before_after(
             )
         )
     stages[0] = replace(stages[0], floor=None) if replicates < 1000 else stages[0]
-    return BeforeAfter(*stages, before.num_samples, labels=before.num_labels, **others)
+    raw, calibrated = stages
+    return BeforeAfter(raw, calibrated, before.num_samples, labels=before.num_labels, **others)
 
 
 def measured_left_out(

@@ -38,8 +38,8 @@ class EdgeCount:
     def __init__(
         self, calibrator: Calibrator | MultiLabelCalibration, names: Sequence[str] = ()
     ) -> None:
-        is_one = isinstance(calibrator, Calibrator)
-        self._side = getattr(calibrator.map, "side", None) if is_one else None
+        fitted = calibrator.map if isinstance(calibrator, Calibrator) else None
+        self._side = getattr(fitted, "side", None)
         self._names = tuple(names)
         self.rows = 0
         self.beyond = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -237,7 +237,8 @@ class TableCalibration:
         before, _ = with_some_weight(rows)
         for note in other.notes_on_fit():
             warn_user(note)
-        return measured_both(before, self.calibrator.transform(before))
+        transform: Callable[..., Any] = self.calibrator.transform
+        return measured_both(before, transform(before))
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
