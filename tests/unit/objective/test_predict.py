@@ -340,7 +340,6 @@ def test_weights_and_clusters_of_a_batch(clusters):
         ((X, Y, [1, 2]), {"clusters": 2}, r"clusters of a batch must be \(10,\)"),
         ((X, Y, [object()] * 10), {"weights": 2}, "weights of a batch must be a tensor or a list"),
         ((X, nn.functional.one_hot(Y)), {}, r"target.argmax\(1\)"),
-        ((X, (X[:, :3] > 0).float()), {}, "several labels a sample.*MultiLabelCalibration"),
     ],
 )
 def test_parts_that_a_batch_lacks(batch, options, message):
