@@ -339,7 +339,7 @@ BOUNDS = {
     "binary": 19_300,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
-    "calibrators": 41_950,
+    "calibrators": 43_400,
     "cli of files": 13_500,
     "cli of runs": 7_550,
     "deploy": 23_460,
