@@ -27,7 +27,7 @@ from fedlas.objective.call import (
 )
 from fedlas.objective.head_search import HeadSearch
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.multi_label import UNKNOWN
+from fedlas.predictions.multi_label import UNKNOWN, are_several_labels
 
 Rows = dict[str, Tensor]
 """Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
@@ -179,7 +179,7 @@ class Runner:
         positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
         if self._multi_label is None:
-            self._multi_label = are_several_labels(
+            self._multi_label = has_several_labels(
                 as_labels(labels), logits_of(output), self._ignored
             )
         logits_in = logits_of if self._multi_label else class_logits
@@ -283,7 +283,7 @@ class Runner:
         )
 
 
-def are_several_labels(target: Tensor | None, logits: Any, ignored: int | None = None) -> bool:
+def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None = None) -> bool:
     """Return whether targets are several labels a sample: rows of 0 and 1 that do not all sum to 1.
 
     Args:
@@ -297,13 +297,13 @@ def are_several_labels(target: Tensor | None, logits: Any, ignored: int | None =
     is_matrix = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1
     if target is None or not is_matrix or target.shape != logits.shape:
         return False
-    values = target.detach().cpu().double()
-    unknown = (values == UNKNOWN) | (values == (UNKNOWN if ignored is None else ignored))
-    unknown |= (values == -1) | values.isnan()
-    if not bool(((values == 0) | (values == 1) | unknown).all()):
-        return False
-    if bool(unknown.any()) or bool((values.sum(dim=1) != 1).any()):
+    values = target.detach().cpu()
+    if ignored not in (None, 0, 1):
+        values = torch.where(values == ignored, UNKNOWN, values.double())
+    if are_several_labels(values):
         return True
+    if not bool(((values == 0) | (values == 1)).all()):
+        return False
     raise InputError(
         "labels must say whether a row of 0 and 1 with one 1 is a class or several labels",
         f"such rows alone, {describe(target)}",

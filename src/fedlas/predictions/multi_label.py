@@ -248,6 +248,15 @@ def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
     return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
 
 
+def are_several_labels(target: Tensor) -> bool:
+    """Return whether an array ``(N, L)`` holds several labels a sample: rows of 0 and 1 that do not all sum to 1."""
+    values = target.detach().cpu().double()
+    unknown = (values == UNKNOWN) | (values == -1) | values.isnan()
+    if not bool(((values == 0) | (values == 1) | unknown).all()):
+        return False
+    return bool(unknown.any()) or bool((values.sum(dim=1) != 1).any())
+
+
 def log_odds_of(probs: Tensor) -> Tensor:
     """Return ``log p / (1 - p)`` in float64 of probabilities of any shape, finite for 0 and 1 too."""
     probs = probs.double()
