@@ -341,7 +341,7 @@ BOUNDS = {
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 43_400,
-    "cli of files": 13_500,
+    "cli of files": 14_140,
     "cli of runs": 7_550,
     "deploy": 23_460,
     "diagnose": 4_100,
