@@ -17,7 +17,7 @@ from fedlas.metrics.metric import (
 )
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
-from fedlas.predictions import MultiLabel, TopLabel
+from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import (
     AnyPredictions,
     PredictionTable,
@@ -77,7 +77,7 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
         predictions = predictions_of_arrays(predictions, target)
     check_count("num_bins", num_bins)
     several = plain_predictions(predictions)
-    if isinstance(several, MultiLabel):
+    if hasattr(several, "num_labels"):  # several labels, whose class nothing else here needs
         from fedlas.binary.labels import label_measures
 
         means = label_measures(several, num_bins=num_bins, replicates=0).overall

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
-from fedlas.predictions.multi_label import MultiLabel, are_several_labels
 from fedlas.predictions.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions.multi_label import MultiLabel
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -120,6 +122,8 @@ def predictions_of_arrays(first: object, second: object) -> Predictions | MultiL
 
 def _several_labels(first: object, second: object) -> MultiLabel | None:
     """Return several labels a sample in two arrays ``(N, L)``; None where neither holds such labels."""
+    from fedlas.predictions.multi_label import MultiLabel, are_several_labels
+
     if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
         return None
     if any(

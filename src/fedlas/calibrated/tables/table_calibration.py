@@ -116,13 +116,9 @@ class TableCalibration:
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
             check_direction(val, few(table.scores), table.classes)
+        unfitted = _unfitted(method, several=table.label_names is not None)
         with one_thread(val.num_samples * max(1, len(table.scores))):
-            calibrator, doubts, cross_fitted = fit_and_check(
-                of_classes(calibrator_of(method))
-                if table.label_names is None
-                else MultiLabelCalibration.of_method(method),
-                val,
-            )
+            calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
             unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
@@ -335,6 +331,15 @@ class TableCalibration:
             Units.read(content.get("units")),
             FitScores.read(content.get("fit_scores")),
         )
+
+
+def _unfitted(
+    method: str | Calibrator | MultiLabelCalibration, *, several: bool
+) -> Calibrator | MultiLabelCalibration:
+    """Return the calibrator of a method, of one label a sample or of several."""
+    if several:
+        return MultiLabelCalibration.of_method(method)
+    return of_classes(calibrator_of(method))
 
 
 def _with_effect(columns: Columns) -> Columns:

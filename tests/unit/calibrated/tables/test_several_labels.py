@@ -1,6 +1,7 @@
 """Tables of several labels: fitted, checked, saved, applied each night and exported; what is shown is deployed."""
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from fedlas.calibrated import TableCalibration
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.cli import main
 from fedlas.deploy import export
-from fedlas.deploy.sql import run_in_sqlite
 from fedlas.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -99,15 +99,27 @@ def test_methods_weights_and_unknown_labels_are_used():
         fitted(groups="site")
 
 
+def run(statement, names, scores):
+    """What SQLite computes of a table of scores, NaN where it has NULL."""
+    database = sqlite3.connect(":memory:")
+    database.execute(f"CREATE TABLE predictions ({', '.join(names)})")
+    marks = ", ".join("?" for _ in names)
+    rows = [[None if value != value else value for value in row] for row in scores.tolist()]
+    database.executemany(f"INSERT INTO predictions VALUES ({marks})", rows)
+    found = database.execute(statement).fetchall()
+    database.close()
+    return np.array([row[len(names) :] for row in found], dtype=float)
+
+
 def test_sql_gives_what_apply_gives(tmp_path):
     for kind, columns in (("p", {"probs": "p_*"}), ("z", {"logits": "z_*"})):
         calibration = fedlas.calibrate(frame(1, kind=kind), labels="y_*", **columns)
         path = tmp_path / f"{kind}.sql"
-        export(calibration, path, form="sql")
+        export(calibration, path, form="sql", dialect="sqlite")
         live = frame(kind=kind)
         scores = np.column_stack([live[name] for name in calibration.scores])
         scores[0, 1] = np.nan
-        after = run_in_sqlite(path.read_text(), list(calibration.scores), [], scores)
+        after = run(path.read_text(), calibration.scores, scores)
         applied = calibration.apply(live)
         assert np.isnan(after[0]).all()
         for place, name in enumerate(calibration.added):
