@@ -141,6 +141,7 @@ def fit_side_information(
             kernel_stack=stacks["kernel"][part] if "kernel" in stacks else None,
             ranges=ranges,
             codes=None if codes is None else Codes(levels=codes.levels, coefficients=values),
+            unseen=None,
         )
         for part, (each, values) in enumerate(zip(offsets, coefficients, strict=True))
     ]
