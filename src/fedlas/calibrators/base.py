@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
@@ -26,6 +27,7 @@ from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
+from fedlas.calibrators._fit.folds import LeftOut
 from fedlas.calibrators._fit.own import checked_map, missing_attribute
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
@@ -171,7 +173,6 @@ class Calibrator(ABC):
         """
         return fitted(self._map)
 
-    @on_one_thread
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
 
@@ -194,6 +195,21 @@ class Calibrator(ABC):
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
+        return self._fit_by(self.fit_map, val, target)
+
+    def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
+        """Fit as :meth:`fit`; return the predictions of rows that it left out, none if it left out none."""
+        self.fit(val)
+        return []
+
+    @on_one_thread
+    def _fit_by(
+        self,
+        fit_map: Callable[[Predictions], nn.Module],
+        val: Predictions | TopLabel | Tensor,
+        target: Tensor | None = None,
+    ) -> Self:
+        """Fit by a function that returns the map of checked predictions; see :meth:`fit`."""
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
@@ -202,7 +218,7 @@ class Calibrator(ABC):
             features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = checked_map(self, val)
+        row_map = checked_map(self, val, fit_map)
         features = self._features_for(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
