@@ -16,7 +16,7 @@ from fedlas._core.check import Argument, InputError, describe, few
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import about_event
+from fedlas.predictions.event import about_event, event_among
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES
@@ -233,16 +233,13 @@ def predictions_of(
     classes: Sequence[str] = (),
 ) -> AnyPredictions:
     """Return the predictions of what rows of a table say."""
+    others = {name: values.get(name) for name in SAMPLE_VALUES} | {"covariates": covariates}
     if columns.kind == "confidence":
-        others = {name: values.get(name) for name in SAMPLE_VALUES}
-        return TopLabel(values["scores"], values.get("outcome"), covariates=covariates, **others)
-    return Predictions.of_samples(
-        values,
-        are_probs=columns.kind == "probs",
-        classes=classes,
-        event=columns.event,
-        covariates=covariates,
-    )
+        return TopLabel(values["scores"], values.get("outcome"), **others)
+    others |= {"classes": classes or None, "event": event_among(classes, columns.event)}
+    others |= {"target": values.get("outcome"), "label_probs": values.get("label_probs")}
+    build = Predictions._of_probs if columns.kind == "probs" else Predictions
+    return build(values["scores"], **others)
 
 
 def check_logits(columns: Columns, scores: Tensor, label: str) -> None:

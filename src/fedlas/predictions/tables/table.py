@@ -30,6 +30,7 @@ from fedlas.predictions.probabilities import (
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.cells import MISSING, Labels, TableChunk, cell_text
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
+from fedlas.predictions.tables.encoder import encode, learn_covariates
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.names import NamesAgree, name_numbers, same_name
@@ -118,7 +119,7 @@ class ScoreTable:
         self.scores = tuple(scores)
         """Columns of the scores, in the order of the classes."""
         self._parts = tuple(scores.values())
-        self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
+        self.covariates = learn_covariates(source, columns) if covariates is None else covariates
         self.answers: Answers | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
         if self._text and self.answers is None:
@@ -255,7 +256,7 @@ class ScoreTable:
             if columns.groups is not None:
                 values["groups"] = self._read_groups(chunk, missing)
             if more.columns:
-                values["features"] = more.features(chunk)
+                values["features"] = encode(more, chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
