@@ -17,7 +17,7 @@ import torch
 from fedlas import Predictions
 from fedlas.binary import logistic_recalibration
 from fedlas.lab.data import Batches, Images
-from fedlas.metrics import calibration_by_group, expected_calibration_error
+from fedlas.metrics import calibration_by_group, ece
 from fedlas.stats import bootstrap_interval
 
 
@@ -43,7 +43,7 @@ def bootstrap_against_a_loop() -> None:
         random = np.random.default_rng(0)
         for _ in range(20):
             rows = torch.from_numpy(random.integers(0, 10_000, 10_000))
-            expected_calibration_error(Predictions(given.logits[rows], given.target[rows]))
+            ece(Predictions(given.logits[rows], given.target[rows]))
 
     def ours() -> None:
         bootstrap_interval(given, replicates=1000, method="basic")

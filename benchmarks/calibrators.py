@@ -87,7 +87,8 @@ from fedlas.calibrators import (
     VectorScaling,
 )
 from fedlas.calibrators._fit.minimize import golden_section
-from fedlas.metrics import accuracy, negative_log_likelihood, smooth_calibration_error
+from fedlas.metrics import accuracy, smooth_ece
+from fedlas.metrics import nll as negative_log_likelihood
 from fedlas.stats import holm, wilcoxon_test
 
 Array = NDArray[Any]
@@ -503,7 +504,7 @@ def scores(probs: Array, target: Array, *, binary: bool) -> tuple[float, float, 
         else (probs.max(axis=1), probs.argmax(axis=1) == target)
     )
     brier = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1).mean()
-    smooth = smooth_calibration_error(TopLabel(torch.from_numpy(top), torch.from_numpy(right)))
+    smooth = smooth_ece(TopLabel(torch.from_numpy(top), torch.from_numpy(right)))
     return float(-np.log(probs[np.arange(len(target)), target]).mean()), float(brier), smooth
 
 

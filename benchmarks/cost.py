@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from fedlas import Predictions, estimates, evaluate
-from fedlas.metrics import expected_calibration_error
+from fedlas.metrics import ece
 from fedlas.plots import LIGHT, new_axes
 from fedlas.plots.theme import caption, dress, legend
 
 WORKS: dict[str, Callable[[Predictions], object]] = {
-    "ECE": expected_calibration_error,
+    "ECE": ece,
     "evaluate, 12 metrics": evaluate,
     "estimates of 12 metrics": estimates,
 }

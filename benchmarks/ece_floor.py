@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fedlas import Predictions
 from fedlas.calibrators._fit.top_map import TopLabelMap, _fit
-from fedlas.metrics import debiased_squared_calibration_error, expected_calibration_error
+from fedlas.metrics import debiased_ece2, ece
 
 COLUMNS = ("ece", "floor", "square", "ece_test_map", "ece_ten")
 LEAST = 1000
@@ -75,12 +75,12 @@ def run(args: argparse.Namespace) -> None:
                 if len(others) >= LEAST:
                     more = log_probs(calibrate(normalized(arrays["probs"], 1e-12)[others]))
                     best = map_of(more, torch.from_numpy(arrays["target"][others]))
-                    ten = expected_calibration_error(Predictions(best(rows), right))
+                    ten = ece(Predictions(best(rows), right))
                 numbers = (
-                    expected_calibration_error(after),
+                    ece(after),
                     floor(rows.exp().amax(1)),
-                    debiased_squared_calibration_error(after),
-                    expected_calibration_error(Predictions(map_of(rows, right)(rows), right)),
+                    debiased_ece2(after),
+                    ece(Predictions(map_of(rows, right)(rows), right)),
                     ten,
                 )
                 texts = [f"{float(number):.6f}" for number in numbers]

@@ -32,7 +32,7 @@ from torch import Tensor
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration, fit_mixture
 from fedlas.calibrators._fit.temperature_search import nll_temperature
-from fedlas.metrics import negative_log_likelihood, smooth_calibration_error
+from fedlas.metrics import nll, smooth_ece
 
 Array = NDArray[Any]
 PRIORS = {
@@ -61,8 +61,8 @@ def few(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                     after = auto.transform(Predictions(logits[test], labels[test]))
                     yield {
                         **{"set": name, "classes": probs.shape[1], "labels": size, "seed": seed},
-                        **{"prior": prior, "nll": float(negative_log_likelihood(after))},
-                        "smooth_ece": float(smooth_calibration_error(after)),
+                        **{"prior": prior, "nll": float(nll(after))},
+                        "smooth_ece": float(smooth_ece(after)),
                     }
 
 
@@ -82,8 +82,8 @@ def priors(args: argparse.Namespace) -> Iterator[dict[str, object]]:
                     after = auto.transform(Predictions(others.clamp(min=1e-12).log(), labels))
                     yield {
                         **{"group": group, "set": name, "labels": size, "prior": prior},
-                        "nll": float(negative_log_likelihood(after)),
-                        "smooth_ece": float(smooth_calibration_error(after)),
+                        "nll": float(nll(after)),
+                        "smooth_ece": float(smooth_ece(after)),
                     }
     fit_mixture._absent = usual
 

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration, TemperatureScaling
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 Array = NDArray[Any]
 SIZES = (30, 50, 99, 100, 199, 200, 300, 1000)

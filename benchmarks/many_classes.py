@@ -35,12 +35,12 @@ import fedlas.calibrators.mixture_weights as mixture_weights
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, AutoCalibration
 from fedlas.metrics import (
-    area_under_risk_coverage,
-    brier_score,
-    classwise_calibration_error,
-    expected_calibration_error,
-    negative_log_likelihood,
-    smooth_calibration_error,
+    aurc,
+    brier,
+    classwise_ece,
+    ece,
+    nll,
+    smooth_ece,
 )
 
 Array = NDArray[Any]
@@ -60,12 +60,12 @@ OURS = (
 )
 PEERS = ("svs (probmetrics)", "ets (probmetrics)", "ts-mix (probmetrics)")
 METRICS: dict[str, Callable[[Predictions], float]] = {
-    "nll": negative_log_likelihood,
-    "brier": brier_score,
-    "smooth_ece": smooth_calibration_error,
-    "classwise_ece": classwise_calibration_error,
-    "ece": expected_calibration_error,
-    "aurc": area_under_risk_coverage,
+    "nll": nll,
+    "brier": brier,
+    "smooth_ece": smooth_ece,
+    "classwise_ece": classwise_ece,
+    "ece": ece,
+    "aurc": aurc,
 }
 
 

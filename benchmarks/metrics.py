@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import METRICS, StreamingMetrics, evaluate, expected_calibration_error
+from fedlas.metrics import METRICS, StreamingMetrics, ece, evaluate
 
 MIB = 2**20
 
@@ -143,7 +143,7 @@ def main() -> None:
     )
     for samples, classes in ((50_000, 1000), (1_000_000, 100), (1_000_000, 10)):
         compare("evaluate", evaluate, samples, classes, arguments.repeats)
-        compare("ece", expected_calibration_error, samples, classes, arguments.repeats)
+        compare("ece", ece, samples, classes, arguments.repeats)
     if arguments.each:
         for entry in METRICS.entries():
             if not entry.needs:

@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration, fit_mixture
 from fedlas.calibrators.fit_mixture import Members
-from fedlas.metrics import expected_calibration_error, negative_log_likelihood
+from fedlas.metrics import ece as expected_calibration_error
+from fedlas.metrics import nll
 
 Array = NDArray[Any]
 Rows = list[tuple[Any, str]]
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
                 auto = AutoCalibration().fit(Predictions(probs.log(), target))
                 after = auto.transform(Predictions(others.log(), labels))
                 row |= {
-                    f"nll {name}": f"{negative_log_likelihood(after):.6f}",
+                    f"nll {name}": f"{nll(after):.6f}",
                     f"ece {name}": f"{expected_calibration_error(after):.6f}",
                 }
             row["weight"] = f"{auto.weights.get('pooled spline', 0.0):.3f}"

@@ -35,9 +35,9 @@ from fedlas.lab.data.sets.torchvision_sets import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
 from fedlas.metrics import (
     accuracy,
-    brier_score,
-    expected_calibration_error,
-    negative_log_likelihood,
+    brier,
+    ece,
+    nll,
 )
 from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics
 
@@ -167,9 +167,9 @@ def measured(predictions: Predictions) -> dict[str, float]:
     """Accuracy and ECE as fractions, NLL and Brier score."""
     return {
         "accuracy": accuracy(predictions),
-        "nll": negative_log_likelihood(predictions),
-        "brier": brier_score(predictions),
-        "ece": expected_calibration_error(predictions),
+        "nll": nll(predictions),
+        "brier": brier(predictions),
+        "ece": ece(predictions),
     }
 
 

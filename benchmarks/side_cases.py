@@ -18,7 +18,7 @@ from torch import nn
 
 from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 GROUPS = 20
 CLASSES = 3
@@ -51,7 +51,7 @@ def groups():
                 fits = [AutoCalibration(features=use).fit(val) for use in (True, False)]
                 for name in changes:
                     test = grouped(4000, 100 + world, kind, world, missing=name == "missing")
-                    ours, theirs = (negative_log_likelihood(fit.transform(test)) for fit in fits)
+                    ours, theirs = (nll(fit.transform(test)) for fit in fits)
                     changes[name].append(100 * (ours / theirs - 1))
             means = ", ".join(
                 f"{name} {sum(each) / 8:+.1f} % (worst {max(each):+.1f})"
@@ -120,9 +120,7 @@ def drift():
             for samples in (500, 2000):
                 val, test = sensors(samples, columns, kind, 1), sensors(2000, columns, kind, 2)
                 ours = AutoCalibration().fit(val)
-                alone = negative_log_likelihood(
-                    AutoCalibration(features=False).fit(val).transform(test)
-                )
+                alone = nll(AutoCalibration(features=False).fit(val).transform(test))
                 ranges = ours.map.side.ranges
                 lines = []
                 for shift in (0, 2, 4, 8):
@@ -132,7 +130,7 @@ def drift():
                     both = []
                     for gate in (None, ranges):
                         ours.map.side.ranges = gate
-                        loss = negative_log_likelihood(ours.transform(live))
+                        loss = nll(ours.transform(live))
                         both.append(f"{100 * (loss / alone - 1):+.1f}")
                     lines.append(f"{shift} sd {both[0]} -> {both[1]} %")
                 print(

@@ -34,10 +34,10 @@ from fedlas import Predictions
 from fedlas.calibrators import AutoCalibration
 from fedlas.metrics import (
     accuracy,
-    area_under_risk_coverage,
-    brier_score,
-    negative_log_likelihood,
-    smooth_calibration_error,
+    aurc,
+    brier,
+    nll,
+    smooth_ece,
 )
 
 sys.path.append(str(Path(__file__).parent / "arena"))
@@ -48,10 +48,10 @@ from train import Method, train
 
 Array = NDArray[Any]
 METRICS = {
-    "nll": negative_log_likelihood,
-    "brier": brier_score,
-    "aurc": area_under_risk_coverage,
-    "smooth_ece": smooth_calibration_error,
+    "nll": nll,
+    "brier": brier,
+    "aurc": aurc,
+    "smooth_ece": smooth_ece,
     "accuracy": accuracy,
 }
 KINDS = ("mlp", "forest", "boosting")

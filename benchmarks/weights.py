@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fedlas import Predictions, estimates, evaluate
-from fedlas.metrics import true_calibration_error
+from fedlas.metrics import true_ece
 from fedlas.stats import effective_samples
 
 METRICS = ("accuracy", "nll", "brier", "ece", "classwise_ece")
@@ -60,7 +60,7 @@ def coverage(samples: int, sets: int) -> None:
     for kind in ("random", "hard", "tenth"):
         for sharpness in (1.0, 1.2, 1.5):
             large = weighted(2_000_000, sharpness, kind, seed=999)
-            truth = {**evaluate(large), "ece": true_calibration_error(large)}
+            truth = {**evaluate(large), "ece": true_ece(large)}
             if sharpness == 1.0:
                 truth |= {"ece": 0.0, "classwise_ece": 0.0}
             held, worth = dict.fromkeys(METRICS, 0.0), 0.0

@@ -6,5 +6,7 @@ import fedlas.lab.benches.executors
 import fedlas.lab.data
 import fedlas.lab.models
 import fedlas.lab.studies.uncertainty
-import fedlas.metrics
 import fedlas.zoo.ood  # noqa: F401 (modules that fill registries)
+from fedlas.metrics import METRICS
+
+METRICS.entries()  # imports their modules

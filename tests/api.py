@@ -4,6 +4,7 @@
 """
 
 import ast
+import copy
 import functools
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def definition(module, name):
     return None if found is None else (module, found)
 
 
+TAKE_ARRAYS = {"METRICS.register", "accept_arrays", "event_measure", "measure_of_classes"}
+"""Decorators by which a function of predictions takes two arrays, too."""
+
+
+def with_target(node):
+    """A copy of a function whose second parameter is ``target``."""
+    node = copy.deepcopy(node)
+    arguments = node.args
+    arguments.args.insert(1, ast.arg("target", ast.Name("Any")))
+    arguments.defaults.insert(0, ast.Constant(None))
+    return node
+
+
 def signature(node):
     """``(arguments) -> result`` of a function, as written."""
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -100,6 +114,8 @@ def described(name, node, module, public):
         )
     elif isinstance(node, ast.FunctionDef):
         kinds = {ast.unparse(kind) for kind in node.decorator_list}
+        if any(kind.split("(")[0] in TAKE_ARRAYS for kind in kinds):
+            node = with_target(node)
         kinds &= {"property", "cached_property", "classmethod", "staticmethod"}
         yield f"{name}{signature(node)}{''.join(f'  # {kind}' for kind in kinds)}"
     else:

@@ -132,7 +132,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     from fedlas.cli import main
     from fedlas.deploy import export
     from fedlas.losses import FedLAS
-    from fedlas.metrics import METRICS, expected_calibration_error
+    from fedlas.metrics import METRICS, ece
 
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(400, 4, generator=generator)
@@ -181,7 +181,7 @@ def walks(folder: Path) -> dict[str, Callable[[], Any]]:
     page = ["--replicates", "39", "--report", str(folder / "page.html")]
     return {
         "ECE": lambda: METRICS["ece"].value(predictions),
-        "raw logits to ECE": lambda: expected_calibration_error(Predictions(logits, target)),
+        "raw logits to ECE": lambda: ece(Predictions(logits, target)),
         "raw logits to report": lambda: str(fedlas.report(Predictions(logits, target))),
         "features to loss": lambda: objective(images[:32], labels[:32])[0].backward(),
         "predictions to page": lambda: main(["evaluate", str(folder / "test.npz"), *page]),

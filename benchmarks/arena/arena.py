@@ -43,19 +43,21 @@ from fedlas.losses import (
 )
 from fedlas.metrics import (
     accuracy,
-    area_under_risk_coverage,
-    brier_score,
-    debiased_squared_calibration_error,
-    negative_log_likelihood,
-    smooth_calibration_error,
+    aurc,
+    brier,
+    debiased_ece2,
+    smooth_ece,
+)
+from fedlas.metrics import (
+    nll as negative_log_likelihood,
 )
 
 METRICS = {
     "nll": negative_log_likelihood,
-    "brier": brier_score,
-    "ece2": debiased_squared_calibration_error,
-    "smooth_ece": smooth_calibration_error,
-    "aurc": area_under_risk_coverage,
+    "brier": brier,
+    "ece2": debiased_ece2,
+    "smooth_ece": smooth_ece,
+    "aurc": aurc,
     "accuracy": accuracy,
 }
 TEMPERATURES = 2 ** torch.linspace(-3, 3, 61)

@@ -22,7 +22,7 @@ from fedlas.lab.runs.bench_folder import run_folders
 from fedlas.lab.runs.collection import collect
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
-from fedlas.metrics import expected_calibration_error
+from fedlas.metrics import ece
 from fedlas.plots import (
     LIGHT,
     new_axes,
@@ -259,7 +259,7 @@ def _bins() -> Any:
     counts = (5, 10, 15, 20, 30, 50, 75, 100)
     for i, (sharpness, name) in enumerate(((1.0, "calibrated"), (1.15, "a little over-confident"))):
         predictions = synthetic(1000, sharpness=sharpness, seed=3)
-        values = [100 * expected_calibration_error(predictions, num_bins=n) for n in counts]
+        values = [100 * ece(predictions, num_bins=n) for n in counts]
         axes.plot(
             counts, values, color=LIGHT.lines[i], linestyle=DASHES[i], linewidth=1.6, label=name, marker="o",
             markersize=3,

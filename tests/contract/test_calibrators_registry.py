@@ -15,7 +15,7 @@ from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator, fit_
 from fedlas.deploy.sql_maps import with_formula
 from fedlas.lab.data import Batches, load_dataset
 from fedlas.lab.models import build_model
-from fedlas.metrics import evaluate, true_calibration_error
+from fedlas.metrics import evaluate, true_ece
 
 # A fit that warns is a fit that succeeded; whether it should warn is tested where the calibrator is.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -188,9 +188,9 @@ def test_calibrates_the_validation_set(entry):
 def test_undoes_over_confidence(entry, overconfident):
     """Measured against the known label probabilities, on samples that the fit has not seen."""
     val, test = overconfident
-    before = true_calibration_error(test)
+    before = true_ece(test)
     assert before > 0.2
-    after = true_calibration_error(entry.value().fit(val).transform(test))
+    after = true_ece(entry.value().fit(val).transform(test))
     assert after < entry.metadata["leaves"] * before
 
 

@@ -12,13 +12,13 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.metrics import (
     accuracy,
     adaptive_ece,
-    brier_score,
-    classwise_calibration_error,
-    maximum_calibration_error,
-    negative_log_likelihood,
-    root_mean_square_calibration_error,
-    smooth_calibration_error,
-    top_label_calibration_error,
+    brier,
+    classwise_ece,
+    mce,
+    nll,
+    rmsce,
+    smooth_ece,
+    top_label_ece,
 )
 
 HERE = Path(__file__).parent
@@ -31,28 +31,26 @@ def root_mean_square_with_a_bin_for_one(p):
     below = p.confidence < 1
     assert p.correct[~below].all()
     part = Predictions(p.logits[below], p.target[below])
-    return (part.num_samples / p.num_samples) ** 0.5 * root_mean_square_calibration_error(part)
+    return (part.num_samples / p.num_samples) ** 0.5 * rmsce(part)
 
 
 EXPECTED = json.loads((HERE / "metrics.json").read_text())
 OURS = {
     "accuracy": accuracy,
-    "nll": negative_log_likelihood,
+    "nll": nll,
     # Of two classes ours is that of one of them.
-    "brier_sum": lambda p: brier_score(p) * (2 if p.num_classes == 2 else 1),
-    "ece_15_equal_width": top_label_calibration_error,
-    "ece_15_torchmetrics_l1": top_label_calibration_error,
-    "ece_15_netcal": top_label_calibration_error,
-    "mce_15_torchmetrics": maximum_calibration_error,
+    "brier_sum": lambda p: brier(p) * (2 if p.num_classes == 2 else 1),
+    "ece_15_equal_width": top_label_ece,
+    "ece_15_torchmetrics_l1": top_label_ece,
+    "ece_15_netcal": top_label_ece,
+    "mce_15_torchmetrics": mce,
     "rmsce_15_torchmetrics_l2": root_mean_square_with_a_bin_for_one,
-    "smece_relplot": lambda p: smooth_calibration_error(p, variant="reference"),
+    "smece_relplot": lambda p: smooth_ece(p, variant="reference"),
     "ece_15_equal_mass_rank": adaptive_ece,
     "ace_15_equal_mass_reference": lambda p: adaptive_ece(p, variant="reference"),
-    "classwise_ece_15_reference": lambda p: classwise_calibration_error(p, variant="reference"),
+    "classwise_ece_15_reference": lambda p: classwise_ece(p, variant="reference"),
     "temperature_nll": lambda p: TemperatureScaling().fit(p).temperature,
-    "nll_after_temperature": lambda p: negative_log_likelihood(
-        TemperatureScaling().fit(p).transform(p)
-    ),
+    "nll_after_temperature": lambda p: nll(TemperatureScaling().fit(p).transform(p)),
 }
 # Of another definition (bins cut by interpolated quantiles): not computed here.
 NOT_OURS = {"ece_15_equal_mass_netcal"}
@@ -92,8 +90,8 @@ def test_every_published_number_is_compared_or_excused(case):
 def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
     predictions, expected = case
     name = next(name for name, values in EXPECTED.items() if values is expected)
-    assert smooth_calibration_error(predictions) == pytest.approx(SMOOTH_ECE[name], abs=1e-7)
-    reference = smooth_calibration_error(predictions, variant="reference")
+    assert smooth_ece(predictions) == pytest.approx(SMOOTH_ECE[name], abs=1e-7)
+    reference = smooth_ece(predictions, variant="reference")
     assert reference == pytest.approx(expected["smece_relplot"], rel=TIGHT)
     assert reference != pytest.approx(SMOOTH_ECE[name], rel=1e-4)
 
@@ -101,11 +99,11 @@ def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
 def test_classwise_error_is_the_same_in_both_conventions_when_the_last_class_occurs(case):
     predictions, expected = case
     if int(predictions.target.max()) + 1 == predictions.num_classes:
-        assert classwise_calibration_error(predictions) == pytest.approx(
+        assert classwise_ece(predictions) == pytest.approx(
             expected["classwise_ece_15_reference"], rel=1e-5
         )
     else:
-        assert classwise_calibration_error(predictions) < expected["classwise_ece_15_reference"]
+        assert classwise_ece(predictions) < expected["classwise_ece_15_reference"]
 
 
 def test_the_temperature_of_the_golden_sets_is_the_known_one(case):

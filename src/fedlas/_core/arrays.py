@@ -10,7 +10,7 @@ import mmap
 import os
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import no_device, parse_json
+from fedlas._core.files import no_device, parse_json, write_atomically
 from fedlas._core.threads import no_warnings
 
 _FREE = 2**26
@@ -159,6 +159,35 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         raise ValueError(
             str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         ) from error
+
+
+def write_arrays(
+    path: str | Path,
+    arrays: Mapping[str, Any],
+    noun: str,
+    has_names: Callable[[Collection[str]], bool],
+) -> Path:
+    """Write an ``.npz`` atomically and return its path; a file there is replaced only if it is of the same kind.
+
+    Args:
+        path: The file.
+        arrays: Its arrays by name.
+        noun: Name of one, with its article, for messages.
+        has_names: Whether a file with arrays of these names is one.
+
+    Raises:
+        InputError: If another file is there, or the folder cannot be written to.
+    """
+    # Imported here: two tensors need no rule of places.
+    from fedlas._core.outputs import Kind, check_place
+
+    def is_one(existing: Path) -> bool:
+        with open_arrays(existing) as archive:
+            return has_names(archive.names)
+
+    place = check_place("path", path, Kind(noun, is_one))
+    content: dict[str, Any] = dict(arrays)
+    return write_atomically(place, lambda file: np.savez(file, **content))
 
 
 def load_tensors(path: Path) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from fedlas._core.check import InputError, describe, suggestion
@@ -38,7 +39,8 @@ class Registry(Generic[T]):
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
         ignores_case: Whether ``registry["ECE"]`` is ``registry["ece"]``.
-        annex: Module whose import registers more entries; imported when all names or one of its own are asked for.
+        annex: Modules whose import registers more entries; imported, one after the other, when all names or one of
+            theirs are asked for.
         **defaults: Metadata of every entry whose registration does not give it.
 
     Example:
@@ -54,11 +56,12 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, *, ignores_case: bool = False, annex: str | None = None, **defaults: Any
+        self, kind: str, *, ignores_case: bool = False, annex: Iterable[str] = (), **defaults: Any
     ) -> None:
         self.kind = kind
         self._ignores_case = ignores_case
-        self._annex = annex
+        self._annex = list(annex)
+        self._importing = RLock()
         self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
@@ -78,6 +81,9 @@ class Registry(Generic[T]):
 
     def add(self, name: str, value: T, **metadata: Any) -> None:
         """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
+        package = __name__.partition(".")[0]
+        if getattr(value, "__module__", package).partition(".")[0] != package:
+            self._all()  # before a user's entry can take the name of one of the package
         if name in self._entries or name != name.lower():
             raise ValueError(
                 f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it."
@@ -146,7 +152,9 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             return None
         key = name.lower() if self._ignores_case else name
-        return self._entries.get(key) or self._all().get(key)
+        while key not in self._entries and self._import_next():
+            pass
+        return self._entries.get(key)
 
     def __getitem__(self, name: str) -> Entry[T]:
         entry = self._entries.get(name) if isinstance(name, str) else None
@@ -174,8 +182,20 @@ class Registry(Generic[T]):
 
     def _all(self) -> dict[str, Entry[T]]:
         """Return the entries by name, those of the annex too."""
-        annex = self._annex
-        if annex is not None:
-            self._annex = None  # the annex itself may look something up
-            import_module(annex)
+        while self._import_next():
+            pass
         return self._entries
+
+    def _import_next(self) -> bool:
+        """Import the next module of the annex; return False if none is left."""
+        # Another thread waits for what is being imported; the module itself may look something up meanwhile.
+        with self._importing:
+            if not self._annex:
+                return False
+            module = self._annex.pop(0)
+            try:
+                import_module(module)
+            except BaseException:  # such as Ctrl-C: the next lookup tries again
+                self._annex.insert(0, module)
+                raise
+        return True

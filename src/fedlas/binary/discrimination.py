@@ -10,7 +10,9 @@ import numpy as np
 from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import renamed
 from fedlas.binary.cells import CellDraws, sums_of
+from fedlas.binary.event_records import measure_of_classes
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
+from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import class_name, event_name, event_number
@@ -21,6 +23,14 @@ _MOST_EVENTS = 1024
 """Distinct scores of events that replicates tell apart."""
 
 
+@measure_of_classes(
+    METRICS["auroc"],
+    "AUROC",
+    180,
+    "Probability that an event ranks above a sample without one (C statistic).",
+    percent=False,
+    places=3,
+)
 @renamed(positive="event")
 def auroc(
     predictions: Predictions,
@@ -73,6 +83,14 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
     return Estimate(area, *ends, confidence_level=confidence_level)
 
 
+@measure_of_classes(
+    METRICS["average_precision"],
+    "average precision",
+    190,
+    "Area under precision over recall; by chance the share observed.",
+    percent=False,
+    places=3,
+)
 @renamed(positive="event")
 def average_precision(
     predictions: Predictions,

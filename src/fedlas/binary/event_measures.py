@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlas.binary.event_records import Terms, event_measure, register_of_classes
+from fedlas.binary.event_records import Terms, event_measure, measure_of_classes
 from fedlas.binary.likelihood import likelihood_indices
-from fedlas.binary.measures import brier_skill, line_estimates, rates, skill_terms
+from fedlas.binary.measures import line_estimates, rates
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import regression, shift_terms
-from fedlas.metrics.metric import METRICS
+from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 from fedlas.stats.intervals import check_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test
 
@@ -324,21 +324,102 @@ def spiegelhalter_z(predictions: Predictions, *, event: int | str | None = None)
     return Estimate(z, np.nan, np.nan, p=p, test="Spiegelhalter")
 
 
-register_of_classes(METRICS["classwise_ece"], "ece", "ECE", 65,
+def _of_classes(
+    name: str, predictions: Predictions, event: int | str | None, **options: Any
+) -> Estimate:
+    """Return a measure that other classes have too, with the interval that :func:`fedlas.estimates` gives it."""
+    two = _two_classes(check_predictions(predictions), event)
+    return estimates(two, [EVENT + name], **options)[EVENT + name]
+
+
+@measure_of_classes(METRICS["classwise_ece"], "ECE", 65,
     "Mean distance of the probability from the frequency in bins of equal width.")  # fmt: skip
-register_of_classes(METRICS["nll"], "nll", "NLL", 120, "Mean negative logarithm of the probability of what happened.",
+def ece(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Mean distance of the probability from the frequency in bins of equal width.
+
+    Args:
+        predictions: As in :func:`observed`, and so is the event.
+        event: As there.
+        num_bins: Number of bins over ``[0, 1]``, at least 1.
+        confidence_level: Level of the interval, in ``(0, 1)``.
+        replicates: As in :func:`fedlas.estimates`, which computes the interval; at least 39 for level 0.95.
+        seed: As there.
+
+    Returns:
+        In ``[0, 1]``, with a bootstrap interval.
+
+    Raises:
+        InputError: For too few replicates, or as :func:`observed`.
+
+    Example:
+        >>> ece([0.75, 0.75, 0.25, 0.25], [1, 1, 0, 1], replicates=39).value
+        0.25
+    """
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
+    return _of_classes("ece", predictions, event, replicates=replicates, seed=seed, **options)
+
+
+@measure_of_classes(METRICS["nll"], "NLL", 120, "Mean negative logarithm of the probability of what happened.",
     percent=False, between=(0.0, inf))  # fmt: skip
-register_of_classes(METRICS["brier"], "brier", "Brier score", 130,
-    "Mean squared distance of probability and outcome.", percent=False)  # fmt: skip
-event_measure(
-    "Brier scaled",
-    135,
-    higher_is_better=True,
-    between=(-inf, 1.0),
-    terms=skill_terms,
-    paper="Brier 1950",
-)(brier_skill)
-register_of_classes(METRICS["auroc"], "auroc", "AUROC", 180,
-    "Probability that an event ranks above a sample without one (C statistic).", percent=False, places=3)  # fmt: skip
-register_of_classes(METRICS["average_precision"], "average_precision", "average precision", 190,
-    "Area under precision over recall; by chance the share observed.", percent=False, places=3)  # fmt: skip
+def nll(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Estimate:
+    """Mean negative logarithm of the probability of what happened.
+
+    Args:
+        predictions: As in :func:`ece`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+        replicates: As there.
+        seed: As there.
+
+    Returns:
+        Nats per sample, in ``[0, inf)``, with a bootstrap interval.
+
+    Raises:
+        InputError: As :func:`ece`.
+
+    Example:
+        >>> round(nll([0.5, 0.5], [1, 0], replicates=39).value, 4)
+        0.6931
+    """
+    options: dict[str, Any] = {"confidence_level": confidence_level}
+    return _of_classes("nll", predictions, event, replicates=replicates, seed=seed, **options)
+
+
+@measure_of_classes(METRICS["brier"], "Brier score", 130, "Mean squared distance of probability and outcome.",
+    percent=False)  # fmt: skip
+def brier(
+    predictions: Predictions,
+    *,
+    event: int | str | None = None,
+    confidence_level: float = CONFIDENCE_LEVEL,
+) -> Estimate:
+    """Brier score of the event: mean squared distance of probability and outcome.
+
+    Args:
+        predictions: As in :func:`observed`, and so are the other arguments.
+        event: As there.
+        confidence_level: As there.
+
+    Returns:
+        In ``[0, 1]``, with its normal interval.
+
+    Example:
+        >>> brier([0.5, 0.5], [1, 0]).value
+        0.25
+    """
+    return _rate("brier", predictions, event, confidence_level)

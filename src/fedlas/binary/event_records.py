@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.metrics.metric import EVENT, METRICS, Metric
 from fedlas.predictions import Predictions
+from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
 from fedlas.stats.estimates import Estimate
 
-Function = TypeVar("Function", bound=Callable[..., Estimate])
+P = ParamSpec("P")
+Function = Callable[Concatenate[Predictions, P], Estimate]
 Terms = Callable[[Positive], Floats]
 """From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
 _COMMON = {"subject": "event", "default": False, "weighted": True}
@@ -23,8 +25,8 @@ _AFTER = 1000
 
 def event_measure(
     title: str, order: float, *, terms: Terms | None = None, **fields: Any
-) -> Callable[[Function], Function]:
-    """Return a decorator that registers a function as the measure of its name.
+) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
+    """Return a decorator that registers a function as the measure of its name, and lets it take two arrays too.
 
     Args:
         title: As in :class:`~fedlas.metrics.Metric`, and so are the other fields.
@@ -33,18 +35,19 @@ def event_measure(
         **fields: Others of the record.
     """
 
-    def decorate(function: Function) -> Function:
-        name = function.__name__
+    def decorate(function: Function[P]) -> ArrayFunction[P, Estimate]:
+        measure = accept_arrays(function)
         takes_replicates = "replicates" in inspect.signature(function).parameters
         plain: dict[str, int] = {"replicates": 0} if takes_replicates else {}
 
         def value(predictions: Predictions) -> float:
-            return float(function(predictions, **plain).value)
+            options: Any = plain
+            return float(function(predictions, **options).value)
 
         value.__doc__ = function.__doc__
         influence = None if terms is None else lambda predictions: _influence(predictions, terms)
         METRICS.add(
-            name,
+            function.__name__,
             value,
             **{
                 **_COMMON,
@@ -60,34 +63,46 @@ def event_measure(
                 **fields,
             },
         )
-        return function
+        return measure
 
     return decorate
 
 
-def register_of_classes(
-    base: Metric, name: str, title: str, order: float, about: str, **fields: Any
-) -> None:
-    """Register the record of an event's measure that other classes have too: computed alike, shown in its own way."""
+def measure_of_classes(
+    base: Metric, title: str, order: float, about: str, **fields: Any
+) -> Callable[[Function[P]], ArrayFunction[P, Estimate]]:
+    """Return a decorator for an event's measure that other classes have too: computed alike, shown in its own way.
+
+    Args:
+        base: The record of other classes.
+        title: As in :func:`event_measure`, and so are the place and the other fields.
+        order: As there.
+        about: Summary of the record.
+        **fields: As there.
+    """
 
     def value(predictions: Predictions) -> float:
         return float(base.value(predictions))
 
+    def decorate(function: Function[P]) -> ArrayFunction[P, Estimate]:
+        computed = ("statistic", "formula", "error", "quantity", "takes_replicates", "influence")
+        same = (*computed, "several_labels", "zero_if_calibrated", "paper", "higher_is_better")
+        METRICS.add(
+            EVENT + function.__name__,
+            value,
+            **{
+                **_COMMON,
+                "title": title,
+                "order": _AFTER + order,
+                "between": (0.0, 1.0),
+                **{field: getattr(base, field) for field in same},
+                **fields,
+            },
+        )
+        return accept_arrays(function)
+
     value.__doc__ = about
-    computed = ("statistic", "formula", "error", "quantity", "takes_replicates", "influence")
-    same = (*computed, "several_labels", "zero_if_calibrated", "paper", "higher_is_better")
-    METRICS.add(
-        EVENT + name,
-        value,
-        **{
-            **_COMMON,
-            "title": title,
-            "order": _AFTER + order,
-            "between": (0.0, 1.0),
-            **{field: getattr(base, field) for field in same},
-            **fields,
-        },
-    )
+    return decorate
 
 
 def _influence(predictions: Predictions, terms: Terms) -> Floats:

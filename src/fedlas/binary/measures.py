@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_count
 from fedlas._core.renamed import renamed
 from fedlas.binary.discrimination import area_estimate, precision_estimate
+from fedlas.binary.event_records import event_measure
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
 from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.positive import Floats, Positive, positive_class
@@ -128,6 +129,26 @@ def _mean(data: Positive, values: Floats, confidence_level: float) -> Estimate:
     )
 
 
+def skill_terms(data: Positive) -> Floats:
+    """Return how much each sample moves the scaled Brier score ``(N,)``, before its weight; their mean is 0."""
+    squares = (data.probability - data.outcome) ** 2
+    prevalence = data.mean(data.outcome)
+    spread = prevalence * (1.0 - prevalence)
+    # Through its own square, and through the prevalence.
+    influence = -(squares - data.mean(squares)) / spread + data.mean(squares) * (
+        1.0 - 2.0 * prevalence
+    ) / spread**2 * (data.outcome - prevalence)
+    return np.asarray(influence - data.mean(influence))
+
+
+@event_measure(
+    "Brier scaled",
+    135,
+    higher_is_better=True,
+    between=(-inf, 1.0),
+    terms=skill_terms,
+    paper="Brier 1950",
+)
 @renamed(positive="event")
 def brier_skill(
     predictions: Predictions, *, event: int | str | None = None, confidence_level: float = 0.95
@@ -148,7 +169,7 @@ def brier_skill(
             without ``event``.
 
     Note:
-        From :func:`~fedlas.metrics.brier_score`, which of two classes is that of the event. Also known as the
+        From :func:`~fedlas.metrics.brier`, which of two classes is that of the event. Also known as the
         index of prediction accuracy. The prevalence is that of these samples: after a change of prevalence the same
         model has another skill.
 
@@ -175,15 +196,3 @@ def brier_skill(
     # No skill is above 1, so to cut the end off there loses no coverage.
     high = min(interval.high, 1.0)
     return Estimate(interval.value, interval.low, high, confidence_level=confidence_level)
-
-
-def skill_terms(data: Positive) -> Floats:
-    """Return how much each sample moves the scaled Brier score ``(N,)``, before its weight; their mean is 0."""
-    squares = (data.probability - data.outcome) ** 2
-    prevalence = data.mean(data.outcome)
-    spread = prevalence * (1.0 - prevalence)
-    # Through its own square, and through the prevalence.
-    influence = -(squares - data.mean(squares)) / spread + data.mean(squares) * (
-        1.0 - 2.0 * prevalence
-    ) / spread**2 * (data.outcome - prevalence)
-    return np.asarray(influence - data.mean(influence))

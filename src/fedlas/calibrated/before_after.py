@@ -17,7 +17,7 @@ from fedlas._core.check import Argument, InputError, check_number, reason, warn_
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
-from fedlas.metrics import StreamingMetrics, expected_calibration_error
+from fedlas.metrics import StreamingMetrics, ece
 from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
@@ -177,7 +177,7 @@ def _texts(measured: Measured) -> list[str]:
 
 def in_sample(val: Predictions, calibrated: Predictions) -> str:
     """Return one line: how many samples a calibrator was fitted on, and their ECE before and after."""
-    before, after = (expected_calibration_error(part) for part in (val, calibrated))
+    before, after = (ece(part) for part in (val, calibrated))
     return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
 
 

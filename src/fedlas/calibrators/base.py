@@ -24,6 +24,7 @@ from fedlas._core.check import (
     warn_user,
 )
 from fedlas._core.files import write_json
+from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
@@ -49,6 +50,7 @@ from fedlas.resample.effective import effective_samples
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
 FORMAT = "fedlas.calibrator/1"
+CALIBRATOR = json_kind("a file of a calibrator", FORMAT).of_any_name
 _MOST_CLASSES = 1_000_000
 """Most classes or features of a map in a file: reading it applies it to two rows of as many."""
 _RARE = ("num_features", "top_label", "least_log", "array_of")
@@ -64,7 +66,7 @@ class CalibratorRegistry(Registry["type[Calibrator]"]):
         super().add(name, value, **{"title": title, "leaves": 0.5, **metadata})
 
 
-CALIBRATORS = CalibratorRegistry("calibrator", annex="fedlas.zoo.semantic_grouping")
+CALIBRATORS = CalibratorRegistry("calibrator", annex=["fedlas.zoo.semantic_grouping"])
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
@@ -337,9 +339,11 @@ class Calibrator(ABC):
         """Write the fitted calibrator to ``path`` as JSON, atomically, and return the path.
 
         Raises:
-            InputError: Before ``fit``, or if the folder is not writable.
+            InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
+                writable.
         """
-        return write_json(path, self.plain())
+        content = self.plain()
+        return write_json(check_place("path", path, CALIBRATOR), content)
 
     def plain(self) -> dict[str, Any]:
         """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, check_dense, check_logits, describe
 from fedlas._core.files import write_json
 from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.renamed import renamed
 from fedlas.calibrators._fit.state import fitted, read_saved
 from fedlas.calibrators.auto import AutoCalibration
@@ -194,9 +195,12 @@ class MultiLabelCalibration:
         """Write the fitted calibrators to ``path`` as JSON.
 
         Raises:
-            InputError: Before ``fit``, or if the folder is not writable.
+            InputError: Before ``fit``, if another file than one of calibrators of labels is there, or the folder is not
+                writable.
         """
-        return write_json(path, self.plain())
+        content = self.plain()
+        kind = json_kind("a file of calibrators of labels", MULTI_LABEL).of_any_name
+        return write_json(check_place("path", path, kind), content)
 
     def plain(self) -> dict[str, Any]:
         """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.

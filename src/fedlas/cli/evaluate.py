@@ -145,6 +145,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             title=args.title,
             period=args.period,
         )
+    # A rule that cannot be used is refused before a page is written.
+    gate = evaluation.require(*args.require, strict=args.strict) if args.require else None
     _show(evaluation, args)
     is_table = args.on is not None and not run and not is_log(Path(args.on), columns or Columns())
     # A fit needs labels, not votes.
@@ -156,10 +158,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if evaluation.asks_for_repair and not args.json:
         line = _repair_line([args.file, *more], args, columns, run=run)
         say(*command_lines(line, first="next: "))
-    if not args.require:
-        return 0
-    gate = evaluation.require(*args.require, strict=args.strict)
-    return show_gate(gate, args, suite=place.name)
+    return 0 if gate is None else show_gate(gate, args, suite=place.name)
 
 
 def _notes_on_fit(args: argparse.Namespace, columns: Columns | None) -> list[str]:
@@ -208,7 +207,7 @@ def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | None) -> None:
     """Refuse options that contradict each other, before anything is read."""
-    from fedlas.present.gate import JUNIT
+    from fedlas.present.gate import JUNIT, check_rules
     from fedlas.present.page import EVALUATION_PAGE
     from fedlas.present.report import without_calibrator
     from fedlas.present.stages import ALL
@@ -216,6 +215,7 @@ def _check(args: argparse.Namespace, more: Sequence[str], columns: Columns | Non
 
     check_replicates(args.replicates, args.confidence_level)
     check_gate(args, "--require", args.require)
+    check_rules(args.require)
     for name in OF_FIT if args.on is None else ():
         if getattr(args, name) is not None:
             raise InputError(

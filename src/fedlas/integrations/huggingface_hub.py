@@ -19,13 +19,16 @@ from fedlas._core.files import (
     check_name,
     checked_path,
     is_file,
+    is_same_file,
     write_atomically,
     write_json,
     write_text,
 )
 from fedlas._core.kinds import check_kinds
+from fedlas._core.outputs import Kind, check_place, is_of_kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
+from fedlas.deploy.card import CARD as CARD_KIND
 from fedlas.deploy.card import Card
 from fedlas.metrics import METRICS
 
@@ -146,7 +149,7 @@ def save_pretrained(
 
     Raises:
         InputError: If the model is neither, the file is missing, hidden or named as one of the other two, it is no
-            calibration card, or ``README.md`` is there and not of this function. Nothing is written then.
+            calibration card, or one of the three is there and not of this function. Nothing is written then.
 
     Example:
         >>> import torch
@@ -177,14 +180,7 @@ def save_pretrained(
             f"the model's file must not be named {README} or {CARD}", source, "Rename it."
         )
     readme = model_card(content, file=name, **{"task": _task_of(model), **about})
-    if is_file(place / README) and _MINE not in (place / README).read_text(
-        encoding="utf-8", errors="replace"
-    ):
-        raise InputError(
-            f"{README} must be missing, or a model card of this function",
-            place / README,
-            "Choose another folder, or move that file away.",
-        )
+    _check_folder(place, name, source)
     write_json(place / CARD, content.plain())
     if source is None:
         model.save(place / name)  # type: ignore[union-attr]  # checked above
@@ -192,6 +188,16 @@ def save_pretrained(
         write_atomically(place / name, lambda file: file.write(source.read_bytes()))
     write_text(place / README, str(readme))
     return place
+
+
+def _check_folder(place: Path, name: str, source: Path | None) -> None:
+    """Refuse a folder in which another file than one of an earlier call would be replaced."""
+    page = marked_kind("a model card of this function", _MINE.encode())
+    check_place(README, place / README, page)
+    check_place(CARD, place / CARD, CARD_KIND)
+    if source is None or not is_same_file(source, place / name):
+        beside = Kind("the model of an earlier call", lambda _: is_of_kind(place / README, page))
+        check_place(name, place / name, beside)
 
 
 def push_to_hub(

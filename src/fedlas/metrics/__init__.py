@@ -1,5 +1,8 @@
 """Metrics of accuracy and calibration: pure functions on :class:`~fedlas.Predictions`; ``evaluate`` computes all.
 
+Each metric is a function of its name: ``ece(predictions)``, or ``ece(probs, target)`` with scores ``(N, C)``, of two
+classes also ``(N,)`` of the second one, and labels ``(N,)``. Every name here is imported at its first use.
+
 How a metric streams:
 
 1. :func:`~fedlas.metrics.scan.chunks` cuts the predictions into chunks that fit the processor's cache. A
@@ -8,7 +11,7 @@ How a metric streams:
    confidences and outcomes in bins (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of
    each class (``ClasswiseSums``), on a fine grid (``FineGrid``); or all confidences, where they must be sorted
    (``EqualMass``).
-3. A metric is a formula of the statistic's ``table()``: :func:`expected_calibration_error` is ``mean_gap`` of the table
+3. A metric is a formula of the statistic's ``table()``: :func:`ece` is ``mean_gap`` of the table
    that ``EqualWidth`` gathered. Metrics with the same statistic share it.
 4. The registry :data:`METRICS` holds a record (:class:`Metric`) for each; ``evaluate`` fills the statistics of all in
    one pass over the rows, and a metric's own function is a pass of its own.
@@ -17,50 +20,43 @@ How a metric streams:
 6. The bootstrap (:mod:`fedlas.stats`) builds the same tables for many replicates at a time and calls the same formula.
 """
 
-from fedlas.metrics.calibration_error import (
-    adaptive_ece,
-    maximum_calibration_error,
-    reliability_bins,
-)
-from fedlas.metrics.classwise import classwise_calibration_error
-from fedlas.metrics.classwise_adaptive import classwise_adaptive_calibration_error
-from fedlas.metrics.debiased import debiased_squared_calibration_error
-from fedlas.metrics.decomposition import (
-    BrierDecomposition,
-    brier_calibration,
-    brier_decomposition,
-    brier_refinement,
-)
-from fedlas.metrics.equal_width import Bins, expected_calibration_error, top_label_calibration_error
-from fedlas.metrics.evaluation import evaluate
-from fedlas.metrics.groups import (
-    ClassCalibration,
-    GroupCalibration,
-    StreamingGroups,
-    calibration_by_class,
-    calibration_by_group,
-)
-from fedlas.metrics.kolmogorov_smirnov import ks_calibration_error
-from fedlas.metrics.metric import METRICS, Metric
-from fedlas.metrics.ranking_scores import auroc, average_precision
-from fedlas.metrics.root_mean_square import root_mean_square_calibration_error
-from fedlas.metrics.row_mean import accuracy, brier_score, negative_log_likelihood, top_k_accuracy
-from fedlas.metrics.scan import Chunk
-from fedlas.metrics.selective import (
-    area_under_generalized_risk_coverage,
-    area_under_risk_coverage,
-    excess_area_under_risk_coverage,
-)
-from fedlas.metrics.signed import (
-    confidence_gap,
-    overconfident_calibration_error,
-    underconfident_calibration_error,
-)
-from fedlas.metrics.smooth import smooth_calibration_error
-from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
-from fedlas.metrics.streaming import StreamingClasses, StreamingMetrics
-from fedlas.metrics.sums import Statistic, Sums
-from fedlas.metrics.true_error import true_calibration_error
+from typing import TYPE_CHECKING
+
+from fedlas._core.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from fedlas.metrics.calibration_error import adaptive_ece, mce, reliability_bins
+    from fedlas.metrics.classwise import classwise_ece
+    from fedlas.metrics.classwise_adaptive import ace
+    from fedlas.metrics.debiased import debiased_ece2
+    from fedlas.metrics.decomposition import (
+        BrierDecomposition,
+        brier_calibration,
+        brier_decomposition,
+        brier_refinement,
+    )
+    from fedlas.metrics.equal_width import Bins, ece, top_label_ece
+    from fedlas.metrics.evaluation import evaluate
+    from fedlas.metrics.groups import (
+        ClassCalibration,
+        GroupCalibration,
+        StreamingGroups,
+        calibration_by_class,
+        calibration_by_group,
+    )
+    from fedlas.metrics.kolmogorov_smirnov import ks
+    from fedlas.metrics.metric import METRICS, Metric
+    from fedlas.metrics.ranking_scores import auroc, average_precision
+    from fedlas.metrics.root_mean_square import rmsce
+    from fedlas.metrics.row_mean import accuracy, brier, nll, top5, top_k_accuracy
+    from fedlas.metrics.scan import Chunk
+    from fedlas.metrics.selective import augrc, aurc, e_aurc
+    from fedlas.metrics.signed import confidence_gap, o_ece, u_ece
+    from fedlas.metrics.smooth import smooth_ece
+    from fedlas.metrics.soft import soft_accuracy, soft_brier, soft_nll
+    from fedlas.metrics.streaming import StreamingClasses, StreamingMetrics
+    from fedlas.metrics.sums import Statistic, Sums
+    from fedlas.metrics.true_error import true_ece
 
 __all__ = [
     "METRICS",
@@ -76,36 +72,68 @@ __all__ = [
     "StreamingMetrics",
     "Sums",
     "accuracy",
+    "ace",
     "adaptive_ece",
-    "area_under_generalized_risk_coverage",
-    "area_under_risk_coverage",
+    "augrc",
+    "aurc",
     "auroc",
     "average_precision",
+    "brier",
     "brier_calibration",
     "brier_decomposition",
     "brier_refinement",
-    "brier_score",
     "calibration_by_class",
     "calibration_by_group",
-    "classwise_adaptive_calibration_error",
-    "classwise_calibration_error",
+    "classwise_ece",
     "confidence_gap",
-    "debiased_squared_calibration_error",
+    "debiased_ece2",
+    "e_aurc",
+    "ece",
     "evaluate",
-    "excess_area_under_risk_coverage",
-    "expected_calibration_error",
-    "ks_calibration_error",
-    "maximum_calibration_error",
-    "negative_log_likelihood",
-    "overconfident_calibration_error",
+    "ks",
+    "mce",
+    "nll",
+    "o_ece",
     "reliability_bins",
-    "root_mean_square_calibration_error",
-    "smooth_calibration_error",
+    "rmsce",
+    "smooth_ece",
     "soft_accuracy",
-    "soft_brier_score",
-    "soft_negative_log_likelihood",
+    "soft_brier",
+    "soft_nll",
+    "top5",
     "top_k_accuracy",
-    "top_label_calibration_error",
-    "true_calibration_error",
-    "underconfident_calibration_error",
+    "top_label_ece",
+    "true_ece",
+    "u_ece",
 ]
+
+HOMES = {
+    "calibration_error": "adaptive_ece mce reliability_bins",
+    "classwise": "classwise_ece",
+    "classwise_adaptive": "ace",
+    "debiased": "debiased_ece2",
+    "decomposition": "BrierDecomposition brier_calibration brier_decomposition brier_refinement",
+    "equal_width": "Bins ece top_label_ece",
+    "evaluation": "evaluate",
+    "groups": "ClassCalibration GroupCalibration StreamingGroups calibration_by_class calibration_by_group",
+    "kolmogorov_smirnov": "ks",
+    "metric": "METRICS Metric",
+    "ranking_scores": "auroc average_precision",
+    "root_mean_square": "rmsce",
+    "row_mean": "accuracy brier nll top5 top_k_accuracy",
+    "scan": "Chunk",
+    "selective": "augrc aurc e_aurc",
+    "signed": "confidence_gap o_ece u_ece",
+    "smooth": "smooth_ece",
+    "soft": "soft_accuracy soft_brier soft_nll",
+    "streaming": "StreamingClasses StreamingMetrics",
+    "sums": "Statistic Sums",
+    "true_error": "true_ece",
+}
+"""The public names of each module; the registry imports them all when it is asked for all metrics."""
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+    __getattr__ = at_first_use(__name__, HOMES)
+
+    def __dir__() -> list[str]:
+        return __all__

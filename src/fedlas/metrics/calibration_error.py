@@ -98,7 +98,7 @@ def reliability_bins(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1.
-        scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.expected_calibration_error`) or ``"equal-mass"``
+        scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.ece`) or ``"equal-mass"``
             (those of :func:`~fedlas.metrics.adaptive_ece`).
 
     Returns:
@@ -170,7 +170,7 @@ def adaptive_ece(
 
     Note:
         Not ACE, which has such bins for the probability of every class:
-        :func:`~fedlas.metrics.classwise_adaptive_calibration_error`.
+        :func:`~fedlas.metrics.ace`.
 
         Keeps the confidences: ``O(N)`` memory. Streaming cuts between the cells of a fine grid instead, which moves
         every cut by less than a cell.
@@ -197,12 +197,12 @@ def adaptive_ece(
     formula=largest_gap,
     takes_replicates=True,
 )
-def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def mce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
-        num_bins: Number of bins of equal width, as in :func:`expected_calibration_error`.
+        num_bins: Number of bins of equal width, as in :func:`ece`.
 
     Returns:
         A fraction in ``[0, 1]``.
@@ -214,7 +214,7 @@ def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: 
         Usually the gap of the bin with the fewest samples, so mostly noise; read it beside the counts.
 
     Example:
-        >>> maximum_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
+        >>> mce(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
         0.5
     """
     return float(largest_gap(EqualWidth.of(predictions, num_bins).table()))

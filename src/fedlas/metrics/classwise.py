@@ -133,7 +133,7 @@ def _reference(predictions: Predictions, num_bins: int) -> float:
     formula=mean_over_classes,
     takes_replicates=True,
 )
-def classwise_calibration_error(
+def classwise_ece(
     predictions: Predictions, *, num_bins: int = 15, variant: Variant = "exact"
 ) -> float:
     """ECE of each class's probability against "is it the label?", averaged over the classes.
@@ -154,7 +154,7 @@ def classwise_calibration_error(
         InputError: If ``num_bins`` is below 1, or for another variant.
 
     Example:
-        >>> classwise_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> classwise_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Note:

@@ -73,7 +73,7 @@ def _grid_error(classes: Iterable[Ranking]) -> float:
     formula=mean_equal_mass_error,
     error=_grid_error,
 )
-def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def ace(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Classwise ECE with bins of equal mass, ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``.
 
     The samples are sorted by their probability of class ``c`` and cut at ranks into ``num_bins`` bins, for every class
@@ -98,7 +98,7 @@ def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: 
         cells for each class, with a bound on what that costs.
 
     Example:
-        >>> classwise_adaptive_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> ace(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:

@@ -42,9 +42,7 @@ _ONE = 1e-9
     formula=debiased_square,
     takes_replicates=True,
 )
-def debiased_squared_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15
-) -> float:
+def debiased_ece2(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
 
     ``sum_b n_b / N * ((accuracy_b - confidence_b)**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))``. The second term
@@ -68,7 +66,7 @@ def debiased_squared_calibration_error(
         effective number of samples, so that weights of 2 are not the same as every row twice.
 
     Example:
-        >>> debiased_squared_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> debiased_ece2(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.25
 
     Source:

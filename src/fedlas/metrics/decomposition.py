@@ -21,7 +21,7 @@ class BrierDecomposition:
     """``brier = calibration + refinement + within_bins``.
 
     Attributes:
-        brier: The Brier score, summed over classes; of two classes that of one, as :func:`brier_score`.
+        brier: The Brier score, summed over classes; of two classes that of one, as :func:`brier`.
         calibration: Squared distance of probability and frequency, averaged over bins and summed over classes alike.
         refinement: Variance of the labels that is left in the bins: what would stay if every bin were calibrated.
         within_bins: What bins do not see: the variance of the probabilities in a bin, less twice their covariance with
@@ -73,7 +73,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     """Return the Brier score as calibration, refinement, and what bins hide.
 
     For each class the samples are put into bins of the class's probability; the terms are those of the class's own
-    two-valued Brier score, summed over classes like :func:`brier_score` itself.
+    two-valued Brier score, summed over classes like :func:`brier` itself.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.

@@ -161,7 +161,7 @@ def equal_width_edges(num_bins: int) -> Tensor:
     of_event="classwise_ece",
     takes_replicates=True,
 )
-def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
+def ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Expected calibration error, of the predicted class or, with two classes, of the event's probability.
 
     ``sum_b n_b / N * |frequency_b - probability_b|``: the frequency of right predictions and the mean confidence of bin
@@ -181,10 +181,10 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
         Biased upward: with finite ``N`` it is above zero for perfectly calibrated predictions too.
 
         Both of two classes have the same, so that no event has to be named. That of their predicted class, which some
-        libraries compute, is :func:`top_label_calibration_error`.
+        libraries compute, is :func:`top_label_ece`.
 
     Example:
-        >>> expected_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:
@@ -208,9 +208,7 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
     formula=mean_gap,
     takes_replicates=True,
 )
-def top_label_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15
-) -> float:
+def top_label_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """ECE of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``, with two classes too.
 
     Args:
@@ -218,7 +216,7 @@ def top_label_calibration_error(
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1. Bin ``(a, b]``; 0 belongs to the first.
 
     Returns:
-        A fraction in ``[0, 1]``; but for two classes that of :func:`expected_calibration_error`.
+        A fraction in ``[0, 1]``; but for two classes that of :func:`ece`.
 
     Raises:
         InputError: If ``num_bins`` is below 1.
@@ -229,7 +227,7 @@ def top_label_calibration_error(
 
     Example:
         >>> p = Predictions([[0.0, 2.0], [2.0, 0.0]], [1, 1])
-        >>> round(top_label_calibration_error(p), 3), round(expected_calibration_error(p), 3)
+        >>> round(top_label_ece(p), 3), round(ece(p), 3)
         (0.381, 0.5)
 
     Source:

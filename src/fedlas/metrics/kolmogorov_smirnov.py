@@ -36,7 +36,7 @@ def _error(runs: Ranking) -> float:
     takes_replicates=True,
     error=_error,
 )
-def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
+def ks(predictions: Predictions | TopLabel) -> float:
     """Largest gap of the cumulated samples, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
 
     No bins, and no kernel: the Kolmogorov-Smirnov distance between the distribution of the confidences as they are and
@@ -55,7 +55,7 @@ def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
         the confidences: ``O(N)`` memory. Streaming looks only between the cells of a fine grid.
 
     Example:
-        >>> ks_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> ks(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:

@@ -6,15 +6,18 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, get_args
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
+from fedlas.metrics import HOMES
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
 
+P = ParamSpec("P")
 Variant = Literal["exact", "reference"]
 """The definition, or the published code where that differs."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -223,6 +226,22 @@ def called(metric: Metric, predictions: AnyPredictions, num_bins: int) -> float:
 class MetricRegistry(Registry[Callable[..., float]]):
     """Metrics by name, in the order of their columns."""
 
+    def register(  # type: ignore[override]  # the function takes arrays too
+        self, name: str, **fields: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], float]], ArrayFunction[P, float]]:
+        """Register the decorated function, with the fields of :class:`Metric`; it then takes two arrays, too.
+
+        Raises:
+            ValueError: If the name is taken or not lower-case.
+        """
+
+        def decorate(function: Callable[Concatenate[Any, P], float]) -> ArrayFunction[P, float]:
+            value = accept_arrays(function)
+            self.add(name, value, **fields)
+            return value
+
+        return decorate
+
     def add(self, name: str, value: Callable[..., float], **fields: Any) -> None:
         """Register a function ``Predictions -> float`` with the fields of :class:`Metric`."""
         super().add(name, value)
@@ -248,5 +267,9 @@ def _order(metric: Metric) -> float:
     return metric.order
 
 
-METRICS = MetricRegistry("metric", ignores_case=True, annex="fedlas.binary.event_measures")
+METRICS = MetricRegistry(
+    "metric",
+    ignores_case=True,
+    annex=[*(f"fedlas.metrics.{module}" for module in HOMES), "fedlas.binary.event_measures"],
+)
 """Functions ``Predictions -> float``, each with its :class:`Metric` record."""

@@ -28,9 +28,7 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     formula=root_mean_square_gap,
     takes_replicates=True,
 )
-def root_mean_square_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15
-) -> float:
+def rmsce(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Root mean square gap of the bins, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.
 
     Args:
@@ -45,10 +43,10 @@ def root_mean_square_calibration_error(
 
     Note:
         Bins of equal width, as most libraries have it; the paper's bins hold 100 samples each. Biased upward, more
-        than ECE: see :func:`debiased_squared_calibration_error`.
+        than ECE: see :func:`debiased_ece2`.
 
     Example:
-        >>> root_mean_square_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> rmsce(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:

@@ -9,6 +9,7 @@ from fedlas._core.check import check_count
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.sums import mean_of
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.two_arrays import accept_arrays
 
 _CORRECT = attrgetter("correct")
 _NLL = attrgetter("nll")
@@ -52,6 +53,23 @@ def accuracy(predictions: Predictions | TopLabel) -> float:
     quantity=lambda chunk: chunk.rank < 5,
     between=(0, 1),
 )
+def top5(predictions: Predictions) -> float:
+    """Share of samples whose label has one of the five highest logits.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``. Among equal logits the first counts as higher.
+
+    Returns:
+        A fraction in ``[0, 1]``; 1 with five classes or fewer. :func:`top_k_accuracy` takes another number.
+
+    Example:
+        >>> top5(Predictions([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]] * 2, [4, 5]))
+        0.5
+    """
+    return top_k_accuracy(predictions)
+
+
+@accept_arrays
 def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
     """Share of samples whose label has one of the ``k`` highest logits.
 
@@ -85,7 +103,7 @@ def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
     quantity=_NLL,
     between=(0, math.inf),
 )
-def negative_log_likelihood(predictions: Predictions) -> float:
+def nll(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
 
     Args:
@@ -95,7 +113,7 @@ def negative_log_likelihood(predictions: Predictions) -> float:
         Nats per sample, in ``[0, inf)``; ``log C`` for uniform predictions.
 
     Example:
-        >>> round(negative_log_likelihood(Predictions([[0.0, 0.0]], [1])), 4)
+        >>> round(nll(Predictions([[0.0, 0.0]], [1])), 4)
         0.6931
     """
     return mean_of(_NLL, predictions)
@@ -110,7 +128,7 @@ def negative_log_likelihood(predictions: Predictions) -> float:
     quantity=_SQUARED_ERROR,
     between=(0, 2),
 )
-def brier_score(predictions: Predictions) -> float:
+def brier(predictions: Predictions) -> float:
     """Brier score, ``mean_i sum_k (p_ik - 1[k = y_i])**2``; of two classes the event's, ``mean_i (p_i - y_i)**2``.
 
     Args:
@@ -124,7 +142,7 @@ def brier_score(predictions: Predictions) -> float:
         number that is meant where one of them is an event; scikit-learn counts as is done here.
 
     Example:
-        >>> brier_score(Predictions([[0.0, 0.0]], [1])), brier_score(Predictions([[0.0, 0.0, -99.0]], [1]))
+        >>> brier(Predictions([[0.0, 0.0]], [1])), brier(Predictions([[0.0, 0.0, -99.0]], [1]))
         (0.25, 0.5)
     """
     return mean_of(_SQUARED_ERROR, predictions)

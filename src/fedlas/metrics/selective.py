@@ -86,7 +86,7 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     takes_replicates=True,
     error=_error,
 )
-def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
+def aurc(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
 
     Args:
@@ -101,7 +101,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
         little. Keeps the confidences: ``O(N)`` memory. Streaming takes the confidences of a fine grid's cell as equal.
 
     Example:
-        >>> area_under_risk_coverage(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))  # 0, 1/2, 1/3
+        >>> aurc(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))  # 0, 1/2, 1/3
         0.277...
 
     Source:
@@ -121,7 +121,7 @@ def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     takes_replicates=True,
     error=_error,
 )
-def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
+def e_aurc(predictions: Predictions | TopLabel) -> float:
     """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
 
     Args:
@@ -135,7 +135,7 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
         with ``r`` the error rate.
 
     Example:
-        >>> excess_area_under_risk_coverage(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 0, 1]))
+        >>> e_aurc(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 0, 1]))
         0.0
 
     Source:
@@ -155,7 +155,7 @@ def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> floa
     takes_replicates=True,
     error=_generalized_error,
 )
-def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) -> float:
+def augrc(predictions: Predictions | TopLabel) -> float:
     """Mean share of samples that are wrong and accepted over all coverages: the risk that an accepted error does harm.
 
     AURC divides the accepted errors by the accepted samples, so that a few confident errors count for many times as
@@ -175,7 +175,7 @@ def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) ->
 
     Example:
         >>> p = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0])
-        >>> area_under_generalized_risk_coverage(p)  # one of two pairs, and 1/2: 1.5 / 9
+        >>> augrc(p)  # one of two pairs, and 1/2: 1.5 / 9
         0.1666...
 
     Source:

@@ -42,12 +42,10 @@ _FEDLAS = (
     formula=over_gap,
     takes_replicates=True,
 )
-def overconfident_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15
-) -> float:
+def o_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
 
-    With :func:`underconfident_calibration_error` it adds up to :func:`expected_calibration_error`; the difference of
+    With :func:`u_ece` it adds up to :func:`ece`; the difference of
     the two is :func:`confidence_gap`.
 
     Args:
@@ -66,7 +64,7 @@ def overconfident_calibration_error(
         Reports mark no best: a model that is less confident throughout has less of it and more of the other part.
 
     Example:
-        >>> overconfident_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))  # 1/2 is wrong, 1 is right
+        >>> o_ece(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))  # 1/2 is wrong, 1 is right
         0.25
 
     Source:
@@ -87,9 +85,7 @@ def overconfident_calibration_error(
     formula=under_gap,
     takes_replicates=True,
 )
-def underconfident_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15
-) -> float:
+def u_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
 
     Args:
@@ -103,7 +99,7 @@ def underconfident_calibration_error(
         InputError: If ``num_bins`` is below 1.
 
     Example:
-        >>> underconfident_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
+        >>> u_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
         0.5
 
     Source:

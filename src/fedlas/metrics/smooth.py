@@ -203,9 +203,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     formula=smooth_error,
     takes_replicates=True,
 )
-def smooth_calibration_error(
-    predictions: Predictions | TopLabel, *, variant: Variant = "exact"
-) -> float:
+def smooth_ece(predictions: Predictions | TopLabel, *, variant: Variant = "exact") -> float:
     """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.
 
     ``smECE_s = integral_0^1 |1 / N * sum_i K_s(t, confidence_i) * (correct_i - confidence_i)| dt``, where ``K_s`` is
@@ -233,7 +231,7 @@ def smooth_calibration_error(
         on 2,000 predictions with many confidences of 1, it has 0.1439 where the definition gives 0.1332.
 
     Example:
-        >>> round(smooth_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1])), 6)
+        >>> round(smooth_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1])), 6)
         0.5
 
     Source:

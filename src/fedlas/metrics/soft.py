@@ -56,7 +56,7 @@ def soft_accuracy(predictions: Predictions) -> float:
 
     Note:
         With one label for sure in every row of ``q`` it is :func:`~fedlas.metrics.accuracy`. How well the confidence
-        agrees with ``q`` is :func:`~fedlas.metrics.true_calibration_error`.
+        agrees with ``q`` is :func:`~fedlas.metrics.true_ece`.
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0], label_probs=[[0.75, 0.25], [0.5, 0.5]])
@@ -77,7 +77,7 @@ def soft_accuracy(predictions: Predictions) -> float:
     quantity=_nll,
     between=(0, math.inf),
 )
-def soft_negative_log_likelihood(predictions: Predictions) -> float:
+def soft_nll(predictions: Predictions) -> float:
     """Expected NLL for labels drawn from ``label_probs``, the cross-entropy ``mean_i sum_k -q_ik log p_ik``.
 
     Args:
@@ -91,7 +91,7 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
 
     Example:
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
-        >>> round(soft_negative_log_likelihood(p), 4)
+        >>> round(soft_nll(p), 4)
         0.6931
 
     Source:
@@ -112,7 +112,7 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
     quantity=_brier,
     between=(0, 2),
 )
-def soft_brier_score(predictions: Predictions) -> float:
+def soft_brier(predictions: Predictions) -> float:
     """Expected Brier score for labels drawn from ``label_probs``, ``mean_i sum_k (p_ik - q_ik)**2 + q_ik (1 - q_ik)``.
 
     Args:
@@ -120,14 +120,14 @@ def soft_brier_score(predictions: Predictions) -> float:
 
     Returns:
         A number in ``[0, 2]``, at least ``mean_i sum_k q_ik (1 - q_ik)``, which it is for ``p = q``: take that off for
-        the squared distance of the two distributions. For two classes half of it, as :func:`brier_score`.
+        the squared distance of the two distributions. For two classes half of it, as :func:`brier`.
 
     Raises:
         InputError: If there are no ``label_probs``.
 
     Example:
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
-        >>> soft_brier_score(p)  # 0.25**2 + 0.75 * 0.25
+        >>> soft_brier(p)  # 0.25**2 + 0.75 * 0.25
         0.25
     """
     return mean_of(_brier, predictions)

@@ -50,11 +50,11 @@ def expected_accuracy(chunk: Chunk) -> Tensor:
     formula=mean_gap,
     takes_replicates=True,
 )
-def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def true_ece(predictions: Predictions, *, num_bins: int = 15) -> float:
     """ECE free of label noise, for data whose label distributions are known, or estimated from annotators' votes.
 
     ``sum_b n_b / N * |mean_{i in b} label_probs[i, predicted_i] - mean_{i in b} confidence_i|``: the known probability
-    that the predicted class is right stands where :func:`expected_calibration_error` has the 0 or 1 of one drawn label.
+    that the predicted class is right stands where :func:`ece` has the 0 or 1 of one drawn label.
     Bins and confidences are the same. So it is the ECE of these inputs if each had infinitely many labels, and zero for
     calibrated predictions, which ECE is not.
 
@@ -78,7 +78,7 @@ def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> f
 
     Example:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1], label_probs=[[0.5, 0.5], [0.25, 0.75]])
-        >>> true_calibration_error(p)
+        >>> true_ece(p)
         0.125
     """
     return float(mean_gap(TrueOutcome.of(predictions, num_bins).table()))

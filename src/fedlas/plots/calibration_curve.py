@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
-from fedlas.metrics import reliability_bins, smooth_calibration_error
+from fedlas.metrics import reliability_bins, smooth_ece
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
 from fedlas.resample.effective import effective_samples
@@ -95,7 +95,7 @@ def calibration_curve(
     count, hits = count[filled] / count.sum(), hits[filled] / count.sum()
     random = np.random.default_rng(seed)
     if estimator == "smooth":
-        scale = max(smooth_calibration_error(predictions), _NARROWEST)
+        scale = max(smooth_ece(predictions), _NARROWEST)
         points = np.linspace(mean[0], mean[-1], _POINTS)
         kernel = _reflected(mean[:, None], points, scale)
         resampled = random.multinomial(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.kinds import check_kinds
-from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
+from fedlas.metrics.selective import aurc, e_aurc
 from fedlas.plots.theme import Axes, ThemeOption, backing, canvas, caption, legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
@@ -120,10 +120,9 @@ def risk_coverage_curve(
     # The risk of the first few samples is extreme by chance, and must not set the scale.
     steady = model[x >= 5] if (x >= 5).any() else model
     axes.set(xlim=(0, 100), ylim=(0, 1.4 * max(100 * risk[-1], float(steady.max()), 0.4)))
-    aurc = area_under_risk_coverage(predictions)
-    excess = excess_area_under_risk_coverage(predictions)
+    area, excess = aurc(predictions), e_aurc(predictions)
     axes.text(
-        0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
+        0.03, 0.96, f"AURC {100 * area:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
         fontweight="bold", color=palette.ink, bbox=backing(palette), **palette.text(),
     )  # fmt: skip
     legend(axes, palette, loc="upper left", bbox_to_anchor=(0.01, 0.9), ncols=3, handlelength=2.2)

@@ -7,16 +7,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
-from fedlas._core.files import write_atomically
 from fedlas.predictions.arguments import detached
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
-from fedlas.predictions.saved import load_arrays
+from fedlas.predictions.saved import load_arrays, write_fields
 
 UNKNOWN = -100
 """Target of a label that is not known."""
@@ -135,12 +133,11 @@ class MultiLabel:
         """Write ``path`` (``.npz``) atomically, with an array for each attribute, and return it.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file than one of a ``MultiLabel`` is there, or the folder cannot be written to.
         """
-        arrays: dict[str, Any] = {
-            name: np.asarray(value) for name, value in vars(self).items() if value is not None
-        }
-        return write_atomically(path, lambda file: np.savez(file, **arrays))
+        names = [field.name for field in fields(self)]
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return write_fields(path, values, names, "a file of a MultiLabel")
 
     @classmethod
     def load(cls, path: str | Path) -> MultiLabel:

@@ -263,9 +263,10 @@ class Predictions:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file than one of predictions is there, or the folder cannot be written to.
         """
-        return write_fields(path, {"logits": self.logits} | self._others())
+        fields = {"logits": self.logits} | self._others()
+        return write_fields(path, fields, ("logits", *_FIELDS), "a file of Predictions")
 
     @classmethod
     def from_probs(

@@ -12,19 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.arrays import Arrays, open_arrays
+from fedlas._core.arrays import Arrays, open_arrays, write_arrays
 from fedlas._core.check import InputError
-from fedlas._core.files import checked_path, write_atomically
+from fedlas._core.files import checked_path
 
 
-def write_fields(path: str | Path, fields: Mapping[str, Any]) -> Path:
+def write_fields(
+    path: str | Path, fields: Mapping[str, Any], names: Collection[str], noun: str
+) -> Path:
     """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
 
+    Args:
+        path: The file.
+        fields: Those that are there, the first in every file of its kind.
+        names: All that a file of this kind may have: others are somebody else's, and are not replaced.
+        noun: Name of such a file, with its article.
+
     Raises:
-        InputError: If the folder cannot be written to.
+        InputError: If another file is there, or the folder cannot be written to.
     """
-    arrays: dict[str, Any] = {name: _array(value) for name, value in fields.items()}
-    return write_atomically(path, lambda file: np.savez(file, **arrays))
+    arrays = {name: _array(value) for name, value in fields.items()}
+    first = next(iter(fields))
+    return write_arrays(path, arrays, noun, lambda found: first in found and {*found} <= {*names})
 
 
 def read_fields(

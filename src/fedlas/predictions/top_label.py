@@ -127,9 +127,9 @@ class TopLabel:
         """Write ``path`` (``.npz``) atomically and return it.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file than one of a ``TopLabel`` is there, or the folder cannot be written to.
         """
-        return write_fields(path, self._values())
+        return write_fields(path, self._values(), _FIELDS, "a file of a TopLabel")
 
     @classmethod
     def load(cls, path: str | Path) -> TopLabel:

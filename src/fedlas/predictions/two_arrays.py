@@ -1,8 +1,12 @@
-"""Labels and scores as two arrays, in either order, as functions of scikit-learn and torchmetrics take them."""
+"""Labels and scores as two arrays, as functions of scikit-learn and torchmetrics take them."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +16,81 @@ from fedlas._core.check import InputError, describe
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
 from fedlas.predictions.predictions import Predictions
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+_TARGET = """\
+target: Labels ``(N,)``, if the first argument is not ``Predictions`` but their scores: probabilities or logits
+    ``(N, C)``, of two classes also ``(N,)`` of the second one."""
+
+
+class ArrayFunction(Protocol[P, R_co]):
+    """Function of predictions, or of scores and labels as two arrays, and of the options ``P``."""
+
+    __name__: str
+
+    def __call__(
+        self, predictions: object, target: object = None, *args: P.args, **options: P.kwargs
+    ) -> R_co:
+        """Return the function's result for predictions, or for scores and labels."""
+
+
+def accept_arrays(function: Callable[Concatenate[Any, P], R_co]) -> ArrayFunction[P, R_co]:
+    """Let a function of predictions take scores and labels as two arrays as well, and say so in its docstring.
+
+    Args:
+        function: Its first parameter is the predictions; all others are passed by name.
+
+    Example:
+        >>> @accept_arrays
+        ... def share_of_right(predictions):
+        ...     return predictions.correct.float().mean().item()
+        >>> share_of_right([0.9, 0.2], [1, 1])
+        0.5
+        >>> share_of_right([1, 1], [0.9, 0.2])
+        Traceback (most recent call last):
+        fedlas._core.errors.InputError: share_of_right: scores must come before labels; got labels first. \
+Write share_of_right(probs, target).
+    """
+    name = function.__name__
+
+    @functools.wraps(function)
+    def of_arrays(
+        predictions: object, target: object = None, *args: P.args, **options: P.kwargs
+    ) -> R_co:
+        if target is not None or isinstance(predictions, Tensor | np.ndarray | list):
+            predictions = _scores_and_labels(predictions, target, name)
+        return function(predictions, *args, **options)
+
+    signature = inspect.signature(function)
+    first, *rest = signature.parameters.values()
+    added = inspect.Parameter("target", first.POSITIONAL_OR_KEYWORD, default=None)
+    described: Any = of_arrays
+    described.__signature__ = signature.replace(parameters=[first, added, *rest])
+    described.__doc__ = re.sub(
+        rf"^( +){first.name}: .*\n(\1 .*\n)*",
+        lambda found: found[0] + "".join(f"{found[1]}{line}\n" for line in _TARGET.split("\n")),
+        function.__doc__ or "",
+        count=1,
+        flags=re.MULTILINE,
+    )
+    result: ArrayFunction[P, R_co] = described
+    return result
+
+
+def _scores_and_labels(scores: object, target: object, name: str) -> Predictions:
+    """Return the predictions in scores and labels, in this order; ``name`` is the function that they are for."""
+    fix = f"Write {name}(probs, target)."
+    try:
+        if target is None:
+            raise InputError("scores must come with labels", describe(scores), fix)
+        predictions, scores_first = _predictions_and_order(scores, target)
+        if not scores_first:
+            raise InputError("scores must come before labels", "labels first", fix)
+    except InputError as error:
+        error.owner = name
+        raise
+    return predictions
 
 
 def predictions_of_arrays(first: Any, second: Any) -> Predictions:
@@ -32,6 +111,11 @@ def predictions_of_arrays(first: Any, second: Any) -> Predictions:
         >>> predictions_of_arrays([0, 1, 1], [0.2, 0.9, 0.4]).predicted
         tensor([0, 1, 0])
     """
+    return _predictions_and_order(first, second)[0]
+
+
+def _predictions_and_order(first: Any, second: Any) -> tuple[Predictions, bool]:
+    """Return the predictions in two arrays, and whether the first one holds the scores."""
     if isinstance(first, AnyPredictions | PredictionTable):
         raise InputError(
             "labels must be part of the predictions",
@@ -47,12 +131,13 @@ def predictions_of_arrays(first: Any, second: Any) -> Predictions:
                 "fedlas.Predictions.from_probs(probs, target, classes=['cat', 'dog']).",
             )
     arrays = [_without_column(detached("arrays", array)) for array in (first, second)]
-    scores, target = arrays if _is_scores(*arrays) else reversed(arrays)
+    scores_first = _is_scores(*arrays)
+    scores, target = arrays if scores_first else reversed(arrays)
     if not scores.is_floating_point():
         scores = scores.float()
     if bool((scores < 0).any()):
-        return Predictions(scores if scores.ndim == 2 else _of_two(scores), target)
-    return Predictions.from_probs(scores, target)
+        return Predictions(scores if scores.ndim == 2 else _of_two(scores), target), scores_first
+    return Predictions.from_probs(scores, target), scores_first
 
 
 def _is_scores(first: Tensor, second: Tensor) -> bool:

@@ -36,6 +36,29 @@ CALIBRATED = "calibrated"
 """The rule that all tests of calibration together do not reject."""
 
 
+def check_rules(rules: Iterable[str]) -> None:
+    """Refuse texts that are no rules, whatever is measured: before anything is.
+
+    Raises:
+        InputError: If one is neither ``calibrated`` nor a bound.
+    """
+    for rule in rules:
+        if not _is_calibrated(rule):
+            _parts(rule)
+
+
+def _parts(rule: str) -> Sequence[str]:
+    """Return the metric of a bound, its sign, its number and a percent sign or nothing."""
+    match = _RULE.fullmatch(rule)
+    if match is None:
+        raise InputError("a rule must be a metric, <= or >=, and a number", repr(rule), _FORM)
+    return match.groups()
+
+
+def _is_calibrated(rule: str) -> bool:
+    return rule.strip().lower() == CALIBRATED
+
+
 @dataclass(frozen=True)
 class Requirement:
     """A bound of a metric, as ``ece<=0.03``.
@@ -60,10 +83,7 @@ class Requirement:
             InputError: If the text is no such rule, if the metric was not measured or has no interval, or if the bound
                 always holds, never holds, or points away from what is better.
         """
-        match = _RULE.fullmatch(text)
-        if match is None:
-            raise InputError("a rule must be a metric, <= or >=, and a number", repr(text), _FORM)
-        metric, sign, number, percent = match.groups()
+        metric, sign, number, percent = _parts(text)
         metrics = list(names)
         if event:
             metric = ALIASES.get(metric, metric).removeprefix(EVENT)
@@ -165,9 +185,7 @@ def checks_of(
         InputError: As :meth:`Requirement.parse`.
     """
     parsed = [
-        None
-        if rule.strip().lower() == CALIBRATED
-        else Requirement.parse(rule, estimates, event=event)
+        None if _is_calibrated(rule) else Requirement.parse(rule, estimates, event=event)
         for rule in rules
     ]
     checks = [

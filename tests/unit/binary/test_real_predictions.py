@@ -11,7 +11,7 @@ import pytest
 
 from fedlas import Predictions, binary
 from fedlas.calibrators import LabelShift, TemperatureScaling
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 REAL = Path(__file__).parents[4] / "shared" / "real"
 pytestmark = pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/real")
@@ -73,7 +73,5 @@ def test_label_shift_where_one_review_of_twenty_is_positive(imdb):
     shift = LabelShift().fit(val).adapt(test.logits)
     assert float(shift.target_prior[1]) == pytest.approx(0.05, abs=0.005)
     after = shift.transform(test)
-    assert negative_log_likelihood(after) < 0.5 * negative_log_likelihood(
-        TemperatureScaling().fit(val).transform(test)
-    )
+    assert nll(after) < 0.5 * nll(TemperatureScaling().fit(val).transform(test))
     assert float(after.correct.double().mean()) > float(test.correct.double().mean()) + 0.05

@@ -16,7 +16,7 @@ from fedlas.calibrators import (
 from fedlas.calibrators._fit.softmax_regression import AffineMap, Penalties, SoftmaxRegression
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.affine import HeldOutLoss, nll, temperature_start
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 from fedlas.resample.folds import Folds
 
 each = pytest.mark.parametrize("kind", [VectorScaling, MatrixScaling, DirichletCalibration])

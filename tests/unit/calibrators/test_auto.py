@@ -13,7 +13,7 @@ from fedlas.calibrators import (
     SplineCalibration,
     TemperatureScaling,
 )
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0], [0, 1, 0.6], [0, 0, 1]]).double()
 

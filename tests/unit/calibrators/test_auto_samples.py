@@ -17,7 +17,7 @@ from fedlas.calibrators import (
     fit_mixture,
 )
 from fedlas.errors import InputError
-from fedlas.metrics import expected_calibration_error, negative_log_likelihood
+from fedlas.metrics import ece, nll
 
 STATED = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0], dtype=torch.float64)
 TRUE = torch.tensor([0.40, 0.42, 0.45, 0.50, 0.55, 0.60, 0.70, 0.90], dtype=torch.float64)
@@ -65,7 +65,7 @@ def test_beyond_the_limit_dear_members_have_a_sample_of_the_rows(generated, monk
             AutoCalibration().fit(val).transform(test)
             for val, test in zip(draws[::2], draws[1::2], strict=True)
         ]
-        errors.append(sum(map(expected_calibration_error, calibrated)) / len(calibrated))
+        errors.append(sum(map(ece, calibrated)) / len(calibrated))
     assert max(errors) < errors[0] + 0.01, errors
 
 
@@ -74,8 +74,7 @@ def test_beta_has_no_unit(scale, generated):
     val, test = (generated(500, classes=2, seed=seed) for seed in (0, 1))
     scaled = [Predictions(part.logits * scale, part.target) for part in (val, test)]
     beta, platt = (
-        negative_log_likelihood(k().fit(scaled[0]).transform(scaled[1]))
-        for k in (BetaCalibration, PlattScaling)
+        nll(k().fit(scaled[0]).transform(scaled[1])) for k in (BetaCalibration, PlattScaling)
     )
     assert beta < platt + 0.02
 
@@ -88,7 +87,7 @@ def test_whole_weights_are_not_so_many_samples(generated):
         with pytest.warns(CalibrationWarning, match="are few"):
             mixture = VectorScaling().fit(Predictions(val.logits, val.target, weights=each))
         mixture = AutoCalibration().fit(Predictions(val.logits, val.target, weights=each))
-        losses.append(negative_log_likelihood(mixture.transform(test)))
+        losses.append(nll(mixture.transform(test)))
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
 
@@ -133,7 +132,7 @@ def test_confidences_that_saturate_are_calibrated():
     ones = torch.ones(500)
     val = TopLabel(torch.cat([low, ones.double()]), torch.cat([right, ones.bool()]))
     after = AutoCalibration().fit(val).transform(val)
-    assert expected_calibration_error(after) < 0.05
+    assert ece(after) < 0.05
 
 
 def test_members_that_cost_too_much_are_named(generated, monkeypatch):

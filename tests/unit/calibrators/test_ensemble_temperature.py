@@ -11,7 +11,7 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, EnsembleTemperatureScaling, TemperatureScaling
 from fedlas.calibrators import temperature as module
 from fedlas.calibrators.temperature import MAX_UNIFORM, Mixture
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 
 def mixed(logits, temperature, weights):
@@ -51,7 +51,7 @@ def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
     for seed in range(3):
         val = generated(60, seed=seed)
         ensemble, temperature = (
-            negative_log_likelihood(c.fit(val).transform(val))
+            nll(c.fit(val).transform(val))
             for c in (EnsembleTemperatureScaling(), TemperatureScaling())
         )
         assert ensemble <= temperature + 0.01 / 60
@@ -120,9 +120,7 @@ def test_logits_of_any_size(generated, factor):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
         ensemble = EnsembleTemperatureScaling().fit(scaled)
-    assert negative_log_likelihood(ensemble.transform(scaled)) <= negative_log_likelihood(
-        plain.transform(scaled)
-    )
+    assert nll(ensemble.transform(scaled)) <= nll(plain.transform(scaled))
 
 
 def test_no_warning_where_nothing_is_wrong(generated):

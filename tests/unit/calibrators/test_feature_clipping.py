@@ -16,7 +16,7 @@ from fedlas.calibrators.feature_clipping import (
     recover_head,
 )
 from fedlas.errors import InputError
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 
 def draw(samples=3000, limit=1.5, seed=0, dtype=torch.float64, scale=1.0):

@@ -6,7 +6,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, HistogramBinning
-from fedlas.metrics import classwise_calibration_error
+from fedlas.metrics import classwise_ece
 
 
 def two_classes(second, target):
@@ -82,7 +82,7 @@ def test_a_sample_falls_into_the_same_bin_in_any_company(generated):
 def test_it_calibrates_class_by_class(scheme, generated):
     val, test = generated(5000), generated(5000, seed=1)
     binned = HistogramBinning(scheme=scheme).fit(val).transform(test)
-    assert classwise_calibration_error(binned) < 0.5 * classwise_calibration_error(test)
+    assert classwise_ece(binned) < 0.5 * classwise_ece(test)
 
 
 def test_one_bin_gives_the_share_of_each_class(generated):

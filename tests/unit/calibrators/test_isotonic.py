@@ -6,7 +6,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, IsotonicCalibration
-from fedlas.metrics import classwise_calibration_error
+from fedlas.metrics import classwise_ece
 
 pytest.importorskip("sklearn")
 
@@ -77,7 +77,7 @@ def test_linear_between_samples_and_constant_outside():
 def test_it_calibrates_class_by_class(generated):
     val, test = generated(5000), generated(5000, seed=1)
     calibrated = IsotonicCalibration().fit(val).transform(test)
-    assert classwise_calibration_error(calibrated) < 0.5 * classwise_calibration_error(test)
+    assert classwise_ece(calibrated) < 0.5 * classwise_ece(test)
 
 
 def test_a_constant_map(generated):

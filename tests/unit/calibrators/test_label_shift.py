@@ -11,7 +11,7 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, Calibrator, LabelShift, label_shift
 from fedlas.calibrators._fit.softmax_regression import bias_corrected_temperature
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 CENTERS = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-1.0, -1.0]], dtype=torch.float64)
 
@@ -40,7 +40,7 @@ def test_shares_are_found_and_the_probabilities_are_bayes_(base, seed):
     torch.testing.assert_close(adapted.target_prior, real, atol=0.02, rtol=0)
     bayes = (test.logits + torch.tensor(RARE).log()).softmax(1)
     assert float((adapted.transform(test).probs - bayes).abs().mean()) < 0.012
-    assert negative_log_likelihood(adapted.transform(test)) < negative_log_likelihood(test) - 0.05
+    assert nll(adapted.transform(test)) < nll(test) - 0.05
 
 
 def test_a_bad_model_needs_the_base_that_corrects_it():

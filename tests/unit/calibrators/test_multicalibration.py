@@ -11,7 +11,7 @@ from fedlas.calibrators import (
     multicalibration,
 )
 from fedlas.errors import InputError
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 
 def draw(samples=6000, classes=4, seed=0, factors=None, dtype=torch.float64):
@@ -46,7 +46,7 @@ def test_the_confidence_is_right_for_each_predicted_class():
     assert max(abs(gap) for gap in gaps(plain, test.predicted)) > 0.1
     assert max(abs(gap) for gap in gaps(fair, test.predicted)) < 0.03
     assert torch.equal(fair.predicted, test.predicted)
-    assert negative_log_likelihood(fair) < negative_log_likelihood(plain) - 0.01
+    assert nll(fair) < nll(plain) - 0.01
 
 
 def quarters(predictions):
@@ -147,7 +147,7 @@ def test_a_start_at_the_upper_bound_is_taken():
     )
     with pytest.warns(CalibrationWarning, match="bound of the search, temperature"):
         calibrator = Multicalibration().fit(pointless)
-    assert negative_log_likelihood(calibrator.transform(pointless)) < 1.4
+    assert nll(calibrator.transform(pointless)) < 1.4
 
 
 @pytest.mark.parametrize("factor", [2.0**-100, 2.0**90])
@@ -157,9 +157,9 @@ def test_logits_of_any_size(factor):
     one, other = Multicalibration().fit(val), Multicalibration().fit(scaled)
     assert other.temperature == pytest.approx(factor * one.temperature)
     # The folds, and so the number of corrections, depend on the logits themselves.
-    after = [negative_log_likelihood(c.transform(p)) for c, p in ((one, val), (other, scaled))]
+    after = [nll(c.transform(p)) for c, p in ((one, val), (other, scaled))]
     assert after[1] == pytest.approx(after[0], abs=0.01)
-    assert max(after) < negative_log_likelihood(TemperatureScaling().fit(val).transform(val)) - 0.01
+    assert max(after) < nll(TemperatureScaling().fit(val).transform(val)) - 0.01
 
 
 def test_copies_of_samples_are_no_new_evidence():
@@ -169,7 +169,7 @@ def test_copies_of_samples_are_no_new_evidence():
     with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
         calibrator = Multicalibration(min_size=20).fit(copied)
     assert calibrator.updates == []
-    assert negative_log_likelihood(calibrator.transform(test)) < negative_log_likelihood(test)
+    assert nll(calibrator.transform(test)) < nll(test)
 
 
 def test_samples_that_are_all_equal():

@@ -18,7 +18,7 @@ from fedlas.calibrators._fit.folds import folds_of
 from fedlas.calibrators._fit.softmax_regression import FREEDOMS, SoftmaxRegression
 from fedlas.calibrators.affine import temperature_start
 from fedlas.calibrators.matrix import Penalties, penalty_grids
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()
 

@@ -17,7 +17,7 @@ from fedlas.calibrators._fit.pooled_splines import (
     curve_knots,
     fit_pooled_splines,
 )
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 SAME = torch.tensor(IDENTITY, dtype=torch.float64)
 
@@ -115,7 +115,7 @@ def many_classes(samples, seed, classes=40):
 def test_a_pooled_spline_is_below_a_spline_for_each_class_with_few_samples():
     val, test = many_classes(400, 0), many_classes(4000, 1)
     pooled, alone, raw = (
-        negative_log_likelihood(each)
+        nll(each)
         for each in (
             PooledSplineCalibration().fit(val).transform(test),
             SplineCalibration().fit(val).transform(test),

@@ -13,7 +13,7 @@ from fedlas.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "real" / "cifar10_probs.npz"
 

@@ -24,7 +24,7 @@ from fedlas.calibrators.mixture_weights import Prior
 from fedlas.calibrators.side_information import group_columns
 from fedlas.calibrators.side_plan import Plan, affordable
 from fedlas.errors import InputError
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 from fedlas.predictions import Covariates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are few:fedlas.errors.CalibrationWarning")

@@ -6,7 +6,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, StructuredScaling, structured
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()
 

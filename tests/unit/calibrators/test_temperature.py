@@ -5,7 +5,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
-from fedlas.metrics import accuracy, expected_calibration_error, negative_log_likelihood
+from fedlas.metrics import accuracy, ece, nll
 
 
 def generated(true_temperature, samples=20_000, classes=10, dtype=torch.float32, seed=0):
@@ -71,10 +71,7 @@ def test_nothing_to_scale_gives_one_and_a_warning(logits):
 
 def test_ece_objective_is_the_best_of_the_grid():
     p = generated(2.0, samples=300)
-    errors = {
-        t / 10: expected_calibration_error(p.with_logits(p.logits / (t / 10)), num_bins=10)
-        for t in range(1, 101)
-    }
+    errors = {t / 10: ece(p.with_logits(p.logits / (t / 10)), num_bins=10) for t in range(1, 101)}
     fitted = TemperatureScaling("ece", num_bins=10).fit(p).temperature
     assert fitted == pytest.approx(min(errors, key=errors.__getitem__))
 
@@ -88,7 +85,7 @@ def test_transform_keeps_accuracy_dtype_and_the_other_arrays():
     assert q.logits.dtype == p.logits.dtype
     assert torch.equal(q.features, p.features)
     assert torch.equal(q.label_probs, p.label_probs)
-    assert negative_log_likelihood(q) < negative_log_likelihood(p)
+    assert nll(q) < nll(p)
     torch.testing.assert_close(q.logits * scaling.temperature, p.logits)
 
 

@@ -11,7 +11,7 @@ from fedlas._core.check import LARGEST
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators._fit import temperature_search
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 
 def generated(true_temperature, samples=500, classes=10, dtype=torch.float64, seed=0):

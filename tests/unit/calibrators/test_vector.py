@@ -6,7 +6,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling, VectorScaling
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll as negative_log_likelihood
 
 FACTOR, SHIFT = (
     torch.tensor([1.0, 2.0, 3.0, 4.0]).double(),

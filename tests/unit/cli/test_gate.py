@@ -160,6 +160,21 @@ def test_wrong_arguments(folder, monkeypatch, capsys, args, match):
     assert not Path("x.xml").exists()
 
 
+@pytest.mark.parametrize(
+    ("rule", "read"), [("ece<=0.0x", False), ("eec<=0.03", True), ("ece>=0.03", True)]
+)
+def test_a_rule_that_cannot_be_used_is_refused_before_the_page(
+    folder, tmp_path, monkeypatch, capsys, rule, read
+):
+    """The page and the table were there before the error."""
+    monkeypatch.chdir(folder)
+    page = tmp_path / "page.html"
+    words = ["good.npz" if read else "no-such-file.npz", "--replicates", "39", "--report"]
+    assert main(["evaluate", *words, str(page), "--require", "nll<=9", rule]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "a rule must" in shown.err, page.exists()) == ("", True, False)
+
+
 def next_command(out):
     """The command behind ``next:``, as a shell joins its lines, none of which is wider than a terminal."""
     lines = out[out.index("next: ") :].rstrip("\n").split("\n")

@@ -270,8 +270,18 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
     card = fedlas.card(Predictions.load("val.npz"), Predictions.load("test.npz"), replicates=0)
     fitted = fedlas.calibrators.TemperatureScaling().fit(Predictions.load("val.npz"))
     model = fedlas.CalibratedModel(torch.nn.Linear(2, 3), fitted)
+    both = fedlas.predictions.MultiLabel(torch.randn(9, 2), torch.ones(9, 2).triu())
+    several = fedlas.calibrators.MultiLabelCalibration("temperature").fit(both.logits, both.target)
+    top = fedlas.TopLabel([0.5, 0.7], [True, False])
+    outputs = fedlas.zoo.ood.Outputs.of(Predictions.load("val.npz"))
     before = contents()
     for name, write in {
+        "p.npz": Predictions.load("val.npz").save,
+        "top.npz": top.save,
+        "both.npz": both.save,
+        "ood.npz": lambda path: outputs.save(path, about={}),
+        "c.json": fitted.save,
+        "several.json": several.save,
         "t.json": calibration.save,
         "k.json": card.save,
         "m.safetensors": model.save,
@@ -290,6 +300,22 @@ def test_public_functions_replace_nothing_of_a_stranger(place):
             assert path.read_text() == "mine"
             path.unlink()
         assert contents() == before, name
+        for _ in range(2):
+            write(path)
+        for made in contents().keys() - before.keys():
+            Path(made).unlink()
+
+
+def test_arrays_of_somebody_else_are_no_predictions(place):
+    """A file of logits and embeddings was replaced by one without embeddings."""
+    np.savez("mine.npz", logits=np.eye(2), target=[0, 1], embeddings=np.eye(2))
+    before = contents()
+    for write in (Predictions.load("val.npz").save, fedlas.TopLabel([0.5], [True]).save):
+        with pytest.raises(InputError, match=r"path must be new, or .* to be replaced"):
+            write("mine.npz")
+    with pytest.raises(InputError, match=r"path must be new, or .* to be replaced"):
+        fedlas.TopLabel([0.5], [True]).save("val.npz")
+    assert contents() == before
 
 
 def test_summary_says_running_until_it_is_complete(place, monkeypatch):

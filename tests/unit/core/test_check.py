@@ -22,7 +22,7 @@ from fedlas.checks import (
 )
 from fedlas.errors import InputError
 from fedlas.losses import LabelSmoothing, Loss
-from fedlas.metrics import expected_calibration_error
+from fedlas.metrics import ece
 from fedlas.stats import noise_floor
 
 
@@ -64,8 +64,8 @@ OWNERS = {  # a call that is refused, and what its message begins with
     "method": (lambda: TemperatureScaling().transform(P), "TemperatureScaling.transform: the cal"),
     "inherited method": (lambda: TemperatureScaling.load(1.0), "TemperatureScaling.load: "),
     "metric": (
-        lambda: expected_calibration_error(P, num_bins=0),
-        "expected_calibration_error: num_bins must",
+        lambda: ece(P, num_bins=0),
+        "ece: num_bins must",
     ),
     "property": (lambda: TemperatureScaling().temperature, "TemperatureScaling.temperature: the"),
     "function": (lambda: noise_floor(P, replicates=0), "noise_floor: replicates must"),

@@ -220,11 +220,22 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
     assert api.calls == []
 
 
-def test_somebody_elses_readme_stays(card, tmp_path):
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="card of this function"):
-        save_pretrained(Model(), tmp_path, card=card)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+@pytest.mark.parametrize("name", ["README.md", "card.json", "model.safetensors", "net.onnx"])
+def test_somebody_elses_files_stay(card, tmp_path, name):
+    exported = tmp_path / "net.onnx"
+    exported.write_bytes(b"graph")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"{name} must be new, or .* to be replaced"):
+        save_pretrained(exported if name == "net.onnx" else Model(), hub, card=card)
+    assert [path.read_text() for path in hub.iterdir()] == ["mine"]
+
+
+def test_a_model_in_the_folder_itself_is_taken(card, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"graph")
+    save_pretrained(tmp_path / "net.onnx", tmp_path, card=card)
+    assert (tmp_path / "net.onnx").read_bytes() == b"graph"
 
 
 def test_what_fedlas_card_returns_is_taken(parts, tmp_path):

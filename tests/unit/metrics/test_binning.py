@@ -6,8 +6,8 @@ from fedlas import Predictions, TopLabel
 from fedlas.metrics import (
     Bins,
     adaptive_ece,
-    expected_calibration_error,
-    maximum_calibration_error,
+    ece,
+    mce,
     reliability_bins,
 )
 
@@ -64,14 +64,14 @@ def test_empty_bins_are_nan_and_do_not_disturb_the_errors():
     assert isinstance(bins, Bins)
     assert bins.num_bins == 15
     assert bins.confidence.isnan().sum() == bins.accuracy.isnan().sum() == 14
-    assert maximum_calibration_error(two_class([0.9, 0.9], [True, False])) == pytest.approx(0.4)
+    assert mce(two_class([0.9, 0.9], [True, False])) == pytest.approx(0.4)
 
 
 def test_bins_reproduce_both_errors():
     torch.manual_seed(0)
     predictions = Predictions(torch.randn(501, 7) * 2, torch.randint(7, (501,)))
     for scheme, metric in (
-        ("equal-width", expected_calibration_error),
+        ("equal-width", ece),
         ("equal-mass", adaptive_ece),
     ):
         bins = reliability_bins(predictions, num_bins=11, scheme=scheme)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import brier_calibration, brier_decomposition, brier_refinement, brier_score
+from fedlas.metrics import brier, brier_calibration, brier_decomposition, brier_refinement
 
 
 def sampled(samples=500, classes=4, over=1.5, seed=0):
@@ -42,7 +42,7 @@ def test_is_the_definition_and_adds_up_to_the_score(num_bins):
     assert parts.calibration == pytest.approx(calibration, rel=1e-9)
     assert parts.refinement == pytest.approx(refinement, rel=1e-9)
     assert parts.within_bins == pytest.approx(variance - 2 * covariance, rel=1e-7)
-    assert parts.brier == brier_score(p)
+    assert parts.brier == brier(p)
     assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(
         parts.brier, rel=1e-12
     )
@@ -55,7 +55,7 @@ def test_nothing_is_hidden_where_every_bin_holds_one_probability():
     p = Predictions(rows[torch.tensor([0, 0, 0, 1, 1])], [0, 0, 1, 2, 0])
     parts = brier_decomposition(p, num_bins=20)
     assert parts.within_bins == pytest.approx(0.0, abs=1e-11)
-    assert parts.calibration + parts.refinement == pytest.approx(brier_score(p), rel=1e-9)
+    assert parts.calibration + parts.refinement == pytest.approx(brier(p), rel=1e-9)
 
 
 def test_the_bias_is_as_large_as_said():

@@ -8,10 +8,10 @@ from fedlas.metrics import (
     accuracy,
     calibration_by_class,
     calibration_by_group,
-    classwise_calibration_error,
-    expected_calibration_error,
-    overconfident_calibration_error,
-    underconfident_calibration_error,
+    classwise_ece,
+    ece,
+    o_ece,
+    u_ece,
 )
 
 
@@ -28,7 +28,7 @@ def test_classes():
     table = calibration_by_class(p, num_bins=9)
     assert list(table) == [0, 1, 2, 3, 4]
     assert np.mean([row.ece for row in table.values()]) == pytest.approx(
-        classwise_calibration_error(p, num_bins=9), rel=1e-12
+        classwise_ece(p, num_bins=9), rel=1e-12
     )
     for label, row in table.items():
         assert row.label == label
@@ -61,9 +61,9 @@ def test_groups_are_their_samples_alone(kind):
         assert row.accuracy == pytest.approx(accuracy(part), rel=1e-12)
         assert row.confidence == pytest.approx(float(part.confidence.double().mean()), rel=1e-12)
         assert row.gap == pytest.approx(row.confidence - row.accuracy)
-        assert row.ece == expected_calibration_error(part, num_bins=6)
-        assert row.o_ece == overconfident_calibration_error(part, num_bins=6)
-        assert row.u_ece == underconfident_calibration_error(part, num_bins=6)
+        assert row.ece == ece(part, num_bins=6)
+        assert row.o_ece == o_ece(part, num_bins=6)
+        assert row.u_ece == u_ece(part, num_bins=6)
 
 
 @pytest.mark.parametrize("groups", [[0, 1], torch.zeros(600, 1).long(), "all", 3])

@@ -45,7 +45,7 @@ def before(predictions):
 
 WAYS = {
     "evaluate": lambda p: both_of(fedlas.evaluate(p)),
-    "functions": lambda p: (metrics.expected_calibration_error(p), metrics.brier_score(p)),
+    "functions": lambda p: (metrics.ece(p), metrics.brier(p)),
     "estimates": lambda p: tuple(
         each.value for each in fedlas.estimates(p, ["ece", "brier"], replicates=99).values()
     ),
@@ -78,7 +78,7 @@ def test_the_other_class_as_the_event_has_the_same():
 def test_the_ece_of_the_predicted_class_has_its_own_name():
     assert pytest.approx(ECE, rel=0.05) != TOP
     assert fedlas.evaluate(PREDICTIONS)["top_label_ece"] == pytest.approx(TOP, abs=1e-6)
-    assert metrics.top_label_calibration_error(PREDICTIONS) == pytest.approx(TOP, abs=1e-6)
+    assert metrics.top_label_ece(PREDICTIONS) == pytest.approx(TOP, abs=1e-6)
     assert streamed(PREDICTIONS)["top_label_ece"] == pytest.approx(TOP, abs=1e-6)
     top = TopLabel(CONFIDENCE, (P > 0.5) == HAPPENED)
     assert fedlas.evaluate(top)["ece"] == pytest.approx(TOP, abs=1e-6)
@@ -93,7 +93,7 @@ def test_the_ece_of_the_predicted_class_has_its_own_name():
 def test_more_classes_have_one_ece():
     values = fedlas.evaluate(THREE)
     assert "top_label_ece" not in values
-    assert values["ece"] == metrics.top_label_calibration_error(THREE)
+    assert values["ece"] == metrics.top_label_ece(THREE)
     assert values["brier"] == pytest.approx(
         float(((THREE.probs - torch.eye(3)[THREE.target]) ** 2).sum(1).mean())
     )

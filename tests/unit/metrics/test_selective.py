@@ -8,9 +8,9 @@ import torch
 
 from fedlas import Predictions, TopLabel
 from fedlas.metrics import (
-    area_under_generalized_risk_coverage,
-    area_under_risk_coverage,
-    excess_area_under_risk_coverage,
+    augrc,
+    aurc,
+    e_aurc,
 )
 
 
@@ -28,10 +28,8 @@ def predictions(confidence, correct):
 
 def test_by_hand():
     p = predictions([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
-    assert area_under_risk_coverage(p) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4, rel=1e-12)
-    assert excess_area_under_risk_coverage(p) == pytest.approx(
-        (1 / 2 + 1 / 3 + 1 / 2 - 1 / 3 - 1 / 2) / 4, rel=1e-12
-    )
+    assert aurc(p) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4, rel=1e-12)
+    assert e_aurc(p) == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 - 1 / 3 - 1 / 2) / 4, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -48,24 +46,22 @@ def test_ties_are_the_mean_over_all_their_orders(confidence, correct):
         if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order))
     ]
     expected = sum(orders) / len(orders)
-    assert area_under_risk_coverage(predictions(confidence, correct)) == pytest.approx(
-        float(expected), rel=1e-12
-    )
+    assert aurc(predictions(confidence, correct)) == pytest.approx(float(expected), rel=1e-12)
     least = min(area(list(order)) for order in itertools.permutations([not c for c in correct]))
-    excess = excess_area_under_risk_coverage(predictions(confidence, correct))
+    excess = e_aurc(predictions(confidence, correct))
     assert excess == pytest.approx(float(expected - least), abs=1e-12)
 
 
 def test_confidence_that_says_nothing_has_the_error_rate():
     p = Predictions(torch.zeros(1000, 2), [0] * 700 + [1] * 300)
-    assert area_under_risk_coverage(p) == pytest.approx(0.3, rel=1e-12)
+    assert aurc(p) == pytest.approx(0.3, rel=1e-12)
 
 
 def test_large_groups_are_summed_as_exactly_as_single_samples():
     torch.manual_seed(0)
     confidence = torch.linspace(1.0, 0.0, 20_000, dtype=torch.float64)
     wrong = torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)
-    assert area_under_risk_coverage(TopLabel(confidence, ~wrong)) == pytest.approx(
+    assert aurc(TopLabel(confidence, ~wrong)) == pytest.approx(
         float(area(wrong.int().tolist())), rel=1e-13
     )
     confidence = torch.tensor([0.9] * 700 + [0.6] * 300)
@@ -73,16 +69,14 @@ def test_large_groups_are_summed_as_exactly_as_single_samples():
     rates = [7 * k / 700 / k for k in range(1, 701)] + [
         (7 + 30 * j / 300) / (700 + j) for j in range(1, 301)
     ]
-    assert area_under_risk_coverage(TopLabel(confidence, ~wrong)) == pytest.approx(
-        sum(rates) / 1000, rel=1e-12
-    )
+    assert aurc(TopLabel(confidence, ~wrong)) == pytest.approx(sum(rates) / 1000, rel=1e-12)
 
 
 def test_the_least_area_tends_to_the_papers_limit():
     right, wrong = 80_000, 20_000
     p = predictions([0.9] * right + [0.6] * wrong, [True] * right + [False] * wrong)
-    assert excess_area_under_risk_coverage(p) == 0.0
-    assert area_under_risk_coverage(p) == pytest.approx(0.2 + 0.8 * math.log(0.8), rel=1e-4)
+    assert e_aurc(p) == 0.0
+    assert aurc(p) == pytest.approx(0.2 + 0.8 * math.log(0.8), rel=1e-4)
 
 
 def test_only_the_order_of_confidences_matters():
@@ -90,8 +84,8 @@ def test_only_the_order_of_confidences_matters():
     margin = torch.rand(500, dtype=torch.float64) * 5
     target = torch.randint(2, (500,))
     logits = torch.stack([margin, torch.zeros_like(margin)], 1)
-    value = area_under_risk_coverage(Predictions(logits, target))
-    assert area_under_risk_coverage(Predictions(logits / 3, target)) == value
+    value = aurc(Predictions(logits, target))
+    assert aurc(Predictions(logits / 3, target)) == value
 
 
 def generalized_area(confidence, correct):
@@ -108,7 +102,7 @@ def test_generalized_risk_by_hand():
     """Right, wrong, right, wrong: 0, 1/4, 1/4, 1/2 are wrong and accepted, with the means of neighbors between."""
     p = predictions([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
     expected = (0 + 1 / 8 + 1 / 4 + 3 / 8) / 4
-    assert area_under_generalized_risk_coverage(p) == pytest.approx(expected, rel=1e-12)
+    assert augrc(p) == pytest.approx(expected, rel=1e-12)
     # by AUROC, in which 3 of 4 pairs are in order: 1/4 * 1/2 * 1/2 + 1/2 * 1/4
     assert expected == 1 / 16 + 1 / 8
 
@@ -120,7 +114,7 @@ def test_generalized_risk_is_the_area_by_trapezoids(seed, levels):
     samples = int(generator.integers(1, 60))
     confidence = (0.5 + generator.integers(0, levels, samples) / (2.1 * levels)).tolist()
     correct = (generator.random(samples) < generator.random()).tolist()
-    found = area_under_generalized_risk_coverage(predictions(confidence, correct))
+    found = augrc(predictions(confidence, correct))
     assert found == pytest.approx(generalized_area(confidence, correct), abs=1e-12)
 
 
@@ -128,8 +122,6 @@ def test_generalized_risk_is_the_area_by_trapezoids(seed, levels):
 def test_generalized_risk_of_the_worst_and_the_best_order(wrong_first, expected):
     correct = [False] * 30 + [True] * 70
     confidence = np.linspace(0.9, 0.6, 100) if wrong_first else np.linspace(0.6, 0.9, 100)
-    assert area_under_generalized_risk_coverage(predictions(confidence, correct)) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert augrc(predictions(confidence, correct)) == pytest.approx(expected, rel=1e-12)
     nothing = predictions([0.7] * 100, correct)
-    assert area_under_generalized_risk_coverage(nothing) == pytest.approx(0.15, rel=1e-12)
+    assert augrc(nothing) == pytest.approx(0.15, rel=1e-12)

@@ -5,10 +5,10 @@ from fedlas import Predictions
 from fedlas.metrics import (
     METRICS,
     confidence_gap,
-    expected_calibration_error,
-    overconfident_calibration_error,
+    ece,
+    o_ece,
     reliability_bins,
-    underconfident_calibration_error,
+    u_ece,
 )
 
 
@@ -21,22 +21,18 @@ def mixed(samples=400):
 @pytest.mark.parametrize("num_bins", [1, 4, 15, 90])
 def test_parts_add_up_to_ece_and_their_difference_is_the_gap(num_bins):
     p = mixed()
-    over = overconfident_calibration_error(p, num_bins=num_bins)
-    under = underconfident_calibration_error(p, num_bins=num_bins)
-    assert over + under == pytest.approx(
-        expected_calibration_error(p, num_bins=num_bins), rel=1e-12
-    )
+    over = o_ece(p, num_bins=num_bins)
+    under = u_ece(p, num_bins=num_bins)
+    assert over + under == pytest.approx(ece(p, num_bins=num_bins), rel=1e-12)
     assert over - under == pytest.approx(confidence_gap(p), rel=1e-9, abs=1e-12)
 
 
 def test_each_part_has_its_own_bins():
     p, bins = mixed(), reliability_bins(mixed())
     gap = bins.count.double() / 400 * (bins.confidence - bins.accuracy)
-    assert overconfident_calibration_error(p) == pytest.approx(float(gap[gap > 0].sum()), rel=1e-12)
-    assert underconfident_calibration_error(p) == pytest.approx(
-        -float(gap[gap < 0].sum()), rel=1e-12
-    )
-    assert min(overconfident_calibration_error(p), underconfident_calibration_error(p)) > 0
+    assert o_ece(p) == pytest.approx(float(gap[gap > 0].sum()), rel=1e-12)
+    assert u_ece(p) == pytest.approx(-float(gap[gap < 0].sum()), rel=1e-12)
+    assert min(o_ece(p), u_ece(p)) > 0
 
 
 def test_gap_is_mean_confidence_minus_accuracy():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import smooth_calibration_error
+from fedlas.metrics import smooth_ece
 from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import (
     STEPS,
@@ -74,7 +74,7 @@ def test_the_ends_of_the_axis_reflect(scale):
 @pytest.mark.parametrize(("samples", "over"), [(1, 1.0), (3, 1.0), (40, 1.0), (500, 1.1)])
 def test_the_result_is_the_scale_that_equals_the_error_there(samples, over):
     p = sampled(samples, over=over)
-    scale = smooth_calibration_error(p)
+    scale = smooth_ece(p)
     assert definition(p, scale) == pytest.approx(scale, abs=2 * bound(p, scale) + 2e-7)
 
 
@@ -93,7 +93,7 @@ def test_gaps_of_one_sign_give_the_mean_gap():
         logits = torch.tensor([[confidence, 1 - confidence]] * 4, dtype=torch.float64).log()
         p = Predictions(logits, [1 - outcome] * 4)
         expected = abs(confidence - outcome)
-        assert smooth_calibration_error(p) == pytest.approx(expected, abs=2e-10)
+        assert smooth_ece(p) == pytest.approx(expected, abs=2e-10)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,16 @@ def test_gaps_of_one_sign_give_the_mean_gap():
     ids=["right and sure", "even and undecided"],
 )
 def test_calibrated_to_the_last_bit_is_zero(p):
-    assert smooth_calibration_error(p) == 0.0
+    assert smooth_ece(p) == 0.0
 
 
 @pytest.mark.parametrize("logits", [[500.0, 0.0], [0.0, 0.0]])
 def test_what_lies_on_a_node_keeps_its_gap(logits):
     """At the end of the axis and within it, alone and beside others."""
     p = Predictions(torch.tensor([logits] * 4), [1, 1, 1, 1])
-    assert smooth_calibration_error(p) == pytest.approx(float(p.confidence[0]), abs=2e-12)
+    assert smooth_ece(p) == pytest.approx(float(p.confidence[0]), abs=2e-12)
     both = Predictions(torch.tensor([logits] * 4 + [[1.0, 0.0]] * 4), [1] * 8)
-    assert smooth_calibration_error(both) == pytest.approx(
-        float(both.confidence.double().mean()), abs=2e-12
-    )
+    assert smooth_ece(both) == pytest.approx(float(both.confidence.double().mean()), abs=2e-12)
 
 
 def test_the_scale_is_found_in_few_steps():
@@ -136,7 +134,7 @@ def test_a_small_move_of_a_confidence_across_an_edge_moves_it_little():
         logits = torch.tensor(
             [[confidence, 1 - confidence], [0.55, 0.45]], dtype=torch.float64
         ).log()
-        return smooth_calibration_error(Predictions(logits, [1, 0]))
+        return smooth_ece(Predictions(logits, [1, 0]))
 
     assert at(0.5001) == pytest.approx(at(0.5003), abs=2e-4)
 
@@ -147,20 +145,18 @@ def test_against_the_true_error_where_it_is_known():
         (torch.tensor([[0.8, 0.2]]).repeat(1000, 1), torch.tensor([[0.6, 0.4]]).repeat(1000, 1))
     ).log()
     p = Predictions(logits, ([0] * 7 + [1] * 3) * 200)
-    assert 0.05 < smooth_calibration_error(p) < 0.1
-    assert smooth_calibration_error(p) == pytest.approx(
-        definition(p, smooth_calibration_error(p)), abs=1e-6
-    )
+    assert 0.05 < smooth_ece(p) < 0.1
+    assert smooth_ece(p) == pytest.approx(definition(p, smooth_ece(p)), abs=1e-6)
 
 
 def test_conventions_differ_as_documented():
     logits = torch.tensor([[500.0, 0.0], [3.9, 0.0]])
     p = Predictions(logits, [1, 0])
     # One confidence of 1 that is wrong, one of 0.98 that is right: as published, the first counts half.
-    assert smooth_calibration_error(p) == pytest.approx(0.49, abs=1e-3)
-    assert smooth_calibration_error(p, variant="reference") == pytest.approx(0.48 / 1.5, abs=1e-3)
+    assert smooth_ece(p) == pytest.approx(0.49, abs=1e-3)
+    assert smooth_ece(p, variant="reference") == pytest.approx(0.48 / 1.5, abs=1e-3)
 
 
 def test_a_misspelt_convention():
-    with pytest.raises(ValueError, match=r"smooth_calibration_error: variant .*exact, reference"):
-        smooth_calibration_error(sampled(3), variant="relplot")
+    with pytest.raises(ValueError, match=r"smooth_ece: variant .*exact, reference"):
+        smooth_ece(sampled(3), variant="relplot")

@@ -13,14 +13,16 @@ from fedlas.metrics import (
     METRICS,
     StreamingMetrics,
     accuracy,
-    brier_score,
+    ece,
     evaluate,
-    expected_calibration_error,
-    negative_log_likelihood,
+    nll,
     soft_accuracy,
-    soft_brier_score,
-    soft_negative_log_likelihood,
-    true_calibration_error,
+    soft_brier,
+    soft_nll,
+    true_ece,
+)
+from fedlas.metrics import (
+    brier as brier_score,
 )
 from fedlas.stats import bootstrap_interval, noise_floor
 
@@ -46,39 +48,37 @@ def test_against_scikit_learn():
         right = sklearn.metrics.accuracy_score(target, probs.argmax(1), **options)
         assert soft_accuracy(p) == pytest.approx(right, abs=1e-12)
         expected = sklearn.metrics.log_loss(target, probs, **options)
-        assert soft_negative_log_likelihood(p) == pytest.approx(expected, abs=1e-12)
+        assert soft_nll(p) == pytest.approx(expected, abs=1e-12)
         brier = sum(
             sklearn.metrics.brier_score_loss(target == k, probs[:, k], **options) for k in range(4)
         )
-        assert soft_brier_score(p) == pytest.approx(brier, abs=1e-12)
+        assert soft_brier(p) == pytest.approx(brier, abs=1e-12)
 
 
 def test_one_label_for_sure_is_the_plain_score():
     p = drawn()
     certain = Predictions(p.logits, p.target.flip(0), label_probs=torch.eye(4)[p.target.flip(0)])
     assert soft_accuracy(certain) == accuracy(certain)
-    assert soft_negative_log_likelihood(certain) == pytest.approx(
-        negative_log_likelihood(certain), abs=1e-12
-    )
-    assert soft_brier_score(certain) == pytest.approx(brier_score(certain), abs=1e-12)
+    assert soft_nll(certain) == pytest.approx(nll(certain), abs=1e-12)
+    assert soft_brier(certain) == pytest.approx(brier_score(certain), abs=1e-12)
 
 
 def test_the_distribution_itself_has_the_best_scores():
     p = drawn()
     best = p.with_logits(p.label_probs.log())
     entropy = -(p.label_probs * p.label_probs.log()).sum(1).mean()
-    assert soft_negative_log_likelihood(best) == pytest.approx(float(entropy), abs=1e-12)
+    assert soft_nll(best) == pytest.approx(float(entropy), abs=1e-12)
     spread = (p.label_probs * (1 - p.label_probs)).sum(1).mean()
-    assert soft_brier_score(best) == pytest.approx(float(spread), abs=1e-12)
-    assert soft_brier_score(p) - float(spread) == pytest.approx(
+    assert soft_brier(best) == pytest.approx(float(spread), abs=1e-12)
+    assert soft_brier(p) - float(spread) == pytest.approx(
         float(((p.probs - p.label_probs) ** 2).sum(1).mean())
     )
-    assert true_calibration_error(best) == pytest.approx(0, abs=1e-12)
+    assert true_ece(best) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_probability_that_underflows_has_a_finite_nll():
     p = Predictions([[0.0, 2000.0]], [0], label_probs=[[0.5, 0.5]])
-    assert soft_negative_log_likelihood(p) == 1000.0
+    assert soft_nll(p) == 1000.0
 
 
 @pytest.mark.parametrize("name", SOFT)
@@ -114,6 +114,6 @@ def test_people_disagree_more_than_a_network_on_cifar10():
     found = np.load(path)
     logits = np.log(np.maximum(found["probs"], 1e-30))
     p = Predictions(logits, found["target"], label_probs=found["human_probs"])
-    assert expected_calibration_error(p) == pytest.approx(0.03259, abs=1e-5)
-    assert true_calibration_error(p) == pytest.approx(0.0648, abs=5e-5)
+    assert ece(p) == pytest.approx(0.03259, abs=1e-5)
+    assert true_ece(p) == pytest.approx(0.0648, abs=5e-5)
     assert soft_accuracy(p) < accuracy(p) == 0.9294

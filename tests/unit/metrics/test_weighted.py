@@ -16,16 +16,16 @@ from fedlas.metrics import (
     StreamingGroups,
     StreamingMetrics,
     adaptive_ece,
-    area_under_risk_coverage,
+    aurc,
     brier_decomposition,
     calibration_by_class,
     calibration_by_group,
-    classwise_calibration_error,
-    debiased_squared_calibration_error,
+    classwise_ece,
+    debiased_ece2,
+    ece,
     evaluate,
-    expected_calibration_error,
     reliability_bins,
-    smooth_calibration_error,
+    smooth_ece,
 )
 
 COUNTED = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}
@@ -192,7 +192,7 @@ def log(rows):
 def test_ece_by_hand():
     # In the bin of 0.9, weights 3 and 1 of right and wrong: accuracy 3/4; in that of 0.6 one right sample of weight 4.
     p = Predictions(log([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]]), [0, 1, 0], weights=[3, 1, 4])
-    assert expected_calibration_error(p, num_bins=10) == pytest.approx(0.5 * 0.15 + 0.5 * 0.4)
+    assert ece(p, num_bins=10) == pytest.approx(0.5 * 0.15 + 0.5 * 0.4)
     bins = reliability_bins(p, num_bins=10)
     assert bins.count.tolist() == pytest.approx([0, 0, 0, 0, 0, 1.5, 0, 0, 1.5, 0])
     assert bins.accuracy[8].item() == pytest.approx(0.75)
@@ -204,7 +204,7 @@ def test_aurc_by_hand():
     psi = torch.special.digamma(torch.tensor([2.5, 3.25, 4.0], dtype=torch.float64))
     second = 0.75 - 1.5 * (psi[1] - psi[0])
     third = 0.75 * (psi[2] - psi[1])
-    assert area_under_risk_coverage(p) == pytest.approx(float(second + third) / 3)
+    assert aurc(p) == pytest.approx(float(second + third) / 3)
 
 
 def test_cuts_of_equal_mass_by_hand():
@@ -227,9 +227,9 @@ def test_debiased_square_is_unbiased_with_weights():
         Predictions(logits, (torch.rand(10, generator=generator) > 0.7).long(), weights=weights)
         for _ in range(1500)
     ]
-    found = torch.tensor([debiased_squared_calibration_error(p) for p in sets])
+    found = torch.tensor([debiased_ece2(p) for p in sets])
     assert float(found.mean()) == pytest.approx(0.04, abs=4 * float(found.std()) / 1500**0.5)
-    plain = torch.tensor([expected_calibration_error(p) ** 2 for p in sets])
+    plain = torch.tensor([ece(p) ** 2 for p in sets])
     assert float(plain.mean()) > 0.06
 
 
@@ -248,9 +248,7 @@ def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
     assert equal.calibration_bias == pytest.approx(plain.calibration_bias, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "metric", [adaptive_ece, classwise_calibration_error, smooth_calibration_error]
-)
+@pytest.mark.parametrize("metric", [adaptive_ece, classwise_ece, smooth_ece])
 def test_published_conventions_know_of_no_weights(metric):
     with pytest.raises(InputError, match='no weights with variant="reference"'):
         metric(CASES[1], variant="reference")

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedlas import Objective, Predictions
 from fedlas.calibrators import DriftTemperature, TemperatureScaling
 from fedlas.errors import InputError
-from fedlas.metrics import expected_calibration_error, negative_log_likelihood
+from fedlas.metrics import ece, nll
 from fedlas.objective import drifted_predictions, predict
 from fedlas.objective.predict import MOST_NOISE, _Channels, _noise_for, _noisy
 
@@ -133,10 +133,8 @@ def test_it_makes_temperature_scaling_right_under_drift():
     test = drifted_predictions(model, loader(2), seed=5)
     noisiest = Predictions(test.logits[-6000:], test.target[-6000:])
     by_drift, by_clean = (calibrator.transform(test) for calibrator in (drift, clean))
-    assert negative_log_likelihood(by_drift) < 0.8 * negative_log_likelihood(by_clean)
-    errors = [
-        expected_calibration_error(calibrator.transform(noisiest)) for calibrator in (drift, clean)
-    ]
+    assert nll(by_drift) < 0.8 * nll(by_clean)
+    errors = [ece(calibrator.transform(noisiest)) for calibrator in (drift, clean)]
     assert errors[0] < 0.7 * errors[1]
 
 

@@ -87,7 +87,7 @@ def test_one_ece_and_one_brier_score_everywhere(rare, evaluations):
     assert event["brier"].value == pytest.approx(
         float((probability - rare["halved"].target).square().mean())
     )
-    top = fedlas.metrics.expected_calibration_error(rare["halved"])
+    top = fedlas.metrics.ece(rare["halved"])
     assert evaluation.measured[stage]["top_label_ece"] == pytest.approx(top)
     alone = fedlas.compare(rare["halved"], rare["good"], ["top_label_ece", "ece"], replicates=99)
     assert alone["top_label_ece"].a == pytest.approx(top)

@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 
 from fedlas import Predictions, evaluate
 from fedlas.errors import InputError
-from fedlas.metrics import METRICS, expected_calibration_error
+from fedlas.metrics import METRICS, ece
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
 
 
@@ -63,7 +63,7 @@ def test_agrees_with_a_loop_written_by_hand():
     ours = bootstrap_interval(p, replicates=3999, method="percentile")
     random = np.random.default_rng(7)
     rows = [torch.from_numpy(random.integers(0, 400, 400)) for _ in range(2000)]
-    theirs = [expected_calibration_error(Predictions(p.logits[i], p.target[i])) for i in rows]
+    theirs = [ece(Predictions(p.logits[i], p.target[i])) for i in rows]
     assert ours.value + ours.bias == pytest.approx(
         np.mean(theirs), abs=4 * ours.standard_error / 2000**0.5
     )
@@ -88,7 +88,7 @@ def test_bins_and_level_and_method_matter():
     assert wide != bootstrap_interval(p, method="basic", replicates=499, num_bins=3)
     narrow = bootstrap_interval(p, method="basic", replicates=499, confidence_level=0.5)
     assert wide.low < narrow.low < narrow.high < wide.high
-    assert wide.value == expected_calibration_error(p)
+    assert wide.value == ece(p)
 
 
 def test_threads_do_not_matter():
@@ -104,7 +104,7 @@ def test_threads_do_not_matter():
 
 def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
     calibrated, sharp = draw(1000), draw(1000, sharpness=2.0)
-    calibrated_value = expected_calibration_error(calibrated)
+    calibrated_value = ece(calibrated)
     assert noise_floor(calibrated).p_value > 0.05
     assert bootstrap_interval(calibrated).low == 0.0
     assert noise_floor(sharp).p_value < 0.05

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import calibration_by_class, classwise_calibration_error
+from fedlas.metrics import calibration_by_class, classwise_ece
 from fedlas.stats import bootstrap_interval, class_estimates, noise_floor
 
 
@@ -28,7 +28,7 @@ def test_values_are_those_of_the_table_and_their_mean_is_classwise_ece():
         noise_floor(p, metric="classwise_ece", num_bins=9, replicates=39).mean, rel=1e-9
     )
     assert np.mean([e.value for e in found.values()]) == pytest.approx(
-        classwise_calibration_error(p, num_bins=9), rel=1e-9
+        classwise_ece(p, num_bins=9), rel=1e-9
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.errors import InputError
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 from fedlas.zoo import SemanticGrouping
 
 
@@ -42,8 +42,7 @@ def test_temperatures_follow_what_the_features_say():
 def test_without_groups_in_the_data_it_costs_little():
     val, test = draw(factors=(2.0, 2.0)), draw(seed=1, factors=(2.0, 2.0), samples=20_000)
     grouped, plain = (
-        negative_log_likelihood(c.fit(val).transform(test))
-        for c in (SemanticGrouping(), TemperatureScaling())
+        nll(c.fit(val).transform(test)) for c in (SemanticGrouping(), TemperatureScaling())
     )
     assert grouped < plain + 2e-3
 
@@ -55,8 +54,7 @@ def test_it_does_not_believe_the_samples_that_drew_the_groups():
         draw(seed=1, dim=200, factors=(2.0, 2.0), samples=5000),
     )
     grouped, plain = (
-        negative_log_likelihood(c.fit(val).transform(test))
-        for c in (SemanticGrouping(), TemperatureScaling())
+        nll(c.fit(val).transform(test)) for c in (SemanticGrouping(), TemperatureScaling())
     )
     assert grouped < plain + 0.02
 
@@ -164,8 +162,7 @@ def test_logits_of_any_size(factor):
     val = draw(samples=1000)
     scaled = replace(val, logits=val.logits * factor)
     grouped, plain = (
-        negative_log_likelihood(c.fit(scaled).transform(scaled))
-        for c in (SemanticGrouping(), TemperatureScaling())
+        nll(c.fit(scaled).transform(scaled)) for c in (SemanticGrouping(), TemperatureScaling())
     )
     assert grouped < plain - 0.01
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.arrays import write_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Flip, Images, Part, Source, expect
 from fedlas.lab.data.batches import Batches, StreamedBatches
@@ -166,15 +166,15 @@ class Splits:
         and ``train_clean_target``.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If another file is there, or the folder cannot be written to.
         """
-        arrays = {part: self.indices[part] for part in ("train", "val", "test")}
+        arrays: dict[str, Any] = {part: self.indices[part] for part in ("train", "val", "test")}
         if self.clean_target is not None:
             arrays |= {
                 "train_target": self.train.target.cpu().numpy(),
                 "train_clean_target": self.clean_target,
             }
-        return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
+        return write_arrays(path, arrays, "a file of splits", {"train", "val", "test"}.issubset)
 
     def training_batches(self, **options: Any) -> Batches | StreamedBatches:
         """Return augmented batches of the training part in random order.

@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.metrics import METRICS
-from fedlas.metrics.row_mean import negative_log_likelihood
+from fedlas.metrics.row_mean import nll
 from fedlas.predictions import Predictions
 
 REFINED = "refined_nll"
@@ -56,7 +56,7 @@ def refined_nll(predictions: Predictions) -> float:
         0.5623
     """
     fitted, _ = fit_with_notes(TemperatureScaling(), predictions)
-    return negative_log_likelihood(fitted.transform(predictions))
+    return nll(fitted.transform(predictions))
 
 
 AverageName = Literal["none", "ema", "swa"]

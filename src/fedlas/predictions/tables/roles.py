@@ -285,6 +285,12 @@ class Columns:
         plain = {word: dotted(word) for word in texts}
         return [word for word, path in plain.items() if "." in path and not set(path) & set("*?[")]
 
+    def patterns(self, names: Sequence[str], *, covariates: bool) -> list[str]:
+        """Return the patterns of scores and votes among the ``names`` of a table, and on request of covariates."""
+        options = (self.kind or "logits", "label_probs", *["covariates"] * covariates)
+        texts = [text for option in options for text in words_of(getattr(self, option), names)]
+        return [text for text in texts if text not in names and set(text) & set("*?[")]
+
     def or_default(self, names: Sequence[str]) -> Columns:
         """Return these columns, with the scores of an ``.npz`` that need no naming."""
         arrays = next((line for line in _DEFAULTS if {*line} - _OPTIONAL <= {*names}), ())

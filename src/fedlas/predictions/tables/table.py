@@ -115,6 +115,7 @@ class ScoreTable:
             [columns.confidence] if columns.confidence and columns.confidence_as != "number" else []
         )
         source.add_paths(columns.paths, self._text)
+        source.watch(columns.patterns(source.names, covariates=covariates is None))
         scores, self._vote_columns = columns.find(source.names, where=source.label)
         self.scores = tuple(scores)
         """Columns of the scores, in the order of the classes."""

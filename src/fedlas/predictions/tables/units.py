@@ -77,11 +77,11 @@ class Units:
             if not len(values):
                 continue
             low, high = self.ranges.get(name, (np.inf, -np.inf))
-            if self.of_fit:
+            if self.of_fit and name in self.ranges:
                 margin = max(high - low, 0.0)
                 far = (values < low - margin) | (values > high + margin)
                 self.outside[name] += int(far.sum())
-            else:
+            elif not self.of_fit:  # a column without a number in the fit has no range
                 self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
 
     def add_percentages(self, values: Any) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.arrays import open_arrays
+from fedlas._core.arrays import open_arrays, write_arrays
 from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas._core.files import checked_path, parse_json, write_atomically
+from fedlas._core.files import checked_path, parse_json
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 
@@ -84,7 +84,7 @@ class Outputs:
             about: Origin of the outputs as JSON values; :meth:`load` returns it.
 
         Raises:
-            InputError: If the folder is not writable.
+            InputError: If another file is there, or the folder is not writable.
         """
         arrays: dict[str, Any] = {
             "logits": self.logits.cpu().numpy(),
@@ -93,7 +93,7 @@ class Outputs:
         if self.features is not None:
             arrays["features"] = self.features.cpu().numpy()
         arrays |= {_SCORE + name: value.cpu().numpy() for name, value in self.scores.items()}
-        return write_atomically(path, lambda file: np.savez(file, **arrays))
+        return write_arrays(path, arrays, "a file of Outputs", {"logits", "about"}.issubset)
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Outputs, dict[str, Any]]:

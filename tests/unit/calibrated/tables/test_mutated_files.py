@@ -64,6 +64,18 @@ def test_a_mutated_calibration_is_applied_or_refused(tmp_path, method):
     assert answers == {"applied", "refused"}
 
 
+def test_a_column_without_a_number_in_the_fit_has_no_range():
+    """Its values in other rows were a KeyError."""
+    draw = np.random.default_rng(0)
+    p, dose = draw.uniform(0.1, 0.9, 400), draw.normal(size=400)
+    y = draw.random(400) < 1 / (1 + np.exp(-np.log(p / (1 - p)) - 2 * dose))
+    table = {"p": p, "y": y.astype(int), "age": np.full(400, np.nan), "dose": dose}
+    fit = fedlas.calibrate(table, probs="p", target="y", covariates="age,dose")
+    assert fit.covariates.numbers == ("age", "dose")
+    live = {"p": [0.4, 0.5], "age": [50.0, 60.0], "dose": [0.0, 1.0]}
+    assert len(fit.apply(live)["calibrated_p"]) == 2
+
+
 def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("v.csv").write_text("p,y\n" + "0.3,0\n0.6,1\n0.7,1\n0.8,0\n" * 20)

@@ -861,6 +861,33 @@ def test_the_separator_is_that_of_each_file(tmp_path, monkeypatch, of_fit, of_li
     assert said or fit.before_after("live.csv").samples == 40
 
 
+def test_two_files_may_have_two_separators(tmp_path, monkeypatch, capsys):
+    """One --sep was for both, and the second file had one column."""
+    monkeypatch.chdir(tmp_path)
+    for shift, (name, sign) in enumerate(
+        (("a.csv", "^"), ("b.csv", ","), ("c.tsv", "\t"), ("d.csv", "^"))
+    ):
+        y = 1 if name in ("a.csv", "b.csv") else 2
+        rows = [
+            ["p", "y"],
+            *([f"{0.2 + shift / 99 + 0.01 * n:.3f}", n // y % 2] for n in range(40)),
+        ]
+        with Path(name).open("w", newline="") as file:
+            csv.writer(file, delimiter=sign).writerows(rows)
+    named = ["--probs", "p", "--target", "y", "--sep", "^", "--replicates", "39"]
+    for words in (
+        ["evaluate", "b.csv", "--on", "a.csv", "--method", "temperature"],
+        ["evaluate", "a.csv", "--on", "c.tsv", "--method", "temperature"],
+        ["compare", "a.csv", "b.csv", "--num-bins", "5"],
+        ["card", "a.csv", "b.csv", "--method", "temperature", "--out", "k.json"],
+    ):
+        assert main([*words, *named]) == 0, words
+        noted = "separated by ',', not by '^'" if "b.csv" in words else "separated by '\\t', not by"
+        assert noted in " ".join("".join(capsys.readouterr()).split()), words
+    assert main(["evaluate", "a.csv", "--on", "d.csv", *named]) == 0
+    assert "not by" not in "".join(capsys.readouterr())
+
+
 def test_rows_of_weight_0_are_as_if_they_were_not_there():
     draw = np.random.default_rng(0)
     scores = draw.uniform(0.05, 0.95, 300)

@@ -13,7 +13,7 @@ from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.runs import execute, forecast, prepare_data
 from fedlas.lab.runs import train as cross_fit
 from fedlas.lab.runs.train import cross_fitted_probs, fold_runs, folds_of
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 from fedlas.predictions import Predictions
 
 SETTINGS = [
@@ -54,7 +54,7 @@ def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monke
         assert image.numpy().tobytes() not in seen[model - 1]
     assert sum(map(len, seen)) == len(splits.train)
     # Right for one sample in ten, at a confidence of 0.69: a temperature makes that nearly log 10 of each.
-    assert negative_log_likelihood(Predictions(probs.log(), splits.train.target)) < 2.31
+    assert nll(Predictions(probs.log(), splits.train.target)) < 2.31
     # all folds are finished: nothing is trained again
     monkeypatch.setattr(cross_fit, "build_objective", None)
     torch.testing.assert_close(cross_fitted_probs(run, splits, new_accelerator(), train), probs)

@@ -4,7 +4,7 @@ import torch
 from fedlas import Predictions
 from fedlas.errors import InputError
 from fedlas.lab.train import check_select, merit, refined_nll
-from fedlas.metrics import negative_log_likelihood
+from fedlas.metrics import nll
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_refined_nll_does_not_see_what_a_temperature_repairs():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(2000, 5, generator=generator)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
-    plain = [negative_log_likelihood(Predictions(scale * logits, target)) for scale in (1.0, 4.0)]
+    plain = [nll(Predictions(scale * logits, target)) for scale in (1.0, 4.0)]
     refined = [refined_nll(Predictions(scale * logits, target)) for scale in (1.0, 4.0)]
     assert plain[1] > plain[0] + 0.5
     assert refined[0] == pytest.approx(refined[1], rel=1e-5)

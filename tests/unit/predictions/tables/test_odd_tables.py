@@ -1,6 +1,7 @@
 """Tables that are hostile, damaged or in another form than their name says: refused in words that help."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -196,3 +197,32 @@ def test_labels_and_clusters_in_eight_bits_are_whole_numbers():
     predictions = Predictions(torch.eye(3), eight, clusters=eight)
     assert predictions.target.tolist() == [0, 1, 1]
     assert predictions.clusters.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("named", "late"),
+    [
+        ({"probs": "p", "covariates": "x*"}, {"x2": 1.0}),
+        ({"probs": "p", "covariates": "x?"}, {"x2": [{"a": 1}]}),
+        ({"probs": "p_*"}, {"p_c": 0.0}),
+        ({"probs": "p_*"}, {"p_gr\u00f6\u00dfe": 0.0}),
+        ({"probs": "p_*", "groups": "g.h"}, {"p_c": 0.0, "g": {"h": "b"}}),
+    ],
+)
+def test_a_late_key_that_a_pattern_names_is_refused(tmp_path, named, late):
+    """Only keys of the first rows are columns: it was left out without a word."""
+    row = {"p": 0.5, "p_a": 0.5, "p_b": 0.5, "x1": 1.0, "y": 1, "text": '"p_z": 3', "g": {"h": "a"}}
+    rows = [{**row, "y": place % 2} for place in range(1200)]
+    path = tmp_path / "late.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    if "groups" not in named and named["probs"] == "p_*":
+        rows = [{key: value for key, value in row.items() if key != "g"} for row in rows]
+    target = {"target": "y"} | ({"classes": "0,1"} if named["probs"] == "p_*" else {})
+    assert len(read_predictions(path, **named, **target).predictions.target) == 1200
+    rows[1100] |= late
+    path.write_text("\n".join(map(json.dumps, rows)))
+    name = next(iter(late))
+    with pytest.raises(
+        InputError, match=f"{named.get('covariates', 'p_')[:1]}.*'{name}' in row 1,?101"
+    ):
+        read_predictions(path, **named, **target)

@@ -345,7 +345,7 @@ VERBS = {
     ),
     "card": lambda table: str(fedlas.card(table, FLIPPED, "temperature", replicates=39)),
     "calibrator": fitted,
-    "metric": fedlas.metrics.expected_calibration_error,
+    "metric": fedlas.metrics.ece,
     "reliability diagram": lambda table: len(reliability_diagram(table).patches),
     "reject option": lambda table: str(fedlas.stats.reject_option(table, FLIPPED, risk=0.4)),
     "class table": fedlas.metrics.calibration_by_class,

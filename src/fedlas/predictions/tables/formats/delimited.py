@@ -72,13 +72,18 @@ class Delimited(Arrow):
         with lines.open_lines(self.path, "", _LONGEST_HEADER) as file:
             first = next(filter(str.strip, file), "")
         with lines.open_lines(self.path, "") as file:
+            unquoted = re.sub('"[^"]*"', "", first)
+            signs = "\t,;|" if suffix_of(self.path) == ".tsv" else ",;\t|"
+            noticed = max(signs, key=unquoted.count)
             if not self.delimiter:
-                unquoted = re.sub('"[^"]*"', "", first)
-                self.delimiter = max(
-                    "\t,;|" if suffix_of(self.path) == ".tsv" else ",;\t|", key=unquoted.count
-                )
+                self.delimiter = noticed
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
+            elif self.delimiter not in unquoted and noticed in unquoted:
+                # It is that of another file of the same call.
+                text = f"Columns of {self.label} are separated by {noticed!r}, not by {self.delimiter!r}."
+                self.notes.append(text)
+                self.delimiter = noticed
             rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
             try:
                 header = next(rows, [])

@@ -92,6 +92,10 @@ class Format:
         """Make columns of paths into others, if rows are objects in JSON; ``mixed`` columns hold values of any kind."""
         return  # other sources have no paths
 
+    def watch(self, patterns: Sequence[str]) -> None:  # noqa: ARG002 (for files of JSON)
+        """Refuse rows with a further column that one of the ``patterns`` of the user matches, where rows name them."""
+        return  # other sources name all columns first
+
 
 class Writer:
     """Writes rows of a table with more columns.
@@ -173,6 +177,11 @@ class Joined(Format):
         for file in self.files:
             file.add_paths(names, mixed)
         self.names = self.files[0].names
+
+    def watch(self, patterns: Sequence[str]) -> None:
+        """As :meth:`Format.watch`."""
+        for file in self.files:
+            file.watch(patterns)
 
     def name_beside(self, name: str, prefix: str) -> str:
         """As :meth:`Format.name_beside`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,9 @@ class JsonLines(Arrow):
 
     _whole = "int64"
     """Type of whole numbers among labels, which a float may round, until one is not."""
+    _patterns: Sequence[str] = ()
+    _shown = 1
+    """Rows whose keys are columns."""
 
     def _names(self) -> list[str]:
         lines.check_text(self.path)
@@ -50,6 +55,7 @@ class JsonLines(Arrow):
                     if length > _SHOWN_TEXT:
                         break
                     later = json_row(line, number, self.label)
+                    self._shown = number
                     names |= dict.fromkeys(later)
                     nested |= _nested_in(later)
         if not row:
@@ -79,6 +85,10 @@ class JsonLines(Arrow):
         ]
         self._nested.update(mixed)
         self.names = [*self.names, *dict.fromkeys(path for path in paths if "." in dotted(path))]
+
+    def watch(self, patterns: Sequence[str]) -> None:
+        """As :meth:`~fedlas.predictions.tables.formats.format.Format.watch`: keys of a later row are no columns."""
+        self._patterns = patterns
 
     def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (they have types)
         """As :meth:`~fedlas.predictions.tables.formats.format.Format.typed`.
@@ -112,6 +122,7 @@ class JsonLines(Arrow):
         is_plain = names.keys() <= {*self._keys} - self._nested and not (self.keeps_all or is_path)
         first = self._first_values(names) if is_plain else {}
         for content, rows in lines.row_blocks(self.path):
+            self._check_keys(content, rows)
             table = None
             if is_plain:
                 table = self._parsed(content, first, others)
@@ -122,6 +133,27 @@ class JsonLines(Arrow):
                 numbered = enumerate(table, self._rows + 1)
                 table = [json_row(line, number, self.label) for number, line in numbered]
             yield table, table if self.keeps_all else rows
+
+    def _check_keys(self, content: Any, rows: Any) -> None:
+        """Refuse a key of some rows that a pattern matches, and that is no column."""
+        for pattern in self._patterns if self._rows + len(rows) > self._shown else ():
+            # The text of keys is looked through before any row is parsed once more.
+            plain = re.match("[A-Za-z0-9_ -]*", pattern)
+            key = re.compile(b'"(%s[^"]*+)"\\s*+:' % re.escape(plain[0] if plain else "").encode())
+            columns = {
+                json.dumps(name, ensure_ascii=a)[1:-1] for name in self._keys for a in (True, False)
+            }
+            if {*key.findall(content)} <= {name.encode() for name in columns}:
+                continue
+            texts = [line for line in rows.to_pylist() if line.strip()]
+            for number, line in enumerate(texts, self._rows + 1):
+                for name in json_row(line, number, self.label).keys() - {*self._keys}:
+                    if fnmatchcase(name, pattern):
+                        raise InputError(
+                            f"each key that {pattern!r} matches must be in one of the first {SHOWN:,} rows",
+                            f"{name!r} in row {number:,} of {self.label}",
+                            "Add the key to the first row, or name the columns.",
+                        )
 
     def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         if not isinstance(table, list):
