@@ -318,7 +318,7 @@ class Predictions:
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
             tensor([ True, False])
         """
-        from fedlas.predictions.tables.read import read_predictions
+        from fedlas.predictions import read_predictions
         from fedlas.predictions.tables.roles import columns_named
 
         named = columns_named(columns)
