@@ -335,7 +335,7 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 16_650,
+    "binary": 18_510,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 41_950,
@@ -350,17 +350,17 @@ BOUNDS = {
     "metrics": 14_750,
     "objective": 7_600,
     "plots": 10_200,
-    "predictions": 9_800,
+    "predictions": 10_500,
     "predictions.language": 6_500,
-    "predictions.tables": 22_750,
-    "present": 25_750,
+    "predictions.tables": 24_080,
+    "present": 28_430,
     "resample": 2_650,
-    "stats": 24_350,
+    "stats": 25_160,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
 """Nodes of the syntax tree of each room: its size when it was last set, and 3 % or 600 nodes for a contribution."""
-MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 490, 42, 6  # characters a code line, tuples in 1,000
+MOST_FILES, MOST_CHARACTERS, MOST_TUPLES = 509, 42, 6  # characters a code line, tuples in 1,000
 
 
 def test_the_package_stays_within_its_gauges():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, overload
@@ -29,7 +28,7 @@ from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
 from fedlas.calibrators._fit.folds import LeftOut
-from fedlas.calibrators._fit.own import checked_map, missing_attribute
+from fedlas.calibrators._fit.own import FitMap, checked_map, missing_attribute
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -205,13 +204,7 @@ class Calibrator(ABC):
         return []
 
     @on_one_thread
-    def _fit_by(
-        self,
-        fit_map: Callable[[Predictions], nn.Module],
-        val: Predictions | TopLabel | Tensor,
-        target: Tensor | None = None,
-    ) -> Self:
-        """Fit by a function that returns the map of checked predictions; see :meth:`fit`."""
+    def _fit_by(self, fit_map: FitMap, val: object, target: Tensor | None = None) -> Self:
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
@@ -272,12 +265,9 @@ class Calibrator(ABC):
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         scores = torch.as_tensor(test)
         of_probs = self.array_of == "probs"
-        calibrated = self.transform(
-            Predictions.from_probs(scores) if of_probs else Predictions(scores)
-        )
+        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
         result = calibrated.probs if of_probs else calibrated.logits
-        if scores.ndim == 1:
-            result = result[:, 1]
+        result = result[:, 1] if scores.ndim == 1 else result
         return result if isinstance(test, Tensor) else result.cpu().numpy()
 
     def _checked(self, test: Predictions) -> Predictions:
@@ -342,8 +332,7 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
                 writable.
         """
-        content = self.plain()
-        return write_json(check_place("path", path, CALIBRATOR), content)
+        return write_json(check_place("path", path, CALIBRATOR), self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
@@ -412,11 +401,8 @@ class Calibrator(ABC):
                 calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"the file must hold the state of a {kind.__name__}",
-                f"{source} ({error})",
-                "Save it again.",
-            ) from error
+            expected = f"the file must hold the state of a {kind.__name__}"
+            raise InputError(expected, f"{source} ({error})", "Save it again.") from error
         return calibrator
 
     def _arguments(self) -> dict[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fedlas._core.errors import collected_warnings
 from fedlas.calibrators.base import Calibrator
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.calibrators.multilabel import MultiLabelCalibration
+from fedlas.predictions import MultiLabel, Predictions, TopLabel
 
-C = TypeVar("C", bound=Calibrator)
+C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 
 
 def fit_with_notes(
-    calibrator: C, val: Predictions | TopLabel, *, unlabeled: Predictions | TopLabel | None = None
+    calibrator: C,
+    val: Predictions | TopLabel | MultiLabel,
+    *,
+    unlabeled: Predictions | TopLabel | None = None,
 ) -> tuple[C, tuple[str, ...]]:
     """Fit the calibrator on ``val``; return it with the texts of its warnings and notes.
 
@@ -20,7 +25,8 @@ def fit_with_notes(
     """
     notes: tuple[str, ...] = ()
     with collected_warnings() as texts:
-        calibrator.fit(val)
+        fit: Callable[..., Any] = calibrator.fit
+        fit(val)
         if isinstance(unlabeled, Predictions) and hasattr(calibrator, "adapt"):
             calibrator.adapt(unlabeled)
             notes = (

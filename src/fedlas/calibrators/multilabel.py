@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from fedlas.calibrators.auto import AutoCalibration
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
-from fedlas.predictions.multi_label import MultiLabel
+from fedlas.predictions.multi_label import MultiLabel, check_known
 
 __all__ = ["MultiLabelCalibration"]
 
@@ -95,6 +95,30 @@ class MultiLabelCalibration:
         self._uses_features = method is None and not shared
         self._fitted: list[Calibrator] | None = None
 
+    @classmethod
+    def of_method(cls, method: object) -> Self:
+        """Return what calibrates several labels by the name of a method, or by a calibrator for each label.
+
+        ``"auto"`` is the default: the curves of all labels together, and ``auto`` for each with features of at least
+        1,000 samples. Of a ``MultiLabelCalibration`` a copy is returned.
+
+        Raises:
+            InputError: As the constructor.
+
+        Example:
+            >>> MultiLabelCalibration.of_method("auto"), MultiLabelCalibration.of_method("temperature")
+            (MultiLabelCalibration(PartialPooling()), MultiLabelCalibration(TemperatureScaling()))
+        """
+        if isinstance(method, cls):
+            return copy.deepcopy(method)
+        each: Any = None if method == "auto" else method
+        return cls(each)
+
+    @property
+    def num_classes(self) -> int | None:
+        """``L``, the number of labels; None before ``fit``."""
+        return None if self._fitted is None else len(self._fitted)
+
     @property
     def calibrators(self) -> list[Calibrator]:
         """The fitted calibrator of each label.
@@ -124,8 +148,8 @@ class MultiLabelCalibration:
 
     def fit(
         self,
-        logits: Tensor,
-        target: Tensor,
+        logits: Tensor | MultiLabel,
+        target: Tensor | None = None,
         features: Tensor | None = None,
         weights: Tensor | None = None,
         clusters: Tensor | None = None,
@@ -134,7 +158,7 @@ class MultiLabelCalibration:
         """Fit on held-out logits ``(N, L)`` and labels 0 or 1 ``(N, L)``; -100 is an unknown label.
 
         Args:
-            logits: ``(N, L)``.
+            logits: ``(N, L)``; or a :class:`~fedlas.MultiLabel`, which holds all else.
             target: ``(N, L)``.
             features: Side information ``(N, D)`` of calibrators that use it.
             weights: Weight of each sample ``(N,)``; None: all count alike.
@@ -145,8 +169,14 @@ class MultiLabelCalibration:
             InputError: For other shapes or labels, or as the calibrator's ``fit``.
         """
         values = (features, clusters, weights, time)
-        val = MultiLabel(logits, target, None, *values)
-        enough = features is not None and len(val.logits) >= _ENOUGH_FOR_FEATURES
+        if isinstance(logits, MultiLabel):
+            if any(value is not None for value in (target, *values)):
+                fix = "Pass the MultiLabel alone."
+                raise InputError("a MultiLabel holds all that a fit uses", "further arguments", fix)
+            val = check_known(logits)
+        else:
+            val = MultiLabel(logits, target, None, *values)
+        enough = val.features is not None and len(val.logits) >= _ENOUGH_FOR_FEATURES
         calibrator = (
             AutoCalibration() if self._uses_features and enough else copy.deepcopy(self.calibrator)
         )
@@ -157,16 +187,27 @@ class MultiLabelCalibration:
         )
         return self
 
-    def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
+    @overload
+    def transform(self, logits: MultiLabel, features: None = None) -> MultiLabel: ...
+
+    @overload
+    def transform(self, logits: Tensor, features: Tensor | None = None) -> Tensor: ...
+
+    def transform(
+        self, logits: Tensor | MultiLabel, features: Tensor | None = None
+    ) -> Tensor | MultiLabel:
         """Return calibrated logits ``(N, L)``; their sigmoids are the probabilities.
 
         Args:
-            logits: ``(N, L)``.
+            logits: ``(N, L)``; or a :class:`~fedlas.MultiLabel`, which is returned with calibrated logits.
             features: ``(N, D)``, if the fit used them.
 
         Raises:
             InputError: Before ``fit``, for another number of labels, or for other features than the fit used.
         """
+        if isinstance(logits, MultiLabel):
+            after = self.transform(logits.logits, logits.features if self.num_features else None)
+            return logits.with_logits(after)
         logits = check_logits(logits)
         labels = len(self.calibrators)
         if logits.ndim != 2 or logits.shape[1] != labels:

@@ -43,6 +43,7 @@ from fedlas.predictions.tables.roles import OF_FIT, Columns
 if TYPE_CHECKING:
     from fedlas.predictions import PredictionTable
     from fedlas.present.evaluation import Evaluation
+    from fedlas.present.labels import LabelEvaluation
 
 
 def add_evaluate(add: AddSubcommand) -> None:
@@ -152,8 +153,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     # A fit needs labels, not votes.
     is_table = is_table and (columns is None or columns.label_probs is None)
     is_table = is_table and not evaluation.verdicts[RAW].is_reversed
-    if is_table and len(evaluation.outcome.fitted) == 1 and not args.json:
-        line = _calibrate_line(args.on, columns, *evaluation.outcome.fitted)
+    if is_table and len(evaluation.stages) == 2 and not args.json:
+        line = _calibrate_line(args.on, columns, args.method or METHOD)
         say(*command_lines(line, first="next: "))
     if evaluation.asks_for_repair and not args.json:
         line = _repair_line([args.file, *more], args, columns, run=run)
@@ -190,7 +191,7 @@ def _calibrate_line(val: str, columns: Columns | None, method: str) -> str:
     return f"fedlas calibrate {shlex.quote(val)}{options} --out cal.json"
 
 
-def _show(evaluation: Evaluation, args: argparse.Namespace) -> None:
+def _show(evaluation: Evaluation | LabelEvaluation, args: argparse.Namespace) -> None:
     from fedlas.present.page import write_page
     from fedlas.present.table import show_blocks
 

@@ -28,6 +28,10 @@ EVENT = "event_"
 """Before the name of an event's measure that has another record where all classes are the subject."""
 
 
+OVER_LABELS = {"macro_": "macro", "micro_": "micro", "worst_label_": "worst label's"}
+"""Before the name of a metric of several labels: the mean over labels, of all labels in one, and of the worst."""
+
+
 @dataclass(frozen=True)
 class Metric(Entry[Callable[..., float]]):
     """One registered metric: its function, how it is computed and how it is shown.
@@ -160,11 +164,17 @@ def record_of(name: str, predictions: AnyPredictions) -> Metric:
 def find_measure(name: str, *, event: bool) -> Metric | None:
     """Return the record of a metric, that of the event where it is the subject; None if it is not registered.
 
+    A metric of several labels is that of an event behind a word of :data:`OVER_LABELS`.
+
     Example:
         >>> import fedlas.metrics
-        >>> find_measure("brier", event=False).between
-        (0, 2)
+        >>> find_measure("brier", event=False).between, find_measure("macro_ece", event=False).title
+        ((0, 2), 'macro ECE')
     """
+    for prefix, words in OVER_LABELS.items():
+        if name.startswith(prefix):
+            of_one = find_measure(name.removeprefix(prefix), event=True)
+            return of_one and replace(of_one, name=name, title=f"{words} {of_one.title}")
     return (METRICS.get(EVENT + name) if event else None) or METRICS.get(name)
 
 

@@ -27,7 +27,8 @@ class PredictionTable:
     """Predictions with what else their table holds.
 
     Attributes:
-        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there.
+        predictions: Scores and labels; or confidences and outcomes, if the scores of all classes are not there; or
+            several labels a sample.
         classes: Names of the classes; empty if they have none.
         notes: How the table was read, as sentences.
         groups: Group of each sample, if a column holds groups.

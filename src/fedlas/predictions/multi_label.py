@@ -10,9 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, check_logits, describe, suggestion
-from fedlas.predictions.arguments import detached
+from fedlas._core.check import (
+    InputError,
+    check_finite,
+    check_logits,
+    check_sizes,
+    describe,
+    suggestion,
+)
+from fedlas.predictions.arguments import checked_index, detached
 from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.probabilities import FLOOR
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
@@ -24,12 +32,14 @@ UNKNOWN = -100
 class MultiLabel:
     """Logits and labels of samples that may have several labels, or none.
 
-    ``fedlas.report`` measures all labels together and each on its own. Every other measure takes
-    :class:`~fedlas.Predictions` of two classes, absent and present: those of one label, or of all labels pooled.
+    ``fedlas.report`` measures each label and their means, :func:`fedlas.binary.label_measures` returns the numbers.
+    Other measures take :class:`~fedlas.Predictions` of two classes, absent and present: those of one label, or of all
+    labels pooled.
 
     Args:
         logits: Scores before the sigmoid ``(N, L)``.
-        target: 1 where a label is present, 0 where it is absent, -100 where that is unknown ``(N, L)``.
+        target: 1 where a label is present, 0 where it is absent, -100, -1 or NaN where that is unknown ``(N, L)``; kept
+            as int64 with -100. None if no label is known, as in production.
         names: Names of the labels; None numbers them from 0.
         features: Optional input of the classifier head ``(N, D)``.
         weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
@@ -47,7 +57,7 @@ class MultiLabel:
     """
 
     logits: Any
-    target: Any
+    target: Any = None
     names: Sequence[str] | None = None
     features: Any = None
     clusters: Any = None
@@ -64,14 +74,7 @@ class MultiLabel:
                 "Pass one column a label.",
             )
         check_finite("logits", logits)
-        target = detached("target", self.target).cpu()
-        valid = (target == 0) | (target == 1) | (target == UNKNOWN)
-        if target.shape != logits.shape or not bool(valid.all()):
-            raise InputError(
-                f"target must be 0, 1 or {UNKNOWN} for each label, {tuple(logits.shape)}",
-                describe(target),
-                "Pass a column a label.",
-            )
+        target = None if self.target is None else _checked_labels(self.target, tuple(logits.shape))
         names = tuple(map(str, range(logits.shape[1]) if self.names is None else self.names))
         if len(names) != logits.shape[1] or len(set(names)) < len(names):
             raise InputError(
@@ -79,7 +82,7 @@ class MultiLabel:
                 describe(self.names),
                 "Name every column once.",
             )
-        values.update(logits=logits, target=target.long(), names=names)
+        values.update(logits=logits, target=target, names=names)
         check_sample_values(values, len(logits))
 
     def __repr__(self) -> str:
@@ -94,6 +97,62 @@ class MultiLabel:
     def num_labels(self) -> int:
         """``L``."""
         return int(self.logits.shape[1])
+
+    @property
+    def has_target(self) -> bool:
+        """Whether labels are known."""
+        return self.target is not None
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of each label ``(N, L)``, the sigmoid of its logit."""
+        probs: Tensor = self.logits.sigmoid()
+        return probs
+
+    @classmethod
+    def from_probs(cls, probs: Any, target: Any = None, **others: Any) -> MultiLabel:
+        """Return the labels of a model that gives probabilities; the logits are their log-odds.
+
+        Args:
+            probs: Probability of each label ``(N, L)``; one of exactly 0 or 1 gets log-odds of -87 or 37.
+            target: As in :class:`MultiLabel`.
+            **others: Further arguments of :class:`MultiLabel`.
+
+        Raises:
+            InputError: If a number is not in ``[0, 1]``, or as :class:`MultiLabel`.
+
+        Example:
+            >>> MultiLabel.from_probs([[0.5, 0.9]], [[1, 0]]).logits.round(decimals=1).tolist()
+            [[0.0, 2.2]]
+        """
+        values = detached("probs", probs)
+        check_sizes("probs", values)
+        low, high = (float(end) for end in values.double().aminmax()) if values.numel() else (0, 1)
+        if low < 0 or high > 1:
+            raise InputError(
+                "probs must be in [0, 1]",
+                f"values from {low:.6g} to {high:.6g}",
+                "Pass logits to MultiLabel(logits, target); divide percentages by 100.",
+            )
+        return cls(log_odds_of(values), target, **others)
+
+    def rows(self, index: Tensor) -> MultiLabel:
+        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``.
+
+        Raises:
+            InputError: If it is neither.
+        """
+        index = checked_index(index, self.num_samples).cpu()
+        values = {each: getattr(self, each) for each in ("target", *SAMPLE_VALUES)}
+        return replace(
+            self,
+            logits=self.logits[index],
+            **{name: value[index] for name, value in values.items() if value is not None},
+        )
+
+    def without_target(self) -> MultiLabel:
+        """Return the same samples without their labels."""
+        return replace(self, target=None)
 
     def label(self, name: str | int) -> Predictions:
         """Return predictions of one label, by its name or number: of two classes, absent and present.
@@ -119,12 +178,6 @@ class MultiLabel:
         """
         return self._rows(slice(None), "the labels")
 
-    def names_of_rows(self) -> list[str]:
-        """Return the name of the label of each row of :meth:`pooled`."""
-        places = (self.target != UNKNOWN).nonzero()[:, 1].tolist()
-        names = list(self.names or ())
-        return [names[place] for place in places]
-
     def with_logits(self, logits: Tensor) -> MultiLabel:
         """Return the same samples with other logits, e.g. after calibration."""
         return replace(self, logits=logits)
@@ -144,18 +197,21 @@ class MultiLabel:
         """Read a file of :meth:`save`; a file from a stranger cannot run code.
 
         Raises:
-            InputError: If the file is missing or damaged, or has no arrays ``logits`` and ``target``.
+            InputError: If the file is missing or damaged, or has no array ``logits``, or neither ``target``
+                nor ``names``.
         """
         names = [field.name for field in fields(cls)]
         fix = "Save it with MultiLabel.save."
-        arrays: dict[str, Any] = load_arrays(path, names, ("logits", "target"), fix)
+        arrays: dict[str, Any] = load_arrays(path, names, ("logits",), fix)
+        if not {"names", "target"} & {*arrays}:
+            raise InputError("the file must hold labels, or their names", path, fix)
         if "names" in arrays:
             arrays["names"] = arrays["names"].tolist()
         return cls(**arrays)
 
     def _rows(self, columns: slice, what: str) -> Predictions:
         logits = self.logits[:, columns]
-        target = self.target[:, columns]
+        target = check_known(self).target[:, columns]
         has_label = target != UNKNOWN
         if not bool(has_label.any()):
             raise InputError(
@@ -172,6 +228,44 @@ class MultiLabel:
             target[has_label],
             **{"clusters": samples} | values,
         )
+
+
+def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return 1, 0 and :data:`UNKNOWN` for each label ``(N, L)`` as int64."""
+    target = detached("target", target).cpu()
+    unknown = (target != target) | (target == UNKNOWN)
+    if target.dtype not in (torch.uint8, torch.bool):
+        unknown |= target == -1
+    valid = (target == 0) | (target == 1) | unknown
+    if target.shape != shape or not bool(valid.all()):
+        raise InputError(
+            f"target must be 0, 1 or {UNKNOWN} for each label, {shape}",
+            describe(target),
+            "Pass a column a label.",
+        )
+    return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
+
+
+def log_odds_of(probs: Tensor) -> Tensor:
+    """Return ``log p / (1 - p)`` in float64 of probabilities of any shape, finite for 0 and 1 too."""
+    probs = probs.double()
+    least = torch.finfo(torch.float64).eps / 2
+    return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=least).log()
+
+
+def check_known(several: MultiLabel) -> MultiLabel:
+    """Return several labels if they have a target.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if several.has_target:
+        return several
+    raise InputError(
+        "labels must be known",
+        f"{several.num_samples} samples without target",
+        "Pass MultiLabel(logits, target). Without it, labels can be calibrated and saved.",
+    )
 
 
 def check_labels(val: object) -> None:

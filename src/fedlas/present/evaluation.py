@@ -303,6 +303,7 @@ class Evaluation:
             remarks=[*self.outcome.remarks(), *self.notes],
             beside=beside,
             diagrams=[] if beside else diagrams,
+            diagrams_title="Reliability of the predicted class",
             event=self.event if self.positive else "",
             decisions=decision_tables(self.decisions) if self.decisions else [],
         )

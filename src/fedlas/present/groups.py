@@ -62,7 +62,7 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
     rows = [_event_row(str(name), each) for name, each in listed.items()]
     more = len(by_group) - len(listed)
     notes = (
-        *_further(more, most),
+        *further_rows(more, most),
         _EVENT_LEGEND,
     )
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
@@ -75,7 +75,7 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
     ratio = group.ratio
     slope = group.slope
     return (
-        _name(name),
+        short_name(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
         Cell(f"{group.events:,}", number=group.events),
         Cell(percent(group.expected), number=group.expected),
@@ -89,10 +89,10 @@ def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
     )
 
 
-def _further(more: int, most: int | None) -> list[str]:
-    """Return where the other groups are, if there are any."""
+def further_rows(more: int, most: int | None, what: str = "group") -> list[str]:
+    """Return where the other groups, or labels, are, if there are any."""
     where = "details=True, or --details" if most == MOST else "json(), or --json"
-    return [f"{more:,} further groups: {where}."] if more else []
+    return [f"{more:,} further {what}{'s' * (more > 1)}: {where}."] if more else []
 
 
 def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None) -> Table:
@@ -107,7 +107,7 @@ def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None
         )
 
     rows = [
-        (_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
+        (short_name(str(name)), *map(cell, (each.slope, each.pooled_slope, each.pooled_shift)))
         for name, each in islice(by_group.items(), most)
     ]
     heads = (
@@ -117,8 +117,9 @@ def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None
     return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
 
 
-def _name(name: str) -> Cell:
-    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
+def short_name(name: str, most: int = _CUT) -> Cell:
+    """Return a name cut to what a terminal has room for; the whole on hover."""
+    shown = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
     return Cell(shown, tip=name if shown != name else "")
 
 
@@ -175,7 +176,7 @@ def groups_table(
         *(_row(str(name), each, tested) for name, each in listed.items()),
     ]
     more = len(by_group) - len(listed)
-    notes = (*_further(more, most), _LEGEND)
+    notes = (*further_rows(more, most), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
     return Table(columns, tuple(rows), title, notes)
@@ -239,7 +240,7 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
         for about, each in ((accuracy, group.accuracy), (ece, group.ece))
     ]
     return (
-        _name(name),
+        short_name(name),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
         Cell(
             accuracy.format(group.accuracy.value), details=details[0], number=group.accuracy.value

@@ -28,6 +28,8 @@ from fedlas.predictions.event import about_event, event_note
 from fedlas.predictions.tables.roles import OF_FIT, columns_named
 from fedlas.predictions.two_arrays import predictions_of_arrays
 from fedlas.present.evaluation import RAW, REPAIR, Evaluation
+from fedlas.present.labels import LabelEvaluation
+from fedlas.present.labels_report import labels_report
 from fedlas.present.metric_tables import COMPARED
 from fedlas.present.positive_class import is_event, measures_by_stage, rules_of
 from fedlas.present.stages import (
@@ -77,7 +79,7 @@ def report(
     title: str = "",
     period: str = "",
     **columns: Any,
-) -> Evaluation:
+) -> Evaluation | LabelEvaluation:
     """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
     With two classes one is the event, and its probability is the subject; of more classes, and of confidences
@@ -86,8 +88,8 @@ def report(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used. A
-            :class:`~fedlas.MultiLabel` is measured with its labels pooled, and each label as a group. Or two arrays,
-            as :func:`~fedlas.evaluate` takes them: ``report(y_true, y_prob)``. Or a data frame or a file, with
+            :class:`~fedlas.MultiLabel` has several labels a sample: a line for each, and their means. Or two arrays, as
+            :func:`~fedlas.evaluate` takes them: ``report(y_true, y_prob)``. Or a data frame or a file, with
             ``columns``: ``report(frame, probs="p_*", target="y")``.
         target: The second of two arrays; or the column of the labels of a table.
         on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
@@ -119,7 +121,7 @@ def report(
 
     Returns:
         An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
-        and ``to_latex()``.
+        and ``to_latex()``; of several labels a :class:`LabelEvaluation`.
 
     Raises:
         InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``method`` or
@@ -139,6 +141,8 @@ def report(
         source, on, event = _read(predictions, on, columns | {"event": event}, target, classes)
     else:
         source = _of_arrays(predictions, target, columns, groups)
+    if isinstance(plain_predictions(source), MultiLabel):
+        return _of_labels(source, dict(locals()))  # most arguments are for one label a sample
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     check_options(
         risk="reject", risks=reject, classes=list(classes), name=name, num_bins=num_bins, **level
@@ -146,7 +150,7 @@ def report(
     predictions, classes, groups = _apart(source, classes, groups)
     predictions = about_event(check_measurable(predictions), event, classes)
     predictions, groups, weightless = _counted(predictions, groups)
-    val = plain_predictions(on.pooled() if isinstance(on, MultiLabel) else on)
+    val = plain_predictions(on)
     val = about_event(val, event, classes) if isinstance(val, AnyPredictions) else val
     held_out: HeldOut | None = HeldOut(val) if isinstance(val, AnyPredictions) else val
     if held_out is not None and method is None and not reject:
@@ -159,16 +163,14 @@ def report(
     # The stages: as predicted, and after each calibrator.
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome = Calibrated()
-    names_event = of_event and not isinstance(source, MultiLabel)
-    remarks = [*notes, weightless, event_note(predictions) if names_event else ""]
+    remarks = [*notes, weightless, event_note(predictions) if of_event else ""]
     if held_out is not None:
         remarks.append("" if held_out.val is None else training_data(held_out.val, predictions))
         if method is not None:
             outcome = calibrated(method, predictions, held_out)
             stages |= {f"after {each}": after for each, after in outcome.predictions.items()}
-    by_group: dict[str, Any] = {}
-    if groups is not None:
-        by_group = _by_group(stages, groups, event=of_event, num_bins=num_bins, **level)
+    options: dict[str, Any] = {"event": of_event, "num_bins": num_bins, **level}
+    by_group = {} if groups is None else _by_group(stages, groups, **options)
     # What is decided on held-out predictions.
     fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
     rejected: Rejections = {}
@@ -178,7 +180,7 @@ def report(
     return Evaluation(
         name,
         stages,
-        **measured_stages(stages, names, event=of_event, num_bins=num_bins, **level),
+        **measured_stages(stages, names, **options),
         groups=by_group,
         heterogeneity=_by_cluster(stages, source, confidence_level) if heterogeneity else {},
         rejected=rejected,
@@ -195,6 +197,47 @@ def report(
         dropped=getattr(source, "dropped", 0),
         scores=source.scores if isinstance(source, PredictionTable) else (),
     )
+
+
+_OF_ONE_LABEL = ("reject", "groups", "cost_ratio", "budget", "recall", "precision", "event", "top_label",
+                 "heterogeneity", "classes")  # fmt: skip
+_OF_LABELS = (
+    "method",
+    "num_bins",
+    "confidence_level",
+    "replicates",
+    "name",
+    "notes",
+    "repair",
+    "period",
+)
+"""Arguments of :func:`report` that are for one label a sample, and for several."""
+
+
+def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
+    """Measure several labels, with the arguments of :func:`report`; refuse what is for one label a sample."""
+    for name in _OF_ONE_LABEL:
+        if arguments[name] not in (None, False, (), []):
+            raise InputError(
+                "is for one label a sample",
+                "several",
+                "Leave it out; predictions of one label are several.label(name).",
+                argument=name,
+            )
+    options = {name: arguments[name] for name in _OF_LABELS}
+    level = {name: options[name] for name in ("confidence_level", "replicates", "num_bins")}
+    check_options(risks=(), classes=None, name=options["name"], **level)
+    on = arguments["on"]
+    val = plain_predictions(on.val if isinstance(on, HeldOut) else on)
+    if val is not None and not isinstance(val, MultiLabel):
+        raise InputError(
+            "must hold what the predictions hold",
+            describe(val),
+            "Pass held-out predictions of the same labels, a MultiLabel.",
+            argument="on",
+        )
+    options |= {"dropped": getattr(source, "dropped", 0), "heading": arguments["title"]}
+    return labels_report(plain_predictions(source), val, **options)
 
 
 _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."
@@ -284,10 +327,7 @@ def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: A
 def _apart(
     predictions: Any, classes: Sequence[str], groups: Sequence[Any] | None
 ) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
-    """Return predictions, class names and groups; those of a table or of several labels if none are passed."""
-    if isinstance(predictions, MultiLabel):
-        groups = predictions.names_of_rows() if groups is None else groups
-        return predictions.pooled(), classes or ("absent", "present"), groups
+    """Return predictions, class names and groups; those of a table if none are passed."""
     if isinstance(predictions, PredictionTable):
         groups = predictions.groups if groups is None else groups
         return predictions.predictions, classes or predictions.classes or (), groups

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.metrics.metric import Metric
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.stats.degrees import cluster_degrees, student_score, widening
 from fedlas.stats.rows import Floats, Integers
@@ -190,7 +190,7 @@ def influence_of(entry: Metric, predictions: AnyPredictions) -> Floats | None:
     return values
 
 
-def standard_error(influence: Floats, predictions: AnyPredictions) -> float:
+def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) -> float:
     """Return the standard error of a metric from the influence of each sample, summed over clusters."""
     if predictions.clusters is None:
         return math.sqrt(float(influence @ influence))

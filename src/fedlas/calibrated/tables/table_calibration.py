@@ -304,6 +304,12 @@ class TableCalibration:
 
 def _with_effect(columns: Columns) -> Columns:
     """Return the columns, or refuse one that would have no effect on a calibration."""
+    if columns.labels is not None:
+        raise InputError(
+            "a calibration must be of one label a sample",
+            Argument("labels"),
+            "Several labels: fedlas.calibrators.MultiLabelCalibration().fit(read.predictions).",
+        )
     if columns.label_probs is not None:
         raise InputError(
             ("a calibration must be fitted without ", Argument("label_probs")),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
 
+FitMap = Callable[[Predictions], nn.Module]
+"""Returns the map of labeled predictions, as ``fit_map`` of a calibrator."""
 _PROBES = 2
 """Rows on which a map is tried."""
 
@@ -47,9 +49,7 @@ def missing_attribute(calibrator: object, name: str) -> NoReturn:
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
 
-def checked_map(
-    calibrator: _Fits, val: Predictions, fit_map: Callable[[Predictions], nn.Module]
-) -> nn.Module:
+def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Module:
     """Return the map that ``fit_map`` of a calibrator fits, if it is a module that returns a column a class.
 
     Raises:

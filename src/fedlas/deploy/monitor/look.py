@@ -39,6 +39,10 @@ _NOT_WATCHED = {
         "samples must be independent for the bound on false alarms to hold",
         "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
     ),
+    "labels": (
+        "samples must have one label each, as a card has",
+        "Watch the probability of one label: name its column by probs, and its labels by target.",
+    ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
 
@@ -266,7 +270,7 @@ def _check_raw(columns: Columns) -> None:
 def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
     """Return the batches of a file; features come with all of its rows."""
     if raw and card.calibration.uses_features:
-        predictions = read_predictions(file, columns, labels=False).predictions
+        predictions = read_predictions(file, columns, labeled=False).predictions
         return [_of_predictions(card, predictions, raw=True, source=file.name)]
     return (_batch(card, scores, raw=raw, source=file.name) for scores in _blocks(file, columns))
 
@@ -288,7 +292,7 @@ def _of_predictions(
 def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
     """Return scores and outcomes of some rows at a time."""
     if is_log(file, columns or Columns()):
-        return [_scores(read_predictions(file, columns, labels=False).predictions)]
+        return [_scores(read_predictions(file, columns, labeled=False).predictions)]
     table = open_table(file, columns)
     for name, why in _NOT_WATCHED.items():
         if (column := getattr(table.columns, name)) is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from fedlas._core.check import Argument, InputError, few
 from fedlas.predictions.class_names import whole_number
 
+_PARTS = re.compile(r"[^_. -]*[_. -]|[^_. -]+")
+"""Words of a name, with the sign behind each."""
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 _MOST_NAMES = 10_000
 """Names that are compared; where there are more, they are answers, not classes."""
@@ -116,6 +118,66 @@ def _alike(names: Sequence[str]) -> int:
     last = max(names)  # what these share, all between them do
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return len("".join(letter for letter, _ in same).rstrip("0123456789"))
+
+
+def paired_names(
+    scores: Mapping[str, str], labels: Mapping[str, str], where: str
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the index of the label column of each score column, and the names of the labels.
+
+    Args:
+        scores: Names of the columns of scores, each with the part that a pattern left of it.
+        labels: The same of the columns of labels.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If there is not one label for each score.
+
+    Example:
+        >>> paired_names({"p_a": "a", "p_b": "b"}, {"y_b": "b", "y_a": "a"}, "t.csv")
+        ([1, 0], ('a', 'b'))
+    """
+    for of_scores, of_labels in (
+        (list(scores.values()), list(labels.values())),
+        (_distinct_parts([*scores]), _distinct_parts([*labels])),
+    ):
+        shared = {*of_scores} & {*of_labels}
+        if shared and {*of_scores} == {*of_labels}:
+            return [of_labels.index(part) for part in of_scores], tuple(of_scores)
+        if shared:
+            alone = [part for part in of_scores if part not in shared]
+            alone_labels = [part for part in of_labels if part not in shared]
+            raise InputError(
+                "every score must have a column of labels, and every label a score",
+                f"{_lacking(alone, 'label')}{' and ' * bool(alone and alone_labels)}"
+                f"{_lacking(alone_labels, 'score')} in {where}",
+                "Name the columns of both one by one, in one order: a,b,c.",
+            )
+    if len(scores) != len(labels):
+        raise InputError(
+            "there must be a column of labels for each score",
+            f"{few(list(labels))} for {few(list(scores))} in {where}",
+            "Name the columns of both one by one, in one order: a,b,c.",
+        )
+    return list(range(len(labels))), tuple(_distinct_parts([*labels]))
+
+
+def _lacking(names: Sequence[str], what: str) -> str:
+    return f"no {what} of {few(list(names))}" if names else ""
+
+
+def _distinct_parts(names: Sequence[str]) -> list[str]:
+    """Return names without what all begin or end with, such as p_ of p_edema."""
+    if len(names) < 2:
+        return list(names)
+    parts = [_PARTS.findall(name) for name in names]
+    fewest = min(map(len, parts)) - 1
+    first = next((n for n in range(fewest) if len({each[n] for each in parts}) > 1), fewest)
+    last = next(
+        (n for n in range(fewest - first) if len({each[-1 - n] for each in parts}) > 1),
+        fewest - first,
+    )
+    return ["".join(each[first : len(each) - last]).strip("_. -") for each in parts]
 
 
 def check_increasing(names: Sequence[str], where: str) -> None:

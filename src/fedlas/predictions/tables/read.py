@@ -14,9 +14,10 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import Argument, InputError, describe, few
 from fedlas._core.kinds import check_kinds
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
+from fedlas.predictions.any_predictions import PredictionTable
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import about_event, event_among
+from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
 from fedlas.predictions.sample_values import SAMPLE_VALUES
@@ -114,7 +115,7 @@ def read_predictions(
     path: Any,
     columns: Columns | None = None,
     *,
-    labels: bool = True,
+    labeled: bool = True,
     like: PredictionTable | None = None,
     **names: Any,
 ) -> PredictionTable:
@@ -127,7 +128,7 @@ def read_predictions(
             group.
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
-        labels: Whether there must be labels; where they are not needed, predictions without target are as good.
+        labeled: Whether there must be labels; where they are not needed, predictions without target are as good.
         like: Another table of the same model, whose classes it must have, and whose covariates it is read by.
         **names: Fields of :class:`Columns`, in place of ``columns``.
 
@@ -142,7 +143,7 @@ def read_predictions(
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = columns_named(names) if names else columns
-    table = _read(path, columns, labels=labels, covariates=_covariates_of(like))
+    table = _read(path, columns, labeled=labeled, covariates=_covariates_of(like))
     if like is not None and table.classes != like.classes:
         where = few([str(name) for name in path]) if isinstance(path, list | tuple) else path
         raise InputError(
@@ -153,28 +154,32 @@ def read_predictions(
     return table
 
 
-def _saved(path: Any, columns: Columns | None, *, labels: bool) -> PredictionTable | None:
+def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
     """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
     event = None if columns is None else columns.event
     named = columns is not None and replace(columns, event=None) != Columns()
-    if named or not _is_saved(path, {"logits", "target"} if labels else {"logits"}):
+    if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
         return None
     predictions = about_event(Predictions.load(path), event)
     return PredictionTable(predictions, predictions.classes or ())
 
 
 def _read(
-    path: Any, columns: Columns | None, *, labels: bool = True, covariates: Covariates | None = None
+    path: Any,
+    columns: Columns | None,
+    *,
+    labeled: bool = True,
+    covariates: Covariates | None = None,
 ) -> PredictionTable:
     names = path if isinstance(path, list | tuple) else [path]
     if any(map(address_of, names)):
         with local_files(names) as files:
             copies = [file if file.partition else file.path for file in files]
-            return _read(copies, columns, labels=labels, covariates=covariates)
+            return _read(copies, columns, labeled=labeled, covariates=covariates)
     columns = None if (columns := _checked(columns)) == Columns() else columns
     path = path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
     suffix = Path(path).suffix.lower() if isinstance(path, str | Path) else ""
-    if suffix == ".npz" and (saved := _saved(path, columns, labels=labels)) is not None:
+    if suffix == ".npz" and (saved := _saved(path, columns, labeled=labeled)) is not None:
         return saved
     top_label = {"confidence", "correct"}
     if (
@@ -185,7 +190,7 @@ def _read(
         return PredictionTable(TopLabel.load(path))
     table = open_table(path, columns, covariates)
     of_top_label = table.columns.kind == "confidence"
-    if labels and not table.columns.has_outcomes:
+    if labeled and not table.columns.has_outcomes:
         by_label = Argument("target", "NAME")
         raise InputError(
             "must say which predictions are right" if of_top_label else "must name the labels",
@@ -205,7 +210,7 @@ def _read(
         )
     values = table.whole()
     return PredictionTable(
-        predictions_of(values, table.columns, table.covariates, table.classes),
+        predictions_of(values, table.columns, table.covariates, table.classes, table.label_names),
         table.classes,
         table.notes(),
         values.get("groups"),
@@ -231,15 +236,20 @@ def predictions_of(
     columns: Columns,
     covariates: Covariates | None = None,
     classes: Sequence[str] = (),
-) -> AnyPredictions:
-    """Return the predictions of what rows of a table say."""
-    others = {name: values.get(name) for name in SAMPLE_VALUES} | {"covariates": covariates}
+    label_names: Sequence[str] | None = None,
+) -> Any:
+    """Return the predictions of what rows of a table say; with names of labels a :class:`~fedlas.MultiLabel`."""
+    others = {name: values.get(name) for name in SAMPLE_VALUES}
+    are_probs = columns.kind == "probs"
+    if label_names is not None:
+        several = MultiLabel.from_probs if are_probs else MultiLabel
+        return several(values["scores"], values.get("outcome"), names=label_names, **others)
+    others |= {"covariates": covariates}
     if columns.kind == "confidence":
         return TopLabel(values["scores"], values.get("outcome"), **others)
     others |= {"classes": classes or None, "event": event_among(classes, columns.event)}
     others |= {"target": values.get("outcome"), "label_probs": values.get("label_probs")}
-    build = Predictions._of_probs if columns.kind == "probs" else Predictions
-    return build(values["scores"], **others)
+    return (Predictions._of_probs if are_probs else Predictions)(values["scores"], **others)
 
 
 def check_logits(columns: Columns, scores: Tensor, label: str) -> None:

@@ -23,7 +23,7 @@ from fedlas.predictions.tables.columns import (
     matched_columns,
     words_of,
 )
-from fedlas.predictions.tables.names import check_increasing
+from fedlas.predictions.tables.names import check_increasing, paired_names
 
 ADDED = "calibrated_"
 """Begins the name of each column that ``fedlas apply`` adds."""
@@ -110,6 +110,9 @@ class Columns:
         format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
         time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
             fit on later ones.
+        labels: Columns of several labels a sample, each with a probability of its own, named like ``probs``: 1 where a
+            label is present, 0 where it is absent, empty or -1 where that is unknown. What follows the common beginning
+            of the names pairs them with the scores, as p_edema and y_edema; if no names agree, their order does.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -162,6 +165,9 @@ class Columns:
         "detected)", metavar="", choices=("table", "lm-eval"))
     time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
         "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
+    labels: Names = role("label", "several labels a sample: columns of 0 and 1, empty or -1 where unknown, named like "
+        "--logits; each belongs to the score of the same name, p_edema and y_edema (default: none)",
+        metavar="COLUMNS", beside=("logits", "probs"))
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -227,6 +233,14 @@ class Columns:
                     ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
                     argument=option,
                 )
+        for option in _OF_ONE_LABEL if self.labels is not None else ():
+            if getattr(self, option) not in (None, False, ()):
+                raise InputError(
+                    "is for one label a sample",
+                    Argument("labels"),
+                    "Leave it out.",
+                    argument=option,
+                )
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
                 (
@@ -263,7 +277,7 @@ class Columns:
             return self.correct is not None or (
                 self.predicted is not None and self.target is not None
             )
-        return self.target is not None
+        return self.target is not None or self.labels is not None
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -331,6 +345,27 @@ class Columns:
             )
         return tuple(dict.fromkeys(columns))
 
+    def pair_labels(
+        self, scores: Mapping[str, str], names: Sequence[str], *, where: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns of the labels, each at the place of its score, and the names of the labels.
+
+        Args:
+            scores: Columns of scores, with the part of each name that ``*`` stands for.
+            names: Names of all columns, in the order of the file.
+            where: The file, for messages.
+
+        Raises:
+            InputError: If a column does not exist, or scores and labels do not belong together.
+        """
+        used = {*scores, *(getattr(self, name) for name in _SINGLE)}
+        columns, parts = matched_columns(
+            words_of(self.labels, names), names, used, "labels", where, fewest=1
+        )
+        check_once([*scores, *columns], "a column must be named once", "Name it for one thing.")
+        order, titles = paired_names(scores, dict(zip(columns, parts, strict=True)), where)
+        return tuple(columns[place] for place in order), titles
+
     def find(self, names: Sequence[str], *, where: str) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the score columns among ``names`` with their names as classes, and those of label distributions.
 
@@ -356,6 +391,7 @@ class Columns:
             {*single.values(), *self.words("covariates")},
             kind,
             where,
+            fewest=2 if self.labels is None else 1,  # numbers in names of labels are no classes
         )
         if kind == "confidence" and len(scores) > 1:
             raise InputError(
@@ -367,6 +403,9 @@ class Columns:
         )
         alone = [column for option, column in single.items() if not ROLES[option].is_shared]
         columns = [*scores, *votes, *alone]
+        if self.labels is not None:
+            check_once(columns, "a column must be named once", "Name it for one thing.")
+            return dict(zip(scores, parts, strict=True)), ()
         check_once(columns, "a column must be named once", "Name it for one thing.")
         for group in () if self.classes else (scores, votes):
             check_increasing(group, where)
@@ -385,6 +424,8 @@ _SINGLE = tuple(
 _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
+_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "covariates", "groups")
+"""Roles that say nothing of several labels a sample."""
 
 
 def columns_named(names: Mapping[str, Any]) -> Columns:

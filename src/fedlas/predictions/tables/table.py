@@ -33,6 +33,8 @@ from fedlas.predictions.tables.columns import ONE_CONFIDENCE
 from fedlas.predictions.tables.encoder import encode, learn_covariates
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.growing_array import GrowingArray
+from fedlas.predictions.tables.label_cells import label_cells
 from fedlas.predictions.tables.names import NamesAgree, name_numbers, same_name
 from fedlas.predictions.tables.roles import ROLES, Columns
 from fedlas.predictions.tables.units import Units
@@ -53,35 +55,6 @@ hold: ``label_probs (n, C)``, ``weights (n,)``, ``features (n, D)``, and as text
 ``sample_values.py``. What no column says is not there."""
 
 
-class _GrowingArray:
-    """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
-
-    def __init__(self) -> None:
-        self._array: NDArray[Any] = np.empty(0)
-        self._size = 0
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Add rows of one shape and dtype."""
-        size = self._size + len(rows)
-        if not self._size:
-            self._array = np.empty(rows.shape, dtype=rows.dtype)
-        elif rows.shape[1:] != self._array.shape[1:]:
-            raise InputError(
-                "every row must have as many numbers as the first",
-                f"{rows.shape[1:]} after {self._array.shape[1:]}",
-                "Check the file.",
-            )
-        if size > len(self._array):
-            self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
-        self._array[self._size : size] = rows
-        self._size = size
-
-    def tensor(self) -> Tensor:
-        """Return all rows; nothing can be added then."""
-        self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
-        return torch.from_numpy(self._array)
-
-
 class ScoreTable:
     """A table whose columns have roles, read once, a chunk of rows at a time.
 
@@ -90,9 +63,11 @@ class ScoreTable:
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
         units: Units that the columns must have, those of a fit; None learns them.
+        label_names: Names of several labels a sample, where the table needs none of their columns; None: as the columns
+            say.
 
     Raises:
-        InputError: If a column does not exist.
+        InputError: If a column does not exist, or labels and scores do not belong together.
 
     State:
         Sentences of :meth:`notes`, which :meth:`rows` fills.
@@ -104,6 +79,7 @@ class ScoreTable:
         columns: Columns,
         covariates: Covariates | None = None,
         units: Units | None = None,
+        label_names: tuple[str, ...] | None = None,
     ) -> None:
         source = source if isinstance(source, Format) else Frame(source)
         self.columns = columns
@@ -120,6 +96,8 @@ class ScoreTable:
         self.scores = tuple(scores)
         """Columns of the scores, in the order of the classes."""
         self._parts = tuple(scores.values())
+        self.label_names, self._label_cells = label_cells(columns, scores, source, label_names)
+        """Names of several labels a sample, in the order of the scores; None for one label a sample."""
         self.covariates = learn_covariates(source, columns) if covariates is None else covariates
         self.answers: Answers | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
@@ -194,12 +172,12 @@ class ScoreTable:
         Raises:
             InputError: As :meth:`blocks`, or if there are none.
         """
-        arrays: dict[str, _GrowingArray] = {}
+        arrays: dict[str, GrowingArray] = {}
         texts: dict[str, list[tuple[str, ...]]] = {}
         for values in self.samples():
             for name, value in values.items():
                 if isinstance(value, Tensor):
-                    arrays.setdefault(name, _GrowingArray()).append(value.numpy())
+                    arrays.setdefault(name, GrowingArray()).append(value.numpy())
                 else:
                     texts.setdefault(name, []).append(value)
         if not arrays:
@@ -231,14 +209,17 @@ class ScoreTable:
         names = [*scores, *votes, *weights, *more.numbers]
         is_top = self._kind == "confidence"
         named = {name: getattr(columns, name) for name in _TEXTS}
-        others = [*dict.fromkeys([*columns.others, *more.categories])]
+        labels = () if self._label_cells is None else self._label_cells.columns
+        others = [*dict.fromkeys([*columns.others, *labels, *more.categories])]
         for whole in self._source.chunks(names, others):
             chunk = whole
             self.file = whole.file
             if scores:
                 self.score_type = whole.numbers[scores[0]].dtype
             if columns.drop_missing:
-                chunk, lacking = whole.complete(optional={optional, *self._text, *self.optional})
+                chunk, lacking = whole.complete(
+                    optional={optional, *labels, *self._text, *self.optional}
+                )
                 self._dropped += lacking + Counter({"": len(whole.rows) - len(chunk.rows)})
             confidence = None
             if self.answers is not None and self._text and len(chunk.rows):
@@ -248,7 +229,10 @@ class ScoreTable:
                 continue
             self._rows += len(chunk.rows)
             self._add_units(chunk, more.numbers)
-            values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
+            if self.label_names is not None:
+                values = self._several(chunk)
+            else:
+                values = self._top_label(chunk, confidence) if is_top else self._all(chunk)
             if votes:
                 shares = chunk.finite(votes, "label probabilities")
                 values["label_probs"] = self._shares(self._votes, shares, chunk, votes)
@@ -262,6 +246,8 @@ class ScoreTable:
             values |= {name: tuple(column) for name, column in texts.items()}
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
         self.units.finish(self.label)
+        if self._label_cells is not None:
+            self._label_cells.check(self.label)
         if self.answers is not None:
             self.answers.check("".join(self._text), self.label, drop=columns.drop_missing)
         self._agreement.check(self.label)
@@ -295,6 +281,7 @@ class ScoreTable:
             lines += filter(None, [self._labels.note()])
         if self.answers is not None:
             lines += self.answers.notes(dropped=not self.keeps_rows)
+        lines += [] if self._label_cells is None else self._label_cells.notes()
         lines += self._agreement.notes()
         if self._has_signs:
             lines.append("Numbers with a percent sign were divided by 100.")
@@ -378,6 +365,20 @@ class ScoreTable:
         ]
         outcome = torch.tensor(right, dtype=torch.bool)
         return {"scores": scores, "outcome": outcome, "labels": tuple(labels)}
+
+    def _several(self, chunk: TableChunk) -> Values:
+        """Return a score of each label ``(n, L)``, and whether it is there: 1, 0, or unknown."""
+        scores = chunk.finite(self.scores, "scores")
+        if self._is_probs:
+            most = 1.0 + SUM_TOLERANCE
+            shares = self._unscaled(scores)
+            self._probs.file = chunk.file
+            column = chunk.column_of(self.scores)
+            scores = self._probs.in_range(shares, chunk.where, column, "probabilities", most)
+            scores = scores.clamp(max=1.0)
+        if self._label_cells is None:
+            return {"scores": scores}
+        return {"scores": scores, "outcome": self._label_cells.numbers(chunk)}
 
     def _all(self, chunk: TableChunk) -> Values:
         """Return logits or probabilities of all classes, and class numbers."""

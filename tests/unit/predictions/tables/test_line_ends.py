@@ -98,7 +98,7 @@ def test_two_files_put_together_lose_no_row(tmp_path, monkeypatch, capsys):
 
 def test_the_last_row_counts_however_short_it_is(tmp_path):
     (tmp_path / "t.csv").write_text("p\n0.5\n1")
-    read = fedlas.read_predictions(tmp_path / "t.csv", probs="p", labels=False)
+    read = fedlas.read_predictions(tmp_path / "t.csv", probs="p", labeled=False)
     assert read.predictions.num_samples == 2
 
 

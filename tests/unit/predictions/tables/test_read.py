@@ -86,7 +86,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
     columns = Columns(probs="p_*")
     with pytest.raises(InputError, match="target must name the labels"):
         read_predictions(path, columns)
-    read = read_predictions(path, columns, labels=False)
+    read = read_predictions(path, columns, labeled=False)
     assert not read.predictions.has_target
     np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), atol=1e-6)
     assert read.classes == NAMES
@@ -100,7 +100,7 @@ def test_saved_logits_are_read_without_columns_named(tmp_path):
     np.savez(tmp_path / "new.npz", logits=logits, features=logits[:, :2])
     with pytest.raises(InputError, match="target must name"):
         read_predictions(tmp_path / "new.npz")
-    found = read_predictions(tmp_path / "new.npz", labels=False).predictions
+    found = read_predictions(tmp_path / "new.npz", labeled=False).predictions
     assert not found.has_target
     assert found.features.shape == (50, 2)
 

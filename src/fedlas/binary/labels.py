@@ -1,0 +1,397 @@
+"""Several labels a sample: a line for each label, and their means, with intervals and tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.kinds import check_kinds
+from fedlas._core.threads import on_one_thread
+from fedlas.binary.discrimination import area_estimate
+from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
+from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas.metrics.ranking_scores import area_and_influence
+from fedlas.predictions import MultiLabel
+from fedlas.predictions.multi_label import UNKNOWN, check_known, check_labels
+from fedlas.stats.bootstrap import error_interval
+from fedlas.stats.compare import holm
+from fedlas.stats.degrees import cluster_degrees
+from fedlas.stats.estimates import (
+    CONFIDENCE_LEVEL,
+    REPLICATES,
+    RESAMPLING,
+    Estimate,
+    check_replicates,
+)
+from fedlas.stats.intervals import check_level, normal_interval, standard_error
+from fedlas.stats.label_bins import LabelErrors, label_errors
+from fedlas.stats.noise_floor import least_p
+from fedlas.stats.result_table import ResultTable
+
+_ROWS = 2**21
+"""Labels of samples that are measured in one pass."""
+FEWEST_OUTCOMES = 5
+"""Samples with, and without, a label below which its slope is not tested."""
+
+
+@dataclass(frozen=True)
+class LabelMeasures:
+    """What is known of one of several labels.
+
+    Attributes:
+        num_samples: Samples of which the label is known.
+        positives: How many of them have it.
+        prevalence: Their share, with its interval.
+        expected: Mean probability of the label.
+        ratio: Observed over expected, with the p-value of the number of positives given the probabilities.
+        slope: Calibration slope; None where a threshold separates the samples, or all are alike.
+        ece: ECE of the label's probability, with noise floor and p-value.
+        auroc: Area under the ROC curve; None where all samples are alike.
+        p: P-value of the number of positives and the slope together, after Holm's correction for all labels; None where
+            neither can be tested.
+    """
+
+    num_samples: int
+    positives: int
+    prevalence: Estimate
+    expected: float
+    ratio: Estimate
+    slope: Estimate | None
+    ece: Estimate
+    auroc: Estimate | None
+    p: float | None = None
+
+
+class LabelTable(ResultTable[str, LabelMeasures]):
+    """Measures of each label, the one with the strongest evidence of miscalibration first.
+
+    Attributes:
+        overall: Means over labels (``macro_``), of all labels in one (``micro_``), and ``worst_label_ece``.
+        unknown: Names of labels that no sample tells, which have no line.
+    """
+
+    overall: Mapping[str, Estimate]
+    unknown: tuple[str, ...]
+
+    def __init__(
+        self,
+        content: Mapping[str, LabelMeasures],
+        overall: Mapping[str, Estimate] | None = None,
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(content)
+        self.overall = overall or {}
+        self.unknown = unknown
+
+
+@check_kinds
+@on_one_thread
+def label_measures(
+    predictions: MultiLabel,
+    *,
+    num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> LabelTable:
+    """Measure the calibration of each of several labels a sample, and their means.
+
+    Args:
+        predictions: Logits and labels ``(N, L)``; unknown labels count for nothing.
+        num_bins: Bins of equal width of the ECE, at least 1.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+        replicates: For the ECE, at least 39 for level 0.95; 0 makes no interval and no floor.
+        seed: The same seed draws the same samples.
+
+    Returns:
+        A line for each label that a sample tells, the strongest evidence of miscalibration first; ``overall`` has the
+        means.
+
+    Raises:
+        InputError: For no known label, an option out of range, or too few replicates.
+
+    Note:
+        Samples, or whole clusters, are drawn with all of their labels, which depend on each other: intervals of means
+        over labels allow for that. The p-value of a label is twice the smaller one of the number of positives and of
+        the slope (Bonferroni), the latter where at least 5 samples have the label and 5 do not.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
+        >>> scale = torch.tensor([1.0, 3.0, 1.0])
+        >>> found = label_measures(MultiLabel(scale * logits, target, names=("cat", "dog", "fox")), replicates=99)
+        >>> next(iter(found)), round(found["dog"].slope.value, 1), found["dog"].p < 0.001 < found["cat"].p
+        ('dog', 0.3, True)
+    """
+    check_labels(predictions)
+    check_count("num_bins", num_bins)
+    check_count("seed", seed, low=0)
+    check_replicates(replicates, check_level(confidence_level))
+    data = LabelData.of(predictions)
+    errors = data.errors(num_bins=num_bins, replicates=replicates, seed=seed)
+    lines: list[LabelMeasures] = []
+    for place, (row, positive) in enumerate(data.lines(confidence_level)):
+        both = 0 < row.events < row.num_samples
+        lines.append(
+            LabelMeasures(
+                row.num_samples,
+                row.events,
+                _prevalence(positive, confidence_level),
+                row.expected,
+                row.ratio,
+                row.slope,
+                _error(errors, place, data.degrees, confidence_level),
+                area_estimate(positive, confidence_level) if both else None,
+            )
+        )
+    p_values = [_p_of(line) for line in lines]
+    corrected = holm([p for p in p_values if p is not None])
+    tested = {place for place, p in enumerate(p_values) if p is not None}
+    adjusted = dict(zip(sorted(tested), corrected, strict=True))
+    order = sorted(
+        range(len(lines)),
+        key=lambda place: (
+            2.0 if (p := p_values[place]) is None else p,
+            -abs(math.log(max(lines[place].ratio.value, 1e-300))),
+        ),
+    )
+    content = {
+        data.names[place]: LabelMeasures(**{**vars(lines[place]), "p": adjusted.get(place)})
+        for place in order
+    }
+    overall = data.overall(errors, confidence_level)
+    return LabelTable(content, overall, data.unknown)
+
+
+class LabelData:
+    """Labels of samples of some weight, as arrays; labels that no sample tells are left out.
+
+    Attributes:
+        names: Names of the labels that are known of some sample.
+        unknown: Names of the others.
+        degrees: Degrees of freedom of a variance over the clusters.
+        clusters: Number of each sample's cluster ``(N,)``; None if samples are independent.
+        predictions: The samples.
+    """
+
+    def __init__(self, predictions: MultiLabel, has_label: NDArray[np.bool_]) -> None:
+        weights = predictions.weights
+        inside = has_label.any(axis=0)
+        names = np.array(predictions.names)
+        self.names: list[str] = names[inside].tolist()
+        self.unknown = tuple(names[~inside].tolist())
+        self.predictions = predictions
+        self._logits: Tensor = predictions.logits[:, inside]
+        self.happened: NDArray[np.bool_] = (predictions.target == 1).numpy()[:, inside]
+        self.known = has_label[:, inside]
+        each = (
+            np.ones(len(has_label)) if weights is None else weights.numpy() / weights.mean().item()
+        )
+        self._weights: Floats | None = None if weights is None else each
+        self.counts: Floats = each[:, None] * self.known
+        clusters = predictions.clusters
+        self.clusters: Integers | None = (
+            None if clusters is None else np.unique(clusters.numpy(), return_inverse=True)[1]
+        )
+        self.degrees = cluster_degrees(each, self.clusters)
+
+    @classmethod
+    def of(cls, predictions: MultiLabel) -> LabelData:
+        """Return the samples of some weight.
+
+        Raises:
+            InputError: If no label is known.
+        """
+        check_known(predictions)
+        if predictions.weights is not None and not bool(predictions.weights.all()):
+            predictions = predictions.rows(predictions.weights > 0)
+        has_label = (predictions.target != UNKNOWN).numpy()
+        if not has_label.any():
+            fix = "Pass samples whose labels are known."
+            raise InputError("a label must be known", f"{UNKNOWN} everywhere", fix)
+        return cls(predictions, has_label)
+
+    def errors(self, *, num_bins: int, replicates: int, seed: int) -> LabelErrors:
+        """Return the ECE of each label with replicates; without a spread there are none."""
+        return label_errors(
+            self._logits.double().sigmoid(),
+            self.happened,
+            self.counts,
+            self.clusters,
+            num_bins=num_bins,
+            replicates=replicates if self.has_spread else 0,
+            seed=seed,
+        )
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether there are several samples, or clusters, to draw from."""
+        return len(self.known) > 1 and self.degrees > 0
+
+    def lines(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
+        """Yield events, slope and samples of each label."""
+        step = max(1, _ROWS // len(self.known))
+        is_plain = self._weights is None and self.clusters is None
+        for start in range(0, len(self.names), step):
+            part = slice(start, start + step)
+            has_label = self.known[:, part].T
+            label, sample = np.nonzero(has_label)
+            log_odds = self._logits[:, part].T.double().numpy()[has_label]
+            whole = Positive(
+                log_odds,
+                np.exp(-np.logaddexp(0.0, -log_odds)),
+                self.happened[:, part].T[has_label].astype(np.float64),
+                None if self._weights is None else self._weights[sample],
+                None if self.clusters is None else self.clusters[sample],
+            )
+            ends = np.bincount(label, minlength=len(has_label)).cumsum()
+            rows = measured_groups(Grouped.of(whole, label), confidence_level, is_plain=is_plain)
+            for row, end in zip(rows, ends.tolist(), strict=True):
+                yield row, whole.rows(np.arange(end - row.num_samples, end))
+
+    def overall(self, errors: LabelErrors, confidence_level: float) -> dict[str, Estimate]:
+        """Return means over labels, and of all labels in one."""
+        means = {}
+        for name, (value, influence) in self.means().items():
+            error = standard_error(influence, self.predictions) if self.has_spread else math.nan
+            ends = normal_interval(
+                value, error, confidence_level=confidence_level, degrees=self.degrees
+            )
+            high = 1.0 if name.endswith("auroc") else math.inf
+            means[name] = Estimate(
+                value, max(ends.low, 0.0), min(ends.high, high), confidence_level=confidence_level
+            )
+        for name, parts in errors_overall(errors).items():
+            means[name] = _error_estimate(*parts, self.degrees, confidence_level, tested=False)
+        return means
+
+    def means(self) -> dict[str, tuple[float, Floats]]:
+        """Return macro and micro NLL and Brier score, and macro AUROC, each with its influences ``(N,)``."""
+        total = self.counts.sum(axis=0)
+        logits = self._logits.double().numpy()
+        sign = np.where(self.happened, -logits, logits)
+        rows = {
+            "nll": np.logaddexp(0.0, sign),
+            "brier": (np.exp(-np.logaddexp(0.0, -logits)) - self.happened) ** 2,
+        }
+        means: dict[str, tuple[float, Floats]] = {}
+        for name, values in rows.items():
+            by_label = (self.counts * values).sum(axis=0) / total
+            influence = (self.counts * (values - by_label) / total).mean(axis=1)
+            means[f"macro_{name}"] = float(by_label.mean()), influence
+            whole = float((self.counts * values).sum() / total.sum())
+            influence = (self.counts * (values - whole)).sum(axis=1) / total.sum()
+            means[f"micro_{name}"] = whole, influence
+        areas = [self._area(place) for place in range(len(self.names))]
+        some = [each for each in areas if each is not None]
+        if some:
+            area = float(np.mean([each[0] for each in some]))
+            influence = np.zeros(len(self.known))
+            for _, rows_of_label, moved in some:
+                influence[rows_of_label] += moved / len(some)
+            means["macro_auroc"] = area, influence
+        return means
+
+    def _area(self, place: int) -> tuple[float, NDArray[np.bool_], Floats] | None:
+        """Return AUROC of a label, the samples that tell it, and how much each moves it; None of one outcome."""
+        has_label = self.known[:, place]
+        happened = self.happened[has_label, place]
+        if happened.all() or not happened.any():
+            return None
+        scores = self._logits[:, place].double().numpy()[has_label]
+        area, influence = area_and_influence(scores, happened, self.counts[has_label, place])
+        return area, has_label, influence
+
+
+def changes_of_means(
+    a: MultiLabel, b: MultiLabel, confidence_level: float = CONFIDENCE_LEVEL
+) -> dict[str, tuple[float, float, float]]:
+    """Return ``b - a`` of each mean over labels that needs no replicates, and the ends of its paired interval."""
+    first, second = LabelData.of(a), LabelData.of(b)
+    before, after = first.means(), second.means()
+    changes = {}
+    for name, (value, influence) in after.items():
+        moved = influence - before[name][1]
+        error = standard_error(moved, second.predictions) if second.has_spread else math.nan
+        ends = normal_interval(
+            value - before[name][0],
+            error,
+            confidence_level=confidence_level,
+            degrees=second.degrees,
+        )
+        changes[name] = (ends.value, ends.low, ends.high)
+    return changes
+
+
+def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
+    """Return macro ECE, that of the worst label and that of all labels in one: value, drawn ones, and floors."""
+    mean: Callable[..., Any] = np.mean
+    most: Callable[..., Any] = np.max
+    by_label = (errors.values, errors.samples, errors.floors)
+    value, samples, floors = errors.pooled
+    return {
+        "macro_ece": (float(errors.values.mean()), *(mean(each, axis=1) for each in by_label[1:])),
+        "worst_label_ece": (
+            float(errors.values.max()),
+            *(most(each, axis=1) for each in by_label[1:]),
+        ),
+        "micro_ece": (float(value[0]), samples, floors),
+    }
+
+
+def _error(errors: LabelErrors, place: int, degrees: float, confidence_level: float) -> Estimate:
+    """Return the ECE of one label."""
+    parts = float(errors.values[place]), errors.samples[:, place], errors.floors[:, place]
+    return _error_estimate(*parts, degrees, confidence_level, tested=True)
+
+
+def _error_estimate(
+    value: float,
+    samples: Floats,
+    floors: Floats,
+    degrees: float,
+    confidence_level: float,
+    *,
+    tested: bool,
+) -> Estimate:
+    if not len(samples):
+        return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
+    interval = error_interval(
+        value, samples, floors, confidence_level=confidence_level, degrees=degrees
+    )
+    count = len(samples)
+    return Estimate(
+        value,
+        interval.low,
+        min(interval.high, 1.0),
+        floor=float(floors.mean()),
+        p=(1 + int((floors >= value * (1 - 1e-9)).sum())) / (1 + count) if tested else None,
+        least_p=least_p(count, "worse") if tested else None,
+        replicates=count,
+        confidence_level=confidence_level,
+        test=RESAMPLING if tested else "",
+    )
+
+
+def _prevalence(positive: Positive, confidence_level: float) -> Estimate:
+    every = np.arange(positive.num_samples)
+    share = positive.share(positive.outcome > 0, every, confidence_level)
+    return Estimate(*share, confidence_level=confidence_level)
+
+
+def _p_of(line: LabelMeasures) -> float | None:
+    """Return twice the smaller p-value of the number of positives and of the slope, as far as they can be tested."""
+    rare = min(line.positives, line.num_samples - line.positives)
+    tested = [line.ratio.p]
+    if line.slope is not None and rare >= FEWEST_OUTCOMES:
+        tested.append(line.slope.p)
+    p_values = [p for p in tested if p is not None]
+    return min(1.0, len(p_values) * min(p_values)) if p_values else None

@@ -1,0 +1,41 @@
+"""Rows of numbers that are read a chunk at a time, in one array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError
+
+
+class GrowingArray:
+    """An array that grows in place: a table in memory takes an eighth more than its numbers, not twice as much."""
+
+    def __init__(self) -> None:
+        self._array: NDArray[Any] = np.empty(0)
+        self._size = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows of one shape and dtype."""
+        size = self._size + len(rows)
+        if not self._size:
+            self._array = np.empty(rows.shape, dtype=rows.dtype)
+        elif rows.shape[1:] != self._array.shape[1:]:
+            raise InputError(
+                "every row must have as many numbers as the first",
+                f"{rows.shape[1:]} after {self._array.shape[1:]}",
+                "Check the file.",
+            )
+        if size > len(self._array):
+            self._array.resize((max(size, self._size * 9 // 8), *rows.shape[1:]), refcheck=False)
+        self._array[self._size : size] = rows
+        self._size = size
+
+    def tensor(self) -> Tensor:
+        """Return all rows; nothing can be added then."""
+        self._array.resize((self._size, *self._array.shape[1:]), refcheck=False)
+        return torch.from_numpy(self._array)

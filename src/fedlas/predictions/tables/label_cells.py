@@ -1,0 +1,121 @@
+"""Cells of several labels a sample: whether each label is there, is not there, or is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import Argument, InputError
+from fedlas._core.text import shortened
+from fedlas.predictions.class_names import whole_number
+from fedlas.predictions.multi_label import UNKNOWN
+from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_text
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.roles import Columns
+
+_PRESENT = frozenset({"1", "true", "t", "yes", "y", "present", "positive"})
+_ABSENT = frozenset({"0", "false", "f", "no", "n", "absent", "negative"})
+_NO_ANSWER = frozenset({"", "-1", str(UNKNOWN), *(text.lower() for text in MISSING)})
+
+
+def label_cells(
+    columns: Columns, scores: Mapping[str, str], source: Format, names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, LabelCells | None]:
+    """Return the names of several labels a sample, and what reads their cells; None where there are none.
+
+    Args:
+        columns: Meaning of the columns.
+        scores: Columns of the scores, with the part of each name that ``*`` stands for.
+        source: What holds the cells.
+        names: Names of the labels where their columns are not needed; None: as the columns say.
+
+    Raises:
+        InputError: If labels and scores do not belong together, or there is a single one.
+    """
+    cells = None
+    if columns.labels is not None:
+        label_columns, label_names = columns.pair_labels(scores, source.names, where=source.label)
+        names = label_names if names is None else names
+        cells = LabelCells(label_columns)
+    if names is not None and len(scores) < 2:
+        raise InputError(
+            "several labels need a column of scores each",
+            f"one, {next(iter(scores))!r}, in {source.label}",
+            ("Name the columns of all; one label is named by ", Argument("target"), "."),
+        )
+    return names, cells
+
+
+class LabelCells:
+    """Reads the cells of columns of labels.
+
+    Args:
+        columns: Their names, in the order of the scores.
+
+    State:
+        How many labels are unknown, and how many cells are -1, 0 and 1.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._cells = 0
+        self._unknown = 0
+        self._minus = 0
+        self._absent = 0
+
+    def numbers(self, chunk: TableChunk) -> Tensor:
+        """Return 1 for a label that is there, 0 for one that is not, and -100 for an unknown one ``(n, L)`` int64.
+
+        Raises:
+            InputError: For anything else; row and column are named.
+        """
+        columns = [
+            np.array(chunk.each(name, self._number), dtype=np.int64) for name in self.columns
+        ]
+        target = np.stack(columns, axis=1)
+        self._cells += target.size
+        self._absent += int((target == 0).sum())
+        self._minus += int((target == -1).sum())
+        target[target == -1] = UNKNOWN
+        self._unknown += int((target == UNKNOWN).sum())
+        return torch.from_numpy(target)
+
+    def check(self, where: str) -> None:
+        """Refuse labels of 1 and -1 alone, where -1 is most probably no unknown label.
+
+        Raises:
+            InputError: Then.
+        """
+        if self._minus and not self._absent:
+            raise InputError(
+                "labels must be 1 where they are there, 0 where they are not, and -1 or empty where that is unknown",
+                f"1 and -1 without any 0 in {where}",
+                "Write 0 for labels that are not there.",
+            )
+
+    def notes(self) -> list[str]:
+        """Return a sentence on unknown labels, if there are any."""
+        if not self._unknown:
+            return []
+        return [f"{self._unknown:,} of {self._cells:,} labels are unknown, and count for nothing."]
+
+    @staticmethod
+    def _number(value: Any, place: str) -> int:
+        text = cell_text(value).lower()
+        number = whole_number(text)
+        word = text if number is None else str(number)
+        if word in _PRESENT:
+            return 1
+        if word in _ABSENT:
+            return 0
+        if word in _NO_ANSWER:
+            return -1 if word == "-1" else UNKNOWN
+        raise InputError(
+            "cells of labels must be 1, 0, or empty or -1 where a label is unknown",
+            f"{shortened(repr(value), 60)} in {place}",
+            ("Correct it, or name other columns by ", Argument("labels"), "."),
+        )

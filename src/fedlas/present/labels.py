@@ -1,0 +1,304 @@
+"""What ``fedlas.report`` returns for several labels a sample: their means, a line and a curve for each label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.kinds import check_kinds
+from fedlas._core.text import printable
+from fedlas.binary import LabelTable
+from fedlas.binary.labels import changes_of_means
+from fedlas.calibrators import MultiLabelCalibration
+from fedlas.plots import positive_reliability_diagram
+from fedlas.predictions import MultiLabel
+from fedlas.present.gate import GateResult, check_rows, checks_of
+from fedlas.present.groups import MOST, MOST_ON_PAGE
+from fedlas.present.label_tables import (
+    labels_table,
+    metric_text,
+    plain_measures_of,
+    verdict_on_labels,
+)
+from fedlas.present.metric_tables import metrics_frame, short_table
+from fedlas.present.page import axes, figure, made_by, render, themed_svg
+from fedlas.present.positive_class import plain_measures
+from fedlas.present.table import (
+    Block,
+    Table,
+    column,
+    html_table,
+    latex,
+    text_of,
+)
+from fedlas.present.verdict import Verdict
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+
+RAW = "as predicted"
+_WORST = 6
+"""Labels of which a page shows a curve."""
+_FEWEST_OF_CURVE = 10
+_MEANS = (
+    "macro: the mean of the labels, each counts once. micro: of all labels of all samples in one, so that common "
+    "labels decide. Intervals are over samples{clusters}, each with all of its labels."
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelEvaluation:
+    """Several labels a sample, measured before and after a calibrator; see :func:`fedlas.report`.
+
+    Attributes:
+        name: Name of the predictions.
+        stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for a calibrator.
+        labels: Measures of each label by stage, and their means as ``overall``.
+        fitted: The calibration, by the name of the calibrator of each label; empty if there is none.
+        num_bins: Bins of the calibration errors.
+        replicates: Number for intervals of the ECE.
+        confidence_level: Level of the intervals.
+        notes: Sentences on the predictions and the fit.
+        repair: How to fit a calibrator, for a reader of the verdict; empty where the command line says it.
+        heading: Title of the page; empty is ``name``.
+        period: When the samples were collected.
+        dropped: Rows that lacked a value and were left out.
+
+    Example:
+        >>> import fedlas, torch
+        >>> logits = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
+        >>> evaluation = fedlas.report(fedlas.MultiLabel(3 * logits, target), replicates=99)
+        >>> evaluation.require("macro_ece<=0.03", "worst_label_ece<=0.05").status
+        3
+    """
+
+    name: str
+    stages: Mapping[str, MultiLabel]
+    labels: Mapping[str, LabelTable]
+    fitted: Mapping[str, MultiLabelCalibration] = field(default_factory=dict)
+    num_bins: int = 15
+    replicates: int = REPLICATES
+    confidence_level: float = CONFIDENCE_LEVEL
+    notes: tuple[str, ...] = ()
+    repair: str = ""
+    heading: str = ""
+    period: str = ""
+    dropped: int = 0
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    @property
+    def estimates(self) -> dict[str, Mapping[str, Estimate]]:
+        """Means over labels by stage, then by name, with intervals."""
+        return {stage: table.overall for stage, table in self.labels.items()}
+
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """The same without intervals."""
+        return {
+            stage: {name: each.value for name, each in values.items()}
+            for stage, values in self.estimates.items()
+        }
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Whether the labels of each stage are calibrated, by the tests of all labels together."""
+        return {stage: verdict_on_labels(table) for stage, table in self.labels.items()}
+
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences: how many labels are calibrated, the worst, and what a calibrator does to them."""
+        sentences = [self.verdicts[RAW].text]
+        if len(self.stages) > 1:
+            sentences.append(self._effect())
+        elif self.asks_for_repair and self.repair:
+            sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
+        return sentences
+
+    @property
+    def asks_for_repair(self) -> bool:
+        """Whether labels are miscalibrated, and nothing has been fitted yet."""
+        return len(self.stages) == 1 and self.verdicts[RAW].is_clear
+
+    def _effect(self) -> str:
+        """Return a sentence on what the calibrator changes."""
+        (_, before), (stage, after) = self.labels.items()
+        first, last = self.stages.values()
+        nll, low, high = changes_of_means(first, last, self.confidence_level)["macro_nll"]
+        way = (
+            "within noise" if not (low > 0 or high < 0) else "beyond noise" if nll < 0 else "WORSE"
+        )
+        values = [
+            f"{column(name).title} {metric_text(name, before.overall[name].value)} -> "
+            f"{metric_text(name, after.overall[name].value, unit=True)}"
+            for name in ("macro_ece", "worst_label_ece", "macro_nll")
+        ]
+        return f"{stage.capitalize()}: {', '.join(values)} ({way}). {self.verdicts[stage].text}"
+
+    @property
+    def title(self) -> str:
+        """Name, samples and labels."""
+        first = self.stages[RAW]
+        return (
+            f"{self.name}: {first.num_samples:,} samples, {first.num_labels:,} labels, "
+            f"{self.num_bins} bins"
+        )
+
+    @check_kinds
+    def text(self, *, details: bool = False) -> str:
+        """Return the verdict and tables for a terminal.
+
+        Args:
+            details: All labels of every stage, with the intervals of ECE, AUROC and share.
+        """
+        return text_of(self.blocks(details=details), details=details)
+
+    @check_kinds
+    def blocks(self, *, details: bool = False) -> list[Block]:
+        """Return the sentences and tables that :meth:`text` prints."""
+        most = MOST_ON_PAGE if details else MOST
+        stages = list(self.labels)[:: 1 if details else -1]
+        tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
+        return [*self.verdict, self.means(self.title), *tables]
+
+    def means(self, title: str) -> Table:
+        """Return the table of the means over labels."""
+        clusters = "" if self.stages[RAW].clusters is None else ", whole clusters"
+        table = short_table(self.measured, title=title, estimates=self.estimates)
+        notes = [_MEANS.format(clusters=clusters)]
+        first = self.labels[RAW].overall
+        floors = [first[name].floor for name in ("macro_ece", "worst_label_ece")]
+        if None not in floors:
+            mean, worst = (column("ece").format(floor) for floor in floors)
+            notes.append(
+                f"Calibrated labels with these probabilities have a macro ECE of {mean} % and a worst of {worst} % by "
+                "chance."
+            )
+        # The means have no test of their own, whose column would be empty.
+        keep = [n for n, each in enumerate(table.columns) if each.title not in ("floor", "p")]
+        table = table.where(keep)
+        rows = tuple(tuple(replace(cell, details=()) for cell in row) for row in table.rows)
+        return replace(table, rows=rows, notes=tuple(notes), narrow=True)
+
+    def _table(self, stage: str, *, most: int) -> Table:
+        title = "Labels" if len(self.labels) == 1 else f"Labels, {stage}"
+        return labels_table(self.labels[stage], self.confidence_level, title=title, most=most)
+
+    @check_kinds
+    def require(self, *rules: str, strict: bool = False) -> GateResult:
+        """Check rules on the last stage, which is calibrated where a calibrator was asked for.
+
+        Args:
+            *rules: Bounds such as ``"macro_ece<=0.03"``, ``"worst_label_ece<=5%"``, ``"macro_auroc>=0.8"``; or
+                ``"calibrated"``: the tests of no label reject it. The interval decides.
+            strict: Whether a rule that the interval does not decide fails.
+
+        Returns:
+            A gate that is true if it passes, with ``status`` for a pipeline, and prints its sentences.
+
+        Raises:
+            InputError: For an evaluation without intervals, an unknown metric, or a bound that decides nothing.
+        """
+        stage = list(self.stages)[-1]
+        if not rules or not self.replicates:
+            raise InputError(
+                "a gate needs rules and intervals",
+                f"{len(rules)} rules, {self.replicates} replicates",
+                "Name rules such as 'macro_ece<=0.03', and leave replicates out of the report.",
+            )
+        checks = checks_of(rules, self.labels[stage].overall, self.verdicts[stage])
+        samples = self.stages[stage].num_samples
+        return GateResult(tuple(check_rows(checks, samples=samples, dropped=self.dropped)), strict)
+
+    def json(self) -> str:
+        """Return everything as JSON: means by stage and measures of every label, as fractions, and the verdict."""
+        content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
+        content["intervals"] = plain_measures(self.estimates)
+        content["labels"] = {
+            stage: {name: plain_measures_of(each) for name, each in table.items()}
+            for stage, table in self.labels.items()
+        }
+        content["joint_p"] = {
+            stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None
+        }
+        return json.dumps(content, indent=2)
+
+    def html(self) -> str:
+        """Return a page that needs no other file: verdict, curves of the worst labels and tables."""
+        first = self.stages[RAW]
+        names = list(self.measured[RAW])
+        stages = list(self.labels)[::-1]
+        return render(
+            "evaluation.html.j2",
+            heading=self.heading or f"Calibration of {self.name}",
+            made=made_by(self.period),
+            size=f"{first.num_samples:,} samples, {first.num_labels:,} labels",
+            title=self.title.removeprefix(f"{self.name}: "),
+            num_bins=self.num_bins,
+            verdict=self.verdict,
+            short=self.means("Means over labels"),
+            whole=self._table(RAW, most=MOST_ON_PAGE),
+            groups=[self._table(stage, most=MOST_ON_PAGE) for stage in stages],
+            selection="",
+            columns=[(column(name).title, column(name).about) for name in names],
+            remarks=list(self.notes),
+            beside=[],
+            diagrams=self.diagrams(),
+            event="the label",
+            decisions=[],
+            diagrams_title=self._title_of_diagrams(),
+        )
+
+    def _title_of_diagrams(self) -> str:
+        return f"Reliability of the worst labels {RAW}" + (
+            f", and {list(self.stages)[-1]}" if len(self.stages) > 1 else ""
+        )
+
+    def diagrams(self) -> list[Any]:
+        """Draw the reliability of the worst labels as predicted for a page, and of the same after a calibrator."""
+        return [figure(ax, alt) for ax, alt in self._drawn()]
+
+    def _drawn(self) -> list[tuple[Any, str]]:
+        worst = [
+            name
+            for name, each in self.labels[RAW].items()
+            if 0 < each.positives < each.num_samples and each.num_samples >= _FEWEST_OF_CURVE
+        ][:_WORST]
+        pictures = []
+        for name in worst:
+            stages = {stage: each.label(name) for stage, each in self.stages.items()}
+            for stage, one in stages.items():
+                ax = axes(3.1, 3.9)
+                title = f"{name}, {stage}" if len(stages) > 1 else name
+                shared: dict[str, Any] = {"scale": "auto", "axes_for": list(stages.values())}
+                positive_reliability_diagram(one, title=title, ax=ax, replicates=0, **shared)
+                pictures.append((ax, f"Reliability diagram of {name}, {stage}"))
+        return pictures
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a row for each stage and mean over labels: value, low, high, floor and p.
+
+        ``evaluation.labels[stage].to_frame()`` has a row for each label.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return metrics_frame(self.measured, self.estimates, {}, {})
+
+    def to_latex(self) -> str:
+        """Return the table of the labels of the last stage in LaTeX; it needs the package ``booktabs``."""
+        return latex(self._table(list(self.labels)[-1], most=MOST_ON_PAGE))
+
+    def _repr_html_(self) -> str:
+        sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
+        pictures = "".join(
+            f"<div style='display: inline-block; width: 15em'>{themed_svg(ax, alt)}</div>"
+            for ax, alt in self._drawn()
+        )
+        tables = [self.means(self.title), self._table(list(self.labels)[-1], most=MOST)]
+        return "".join([sentences, pictures, *map(html_table, tables)])

@@ -1,0 +1,93 @@
+"""Several labels a sample, measured before and after the calibration that ``fedlas.calibrate`` deploys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedlas._core.check import Argument, InputError, few
+from fedlas.binary import label_measures
+from fedlas.calibrators import MultiLabelCalibration
+from fedlas.calibrators.fit_notes import fit_with_notes
+from fedlas.predictions import MultiLabel
+from fedlas.predictions.any_predictions import note_on_weights
+from fedlas.predictions.multi_label import check_known
+from fedlas.present.labels import RAW, LabelEvaluation
+
+
+def labels_report(
+    predictions: MultiLabel,
+    val: MultiLabel | None,
+    method: Any,
+    *,
+    num_bins: int,
+    confidence_level: float,
+    replicates: int,
+    notes: Sequence[str] = (),
+    **shown: Any,
+) -> LabelEvaluation:
+    """Measure several labels, and what the calibration that ``fedlas.calibrate`` deploys makes of them.
+
+    Args:
+        predictions: With labels.
+        val: Held-out predictions of the same labels; None fits nothing.
+        method: Name of a calibrator; None and ``"auto"`` are the default of several labels.
+        num_bins: As in :func:`fedlas.report`, and so are all others.
+        confidence_level: As there.
+        replicates: As there.
+        notes: As there.
+        **shown: Further fields of the evaluation.
+    """
+    check_known(predictions)
+    if val is None and method is not None:
+        raise InputError(
+            (Argument("method"), " needs held-out predictions"),
+            ("no ", Argument("on")),
+            ("Pass ", Argument("on"), " with held-out predictions of the same labels."),
+        )
+    remarks = list(notes)
+    if predictions.weights is not None and not bool(predictions.weights.all()):
+        remarks.append(note_on_weights(predictions.weights > 0))
+        predictions = predictions.rows(predictions.weights > 0)
+    stages = {RAW: predictions}
+    fitted: dict[str, MultiLabelCalibration] = {}
+    if val is not None:
+        calibration, doubts = _fitted(val, predictions, method)
+        name = str(calibration.calibrators[0].plain()["calibrator"])
+        fitted[name] = calibration
+        remarks += doubts
+        stages[f"after {name}"] = calibration.transform(predictions)
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
+    options["replicates"] = replicates
+    tables = {stage: label_measures(each, **options) for stage, each in stages.items()}
+    return LabelEvaluation(
+        stages=stages,
+        labels=tables,
+        fitted=fitted,
+        notes=tuple(filter(None, remarks)),
+        **options,
+        **shown,
+    )
+
+
+def _fitted(
+    val: MultiLabel, test: MultiLabel, method: Any
+) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
+    """Return the calibration that is fitted on held-out labels, and the notes of the fit."""
+    unnamed = tuple(map(str, range(test.num_labels)))
+    if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
+        raise InputError(
+            "must hold the labels of the predictions, in the same order",
+            f"{few(list(val.names or ()))} for {few(list(test.names or ()))}",
+            "Pass predictions of the same model.",
+            argument="on",
+        )
+    if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
+        raise InputError(
+            "must be other predictions than those measured",
+            "the same",
+            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+            argument="on",
+        )
+    calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
+    return fit_with_notes(calibration, val)

@@ -1,0 +1,144 @@
+"""ECE of each of several labels a sample, of their mean, of the worst and of all pooled: bootstrap and noise floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas.metrics.equal_width import width_bin
+from fedlas.stats.cell_sums import times_drawn
+from fedlas.stats.draws import DrawPurpose, random_state
+from fedlas.stats.rows import Floats, Integers
+
+_MOST_BLOCKS = 2**10
+_FEWEST_BLOCKS = 2**8
+_BLOCK_SUMS = 2**23
+_CELLS = 2**10
+"""Cells whose replicates are held at once."""
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """ECE of labels; the last axis of all but the pooled ones is that of the labels.
+
+    Attributes:
+        values: As observed ``(L,)``.
+        samples: Of samples, or clusters, that were drawn with replacement ``(R, L)``; no rows without replicates.
+        floors: Of a calibrated model with the same probabilities ``(R, L)``.
+        pooled: The ECE of all labels in one, as observed ``(1,)``, drawn ``(R,)``, and of a calibrated model ``(R,)``.
+    """
+
+    values: Floats
+    samples: Floats
+    floors: Floats
+    pooled: tuple[Floats, Floats, Floats]
+
+
+def label_errors(
+    probs: Tensor,
+    happened: NDArray[np.bool_],
+    weights: Floats,
+    clusters: Integers | None,
+    *,
+    num_bins: int,
+    replicates: int,
+    seed: int,
+) -> LabelErrors:
+    """Return the ECE of each label, over bins of equal width, with replicates.
+
+    Args:
+        probs: Probability of each label ``(N, L)``.
+        happened: Whether it was there ``(N, L)``.
+        weights: How much each label of each sample counts ``(N, L)``; 0 where it is unknown.
+        clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if samples are independent.
+        num_bins: ``B``.
+        replicates: ``R``.
+        seed: The same seed draws the same samples, so that two models are drawn in pairs.
+    """
+    samples, labels = happened.shape
+    unit = np.arange(samples) if clusters is None else clusters
+    units = int(unit.max()) + 1
+    most = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
+    blocks = min(most, units)
+    # Many units are put together at random: sums of blocks vary as sums of units do.
+    block = (random_state(DrawPurpose.BLOCKS, seed).permutation(units) % blocks)[unit]
+    random = random_state(DrawPurpose.BOOTSTRAP, seed)
+    times = times_drawn(random.randint(0, blocks, size=(replicates, blocks)))
+    noise = random_state(DrawPurpose.NOISE_FLOOR, seed)
+    signs = 2.0 * noise.randint(0, 2, size=(replicates, blocks)) - 1.0
+    parts: list[tuple[Floats, Floats, Floats]] = []
+    pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
+    for part in _parts(labels, num_bins):
+        cells = _LabelBins(
+            probs[:, part], happened[:, part], weights[:, part], block, blocks, num_bins
+        )
+        null = cells.drawn(noise, replicates) if clusters is None else signs @ cells.gaps
+        totals = cells.totals
+        sums = (
+            (cells.gaps.sum(axis=0)[None], totals.sum(axis=0)[None]),
+            (times @ cells.gaps, times @ totals),
+            (null, np.broadcast_to(totals.sum(axis=0), (replicates, len(totals.T)))),
+        )
+        errors = []
+        for gaps, total, whole in zip(*zip(*sums, strict=True), pooled, strict=True):
+            by_label = gaps.reshape(len(gaps), total.shape[1], num_bins)
+            errors.append(np.abs(by_label).sum(axis=2) / np.where(total > 0, total, 1.0))
+            whole[:, :-1] += by_label.sum(axis=1)
+            whole[:, -1] += total.sum(axis=1)
+        parts.append((errors[0], errors[1], errors[2]))
+    values, *others = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    whole = [np.abs(each[:, :-1]).sum(axis=1) / each[:, -1] for each in pooled]
+    return LabelErrors(values[0], others[0], others[1], (whole[0], whole[1], whole[2]))
+
+
+def _parts(labels: int, num_bins: int) -> Iterator[slice]:
+    step = max(1, _CELLS // num_bins)
+    return (slice(start, start + step) for start in range(0, labels, step))
+
+
+class _LabelBins:
+    """Sums over cells, ``label * num_bins + bin``, of blocks of samples.
+
+    Attributes:
+        gaps: Sum of what happened less its probability ``(blocks, cells)``.
+        totals: Sum of the weights of each label ``(blocks, L)``.
+    """
+
+    def __init__(
+        self,
+        probs: Tensor,
+        happened: NDArray[np.bool_],
+        weights: Floats,
+        block: Integers,
+        blocks: int,
+        num_bins: int,
+    ) -> None:
+        labels = happened.shape[1]
+        size = labels * num_bins
+        cell = (width_bin(probs, num_bins).numpy() + np.arange(labels) * num_bins).ravel()
+        exact = probs.double().numpy()
+        place = (block[:, None] * size).repeat(labels, axis=1).ravel() + cell
+        gaps = (weights * (happened - exact)).ravel()
+        self.gaps = np.bincount(place, gaps, blocks * size).reshape(blocks, size)
+        owner = (block[:, None] * labels + np.arange(labels)).ravel()
+        self.totals = np.bincount(owner, weights.ravel(), blocks * labels).reshape(blocks, labels)
+        flat = weights.ravel()
+        self._weight, self._squares, self._probs = (
+            np.bincount(cell, each, size) for each in (flat, flat**2, flat * exact.ravel())
+        )
+
+    def drawn(self, random: np.random.RandomState, replicates: int) -> Floats:
+        """Return the gaps ``(R, cells)`` if each cell's events have its mean probability and are independent."""
+        filled = np.flatnonzero(self._weight > 0)
+        weight = self._weight[filled]
+        # Unequal weights are worth fewer samples (Kish).
+        trials = np.maximum(np.rint(weight**2 / self._squares[filled]), 1.0)
+        share = np.clip(self._probs[filled] / weight, 0.0, 1.0)
+        gaps = np.zeros((replicates, len(self._weight)))
+        events = random.binomial(trials.astype(np.int64), share, size=(replicates, len(filled)))
+        gaps[:, filled] = (events / trials - share) * weight
+        return gaps

@@ -1,0 +1,145 @@
+"""What a report of several labels says, shows and requires."""
+
+import json
+
+import pytest
+import torch
+
+import fedlas
+from fedlas import MultiLabel
+from fedlas.calibrators import MultiLabelCalibration
+from fedlas.cli import main
+from fedlas.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+NAMES = tuple(f"finding_{letter}" for letter in "abcdefgh")
+
+
+def drawn(seed=0, samples=600, **roles):
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, len(NAMES), generator=random) - 1
+    slopes = torch.linspace(0.3, 1.0, len(NAMES))
+    target = torch.bernoulli((slopes * logits).sigmoid(), generator=random).long()
+    return MultiLabel(logits, target, names=NAMES, **roles)
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return fedlas.report(drawn(), on=drawn(1), replicates=99)
+
+
+def test_a_line_a_label_and_means_by_name(evaluation):
+    assert type(evaluation).__name__ == "LabelEvaluation"
+    text = evaluation.text()
+    assert "macro ECE" in text
+    assert "micro NLL" in text
+    assert "worst label's ECE" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    first = next(iter(evaluation.labels["as predicted"]))
+    assert f"most clearly {first!r}" in evaluation.verdict[0]
+    assert "After partial-pooling: macro ECE" in evaluation.verdict[1]
+    details = evaluation.text(details=True)
+    assert all(name in details for name in NAMES)
+
+
+def test_what_is_shown_after_is_what_calibrate_deploys(evaluation):
+    deployed = MultiLabelCalibration().fit(drawn(1)).transform(drawn())
+    assert torch.equal(evaluation.stages["after partial-pooling"].logits, deployed.logits)
+    model = torch.nn.Identity()
+    val = drawn(1)
+    calibrated = fedlas.calibrate(model, [(val.logits, val.target)], MultiLabelCalibration())
+    torch.testing.assert_close(calibrated(drawn().logits), deployed.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_rules_on_means_and_on_the_worst_label(evaluation):
+    raw = fedlas.report(drawn(), replicates=99)
+    gate = raw.require("macro_ece<=0.03", "worst_label_ece<=5%", "macro_auroc>=0.5", "calibrated")
+    assert [check.outcome for check in gate.checks] == ["fails", "fails", "holds", "fails"]
+    assert gate.status == 3
+    assert evaluation.require("macro_ece<=0.2", "calibrated").status == 0
+    for rule, said in (("ece<=0.1", "must name a metric"), ("macro_auroc<=0.9", "must state how good")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            raw.require(rule)
+
+
+def test_numbers_for_machines_pages_and_papers(evaluation):
+    content = json.loads(evaluation.json())
+    assert content["labels"]["as predicted"].keys() == set(NAMES)
+    assert content["intervals"]["after partial-pooling"]["macro_ece"]["low"] >= 0
+    frame = evaluation.to_frame()
+    assert set(frame["stage"]) == set(evaluation.stages)
+    assert "finding\\_a" in evaluation.to_latex()
+
+
+def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
+    """Drawing is slow: one sample of two labels is drawn, and the worst of many are counted."""
+    pairs = [MultiLabel(each.logits[:, :2], each.target[:, :2]) for each in (drawn(), drawn(1))]
+    evaluation = fedlas.report(pairs[0], on=pairs[1], replicates=99)
+    page = evaluation.html()
+    assert page.count('aria-label="Reliability diagram of') == 4
+    assert "macro: the mean of the labels" in page
+    monkeypatch.setattr("fedlas.present.labels.positive_reliability_diagram", lambda *_, **__: None)
+    assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"event": 1}, "event is for one label"),
+        ({"groups": ["a"] * 600}, "groups is for one label"),
+        ({"reject": [0.05]}, "reject is for one label"),
+        ({"cost_ratio": 9.0}, "cost_ratio is for one label"),
+        ({"top_label": True}, "top_label is for one label"),
+        ({"heterogeneity": True}, "heterogeneity is for one label"),
+        ({"method": "auto"}, "needs held-out"),
+        ({"on": drawn()}, "other predictions"),
+        ({"on": drawn().label(0)}, "must hold what the predictions hold"),
+        (
+            {"on": MultiLabel(drawn(1).logits, drawn(1).target, names=tuple("abcdefgh"))},
+            "labels of the predictions",
+        ),
+        ({"on": drawn(1), "method": "all"}, "method"),
+    ],
+)
+def test_what_is_for_one_label_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        fedlas.report(drawn(), **options)
+
+
+def test_roles_of_samples_are_used():
+    plain = fedlas.report(drawn(), replicates=99)
+    for name, value in (
+        ("weights", torch.arange(600) % 4),
+        ("clusters", torch.arange(600) // 10),
+    ):
+        other = fedlas.report(drawn(**{name: value}), replicates=99)
+        macro = [each.estimates["as predicted"]["macro_nll"] for each in (plain, other)]
+        assert (macro[0].low, macro[0].high) != (macro[1].low, macro[1].high), name
+        fitted = fedlas.report(drawn(), on=drawn(1, **{name: value}), replicates=0)
+        whole = fedlas.report(drawn(), on=drawn(1), replicates=0)
+        assert fitted.measured["after partial-pooling"] != whole.measured["after partial-pooling"]
+
+
+def table_of(several, path):
+    names = [*(f"p_{name}" for name in several.names), *(f"y_{name}" for name in several.names)]
+    rows = torch.cat([several.probs.double(), several.target.double()], dim=1).tolist()
+    lines = [",".join(names), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_evaluate_prints_labels_and_gates_on_them(tmp_path, capsys):
+    test, val = (table_of(drawn(seed), tmp_path / f"{seed}.csv") for seed in (0, 1))
+    options = ["--probs", "p_*", "--labels", "y_*", "--replicates", "99"]
+    assert main(["evaluate", test, *options, "--require", "macro_ece<=0.03"]) == 3
+    said = capsys.readouterr().out
+    assert "Miscalibrated:" in said
+    assert "next: fedlas evaluate" in said
+    assert "Fails: macro ECE" in said
+    assert main(["evaluate", test, *options, "--on", val, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["after partial-pooling"]["macro_ece"] < content["as predicted"]["macro_ece"]
+    assert main(["evaluate", test, *options, "--reject", "0.05"]) == 2
+    assert "--reject is for one label" in capsys.readouterr().err
+    assert main(["evaluate", test, "--probs", "p_*", "--labels", "y_*", "--target", "y_a"]) == 2
+    assert "--target is for one label" in capsys.readouterr().err
