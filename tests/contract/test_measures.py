@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,19 @@ import torch
 import fedlas
 from fedlas import Predictions, TopLabel, binary
 from fedlas.cli import main
+from fedlas.deploy import Monitor, fit_calibration, make_card
 from fedlas.errors import InputError
+from fedlas.integrations.engines import estimates_of_sums, sums_of_batch
 from fedlas.integrations.sklearn import CalibrationScorer
+from fedlas.lab import BenchResult
+from fedlas.lab.report import result_table
+from fedlas.lab.results import result_from
+from fedlas.lab.runs import FinishedRun, RunFolder, Summary
+from fedlas.lab.train import check_select
 from fedlas.metrics import METRICS, StreamingMetrics
-from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
+from fedlas.plots import training_curves
+from fedlas.predictions import Columns
+from fedlas.stats import bootstrap_interval, noise_floor, optimism, paired_bootstrap
 
 NAMES = list(METRICS)
 OF_EVENTS = [entry.name for entry in METRICS.entries() if entry.subject == "event"]
@@ -31,6 +42,75 @@ MANY = Predictions(
     torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
 )
 EVALUATION = fedlas.report(RAW, replicates=39)
+MEASURED = {**EVALUATION.estimates["as predicted"], **EVALUATION.positive["as predicted"]}
+
+
+SEEDS = [drawn(), drawn(scale=1.1)]
+OTHER_SEEDS = [drawn(scale=1.6), drawn(scale=1.7)]
+BATCHES = [
+    {"p": batch.probs[:, 1].tolist(), "y": batch.target.tolist()} for batch in (RAW, OTHER, RAW)
+]
+RISKS = RAW.probs[:, 1].numpy()
+
+
+def card_of(name):
+    """A card that holds this measure alone."""
+    row = {name: {"value": 0.25, "low": 0.2, "high": 0.3}}
+    stages = dict.fromkeys(("as predicted", "calibrated"), row)
+    return make_card(
+        RAW, OTHER, fit_calibration("none", RAW), model={"run": "mine"}, data={"name": "drawn"},
+        metrics=stages,
+    )  # fmt: skip
+
+
+def hub_card(name):
+    pytest.importorskip("huggingface_hub")
+    from fedlas.integrations.huggingface_hub import model_card
+
+    return str(model_card(card_of(name)))
+
+
+def summary_of(name):
+    """Runs of two methods that measured this alone."""
+    return Summary(
+        Path(),
+        tuple(
+            FinishedRun(
+                RunFolder(Path(f"{method}-s{seed}")), "made", method, seed,
+                {"test": {name: 0.2 + 0.01 * seed + 0.1 * (method == "a")}, "test_calibrated": {}},
+            )
+            for method in "ab"
+            for seed in range(3)
+        ),
+    )  # fmt: skip
+
+
+def result_of(name):
+    """What a report shows of these runs."""
+    return result_from(summary_of(name))
+
+
+def bench_of(name):
+    """The same on two data sets."""
+    return BenchResult("drawn", {data: result_of(name) for data in ("one", "two")})
+
+
+def card_in_a_file(name):
+    """Path of a card that holds this measure alone."""
+    path = Path(tempfile.mkdtemp()) / "card.json"
+    card_of(name).save(path)
+    return path
+
+
+def figure_of(name):
+    pytest.importorskip("matplotlib")
+    return bench_of(name).figure(name)
+
+
+def curves_of(name):
+    pytest.importorskip("matplotlib")
+    log = [{"epoch": epoch, "val": {name: 0.1 * epoch}} for epoch in (1, 2, 3)]
+    return training_curves({"a": log}, metric=f"val.{name}")
 
 
 def required(name):
@@ -53,27 +133,75 @@ USES = {
     "noise_floor": lambda name: noise_floor(RAW, metric=name, replicates=5),
     "streaming": lambda name: StreamingMetrics(2, metrics=[name]),
     "a scorer": CalibrationScorer,
+    "engines of tables": lambda name: estimates_of_sums(
+        [sums_of_batch(each, Columns(probs="p", target="y"), metrics=[name]) for each in BATCHES], groups=2
+    )[name],
+    "seeds": lambda name: fedlas.compare(SEEDS, OTHER_SEEDS, [name])[name],
+    "optimism": lambda name: optimism(
+        lambda x, y: lambda rows: rows, RISKS, RAW.target.numpy(), metrics=[name], replicates=39
+    )[name],
+    "card": lambda name: card_of(name).metrics["calibrated"].get(name),
+    "card of the Hub": hub_card,
+    "monitor": lambda name: Monitor(card_in_a_file(name)),
+    "a bench's table": lambda name: str(bench_of(name).table(name)),
+    "a bench's tables of all metrics": lambda name: result_table(result_of(name)),
+    "a bench's pairs": lambda name: bench_of(name).pairs_table(["a:b"], name),
+    "a bench's ranks": lambda name: bench_of(name).ranks(name),
+    "a bench's figure": figure_of,
+    "train.select": check_select,
+    "a plot of training": curves_of,
 }  # fmt: skip
 
 
-MAY_REFUSE = ("streaming", "a scorer", "evaluate --require")
+def has_no_interval(record):
+    return not record.has_interval
+
+
+def has_no_direction(record):
+    return record.higher_is_better is None
+
+
+def has_no_sums(record):
+    return record.statistic is None and record.quantity is None
+
+
+def is_not_ranked(record):
+    return not record.ranked
+
+
+def is_not_measured(record):
+    return record.name.removeprefix("event_") not in MEASURED
+
+
+REFUSE = {
+    "evaluate --require": (has_no_interval, is_not_measured),
+    "compare": (has_no_interval,),
+    "compare --fail-if-worse": (has_no_interval, has_no_direction),
+    "compare of groups": (has_no_interval,),
+    "paired_bootstrap": (has_no_interval,),
+    "streaming": (has_no_sums,),
+    "engines of tables": (has_no_sums,),
+    "a scorer": (has_no_direction,),
+    "a bench's ranks": (has_no_direction, is_not_ranked),
+    "a bench's figure": (has_no_direction, is_not_ranked),
+    "train.select": (lambda record: not record.default,),
+}
+"""What a use cannot take: only these measures does it refuse, and those whose arrays are not there."""
+OF_NUMBERS = {use for use in USES if use.startswith(("a ", "card", "monitor"))} | {"streaming"}
+"""Uses that take what was measured elsewhere, for which no array has to be there."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("use", USES)
 def test_everything_uses_a_measure_or_refuses_it_in_words(use, name):
-    refusal = ""
-    try:
+    record = METRICS[name]
+    lacks = bool(record.needs) and (use not in OF_NUMBERS or use == "a scorer")
+    must_refuse = lacks or any(refuses(record) for refuses in REFUSE.get(use, ()))
+    if not must_refuse:
         USES[use](name)
-    except InputError as error:
-        refusal = str(error)
-    if refusal:
-        assert "; got" in refusal
-        assert use in MAY_REFUSE or name not in OF_EVENTS or not is_measured(name), refusal
-
-
-def is_measured(name):
-    return METRICS[name].has_interval and METRICS[name].higher_is_better is not None
+        return
+    with pytest.raises(InputError, match=r"; got .*\. [A-Z].*"):
+        USES[use](name)
 
 
 @pytest.mark.parametrize("name", OF_EVENTS)

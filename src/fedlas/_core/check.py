@@ -174,7 +174,7 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor)
 
 
-def as_numbers(values: Any) -> NDArray[np.float64]:
+def as_numbers(values: object) -> NDArray[np.float64]:
     """Return real numbers as an array in float64; one NaN ``()`` for text, objects and rows of unequal length.
 
     The caller checks the shape, so that one error says what it takes.
@@ -211,7 +211,7 @@ def check_choice(name: str, value: object, choices: Iterable[T]) -> T:
     raise wrong_argument(name, expected, repr(value), suggestion(str(value), names))
 
 
-def check_logits(logits: Any) -> Tensor:
+def check_logits(logits: object) -> Tensor:
     """Return ``logits`` if it is a dense floating tensor ``(N, C, ...)`` with at least one class.
 
     Raises:

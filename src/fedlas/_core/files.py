@@ -329,7 +329,7 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: str | Path, value: Any) -> Path:
+def write_json(path: str | Path, value: object) -> Path:
     """Write ``value`` as indented JSON atomically; NaN and infinities are refused, since JSON has none."""
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 

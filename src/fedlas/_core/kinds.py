@@ -75,7 +75,7 @@ def _kinds_of(annotation: str) -> list[str]:
     return names if all(name in _KINDS for name in names) else []
 
 
-def _is_many(value: Any, method: str = "__getitem__") -> bool:
+def _is_many(value: object, method: str = "__getitem__") -> bool:
     """Return whether a value has elements, in an order if indexed: no text, class, single number or sparse tensor."""
     if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
         return False
@@ -133,7 +133,7 @@ _CONSTRUCTORS = {
 }
 
 
-def is_lazy(frame: Any) -> bool:
+def is_lazy(frame: object) -> bool:
     """Return whether the rows of a frame are still to be computed: a polars ``LazyFrame``, a relation of DuckDB."""
     return (hasattr(frame, "collect_schema") and hasattr(frame, "collect")) or hasattr(
         frame, "to_arrow_table"

@@ -89,7 +89,7 @@ class Bar:
         self.progress.advance(self._task, steps)
 
 
-def track(items: Iterable[T], label: str, *, on: Any = None) -> Iterator[T]:
+def track(items: Iterable[T], label: str, *, on: object = None) -> Iterator[T]:
     """Yield the items while a :class:`Bar` shows how many remain.
 
     Args:

@@ -113,11 +113,11 @@ def add_up_across_ranks(value: Tensor) -> Tensor:
 
 class _AddUp(torch.autograd.Function):
     @staticmethod
-    def forward(_context: Any, value: Tensor) -> Tensor:
+    def forward(_context: object, value: Tensor) -> Tensor:
         return sum_across_ranks(value)
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
+    def backward(_context: object, gradient: Tensor) -> Tensor:
         return sum_across_ranks(gradient)
 
 

@@ -41,8 +41,8 @@ def event_measure(
         plain: dict[str, int] = {"replicates": 0} if takes_replicates else {}
 
         def value(predictions: Predictions) -> float:
-            options: Any = plain
-            return float(function(predictions, **options).value)
+            estimate: Callable[..., Estimate] = function
+            return float(estimate(predictions, **plain).value)
 
         value.__doc__ = function.__doc__
         influence = None if terms is None else lambda predictions: _influence(predictions, terms)

@@ -215,7 +215,7 @@ def validation_size(
     )  # fmt: skip
 
 
-def _check_used(needed: str, value: Any, **options: Any) -> None:
+def _check_used(needed: str, value: object, **options: Any) -> None:
     """Refuse options that have an effect with another one alone."""
     for name, option in options.items():
         if option is not None and value is None:

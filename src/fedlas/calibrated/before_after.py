@@ -346,7 +346,7 @@ def _of_event(*stages: Predictions) -> list[dict[str, Any]]:
     ]
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """Return a number of a file, whose reader names the file."""
     try:
         return check_number("a metric", value)

@@ -85,7 +85,7 @@ def read_file(
     return weights, calibration_of(content, source=path), about
 
 
-def calibration_of(content: Any, *, source: object) -> Calibrator | MultiLabelCalibration:
+def calibration_of(content: object, *, source: object) -> Calibrator | MultiLabelCalibration:
     """Return the calibrator that plain values describe, of classes or of independent labels.
 
     Raises:

@@ -31,7 +31,7 @@ _HELD = 2**22
 
 @overload
 def calibrate(
-    model: Any,
+    model: object,
     val_loader: Iterable[Any],
     method: str | Calibrator | MultiLabelCalibration = "auto",
     head: str | nn.Module | None = None,
@@ -48,12 +48,12 @@ def calibrate(
 
 @overload
 def calibrate(
-    model: Any, *, method: str | Calibrator = "auto", **columns: Any
+    model: object, *, method: str | Calibrator = "auto", **columns: Any
 ) -> TableCalibration: ...
 
 
 def calibrate(
-    model: Any,
+    model: object,
     val_loader: Iterable[Any] = (),
     method: str | Calibrator | MultiLabelCalibration = "auto",
     head: str | nn.Module | None = None,

@@ -73,7 +73,7 @@ class CalibratedModel(nn.Module):
 
     def __init__(
         self,
-        model: Any,
+        model: object,
         calibrator: Calibrator | MultiLabelCalibration,
         head: Heads = None,
         *,
@@ -140,7 +140,7 @@ class CalibratedModel(nn.Module):
         """
         return self.calibration(*self._outputs(inputs, options))
 
-    def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
+    def predict_proba(self, inputs: object = None, **named: Any) -> Tensor:
         """Return calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
 
         With independent labels, each is a sigmoid ``(N, L)``.
@@ -233,7 +233,7 @@ class CalibratedModel(nn.Module):
     def load(
         cls,
         path: str | Path,
-        model: Any,
+        model: object,
         head: Heads = None,
         *,
         features: Callable[..., Tensor] | None = None,

@@ -361,7 +361,7 @@ class Calibrator(ABC):
         return cls.from_plain(read_saved(path, "Calibrator"), source=path)
 
     @classmethod
-    def from_plain(cls, content: Any, *, source: object = "plain values") -> Self:
+    def from_plain(cls, content: object, *, source: object = "plain values") -> Self:
         """Return the calibrator that :meth:`plain` describes.
 
         Args:
@@ -422,7 +422,7 @@ class Calibrator(ABC):
     def _plain_state(self) -> dict[str, Any]:
         return numbers_of(self.map)
 
-    def _read_state(self, state: Any) -> nn.Module:
+    def _read_state(self, state: object) -> nn.Module:
         """Return the map of a file; ``KeyError``, ``TypeError`` or ``ValueError`` if it has none."""
         return load_map(self.map_type, state, self.num_classes or 1, self.num_features)
 

@@ -39,7 +39,7 @@ class Several(argparse.Action):
     """Takes one value or more each time that the option is given."""
 
     def __call__(  # noqa: D102 (argparse calls it)
-        self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
+        self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None
     ) -> None:
         before = getattr(namespace, self.dest)
         earlier = [] if before is self.default else before
@@ -236,7 +236,7 @@ class OldName(Several):
     """Takes the values of an option whose name has changed."""
 
     def __call__(  # noqa: D102 (argparse calls it)
-        self, _parser: object, namespace: argparse.Namespace, values: Any, option: object = None
+        self, _parser: object, namespace: argparse.Namespace, values: object, option: object = None
     ) -> None:
         text = f"{option} is now --{self.dest}; the old name goes with the next release."
         say_commands(f"fedlas: warning: {text}", stderr=True)

@@ -100,7 +100,7 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     roles: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
-    def add(role: str, name: Any, reason: str) -> None:
+    def add(role: str, name: object, reason: str) -> None:
         roles[role] = name
         reasons[role] = reason
 

@@ -242,7 +242,9 @@ def _damage(expected: str, got: object) -> InputError:
     return InputError(expected, describe(got) if isinstance(got, Mapping) else got, _FIX)
 
 
-def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
+def _accepted(
+    risk: object, threshold: object, test: Mapping[str, Any], *, most: GapSums
+) -> Accepted:
     """Return a row of the thresholds, which holds no more samples than the test part."""
     names = ("false_alarms", "acted") if risk is None else ("wrong", "accepted")
     wrong, accepted = (check_count(name, test[name], low=0) for name in names)

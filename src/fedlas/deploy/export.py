@@ -89,9 +89,9 @@ def export_model(
 
 @check_kinds
 def export(
-    model: Any,
+    model: object,
     path: str | Path,
-    inputs: Any = None,
+    inputs: object = None,
     *,
     form: ExportFormat = "onnx",
     by_name: bool | None = None,
@@ -201,7 +201,7 @@ def _export_table(
     return _export(module, out, form, inputs, samples, about, tolerance)
 
 
-def _checked_inputs(inputs: Any) -> dict[str, Tensor]:
+def _checked_inputs(inputs: object) -> dict[str, Tensor]:
     fix = "Pass a tensor (N, ...), or a mapping of them by name."
     if (
         not isinstance(inputs, Mapping)

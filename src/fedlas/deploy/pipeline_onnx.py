@@ -27,7 +27,7 @@ _FIX = (
 )
 
 
-def is_calibrated_pipeline(model: Any) -> bool:
+def is_calibrated_pipeline(model: object) -> bool:
     """Return whether the last of several steps is a fitted ``CalibratedClassifier``."""
     steps: Any = getattr(model, "steps", None) or [("", None)]
     last = steps[-1][1]
@@ -107,7 +107,7 @@ def _columns_of(X: Any, kind: type, *, whole: bool) -> tuple[Columns, FrameOf]: 
     return columns, frame_of
 
 
-def _texts(name: Any, values: NDArray[Any]) -> NDArray[Any]:
+def _texts(name: object, values: NDArray[Any]) -> NDArray[Any]:
     """Return a column of texts, which in ONNX cannot be missing."""
     lacking = sum(not isinstance(value, str) for value in values.tolist())
     if lacking:

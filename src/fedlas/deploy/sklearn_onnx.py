@@ -85,7 +85,7 @@ def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
     return compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
 
 
-def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: bool) -> Any:
+def _converted(estimator: object, last: object, rows: NDArray[Any], *, raw_scores: bool) -> Any:
     """Return an estimator in ONNX, whose last output is its scores."""
     if booster_of(last) is not None:
         with quiet:
@@ -98,12 +98,12 @@ def _converted(estimator: Any, last: Any, rows: NDArray[Any], *, raw_scores: boo
         return _to_onnx(estimator, last, rows, scores)
 
 
-def _to_onnx(estimator: Any, last: Any, rows: NDArray[Any], options: dict[str, bool]) -> Any:
+def _to_onnx(estimator: object, last: object, rows: NDArray[Any], options: dict[str, bool]) -> Any:
     helper = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
     return to_onnx(estimator, last, helper.guess_initial_types(rows[:1], None), options)
 
 
-def to_onnx(estimator: Any, last: Any, types: Any, options: dict[str, bool]) -> Any:
+def to_onnx(estimator: object, last: object, types: object, options: dict[str, bool]) -> Any:
     """Return an estimator, or steps, in ONNX.
 
     Args:
@@ -188,7 +188,7 @@ def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     return compose.merge_models(front, trees, io_map=[link])
 
 
-def _refused(expected: str, model: Any, error: Exception, fix: str) -> InputError:
+def _refused(expected: str, model: object, error: Exception, fix: str) -> InputError:
     return InputError(
         expected, f"{type(model).__name__} ({type(error).__name__}: {in_a_line(error)})", fix
     )
@@ -235,9 +235,9 @@ def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> 
 
 
 def export_sklearn(
-    model: Any,
+    model: object,
     out: Path,
-    X: Any,  # noqa: N803 (scikit-learn's name)
+    X: object,  # noqa: N803 (scikit-learn's name)
     about: dict[str, Any],
     tolerance: float,
 ) -> Exported:
@@ -284,7 +284,7 @@ _VERSIONS = {"": OPSET, "ai.onnx.ml": 3}
 """Versions of ONNX's operators, and of those for trees and other classical models."""
 
 
-def booster_of(estimator: Any) -> str | None:
+def booster_of(estimator: object) -> str | None:
     """Return the package of a gradient-boosting classifier; None of any other estimator."""
     package = type(estimator).__module__.partition(".")[0]
     return package if package in ("lightgbm", "xgboost", "catboost") else None

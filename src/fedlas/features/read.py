@@ -128,7 +128,7 @@ def head_of_run(model: nn.Module, logits: Callable[[], Tensor]) -> nn.Module | N
     with torch.no_grad():
         size = logits().numel()
 
-    def record(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, _: object, output: object) -> None:
         runs[id(module)] += 1
         if isinstance(output, Tensor) and output.numel() == size:
             outputs.append((module, output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.card import CARD as CARD_KIND
 from fedlas.deploy.card import Card
-from fedlas.metrics import METRICS
+from fedlas.metrics.metric import Metric, find_measure
 
 require("huggingface_hub", extra="hub")
 
@@ -331,17 +332,24 @@ def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
     """Yield every calibrated metric in the Hub's format."""
     data = _word(card.data["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
-    for name, entry in card.metrics["calibrated"].items():
-        title = METRICS[name].title if name in METRICS else _word(name)
+    for name, entry in _measured(card)["calibrated"].items():
+        record = find_measure(name, event=card.event is not None)
+        title = _word(name) if record is None else record.title
         yield EvalResult(
             task_type=task or "classification", dataset_type=slug, dataset_name=data, dataset_split="test",
             metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
         )  # fmt: skip
 
 
+def _measured(card: Card) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each stage by the names of measures; those of an event in place of all classes'."""
+    of_event = (card.event or {}).get("measures", {})
+    return {stage: {**row, **of_event.get(stage, {})} for stage, row in card.metrics.items()}
+
+
 def _texts(card: Card) -> dict[str, Any]:
     """Return the texts of the template."""
-    metrics = card.metrics
+    metrics = _measured(card)
     method = _word(card.calibration.method)
     temperature = card.calibration.plain().get("temperature")
     how = method if temperature is None else f"temperature {float(temperature):.4g}"
@@ -355,7 +363,10 @@ def _texts(card: Card) -> dict[str, Any]:
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
         "stages": list(map(_word, metrics)),
         "metrics": [
-            _metric_row(name, list(metrics.values())) for name in list(metrics.values())[-1]
+            _metric_row(
+                find_measure(name, event=card.event is not None), name, list(metrics.values())
+            )
+            for name in list(metrics.values())[-1]
         ],
         "thresholds": [
             (
@@ -380,19 +391,30 @@ def _made(card: Card) -> Iterator[str]:
         yield f"Test samples of {period}."
 
 
-def _metric_row(name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
+def _metric_row(record: Metric | None, name: str, stages: Sequence[Mapping[str, Any]]) -> list[str]:
     title = _word(name)
+    places = 4
     percent = False
-    arrow = ""
-    if name in METRICS:
-        title = METRICS[name].title
-        percent = METRICS[name].percent
-        arrow = _ARROWS.get(METRICS[name].higher_is_better, "")
-    scale, places = (100, 2) if percent else (1, 4)
-    last = stages[-1][name]
-    ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
-    values = [f"{scale * float(stage[name]['value']):.{places}f}" for stage in stages]
-    return [f"{title}{' %' if percent else ''}{arrow}", *values, " to ".join(ends)]
+    if record is not None:
+        title = f"{record.title}{' %' if record.percent else ''}{_direction(record)}"
+        places = record.places
+        percent = record.percent
+
+    def shown(value: float | str | None) -> str:
+        if value is None or not math.isfinite(float(value)):
+            return ""
+        return f"{100 * float(value):.{places - 2}f}" if percent else f"{float(value):.{places}f}"
+
+    ends = [shown(stages[-1][name].get(end)) for end in ("low", "high")]
+    values = [shown(stage.get(name, {}).get("value")) for stage in stages]
+    return [title, *values, " to ".join(ends) if all(ends) else ""]
+
+
+def _direction(record: Metric) -> str:
+    """Return the arrow of a metric, or what is best where that is neither most nor least."""
+    if record.ideal is not None:
+        return f" → {record.ideal:g}"
+    return _ARROWS.get(record.higher_is_better, "")
 
 
 def _word(text: object) -> str:

@@ -158,7 +158,7 @@ class Accumulator(ABC):
             self._replace(before)
             raise
 
-    def _batch(self, logits: Any, target: Any, weights: Any, **arrays: Any) -> Predictions:
+    def _batch(self, logits: object, target: object, weights: object, **arrays: Any) -> Predictions:
         """Return a batch, if it has weights where the others have some, and as many classes."""
         if (weights is not None) is not self.weighted:
             raise InputError(
@@ -190,7 +190,7 @@ def _rebuild(
     return accumulator
 
 
-def _form(tensor: Any) -> tuple[Any, ...]:
+def _form(tensor: object) -> tuple[Any, ...]:
     return (tuple(tensor.shape), tensor.dtype) if isinstance(tensor, Tensor) else (type(tensor),)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas.metrics.metric import (
@@ -24,7 +23,7 @@ from fedlas.predictions.top_label import needs_all_classes
 from fedlas.predictions.two_arrays import predictions_of_arrays
 
 
-def evaluate(predictions: Any, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
+def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
     """Compute every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:

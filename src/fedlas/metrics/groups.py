@@ -156,7 +156,9 @@ def calibration_by_group(
     return sums.by_name(names)
 
 
-def group_numbers(predictions: AnyPredictions, groups: Any) -> tuple[list[Any], NDArray[np.int64]]:
+def group_numbers(
+    predictions: AnyPredictions, groups: object
+) -> tuple[list[Any], NDArray[np.int64]]:
     """Return the sorted names of the groups, and the number of each sample's group ``(N,)``."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)
@@ -201,7 +203,7 @@ def check_two_a_group(names: Any, samples: int) -> None:
         )
 
 
-def group_labels(groups: Any) -> NDArray[Any]:
+def group_labels(groups: object) -> NDArray[Any]:
     """Return groups as an array; texts as objects, since NumPy would pad each to the longest."""
     texts = isinstance(groups, list | tuple) and all(isinstance(name, str) for name in groups)
     return np.array(groups, dtype=object) if texts else np.asarray(groups)
@@ -335,7 +337,7 @@ class StreamingGroups(Accumulator):
         self._check_samples()
         return self._by_group.by_name(self.groups)
 
-    def _numbers(self, groups: Any, samples: int) -> Tensor:
+    def _numbers(self, groups: object, samples: int) -> Tensor:
         names = _listed(groups)
         if len(names) != samples or getattr(groups, "ndim", 1) != 1:
             raise InputError(
@@ -369,7 +371,7 @@ class StreamingGroups(Accumulator):
         return {"groups": self.groups, "num_bins": self.num_bins}
 
 
-def _listed(groups: Any) -> list[Any]:
+def _listed(groups: object) -> list[Any]:
     """Return Python's own objects, which compare and hash as the names do."""
     if isinstance(groups, Tensor):
         check_dense("groups", groups)

@@ -58,7 +58,7 @@ class Statistic(ABC):
     top_label: ClassVar[bool] = False
     streaming: ClassVar[type[Sums] | None] = None
 
-    def __init__(self, predictions: Any, num_bins: int) -> None:  # noqa: ARG002
+    def __init__(self, predictions: object, num_bins: int) -> None:  # noqa: ARG002
         self.num_bins = num_bins
 
     @abstractmethod
@@ -187,7 +187,7 @@ def in_range(values: Tensor, low: float, high: float | Tensor) -> bool:
     return bool(((values >= low) & (values <= high)).all())
 
 
-def averaging_one(predictions: Any) -> Tensor | None:
+def averaging_one(predictions: object) -> Tensor | None:
     """Return the weights ``(N,)`` scaled so that those above 0 average 1; None if there are none."""
     weights: Tensor | None = getattr(predictions, "weights", None)
     return None if weights is None else weights * (torch.count_nonzero(weights) / weights.sum())
@@ -198,7 +198,7 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
     return np.where(count > least, count, 1.0)
 
 
-def refuse_weights(predictions: Any) -> None:
+def refuse_weights(predictions: object) -> None:
     """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
     if getattr(predictions, "weights", None) is not None:
         raise InputError(
@@ -208,7 +208,7 @@ def refuse_weights(predictions: Any) -> None:
         )
 
 
-def check_takes_weights(predictions: Any, *, takes_weights: bool) -> None:
+def check_takes_weights(predictions: object, *, takes_weights: bool) -> None:
     """Refuse weighted predictions for a metric that would ignore the weights."""
     weights = getattr(predictions, "weights", None)
     if weights is not None and not takes_weights:

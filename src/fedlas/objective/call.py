@@ -94,7 +94,7 @@ class Arguments:
             any_name,
         )
 
-    def call(self, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
+    def call(self, model: nn.Module, inputs: object, keywords: Mapping[str, Any]) -> Any:
         """Return the model's output for the inputs of a batch; arguments and errors as :meth:`bind`."""
         positional, named = self.bind(model, inputs, keywords)
         return model(*positional, **named)
@@ -198,7 +198,7 @@ Key = int | str
 """Position or name of a part of a batch."""
 
 
-def read_batch(batch: Any, label: Key | None = None) -> tuple[Any, Any]:
+def read_batch(batch: object, label: Key | None = None) -> tuple[Any, Any]:
     """Return inputs and labels of a batch; labels are None if it holds none.
 
     Args:
@@ -222,7 +222,7 @@ def read_batch(batch: Any, label: Key | None = None) -> tuple[Any, Any]:
 
 
 def split_batch(
-    batch: Any, label: Key | None, others: Mapping[str, Key]
+    batch: object, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return inputs, labels and other parts of a batch, by name; arguments as :func:`read_batch`.
 
@@ -306,7 +306,7 @@ def moved(value: Any, device: str | torch.device) -> Any:
     return value
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """Yield all tensors in a value, inside of mappings, tuples and lists too."""
     if isinstance(value, Tensor):
         yield value
@@ -315,7 +315,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(entry)
 
 
-def checked_labels(labels: Any, logits: Tensor) -> Tensor:
+def checked_labels(labels: object, logits: Tensor) -> Tensor:
     """Return labels ``(N,)`` or ``(N, d1, ...)`` on the CPU.
 
     With two classes, 0.0 and 1.0 as ``nn.BCEWithLogitsLoss`` takes them become integers.
@@ -342,7 +342,7 @@ def checked_labels(labels: Any, logits: Tensor) -> Tensor:
     )
 
 
-def _label_fix(labels: Any, logits: Tensor) -> str:
+def _label_fix(labels: object, logits: Tensor) -> str:
     """Return what to do about labels that do not fit the logits."""
     if isinstance(labels, Tensor) and labels.shape == logits.shape:
         return several_labels(labels)
@@ -354,7 +354,7 @@ def _label_fix(labels: Any, logits: Tensor) -> str:
     )
 
 
-def as_labels(labels: Any) -> Tensor | None:
+def as_labels(labels: object) -> Tensor | None:
     """Return labels as a tensor, None if they are none."""
     try:
         return None if labels is None else torch.as_tensor(labels)

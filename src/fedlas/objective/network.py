@@ -20,7 +20,7 @@ from fedlas.predictions.probabilities import logarithm
 __all__ = ["Ensemble", "OnnxModel"]
 
 
-def network_of(model: Any) -> nn.Module:
+def network_of(model: object) -> nn.Module:
     """Return the classifier as a module, without an :class:`Objective` and wrappers.
 
     Args:
@@ -220,6 +220,6 @@ def _output(session: Any, name: str | None) -> str:
     )
 
 
-def _array(value: Any, kind: str) -> Any:
+def _array(value: object, kind: str) -> Any:
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     return array.astype(_DTYPES[kind], copy=False) if kind in _DTYPES else array

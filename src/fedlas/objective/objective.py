@@ -150,7 +150,7 @@ class Objective(nn.Module):
         self._head.append(head)
         self._head_is_open = False
 
-    def _use_head_of(self, inputs: Any, model_kwargs: dict[str, Any]) -> None:
+    def _use_head_of(self, inputs: object, model_kwargs: dict[str, Any]) -> None:
         """Find the head by a run of the model on a batch, which changes no weight, buffer or mode."""
         if torch.compiler.is_compiling():
             self._find_head()  # no tracer follows the search, so the error asks for the name
@@ -159,7 +159,7 @@ class Objective(nn.Module):
         self._use(self._find_head() if head is None else head)
 
     def forward(
-        self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
+        self, inputs: object, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and logits of a batch.
 
@@ -247,10 +247,10 @@ class Objective(nn.Module):
         """Return the dotted name of a module inside the model; empty if the model has no such part."""
         return next((name for name, module in self.model.named_modules() if module is part), "")
 
-    def _call(self, inputs: Any, model_kwargs: dict[str, Any]) -> Any:
+    def _call(self, inputs: object, model_kwargs: dict[str, Any]) -> Any:
         return self._arguments.call(self.model, inputs, model_kwargs)
 
-    def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _logits(self, inputs: object, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Return logits, and the head's input if the criterion needs it."""
         if self._head_is_open:
             self._use_head_of(inputs, model_kwargs)

@@ -37,13 +37,13 @@ class Options(TypedDict, total=False):
 
 @overload
 def predict(
-    model: Any, loader: Iterable[Any], *, multi_label: Literal[True], **options: Unpack[Options]
+    model: object, loader: Iterable[Any], *, multi_label: Literal[True], **options: Unpack[Options]
 ) -> MultiLabel: ...
 
 
 @overload
 def predict(
-    model: Any,
+    model: object,
     loader: Iterable[Any],
     *,
     multi_label: Literal[False] = False,
@@ -53,7 +53,7 @@ def predict(
 
 @check_kinds
 def predict(
-    model: Any,
+    model: object,
     loader: Iterable[Any],
     *,
     device: str | torch.device | None = None,

@@ -148,7 +148,7 @@ class Runner:
                 "Add the missing labels, or drop all of them.",
             )
 
-    def _run(self, batch: Any, before: int) -> tuple[Rows, int]:
+    def _run(self, batch: object, before: int) -> tuple[Rows, int]:
         """Return the rows of a batch, before which there were so many samples, and its number of samples."""
         inputs, labels, others = split_batch(batch, self._label, self._others)
         if self._labeled and as_labels(labels) is None:
@@ -193,7 +193,7 @@ class Runner:
             _check_void(rows["target"], logits.shape[1])
         return rows, len(logits)
 
-    def _several(self, labels: Any, logits: Tensor) -> Tensor:
+    def _several(self, labels: object, logits: Tensor) -> Tensor:
         """Return labels ``(N, L)``, 0 or 1, where what does not count is unknown."""
         target = as_labels(labels)
         if target is None or target.shape != logits.shape:
@@ -220,7 +220,7 @@ class Runner:
             "Pass features=False, or a function that returns features of each position.",
         )
 
-    def _of_samples(self, name: str, value: Any, logits: Tensor) -> Tensor:
+    def _of_samples(self, name: str, value: object, logits: Tensor) -> Tensor:
         """Return weights or clusters, one a sample or a position, as one for each row."""
         shape = (logits.shape[0], *logits.shape[2:])
         tensor = value if isinstance(value, Tensor) else self._numbers(name, value)
@@ -248,7 +248,7 @@ class Runner:
                 "Pass one for each sample.",
             ) from error
 
-    def _unlabeled(self, target: Any) -> InputError:
+    def _unlabeled(self, target: object) -> InputError:
         return InputError(
             f"each batch must be (inputs, target), or a mapping with one of {', '.join(LABELS)}",
             "one without labels" if target is None else f"labels {describe(target)}",

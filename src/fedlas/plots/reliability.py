@@ -201,7 +201,7 @@ def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> 
         axes.minorticks_off()
 
 
-def _explain(axes: Any, palette: Theme, *, show: bool) -> None:
+def _explain(axes: object, palette: Theme, *, show: bool) -> None:
     """Name the colors below the axes, where they cover no point."""
     if not show:
         return

@@ -78,7 +78,7 @@ def note_on_weights(counts: Tensor) -> str:
     return f"{int((~counts).sum()):,} rows of weight 0 are not counted."
 
 
-def plain_predictions(value: Any) -> Any:
+def plain_predictions(value: object) -> Any:
     """Return the predictions of a table that was read; anything else unchanged."""
     return value.predictions if isinstance(value, PredictionTable) else value
 

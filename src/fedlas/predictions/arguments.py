@@ -38,7 +38,7 @@ class OptionalArray:
 
     if TYPE_CHECKING:
 
-        def __set__(self, instance: object, value: Any) -> None: ...
+        def __set__(self, instance: object, value: object) -> None: ...
 
 
 class Array(OptionalArray):
@@ -69,7 +69,7 @@ def no_labels(predictions: Any) -> InputError:
     )
 
 
-def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
+def detached(name: str, value: object, fix: str = _ARRAY) -> Tensor:
     """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
 
     Raises:
@@ -94,7 +94,7 @@ def detached(name: str, value: Any, fix: str = _ARRAY) -> Tensor:
 
 
 def checked_target(
-    target: Any,
+    target: object,
     shape: tuple[int, int],
     device: torch.device,
     classes: tuple[str, ...] | None = None,
@@ -148,7 +148,7 @@ def checked_target(
     return target
 
 
-def _numbers_fix(target: Any) -> str:
+def _numbers_fix(target: object) -> str:
     """Return what to pass in place of labels that no tensor can hold."""
     came = {str(label) for label in np.asarray(target).ravel().tolist()} if _is_text(target) else ()
     names = sorted(came) or ["cat", "dog"]
@@ -178,12 +178,12 @@ def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
     return f"{rows}, each 0 or 1, or counts of votes, whose shares are label_probs. {use}"
 
 
-def _is_text(target: Any) -> bool:
+def _is_text(target: object) -> bool:
     """Return whether labels are names."""
     return not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OUS"
 
 
-def checked_classes(classes: Any, num_classes: int) -> tuple[str, ...] | None:
+def checked_classes(classes: object, num_classes: int) -> tuple[str, ...] | None:
     """Return names of the classes ``(C,)`` as text; None if there are none.
 
     Raises:
@@ -203,7 +203,7 @@ def checked_classes(classes: Any, num_classes: int) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
+def checked_event(event: object, num_classes: int, classes: tuple[str, ...] | None) -> int | None:
     """Return the number of the class that two-class measures are about; None if it was not said.
 
     Args:
@@ -233,13 +233,13 @@ def checked_event(event: Any, num_classes: int, classes: tuple[str, ...] | None)
     raise unknown_event(event, names)
 
 
-def names_alike(event: Any, names: Sequence[str]) -> list[str]:
+def names_alike(event: object, names: Sequence[str]) -> list[str]:
     """Return the name of the class that an event is, or the names that differ from it in case alone."""
     word = str(event).strip()
     return [word] if word in names else [name for name in names if name.lower() == word.lower()]
 
 
-def unknown_event(event: Any, names: Sequence[str]) -> InputError:
+def unknown_event(event: object, names: Sequence[str]) -> InputError:
     """Return the error for an event that is neither of two classes."""
     return InputError(
         f"must be one of the classes, {names[0]} or {names[1]}",
@@ -249,7 +249,7 @@ def unknown_event(event: Any, names: Sequence[str]) -> InputError:
     )
 
 
-def numbers_of(target: Any, classes: tuple[str, ...]) -> Any:
+def numbers_of(target: object, classes: tuple[str, ...]) -> Any:
     """Return the number of each label among the names of the classes; whole numbers stay where no name is one."""
     numbers = {name: number for number, name in enumerate(classes)}
     truths = truth_places(list(numbers))
@@ -284,7 +284,7 @@ def numbers_of(target: Any, classes: tuple[str, ...]) -> Any:
     return [numbers[label] for label in labels]
 
 
-def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+def checked_label_probs(value: object, shape: tuple[int, int], device: torch.device) -> Tensor:
     """Return distributions of labels ``(N, C)``, float32 or more.
 
     Raises:
@@ -305,7 +305,7 @@ def checked_label_probs(value: Any, shape: tuple[int, int], device: torch.device
     return value
 
 
-def checked_index(index: Any, num_samples: int) -> Tensor:
+def checked_index(index: object, num_samples: int) -> Tensor:
     """Return numbers of rows ``(n,)`` as int64, or a mask ``(N,)`` that chooses at least one.
 
     Raises:

@@ -123,7 +123,7 @@ class Covariates:
         )
 
 
-def check_covariates(covariates: Any, features: Tensor | None) -> None:
+def check_covariates(covariates: object, features: Tensor | None) -> None:
     """Refuse a description of features that are not there.
 
     Raises:
@@ -140,7 +140,7 @@ def check_covariates(covariates: Any, features: Tensor | None) -> None:
         )
 
 
-def covariates_of(text: Any, path: object) -> Covariates:
+def covariates_of(text: object, path: object) -> Covariates:
     """Return the covariates that an array of a file describes.
 
     Raises:

@@ -70,7 +70,7 @@ def event_number(predictions: Any) -> int:
     return event_of(predictions.classes) if predictions.event is None else predictions.event
 
 
-def event_name(predictions: Any) -> str:
+def event_name(predictions: object) -> str:
     """Return the label of the event in quotes; ``"class 1"`` where the classes have no names."""
     return class_name(predictions, event_number(predictions))
 

@@ -271,8 +271,8 @@ class Predictions:
     @classmethod
     def from_probs(
         cls,
-        probs: Any,
-        target: Any = None,
+        probs: object,
+        target: object = None,
         *,
         normalize: bool = False,
         **others: Any,
@@ -302,7 +302,7 @@ class Predictions:
         return cls._of_probs(checked, target=target, **others)
 
     @classmethod
-    def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
+    def from_frame(cls, frame: object, **columns: Any) -> Predictions:
         """Return predictions of a data frame of pandas or polars, or of a mapping from names to columns.
 
         Args:

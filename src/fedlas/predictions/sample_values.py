@@ -39,7 +39,7 @@ def check_sample_values(
         values["features"] = values["features"].to(device)
 
 
-def _features(features: Any, num_samples: int) -> Tensor:
+def _features(features: object, num_samples: int) -> Tensor:
     """Return ``features (N, D)``."""
     features = detached("features", features)
     fits = features.ndim == 2 and len(features) == num_samples and features.shape[1]
@@ -51,7 +51,7 @@ def _features(features: Any, num_samples: int) -> Tensor:
     return features
 
 
-def _weights(weights: Any, num_samples: int) -> Tensor:
+def _weights(weights: object, num_samples: int) -> Tensor:
     """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0."""
     weights = detached("weights", weights)
     if weights.shape != (num_samples,) or weights.is_complex():
@@ -80,7 +80,7 @@ def _weights(weights: Any, num_samples: int) -> Tensor:
     return weights
 
 
-def _clusters(clusters: Any, num_samples: int) -> Tensor:
+def _clusters(clusters: object, num_samples: int) -> Tensor:
     """Return ``clusters (N,)`` as int64 on the CPU; names are numbered in sorted order."""
     fix = "Pass one number or name a sample: its image, patient or user."
     if not isinstance(clusters, Tensor):
@@ -112,7 +112,7 @@ def _numbered(names: np.ndarray) -> np.ndarray:
     return np.unique(names.astype(str), return_inverse=True)[1]
 
 
-def _time(time: Any, num_samples: int) -> Tensor:
+def _time(time: object, num_samples: int) -> Tensor:
     """Return the place of each time among all of them ``(N,)``, from 0 on; of text by its number or date."""
     values = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
     if values.dtype.kind in "OUS" and values.ndim == 1:

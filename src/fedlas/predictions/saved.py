@@ -92,7 +92,7 @@ def load_arrays(
         return {name: archive[name] for name in names if name in archive}
 
 
-def _array(value: Any) -> Any:
+def _array(value: object) -> Any:
     if isinstance(value, Tensor):
         return value.cpu().numpy()
     return np.asarray(json.dumps(value.plain()) if hasattr(value, "plain") else value)

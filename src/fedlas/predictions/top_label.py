@@ -160,7 +160,7 @@ def needs_all_classes(what: str = "it") -> InputError:
     )
 
 
-def _flat(name: str, value: Any) -> Tensor:
+def _flat(name: str, value: object) -> Tensor:
     """Return ``value`` as a tensor ``(N,)`` on the CPU."""
     tensor = detached(
         name, value, "Pass numbers; of labels pass predicted == target as correct."

@@ -93,7 +93,7 @@ def _scores_and_labels(scores: object, target: object, name: str) -> Predictions
     return predictions
 
 
-def predictions_of_arrays(first: Any, second: Any) -> Predictions:
+def predictions_of_arrays(first: object, second: object) -> Predictions:
     """Return the predictions in labels ``(N,)`` and scores ``(N, C)``, or ``(N,)`` of the second of two classes.
 
     Scores are the array with a column a class; of two arrays ``(N,)`` the one that holds other values than 0 and 1.
@@ -114,7 +114,7 @@ def predictions_of_arrays(first: Any, second: Any) -> Predictions:
     return _predictions_and_order(first, second)[0]
 
 
-def _predictions_and_order(first: Any, second: Any) -> tuple[Predictions, bool]:
+def _predictions_and_order(first: object, second: object) -> tuple[Predictions, bool]:
     """Return the predictions in two arrays, and whether the first one holds the scores."""
     if isinstance(first, AnyPredictions | PredictionTable):
         raise InputError(

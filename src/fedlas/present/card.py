@@ -386,11 +386,11 @@ def _about(card: Card) -> list[tuple[str, Any]]:
     ]
 
 
-def _is_known(value: Any) -> bool:
+def _is_known(value: object) -> bool:
     return value not in (None, {}, [])
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, dict):
         parts = [f"{key}: {_text(item)}" for key, item in value.items() if _is_known(item)]
         return ", ".join(parts)

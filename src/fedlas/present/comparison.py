@@ -287,7 +287,7 @@ def _over_seeds(
 
 
 def _names_of_groups(
-    a: Any, b: Any, groups: Sequence[Any] | None, samples: int
+    a: object, b: object, groups: Sequence[Any] | None, samples: int
 ) -> NDArray[np.str_] | None:
     """Return the group of each sample ``(N,)``; None if there are none."""
     of_tables = [names for each in (a, b) if (names := getattr(each, "groups", None)) is not None]

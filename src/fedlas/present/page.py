@@ -176,7 +176,7 @@ def _environment(room: str) -> Any:
     return environment
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: object) -> Any:
     """Return text as a page may show it; subclasses of ``str``, such as the output of a macro, are unchanged."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
@@ -186,7 +186,7 @@ def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
     return new_axes(LIGHT, size=(width, height))
 
 
-def figure(ax: Any, alt: str) -> Any:
+def figure(ax: object, alt: str) -> Any:
     """Return the figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
 
     Args:
@@ -199,7 +199,7 @@ def figure(ax: Any, alt: str) -> Any:
     return require("markupsafe", extra="tables").Markup(_svg(ax, alt))
 
 
-def themed_svg(ax: Any, alt: str) -> str:
+def themed_svg(ax: object, alt: str) -> str:
     """Return the figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
 
     Args:

@@ -267,7 +267,7 @@ def _check_heterogeneity(predictions: AnyPredictions, *, asked: bool, event: boo
 
 
 def _by_cluster(
-    stages: Mapping[str, AnyPredictions], source: Any, confidence_level: float
+    stages: Mapping[str, AnyPredictions], source: object, confidence_level: float
 ) -> dict[str, Heterogeneity]:
     """Return the measures of each cluster by stage."""
     names = getattr(source, "cluster_names", ())
@@ -282,7 +282,7 @@ def _by_cluster(
 
 
 def _read(
-    table: Any, on: Any, columns: dict[str, Any], target: Any, classes: Sequence[str]
+    table: object, on: object, columns: dict[str, Any], target: object, classes: Sequence[str]
 ) -> tuple[Any, Any, int | None]:
     """Return the predictions of a table, and of the held-out table if that is one, and the number of their event."""
     if columns.get("covariates") is not None and on is None:
@@ -312,7 +312,7 @@ def without_calibrator() -> InputError:
     )
 
 
-def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: Any) -> Any:
+def _of_arrays(predictions: object, target: object, columns: dict[str, Any], groups: object) -> Any:
     """Return the predictions in two arrays; anything else unchanged."""
     if columns or isinstance(groups, str):
         columns_named(columns)
@@ -325,7 +325,7 @@ def _of_arrays(predictions: Any, target: Any, columns: dict[str, Any], groups: A
 
 
 def _apart(
-    predictions: Any, classes: Sequence[str], groups: Sequence[Any] | None
+    predictions: object, classes: Sequence[str], groups: Sequence[Any] | None
 ) -> tuple[Any, Sequence[str], Sequence[Any] | None]:
     """Return predictions, class names and groups; those of a table if none are passed."""
     if isinstance(predictions, PredictionTable):

@@ -192,7 +192,7 @@ def table_of(
     )
 
 
-def cell_of(value: Any) -> Cell:
+def cell_of(value: object) -> Cell:
     """Return a cell that shows a plain value."""
     if isinstance(value, Cell):
         return value
@@ -400,7 +400,7 @@ Block = str | Note | Table
 
 
 def show_blocks(
-    blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: Any = None
+    blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: object = None
 ) -> None:
     """Print sentences and tables.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ def several(clusters: Tensor | None) -> TypeGuard[Tensor]:
     return clusters is not None and 1 < len(clusters.unique()) < len(clusters)
 
 
-def check_independent(predictions: Any, promise: str = "the bound") -> None:
+def check_independent(predictions: object, promise: str = "the bound") -> None:
     """Refuse clusters where a promise, such as a bound, holds for independent samples alone.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fedlas._core.check import InputError, as_numbers, describe
@@ -11,7 +9,7 @@ from fedlas._core.check import InputError, as_numbers, describe
 __all__ = ["effective_samples"]  # of fedlas.stats
 
 
-def effective_samples(weights: Any) -> float:
+def effective_samples(weights: object) -> float:
     """Return ``(sum w)**2 / sum w**2``: equally many samples of one weight give a mean as precise.
 
     Args:

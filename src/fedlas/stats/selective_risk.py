@@ -172,7 +172,7 @@ def risk_threshold(
     )
 
 
-def _cluster_codes(clusters: Any, samples: int) -> NDArray[np.int64] | None:
+def _cluster_codes(clusters: object, samples: int) -> NDArray[np.int64] | None:
     """Return the number of each sample's cluster ``(N,)``, from 0 on; None if each sample is one of its own."""
     if clusters is None:
         return None

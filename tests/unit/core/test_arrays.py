@@ -16,7 +16,7 @@ from fedlas._core.arrays import from_safetensors, open_arrays, to_safetensors
 from fedlas.errors import InputError
 from fedlas.lab.data.sets.folders import read_npz
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.predictions import Columns, Predictions, read_predictions
+from fedlas.predictions import Columns, Predictions, open_table, read_predictions
 from fedlas.zoo.ood import Outputs
 
 NAMES = ["logits", "target", "features", "about", "train", "val", "test"]
@@ -109,6 +109,17 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     for columns in (None, Columns(logits="logits", target="target")):
         with pytest.raises(InputError, match=r"'logits' takes .* GiB"):
             read_predictions(path, columns)
+
+
+def test_a_table_larger_than_memory_is_read_by_chunks(tmp_path, monkeypatch):
+    path = tmp_path / "large.npz"
+    logits = np.random.default_rng(0).normal(size=(9000, 10)).astype("f4")
+    np.savez(path, logits=logits, target=np.zeros(9000, "i8"))
+    monkeypatch.setattr(arrays, "available_memory", lambda: 9000 * 10 * 4 - 1)
+    table = open_table(path, Columns(logits="logits", target="target"))
+    parts = [part for part, _ in table.blocks()]
+    assert len(parts) == 2
+    np.testing.assert_array_equal(torch.cat(parts).float(), logits)
 
 
 def test_rows_that_hold_nothing_end_at_once(tmp_path):

@@ -126,6 +126,29 @@ def test_intervals_stand_next_to_the_numbers(card):
     assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in model_card(content).text
 
 
+def test_the_card_of_an_event_shows_the_measures_of_the_event():
+    random = torch.Generator().manual_seed(0)
+    log_odds = 2 * torch.randn(2, 300, generator=random, dtype=torch.float64)
+    val, test = (
+        Predictions(
+            torch.stack([0 * each, 1.5 * each], dim=1),
+            torch.bernoulli(each.sigmoid(), generator=random).long(),
+            event=1,
+        )
+        for each in log_odds
+    )
+    made = fedlas.card(val, test, "temperature", name="m", replicates=60)
+    shown = model_card(made)
+    slope = made.event["measures"]["calibrated"]["slope"]
+    assert "| calibration slope → 1 | 0.6" in shown.content
+    assert f"{slope['value']:.3f} | {slope['low']:.3f} to {slope['high']:.3f} |" in shown.content
+    assert "| Brier score ↓ |" in shown.content
+    assert "nan" not in shown.content
+    results = {each.metric_type: each for each in shown.data.eval_results}
+    assert results["slope"].metric_name == "calibration slope"
+    assert results["slope"].metric_value == slope["value"]
+
+
 def test_a_folder_holds_model_card_and_readme(card, tmp_path):
     folder = save_pretrained(Model(), tmp_path / "hub", card=card)
     assert {path.name for path in folder.iterdir()} == {

@@ -115,7 +115,7 @@ def frame_applied(calibration: Any, frame: Any, missing: Missing) -> tuple[Any, 
     return after.lazy() if is_lazy(frame) and hasattr(frame, "lazy") else after, done
 
 
-def with_columns(frame: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+def with_columns(frame: object, columns: Mapping[str, NDArray[Any]]) -> Any:
     """Return a frame of the same kind with more columns ``(n,)`` or ``(n, C)``; an Arrow table for a relation.
 
     Raises:

@@ -164,7 +164,7 @@ def _written(
     return replace(done, columns=writer.added, notes=(*done.notes, *missing.notes(done.rows)))
 
 
-def calibrate_table(table: Any, method: str | Calibrator, columns: Columns) -> TableCalibration:
+def calibrate_table(table: object, method: str | Calibrator, columns: Columns) -> TableCalibration:
     """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)

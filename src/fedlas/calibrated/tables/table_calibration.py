@@ -75,7 +75,7 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: Any, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(cls, source: object, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
@@ -148,7 +148,11 @@ class TableCalibration:
         return "empty" if of_answers else "error"
 
     def apply(
-        self, frame: Any, *, missing: MissingPolicy | None = None, max_missing: float | None = None
+        self,
+        frame: object,
+        *,
+        missing: MissingPolicy | None = None,
+        max_missing: float | None = None,
     ) -> Any:
         """Return the frame with the calibrated columns added; nothing else changes, and no labels are needed.
 
@@ -176,7 +180,7 @@ class TableCalibration:
             warn_user(note)
         return after
 
-    def before_after(self, table: Any) -> BeforeAfter:
+    def before_after(self, table: object) -> BeforeAfter:
         """Measure accuracy, NLL and ECE of other rows with labels without and with the calibration.
 
         Args:
@@ -272,7 +276,7 @@ class TableCalibration:
             ) from error
 
     @classmethod
-    def _read(cls, content: Any, path: object) -> Self:
+    def _read(cls, content: object, path: object) -> Self:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
         names = {each.name for each in fields(Columns)}

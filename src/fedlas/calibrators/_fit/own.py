@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Modu
     return row_map
 
 
-def _check_map(row_map: Any, logits: Tensor, features: Tensor | None, owner: str) -> None:
+def _check_map(row_map: object, logits: Tensor, features: Tensor | None, owner: str) -> None:
     """Refuse what is no module from logits ``(n, C)``, and features if there are some, to as many."""
     if not isinstance(row_map, nn.Module):
         raise InputError(

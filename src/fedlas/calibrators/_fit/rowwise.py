@@ -148,7 +148,7 @@ _ZERO = 2e-7
 """A probability below this that occurs more than once, and is the lowest, stands for 0."""
 
 
-def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
+def as_predictions(val: object, target: Tensor | None = None) -> Predictions:
     """Convert the argument of ``fit`` or ``transform`` to predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)
@@ -165,7 +165,7 @@ def as_predictions(val: Any, target: Tensor | None = None) -> Predictions:
     )
 
 
-def array_kind(val: Any) -> ArrayOf | None:
+def array_kind(val: object) -> ArrayOf | None:
     """Return whether an array holds probabilities (rows in [0, 1] that sum to 1, or numbers in [0, 1]) or logits."""
     if not isinstance(val, Tensor | np.ndarray):
         return None

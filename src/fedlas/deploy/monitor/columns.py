@@ -214,7 +214,7 @@ def columns_of_card(card: Card) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def read_columns(content: Any) -> dict[str, dict[str, Any]]:
+def read_columns(content: object) -> dict[str, dict[str, Any]]:
     """Read what :func:`column_sums` returned.
 
     Raises:

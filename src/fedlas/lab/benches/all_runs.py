@@ -86,7 +86,7 @@ class BenchOutcome:
 
 
 def run_all(
-    runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None
+    runs: Sequence[Run], *, executor: Executor | None = None, console: object = None
 ) -> BenchOutcome:
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 
@@ -232,9 +232,9 @@ def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
 
 @check_kinds
 def bench(
-    train: Any,
-    val: Any,
-    test: Any,
+    train: object,
+    val: object,
+    test: object,
     *,
     models: Mapping[str, Builder | None],
     losses: Sequence[str] | Mapping[str, Builder | None],

@@ -292,7 +292,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     return replace(source, **common)
 
 
-def check_statistic(name: str, value: Any) -> tuple[float, ...]:
+def check_statistic(name: str, value: object) -> tuple[float, ...]:
     """Return ``value`` as a tuple of means or of standard deviations of the channels.
 
     Args:

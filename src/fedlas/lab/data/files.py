@@ -293,7 +293,7 @@ class Items(_Lazy):
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, dataset: Any, name: str) -> Items:
+    def of(cls, dataset: object, name: str) -> Items:
         """Return all samples of a data set, whose labels are read from ``targets`` if it has them, else one by one.
 
         Raises:

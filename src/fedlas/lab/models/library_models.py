@@ -178,7 +178,7 @@ def take_tokens(model: nn.Module) -> nn.Module:
 
 
 def _by_name(
-    model: nn.Module, inputs: tuple[Tensor], _: Any
+    model: nn.Module, inputs: tuple[Tensor], _: object
 ) -> tuple[tuple[()], dict[str, Tensor]]:
     fields = inputs[0].long()
     if bool((fields != inputs[0]).any()):

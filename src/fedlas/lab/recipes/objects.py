@@ -73,9 +73,9 @@ class _TokenModel(nn.Module):
 
 
 def recipe_of_objects(
-    train: Any,
-    val: Any,
-    test: Any,
+    train: object,
+    val: object,
+    test: object,
     model: Callable[..., nn.Module] | None,
     *,
     name: str,
@@ -141,7 +141,7 @@ def recipe_of_objects(
     return replace(recipe, objects=Objects(source, model, losses or {}, tokens))
 
 
-def part_of(data: Any, name: str) -> Part:
+def part_of(data: object, name: str) -> Part:
     """Return a part made of a pair of arrays, or of a ``Dataset``.
 
     Raises:

@@ -127,7 +127,7 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
             raise InputError("every key must be known", repr(full), suggestion(full, names))
 
 
-def typed(kind: type[T], content: Any, section: str) -> T:
+def typed(kind: type[T], content: object, section: str) -> T:
     """Convert a mapping to a dataclass: check types, and convert numbers in strings."""
     if not isinstance(content, Mapping):
         raise InputError(
@@ -362,7 +362,7 @@ def _options_by_name(
     return {str(name): dict(options or {}) for name, options in named.items()}
 
 
-def listed(value: Any, name: str) -> list[Any]:
+def listed(value: object, name: str) -> list[Any]:
     """Return a list; anything else, or an empty one, is refused."""
     if isinstance(value, list) and value:
         return value
@@ -371,7 +371,7 @@ def listed(value: Any, name: str) -> list[Any]:
     )
 
 
-def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
+def _with_options(kind: type, section: object, name: str) -> dict[str, Any]:
     """Return the section with every key that is not a field of ``kind`` in its ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError(

@@ -27,7 +27,7 @@ _CORE_SCHEMA = {
 is 8, ``1:30:00`` is 5400 and ``no`` is false."""
 
 
-def dump_yaml(value: Any, **options: Any) -> str:
+def dump_yaml(value: object, **options: Any) -> str:
     """Return YAML text that both YAML 1.1 and :func:`parse_yaml` read as ``value``.
 
     Args:
@@ -73,7 +73,7 @@ def _loader() -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
         levels = 0
 
-        def compose_node(self, parent: Any, index: Any) -> Any:
+        def compose_node(self, parent: object, index: object) -> Any:
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
                 raise yaml.composer.ComposerError(
@@ -100,7 +100,7 @@ def _loader() -> Any:
                 )
             return node
 
-        def compose_mapping_node(self, anchor: Any) -> Any:
+        def compose_mapping_node(self, anchor: object) -> Any:
             node = super().compose_mapping_node(anchor)
             first: dict[tuple[str, str], int] = {}
             for key, _ in node.value:
@@ -128,7 +128,7 @@ def _dumper() -> Any:
     """Return PyYAML's safe dumper without aliases; it quotes text that YAML 1.2 reads as a number, such as 1e5."""
 
     class Dumper(require("yaml", extra="bench").SafeDumper):  # type: ignore[misc]  # it is imported here only
-        def ignore_aliases(self, _: Any) -> bool:
+        def ignore_aliases(self, _: object) -> bool:
             return True
 
     _add_core_schema(Dumper)

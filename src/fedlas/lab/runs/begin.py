@@ -235,7 +235,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(
-    folder: Path, accelerator: Any, action: Callable[[], Any] = lambda: None
+    folder: Path, accelerator: object, action: Callable[[], Any] = lambda: None
 ) -> Iterator[Any]:
     """Keep other runs out of the folder, and give what ``action`` returns on the main process once it has the lock.
 

@@ -297,7 +297,9 @@ def _settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("loss", "seed")}
 
 
-def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> tuple[Path, Summary]:
+def pack(
+    bench: Path, *, replicates: int = REPLICATES, console: object = None
+) -> tuple[Path, Summary]:
     """Pack the finished runs of a bench folder, those that are packed already included.
 
     A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-4
 
 
 def with_estimates(
-    summary: Summary, *, replicates: int = REPLICATES, console: Any = None
+    summary: Summary, *, replicates: int = REPLICATES, console: object = None
 ) -> Summary:
     """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 

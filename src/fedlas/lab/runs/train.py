@@ -120,7 +120,12 @@ def _head_inputs(model: nn.Module) -> int | None:
 
 
 def training_job(
-    run: Run, objective: Objective, splits: Splits, accelerator: Any, *, watch_norms: bool = False
+    run: Run,
+    objective: Objective,
+    splits: Splits,
+    accelerator: object,
+    *,
+    watch_norms: bool = False,
 ) -> TrainingJob:
     """Return the job that trains an objective as the recipe of a run says, in the run's folder.
 

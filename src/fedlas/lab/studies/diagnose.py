@@ -258,7 +258,7 @@ def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
     return (norms - usual.mean()) / spread
 
 
-def plain_numbers(value: Any) -> Any:
+def plain_numbers(value: object) -> Any:
     """Return ``value`` as JSON can hold it: NaN becomes None."""
     if isinstance(value, dict):
         return {key: plain_numbers(entry) for key, entry in value.items()}

@@ -43,7 +43,7 @@ class Weights:
     def step(self, epoch: int) -> None:
         """Called after each step of the optimizer."""
 
-    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: object) -> None:
         """Called after the epoch's last step, with the batches of the epoch."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class StochasticWeightAverage(_Average):
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model, config, AveragedModel(model))
 
-    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: object) -> None:
         """Add the epoch's last weights to the average."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)

@@ -163,7 +163,7 @@ class TrainingProgress(Bar):
         steps: int,
         done: int = 0,
         quiet: bool = False,
-        console: Any = None,
+        console: object = None,
     ) -> None:
         super().__init__(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
         self.name = name

@@ -215,7 +215,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     return methods
 
 
-def set_option(options: dict[str, Any], loss: str, key: str, value: Any) -> None:
+def set_option(options: dict[str, Any], loss: str, key: str, value: object) -> None:
     """Set an option of a loss or, for ``base.OPTION``, of the loss inside it."""
     if key.startswith("base."):
         base = options.get("base", _defaults(loss)["base"])

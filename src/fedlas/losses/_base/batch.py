@@ -255,8 +255,8 @@ def is_transformed() -> bool:
 
 
 def prepare(
-    logits: Any,
-    target: Any,
+    logits: object,
+    target: object,
     extras: Mapping[str, Any] | None = None,
     *,
     ignore_index: int = -100,
@@ -364,7 +364,7 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
-def _floating(value: Any) -> TypeGuard[Tensor]:
+def _floating(value: object) -> TypeGuard[Tensor]:
     return is_dense(value) and value.is_floating_point()
 
 
@@ -408,7 +408,7 @@ def _checked_extra(name: str, value: Any, logits: Tensor, extras: Mapping[str, A
     return value
 
 
-def _length(value: Any, letter: str) -> int | str:
+def _length(value: object, letter: str) -> int | str:
     return value.shape[1] if isinstance(value, Tensor) and value.ndim > 1 else letter
 
 

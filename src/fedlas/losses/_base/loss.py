@@ -397,7 +397,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def class_weights(weight: Any) -> Tensor | None:
+def class_weights(weight: object) -> Tensor | None:
     """Copy class weights ``(C,)`` in the default dtype; None stays None."""
     if weight is None:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -103,7 +101,7 @@ def unless_weightless(
     return some.expand(len(target)) if valid is None else valid & some
 
 
-def check_positions(values: Any, rows: int, owner: str) -> Tensor:
+def check_positions(values: object, rows: int, owner: str) -> Tensor:
     """Return the loss of each position if it is ``(rows,)`` and floating; anything else would be averaged wrongly."""
     if isinstance(values, Tensor) and values.shape == (rows,) and values.is_floating_point():
         return values

@@ -87,7 +87,7 @@ class SampleLogWriter(Writer):
         of_choices = bool(self._values) and self._values[0].ndim > 1
         return (self._confidence, *[self._probs] * of_choices)
 
-    def write(self, source: Any, rows: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> None:  # noqa: ARG002
+    def write(self, source: object, rows: object, arrays: Sequence[np.ndarray[Any, Any]]) -> None:  # noqa: ARG002
         """Hold what is added to some samples."""
         self._values.append(arrays[0])
 
@@ -371,7 +371,7 @@ def _scored_answer(fields: Mapping[str, Any]) -> str:
     return next(filter(whole.search, answers), answers[0])
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     """Return the texts in nested lists, in order."""
     if isinstance(value, list | tuple):
         return [text for each in value for text in _texts(each)]

@@ -69,7 +69,7 @@ def p_true(logprobs: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([_of_truth(each, f"answer {n}") for n, each in enumerate(answers, 1)])
 
 
-def _each(logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
+def _each(logprobs: object, fix: str) -> Sequence[Any] | NDArray[Any]:
     if (
         not isinstance(logprobs, list | tuple | np.ndarray)
         or getattr(logprobs, "ndim", 2) < 1
@@ -81,7 +81,7 @@ def _each(logprobs: Any, fix: str) -> Sequence[Any] | NDArray[Any]:
     return logprobs
 
 
-def _of_tokens(answer: Any, reduce: str, place: str) -> float:
+def _of_tokens(answer: object, reduce: str, place: str) -> float:
     fix = "Pass natural logarithms of the tokens' probabilities."
     expected = "log-probabilities must be finite and at most 0"
     try:
@@ -94,7 +94,7 @@ def _of_tokens(answer: Any, reduce: str, place: str) -> float:
     return math.exp(min(0.0, float(getattr(values, reduce)())))
 
 
-def _of_truth(answer: Any, place: str) -> float:
+def _of_truth(answer: object, place: str) -> float:
     fix = "Pass [[log p(True), log p(False)], ...], or responses with top_logprobs."
     expected = "log-probabilities must be finite, two an answer"
     try:
@@ -116,7 +116,7 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
     if form == "words":
         return stated_confidence(cells)
 
-    def confidence(cell: Any, place: str) -> float:
+    def confidence(cell: object, place: str) -> float:
         if isinstance(cell, str):
             try:
                 cell = parse_json(cell, finite=False) if cell.strip() else None
@@ -133,7 +133,7 @@ def confidences_as(form: str, chunk: TableChunk, column: str) -> NDArray[np.floa
     return np.array(chunk.each(column, confidence))
 
 
-def has_no_logprobs(cell: Any, form: str) -> bool:
+def has_no_logprobs(cell: object, form: str) -> bool:
     """Return whether an answer has no log-probabilities, as where they were not asked for."""
     try:
         return (true_false_logprobs(cell) if form == "p-true" else token_logprobs(cell)) is None
@@ -236,7 +236,7 @@ _INSIDE = ("choices", "outputs", "logprobs", "content", "token_logprobs")
 _SIDES = ({"true", "yes"}, {"false", "no"})
 
 
-def token_logprobs(value: Any) -> list[float] | None:
+def token_logprobs(value: object) -> list[float] | None:
     """Return the log-probability of each token of an answer; None if there are none.
 
     Args:
@@ -278,7 +278,7 @@ def token_logprobs(value: Any) -> list[float] | None:
     return [_logprob(token) for token in tokens] or None
 
 
-def true_false_logprobs(value: Any) -> tuple[float, float] | None:
+def true_false_logprobs(value: object) -> tuple[float, float] | None:
     """Return the log-probabilities of True and False as the first token; None where one of them is not there.
 
     Raises:
@@ -299,7 +299,7 @@ def true_false_logprobs(value: Any) -> tuple[float, float] | None:
     return (math.log(sums[0]), math.log(sums[1])) if min(sums) > 0 else None
 
 
-def _alternatives(value: Any) -> list[tuple[str, float]] | None:
+def _alternatives(value: object) -> list[tuple[str, float]] | None:
     """Return the most likely first tokens and their log-probabilities."""
     if value is None or value == []:
         return None
@@ -328,7 +328,7 @@ def _alternatives(value: Any) -> list[tuple[str, float]] | None:
     return [(str(token), _number(logprob)) for token, logprob in value.items()]
 
 
-def _logprob(token: Any, token_id: Any = None) -> float:
+def _logprob(token: object, token_id: object = None) -> float:
     if not isinstance(token, Mapping):
         return _number(token)
     if "logprob" in token:
@@ -343,7 +343,7 @@ def _logprob(token: Any, token_id: Any = None) -> float:
     return _logprob(only)
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"{type(value).__name__} in place of a number")
     return float(value)

@@ -150,7 +150,7 @@ class TableChunk:
                 row and column are named.
         """
 
-        def text(value: Any, place: str) -> str:
+        def text(value: object, place: str) -> str:
             plain = cell_text(value) or missing
             if plain is None:
                 raise InputError(
@@ -181,7 +181,7 @@ class TableChunk:
             InputError: For anything else; row and column are named.
         """
 
-        def is_right(value: Any, place: str) -> bool:
+        def is_right(value: object, place: str) -> bool:
             text = cell_text(value)
             number = whole_number(text)
             word = text.lower() if number is None else str(number)
@@ -263,7 +263,7 @@ class Labels:
             f"Labels are class numbers, 0 to {len(self.positions) - 1} in the order of the columns."
         )
 
-    def _number(self, label: Any, place: str) -> int:
+    def _number(self, label: object, place: str) -> int:
         text = cell_text(label)
         if not text:
             raise InputError(
@@ -314,7 +314,7 @@ class Labels:
         return ("Name the classes in the order of the columns by ", by, ", or correct the label.")
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: object) -> str:
     """Return a value as text, empty for a missing one."""
     return (
         "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()

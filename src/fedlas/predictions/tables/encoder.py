@@ -153,7 +153,7 @@ def _too_many(name: str, label: str) -> InputError:
     )
 
 
-def _hashable(cell: Any) -> Any:
+def _hashable(cell: object) -> Any:
     return cell if cell.__hash__ is not None else str(cell)
 
 
@@ -161,7 +161,7 @@ def _distinct(cells: Values) -> set[Any]:
     return {_hashable(cell) for cell in cells}
 
 
-def _key(cell: Any) -> str:
+def _key(cell: object) -> str:
     """Return a value as text, by which values are compared: 3 and 3.0 are the same, 007 and 7 are not."""
     text = cell_text(cell)
     number = None if _PADDED.match(text) else whole_number(text)

@@ -38,7 +38,7 @@ _ROW_VALUES = ("features", "clusters")
 
 
 def open_table(
-    path: Any, columns: Columns | None, covariates: Covariates | None = None
+    path: object, columns: Columns | None, covariates: Covariates | None = None
 ) -> ScoreTable:
     """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
 
@@ -112,7 +112,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
 
 @check_kinds
 def read_predictions(
-    path: Any,
+    path: object,
     columns: Columns | None = None,
     *,
     labeled: bool = True,
@@ -282,7 +282,7 @@ def is_log(path: Path, columns: Columns) -> bool:
     return is_lm_eval(path)
 
 
-def _covariates_of(table: Any) -> Covariates | None:
+def _covariates_of(table: object) -> Covariates | None:
     if table is None:
         return None
     if isinstance(table, PredictionTable):

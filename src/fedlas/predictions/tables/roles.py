@@ -70,7 +70,7 @@ class Role:
     of_fit: bool = False
 
 
-def role(kind: RoleKind, text: str, default: Any = None, **properties: Any) -> Any:
+def role(kind: RoleKind, text: str, default: object = None, **properties: Any) -> Any:
     """Return a field of :class:`Columns` with its role."""
     return field(default=default, metadata={"role": Role(kind, text, **properties)})
 

@@ -60,7 +60,7 @@ class SampledWeights(nn.Module):
             2**31, (samples,), generator=torch.Generator().manual_seed(seed)
         ).tolist()
 
-    def forward(self, inputs: Any) -> Tensor:
+    def forward(self, inputs: object) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)``, float32."""
         with sampling(self.model):
             return mean_over_draws(self.model, inputs, self.seeds)

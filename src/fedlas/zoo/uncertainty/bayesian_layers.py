@@ -191,7 +191,7 @@ def _follow_mode(layer: Any, _: Any) -> None:
     layer.frozen = not (layer.training or layer.sampled)
 
 
-def forget_draws(layer: Any) -> None:
+def forget_draws(layer: object) -> None:
     """Drop the drawn weights, so that no graph outlives its step and the model can be copied."""
     for sampler in (getattr(layer, "weight_sampler", None), getattr(layer, "bias_sampler", None)):
         if sampler is not None:

@@ -96,7 +96,7 @@ class DropoutSamples(nn.Module):
         self.seed = check_count("seed", seed, low=0)
         self.model = model
 
-    def forward(self, inputs: Any) -> Tensor:
+    def forward(self, inputs: object) -> Tensor:
         """Return the log of the mean probabilities ``(N, C)``, float32."""
         with dropout_on(self.model):
             return mean_over_draws(self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
@@ -127,7 +127,7 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def mean_over_draws(model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
+def mean_over_draws(model: nn.Module, inputs: object, seeds: Sequence[int | None]) -> Tensor:
     """Return the log of the mean probabilities ``(N, C)``, float32; torch's generators keep their state."""
     # One entry of seeds a pass: a seed, or None to continue the random numbers of the pass before.
     arguments = Arguments.of(model)

@@ -29,7 +29,7 @@ class JointProgress(Bar):
         Runs in this process report their steps; of runs in other processes the logs are read.
     """
 
-    def __init__(self, console: Any, tasks: Sequence[Task]) -> None:
+    def __init__(self, console: object, tasks: Sequence[Task]) -> None:
         self._epochs = {task.run.name: task.run.recipe.train.epochs for task in tasks}
         self._folders = {task.run.name: RunFolder(task.run.folder) for task in tasks}
         self._done: dict[str, float] = {

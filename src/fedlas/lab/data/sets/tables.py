@@ -287,7 +287,7 @@ def column_of(table: Any, name: str, option: str) -> Any:
     return table.column(name).combine_chunks()
 
 
-def _features(names: list[str], missing: str, table: Any, train: NDArray[np.int64]) -> Rows:
+def _features(names: list[str], missing: str, table: object, train: NDArray[np.int64]) -> Rows:
     """Return features ``(N, D)``: numbers, lists of numbers, and a column for each category of text."""
     columns = [_numbers(table, name, missing, train) for name in names]
     if not columns:
@@ -295,7 +295,7 @@ def _features(names: list[str], missing: str, table: Any, train: NDArray[np.int6
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
-def _numbers(table: Any, name: str, missing: str, train: NDArray[np.int64]) -> NDArray[Any]:
+def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -> NDArray[Any]:
     """Return the column as numbers ``(N, k)``."""
     types = require("pyarrow", extra="tables").types
     column = column_of(table, name, "features")
@@ -356,17 +356,17 @@ def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> En
     return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
 
 
-def _texts(table: Any, column: str) -> list[str]:
+def _texts(table: object, column: str) -> list[str]:
     return [text or "" for text in column_of(table, column, "text").to_pylist()]
 
 
-def _tokens(column: str, tokenizer: str, table: Any, _train: NDArray[np.int64]) -> Rows:
+def _tokens(column: str, tokenizer: str, table: object, _train: NDArray[np.int64]) -> Rows:
     """Return the tokens of the texts by the user's tokenizer."""
     texts = _texts(table, column)
     return token_array(_function(tokenizer, "tokenizer")(texts), len(texts))
 
 
-def _encoded(column: str, encoder: str, table: Any, _train: NDArray[np.int64]) -> Rows:
+def _encoded(column: str, encoder: str, table: object, _train: NDArray[np.int64]) -> Rows:
     """Return the features of the texts by the user's encoder."""
     texts = _texts(table, column)
     features = np.asarray(_function(encoder, "encoder")(texts), dtype=np.float32)
@@ -400,7 +400,7 @@ def _function(name: str, option: str) -> Any:
 
 
 def _images(
-    column: str, image_size: int | None, channels: int, table: Any, _train: NDArray[np.int64]
+    column: str, image_size: int | None, channels: int, table: object, _train: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
     """Return the images of a column of encoded bytes."""
     contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]

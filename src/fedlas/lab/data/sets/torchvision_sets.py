@@ -85,7 +85,7 @@ def load_cifar100(root: str | None = None) -> Source:
     return _cifar("cifar100", root, 100, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
 
 
-def _images(pixels: Any, labels: Any) -> Images:
+def _images(pixels: object, labels: object) -> Images:
     """Return a part of what torchvision read, with channels last or second."""
     return images_from_arrays({"_images": pixels, "_target": np.asarray(labels)}, "")
 

@@ -307,7 +307,7 @@ def _as_pil(image: Pixels) -> Any:
     )
 
 
-def _pixels(decoded: Any, like: Pixels) -> Pixels:
+def _pixels(decoded: object, like: Pixels) -> Pixels:
     return np.asarray(decoded, dtype=np.float64).reshape(like.shape) / 255
 
 

@@ -67,11 +67,11 @@ class Format:
         """Yield all rows of some columns of numbers and of other columns, in order."""
         raise NotImplementedError
 
-    def typed(self, rows: Any, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
+    def typed(self, rows: object, numbers: Collection[str]) -> Any:  # noqa: ARG002 (for text)
         """Return all columns of some rows as an Arrow table; text of columns that are ``numbers`` becomes numbers."""
         return rows
 
-    def objects(self, rows: Any, numbers: Collection[str]) -> list[dict[str, Any]]:
+    def objects(self, rows: object, numbers: Collection[str]) -> list[dict[str, Any]]:
         """Return some rows as objects."""
         content: list[dict[str, Any]] = self.typed(rows, numbers).to_pylist()
         return content
@@ -123,7 +123,7 @@ class Writer:
         """Names of what is written in addition."""
         return tuple(self.names)
 
-    def write(self, source: Any, rows: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    def write(self, source: object, rows: object, arrays: Sequence[NDArray[Any]]) -> None:
         """Write some rows of a file, and an array for each score; NaN is an empty cell.
 
         Raises:

@@ -110,7 +110,7 @@ class Frame(Format):
         return list(column.tolist() if hasattr(column, "tolist") else column)
 
 
-def _column(name: str, values: Any) -> Any:
+def _column(name: str, values: object) -> Any:
     """Return a column that NumPy reads: a tensor may require grad, or lie on another device."""
     if not isinstance(values, Tensor):
         return values
@@ -118,7 +118,7 @@ def _column(name: str, values: Any) -> Any:
     return values.detach().cpu()
 
 
-def collected(frame: Any) -> Any:
+def collected(frame: object) -> Any:
     """Return the rows of a lazy frame, as a polars ``DataFrame`` or an Arrow table; any other frame is returned as is.
 
     Raises:

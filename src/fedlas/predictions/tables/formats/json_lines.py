@@ -155,7 +155,7 @@ class JsonLines(Arrow):
                             "Add the key to the first row, or name the columns.",
                         )
 
-    def _chunk(self, table: Any, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
+    def _chunk(self, table: object, numbers: Sequence[str], others: Sequence[str]) -> TableChunk:
         if not isinstance(table, list):
             return super()._chunk(table, numbers, others)
         counts = range(self._rows + 1, self._rows + len(table) + 1)
@@ -241,7 +241,7 @@ class JsonLinesWriter(Writer):
                 self.file.write(json.dumps(row, default=_text).encode() + b"\n")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, date | time | timedelta | Decimal):
         return str(value)
     raise TypeError(f"{type(value).__name__} in a cell, which JSON does not have")
@@ -252,11 +252,11 @@ def _nested_in(row: dict[str, Any]) -> set[str]:
     return {name for name, value in row.items() if isinstance(value, dict) or _holds_objects(value)}
 
 
-def _holds_objects(value: Any) -> bool:
+def _holds_objects(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(each, dict | list | None) for each in value)
 
 
-def _kind(value: Any, whole: str) -> Any:
+def _kind(value: object, whole: str) -> Any:
     """Return the Arrow type of a JSON value, and ``whole`` for whole numbers."""
     if isinstance(value, list):
         return pyarrow_module().list_(
@@ -336,7 +336,7 @@ def at_path(row: Any, path: str) -> Any:
     return values[0] if values else None
 
 
-def put_beside(row: dict[str, Any], path: str, prefix: str, value: Any) -> None:
+def put_beside(row: dict[str, Any], path: str, prefix: str, value: object) -> None:
     """Set a value next to the one at a path, in the innermost object that holds it.
 
     Raises:
@@ -415,7 +415,7 @@ def numbers_at(
     return array[:, 0] if width is None else array
 
 
-def _fix(value: Any, name: str) -> Text:
+def _fix(value: object, name: str) -> Text:
     if isinstance(value, dict) and "logprob" in value:
         return (
             "For log-probabilities of tokens, pass ",
