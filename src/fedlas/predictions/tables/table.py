@@ -359,7 +359,7 @@ class ScoreTable:
             return {"scores": scores}
         labels = chunk.texts(columns.target)
         predicted = chunk.texts(columns.predicted)
-        self._agreement.add(predicted, labels)
+        self._agreement.add((predicted, labels))
         right = [
             same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
         ]
