@@ -33,13 +33,8 @@ DRAWS, TEST, BINS = 5, 4000, 15
 FLOOR = 1e-12
 MAIN = "partial pooling"
 TODAY = "auto a label"
-EXPENSIVE = (
-    TODAY,
-    "Venn-ABERS a label",
-    "isotonic a label (scikit-learn)",
-    "Platt a label (scikit-learn)",
-)
-"""Calibrators of draws 0 and 1 alone."""
+OF_MORE_SIZES = (MAIN, "raw", "Platt for all", "temperature for all")
+"""Calibrators of 50 and 10,000 rows too."""
 MEASURES = ("nll", "brier", "ece", "worst_ece", "count_error")
 KEYS = ("problem", "model", "size", "draw", "calibrator")
 HEAD = (*KEYS, "labels", "without", *MEASURES, "nll_without", "truth", "seconds", "error")
@@ -227,8 +222,7 @@ def run(args: argparse.Namespace) -> None:
         wanted = [
             name
             for name in calibrators
-            if (*about, name) not in done
-            and not (name in EXPENSIVE and (draw > 1 or size in MORE_SIZES))
+            if (*about, name) not in done and (size in SIZES or name in OF_MORE_SIZES)
         ]
         found = case_of(path, size, draw) if wanted else None
         if found is None:
@@ -282,10 +276,9 @@ def cost(args: argparse.Namespace) -> None:
 # Tables.
 
 
-def read(folder: Path, draws: int = 1) -> pd.DataFrame:
-    """Scores of all cases, means over the first draws, indexed by problem, model, size and calibrator."""
+def read(folder: Path) -> pd.DataFrame:
+    """Scores of all cases, means over draws, indexed by problem, model, size and calibrator."""
     frame = pd.read_csv(folder / "scores.csv")
-    frame = frame[frame.draw < draws]
     keys = ["problem", "model", "size", "calibrator"]
     numbers = ["without", *MEASURES, "nll_without", "truth", "seconds"]
     return frame.groupby(keys, sort=False)[numbers].mean()
@@ -453,8 +446,7 @@ def tables(folder: Path) -> dict[str, str]:
     """The tables of ``results/labels/README.md`` by title, as Markdown, from the files of a folder."""
     frame = read(folder)
     main = complete(frame, SIZES, list(fits()))
-    cheap = [name for name in fits() if name not in EXPENSIVE]
-    more = complete(frame, MORE_SIZES, cheap)
+    more = complete(frame, MORE_SIZES, list(OF_MORE_SIZES))
     result = {
         "ranks": rank_table(main),
         "against auto a label": today_table(main),
@@ -465,9 +457,6 @@ def tables(folder: Path) -> dict[str, str]:
         "truth": truth_table(main),
         "seconds": seconds_table(main),
     }
-    several = complete(read(folder, DRAWS), SIZES, ["raw", "Platt for all", MAIN])
-    if (pd.read_csv(folder / "scores.csv").draw > 0).any():
-        result["harm, mean of draws"] = harm_table(several)
     if len(more):
         result["harm, 50 and 10,000 rows"] = harm_table(more)
     if (folder / "cost.csv").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import LeftOut
+from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
-from fedlas.calibrators._fit.side_maps import SideInformation
+from fedlas.calibrators._fit.side_maps import SideInformation, Unseen
+from fedlas.calibrators._fit.state import ones
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.mixture import (
     CrossFit,
@@ -19,6 +22,7 @@ from fedlas.calibrators.mixture import (
 )
 from fedlas.calibrators.mixture_weights import (
     Prior,
+    beyond_error,
     fitted_share,
     of_labels,
     share_of_logits,
@@ -34,13 +38,43 @@ _LEAST_OF_FEATURES = 0.01
 """With a smaller weight of all regressions on features, these are left out."""
 _TOO_GOOD = 0.5
 """Share of the held-out NLL that features may leave without a warning."""
+_FOLDS_OF_VALUES = 5
+"""Folds of whole values of a category, each left out in turn."""
+_MOST_CATEGORIES = 2
+"""Most categories that are left out so, those of most values: each takes as long as the folds of samples."""
+_MOST_LOGITS = 2**18
+"""Most logits of the rows that are predicted without their value."""
 
 
 def plan_of(split: CrossFit, features: Tensor) -> Plan:
     """Return how many rows and directions regressions on features can afford."""
     val = split.val
-    parts = len(split.held_out) + 1
+    parts = len(split.held_out) + 1 + _FOLDS_OF_VALUES * len(_categories(val))
     return affordable(val.num_samples, val.num_classes, features.shape[1], parts)
+
+
+def _categories(val: Predictions) -> list[int]:
+    """Return the features whose values are left out in turn, which have a value for each fold."""
+    levels = () if val.covariates is None else val.covariates.levels
+    columns = [column for column, count in enumerate(levels) if count >= _FOLDS_OF_VALUES]
+    return sorted(columns, key=lambda column: -levels[column])[:_MOST_CATEGORIES]
+
+
+@dataclass(frozen=True, eq=False)
+class WithoutValue:
+    """What regressions predict for rows of whose value of a category they have seen no row.
+
+    Attributes:
+        column: Number of the feature that is the category.
+        places: Of the rows among those that are held out ``(m,)``.
+        values: Value of each row ``(m,)``.
+        log_probs: Of the regressions ``(K, m, C)``.
+    """
+
+    column: int
+    places: Tensor
+    values: Tensor
+    log_probs: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +87,7 @@ class Regressions:
         gates: How far the features are like those of the other folds ``(n, 1)``.
         prior: Samples that members count in addition.
         note: What was guessed of the features, as a sentence; empty if they were described.
+        without: What they predict without a category's value, for some categories.
     """
 
     side: SideInformation
@@ -60,6 +95,7 @@ class Regressions:
     gates: Tensor
     prior: Prior
     note: str = ""
+    without: tuple[WithoutValue, ...] = ()
 
 
 def fitted_regressions(
@@ -72,6 +108,9 @@ def fitted_regressions(
     weights = weights_of(val)[rows]
     folds = split.folds.rows(rows)
     inside = [weights >= 0, *(folds.train(fold) for fold in range(len(split.held_out)))]
+    numbers = {column: _folds_of_values(val, features, column) for column in _categories(val)}
+    for number in numbers.values():
+        inside += [number[rows] != fold for fold in range(_FOLDS_OF_VALUES)]
     samples = Samples(
         val.logits.cpu()[rows].double(),
         features.cpu()[rows].double(),
@@ -81,6 +120,7 @@ def fitted_regressions(
         if len(rows) == val.num_samples
         else torch.arange(len(rows), device="cpu"),
         None if val.covariates is None else torch.tensor(val.covariates.levels, device="cpu"),
+        len(split.held_out),
     )
     fits = fit_side_information(samples, _temperatures(val, rows, samples.parts), plan)
     if fits is None:
@@ -88,8 +128,9 @@ def fitted_regressions(
     side, *parts = fits
     others = [
         part(val.logits.cpu()[rows].double(), features.cpu()[rows].double())
-        for part, rows in zip(parts, split.held_out, strict=True)
+        for part, rows in zip(parts, split.held_out, strict=False)
     ]
+    others_of_values = iter(parts[len(split.held_out) :])
     beside = torch.cat([each.transpose(0, 1) for each, _ in others], dim=1)
     return Regressions(
         side,
@@ -97,7 +138,53 @@ def fitted_regressions(
         torch.cat([gate for _, gate in others]),
         prior.beside_features(),
         _guess(samples.guessed()),
+        tuple(
+            _without_values(
+                split, features, column, number, [*islice(others_of_values, _FOLDS_OF_VALUES)]
+            )
+            for column, number in numbers.items()
+        ),
     )
+
+
+def _folds_of_values(val: Predictions, features: Tensor, column: int) -> Tensor:
+    """Return the fold of each row ``(N,)``: rows of one value are in one; -1 for rows of no value."""
+    levels = val.covariates.levels[column] if val.covariates is not None else 0
+    value = features.cpu()[:, column].long()
+    is_known = (value >= 0) & (value < levels)
+    value = torch.where(is_known, value, levels)
+    size = torch.bincount(value, weights_of(val), minlength=levels + 1)[:levels]
+    fold = torch.full((levels + 1,), -1, device="cpu")
+    fold[size.argsort(descending=True, stable=True)] = (
+        torch.arange(levels, device="cpu") % _FOLDS_OF_VALUES
+    )
+    return fold[value]
+
+
+def _without_values(
+    split: CrossFit, features: Tensor, column: int, number: Tensor, parts: list[SideInformation]
+) -> WithoutValue:
+    """Return what the regressions of the other folds of values predict for rows that are held out.
+
+    Args:
+        split: The samples.
+        features: ``(N, D)``.
+        column: The category.
+        number: Fold of each row ``(N,)``.
+        parts: The regressions without each fold.
+    """
+    rows = split.rows
+    places = evenly(torch.arange(len(rows), device="cpu"), _MOST_LOGITS // split.val.num_classes)
+    folds = number[rows[places]]
+    chosen = [places[folds == fold] for fold in range(len(parts))]
+    log_probs = []
+    for part, here in zip(parts, chosen, strict=True):
+        each = rows[here]
+        inputs = features.cpu()[each].double()
+        log_probs.append(part(split.val.logits.cpu()[each].double(), inputs)[0].transpose(0, 1))
+    together = torch.cat(chosen)
+    values = features.cpu()[rows[together], column].long()
+    return WithoutValue(column, together, values, torch.cat(log_probs, dim=1))
 
 
 def _temperatures(val: Predictions, rows: Tensor, parts: Tensor) -> Tensor:
@@ -122,6 +209,8 @@ def with_features(
     chosen = share.weights[count:] > 0
     side = regressions.side.only(chosen.nonzero().squeeze(1).tolist())
     side.gate.trust = side.gate.trust * trust
+    if side.codes is not None:
+        side.unseen = _unseen(split, regressions, side.codes.columns, log_probs, share, alone)
     weights = weights_of(split.val)[split.rows]
     before, after = (
         -float(weights @ of_labels(each, parts, split) / weights.sum())
@@ -140,6 +229,36 @@ def _share_with_features(
     # What features gain on samples held out.
     gain = of_labels(share, regressions.log_probs, split) - of_labels(alone, log_probs, split)
     return share, trust_in(gain, split)
+
+
+def _unseen(
+    split: CrossFit,
+    regressions: Regressions,
+    columns: Tensor,
+    log_probs: Tensor,
+    share: Share,
+    alone: Share,
+) -> Unseen:
+    """Return how far to trust regressions where a category has a value that they have not seen.
+
+    That is their weight beside the mixture of logits alone for values that were left out, as far as what both gain over
+    the latter exceeds its standard error over values. Categories of few values are trusted as others are.
+    """
+    trust = ones(len(columns))
+    target = split.val.target.cpu()[split.rows]
+    weights = weights_of(split.val)[split.rows]
+    for each in regressions.without:
+        rows = each.places
+        labels = target[rows].unsqueeze(1)
+        members = log_probs[:, rows]
+        inside = share(torch.cat([members, each.log_probs]).transpose(0, 1)).gather(1, labels)
+        outside = alone(members.transpose(0, 1)).gather(1, labels)
+        both = torch.cat([inside, outside], dim=1)
+        shares, _ = mixture_weights(both.exp(), weights[rows], ones(2), start=ones(2) / 2)
+        gain = (both + shares.log()).logsumexp(dim=1) - outside.squeeze(1)
+        place = columns.tolist().index(each.column)
+        trust[place] = shares[0] * beyond_error(gain, weights[rows], each.values)
+    return Unseen(trust=trust)
 
 
 def predicted_left_out(

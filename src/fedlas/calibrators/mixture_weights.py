@@ -183,7 +183,12 @@ def trust_in(gain: Tensor, split: CrossFit) -> float:
     weights = weights_of(split.val)[split.rows]
     if not several(clusters) and float(weights.sum()) >= _FEW:
         return 1.0
-    mean, error = mean_and_error(gain, weights, None if clusters is None else clusters[split.rows])
+    return beyond_error(gain, weights, None if clusters is None else clusters[split.rows])
+
+
+def beyond_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> float:
+    """Return how far the mean of a gain ``(n,)`` exceeds its standard error over clusters, 0 to 1."""
+    mean, error = mean_and_error(gain, weights, clusters)
     return max(0.0, 1 - (error / mean) ** 2) if mean > 0 else 0.0
 
 

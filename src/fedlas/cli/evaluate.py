@@ -99,7 +99,7 @@ def add_evaluate(add: AddSubcommand) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.predictions import read_predictions
-    from fedlas.predictions.tables.read import is_log, notes_of
+    from fedlas.predictions.tables.read import notes_of
     from fedlas.present.evaluation import RAW
     from fedlas.present.report import report
     from fedlas.present.stages import HeldOut
@@ -149,15 +149,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     # A rule that cannot be used is refused before a page is written.
     gate = evaluation.require(*args.require, strict=args.strict) if args.require else None
     _show(evaluation, args)
-    is_table = args.on is not None and not run and not is_log(Path(args.on), columns or Columns())
-    # A fit needs labels, not votes.
-    is_table = is_table and (columns is None or columns.label_probs is None)
-    is_table = is_table and not evaluation.verdicts[RAW].is_reversed
-    if is_table and len(evaluation.stages) == 2 and not args.json:
-        line = _calibrate_line(args.on, columns, args.method or METHOD)
-        say(*command_lines(line, first="next: "))
-    if evaluation.asks_for_repair and not args.json:
-        line = _repair_line([args.file, *more], args, columns, run=run)
+    lines: list[str] = []
+    is_fit = not run and _is_fit_of_rows(args.on, columns)
+    if is_fit and len(evaluation.stages) == 2 and not evaluation.verdicts[RAW].is_reversed:
+        lines = [_calibrate_line(args.on, columns, args.method or METHOD)]
+    if evaluation.asks_for_repair:
+        lines.append(_repair_line([args.file, *more], args, columns, run=run))
+    for line in () if args.json else lines:
         say(*command_lines(line, first="next: "))
     return 0 if gate is None else show_gate(gate, args, suite=place.name)
 
@@ -168,15 +166,28 @@ def _notes_on_fit(args: argparse.Namespace, columns: Columns | None) -> list[str
     return columns.notes_on_calibrated() if is_fit and columns is not None else []
 
 
+def _is_fit_of_rows(held_out: str | None, columns: Columns | None) -> bool:
+    """Return whether ``fedlas calibrate`` can write what was fitted: on a table with a label in each row."""
+    from fedlas.predictions.tables.read import is_log
+
+    columns = columns or Columns()
+    if held_out is None or is_log(Path(held_out), columns):
+        return False
+    return columns.label_probs is None and columns.confidence_as != "vote"
+
+
 def _repair_line(
     files: Sequence[str], args: argparse.Namespace, columns: Columns | None, *, run: bool
 ) -> str:
     """Return the command that measures the same after a calibration too."""
-    way = "--method" if run else "--on VAL"
+    way = f"--method {METHOD}" if run else "--on VAL"
     if args.on is not None:
-        way = f"--on {shlex.quote(args.on)} --method"
+        way = f"--on {shlex.quote(args.on)} --method {METHOD}"
     options = column_options(columns) + " --top-label" * args.top_label
     options += " --heterogeneity" * args.heterogeneity
+    options += f" --reject {' '.join(f'{risk:g}' for risk in args.reject)}" if args.reject else ""
+    for name, value in rules_given(args).items():
+        options += f" --{name.replace('_', '-')} {value:g}"
     for name, default in (("num_bins", NUM_BINS), ("confidence_level", CONFIDENCE_LEVEL)):
         if getattr(args, name) != default:
             options += f" --{name.replace('_', '-')} {getattr(args, name):g}"

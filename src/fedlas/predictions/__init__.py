@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 from fedlas._core.lazy import add_old_modules, at_first_use
 
 if TYPE_CHECKING:
-    from fedlas.predictions.any_predictions import PredictionTable
+    from fedlas.predictions.any_predictions import PredictionTable, one_per_cluster
     from fedlas.predictions.covariates import Covariates
     from fedlas.predictions.language.log_probabilities import p_true, token_confidence
     from fedlas.predictions.language.stated import stated_confidence
+    from fedlas.predictions.language.votes import (
+        SelfConsistency,
+        normalized_answer,
+        self_consistency,
+    )
     from fedlas.predictions.multi_label import MultiLabel
     from fedlas.predictions.predictions import Predictions
     from fedlas.predictions.tables.read import open_table, read_predictions
@@ -27,10 +32,14 @@ __all__ = [
     "PredictionTable",
     "Predictions",
     "ScoreTable",
+    "SelfConsistency",
     "TopLabel",
+    "normalized_answer",
+    "one_per_cluster",
     "open_table",
     "p_true",
     "read_predictions",
+    "self_consistency",
     "stated_confidence",
     "token_confidence",
 ]
@@ -39,9 +48,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
     __getattr__ = at_first_use(
         __name__,
         {
-            "any_predictions": "PredictionTable",
+            "any_predictions": "PredictionTable one_per_cluster",
             "covariates": "Covariates",
             "language.log_probabilities": "p_true token_confidence",
+            "language.votes": "SelfConsistency normalized_answer self_consistency",
             "multi_label": "MultiLabel",
             "predictions": "Predictions",
             "tables.read": "open_table read_predictions",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
@@ -18,6 +20,7 @@ from fedlas.predictions.top_label import TopLabel, needs_all_classes
 if TYPE_CHECKING:
     from fedlas.predictions.covariates import Covariates
 
+P = TypeVar("P", Predictions, TopLabel)
 AnyPredictions = Predictions | TopLabel
 """Predictions of which the top label can be measured."""
 
@@ -81,6 +84,28 @@ def note_on_weights(counts: Tensor) -> str:
 def plain_predictions(value: object) -> Any:
     """Return the predictions of a table that was read; anything else unchanged."""
     return value.predictions if isinstance(value, PredictionTable) else value
+
+
+def one_per_cluster(predictions: P) -> P:
+    """Return the first sample of each cluster, which are independent of each other.
+
+    Args:
+        predictions: Predictions with ``clusters``.
+
+    Raises:
+        InputError: If they have none.
+
+    Example:
+        >>> one_per_cluster(TopLabel([0.9, 0.8, 0.6], [1, 0, 1], clusters=["a", "a", "b"])).confidence.tolist()
+        [0.8999999761581421, 0.6000000238418579]
+    """
+    clusters = getattr(predictions, "clusters", None)
+    if clusters is None:
+        raise InputError(
+            "predictions must have clusters", describe(predictions), "Pass clusters=... to them."
+        )
+    first = np.unique(clusters.numpy(), return_index=True)[1]
+    return predictions.rows(torch.from_numpy(np.sort(first)))
 
 
 def check_labeled(predictions: object) -> Predictions:

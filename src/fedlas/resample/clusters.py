@@ -24,13 +24,15 @@ def check_independent(predictions: object, promise: str = "the bound") -> None:
         InputError: If the predictions have clusters.
     """
     clusters = getattr(predictions, "clusters", None)
-    if clusters is not None:
+    if clusters is not None and len(clusters.unique()) < len(clusters):
         raise InputError(
             f"samples must be independent for {promise} to hold",
             f"{len(clusters):,} samples of {len(clusters.unique()):,} clusters",
-            f"Keep one sample of each cluster: without the clusters {promise} would be stated, and not hold.",
+            "Keep one sample of each, by fedlas.predictions.one_per_cluster(predictions), or one_per_cluster=True "
+            f"where columns are named: without the clusters {promise} would be stated, and not hold.",
             fixes={
-                "command": f"Keep one row of each cluster: without --clusters {promise} would be stated, and not hold."
+                "command": "Keep one row of each cluster, by --one-per-cluster: without --clusters "
+                f"{promise} would be stated, and not hold."
             },
         )
 

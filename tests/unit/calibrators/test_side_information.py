@@ -419,13 +419,13 @@ def test_a_sample_of_the_rows_is_noted(monkeypatch, tmp_path):
 def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
     """The fit of codes is that of one-hot columns, without the memory that these take."""
     draw = np.random.default_rng(0)
-    code, score = draw.integers(0, 5, 800), draw.normal(size=800)
+    code, score = draw.integers(0, 4, 800), draw.normal(size=800)
     number = draw.normal(size=800)
-    odds = score + np.array([0.0, 2.0, -2.0, 1.0, 0.0])[code] + number
+    odds = score + np.array([0.0, 2.0, -2.0, 1.0])[code] + number
     target = (draw.random(800) < 1 / (1 + np.exp(-odds))).astype(int)
     logits = np.stack([-score, score], axis=1) / 2
-    flags = np.eye(5)[code]
-    covariates = Covariates(("age",), {"region": tuple("abcde")})
+    flags = np.eye(4)[code]
+    covariates = Covariates(("age",), {"region": tuple("abcd")})
     wide = Predictions(logits, target, features=np.column_stack([number, flags]))
     narrow = Predictions(
         logits, target, features=np.column_stack([number, code]), covariates=covariates
@@ -434,9 +434,9 @@ def test_codes_of_a_category_are_what_columns_of_zeros_and_ones_are():
     after = [fit.transform(each).probs for fit, each in zip(fits, (wide, narrow), strict=True)]
     assert float((after[0] - after[1]).abs().max()) < 1e-3
     assert fits[1].num_features == 2
-    # A value that the fit did not see is none: the map that all share.
+    # A value that the fit did not see is none: the map that all share, which few values say nothing against.
     none = narrow.features.clone()
-    none[:, 1] = 5
+    none[:, 1] = 4
     zero = wide.features.clone()
     zero[:, 1:] = 0
     others = [
@@ -465,3 +465,56 @@ def test_labels_of_a_fold_play_no_part_in_what_is_predicted_for_it():
         linear = regressions.side.counts[0]  # landmarks of the kernel are chosen among all rows
         predicted.append(regressions.log_probs[:linear, : len(here)].exp())
     assert (predicted[0] - predicted[1]).abs().max() < 5e-3
+
+
+def _groups(spread: float, number_counts: float) -> tuple[Predictions, Predictions]:
+    """Return predictions of 40 groups to fit, and of 40 others; a number counts beside the score."""
+    draw = np.random.default_rng(0)
+    group, score, number = (
+        draw.integers(0, 80, 3000),
+        draw.normal(size=3000),
+        draw.normal(size=3000),
+    )
+    odds = score + spread * draw.normal(size=80)[group] + number_counts * number
+    target = (draw.random(3000) < 1 / (1 + np.exp(-odds))).astype(int)
+    covariates = Covariates(("age",), {"site": tuple(map(str, range(40)))})
+    features = np.column_stack([number, np.minimum(group, 40)])
+    logits = np.stack([-score, score], axis=1) / 2
+    return tuple(
+        Predictions(logits[rows], target[rows], features=features[rows], covariates=covariates)
+        for rows in (group < 40, group >= 40)
+    )
+
+
+def _nll(calibrator: Calibrator, predictions: Predictions) -> float:
+    return negative_log_likelihood(calibrator.transform(predictions))
+
+
+def test_new_groups_have_the_mixture_of_logits_where_only_the_group_counts():
+    """Regressions take the slope within groups, which is too steep for a group whose offset nobody knows."""
+    known, new = _groups(spread=1.5, number_counts=0.0)
+    alone = AutoCalibration().fit(Predictions(known.logits, known.target))
+    auto = AutoCalibration().fit(known)
+    assert _nll(auto, known) < 0.9 * _nll(alone, Predictions(known.logits, known.target))
+    assert _nll(auto, new) == pytest.approx(_nll(alone, Predictions(new.logits, new.target)), 2e-3)
+    # A file from before has the regressions' common map.
+    plain = json.loads(json.dumps(auto.plain()))
+    text = json.dumps(plain)
+    assert "side.unseen.trust" in text
+    older = Calibrator.from_plain(_without(plain, "side.unseen.trust"))
+    assert torch.equal(older.transform(known).probs, auto.transform(known).probs)
+    assert _nll(older, new) > 1.01 * _nll(auto, new)
+
+
+def _without(plain: object, key: str) -> object:
+    """Return plain values without a key, however deep."""
+    if isinstance(plain, dict):
+        return {name: _without(each, key) for name, each in plain.items() if name != key}
+    return plain
+
+
+def test_new_groups_keep_what_other_columns_say():
+    known, new = _groups(spread=0.5, number_counts=1.5)
+    alone = AutoCalibration().fit(Predictions(known.logits, known.target))
+    auto = AutoCalibration().fit(known)
+    assert _nll(auto, new) < 0.85 * _nll(alone, Predictions(new.logits, new.target))

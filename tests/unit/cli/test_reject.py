@@ -133,3 +133,23 @@ def test_clusters_have_a_bound_of_their_own(tmp_path, monkeypatch, capsys):
     assert main([*words, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["reject"]["as predicted"]
     assert (row["clusters"], row["test"]["coverage"]) == (250, 1.0)
+
+
+def test_the_next_command_keeps_the_risks(files, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = [
+        "evaluate",
+        "test.npz",
+        "--on",
+        "val.npz",
+        "--reject",
+        "0.3",
+        "0.1",
+        "--replicates",
+        "99",
+    ]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("next: "))
+    command = " ".join(line.removesuffix("\\").strip() for line in lines[start:])
+    assert command == "next: fedlas evaluate test.npz --on val.npz --method auto --reject 0.3 0.1"

@@ -77,6 +77,13 @@ class TableCalibration:
     @classmethod
     def fit(cls, source: object, columns: Columns, method: str | Calibrator = "auto") -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
+        if columns.confidence_as == "vote":
+            raise InputError(
+                "a calibration is of one row a question",
+                Argument("confidence_as", "vote"),
+                "Write confidence and outcome of each question, as fedlas.predictions.self_consistency returns them, "
+                "to a table of their own.",
+            )
         source, columns = open_source(source, columns)
         columns = with_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))

@@ -186,6 +186,25 @@ class Gate(Numbers):
         return (self.edge / distance.clamp(min=1e-12)).clamp(max=1.0).square() * self.trust
 
 
+class Unseen(Numbers):
+    """How far the regressions count where a category has a value that the fit did not see.
+
+    Attributes:
+        trust: A factor of the gate for each category ``(G,)``, 0 to 1.
+    """
+
+    shapes: ClassVar = {"trust": "G"}
+
+    def check(self, classes: int) -> None:
+        """Refuse factors outside 0 to 1 too."""
+        super().check(classes)
+        must(((self.trust >= 0) & (self.trust <= 1)).all(), "a trust lies in 0 to 1")
+
+    def forward(self, is_unseen: Tensor) -> Tensor:
+        """Return the factor ``(n, 1)`` of rows whose categories are unseen or not ``(n, G)``."""
+        return torch.where(is_unseen, self.trust, 1.0).prod(dim=1, keepdim=True)
+
+
 _STEEPNESS = 8.0
 """Power of the distance with which the gate falls beyond the ends of a range."""
 
@@ -251,6 +270,7 @@ class SideInformation(nn.Module):
         kernel_stack: The regressions on the kernel features, or None.
         ranges: See :class:`Ranges`; None in files from before it was there.
         codes: See :class:`Codes`; None where no column holds categories.
+        unseen: See :class:`Unseen`; None without categories, and in files from before it was there.
     """
 
     has_steps = True
@@ -263,6 +283,7 @@ class SideInformation(nn.Module):
         "kernel_stack": ResidualStack,
         "ranges": Ranges,
         "codes": Codes,
+        "unseen": Unseen,
     }
 
     def __init__(
@@ -275,6 +296,7 @@ class SideInformation(nn.Module):
         kernel_stack: ResidualStack | None = None,
         ranges: Ranges | None = None,
         codes: Codes | None = None,
+        unseen: Unseen | None = None,
     ) -> None:
         super().__init__()
         self.linear = linear
@@ -285,6 +307,7 @@ class SideInformation(nn.Module):
         self.kernel_stack = kernel_stack
         self.ranges = ranges
         self.codes = codes
+        self.unseen = unseen
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -301,17 +324,20 @@ class SideInformation(nn.Module):
         numbers = directions[:, : self.linear.split]
         inputs = Inputs(directions)
         more: Tensor | float = 0.0
+        gate = self._trust(features, directions)
         if self.codes is not None:
             places = self.codes(features)
             more = self.codes.factor(places)
-            inputs = Inputs(directions, places, len(self.codes.coefficients), FLAG)
+            size = len(self.codes.coefficients)
+            inputs = Inputs(directions, places, size, FLAG)
+            gate = gate if self.unseen is None else gate * self.unseen(places == size)
         log_probs, factors = self.offsets(rows, numbers, directions[:, self.linear.split :], more)
         parts = []
         if self.linear_stack is not None:
             parts.append(self.linear_stack(inputs, log_probs, factors))
         if self.kernel_stack is not None and self.kernel is not None:
             parts.append(self.kernel_stack(Inputs(self.kernel(numbers)), log_probs, factors))
-        return torch.cat(parts, dim=1), self._trust(features, directions)
+        return torch.cat(parts, dim=1), gate
 
     def _trust(self, features: Tensor, directions: Tensor) -> Tensor:
         """Return the gate ``(n, 1)``: by the distance in all directions together, and along the farthest one."""
@@ -346,4 +372,5 @@ class SideInformation(nn.Module):
             self.kernel_stack.only(kernel) if self.kernel_stack is not None and kernel else None,
             self.ranges,
             self.codes,
+            self.unseen,
         )

@@ -17,6 +17,7 @@ from fedlas._core.check import Argument, InputError
 from fedlas._core.files import parse_json
 from fedlas.predictions.language.log_probabilities import Answers
 from fedlas.predictions.language.stated import LABEL, stated_confidence
+from fedlas.predictions.language.votes import self_consistency
 from fedlas.predictions.tables.formats.format import Writer
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.formats.json_lines import at_path, json_rows
@@ -145,7 +146,8 @@ class SampleLog(Frame):
         self.answers = Answers()
         samples = [sample for path in paths for sample in _samples_of(path, notes, self.answers)]
         where = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
-        scores = _scores(samples, self.answers, notes, live)
+        is_vote = columns.confidence_as == "vote"
+        scores = _voted(samples, notes) if is_vote else _scores(samples, self.answers, notes, live)
         self.answers.check("filtered_resps", where, drop=columns.drop_missing)
         if "confidence" in scores:
             stated = ~np.isnan(scores["confidence"])
@@ -289,6 +291,27 @@ def _scores(
         correct.append(bool(sample.right))
     confidences = {"confidence": np.array(confidence)}
     return confidences if live else confidences | {"correct": np.array(correct)}
+
+
+def _voted(samples: Sequence[_Sample], notes: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the share of each question's repeats that agree, and whether their majority is the target."""
+    for sample in samples:
+        if sample.choices is not None or sample.fields.get("target") is None:
+            raise InputError(
+                "votes are counted over free answers with a target",
+                f"{'choices' if sample.choices else 'no target'} in {sample.place}",
+                ("Leave ", Argument("confidence_as"), " out, or log a task of repeated answers."),
+            )
+    votes = self_consistency([_repeats(sample.fields) or [""] for sample in samples])
+    right = votes.matches([sample.fields["target"] for sample in samples])
+    notes += votes.notes(right)
+    return {"confidence": votes.confidence, "correct": right}
+
+
+def _repeats(fields: Mapping[str, Any]) -> list[str]:
+    """Return all answers to a question: those that the filter passed on, or, of one, those before it."""
+    passed = _texts(fields["filtered_resps"])
+    return passed if len(passed) > 1 else _texts(fields.get("resps")) or passed
 
 
 def _chosen(sample: _Sample) -> tuple[int | None, bool]:

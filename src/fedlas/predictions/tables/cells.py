@@ -206,6 +206,39 @@ class TableChunk:
         return torch.tensor(self.each(column, is_right), dtype=torch.bool)
 
 
+class FirstRows:
+    """Marks the first row of each cluster in a table that is read a chunk at a time.
+
+    Args:
+        column: Column of the clusters; None for none.
+
+    State:
+        The clusters so far, and how many rows were further ones.
+    """
+
+    def __init__(self, column: str | None) -> None:
+        self.column = column or ""
+        self._clusters: set[str] = set()
+        self._repeated = 0
+
+    def of(self, chunk: TableChunk, confidence: Tensor | None) -> tuple[TableChunk, Tensor | None]:
+        """Return the rows that are the first of their cluster, and their confidences ``(n, 1)`` if there are any."""
+        names = chunk.texts(self.column)
+        first = np.zeros(len(names), dtype=bool)
+        for row, name in enumerate(names):
+            first[row] = name not in self._clusters
+            self._clusters.add(name)
+        self._repeated += int((~first).sum())
+        rows = None if confidence is None else confidence[torch.from_numpy(first)]
+        return chunk.where_rows(first), rows
+
+    def notes(self) -> list[str]:
+        """Return how many rows count, as a sentence; none if all do."""
+        count = len(self._clusters)
+        rows = f"{count:,} of {count + self._repeated:,} rows"
+        return [f"The first row of each cluster counts: {rows}."] if self._repeated else []
+
+
 class Labels:
     """Converts labels of a file to class numbers.
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from typing import Any
 
 from fedlas._core.check import Argument, InputError, describe, few, suggestion
 from fedlas.predictions.tables.names import check_order, matched_parts
@@ -106,3 +107,31 @@ def check_once(names: Sequence[str], expected: str, fix: str) -> None:
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise InputError(expected, f"{name!r} {times} times", fix)
+
+
+def check_several_rows(columns: Any) -> None:
+    """Refuse what does not go with a row an answer, or with one row of each cluster."""
+    if columns.one_per_cluster and (columns.clusters is None or columns.confidence_as == "vote"):
+        raise InputError(
+            "must go with the column of clusters, and not with votes",
+            "votes" if columns.clusters else "no clusters",
+            ("Name the column by ", Argument("clusters"), ", or leave it out."),
+            argument="one_per_cluster",
+        )
+    if columns.confidence_as != "vote":
+        return
+    others = [
+        Argument(name)
+        for name in ("logits", "probs", "predicted", "covariates", "percent")
+        if getattr(columns, name)
+    ]
+    is_log = columns.kind is None  # of lm-evaluation-harness, which says what a question is
+    if others or (not is_log and columns.clusters is None):
+        raise InputError(
+            (
+                Argument("confidence_as", "vote"),
+                " is for a row an answer, with the question in each",
+            ),
+            others[0] if others else ("no ", Argument("clusters")),
+            ("Name the question by ", Argument("clusters"), " and leave other columns out."),
+        )

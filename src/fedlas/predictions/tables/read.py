@@ -97,7 +97,7 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
     """
     names = path if isinstance(path, list | tuple) else [path]
     if not names or not all(isinstance(name, str | Path | TableFile) for name in names):
-        return Frame(path), columns
+        return _counted_votes(Frame(path), columns, live)
     files = files_of(names)
     if all(is_log(file.path, columns) for file in files):
         if len(files) > 1 and columns.groups is None:
@@ -105,9 +105,21 @@ def open_source(path: Any, columns: Columns, live: str | None = None) -> tuple[F
         from fedlas.predictions.language.lm_eval import SampleLog
 
         log = SampleLog([file.path for file in files], columns, live)
-        return log, replace(columns, format="lm-eval")
+        form = "number" if columns.confidence_as == "vote" else columns.confidence_as
+        return log, replace(columns, format="lm-eval", confidence_as=form)
     sources = [source_of(file, columns.separator) for file in files]
-    return sources[0] if len(sources) == 1 else Joined(sources), columns
+    return _counted_votes(sources[0] if len(sources) == 1 else Joined(sources), columns, live)
+
+
+def _counted_votes(
+    source: Format, columns: Columns, live: str | None = None
+) -> tuple[Format, Columns]:
+    """Return a table of one row for each question, if answers are counted as votes; else the table itself."""
+    if columns.confidence_as != "vote" or live is not None:
+        return source, columns
+    from fedlas.predictions.language.votes import voted_table
+
+    return voted_table(source, columns)
 
 
 @check_kinds

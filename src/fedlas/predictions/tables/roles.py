@@ -18,6 +18,7 @@ from fedlas.predictions.tables.columns import (
     Names,
     check_exists,
     check_once,
+    check_several_rows,
     dotted,
     listed,
     matched_columns,
@@ -35,7 +36,7 @@ _DEFAULTS = (
 """Arrays of an ``.npz`` that need no naming, in sets of which some are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 
-ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
+ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true", "vote"]
 CONFIDENCE_FORMS: tuple[ConfidenceForm, ...] = get_args(ConfidenceForm)
 RoleKind = Literal["score", "label", "sample", "reading"]
 
@@ -106,10 +107,12 @@ class Columns:
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "(no group)".
         separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
         confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
-            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
+            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False; ``"vote"`` for
+            answers, several rows to each question of ``clusters``: the share that agrees with the most frequent one.
         format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
         time: Column of the time of each sample, as numbers or dates; it may be one of the others. No row is judged by a
             fit on later ones.
+        one_per_cluster: Keep the first row of each of the ``clusters``, so that rows are independent.
         labels: Columns of several labels a sample, each with a probability of its own, named like ``probs``: 1 where a
             label is present, 0 where it is absent, empty or -1 where that is unknown. What follows the common beginning
             of the names pairs them with the scores, as p_edema and y_edema; if no names agree, their order does.
@@ -159,10 +162,13 @@ class Columns:
     separator: str | None = role("reading", "separator of a CSV file (default: , ; tab or |, as detected)",
         metavar="CHAR", option="--sep", of_live=True)
     confidence_as: ConfidenceForm = role("reading", "form: number; words; sum, mean or min of lists of token "
-        "log-probabilities; p-true, those of True and False (default: number)", "number", metavar="",
+        "log-probabilities; p-true, those of True and False; vote: answers, of which --clusters says the question and "
+        "--target the true one (default: number)", "number", metavar="",
         choices=CONFIDENCE_FORMS, of_live=True)
     format: Literal["table", "lm-eval"] | None = role("reading", "lm-eval: samples of lm-evaluation-harness (default: "
         "detected)", metavar="", choices=("table", "lm-eval"))
+    one_per_cluster: bool = role("reading", "keep the first row of each of the --clusters: rows are then independent "
+        "(default: keep all)", False, metavar=None)
     time: str | None = role("sample", "column of the time of each sample, numbers or dates: a fit is checked on later "
         "rows than its own (default: rows are in no order)", is_text=True, is_shared=True, of_fit=True)
     labels: Names = role("label", "several labels a sample: columns of 0 and 1, empty or -1 where unknown, named like "
@@ -233,6 +239,7 @@ class Columns:
                     ["leave it out", *(("name columns by ", Argument(n)) for n in each.beside)],
                     argument=option,
                 )
+        check_several_rows(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
             if getattr(self, option) not in (None, False, ()):
                 raise InputError(

@@ -28,7 +28,7 @@ from fedlas.predictions.probabilities import (
     logarithm,
 )
 from fedlas.predictions.sample_values import SAMPLE_VALUES
-from fedlas.predictions.tables.cells import MISSING, Labels, TableChunk, cell_text
+from fedlas.predictions.tables.cells import MISSING, FirstRows, Labels, TableChunk, cell_text
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
 from fedlas.predictions.tables.encoder import encode, learn_covariates
 from fedlas.predictions.tables.formats.format import Format
@@ -117,6 +117,7 @@ class ScoreTable:
         """Names of the classes, set by the first chunk; empty if they have none."""
         self._dropped = Counter[str]()
         self._no_group_cells: set[bool] = set()
+        self._first = FirstRows(columns.clusters if columns.one_per_cluster else None)
         self._rows = 0
         self._zeros = 0
         self._zero_labels = 0
@@ -208,7 +209,8 @@ class ScoreTable:
         more = self.covariates or Covariates()
         names = [*scores, *votes, *weights, *more.numbers]
         is_top = self._kind == "confidence"
-        named = {name: getattr(columns, name) for name in _TEXTS}
+        alone = {"clusters"} if columns.one_per_cluster else set()
+        named = {name: getattr(columns, name) for name in _TEXTS if name not in alone}
         labels = () if self._label_cells is None else self._label_cells.columns
         others = [*dict.fromkeys([*columns.others, *labels, *more.categories])]
         for whole in self._source.chunks(names, others):
@@ -224,6 +226,8 @@ class ScoreTable:
             confidence = None
             if self.answers is not None and self._text and len(chunk.rows):
                 chunk, confidence = self._read_answers(chunk, self.answers)
+            if columns.one_per_cluster:
+                chunk, confidence = self._first.of(chunk, confidence)
             if not len(chunk.rows):
                 yield whole.rows, np.zeros(0, np.int64), {}
                 continue
@@ -277,6 +281,7 @@ class ScoreTable:
             ]
             rows = f"{dropped:,} of {self._rows + dropped:,} rows"
             lines.append(f"{rows} lack a value and were left out: {few(columns)}.")
+        lines += self._first.notes()
         if self.columns.target is not None and self._labels is not None:
             lines += filter(None, [self._labels.note()])
         if self.answers is not None:

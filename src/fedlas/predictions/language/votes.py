@@ -1,0 +1,274 @@
+"""Self-consistency: of several answers to each question the most frequent one, and the share that agrees with it."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import Argument, InputError, describe
+from fedlas._core.text import shortened
+from fedlas.predictions.tables.cells import cell_text
+from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.formats.frame import Frame
+from fedlas.predictions.tables.roles import Columns
+
+_MARKS = (
+    re.compile(r"####\s*([^\n]+)"),
+    re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"),
+    re.compile(
+        r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]+?)"
+        r"(?=\s*(?:\n|$|(?<!\bDr)(?<!\bMr)(?<!\bSt)(?<!\bMrs)[.!?](?:\s+[A-Z]|\s*$)))",
+        re.IGNORECASE,
+    ),
+)
+"""Marks in front of a final answer: as in GSM8K, as in MATH, and "the answer is"."""
+_EDGES = "".join(each for each in string.punctuation if each not in "-+%#{}\\")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_ARTICLES = {"a", "an", "the"}
+_CONFIDENCE = "self-consistency"
+_CORRECT = "majority is right"
+
+
+def normalized_answer(answer: object) -> str:
+    r"""Return an answer in the form in which answers are compared; empty if there is none.
+
+    Of a long answer the text behind ``####``, in ``\boxed{}`` or behind "the answer is" counts, the last of them.
+    Numbers are compared by value (``1,000.0`` is ``$1000``), other answers without case, articles, spaces and
+    punctuation around words. Of text of several lines, such as a program, all but white space counts.
+
+    Source:
+        P. Rajpurkar et al., "SQuAD", EMNLP 2016, for case, articles and punctuation.
+
+    Example:
+        >>> normalized_answer("Six times three. The answer is $18.00."), normalized_answer("the  Eiffel Tower!")
+        ('18', 'eiffel tower')
+    """
+    text = unicodedata.normalize("NFKC", cell_text(answer)).strip()
+    marked = [match for mark in _MARKS for match in mark.finditer(text)]
+    if marked:
+        text = max(marked, key=lambda match: match.start())[1].strip()
+    if "\n" in text:
+        return " ".join(text.split())
+    number = text.strip(f"{_EDGES} ")
+    with suppress(InvalidOperation):
+        value = Decimal(number.replace(",", "") if _THOUSANDS.fullmatch(number) else number)
+        if value.is_finite() and abs(value.adjusted()) < 30:
+            return f"{value.normalize() + 0:f}"
+    tokens = [token.strip(_EDGES) for token in text.casefold().split()]
+    tokens = [token for token in tokens if token]
+    return " ".join([token for token in tokens if token not in _ARTICLES] or tokens)
+
+
+@dataclass(frozen=True)
+class SelfConsistency:
+    """The most frequent answer to each question, and how many agree.
+
+    Attributes:
+        answer: That answer as it was given first ``(Q,)``; empty if a question has none.
+        confidence: Share of the question's answers that agree with it after normalization ``(Q,)``, in ``[0, 1]``.
+        tied: Whether another answer was given as often ``(Q,)``; the one given first counts.
+        counts: Number of answers of each question ``(Q,)``.
+        normalize: How answers are compared.
+
+    Example:
+        >>> votes = self_consistency([["4", "4.0", "5"]])
+        >>> votes.answer, votes.confidence.round(2).tolist(), votes.matches([4]).tolist()
+        (('4',), [0.67], [True])
+    """
+
+    answer: tuple[str, ...]
+    confidence: NDArray[np.float64]
+    tied: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+    normalize: Callable[[object], str] = normalized_answer
+
+    def matches(self, truth: Sequence[Any]) -> NDArray[np.bool_]:
+        """Return whether each answer is the true one ``(Q,)``; of a list of true ones it may be any.
+
+        Raises:
+            InputError: If there is not a truth for each question.
+        """
+        if isinstance(truth, str) or len(truth) != len(self.answer):
+            raise InputError(
+                f"truth must be a sequence of {len(self.answer)} answers",
+                describe(truth),
+                "Pass one for each question.",
+            )
+        pairs = zip(self.answer, truth, strict=True)
+        return np.array([self._is_among(answer, each) for answer, each in pairs])
+
+    def _is_among(self, answer: str, truth: Any) -> bool:
+        several = truth if isinstance(truth, list | tuple) else [truth]
+        key = self.normalize(answer)
+        return bool(key) and key in map(self.normalize, several)
+
+    def notes(self, right: Sequence[bool] | NDArray[np.bool_] = ()) -> list[str]:
+        """Return how answers were counted, and whether none is right, as sentences."""
+        low = int(self.counts.min())
+        high = int(self.counts.max())
+        each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        lines = [
+            f"Each confidence is the share of a question's {each} answers that agree after normalization; the most "
+            "frequent answer counts."
+        ]
+        if number := int(self.tied.sum()):
+            lines.append(
+                f"{number:,} of {len(self.tied):,} questions have several answers of equally many votes: the one given "
+                "first counts."
+            )
+        if len(right) and not any(right):
+            lines.append(
+                f"No answer is the true one: compare {shortened(repr(self.answer[0]), 60)} with the first truth."
+            )
+        return lines
+
+
+def self_consistency(
+    answers: Sequence[Sequence[Any]], normalize: Callable[[object], str] = normalized_answer
+) -> SelfConsistency:
+    """Return the most frequent of several answers to each question, with the share of answers that agree.
+
+    Args:
+        answers: Answers that were sampled for each question ``(Q,)``, each a list of texts; lengths may differ.
+        normalize: Returns the form in which two answers are compared; empty for no answer, which agrees with none.
+
+    Raises:
+        InputError: If it is no list of lists, a question has no answers, or no question has several.
+
+    Source:
+        X. Wang et al., "Self-consistency improves chain of thought reasoning in language models", ICLR 2023; as a
+        confidence: C. Si et al., "Prompting GPT-3 to be reliable", ICLR 2023.
+
+    Example:
+        >>> votes = self_consistency([["Paris", "paris.", "Lyon"], ["The answer is 4", "5"]])
+        >>> votes.confidence.round(2).tolist(), votes.answer, votes.tied.tolist()
+        ([0.67, 0.5], ('Paris', 'The answer is 4'), [False, True])
+        >>> votes.matches(["Paris", "5"]).tolist()
+        [True, False]
+    """
+    is_nested = isinstance(answers, list | tuple) and all(
+        isinstance(each, list | tuple | np.ndarray) and len(each) for each in answers
+    )
+    if not is_nested or not answers:
+        raise InputError(
+            "answers must be a list of one answer or more for each question",
+            describe(answers),
+            "Pass [['Paris', 'Lyon'], ...].",
+        )
+    counts = np.array([len(each) for each in answers])
+    if counts.max() < 2:
+        raise InputError(
+            "self-consistency needs several answers to a question",
+            f"one to each of {len(answers):,} questions",
+            "Sample more answers at a temperature above 0.",
+        )
+    firsts: list[str] = []
+    shares: list[float] = []
+    tied: list[bool] = []
+    for each in answers:
+        votes: dict[str, int] = {}
+        texts: dict[str, str] = {}
+        for answer in each:
+            if key := normalize(answer):
+                votes[key] = votes.get(key, 0) + 1
+                texts.setdefault(key, str(answer))
+        most = max(votes.values(), default=0)
+        winners = [key for key, count in votes.items() if count == most]
+        firsts.append(texts[winners[0]] if winners else "")
+        shares.append(most / len(each))
+        tied.append(len(winners) > 1)
+    return SelfConsistency(tuple(firsts), np.array(shares), np.array(tied), counts, normalize)
+
+
+def voted_table(source: Format, columns: Columns) -> tuple[Frame, Columns]:
+    """Return a table of one row for each question, from one of several rows: a row for each answer.
+
+    Raises:
+        InputError: If the columns do not name questions and answers, or a question has two labels, weights or groups.
+    """
+    source.add_paths(columns.paths, [columns.confidence or ""])
+    columns.find(source.names, where=source.label)
+    answer = str(columns.confidence)
+    question = str(columns.clusters)
+    shared = [columns.target, columns.weights, columns.groups, columns.time]
+    carried = [name for name in dict.fromkeys(shared) if name is not None]
+    rows: dict[str, list[int]] = {}
+    cells: dict[str, list[Any]] = {name: [] for name in {answer, *carried}}
+    outcomes: list[bool] = []
+    skipped = 0
+    for chunk in source.chunks(
+        [], [*dict.fromkeys([answer, question, *carried, *_given(columns)])]
+    ):
+        part = chunk.complete(optional={answer})[0] if columns.drop_missing else chunk
+        skipped += len(chunk.rows) - len(part.rows)
+        start = len(cells[answer])
+        for place, name in enumerate(part.texts(question), start):
+            rows.setdefault(name, []).append(place)
+        for name, values in cells.items():
+            values += part.each(name, lambda value, _: value)
+        outcomes += part.outcomes(columns.correct).tolist() if columns.correct else []
+    if not rows:
+        raise InputError(
+            "there must be at least one row", f"none in {source.label}", "Check the file."
+        )
+    votes = self_consistency([[cells[answer][place] for place in each] for each in rows.values()])
+    table: dict[str, Any] = {question: list(rows), _CONFIDENCE: votes.confidence}
+    for name in carried:
+        table[name] = [_only(cells[name], each, name, label) for label, each in rows.items()]
+    named: dict[str, Any] = {"confidence": _CONFIDENCE, "clusters": None, "confidence_as": "number"}
+    if columns.target is not None:
+        table[_CORRECT] = votes.matches(table[columns.target])
+        named |= {"target": None, "correct": _CORRECT}
+    elif columns.correct is not None:
+        table[_CORRECT] = [
+            _outcome(votes, n, [(cells[answer][place], outcomes[place]) for place in each], label)
+            for n, (label, each) in enumerate(rows.items())
+        ]
+        named["correct"] = _CORRECT
+    if columns.weights is not None:
+        table[columns.weights] = np.array(table[columns.weights], dtype=np.float64)
+    frame = Frame(table)
+    frame.label = source.label
+    frame.notes = [*source.notes, *votes.notes(table.get(_CORRECT, ()))]
+    frame.notes += [f"{skipped:,} answers lack a value and were left out."] if skipped else []
+    return frame, replace(columns, **named)
+
+
+def _given(columns: Columns) -> list[str]:
+    return [] if columns.correct is None else [columns.correct]
+
+
+def _only(values: Sequence[Any], rows: Sequence[int], column: str, question: str) -> Any:
+    """Return the value that all rows of a question have."""
+    different = {str(values[row]): values[row] for row in rows}
+    if len(different) > 1:
+        raise InputError(
+            f"column {column!r} must have one value in all rows of a question",
+            f"{shortened(', '.join(different), 60)} in question {shortened(question, 40)}",
+            ("Name the column of the questions by ", Argument("clusters"), "."),
+        )
+    return values[rows[0]]
+
+
+def _outcome(
+    votes: SelfConsistency, number: int, pairs: Sequence[tuple[Any, bool]], question: str
+) -> bool:
+    """Return whether the majority's answer is right, which the rows that give it must agree on."""
+    key = votes.normalize(votes.answer[number])
+    right = {outcome for answer, outcome in pairs if votes.normalize(answer) == key}
+    if key and len(right) > 1:
+        raise InputError(
+            "equal answers to a question must be all right or all wrong",
+            f"both for {shortened(votes.answer[number], 40)!r} in question {shortened(question, 40)}",
+            ("Name the true answer by ", Argument("target"), " instead."),
+        )
+    return bool(key) and right == {True}
