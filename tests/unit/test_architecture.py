@@ -341,7 +341,7 @@ BOUNDS = {
     "calibrators": 43_400,
     "cli of files": 13_500,
     "cli of runs": 7_550,
-    "deploy": 22_400,
+    "deploy": 23_190,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,
