@@ -15,6 +15,7 @@ import warnings
 import zlib
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,8 +99,6 @@ KNOWN = {
     "fedlas.integrations.engines.sums_of_batch": "its columns are options, as of tables",
     "fedlas.integrations.engines.apply_dataset": "it takes a data set of an engine, which tests/unit/integrations has",
     "fedlas.integrations.engines.calibrated_batches": "likewise",
-    "fedlas.integrations.engines.evaluate_dataset": "likewise",
-    "fedlas.deploy.make_card(metrics": "a card's own numbers, by its stages",
     "fedlas.integrations.huggingface.ComputeMetrics.__call__": "transformers alone calls it",
     "fedlas.integrations.drop_in.DropInLoss.forward": "it follows a run of the model, as in tests/unit/integrations",
     "fedlas.integrations.sklearn.CalibratedClassifier(": "fit checks it, as scikit-learn's estimators do",
@@ -418,6 +417,19 @@ NAMED = {
         "val": lambda d: d.predictions(200),
     },
     "fedlas.integrations.sklearn": {"estimator": lambda _: prepared("estimator")},
+    "fedlas.integrations.engines.evaluate_dataset": {
+        "dataset": lambda _: Dataset(),
+        "columns": lambda _: Columns(probs="p", target="y"),
+    },
+    "fedlas.deploy.export_model": {
+        "out": lambda _: Path(tempfile.mkdtemp()) / "model.pt2",
+        "form": lambda _: "torch-export",
+        "calibration": lambda d: fedlas.deploy.fit_calibration("temperature", d.predictions(40)),
+        "mean": lambda _: [0.5, 0.5, 0.5],
+        "std": lambda _: [0.2, 0.2, 0.2],
+        "images": lambda _: lambda: [torch.arange(24).reshape(2, 3, 2, 2).to(torch.uint8)],
+        "expected": lambda _: expected_of_images(),
+    },
     "fedlas.integrations.engines.duckdb_function": {
         "connection": lambda _: Connection(),
         "calibration": lambda _: prepared("table calibration"),
@@ -553,7 +565,7 @@ FROM_USERS = {
     "TopLabel",
 }
 BETWEEN_ROOMS = {
-    "check_dataset", "corrupted", "export_model", "files_since", "fit_calibration", "load_weights",
+    "check_dataset", "corrupted", "files_since", "fit_calibration", "load_weights",
     "long_tailed", "open_set", "open_table", "options_of", "read_calibration", "reduce",
     "survey", "weights_digest", "with_label_noise",
 }  # fmt: skip
@@ -671,6 +683,29 @@ class Connection:
 
     def create_function(self, *_, **__):
         """Take any function."""
+
+
+class Dataset:
+    """What a data set of Ray has of interest here."""
+
+    def __init__(self):
+        self.rows = {"p": [0.9, 0.2, 0.6], "y": [1, 0, 0]}
+
+    def schema(self):
+        return SimpleNamespace(names=[*self.rows])
+
+    def select_columns(self, names):
+        return self
+
+    def map_batches(self, function, *, batch_size, batch_format, fn_kwargs):
+        return SimpleNamespace(
+            iter_rows=lambda: iter([{"sums": function(self.rows, **fn_kwargs)["sums"][0]}])
+        )
+
+
+def expected_of_images():
+    images = torch.arange(24).reshape(2, 3, 2, 2) / 255
+    return Predictions(network()((images - 0.5) / 0.2).detach(), [0, 1])
 
 
 def block():
@@ -814,6 +849,8 @@ def test_400_calls():
         "fedlas.calibrated.apply_to_files",
         "fedlas.calibrated.measured_both",
         "fedlas.deploy.make_card",
+        "fedlas.deploy.export_model",
+        "fedlas.integrations.engines.evaluate_dataset",
     ],
 )
 def test_functions_that_other_rooms_call(name):

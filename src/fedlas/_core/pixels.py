@@ -13,11 +13,12 @@ from fedlas._core.check import InputError, describe
 
 def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
     """Return whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
-    return (
-        len(mean) == len(std) == channels
-        and all(map(math.isfinite, (*mean, *std)))
-        and min(std) > 0
-    )
+    try:
+        values = [float(value) for value in (*mean, *std)]
+    except (TypeError, ValueError):  # no numbers
+        return False
+    is_fitting = len(mean) == len(std) == channels
+    return is_fitting and all(map(math.isfinite, values)) and min(values[channels:], default=0) > 0
 
 
 def multiply_add(
@@ -52,6 +53,7 @@ def multiply_add(
             "Take both from the splits.",
         )
     # In float64, so that each constant is rounded once, at the end.
+    mean, std = [float(value) for value in mean], [float(value) for value in std]
     deviation = torch.tensor(std, dtype=torch.float64)
     scale = 1 / (white * deviation)
     shift = -torch.tensor(mean, dtype=torch.float64) / deviation

@@ -57,6 +57,7 @@ def export_model(
     """Write a model of images with normalization and calibration, if the file gives the model's own probabilities."""
     # ``images`` gives batches of uint8 (n, channels, H, W), each time from the start; ``expected`` are the model's own
     # predictions on all of them, before calibration.
+    check_number("tolerance", tolerance, low=0)
     inner = (
         model if calibration.calibrator is None else CalibratedModel(model, calibration.calibrator)
     )

@@ -147,6 +147,12 @@ def check_export(
         exported = called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
             exported[:1] = called(probs, {name: value[:1] for name, value in inputs.items()})
+        if exported.shape != expected.shape:
+            raise InputError(
+                "the model must give as many probabilities as were expected",
+                f"shape {exported.shape} for {expected.shape}",
+                "Pass the model that made the predictions.",
+            )
         # NaN must count as a difference, and compares as none; where a score is missing it is what is expected.
         differences = np.abs(exported - expected)
         differences[np.isnan(exported) & np.isnan(expected)] = 0.0

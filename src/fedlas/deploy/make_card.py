@@ -67,6 +67,8 @@ def make_card(
     # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
     # of two classes. No threshold's bound holds with weights.
     _check_arguments(val, test, model, data, replicates)
+    if metrics is not None:
+        _check_metrics(metrics)
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val = calibration.transform(val)
@@ -146,6 +148,24 @@ def _check_arguments(
         if key not in about:
             fix = f"Pass {{{key!r}: 'test {argument}'}}."
             raise InputError(f"must hold {key!r}", describe(about), fix, argument=argument)
+
+
+def _check_metrics(metrics: Metrics) -> None:
+    """Refuse metrics that are not the values of both stages, by the names of metrics."""
+    stages: Any = metrics
+    are_there = isinstance(stages, Mapping) and stages.keys() == {*STAGES}
+    for entries in stages.values() if are_there else [None]:
+        if (
+            not isinstance(entries, Mapping)
+            or not all(name in METRICS for name in entries)
+            or not all(isinstance(each, Mapping) and "value" in each for each in entries.values())
+        ):
+            raise InputError(
+                f"must hold, for each of {' and '.join(STAGES)}, the value of each metric by its name",
+                describe(metrics),
+                "Pass {'as predicted': {'ece': {'value': 0.1}}, 'calibrated': {...}}, or leave it out.",
+                argument="metrics",
+            )
 
 
 def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
