@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlas._core.check import few
 from fedlas._core.row_check import RowCheck
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions.tables.table import Values
 
 USUAL = 0.10
@@ -35,8 +35,11 @@ class EdgeCount(RowCheck[Values]):
         {'rows': 0, 'beyond': 0, 'columns': {}}
     """
 
-    def __init__(self, calibrator: Calibrator, names: Sequence[str] = ()) -> None:
-        self._side = getattr(calibrator.map, "side", None)
+    def __init__(
+        self, calibrator: Calibrator | MultiLabelCalibration, names: Sequence[str] = ()
+    ) -> None:
+        fitted = calibrator.map if isinstance(calibrator, Calibrator) else None
+        self._side = getattr(fitted, "side", None)
         self._names = tuple(names)
         self.rows = 0
         self.beyond = 0
