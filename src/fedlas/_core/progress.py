@@ -10,7 +10,15 @@ from io import StringIO
 from typing import Any, Self, TypeVar
 
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.terminal import Stream, as_text, console, is_main_process, rich_module, say
+from fedlas._core.terminal import (
+    Console,
+    Stream,
+    as_text,
+    console,
+    is_main_process,
+    rich_module,
+    say,
+)
 from fedlas._core.text import printable
 
 T = TypeVar("T")
@@ -40,7 +48,7 @@ class Bar:
         *,
         total: int | None,
         done: int = 0,
-        on: Any = None,
+        on: Console | None = None,
         quiet: bool = False,
         after: float = 0.0,
     ) -> None:
@@ -89,7 +97,7 @@ class Bar:
         self.progress.advance(self._task, steps)
 
 
-def track(items: Iterable[T], label: str, *, on: object = None) -> Iterator[T]:
+def track(items: Iterable[T], label: str, *, on: Console | None = None) -> Iterator[T]:
     """Yield the items while a :class:`Bar` shows how many remain.
 
     Args:
@@ -104,7 +112,9 @@ def track(items: Iterable[T], label: str, *, on: object = None) -> Iterator[T]:
 
 
 @contextmanager
-def steps(label: str, total: int, *, on: Any = None) -> Iterator[Callable[[str, float], None]]:
+def steps(
+    label: str, total: int, *, on: Console | None = None
+) -> Iterator[Callable[[str, float], None]]:
     """Give a function ``advance(name, steps)`` that shows how much is done.
 
     It moves a bar on a terminal, and elsewhere writes a line every ten seconds. A notebook shows that line while the
@@ -175,7 +185,7 @@ def _notebook_line(stack: ExitStack) -> Callable[[str], Any] | None:
 
 
 @contextmanager
-def status(on: Any = None) -> Iterator[Callable[[str], None]]:
+def status(on: Console | None = None) -> Iterator[Callable[[str], None]]:
     """Give a function that shows a line of text: in place on a terminal, elsewhere at most every ten seconds.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator as Accelerator
+else:
+    Accelerator = Any
 
 T = TypeVar("T")
 
@@ -44,7 +49,7 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def on_main(accelerator: Any, action: Callable[[], T]) -> T:
+def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """Do something on the main process only, and give its result to all.
 
     Args:
@@ -72,7 +77,7 @@ def on_main(accelerator: Any, action: Callable[[], T]) -> T:
     return value
 
 
-def gather_object(accelerator: Any, value: Any) -> list[Any]:
+def gather_object(accelerator: Accelerator, value: Any) -> list[Any]:
     """Return ``value`` of every process, in the order of ranks, on every process."""
     if accelerator.num_processes == 1:
         return [value]

@@ -15,10 +15,15 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from io import StringIO
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from fedlas._core.errors import InputError
 from fedlas._core.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console as Console
+else:
+    Console = Any
 
 T = TypeVar("T")
 Cell = str | Sequence[str | tuple[str, str]]
@@ -183,7 +188,11 @@ def console(*, stderr: bool = False, text: StringIO | None = None) -> Any:
 
 
 def say(
-    *lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None
+    *lines: str,
+    style: str | None = None,
+    wrap: bool = False,
+    stderr: bool = False,
+    on: Console | None = None,
 ) -> None:
     """Print lines.
 
@@ -206,7 +215,7 @@ def say_commands(*lines: str, stderr: bool = False) -> None:
         (stream if isinstance(stream, Stream) else Stream(stream)).command(line)
 
 
-def show(renderable: Any, *, on: Any = None) -> None:
+def show(renderable: Any, *, on: Console | None = None) -> None:
     """Print a table, by default on a new ``rich.console.Console``."""
     (console() if on is None else on).print(renderable)
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from fedlas._core.check import Argument, InputError, Text, check_count
 from fedlas._core.renamed import renamed
-from fedlas.binary.cells import CellDraws, sums_of
+from fedlas.binary.cells import cells_with_sums
 from fedlas.binary.event_records import measure_of_classes
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking_scores import area_and_influence, mean_precision
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import class_name, event_name, event_number
+from fedlas.stats.cell_sums import CellDraws
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 from fedlas.stats.intervals import area_interval, check_level, fewest_replicates, interval_from
 
@@ -67,7 +68,9 @@ def auroc(
 
 def area_estimate(data: Positive, confidence_level: float) -> Estimate:
     """Return AUROC with its interval."""
-    area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts)
+    area, influence = area_and_influence(
+        data.log_odds, data.outcome > 0, data.counts, order=data.order
+    )
     if data.clusters is None:
         error = math.sqrt(float(influence @ influence))
     else:
@@ -134,13 +137,12 @@ def precision_estimate(
     data: Positive, confidence_level: float, replicates: int, seed: int
 ) -> Estimate:
     """Return the average precision with its interval."""
-    value = mean_precision(data.log_odds, data.outcome > 0, data.counts)
+    value = mean_precision(data.log_odds, data.outcome > 0, data.counts, order=data.order)
     if replicates < fewest_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
-    cell = _cells(data)
-    counts, positives = CellDraws(data, cell, replicates, np.random.default_rng(seed)).resampled()
-    observed = sums_of(cell, data.counts)[None], sums_of(cell, data.counts * data.outcome)[None]
-    moved = value - float(_precision(*observed)[0])
+    cells = cells_with_sums(data, _cells(data))
+    counts, positives = CellDraws(cells, replicates, np.random.default_rng(seed)).resampled()
+    moved = value - float(_precision(cells.count[None], cells.happened[None])[0])
     replicate_values = _precision(counts, positives)
     ends = interval_from(
         value,
@@ -157,11 +159,15 @@ def precision_estimate(
 def _cells(data: Positive) -> Integers:
     """Return the cell of each sample ``(N,)``: those between the scores of two events have that of the lower one."""
     # Precision changes at the scores of events alone, so that nothing is lost if there are few of them.
-    edges = np.unique(data.log_odds[data.outcome > 0])
+    ordered = data.log_odds[data.order]
+    scores = ordered[data.outcome[data.order] > 0]
+    edges = scores[np.append(True, scores[1:] != scores[:-1])]
     if len(edges) > _MOST_EVENTS:
         edges = edges[np.linspace(0, len(edges) - 1, _MOST_EVENTS).astype(np.int64)]
-    place = np.searchsorted(edges, data.log_odds, side="right")
-    number: Integers = np.unique(place, return_inverse=True)[1]
+    first = np.searchsorted(ordered, edges)
+    starts = np.unique(np.append(0, first[first < len(ordered)]))
+    number = np.empty(len(ordered), dtype=np.int64)
+    number[data.order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(ordered)))
     return number
 
 

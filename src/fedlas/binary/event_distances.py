@@ -10,11 +10,12 @@ import numpy as np
 from fedlas.binary.cells import Loess
 from fedlas.binary.event_records import event_measure
 from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
-from fedlas.binary.positive import Floats, Positive, positive_class
+from fedlas.binary.positive import Floats, positive_class
 from fedlas.predictions import Predictions
 from fedlas.predictions.event import event_number
+from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
-from fedlas.stats.replicates import RowReplicates, Turned
+from fedlas.stats.replicates import RowReplicates
 from fedlas.stats.rows import Rows
 
 _SHARE = (0.0, 1.0)
@@ -22,26 +23,19 @@ _REPLICATES = 199
 _CELLS = 1024
 
 
-def _smoother(rows: Rows) -> tuple[Positive, Loess, Any]:
+def _smoother(rows: Rows) -> tuple[Loess, OutcomeCells]:
+    event = event_number(rows.all_classes)
     data = positive_class(rows.all_classes, None)
     smoother = Loess(data, SPAN, most=_CELLS)
-    return data, smoother, np.argsort(smoother.cell, kind="stable")
+    return smoother, rows.cells(smoother.cell, data.probability, data.outcome, event)
 
 
 def _distances(block: RowReplicates) -> dict[str, Floats]:
     """Return ICI, E50, E90 and Emax of every replicate ``(R,)``; the windows of the loess are those of the rows."""
-    data, smoother, order = block.rows.table(_smoother)
-    if isinstance(block, Turned):
-        happened = data.probability + block.signs * (data.outcome - data.probability)
-    else:
-        happened = np.asarray(block.labels == event_number(block.rows.all_classes), np.float64)
-    starts = np.searchsorted(smoother.cell[order], np.arange(len(smoother.means)))
-    counts, positives = (
-        np.add.reduceat(each.take(order, axis=1), starts, axis=1)
-        for each in (block.weights, block.weights * happened)
-    )
-    curves = smoother.curves(*np.broadcast_arrays(counts, positives))
-    return smoother.distances(curves, counts)
+    smoother, cells = block.rows.table(_smoother)
+    sums = block.over(cells)
+    curves = smoother.curves(*np.broadcast_arrays(sums.count, sums.outcome))
+    return smoother.distances(curves, sums.count)
 
 
 def _replicated(name: str) -> Callable[[RowReplicates], Floats]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.renamed import renamed
-from fedlas.binary.cells import CellDraws, Loess, sums_of
+from fedlas.binary.cells import Loess
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
+from fedlas.stats.cell_sums import CellDraws
 from fedlas.stats.degrees import widening
 from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
@@ -146,7 +147,7 @@ def curve_and_tests(
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
     coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
-    draws = CellDraws(data, coarse.cell, replicates, np.random.default_rng(seed))
+    draws = CellDraws(coarse.sums, replicates, np.random.default_rng(seed))
     counts_drawn, positives_drawn = draws.resampled()
     redrawn = coarse.curves(counts_drawn, positives_drawn)
     samples = coarse.distances(redrawn, counts_drawn)
@@ -193,7 +194,7 @@ def _score_terms(data: Positive, cells: Loess) -> dict[str, Floats]:
     """Return what each cell's gap counts in the score tests of a shift and of a slope, and in Spiegelhalter's z."""
     # The score of the slope is taken at the shift that fits best, to first order: gaps are weighted by the log-odds
     # less their mean, which the variances of the outcomes weight.
-    log_odds = sums_of(cells.cell, data.counts * data.log_odds) / cells.counts
+    log_odds = cells.sums.total(data.log_odds) / cells.counts
     spread = cells.counts * cells.means * (1.0 - cells.means)
     terms = {"in_the_large": np.ones(len(spread)), "spiegelhalter": 1.0 - 2.0 * cells.means}
     if spread.sum() > 0:

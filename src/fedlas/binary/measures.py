@@ -13,7 +13,7 @@ from fedlas._core.renamed import renamed
 from fedlas.binary.discrimination import area_estimate, precision_estimate
 from fedlas.binary.event_records import event_measure
 from fedlas.binary.integrated_calibration import DISTANCES, curve_and_tests
-from fedlas.binary.likelihood import likelihood_indices
+from fedlas.binary.likelihood import indices_of
 from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.binary.recalibration import (
     events_test,
@@ -85,14 +85,14 @@ def measures(
         return EstimateTable(numbers)
     try:
         numbers |= line_estimates(data, confidence_level)
-        indices = asdict(likelihood_indices(predictions, event=event))
+        indices = asdict(indices_of(data))
     except InputError:  # the outcomes can be separated; all else was checked above
         indices = {}
     curve, null = curve_and_tests(data, replicates=replicates, seed=seed, **level)
     numbers |= {name: getattr(curve, name) for name in DISTANCES}
     numbers["auroc"] = area_estimate(data, confidence_level)
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
-    numbers["brier_skill"] = brier_skill(predictions, event=event, **level)
+    numbers["brier_skill"] = _skill(data, confidence_level)
     numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
     return EstimateTable(numbers, null if replicates else None)
 
@@ -182,7 +182,11 @@ def brier_skill(
         Brier 1950; Murphy, "Skill scores based on the mean square error", Monthly Weather Review 116 (1988); Kattan and
         Gerds, "The index of prediction accuracy", Diagnostic and Prognostic Research 2 (2018).
     """
-    data = positive_class(predictions, event, both_outcomes=True)
+    return _skill(positive_class(predictions, event, both_outcomes=True), confidence_level)
+
+
+def _skill(data: Positive, confidence_level: float) -> Estimate:
+    """Return :func:`brier_skill` of samples with both outcomes."""
     brier = data.mean((data.probability - data.outcome) ** 2)
     prevalence = data.mean(data.outcome)
     spread = prevalence * (1.0 - prevalence)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+T = TypeVar("T")
 
 _ELEMENTS = 2**18
 
@@ -42,6 +45,7 @@ class Positive:
     weights: Floats | None = None
     # Number of each sample's cluster `(N,)`, from 0 on; None if all samples are independent.
     clusters: Integers | None = None
+    _tables: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_samples(self) -> int:
@@ -57,6 +61,17 @@ class Positive:
     def counts(self) -> Floats:
         """How much each sample counts ``(N,)``; adds up to ``N``."""
         return np.ones(self.num_samples) if self.weights is None else self.weights
+
+    @cached_property
+    def order(self) -> Integers:
+        """Samples by ascending log-odds ``(N,)``; equal ones stay in their order."""
+        return np.argsort(self.log_odds, kind="stable")
+
+    def table(self, make: Callable[[Positive], T]) -> T:
+        """Return ``make(self)``, remembered: a fit or an order that several measures need."""
+        if make not in self._tables:
+            self._tables[make] = make(self)
+        return cast(T, self._tables[make])
 
     def rows(self, rows: Integers) -> Positive:
         """Return the samples of some rows, whose weights average 1 again."""

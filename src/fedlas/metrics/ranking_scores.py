@@ -133,51 +133,72 @@ def class_scores(predictions: Predictions) -> Callable[[int], Floats]:
 
 
 def area_and_influence(
-    scores: Floats, happened: NDArray[np.bool_], weights: Floats
+    scores: Floats,
+    happened: NDArray[np.bool_],
+    weights: Floats,
+    *,
+    order: NDArray[np.int64] | None = None,
 ) -> tuple[float, Floats]:
-    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``."""
+    """Return the area under the ROC curve, and how much each sample moves it ``(N,)``.
+
+    Args:
+        scores: ``(N,)``.
+        happened: ``(N,)``, both outcomes among them.
+        weights: ``(N,)``.
+        order: Samples by ascending score ``(N,)``, if they have been sorted.
+    """
     # For an event that is the share of the others that score below it less the area, over the number of events; for the
     # others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its `n / (n - 1)`.
     # Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves",
     # Biometrics 44 (1988); Sun and Xu 2014 for the computation from ranks.
-    events = _SortedScores(scores[happened], weights[happened])
-    others = _SortedScores(scores[~happened], weights[~happened])
-    above = others.share_below(scores[happened])
-    below = 1.0 - events.share_below(scores[~happened])
+    order = np.argsort(scores, kind="stable") if order is None else order
+    # Of the weight of the other kind: what scores below the run of equal scores, and half of what is in it.
+    is_event = happened[order]
+    weight = weights[order]
+    last = _ends_of_runs(scores[order])
+    size = np.diff(last, prepend=-1)
+    events, others = (
+        np.cumsum(np.where(kind, weight, 0.0))[last] for kind in (is_event, ~is_event)
+    )
+    share = np.empty(len(scores))
+    for kind, sums in ((is_event, others), (~is_event, events)):
+        below = 0.5 * (sums + np.concatenate([[0.0], sums[:-1]])) / sums[-1]
+        share[order[kind]] = np.repeat(below, size)[kind]
+    above = share[happened]
+    below = 1.0 - share[~happened]
     area = float(np.average(above, weights=weights[happened]))
     influence = np.zeros(len(scores))
-    for rows, values, ranked in ((happened, above, events), (~happened, below, others)):
+    for rows, values, total in (
+        (happened, above, float(events[-1])),
+        (~happened, below, float(others[-1])),
+    ):
         number = int(rows.sum())
         influence[rows] = (
-            weights[rows] * (values - area) / ranked.total * math.sqrt(number / max(number - 1, 1))
+            weights[rows] * (values - area) / total * math.sqrt(number / max(number - 1, 1))
         )
     return area, influence
 
 
-class _SortedScores:
-    """Scores in their order, with their weights added up."""
-
-    def __init__(self, scores: Floats, weights: Floats) -> None:
-        order = np.argsort(scores, kind="stable")
-        self._scores = scores[order]
-        self._sums = np.concatenate([[0.0], np.cumsum(weights[order])])
-        self.total = float(self._sums[-1])
-
-    def share_below(self, scores: Floats) -> Floats:
-        """Return the share of the weight that scores below each of ``scores``, and half of that which ties."""
-        first = np.searchsorted(self._scores, scores, side="left")
-        last = np.searchsorted(self._scores, scores, side="right")
-        return np.asarray(0.5 * (self._sums[first] + self._sums[last]) / self.total)
-
-
-def mean_precision(scores: Floats, happened: NDArray[np.bool_], weights: Floats) -> float:
-    """Return the average precision; equal scores are one threshold."""
-    order = np.argsort(-scores, kind="stable")
-    order = order[weights[order] > 0]  # the first threshold needs some weight
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+def mean_precision(
+    scores: Floats,
+    happened: NDArray[np.bool_],
+    weights: Floats,
+    *,
+    order: NDArray[np.int64] | None = None,
+) -> float:
+    """Return the average precision; equal scores are one threshold. Arguments: as :func:`area_and_influence`."""
+    order = (np.argsort(scores, kind="stable") if order is None else order)[::-1]
+    if not weights.all():
+        order = order[weights[order] > 0]  # the first threshold needs some weight
+    last = _ends_of_runs(scores[order])
     hits = np.cumsum((weights * happened)[order])[last]
     all_rows = np.cumsum(weights[order])[last]
     return float((np.diff(hits, prepend=0.0) * hits / all_rows).sum() / hits[-1])
+
+
+def _ends_of_runs(ordered: Floats) -> NDArray[np.int64]:
+    """Return the last index of each run of equal scores, of scores in order."""
+    return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
 
 def pairs_in_order(low: Floats, high: Floats) -> Floats:

@@ -203,7 +203,7 @@ def _frequencies(
     return values[(values > 0) & (values < 1)]
 
 
-def _draw_strip(axes: Any, palette: Theme, shown: ShownRange, data: Positive) -> None:
+def _draw_strip(axes: Axes, palette: Theme, shown: ShownRange, data: Positive) -> None:
     """Draw below a diagram how many samples of each outcome have which probability."""
     axes.tick_params(labelbottom=False)
     strip, _ = canvas(palette, axes.inset_axes((0, -0.2, 1, 0.15)), grid="x")
@@ -255,7 +255,7 @@ class ShownRange:
         high = float(np.log(self.high / (1 - self.high)))
         return np.asarray(1.0 / (1.0 + np.exp(-np.linspace(low, high, bins + 1))))
 
-    def number(self, axes: Any, names: str) -> None:
+    def number(self, axes: Axes, names: str) -> None:
         """Set scale, limits and ticks of the axes of these names."""
         if self.logit:
             number_axes(axes, "logit", [self.low, self.high], names)

@@ -159,12 +159,12 @@ def reliability_diagram(
     return axes
 
 
-def _shade(axes: Any, palette: Theme, *curves: Floats) -> None:
+def _shade(axes: Axes, palette: Theme, x: Floats, low: Floats, high: Floats) -> None:
     """Fill the band over ``x`` between two curves."""
-    axes.fill_between(*curves, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+    axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
 
 
-def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
+def _draw_gaps(axes: Axes, palette: Theme, x: Floats, y: Floats, size: Floats) -> None:
     """Draw gap and point of each bin, thin where there are few samples: the accuracy of a handful says little."""
     look: dict[str, Any] = {"color": np.where(x > y, palette.over, palette.under)}
     width = _GAP * (0.3 + 0.7 * size)
@@ -172,7 +172,7 @@ def _draw_gaps(axes: Any, palette: Theme, x: Floats, y: Floats, size: Floats) ->
     axes.scatter(x, y, s=9 + 40 * size**2, linewidth=0, zorder=4, clip_on=False, **look)
 
 
-def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> None:
+def number_axes(axes: Axes, scale: Scale, confidence: Any, names: str = "xy") -> None:
     """Set the scale and the ticks of both axes of a diagram, or of one.
 
     Args:
@@ -201,7 +201,7 @@ def number_axes(axes: Any, scale: Scale, confidence: Any, names: str = "xy") -> 
         axes.minorticks_off()
 
 
-def _explain(axes: object, palette: Theme, *, show: bool) -> None:
+def _explain(axes: Axes, palette: Theme, *, show: bool) -> None:
     """Name the colors below the axes, where they cover no point."""
     if not show:
         return

@@ -107,7 +107,7 @@ def seed_values(
 
 
 def _draw_row(
-    axes: Any, palette: Theme, row: int, numbers: list[float], *, zero: bool, floor: float | None
+    axes: Axes, palette: Theme, row: int, numbers: list[float], *, zero: bool, floor: float | None
 ) -> None:
     """Draw the seeds of a row, their mean, its interval and the floor; the legend names each mark once."""
     mean = fmean(numbers)
@@ -125,7 +125,11 @@ def _draw_row(
         numbers, [row - 0.28] * len(numbers), s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"),
     )  # fmt: skip
     if ends is not None:
-        style = {"linewidth": 1.7, "solid_capstyle": "butt", "label": once("95 % interval")}
+        style: dict[str, Any] = {
+            "linewidth": 1.7,
+            "solid_capstyle": "butt",
+            "label": once("95 % interval"),
+        }
         axes.plot(ends, [row, row], color=color, **style)
     axes.plot(
         [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,

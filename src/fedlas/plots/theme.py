@@ -20,6 +20,9 @@ from fedlas._core.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
+    from matplotlib.axis import Axis, XAxis, YAxis
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 else:
     Axes = Any
 
@@ -183,7 +186,7 @@ class _Panels(np.ndarray):
         return _png(self.flat[0].figure)
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -260,7 +263,7 @@ def _pyplot_in_use() -> Any:
 
 
 def caption(
-    ax: Any, theme: Theme, x: str, y: str | None = None, *, title: str | None = None
+    ax: Axes, theme: Theme, x: str, y: str | None = None, *, title: str | None = None
 ) -> None:
     """Name the axes of ``ax``, and its title if there is one."""
     name_axis(ax.xaxis, x, theme)
@@ -270,7 +273,7 @@ def caption(
         entitle(ax, title, theme)
 
 
-def subtitle(ax: Any, text: str, theme: Theme) -> None:
+def subtitle(ax: Axes, text: str, theme: Theme) -> None:
     """Write a line between the title and ``ax``, where it covers nothing that is drawn."""
     ax.text(
         0,
@@ -282,28 +285,29 @@ def subtitle(ax: Any, text: str, theme: Theme) -> None:
     )
 
 
-def entitle(ax: Any, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
+def entitle(ax: Axes, title: str, theme: Theme, *, above_subtitle: bool = False) -> None:
     """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
-    letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
+    figure: Any = ax.figure
+    letters = int(figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(str(title)), max(letters, 8))
     style = {"color": theme.ink, "fontweight": "bold", **theme.text(11 / 9)}
     ax.set_title(text, loc="left", pad=16 if above_subtitle else 6, **style)
 
 
-def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:
+def name_axis(axis: XAxis | YAxis, text: str, theme: Theme, *, loc: str = "center") -> None:
     """Write ``text`` along ``axis`` literally: a dollar sign does not begin a formula."""
     label = getattr(axis.axes, f"set_{axis.axis_name}label")
     label(printable(text), color=theme.ink, loc=loc, **theme.text())
 
 
-def name_ticks(axis: Any, places: Any, names: Sequence[str], **style: Any) -> None:
+def name_ticks(axis: Axis, places: Any, names: Sequence[str], **style: Any) -> None:
     """Put ticks with literal names on ``axis``."""
     # loss@calibrator takes two lines, else the axes of long names are too narrow for their numbers
     lines = [printable(name).replace("@", "\n@") for name in names]
     axis.set_ticks(places, lines, parse_math=False, **style)
 
 
-def name_marks(legend: Any) -> None:
+def name_marks(legend: Legend) -> None:
     """Show the names in ``legend`` literally."""
     for text in legend.get_texts():
         text.set(text=printable(text.get_text()), parse_math=False)
@@ -333,13 +337,13 @@ def _columns(names: Sequence[str], width: float, most: int) -> int:
     return max(1, min(len(names), most, int(1.1 * width / entry)))
 
 
-def legend(ax: Any, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
+def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
     """Draw a frameless legend in the theme's colors, with literal names; ``placement`` goes to matplotlib."""
     font = {"size": theme.size * share, **({"family": theme.font} if theme.font else {})}
     name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
-def legend_below(ax: Any, theme: Theme, *, most: int = 4, **marks: Any) -> None:
+def legend_below(ax: Axes, theme: Theme, *, most: int = 4, **marks: Any) -> None:
     """Draw a legend below ``ax``, in as many columns as fit its width.
 
     Args:
@@ -351,16 +355,17 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4, **marks: Any) -> None:
     translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
     names = [each.get_label() for each in marks["handles"]] if marks else None
     names = names or ax.get_legend_handles_labels()[1]
-    width = ax.get_position().width * ax.figure.get_figwidth()
+    figure: Any = ax.figure
+    width = ax.get_position().width * figure.get_figwidth()
     # In points, not in shares of the height: tick labels and axis label take two lines below an axes of any height.
-    below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
+    below = ax.transAxes + translation(0, -34 / 72, figure.dpi_scale_trans)
     legend(
         ax, theme, share=8.5 / 9, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
         ncols=_columns(names, width, most), **{"handlelength": 2.6, **marks},
     )  # fmt: skip
 
 
-def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
+def legend_outside(ax: Axes, theme: Theme, *, most: int) -> None:
     """Draw a legend at the foot of a figure of :func:`new_axes`.
 
     Args:
@@ -369,14 +374,18 @@ def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
         most: Largest number of columns.
     """
     marks = ax.get_legend_handles_labels()
-    style = {"frameon": False, "fontsize": 8.5 / 9 * theme.size, "labelcolor": theme.ink}
+    style: dict[str, Any] = {
+        "frameon": False,
+        "fontsize": 8.5 / 9 * theme.size,
+        "labelcolor": theme.ink,
+    }
     name_marks(ax.figure.legend(*marks, loc="outside lower center", ncols=most, **style))
 
 
-def dress(ax: Any, theme: Theme) -> None:
+def dress(ax: Axes, theme: Theme) -> None:
     """Give ``ax`` the theme's background, spines and tick colors."""
     ax.set_facecolor(theme.background)
-    family = {"labelfontfamily": theme.font} if theme.font else {}
+    family: dict[str, Any] = {"labelfontfamily": theme.font} if theme.font else {}
     ax.tick_params(colors=theme.muted, labelsize=8 / 9 * theme.size, length=3, **family)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))

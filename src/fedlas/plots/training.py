@@ -114,7 +114,7 @@ def training_curves(
     return axes
 
 
-def _fit(axes: Any, values: Sequence[float], *, ceiling: float) -> None:
+def _fit(axes: Axes, values: Sequence[float], *, ceiling: float) -> None:
     """Set vertical limits around ``values``, not below 0 if none is negative, nor above the ceiling if none is."""
     bottom = min(values)
     top = max(values)

@@ -137,7 +137,7 @@ class Evaluation:
         return {
             stage: verdict(
                 self.measured[stage],
-                self.estimates.get(stage, {}),
+                {} if stage in self.positive else self.estimates.get(stage, {}),
                 self.positive.get(stage),
                 predictions,
                 z=self.z.get(stage),

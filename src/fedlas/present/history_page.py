@@ -10,7 +10,7 @@ import numpy as np
 from fedlas.deploy.monitor.columns import Drift
 from fedlas.deploy.monitor.history import drifts
 from fedlas.deploy.monitor.period import Period
-from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption
+from fedlas.plots.theme import LIGHT, REFERENCE, Axes, canvas, caption
 from fedlas.present.page import axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
 
@@ -96,7 +96,7 @@ def _table(periods: Sequence[Period], moved: Sequence[Drift]) -> Table:
     return table_of(heads, rows, text=(0, 2, 3, 4, 5))
 
 
-def _ticks(ax: Any, periods: Sequence[Period]) -> None:
+def _ticks(ax: Axes, periods: Sequence[Period]) -> None:
     for at in _again(periods):
         ax.axvline(at - 0.5, color=LIGHT.ink, linewidth=0.9, linestyle=(0, (1, 2)))
     step = -(-len(periods) // _TICKS)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fedlas
 from fedlas._core.check import InputError
@@ -24,7 +24,11 @@ from fedlas._core.files import write_atomically, write_text
 from fedlas._core.outputs import Kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
+from fedlas.plots.theme import Axes
 from fedlas.predictions.any_predictions import AnyPredictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOM = "fedlas.present"
 """Package whose templates every page may extend."""
@@ -186,7 +190,7 @@ def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
     return new_axes(LIGHT, size=(width, height))
 
 
-def figure(ax: object, alt: str) -> Any:
+def figure(ax: Axes, alt: str) -> Any:
     """Return the figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
 
     Args:
@@ -199,7 +203,7 @@ def figure(ax: object, alt: str) -> Any:
     return require("markupsafe", extra="tables").Markup(_svg(ax, alt))
 
 
-def themed_svg(ax: object, alt: str) -> str:
+def themed_svg(ax: Axes, alt: str) -> str:
     """Return the figure of these Axes as an SVG file that an ``<img>`` can show: its colors follow the reader's theme.
 
     Args:
@@ -221,9 +225,10 @@ def themed_svg(ax: object, alt: str) -> str:
     ).replace(">", f">{style}", 1)
 
 
-def _svg(ax: Any, alt: str) -> str:
+def _svg(ax: Axes, alt: str) -> str:
+    picture: Any = ax.figure
     buffer = io.BytesIO()
-    _save(ax.figure, buffer, "svg", {"svg.fonttype": "none"})
+    _save(picture, buffer, "svg", {"svg.fonttype": "none"})
     return _inline(buffer.getvalue().decode("utf-8"), alt)
 
 
@@ -256,7 +261,7 @@ def image_of(name: str, predictions: AnyPredictions, num_bins: int) -> str:
     return f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,{content}">'
 
 
-def write_picture(picture: Any, path: Path) -> Path:
+def write_picture(picture: Figure, path: Path) -> Path:
     """Write a matplotlib figure to ``path``; the same figure gives the same bytes.
 
     Raises:
@@ -273,7 +278,7 @@ def write_picture(picture: Any, path: Path) -> Path:
     return write_atomically(path, lambda file: _save(picture, file, kind, {}))
 
 
-def _save(picture: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
+def _save(picture: Figure, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
     # The salt and the missing date make the same runs give the same bytes. Settings belong to the whole process.
     with (
         _SETTINGS,

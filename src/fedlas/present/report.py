@@ -36,6 +36,7 @@ from fedlas.present.stages import (
     ALL,
     DEFAULT,
     Calibrated,
+    DeferredEstimates,
     HeldOut,
     Rejections,
     calibrated,
@@ -48,7 +49,10 @@ from fedlas.present.stages import (
 from fedlas.present.verdict import training_data
 from fedlas.stats import group_estimates, spiegelhalter_test
 from fedlas.stats.draws import has_spread
-from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, EstimateTable
+
+_OF_EVENT = ("ece", "nll")
+"""Metrics that the measures of an event take over, with their intervals."""
 
 
 @renamed(calibrate="method")
@@ -361,20 +365,34 @@ def measured_stages(
     level: dict[str, Any] = {"confidence_level": confidence_level, "replicates": replicates}
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(next(iter(measured.values()))) if names is None else names
-    estimates = estimates_by_stage(stages, names, values=measured, num_bins=num_bins, **level)
+
+    def estimated(some: Sequence[str]) -> dict[str, EstimateTable]:
+        return estimates_by_stage(stages, some, values=measured, num_bins=num_bins, **level)
+
     z: dict[str, Any] = {}
     for stage, each in stages.items() if replicates else ():
         with suppress(InputError):  # confidences of 0, 1/2 and 1 alone
             z[stage] = spiegelhalter_test(each)
     if not event:
-        return {"measured": measured, "estimates": estimates, "z": z, "positive": {}}
+        return {"measured": measured, "estimates": estimated(names), "z": z, "positive": {}}
     positive = measures_by_stage(stages, **level)
+    # The main numbers of an event have intervals of two metrics alone. Those of all take longer, and wait to be asked
+    # for; several calibrators are compared by them.
+    waits = len(positive) == len(stages)
+    first = estimated([name for name in _OF_EVENT if name in names] if waits else names)
     for stage, table in positive.items():
-        for name in ("ece", "nll"):
-            interval = estimates[stage].get(name) if stage in estimates else None
+        for name in _OF_EVENT:
+            interval = first[stage].get(name) if stage in first else None
             table[name] = interval or Estimate(measured[stage][name], nan, nan)
-        if stage in estimates:
-            estimates[stage]["brier"] = table["brier"]
+
+    def of_all() -> dict[str, EstimateTable]:
+        tables = estimated(names) if waits else first
+        for stage, table in tables.items():
+            if stage in positive:
+                table["brier"] = positive[stage]["brier"]
+        return tables
+
+    estimates = DeferredEstimates(first, of_all)
     return {"measured": measured, "estimates": estimates, "z": z, "positive": positive}
 
 

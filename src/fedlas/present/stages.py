@@ -5,9 +5,9 @@ Calibrators and thresholds are fitted on held-out predictions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -376,6 +376,35 @@ def _cells(each: RejectOption) -> list[str]:
     wrong = DASH if each.risk is None else f"{100 * each.risk:.2f}"
     accept = "all" if each.coverage == 1 == each.chosen.coverage else f"{each.threshold:.4f}"
     return [accept, f"{100 * each.coverage:.1f}", wrong, f"{100 * each.upper:.2f}"]
+
+
+class DeferredEstimates(Mapping[str, EstimateTable]):
+    """Estimates by stage that are computed when a stage is first looked up: an event's main numbers need few of them.
+
+    State:
+        The tables, once they are computed.
+    """
+
+    def __init__(
+        self, stages: Iterable[str], compute: Callable[[], Mapping[str, EstimateTable]]
+    ) -> None:
+        self._stages = tuple(stages)
+        self._compute = compute
+
+    @cached_property
+    def _tables(self) -> Mapping[str, EstimateTable]:
+        return self._compute()
+
+    def __getitem__(self, stage: str) -> EstimateTable:
+        if stage not in self._stages:
+            raise KeyError(stage)
+        return self._tables[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stages)
+
+    def __len__(self) -> int:
+        return len(self._stages)
 
 
 def estimates_by_stage(

@@ -14,7 +14,7 @@ from html import escape
 from math import inf, isnan
 from typing import Any, Literal
 
-from fedlas._core.terminal import console, say, show
+from fedlas._core.terminal import Console, console, say, show
 from fedlas._core.terminal import table as rich_table
 from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
@@ -400,7 +400,11 @@ Block = str | Note | Table
 
 
 def show_blocks(
-    blocks: Iterable[Block], *, details: bool = False, as_markdown: bool = False, on: object = None
+    blocks: Iterable[Block],
+    *,
+    details: bool = False,
+    as_markdown: bool = False,
+    on: Console | None = None,
 ) -> None:
     """Print sentences and tables.
 

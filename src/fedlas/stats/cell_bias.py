@@ -19,7 +19,8 @@ from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.resample.effective import effective_samples
 from fedlas.stats.draws import DrawPurpose, random_state
-from fedlas.stats.replicates import Resampled, class_blocks
+from fedlas.stats.group_replicates import class_blocks
+from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import SortedClasses
 
@@ -153,7 +154,7 @@ def _width_cells(rows: Rows) -> ClassTable:
         sums = class_blocks(rows)
         probs, labels, count = (each.sum(axis=0) for each in (sums.probs, sums.labels, sums.counts))
     else:
-        every = Resampled(rows, np.ones((1, rows.num_samples))).class_table
+        every = Resampled(rows, np.ones((1, rows.num_units))).class_table
         probs, labels, count = (each[0] for each in (every.probs, every.labels, every.count()))
     table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
     return _by_effective_samples(table, rows)
@@ -162,7 +163,7 @@ def _width_cells(rows: Rows) -> ClassTable:
 def _mass_cells(rows: Rows) -> ClassTable:
     """Return the same over the bins of equal mass."""
     sums = []
-    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_samples)))):
+    for runs in SortedClasses(Resampled(rows, np.ones((1, rows.num_units)))):
         right = runs.count - runs.wrong
         cuts = equal_mass_cuts(runs)
         sums.append([sums_between(cuts, each) for each in (runs.gaps + right, right, runs.count)])

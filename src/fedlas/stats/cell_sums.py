@@ -1,15 +1,38 @@
-"""Sums of replicates over cells: how often each row, or cluster of rows, was drawn, added up cell by cell.
+"""Replicates as sums over cells: how often each row, or whole cluster of rows, was drawn, added up cell by cell.
 
-A replicate is a row of weights: how often it drew each row, or which sign a cluster has. Every sum that bootstrap and
-noise floor need of rows is one over cells: of classes and bins of their probabilities, as in
-:mod:`fedlas.stats.class_cells`, or of an event's probabilities and outcomes, as in :mod:`fedlas.binary.cells`.
+The engine of every bootstrap and noise floor here, whether a random stream is that of :mod:`fedlas.stats.draws`
+(metrics) or of :class:`CellDraws` (measures of an event, bands of diagrams):
+
+- **Units.** What is drawn is a unit: a row, or with clusters a whole cluster of rows, since rows of one depend on each
+  other. A replicate is a number for each unit: how often it was drawn (bootstrap), or a sign (below).
+- **Cells.** A metric needs sums of rows: over bins, classes and bins, or neighbors in probability. Rows of one unit in
+  one cell are added up once, so that a replicate costs no more than there are units and cells; with clusters that is
+  far less than rows. Ranks, which each replicate has of its own, are taken of rows.
+- **Weights** multiply what a row adds to a cell. A replicate is scaled so that it has as much weight as the sample.
+- **A calibrated model.** Outcomes are drawn from the probabilities. Those of a cluster may depend on each other in any
+  way, so with clusters the gaps between probability and outcome keep or change their sign, all of a cluster together
+  (wild bootstrap): their mean is then 0, as that of a calibrated model.
+- **Few clusters and few events.** Replicates of few units vary too little. Their intervals are as much wider as
+  Student's distribution is than the normal one (:func:`fedlas.stats.degrees.widening`, of the effective number of
+  clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
+  of weighted events a lower bound (:meth:`fedlas.binary.positive.Positive.covariances`).
+- **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
+  groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
-from fedlas.stats.rows import Floats, Integers, starts_of_runs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+_ELEMENTS = 2**20
+"""Elements of a block of replicates of units, or rows."""
 
 
 def times_drawn(index: Integers) -> Floats:
@@ -30,31 +53,225 @@ def times_drawn(index: Integers) -> Floats:
 class ReplicateCellSums:
     """Sums over cells of entries that belong to units.
 
-    Attributes:
-        order: Entries by their cell ``(E,)``; equal ones stay in their order.
+    Args:
+        unit: Unit of each entry ``(N,)``, from 0 on.
+        cell: Cell of each entry ``(N,)``.
+        num_cells: Number of cells ``K``.
     """
 
     def __init__(self, unit: Integers, cell: Integers, num_cells: int) -> None:
-        """Sort entries, each of a ``unit (E,)`` and a ``cell (E,)``."""
-        # Sorted by cell, the entries of each are one run, which reduceat adds for all replicates in one call.
-        self.order = np.argsort(cell, kind="stable")
-        cell = cell[self.order]
-        self._unit = unit[self.order]
-        self._num_cells = num_cells
-        self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
-        self._filled = cell[self._starts]
+        # Entries of one cell follow each other, and those of one unit in it are added up once, for all replicates.
+        pair = cell * (int(unit.max(initial=0)) + 1) + unit
+        self._order = np.argsort(pair, kind="stable")
+        pair = pair[self._order]
+        self._starts = np.flatnonzero(np.append(pair[:1] >= 0, pair[1:] != pair[:-1]))
+        first = self._order[self._starts]
+        self._unit = torch.from_numpy(unit[first])
+        self._begin = torch.from_numpy(np.searchsorted(cell[first], np.arange(num_cells)))
 
-    def sums(self, weights: Floats, values: Floats | None = None) -> Floats:
-        """Return the sums ``(R, cells)`` of the entries, each times the weight of its unit.
+    def by_unit(self, values: Floats) -> Floats:
+        """Return the sums of ``values (N,)`` over the entries of each unit and cell, as :meth:`sums` takes them."""
+        if not len(self._starts):
+            return np.zeros(0)
+        return np.add.reduceat(values[self._order], self._starts, dtype=np.float64)
+
+    def sums(self, weights: Floats, values: Floats) -> Floats:
+        """Return the sums ``(R, K)`` of the entries, each times the weight of its unit.
 
         Args:
             weights: Weights of the units in each replicate ``(R, U)``.
-            values: Further factors ``(E,)``, in the order of :attr:`order`.
+            values: What :meth:`by_unit` returned.
         """
-        sums = np.zeros((len(weights), self._num_cells))
-        if len(self._starts):
-            weighted = weights.take(self._unit, axis=1)
-            if values is not None:
-                weighted *= values
-            sums[:, self._filled] = np.add.reduceat(weighted, self._starts, axis=1)
-        return sums
+        if not len(values):
+            return np.zeros((len(weights), len(self._begin)))
+        # A product with a sparse matrix: all replicates of a unit lie side by side and are added in one go.
+        units = torch.from_numpy(np.ascontiguousarray(weights.T))
+        factors = torch.from_numpy(values)
+        sums = torch.nn.functional.embedding_bag(
+            self._unit, units, self._begin, mode="sum", per_sample_weights=factors
+        )
+        return np.ascontiguousarray(sums.numpy().T)
+
+
+class OutcomeCells:
+    """Cells of samples, of their probabilities and of their outcomes; and of replicates of them.
+
+    Args:
+        cell: Cell of each sample ``(N,)``.
+        num_cells: Number of cells ``K``.
+        probability: Of the outcome ``(N,)``.
+        outcome: 1 where it occurred, else 0 ``(N,)``.
+        weights: ``(N,)`` that average 1; None if every sample counts once.
+        clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
+        label: The class whose outcome it is; None: whether the predicted class is the label.
+
+    Attributes:
+        num_units: How many samples, or clusters, are drawn.
+    """
+
+    def __init__(
+        self,
+        cell: Integers,
+        num_cells: int,
+        probability: Floats,
+        outcome: Floats,
+        weights: Floats | None = None,
+        clusters: Integers | None = None,
+        label: int | None = None,
+    ) -> None:
+        self.num_samples = len(cell)
+        self.num_cells = num_cells
+        self.clusters = clusters
+        self.label = label
+        self.is_weighted = weights is not None
+        self.probability = probability
+        self._cell = cell
+        self._outcome = outcome
+        self._weights = np.ones(len(cell)) if weights is None else weights
+        self.num_units = len(cell) if clusters is None else int(clusters.max()) + 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are independent and count once each."""
+        return not self.is_weighted and self.clusters is None
+
+    def total(self, values: Floats | float) -> Floats:
+        """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
+        return np.bincount(self._cell, self._weights * values, self.num_cells).astype(np.float64)
+
+    @cached_property
+    def count(self) -> Floats:
+        """Samples of each cell ``(K,)``, as the sums below by their weights."""
+        return self.total(1.0)
+
+    @cached_property
+    def expected(self) -> Floats:
+        """Sum of the probabilities ``(K,)``."""
+        return self.total(self.probability)
+
+    @cached_property
+    def happened(self) -> Floats:
+        """Sum of the outcomes ``(K,)``."""
+        return self.total(self._outcome)
+
+    @cached_property
+    def squares(self) -> Floats:
+        """Sum of the squared weights ``(K,)``."""
+        return self.total(self._weights)
+
+    def scale(self, times: Floats) -> Floats:
+        """Return what gives replicates of these ``times (R, U)`` the weight of the sample ``(R, 1)``."""
+        weight = np.einsum("ru,u->r", times, self._weight_of_units)
+        return np.asarray(self.num_samples / weight)[:, None]
+
+    def counts_drawn(self, times: Floats) -> Floats:
+        """Return the samples of each cell ``(R, K)`` of units drawn ``times (R, U)``."""
+        return self._sums.sums(times, self._counts)
+
+    def happened_drawn(self, times: Floats) -> Floats:
+        """Return the outcomes ``(R, K)`` of units drawn ``times (R, U)``."""
+        return self._sums.sums(times, self._outcomes)
+
+    def gaps_drawn(self, weights: Floats) -> Floats:
+        """Return the sums of probability less outcome ``(R, K)``, each unit times its weight or sign ``(R, U)``."""
+        return self._sums.sums(weights, self._gaps)
+
+    def squares_drawn(self, times: Floats) -> Floats:
+        """Return the squared weights ``(R, K)`` of units drawn ``times (R, U)``."""
+        return self._sums.sums(times, self._squares)
+
+    def relabeled(self, outcomes: Floats) -> Floats:
+        """Return the sums of other outcomes ``(R, N)`` of independent samples ``(R, K)``."""
+        return self._sums.sums(outcomes, self._counts)
+
+    @cached_property
+    def _sums(self) -> ReplicateCellSums:
+        unit = np.arange(self.num_samples) if self.clusters is None else self.clusters
+        return ReplicateCellSums(unit, self._cell, self.num_cells)
+
+    @cached_property
+    def _weight_of_units(self) -> Floats:
+        if self.clusters is None:
+            return self._weights
+        return np.bincount(self.clusters, self._weights).astype(np.float64)
+
+    @cached_property
+    def _counts(self) -> Floats:
+        return self._sums.by_unit(self._weights)
+
+    @cached_property
+    def _outcomes(self) -> Floats:
+        return self._sums.by_unit(self._weights * self._outcome)
+
+    @cached_property
+    def _gaps(self) -> Floats:
+        return self._sums.by_unit(self._weights * (self.probability - self._outcome))
+
+    @cached_property
+    def _squares(self) -> Floats:
+        return self._sums.by_unit(self._weights**2)
+
+
+class CellDraws:
+    """Replicates of cells from a generator: of measures that need nothing but these, with any number of samples."""
+
+    def __init__(self, cells: OutcomeCells, replicates: int, random: np.random.Generator) -> None:
+        self._cells = cells
+        self._replicates = replicates
+        self._random = random
+
+    def resampled(self) -> tuple[Floats, Floats]:
+        """Return samples and outcomes of the cells ``(R, K)`` of bootstrap replicates."""
+        cells = self._cells
+        if cells.is_plain:
+            shares = np.concatenate([cells.happened, cells.count - cells.happened])
+            shares = np.maximum(shares, 0.0) / cells.num_samples
+            draws = self._random.multinomial(
+                cells.num_samples, shares / shares.sum(), size=self._replicates
+            )
+            yes, no = np.split(draws.astype(np.float64), 2, axis=1)
+            return yes + no, yes
+        blocks = [
+            (cells.counts_drawn(times), cells.happened_drawn(times), cells.scale(times))
+            for times in self._blocks(self._times, cells.num_units)
+        ]
+        counts, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
+        return counts * scale, positives * scale
+
+    def redrawn(self) -> Floats:
+        """Return the outcomes of the cells ``(R, K)`` if the probabilities are right."""
+        cells = self._cells
+        if cells.is_plain:
+            share = np.divide(
+                cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
+            )
+            size = (self._replicates, cells.num_cells)
+            counts = cells.count.astype(np.int64)
+            outcomes = self._random.binomial(counts, np.clip(share, 0.0, 1.0), size)
+            return outcomes.astype(np.float64)
+        if cells.clusters is None:
+            blocks = self._blocks(self._labels, cells.num_samples)
+            return np.concatenate([cells.relabeled(labels) for labels in blocks])
+        signs = self._blocks(self._signs, cells.num_units)
+        moved = np.concatenate([cells.gaps_drawn(each) for each in signs])
+        return np.asarray(cells.expected - moved)
+
+    def _blocks(self, make: Callable[[int], NDArray[np.float64]], columns: int) -> Iterator[Floats]:
+        step = max(1, _ELEMENTS // columns)
+        for start in range(0, self._replicates, step):
+            yield make(min(step, self._replicates - start))
+
+    def _times(self, size: int) -> Floats:
+        """Return how often each sample, or cluster, is drawn ``(size, U)``."""
+        units = self._cells.num_units
+        return times_drawn(self._random.integers(units, size=(size, units)))
+
+    def _labels(self, size: int) -> Floats:
+        """Return outcomes ``(size, N)`` that are drawn from the probabilities."""
+        cells = self._cells
+        draws = self._random.random((size, cells.num_samples)) < cells.probability
+        return draws.astype(np.float64)
+
+    def _signs(self, size: int) -> Floats:
+        """Return a sign for each cluster ``(size, U)``."""
+        return np.asarray(self._random.integers(2, size=(size, self._cells.num_units)) * 2.0 - 1.0)

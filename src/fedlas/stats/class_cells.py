@@ -20,7 +20,7 @@ FEW_CLASSES = 10
 
 
 class ClassCells:
-    """Sums by cell. A cell is a class and a bin of its probability, ``class * num_bins + bin``."""
+    """Weighted sums by cell. A cell is a class and a bin of its probability, ``class * num_bins + bin``."""
 
     # A row of probabilities adds up to 1, so fewer than `num_bins` of its entries are beyond the first bin. Only those
     # are put into cells one by one; the first bin is what they leave of the class.
@@ -28,32 +28,40 @@ class ClassCells:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._num_cells = rows.num_classes * rows.num_bins
-        self._probs = rows.probs.astype(np.float64)
+        unit = np.arange(rows.num_samples) if rows.clusters is None else rows.clusters
+        self._probs = rows.probs.astype(np.float64) * rows.weights[:, None]
         probs = rows.probs.ravel()
         # all that are beyond the first bin, and few others
         place = np.flatnonzero(probs >= 0.99 / rows.num_bins)
         place = place[rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, rows.num_classes)
-        self._beyond = ReplicateCellSums(index, self._cell_of(index, label), self._num_cells)
-        self._beyond_probs = self._probs.ravel()[place][self._beyond.order]
+        self._beyond = ReplicateCellSums(unit[index], self._cell_of(index, label), self._num_cells)
+        self._beyond_counts = self._beyond.by_unit(rows.weights[index])
+        self._beyond_probs = self._beyond.by_unit(self._probs.ravel()[place])
         in_first = rows.num_samples - np.bincount(label, minlength=rows.num_classes)
         self._first_filled = in_first > 0
         every = np.arange(rows.num_samples)
-        self._labels = ReplicateCellSums(every, self._cell_of(every, rows.target), self._num_cells)
+        self._labels = ReplicateCellSums(unit, self._cell_of(every, rows.target), self._num_cells)
+        self._label_counts = self._labels.by_unit(rows.weights)
+        self._unit_weights = rows.weights
+        if rows.clusters is not None:
+            self._unit_weights = np.bincount(unit, rows.weights).astype(np.float64)
+            self._probs = np.stack([np.bincount(unit, each) for each in self._probs.T], axis=1)
 
     def probs(self, weights: Floats) -> Floats:
-        """Return the sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
+        """Return the sum of the class's probability ``(R, cells)``, each unit times its weight ``(R, U)``."""
         return self._with_first(
             self._beyond.sums(weights, self._beyond_probs), weights @ self._probs
         )
 
     def counts(self, weights: Floats) -> Floats:
         """Return the number of rows ``(R, cells)``; those of each class add up to ``N``."""
-        return self._with_first(self._beyond.sums(weights), weights.sum(axis=1, keepdims=True))
+        sums = self._beyond.sums(weights, self._beyond_counts)
+        return self._with_first(sums, (weights @ self._unit_weights)[:, None])
 
     def labels(self, weights: Floats) -> Floats:
         """Return the number of rows of which the class is the label ``(R, cells)``."""
-        return self._labels.sums(weights)
+        return self._labels.sums(weights, self._label_counts)
 
     def drawn_labels(
         self, place: Integers, row: Integers, label: Integers, replicates: int

@@ -20,19 +20,11 @@ from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_sums import times_drawn
-from fedlas.stats.replicates import (
-    GroupsRedrawn,
-    GroupsResampled,
-    Redrawn,
-    Replicates,
-    Resampled,
-    Turned,
-)
-from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import knows_groups, replicate_values
+from fedlas.stats.group_replicates import GroupsRedrawn, GroupsResampled
+from fedlas.stats.replicates import BLOCK, Redrawn, Replicates, Resampled, Turned
+from fedlas.stats.rows import GROUPS, Floats, Rows
+from fedlas.stats.tables import knows_groups, values_of_block
 
-BLOCK = 2**18
-"""Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
 BY_CLASS = "by class"
 """Name of the errors of each class among the values of metrics."""
 NOTHING: Mapping[str, Callable[[Replicates], Floats]] = MappingProxyType({})
@@ -90,20 +82,18 @@ def _counted(predictions: AnyPredictions) -> AnyPredictions:
     return predictions.rows(weights.nonzero().squeeze(1))
 
 
-def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of bootstrap draws ``(R, N)``: how often each row, the same for one or more sets of rows."""
+def resampled_units(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+    """Yield blocks of bootstrap draws ``(R, U)``: how often each unit, the same for one or more sets of rows."""
     # Clusters are drawn whole. There are `replicates` rows in all.
     units = rows[0].num_units
-    clusters = rows[0].clusters
     for uniforms in _uniforms(DrawPurpose.BOOTSTRAP, rows, replicates, seed):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
-        times = times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
-        yield times if clusters is None else times.take(clusters, axis=1)
+        yield times_drawn(np.multiply(uniforms, units, out=uniforms).astype(np.int64))
 
 
 def resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates, ``replicates`` in all."""
-    for times in resampled_weights(rows, replicates=replicates, seed=seed):
+    for times in resampled_units(rows, replicates=replicates, seed=seed):
         yield Resampled(rows, times)
 
 
@@ -114,20 +104,15 @@ def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
         if rows.clusters is None:
             yield Redrawn(rows, uniforms)
         else:
-            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0).take(rows.clusters, axis=1))
+            yield Turned(rows, np.where(uniforms < 0.5, -1.0, 1.0))
 
 
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
     purposes = (DrawPurpose.BOOTSTRAP, DrawPurpose.RIGHT, DrawPurpose.BLOCKS, DrawPurpose.MEANS)
     random, random_right, blocks, normal = (random_state(each, seed) for each in purposes)
-    groups = rows.groups
-    for size in _sizes(len(groups.count), [rows], replicates):
-        counts = random.multinomial(rows.num_samples, groups.count / rows.num_samples, size=size)
-        right = random_right.binomial(counts, groups.right / groups.count).astype(np.float64)
-        yield GroupsResampled(
-            rows, counts.astype(np.float64), right, blocks, normal.standard_normal(size)
-        )
+    for size in _sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupsResampled(rows, random, random_right, blocks, normal.standard_normal(size))
 
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
@@ -135,11 +120,8 @@ def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replic
     random, labels = (
         random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS)
     )
-    count = rows.groups.count.astype(np.int64)
-    confidence = np.clip(rows.groups.confidence, 0.0, 1.0)
-    for size in _sizes(len(count), [rows], replicates):
-        right = random.binomial(count, confidence, size=(size, len(count))).astype(np.float64)
-        yield GroupsRedrawn(rows, right, labels)
+    for size in _sizes(len(rows.groups.count), [rows], replicates):
+        yield GroupsRedrawn(rows, size, random, labels)
 
 
 def values_in(
@@ -164,8 +146,8 @@ def values_in(
     parts: dict[str, list[Floats]] = {}
     for draw, some, here in passes:
         for block in draw(rows, replicates=replicates, seed=seed):
-            for entry in some:
-                parts.setdefault(entry.name, []).append(replicate_values(entry, block))
+            for name, values in values_of_block(some, block).items():
+                parts.setdefault(name, []).append(values)
             if by_class and here:
                 parts.setdefault(BY_CLASS, []).append(errors_by_class(block.class_table))
             for name, statistic in extra.items() if here else ():
@@ -199,8 +181,10 @@ def values_in_both(
 
 def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]:
     """Yield the numbers of replicates of blocks; how large a block is changes no number that is drawn."""
-    # Besides arrays of so many columns there are (R, C * num_bins) arrays.
-    step = max(1, BLOCK // max(columns, *(each.num_classes * each.num_bins for each in rows)))
+    # Besides arrays of so many columns there are (R, C * num_bins) arrays, and those of neighbors in confidence.
+    cells = [each.num_classes * each.num_bins for each in rows]
+    neighbors = min(GROUPS, rows[0].num_samples)
+    step = max(1, BLOCK // max(columns, neighbors, *cells))
     yield from (min(step, replicates - start) for start in range(0, replicates, step))
 
 
@@ -209,7 +193,4 @@ def _uniforms(
 ) -> Iterator[Floats]:
     random = random_state(purpose, seed)
     units = rows[0].num_units
-    yield from (
-        random.random_sample((size, units))
-        for size in _sizes(rows[0].num_samples, rows, replicates)
-    )
+    yield from (random.random_sample((size, units)) for size in _sizes(units, rows, replicates))

@@ -111,16 +111,13 @@ def _rank_from_top(values: Floats) -> Floats:
     return len(values) - np.searchsorted(ordered, values, side="left").astype(np.float64)
 
 
-def _gap_statistics(gaps: Floats, confidence: Floats) -> dict[str, Floats]:
-    """Return mean and Spiegelhalter's z of gaps ``(R, G)`` at confidences ``(G,)``, without their scale."""
-    return {
-        "confidence": np.abs(gaps.sum(axis=1)),
-        "spiegelhalter": np.abs(gaps @ (1.0 - 2.0 * confidence)),
-    }
+def _terms(confidence: Floats) -> dict[str, Floats]:
+    """Return what gaps ``(G,)`` count in the statistics: their mean, and Spiegelhalter's z, without their scale."""
+    return {"confidence": np.ones(len(confidence)), "spiegelhalter": 1.0 - 2.0 * confidence}
 
 
 def _statistic(name: str) -> Callable[[Replicates], Floats]:
-    return lambda block: _gap_statistics(block.gaps, block.groups.confidence)[name]
+    return lambda block: np.abs(block.gap_total(_terms(block.groups.confidence)[name]))
 
 
 GAPS: Mapping[str, Callable[[Replicates], Floats]] = {
@@ -135,7 +132,4 @@ def observed_gaps(rows: Rows) -> dict[str, float]:
     gaps = groups.count * groups.confidence - groups.right
     if rows.are_weighted:
         gaps = gaps * rows.weights[rows.order]
-    return {
-        name: float(value[0])
-        for name, value in _gap_statistics(gaps[None], groups.confidence).items()
-    }
+    return {name: abs(float(gaps @ terms)) for name, terms in _terms(groups.confidence).items()}

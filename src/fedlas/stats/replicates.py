@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -24,10 +24,23 @@ from fedlas.metrics.classwise import ClassTable
 from fedlas.metrics.sums import Quantity
 from fedlas.predictions import TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
-from fedlas.stats.class_cells import FEW_CLASSES, ClassBlocks, ClassCells
+from fedlas.stats.cell_sums import OutcomeCells
+from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.rows import Floats, Groups, Integers, Rows
 
 T = TypeVar("T")
+BLOCK = 2**18
+"""Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class CellTable:
+    """Sums over cells, ``(R or 1, K)``: samples, probabilities less outcomes, outcomes, and squared weights."""
+
+    count: Floats
+    gaps: Floats
+    outcome: Floats
+    squares: Floats
 
 
 class Replicates(ABC):
@@ -60,6 +73,29 @@ class Replicates(ABC):
     def mean(self, _quantity: Quantity) -> Floats | None:
         """Mean over the rows of a quantity of each ``(R,)``; None where labels that were drawn change it."""
         return None
+
+    @property
+    def bins(self) -> CellTable:
+        """Sums over bins of equal width of the confidence, without those that are empty."""
+        return CellTable(
+            *(
+                np.add.reduceat(each, self.groups.width_starts, axis=1)
+                for each in (self.counts, self.gaps, self.right, self.squares)
+            )
+        )
+
+    @property
+    def neighbor_gaps(self) -> Floats:
+        """Gaps of neighbors in confidence ``(R, G)``."""
+        return self.gaps
+
+    def gap_total(self, terms: Floats) -> Floats:
+        """Return the sum of the gaps ``(R,)``, each times the term of its group ``(G,)``."""
+        return self.gaps @ terms
+
+    def parts(self) -> Iterator[Replicates]:
+        """Yield some replicates at a time: as many as arrays of all rows allow."""
+        yield self
 
     @property
     @abstractmethod
@@ -118,19 +154,51 @@ class RowReplicates(Replicates):
         cells = self.rows.table(ClassCells)
         probs = self.rows.table(_probs_once)
         labels = self._class_labels(cells, probs)
-        return self._class_table(probs, labels, lambda: cells.counts(self.weights))
+        return self._class_table(probs, labels, lambda: self.rows.table(_counts_once))
 
     def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
         """Return the labels of every class and bin ``(R, cells)``."""
         raise NotImplementedError
 
+    @abstractmethod
+    def over(self, cells: OutcomeCells) -> CellTable:
+        """Return the sums of the replicates over cells of rows."""
+
+    @property
+    def bins(self) -> CellTable:
+        """Sums over bins of equal width of the confidence, without those that are empty."""
+        return self.over(self.rows.table(_bin_cells))
+
+    @property
+    def neighbor_gaps(self) -> Floats:
+        """Gaps of neighbors in confidence ``(R, G)``."""
+        return self.over(self.rows.table(_neighbor_cells)).gaps
+
+
+def _bin_cells(rows: Rows) -> OutcomeCells:
+    return rows.runs(rows.singles.width_starts)
+
+
+def _neighbor_cells(rows: Rows) -> OutcomeCells:
+    return rows.runs(rows.groups.first)
+
 
 class Resampled(RowReplicates):
-    """Rows drawn with replacement."""
+    """Rows, or whole clusters, drawn with replacement: ``times (R, U)`` is how often each."""
 
     def __init__(self, rows: Rows, times: Floats) -> None:
         super().__init__(rows, len(times))
-        self._times = times
+        self._of_units = times
+
+    def parts(self) -> Iterator[Replicates]:
+        """Yield some replicates at a time."""
+        for some in parts_of(self.rows, self._of_units):
+            yield Resampled(self.rows, some)
+
+    @cached_property
+    def _times(self) -> Floats:
+        """How often each row was drawn ``(R, N)``."""
+        return of_rows(self.rows, self._of_units)
 
     @cached_property
     def weights(self) -> Floats:
@@ -138,11 +206,22 @@ class Resampled(RowReplicates):
         return self._times if self.rows.is_plain else self._times * self._of_rows
 
     @cached_property
+    def _scale(self) -> Floats:
+        """What makes the rows that are drawn average a weight of 1 ``(R, 1)``: each replicate is its own sample."""
+        return self.rows.table(_bin_cells).scale(self._of_units)
+
+    @cached_property
     def _of_rows(self) -> Floats:
-        """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
-        weights = self.rows.weights
-        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._times, weights)
-        return scale[:, None] * weights
+        """Weights of the rows ``(R, N)``, so scaled."""
+        return self._scale * self.rows.weights
+
+    def over(self, cells: OutcomeCells) -> CellTable:
+        """Return sums of the drawn rows."""
+        times, scale = self._of_units, self._scale
+        count = scale * cells.counts_drawn(times)
+        squares = scale**2 * cells.squares_drawn(times) if cells.is_weighted else count
+        gaps = scale * cells.gaps_drawn(times)
+        return CellTable(count, gaps, scale * cells.happened_drawn(times), squares)
 
     @cached_property
     def right(self) -> Floats:  # type: ignore[override]
@@ -164,16 +243,21 @@ class Resampled(RowReplicates):
     def mean(self, quantity: Quantity) -> Floats:
         """Return the weighted mean ``(R,)``; the quantity is computed once."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
-        values = self.rows.column(quantity).astype(np.float64)
-        return np.einsum("rn,n->r", self.weights, values) / self.rows.num_samples
+        sums = self.rows.weights * self.rows.column(quantity).astype(np.float64)
+        if (clusters := self.rows.clusters) is not None:
+            sums = np.bincount(clusters, sums).astype(np.float64)
+        total = np.einsum("ru,u->r", self._of_units, sums)
+        return np.asarray(self._scale[:, 0] * total / self.rows.num_samples)
 
     @property
     def class_table(self) -> ClassTable:
         """Sums over the drawn rows."""
         cells = self.rows.table(ClassCells)
-        weights = self.weights
+        times, scale = self._of_units, self._scale
         return self._class_table(
-            cells.probs(weights), cells.labels(weights), lambda: cells.counts(weights)
+            scale * cells.probs(times),
+            scale * cells.labels(times),
+            lambda: scale * cells.counts(times),
         )
 
     def predictions(self) -> Iterator[AnyPredictions]:
@@ -190,7 +274,34 @@ class Turned(RowReplicates):
 
     def __init__(self, rows: Rows, signs: Floats) -> None:
         super().__init__(rows, len(signs))
-        self.signs = signs
+        self._of_units = signs
+
+    def parts(self) -> Iterator[Replicates]:
+        """Yield some replicates at a time."""
+        for some in parts_of(self.rows, self._of_units):
+            yield Turned(self.rows, some)
+
+    @cached_property
+    def signs(self) -> Floats:
+        """Sign of each row ``(R, N)``, in the order of the rows."""
+        return of_rows(self.rows, self._of_units)
+
+    def over(self, cells: OutcomeCells) -> CellTable:
+        """Return sums with the gaps turned."""
+        gaps = cells.gaps_drawn(self._of_units)
+        return CellTable(cells.count[None], gaps, cells.expected - gaps, cells.squares[None])
+
+    def gap_total(self, terms: Floats) -> Floats:
+        """Return the sum of the gaps ``(R,)``, each times the term of its row ``(N,)`` by ascending confidence."""
+        rows = self.rows
+        gaps = rows.singles.confidence - rows.singles.right
+        sums = np.bincount(self._clusters[rows.order], rows.weights[rows.order] * gaps * terms)
+        return self._of_units @ sums
+
+    @property
+    def _clusters(self) -> Integers:
+        clusters = self.rows.clusters
+        return np.arange(self.rows.num_samples) if clusters is None else clusters
 
     @cached_property
     def right(self) -> Floats:  # type: ignore[override]
@@ -200,8 +311,7 @@ class Turned(RowReplicates):
         return confidence - gaps * self.signs.take(self.rows.order, axis=1)
 
     def _class_labels(self, cells: ClassCells, probs: Floats) -> Floats:
-        signed = self.weights * self.signs
-        return probs - (cells.probs(signed) - cells.labels(signed))
+        return probs - (cells.probs(self._of_units) - cells.labels(self._of_units))
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Refuse: a metric that is called on predictions needs labels."""
@@ -230,6 +340,16 @@ class Redrawn(RowReplicates):
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
         return self.counts * (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)
 
+    def over(self, cells: OutcomeCells) -> CellTable:
+        """Return sums with the drawn labels."""
+        is_right = (
+            self._uniforms < self.rows.confidence
+            if cells.label is None
+            else self.labels == cells.label
+        )
+        outcome = cells.relabeled(is_right.astype(np.float64))
+        return CellTable(cells.count[None], cells.expected - outcome, outcome, cells.squares[None])
+
     def _class_labels(self, cells: ClassCells, _probs: Floats) -> Floats:
         return cells.drawn_labels(*self.rows.draw_others(self._uniforms), self.size)
 
@@ -246,82 +366,19 @@ class Redrawn(RowReplicates):
 
 
 def _probs_once(rows: Rows) -> Floats:
-    return rows.table(ClassCells).probs(rows.weights[None])
+    return rows.table(ClassCells).probs(np.ones((1, rows.num_units)))
 
 
-class GroupsResampled(Replicates):
-    """Rows drawn with replacement, of which one knows the group alone."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        counts: Floats,
-        right: Floats,
-        blocks: np.random.RandomState,
-        normal: Floats,
-    ) -> None:
-        super().__init__(rows, rows.groups, len(counts))
-        self.counts = self.squares = counts
-        self.right = right
-        self._blocks = blocks
-        self._normal = normal
-
-    @cached_property
-    def expected_right(self) -> Floats:
-        """Return how many are expected right by the rows' own label probabilities."""
-        # Seeded by each replicate's own draw: no other number changes where this one is asked for.
-        number = len(self.groups.count)
-        noise = np.stack(
-            [
-                np.random.default_rng(seed).standard_normal(number)
-                for seed in self._normal.view(np.uint64).tolist()
-            ]
-        )
-        spread = np.sqrt(self.counts) * self.rows.expected_spread(self.groups)
-        return self.counts * self.rows.expected_right(self.groups) + spread * noise
-
-    def mean(self, quantity: Quantity) -> Floats:
-        """Return the mean over all rows plus its standard error times normal numbers: the bootstrap's limit."""
-        mean, error = self.rows.mean_and_error(quantity)
-        return np.asarray(mean + error * self._normal)
-
-    @cached_property
-    def class_table(self) -> ClassTable:
-        """Sums over the blocks that were drawn."""
-        sums = class_blocks(self.rows)
-        number = len(sums.probs)
-        block_counts = self._blocks.multinomial(number, np.full(number, 1 / number), size=self.size)
-        times = block_counts.astype(np.float64)
-        return self._class_table(
-            times @ sums.probs, times @ sums.labels, lambda: times @ sums.counts
-        )
+def _counts_once(rows: Rows) -> Floats:
+    return rows.table(ClassCells).counts(np.ones((1, rows.num_units)))
 
 
-class GroupsRedrawn(Replicates):
-    """Labels drawn from the probabilities, of which one knows how many of each group, and of each class, agree."""
-
-    def __init__(self, rows: Rows, right: Floats, random: np.random.RandomState) -> None:
-        super().__init__(rows, rows.groups, len(right))
-        self.counts = self.squares = rows.groups.count[None]
-        self.right = right
-        self._random = random
-
-    @cached_property
-    def class_table(self) -> ClassTable:
-        """Labels of ten classes and more are drawn cell by cell; those of fewer from their normal limit."""
-        sums = class_blocks(self.rows)
-        counts, probs = (each.sum(axis=0) for each in (sums.counts, sums.probs))
-        if self.rows.num_classes < FEW_CLASSES:
-            signs = self._random.standard_normal((self.size, len(sums.probs)))
-            labels = probs + signs @ (sums.drawn - sums.probs)
-        else:
-            share = np.divide(probs, counts, out=np.zeros_like(probs), where=counts > 0).clip(0, 1)
-            size = (self.size, len(counts))
-            labels = self._random.binomial(counts.astype(np.int64), share, size=size)
-        return self._class_table(probs[None], labels.astype(np.float64), lambda: counts[None])
+def of_rows(rows: Rows, units: Floats) -> Floats:
+    """Return numbers of rows ``(R, N)`` from those of units ``(R, U)``."""
+    return units if rows.clusters is None else units.take(rows.clusters, axis=1)
 
 
-def class_blocks(rows: Rows) -> ClassBlocks:
-    """Return the sums of blocks of rows, filled."""
-    rows.gather([], ClassBlocks)
-    return rows.table(ClassBlocks)
+def parts_of(rows: Rows, units: Floats) -> Iterator[Floats]:
+    """Yield numbers of units ``(R, U)`` for as many replicates at a time as :data:`BLOCK` has room for all rows."""
+    step = max(1, BLOCK // rows.num_samples)
+    yield from (units[start : start + step] for start in range(0, len(units), step))

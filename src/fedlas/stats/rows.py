@@ -20,6 +20,7 @@ from fedlas.metrics.sums import Quantity, averaging_one
 from fedlas.metrics.true_error import expected_accuracy
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions, check_predictions
+from fedlas.stats.cell_sums import OutcomeCells
 from fedlas.stats.degrees import cluster_degrees
 
 Floats = NDArray[np.float64]
@@ -207,6 +208,33 @@ class Rows:
         confidence, right = (np.add.reduceat(each, first) for each in (rows.confidence, rows.right))
         bins = np.searchsorted(first, rows.width_starts)
         return Groups(confidence / count, count, right, first, bins, np.arange(len(first)))
+
+    def cells(
+        self,
+        cell: Integers,
+        probability: Floats | None = None,
+        outcome: Floats | None = None,
+        label: int | None = None,
+    ) -> OutcomeCells:
+        """Return cells ``(N,)`` of the rows, from 0 on; of the predicted class, or of a ``label`` and its outcomes."""
+        return OutcomeCells(
+            cell,
+            int(cell.max()) + 1,
+            self.confidence.astype(np.float64) if probability is None else probability,
+            self.predictions.correct.cpu().numpy().astype(np.float64)
+            if outcome is None
+            else outcome,
+            self.weights if self.are_weighted else None,
+            self.clusters,
+            label,
+        )
+
+    def runs(self, first: Integers) -> OutcomeCells:
+        """Return the rows in runs by ascending confidence, which begin at these sorted rows."""
+        cell = np.empty(self.num_samples, dtype=np.int64)
+        sizes = np.diff(first, append=self.num_samples)
+        cell[self.order] = np.repeat(np.arange(len(first)), sizes)
+        return self.cells(cell)
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
         """Bin of equal width of each value, see :func:`fedlas.metrics.equal_width.width_bin`."""

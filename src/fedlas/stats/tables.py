@@ -7,7 +7,7 @@ called on the :class:`~fedlas.Predictions` of one replicate after another: right
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,6 +49,28 @@ def replicate_values(metric: Metric, block: Replicates) -> Floats:
     return np.array(each)
 
 
+def values_of_block(entries: Sequence[Metric], block: Replicates) -> dict[str, Floats]:
+    """Return several metrics of every replicate ``(R,)``, by name."""
+    # Sums need no rows; what is asked of each row or rank is asked of a part of the replicates at a time.
+    of_rows = [entry for entry in entries if not needs_sums_alone(entry)]
+    values = {
+        entry.name: replicate_values(entry, block) for entry in entries if entry not in of_rows
+    }
+    pieces: dict[str, list[Floats]] = {entry.name: [] for entry in of_rows}
+    for part in block.parts() if of_rows else ():
+        for entry in of_rows:
+            pieces[entry.name].append(replicate_values(entry, part))
+        part.release()
+    return values | {name: np.concatenate(each) for name, each in pieces.items()}
+
+
+def needs_sums_alone(metric: Metric) -> bool:
+    """Return whether sums over cells are enough for the metric, whatever was drawn."""
+    return (
+        metric.quantity is not None or metric.replicated is not None or metric.statistic in _OF_SUMS
+    )
+
+
 def knows_groups(metric: Metric, *, means: bool) -> bool:
     """Return whether groups of rows are enough for the metric; with ``means`` they are for a mean over rows, too."""
     if metric.quantity is not None:
@@ -64,19 +86,17 @@ def share_of(metric: Metric, rows: Rows) -> NDArray[np.bool_] | None:
 
 def _width_bins(block: Replicates) -> BinTable:
     """Return sums over bins of equal width, without those that the rows leave empty."""
-    return _bins(block, block.gaps, block.right)
+    sums = block.bins
+    return BinTable(sums.count, sums.gaps, sums.outcome, block.rows.num_samples, sums.squares)
 
 
 def _expected_bins(block: Replicates) -> BinTable:
     """Return the same with the known probability of being right as the outcome."""
     expected = block.expected_right
-    return _bins(block, block.counts * block.groups.confidence - expected, expected)
-
-
-def _bins(block: Replicates, gaps: Floats, outcome: Floats) -> BinTable:
+    gaps = block.counts * block.groups.confidence - expected
     count, gaps, outcome, squares = (
         np.add.reduceat(each, block.groups.width_starts, axis=1)
-        for each in (block.counts, gaps, outcome, block.squares)
+        for each in (block.counts, gaps, expected, block.squares)
     )
     return BinTable(count, gaps, outcome, block.rows.num_samples, squares)
 
@@ -173,9 +193,7 @@ class GroupSpectra(Spectra):
 
     def __init__(self, block: Replicates) -> None:
         rows = block.rows
-        gaps = block.gaps
-        if gaps.shape[1] > len(rows.groups.count):
-            gaps = np.add.reduceat(gaps, rows.groups.first, axis=1)
+        gaps = block.neighbor_gaps
         super().__init__(np.empty((len(gaps), 0)))
         self._gaps = 2.0 / rows.num_samples * gaps
         self._waves = rows.table(_waves)
@@ -199,3 +217,4 @@ TABLES: Mapping[type[Statistic] | None, Callable[[Any], Any]] = {
     FineGrid: GroupSpectra,
 }
 """Replaces each statistic of a metric for many replicates."""
+_OF_SUMS = (EqualWidth, ClasswiseSums, FineGrid)

@@ -21,7 +21,7 @@ from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, 
 from fedlas.stats.compare import correct
 from fedlas.stats.degrees import cluster_degrees, two_sided, widening
 from fedlas.stats.difference import Difference
-from fedlas.stats.draws import resampled_weights, rows_for
+from fedlas.stats.draws import resampled_units, rows_for
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.intervals import (
     Interval,
@@ -36,7 +36,7 @@ from fedlas.stats.proportion import paired_shares
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.result_table import ResultTable
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import replicate_values, share_of
+from fedlas.stats.tables import share_of, values_of_block
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
 """Metrics that are compared where nothing else is asked for."""
@@ -160,11 +160,11 @@ def paired_bootstraps(
     pairs = _by_influence(entries, both, first, second, confidence_level)
     entries = [entry for entry in entries if entry.name not in pairs]
     parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for times in resampled_weights(*both, replicates=replicates, seed=seed) if entries else ():
+    for times in resampled_units(*both, replicates=replicates, seed=seed) if entries else ():
         blocks = [Resampled(rows, times) for rows in both]
-        for entry in entries:
-            one, other = (replicate_values(entry, block) for block in blocks)
-            parts[entry.name].append(one - other)
+        one, other = (values_of_block(entries, block) for block in blocks)
+        for name, values in one.items():
+            parts[name].append(values - other[name])
         for block in blocks:
             block.release()
     for entry in entries:

@@ -20,6 +20,7 @@ from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.predictions.tables.outputs import check_report
+from fedlas.present import stages
 from fedlas.present.page import OOD_PAGE, check_page, write_page
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import Estimate, EstimateTable, spiegelhalter_test
@@ -422,3 +423,19 @@ def test_a_reports_files_are_replaced_beside_its_page_alone(tmp_path):
     (tmp_path / "ood.html").write_text("mine")
     with pytest.raises(InputError, match=r"ood\.html must be new"):
         check_report(tmp_path, "ood.html", OOD_PAGE, ("ood.csv",))
+
+
+def test_the_text_of_an_event_draws_replicates_of_two_metrics_alone(monkeypatch):
+    """The others wait to be looked up, and agree with the measures of the event then."""
+    asked = []
+    whole = stages.estimated
+    monkeypatch.setattr(
+        stages, "estimated", lambda p, names, **o: asked.append(names) or whole(p, names, **o)
+    )
+    event = report(drawn(classes=2), replicates=99)
+    assert "Brier scaled" in event.text()
+    assert asked == [["ece", "nll"]]
+    table, shown = event.estimates["as predicted"], event.positive["as predicted"]
+    assert len(asked) == 2
+    assert set(table) == set(event.measured["as predicted"])
+    assert all(table[name].plain() == shown[name].plain() for name in ("ece", "nll", "brier"))

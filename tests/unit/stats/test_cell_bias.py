@@ -174,6 +174,6 @@ def test_with_weights_a_bin_without_rows_counts_nothing(metric):
         logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
         weights = torch.from_numpy(random.integers(1, 5, 1000).astype(float))
         p = Predictions(logits, (log_odds > 0).long(), weights=weights)
-        counts = ClassCells(Rows(p, 15)).counts(Rows(p, 15).weights[None]).reshape(2, 15)
+        counts = ClassCells(Rows(p, 15)).counts(np.ones((1, 1000))).reshape(2, 15)
         assert (counts[:, 0] == 0.0).all()
         assert estimates(p, [metric], replicates=39)[metric].low >= 0.0

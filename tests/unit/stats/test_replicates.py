@@ -13,7 +13,7 @@ from fedlas.metrics.grids import FineGrid
 from fedlas.metrics.smooth import Spectra, fixed_scales, gaps_on_nodes, spectrum
 from fedlas.stats import draws as module
 from fedlas.stats.class_cells import ClassCells
-from fedlas.stats.draws import redrawn, resampled, resampled_weights, rows_for
+from fedlas.stats.draws import redrawn, resampled, resampled_units, rows_for
 from fedlas.stats.replicates import Redrawn, Resampled
 from fedlas.stats.rows import Rows
 from fedlas.stats.tables import replicate_values
@@ -29,7 +29,7 @@ def rows(samples=50, classes=4, seed=0, num_bins=15, dtype=torch.float32):
 
 
 def all_weights(given, **options):
-    return np.concatenate(list(resampled_weights(given, **options)))
+    return np.concatenate(list(resampled_units(given, **options)))
 
 
 def all_labels(given, **options):
@@ -123,7 +123,7 @@ def test_the_same_rows_are_drawn_for_every_model():
     expected = all_weights(one, replicates=100, seed=0)
     assert np.array_equal(all_weights(other, replicates=100, seed=0), expected)
     assert np.array_equal(
-        np.concatenate(list(resampled_weights(one, other, replicates=100, seed=0))), expected
+        np.concatenate(list(resampled_units(one, other, replicates=100, seed=0))), expected
     )
 
 

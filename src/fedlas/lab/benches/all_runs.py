@@ -15,7 +15,7 @@ from fedlas._core.files import check_name, checked_path, path_inside
 from fedlas._core.kinds import check_kinds
 from fedlas._core.progress import passing_lines
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Console, say
 from fedlas.lab.benches.executors import (
     Executor,
     JointProgress,
@@ -86,7 +86,7 @@ class BenchOutcome:
 
 
 def run_all(
-    runs: Sequence[Run], *, executor: Executor | None = None, console: object = None
+    runs: Sequence[Run], *, executor: Executor | None = None, console: Console | None = None
 ) -> BenchOutcome:
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 

@@ -32,7 +32,7 @@ from fedlas.lab.results.stages import RAW
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.metrics import METRICS
 from fedlas.plots import critical_difference_diagram, seed_values
-from fedlas.plots.theme import free_figures
+from fedlas.plots.theme import Axes, free_figures
 from fedlas.present.differences import short_p, signed
 from fedlas.present.page import figure, made_by, render, themed_svg, write_picture
 from fedlas.present.stages import SEED
@@ -316,7 +316,7 @@ class BenchResult:
                 rows.append({**about, **run.measured["test"]})
         return require("pandas", extra="tables").DataFrame(rows)
 
-    def figure(self, metric: str = "nll", *, ax: Any = None) -> Any:
+    def figure(self, metric: str = "nll", *, ax: Axes | None = None) -> Any:
         """Draw a dot for each seed; of several data sets the critical-difference diagram.
 
         Args:

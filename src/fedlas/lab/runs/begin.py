@@ -21,7 +21,7 @@ from fedlas._core.files import (
     write_json,
     write_text,
 )
-from fedlas._core.ranks import on_main
+from fedlas._core.ranks import Accelerator, on_main
 from fedlas.lab.recipes.planning import Run
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
@@ -235,7 +235,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(
-    folder: Path, accelerator: object, action: Callable[[], Any] = lambda: None
+    folder: Path, accelerator: Accelerator, action: Callable[[], Any] = lambda: None
 ) -> Iterator[Any]:
     """Keep other runs out of the folder, and give what ``action`` returns on the main process once it has the lock.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device, write_atomically
+from fedlas._core.terminal import Console
 from fedlas.lab.runs.begin import check_metrics
 from fedlas.lab.runs.bench_folder import leave_out, run_folders
 from fedlas.lab.runs.folder import PACK_MARK, RUNS, RunFolder, is_derived
@@ -298,7 +299,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def pack(
-    bench: Path, *, replicates: int = REPLICATES, console: object = None
+    bench: Path, *, replicates: int = REPLICATES, console: Console | None = None
 ) -> tuple[Path, Summary]:
     """Pack the finished runs of a bench folder, those that are packed already included.
 

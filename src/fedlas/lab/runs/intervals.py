@@ -12,6 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, parse_json, path_inside, write_json
 from fedlas._core.progress import steps
+from fedlas._core.terminal import Console
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
@@ -32,7 +33,7 @@ _TOLERANCE = 1e-4
 
 
 def with_estimates(
-    summary: Summary, *, replicates: int = REPLICATES, console: object = None
+    summary: Summary, *, replicates: int = REPLICATES, console: Console | None = None
 ) -> Summary:
     """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 

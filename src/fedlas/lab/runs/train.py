@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import remove
-from fedlas._core.ranks import on_main
+from fedlas._core.ranks import Accelerator, on_main
 from fedlas._core.streams import (
     Purpose,
     derive,
@@ -123,7 +122,7 @@ def training_job(
     run: Run,
     objective: Objective,
     splits: Splits,
-    accelerator: object,
+    accelerator: Accelerator,
     *,
     watch_norms: bool = False,
 ) -> TrainingJob:
@@ -188,7 +187,7 @@ def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
     return fit(job)
 
 
-def training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches:
+def training_batches(run: Run, splits: Splits, accelerator: Accelerator) -> EpochBatches:
     """Return the training batches of this process.
 
     Raises:
@@ -243,7 +242,10 @@ def folds_of(
 
 
 def cross_fitted_probs(
-    run: Run, splits: Splits, accelerator: Any, train: Callable[[Run, Objective, Splits], object]
+    run: Run,
+    splits: Splits,
+    accelerator: Accelerator,
+    train: Callable[[Run, Objective, Splits], object],
 ) -> Tensor:
     """Return probabilities ``(N, C)`` of all training samples, each by a model that was trained without it.
 

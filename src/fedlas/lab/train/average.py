@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fedlas._core.ranks import Accelerator
 from fedlas.lab.train.config import AverageName, TrainConfig
 
 
@@ -43,7 +44,7 @@ class Weights:
     def step(self, epoch: int) -> None:
         """Called after each step of the optimizer."""
 
-    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: object) -> None:
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Accelerator) -> None:
         """Called after the epoch's last step, with the batches of the epoch."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -110,7 +111,7 @@ class StochasticWeightAverage(_Average):
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model, config, AveragedModel(model))
 
-    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: object) -> None:
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Accelerator) -> None:
         """Add the epoch's last weights to the average."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
@@ -126,7 +127,9 @@ AVERAGES: dict[AverageName, type[Weights]] = {
 
 
 @torch.no_grad()
-def estimate_batch_norms(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> None:
+def estimate_batch_norms(
+    model: nn.Module, batches: Iterable[Any], accelerator: Accelerator
+) -> None:
     """Set the running statistics of batch norms to their mean over ``batches``, then put the model into ``eval()``.
 
     Args:

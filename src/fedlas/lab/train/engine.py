@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.ranks import Accelerator
 from fedlas.lab.train.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
 from fedlas.lab.train.layers import layer_shares, split_group
 from fedlas.lab.train.log import warn_once
@@ -186,7 +187,7 @@ class Engine:
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
+    def __init__(self, objective: Objective, config: TrainConfig, accelerator: Accelerator) -> None:
         self.objective = objective
         self.config = suited(config, accelerator.device)
         self.accelerator = accelerator

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fedlas._core.ranks import new_accelerator
+from fedlas._core.ranks import Accelerator, new_accelerator
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.lab.train.log import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
@@ -93,7 +93,7 @@ class TrainingJob:
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     identity: Mapping[str, Any]
-    accelerator: Any = field(default_factory=new_accelerator)
+    accelerator: Accelerator = field(default_factory=new_accelerator)
     name: str = "train"
     hooks: Sequence[Hook] = ()
     frozen: Sequence[str] = ()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
 from fedlas._core.progress import Bar
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Console, say
 from fedlas._core.text import printable
 
 LOG = "log.jsonl"
@@ -163,7 +163,7 @@ class TrainingProgress(Bar):
         steps: int,
         done: int = 0,
         quiet: bool = False,
-        console: object = None,
+        console: Console | None = None,
     ) -> None:
         super().__init__(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
         self.name = name

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.files import write_text
 from fedlas.lab.recipes.yaml_text import dump_yaml
 from fedlas.lab.tune.space import Method, is_recipe_key, params_text
 from fedlas.lab.tune.study import Tuning, load_studies, with_variant
 from fedlas.present.table import Table, table_of
+
+if TYPE_CHECKING:
+    import optuna
 
 Ranked = Mapping[str, list[Any]]
 """Trials of each method that have ended, best first; those that diverged have the value None and come last."""
@@ -82,7 +85,9 @@ def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
     return _write(tuning, "best.yaml", content)
 
 
-def _with_best(content: dict[str, Any], method: Method, trial: Any) -> dict[str, Any]:
+def _with_best(
+    content: dict[str, Any], method: Method, trial: optuna.trial.FrozenTrial
+) -> dict[str, Any]:
     """Return the content of a recipe with the best setting of a method as a further method."""
     name = f"{method.name}-tuned" if trial.number else method.name
     changed = with_variant(content, method.name, name, trial.params) if trial.number else content
@@ -97,5 +102,5 @@ def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     return write_text(tuning.folder / name, head + text)
 
 
-def _number(trial: Any) -> str:
+def _number(trial: optuna.trial.FrozenTrial) -> str:
     return "—" if trial.value is None else f"{trial.value:.4f}"

@@ -10,13 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.recipes.text import parse_value
 from fedlas.losses import LOSSES
+
+if TYPE_CHECKING:
+    import optuna
 
 _SECTIONS = ("optimizer.", "schedule.", "model.")
 """Sections of a recipe whose keys may be tuned; other keys decide budget, data, objective or speed."""
@@ -101,7 +104,7 @@ class Method:
             if contains(domain, self.preset[key])
         }
 
-    def params(self, trial: Any) -> Mapping[str, Any]:
+    def params(self, trial: optuna.Trial) -> Mapping[str, Any]:
         """Return the parameters of one of optuna's trials; the first is the preset's."""
         return dict(trial.params) if trial.number else self.preset
 

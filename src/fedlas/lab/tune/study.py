@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
@@ -31,6 +31,9 @@ from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, params_text, set_option
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import entries_of, values_of
+
+if TYPE_CHECKING:
+    import optuna
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
@@ -254,7 +257,9 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
         ) from error
 
 
-def _prepare(study: Any, tuning: Tuning, method: Method, config: Mapping[str, Any]) -> None:
+def _prepare(
+    study: optuna.Study, tuning: Tuning, method: Method, config: Mapping[str, Any]
+) -> None:
     """Refuse the study of other settings; queue the preset and, where the budget covers them, all settings."""
     if changes := differences(study.user_attrs.get("config", config), config):
         raise InputError(
@@ -332,7 +337,12 @@ def _run_round(
 
 
 def _tell(
-    tuning: Tuning, method: Method, study: Any, trial: Any, runs: Sequence[Run], error: str | None
+    tuning: Tuning,
+    method: Method,
+    study: optuna.Study,
+    trial: optuna.Trial,
+    runs: Sequence[Run],
+    error: str | None,
 ) -> None:
     """Give the value of a trial to optuna, print it, and remove its checkpoints."""
     states = require("optuna.trial", extra="tune").TrialState

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fedlas._core.progress import Bar
-from fedlas._core.terminal import say
+from fedlas._core.terminal import Console, say
 from fedlas.lab.benches.executors.base import Task, TaskResult
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
@@ -29,7 +29,7 @@ class JointProgress(Bar):
         Runs in this process report their steps; of runs in other processes the logs are read.
     """
 
-    def __init__(self, console: object, tasks: Sequence[Task]) -> None:
+    def __init__(self, console: Console | None, tasks: Sequence[Task]) -> None:
         self._epochs = {task.run.name: task.run.recipe.train.epochs for task in tasks}
         self._folders = {task.run.name: RunFolder(task.run.folder) for task in tasks}
         self._done: dict[str, float] = {

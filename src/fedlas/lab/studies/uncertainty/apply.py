@@ -14,7 +14,7 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import remove, write_json
-from fedlas._core.ranks import new_accelerator, on_main
+from fedlas._core.ranks import Accelerator, new_accelerator, on_main
 from fedlas._core.registry import Registry
 from fedlas.lab.runs.begin import BusyError, claim, finished, locked, must_be_finished
 from fedlas.lab.runs.folder import FORMAT, RunFolder
@@ -192,7 +192,7 @@ def apply_method(derived: Derived) -> dict[str, Any]:
         raise
 
 
-def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
+def _apply(derived: Derived, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
     folder = RunFolder(derived.folder)
     with locked(
