@@ -89,6 +89,22 @@ def with_target(node):
     return node
 
 
+def call_of(node, module):
+    """``__call__`` of the protocol that a factory in the same module returns, without ``self``; None if it is none."""
+    if not isinstance(node.value, ast.Call):
+        return None
+    factory = definition(module, ast.unparse(node.value.func))
+    if factory is None or not getattr(factory[1], "returns", None):
+        return None
+    found = definition(factory[0], ast.unparse(factory[1].returns))
+    for item in getattr(found[1], "body", ()) if found else ():
+        if isinstance(item, ast.FunctionDef) and item.name == "__call__":
+            item = copy.deepcopy(item)
+            del item.args.args[0]
+            return item
+    return None
+
+
 def signature(node):
     """``(arguments) -> result`` of a function, as written."""
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -106,6 +122,8 @@ def described(name, node, module, public):
     """The lines for a name: its signature, and those of a class's public members, inherited from private ones too."""
     if isinstance(node, ast.Module):
         yield f"{name}: module"
+    elif isinstance(node, ast.Assign) and (call := call_of(node, module)) is not None:
+        yield f"{name}{signature(call)}"
     elif isinstance(node, ast.Assign):
         yield name
     elif isinstance(node, ast.AnnAssign):

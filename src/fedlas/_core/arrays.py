@@ -240,7 +240,7 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     # The package refuses tensors that share memory, such as tied weights.
     copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
-        content: bytes = require("safetensors.torch", extra="export").save(copies, dict(metadata))
+        content: bytes = require("safetensors.torch", extra="onnx").save(copies, dict(metadata))
     except Exception as error:  # the package raises errors of several kinds
         raise ValueError(str(error)) from error
     return content
@@ -253,7 +253,7 @@ def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]
         ValueError: If it is no such file, or is damaged.
     """
     try:
-        tensors = require("safetensors.torch", extra="export").load(content)
+        tensors = require("safetensors.torch", extra="onnx").load(content)
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
     except (
         Exception

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from fedlas.binary.cells import Loess
-from fedlas.binary.event_records import event_measure
+from fedlas.binary.event_records import (
+    REPLICATES_OF_ONE,
+    ReplicatedMeasure,
+    named_measure,
+)
 from fedlas.binary.integrated_calibration import SPAN, integrated_calibration
 from fedlas.binary.positive import Floats, positive_class
 from fedlas.predictions import Predictions
@@ -18,8 +22,6 @@ from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 from fedlas.stats.replicates import RowReplicates
 from fedlas.stats.rows import Rows
 
-_SHARE = (0.0, 1.0)
-_REPLICATES = 199
 _CELLS = 1024
 
 
@@ -42,62 +44,53 @@ def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
     return lambda block: block.table(_distances)[name]  # type: ignore[arg-type]
 
 
-_DISTANCE: dict[str, Any] = {
-    "percent": True, "places": 4, "higher_is_better": False, "between": _SHARE, "several_labels": False,
-    "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019",
-}  # fmt: skip
+def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMeasure:
+    """Return the measure that is a distance of the probability from the frequency, which a loess smooths."""
+
+    def measure(
+        predictions: Predictions,
+        *,
+        event: int | str | None = None,
+        confidence_level: float = CONFIDENCE_LEVEL,
+        replicates: int = REPLICATES_OF_ONE,
+        seed: int = 0,
+    ) -> Estimate:
+        curve = integrated_calibration(
+            predictions,
+            event=event,
+            confidence_level=confidence_level,
+            replicates=replicates,
+            seed=seed,
+        )
+        estimate: Estimate = getattr(curve, name)
+        return estimate
+
+    about: dict[str, Any] = {
+        "percent": True, "places": 4, "higher_is_better": False, "between": (0.0, 1.0), "several_labels": False,
+        "zero_if_calibrated": True, "paper": "Austin and Steyerberg 2019", "replicated": _replicated(name),
+    }  # fmt: skip
+    return named_measure(name, text, measure, *record, **about, **fields)
 
 
-@event_measure("ICI (loess)", 60, replicated=_replicated("ici"), **_DISTANCE)
-def ici(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
+ici = _distance(
+    "ici",
     """Mean distance of the probability from the frequency, which a loess smooths.
 
-    Args:
-        predictions: As in :func:`~fedlas.binary.integrated_calibration`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
-
     Returns:
-        The integrated calibration index in ``[0, 1]``, with noise floor and test.
-
-    Raises:
-        InputError: As there.
+        The integrated calibration index in ``[0, 1]``, see :func:`~fedlas.binary.integrated_calibration`.
 
     Example:
         >>> p = Predictions([[0.0, 0.0]] * 10, [0, 1] * 5)
         >>> round(ici(p, replicates=0).value, 6)
         0.0
-    """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).ici
+    """,
+    "ICI (loess)",
+    60,
+)
 
-
-@event_measure("E50", 70, replicated=_replicated("e50"), detail=True, **_DISTANCE)
-def e50(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
+e50 = _distance(
+    "e50",
     """Median distance of the probability from the frequency, which a loess smooths.
-
-    Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
@@ -106,28 +99,15 @@ def e50(
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(e50(p, replicates=39).value, 2)
         0.27
-    """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).e50
+    """,
+    "E50",
+    70,
+    detail=True,
+)
 
-
-@event_measure("E90", 80, replicated=_replicated("e90"), detail=True, **_DISTANCE)
-def e90(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
+e90 = _distance(
+    "e90",
     """90th percentile of the distances of the probability from the frequency, which a loess smooths.
-
-    Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
@@ -136,28 +116,15 @@ def e90(
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(e90(p, replicates=39).value, 2)
         0.32
-    """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).e90
+    """,
+    "E90",
+    80,
+    detail=True,
+)
 
-
-@event_measure("Emax", 90, replicated=_replicated("emax"), detail=True, **_DISTANCE)
-def emax(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    replicates: int = _REPLICATES,
-    seed: int = 0,
-) -> Estimate:
+emax = _distance(
+    "emax",
     """Largest distance of the probability from the frequency, which a loess smooths.
-
-    Args:
-        predictions: As in :func:`ici`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
-        replicates: As there.
-        seed: As there.
 
     Returns:
         In ``[0, 1]``, with noise floor and test.
@@ -166,10 +133,8 @@ def emax(
         >>> p = Predictions([[0.0, k / 4] for k in range(-10, 10)], [0, 1] * 10)
         >>> round(emax(p, replicates=39).value, 2)
         0.32
-    """
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    return _curve(predictions, event, confidence_level, options).emax
-
-
-def _curve(predictions: Predictions, event: Any, level: float, options: dict[str, Any]) -> Any:
-    return integrated_calibration(predictions, event=event, confidence_level=level, **options)
+    """,
+    "Emax",
+    90,
+    detail=True,
+)

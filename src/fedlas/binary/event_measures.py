@@ -1,6 +1,6 @@
 """Measures of the event of two classes, each a function of its name and a record among the metrics.
 
-A new one is a function here, with its record above it: tables, gates, comparisons and lists find it there.
+A new one is a call of a factory here, or a function under its record: tables, gates, comparisons and lists find it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlas.binary.event_records import Terms, event_measure, measure_of_classes
+from fedlas.binary.event_records import (
+    Index,
+    MeasureAtLevel,
+    Terms,
+    event_measure,
+    measure_of_classes,
+    named_measure,
+)
 from fedlas.binary.likelihood import likelihood_indices
 from fedlas.binary.measures import line_estimates, rates
 from fedlas.binary.positive import Floats, Positive, positive_class
@@ -27,15 +34,6 @@ from fedlas.stats.spiegelhalter import spiegelhalter_test
 _SHARE = (0.0, 1.0)
 
 
-def _line(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
-    data = positive_class(predictions, event, both_outcomes=True)
-    return line_estimates(data, check_level(level))[name]
-
-
-def _rate(name: str, predictions: Predictions, event: int | str | None, level: float) -> Estimate:
-    return rates(positive_class(predictions, event), check_level(level))[name]
-
-
 def _ratio_terms(data: Positive) -> Floats:
     expected = data.mean(data.probability)
     ratio = data.mean(data.outcome) / expected
@@ -46,48 +44,69 @@ def _line_terms(place: int) -> Terms:
     return lambda data: np.asarray(data.num_samples * regression(data)[1].influence[:, place])
 
 
-@event_measure("observed", 0, percent=True, places=4, between=_SHARE, several_labels=False,
-    terms=lambda data: data.outcome - data.mean(data.outcome))  # fmt: skip
-def observed(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
-    """Share of the samples in which the event occurs.
+def _rate(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
+    """Return the measure that is a share or a mean of the samples."""
 
-    Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
-        event: The class to set against the rest, its name or number; None: the event of two.
-        confidence_level: Level of the interval, in ``(0, 1)``.
+    def measure(
+        predictions: Predictions,
+        *,
+        event: int | str | None = None,
+        confidence_level: float = CONFIDENCE_LEVEL,
+    ) -> Estimate:
+        return rates(positive_class(predictions, event), check_level(confidence_level))[name]
+
+    return named_measure(name, text, measure, *record, **fields)
+
+
+def _line(name: str, text: str, *record: Any, **fields: Any) -> MeasureAtLevel:
+    """Return the measure that is a number of a logistic recalibration."""
+
+    def measure(
+        predictions: Predictions,
+        *,
+        event: int | str | None = None,
+        confidence_level: float = CONFIDENCE_LEVEL,
+    ) -> Estimate:
+        data = positive_class(predictions, event, both_outcomes=True)
+        return line_estimates(data, check_level(confidence_level))[name]
+
+    return named_measure(name, text, measure, *record, **fields)
+
+
+def _index(name: str, text: str, *record: Any, **fields: Any) -> Index:
+    """Return the measure that is an index of the likelihood."""
+
+    def measure(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+        value = asdict(likelihood_indices(predictions, event=event))[name]
+        return Estimate(value, np.nan, np.nan)
+
+    options: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
+    return named_measure(name, text, measure, *record, **options, **fields)
+
+
+observed = _rate(
+    "observed",
+    """Share of the samples in which the event occurs.
 
     Returns:
         In ``[0, 1]``, with the interval of a share.
 
-    Raises:
-        InputError: As all functions here, for predictions of other than two classes without ``event``.
-
     Example:
         >>> observed(Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, 0.0]], [1, 0, 0])).value
         0.333...
-    """
-    return _rate("observed", predictions, event, confidence_level)
+    """,
+    "observed",
+    0,
+    percent=True,
+    places=4,
+    between=_SHARE,
+    several_labels=False,
+    terms=lambda data: data.outcome - data.mean(data.outcome),
+)
 
-
-@event_measure("expected", 10, percent=True, places=4, between=_SHARE, several_labels=False,
-    terms=lambda data: data.probability - data.mean(data.probability))  # fmt: skip
-def expected(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
+expected = _rate(
+    "expected",
     """Mean probability of the event.
-
-    Args:
-        predictions: As in :func:`observed`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
 
     Returns:
         In ``[0, 1]``, with its normal interval.
@@ -95,51 +114,38 @@ def expected(
     Example:
         >>> expected(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 0])).value
         0.5
-    """
-    return _rate("expected", predictions, event, confidence_level)
+    """,
+    "expected",
+    10,
+    percent=True,
+    places=4,
+    between=_SHARE,
+    several_labels=False,
+    terms=lambda data: data.probability - data.mean(data.probability),
+)
 
-
-@event_measure("observed / expected", 20, ideal=1.0, between=(0.0, inf), terms=_ratio_terms)
-def observed_to_expected(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
+observed_to_expected = _line(
+    "observed_to_expected",
     """Observed over expected events: above 1 the event occurs more often than expected.
-
-    Args:
-        predictions: As in :func:`observed`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
 
     Returns:
         Above 0, with the interval and test of :func:`~fedlas.binary.logistic_recalibration`.
-
-    Raises:
-        InputError: If one outcome alone occurs, or a threshold separates them.
 
     Example:
         >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
         >>> round(observed_to_expected(p).value, 3)
         0.812
-    """
-    return _line("observed_to_expected", predictions, event, confidence_level)
+    """,
+    "observed / expected",
+    20,
+    ideal=1.0,
+    between=(0.0, inf),
+    terms=_ratio_terms,
+)
 
-
-@event_measure("in the large", 30, ideal=0.0, detail=True, terms=shift_terms)
-def in_the_large(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
+in_the_large = _line(
+    "in_the_large",
     """Shift that all log-odds lack: calibration in the large.
-
-    Args:
-        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
 
     Returns:
         In log-odds, above 0 if the event occurs more often than expected; with Wald's test of 0.
@@ -148,23 +154,17 @@ def in_the_large(
         >>> p = Predictions([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1])
         >>> round(in_the_large(p).value, 3)
         -0.5
-    """
-    return _line("in_the_large", predictions, event, confidence_level)
+    """,
+    "in the large",
+    30,
+    ideal=0.0,
+    detail=True,
+    terms=shift_terms,
+)
 
-
-@event_measure("calibration slope", 40, ideal=1.0, terms=_line_terms(0), paper="Cox 1958")
-def slope(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
+slope = _line(
+    "slope",
     """Calibration slope: below 1 the probabilities are too extreme.
-
-    Args:
-        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
 
     Returns:
         The factor by which a logistic regression of the outcomes corrects the log-odds, with Wald's test of 1.
@@ -173,23 +173,17 @@ def slope(
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(slope(p).value, 3)
         0.693
-    """
-    return _line("slope", predictions, event, confidence_level)
+    """,
+    "calibration slope",
+    40,
+    ideal=1.0,
+    terms=_line_terms(0),
+    paper="Cox 1958",
+)
 
-
-@event_measure("intercept", 50, ideal=0.0, detail=True, terms=_line_terms(1), paper="Cox 1958")
-def intercept(
-    predictions: Predictions,
-    *,
-    event: int | str | None = None,
-    confidence_level: float = CONFIDENCE_LEVEL,
-) -> Estimate:
+intercept = _line(
+    "intercept",
     """Correction at a probability of 1/2: the intercept beside :func:`slope`.
-
-    Args:
-        predictions: As in :func:`observed_to_expected`, and so are the other arguments.
-        event: As there.
-        confidence_level: As there.
 
     Returns:
         In log-odds, with Wald's test of 0.
@@ -198,25 +192,18 @@ def intercept(
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(intercept(p).value, 3)
         0.0
-    """
-    return _line("intercept", predictions, event, confidence_level)
+    """,
+    "intercept",
+    50,
+    ideal=0.0,
+    detail=True,
+    terms=_line_terms(1),
+    paper="Cox 1958",
+)
 
-
-def _index(name: str, predictions: Predictions, event: int | str | None) -> Estimate:
-    value = asdict(likelihood_indices(predictions, event=event))[name]
-    return Estimate(value, np.nan, np.nan)
-
-
-_INDEX: dict[str, Any] = {"detail": True, "has_interval": False, "paper": "Harrell 2015"}
-
-
-@event_measure("R2 (Nagelkerke)", 140, between=(-inf, 1.0), higher_is_better=True, **_INDEX)
-def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+r2 = _index(
+    "r2",
     """Share of the likelihood that the probabilities gain over the prevalence.
-
-    Args:
-        predictions: As in :func:`~fedlas.binary.likelihood_indices`, and so is the event.
-        event: As there.
 
     Returns:
         At most 1, without an interval.
@@ -225,17 +212,16 @@ def r2(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(r2(p).value, 3)
         0.021
-    """
-    return _index("r2", predictions, event)
+    """,
+    "R2 (Nagelkerke)",
+    140,
+    between=(-inf, 1.0),
+    higher_is_better=True,
+)
 
-
-@event_measure("D", 150, places=4, higher_is_better=True, **_INDEX)
-def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+d = _index(
+    "d",
     """Discrimination index: the likelihood ratio of the probabilities less 1, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
 
     Returns:
         The number, without an interval.
@@ -244,17 +230,16 @@ def d(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(d(p).value, 3)
         -0.184
-    """
-    return _index("d", predictions, event)
+    """,
+    "D",
+    150,
+    places=4,
+    higher_is_better=True,
+)
 
-
-@event_measure("U", 160, places=4, ideal=0.0, **_INDEX)
-def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+u = _index(
+    "u",
     """Unreliability index: the likelihood ratio of a recalibration less 2, a sample.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
 
     Returns:
         The number, without an interval; about 0 if calibrated.
@@ -263,17 +248,16 @@ def u(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(u(p).value, 3)
         -0.388
-    """
-    return _index("u", predictions, event)
+    """,
+    "U",
+    160,
+    places=4,
+    ideal=0.0,
+)
 
-
-@event_measure("Q", 170, places=4, higher_is_better=True, **_INDEX)
-def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
+q = _index(
+    "q",
     """Quality index, D - U.
-
-    Args:
-        predictions: As in :func:`r2`, and so is the event.
-        event: As there.
 
     Returns:
         The number, without an interval.
@@ -282,8 +266,12 @@ def q(predictions: Predictions, *, event: int | str | None = None) -> Estimate:
         >>> p = Predictions([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [0, 1, 0, 1, 1])
         >>> round(q(p).value, 3)
         0.203
-    """
-    return _index("q", predictions, event)
+    """,
+    "Q",
+    170,
+    places=4,
+    higher_is_better=True,
+)
 
 
 def _two_classes(predictions: Predictions, event: int | str | None) -> Predictions:
@@ -422,4 +410,4 @@ def brier(
         >>> brier([0.5, 0.5], [1, 0]).value
         0.25
     """
-    return _rate("brier", predictions, event, confidence_level)
+    return rates(positive_class(predictions, event), check_level(confidence_level))["brier"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 import numpy as np
 
@@ -12,15 +12,93 @@ from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.metrics.metric import EVENT, METRICS, Metric
 from fedlas.predictions import Predictions
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays
-from fedlas.stats.estimates import Estimate
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, Estimate
 
 P = ParamSpec("P")
 Function = Callable[Concatenate[Predictions, P], Estimate]
 Terms = Callable[[Positive], Floats]
 """From samples to how much each moves a measure ``(N,)``, before its weight; the mean is 0."""
+_ARGUMENTS = {
+    "event": "The class to set against the rest, its name or number; None: the event of two.",
+    "confidence_level": "Level of the interval, in ``(0, 1)``.",
+    "replicates": "Replicates of interval, noise floor and test, at least 39 for level 0.95; 0 computes none.",
+    "seed": "The same seed draws the same replicates.",
+}
+_REFUSED = "For predictions of other than two classes without ``event``, or where the measure is not defined."
 _COMMON = {"subject": "event", "default": False, "weighted": True}
+REPLICATES_OF_ONE = 199
+"""Replicates of one measure of distance."""
 _AFTER = 1000
 """Metrics of all classes come before those of an event."""
+
+
+class Index(Protocol):
+    """Measure of an event without an interval."""
+
+    __name__: str
+
+    def __call__(
+        self, predictions: object, target: object = None, *, event: int | str | None = None
+    ) -> Estimate:
+        """Return the measure of predictions, or of scores and labels."""
+
+
+class MeasureAtLevel(Protocol):
+    """Measure of an event with an interval."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        predictions: object,
+        target: object = None,
+        *,
+        event: int | str | None = None,
+        confidence_level: float = CONFIDENCE_LEVEL,
+    ) -> Estimate:
+        """Return the measure of predictions, or of scores and labels."""
+
+
+class ReplicatedMeasure(Protocol):
+    """Measure of an event with an interval, a noise floor and a test from replicates."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        predictions: object,
+        target: object = None,
+        *,
+        event: int | str | None = None,
+        confidence_level: float = CONFIDENCE_LEVEL,
+        replicates: int = REPLICATES_OF_ONE,
+        seed: int = 0,
+    ) -> Estimate:
+        """Return the measure of predictions, or of scores and labels."""
+
+
+def named_measure(
+    name: str, text: str, function: Function[P], *record: Any, **fields: Any
+) -> ArrayFunction[P, Estimate]:
+    """Register a function as an event's measure, under a name and with a docstring to which the arguments are added.
+
+    Args:
+        name: The name of the measure.
+        text: Its docstring: a summary, and what it returns, with an example.
+        function: From predictions and options to the estimate; gets name and docstring.
+        *record: As in :func:`event_measure`.
+        **fields: As there.
+    """
+    summary, _, rest = text.strip().partition("\n")
+    returns, _, example = inspect.cleandoc(rest).partition("Example:\n")
+    options = list(inspect.signature(function).parameters)[1:]
+    described = "".join(f"    {option}: {_ARGUMENTS[option]}\n" for option in options)
+    function.__doc__ = (
+        f"{summary}\n\nArgs:\n    predictions: Logits ``(N, C)`` and target ``(N,)``.\n{described}\n{returns}"
+        f"Raises:\n    InputError: {_REFUSED}\n\nExample:\n{example}\n"
+    )
+    function.__name__ = function.__qualname__ = name
+    return event_measure(*record, **fields)(function)
 
 
 def event_measure(

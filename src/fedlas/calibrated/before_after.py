@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from fedlas.resample.clusters import mean_and_error, several
 
 __all__ = ["BeforeAfter", "Measured"]
 
+if TYPE_CHECKING:
+    from fedlas.stats.noise_floor import NoiseFloor
+
 _METRICS = ("accuracy", "nll", "ece")
 _NUM_BINS = 15
 
@@ -45,6 +48,7 @@ class Measured:
         observed_to_expected: Events over the sum of their probabilities, as ``brier``.
         slope: Calibration slope, as ``brier``.
         ici: Mean distance from the calibration curve, as ``brier``.
+        p: p-value of the test that the ECE is that of a calibrated model, of rows that were left out of a fit.
 
     Example:
         >>> Measured(accuracy=0.918, nll=0.248, ece=0.009, floor=0.008).ece
@@ -59,6 +63,7 @@ class Measured:
     observed_to_expected: float | None = None
     slope: float | None = None
     ici: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +115,14 @@ class BeforeAfter:
         ]
         changes += [f"ICI {self._change('ici')}"] if self.before.ici is not None else []
         floor = 100 * (self.after.floor or 0.0)
-        parts = [f"ECE {self._change('ece')} (of a calibrated model {floor:.2f})"]
+        noise = (
+            ""
+            if self.after.p is None
+            else ", within noise"
+            if self.after.p > 0.05
+            else ", beyond noise"
+        )
+        parts = [f"ECE {self._change('ece')} (of a calibrated model {floor:.2f}{noise})"]
         if not math.isnan(self.before.nll):
             parts.insert(0, f"NLL {self.before.nll:.4f} -> {self.after.nll:.4f}")
             parts += [] if self.event else [f"accuracy {self._change('accuracy')}"]
@@ -141,9 +153,10 @@ class BeforeAfter:
             for stage in (self.before, self.after)
         )
         floor = after.pop("floor", 0.0)
+        test = {"p": after.pop("p")} if "p" in after else {}
         others = {"clusters": self.clusters, "event": self.event, "in_time": self.in_time}
         counts = {"rows": self.samples, "folds": self.folds}
-        return counts | {"before": before, "after": after, "floor": floor} | others
+        return counts | {"before": before, "after": after, "floor": floor} | test | others
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
@@ -161,7 +174,11 @@ class BeforeAfter:
         clusters = content.get("clusters")
         return cls(
             before,
-            replace(after, floor=_number(content["floor"])),
+            replace(
+                after,
+                floor=_number(content["floor"]),
+                p=_number(content["p"]) if "p" in content else None,
+            ),
             int(content["rows"]),
             int(content["folds"]),
             None if clusters is None else int(clusters),
@@ -187,7 +204,7 @@ def measured_both(before: AnyPredictions, after: AnyPredictions) -> BeforeAfter:
     if isinstance(before, Predictions) and isinstance(after, Predictions):
         _warn_of_rise(before, after)
     stages = [
-        Measured(**values, floor=_floor(part) if part.num_samples > 1 else None)
+        Measured(**values, floor=_floor(part).mean if part.num_samples > 1 else None)
         for part, values in zip((before, after), _values(before, after), strict=True)
     ]
     return BeforeAfter(stages[0], stages[1], before.num_samples)
@@ -221,7 +238,7 @@ def measured_left_out(
     """Return metrics of rows that were left out of a fit, as predicted and calibrated."""
     clusters = len(first.clusters.unique()) if several(first.clusters) else None
     event = ""
-    floor = _floor(last, replicates=200) if last.num_samples > 1 else 0.0
+    noise = _floor(last, replicates=200) if last.num_samples > 1 else None
     if (
         isinstance(first, Predictions)
         and isinstance(last, Predictions)
@@ -233,7 +250,11 @@ def measured_left_out(
     else:
         values = _values(first, last)
     before, after = (Measured(**each) for each in values)
-    after = replace(after, floor=floor)
+    after = (
+        replace(after, floor=0.0)
+        if noise is None
+        else replace(after, floor=noise.mean, p=noise.p_value)
+    )
     return BeforeAfter(before, after, first.num_samples, folds, clusters, event, in_time)
 
 
@@ -316,13 +337,13 @@ def before_and_after(
     return BeforeAfter(before_, after_, stages[0].num_samples)
 
 
-def _floor(predictions: AnyPredictions, replicates: int = 1000) -> float:
-    """Return the mean ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
+def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:
+    """Return the ECE of a calibrated model; samples of a single cluster count as independent, as in the folds."""
     from fedlas.stats.noise_floor import noise_floor
 
     if not several(predictions.clusters):
         predictions = replace(predictions, clusters=None)
-    return noise_floor(predictions, replicates=replicates).mean
+    return noise_floor(predictions, replicates=replicates)
 
 
 def _of_event(*stages: Predictions) -> list[dict[str, Any]]:

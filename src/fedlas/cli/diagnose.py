@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
@@ -108,7 +109,13 @@ def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
         return [
             f"{count} alarm{'s' * (count != 1)} in {len(alarms)} of the runs: --details and the page list them."
         ]
-    return [f"{name}: {text}" for name, texts in alarms.items() for text in texts]
+    from fedlas.diagnose.monitor import alarm_kind
+
+    # What most runs have stands first; those of one kind stand together.
+    lines = [(name, *text.split(": ", 1)) for name, texts in alarms.items() for text in texts]
+    counts = Counter(alarm_kind(alarm) for _, _, alarm in lines)
+    lines.sort(key=lambda line: (-counts[alarm_kind(line[2])], alarm_kind(line[2])))
+    return [": ".join(line) for line in lines]
 
 
 def _samples(groups: Sequence[RunGroup]) -> dict[str, Any]:

@@ -131,10 +131,11 @@ def _report_run(folder: Path, heading: str, *, replicates: int, details: bool) -
 def show_bench(model: Result, *, details: bool = False) -> None:
     """Print the verdict of a bench and its table: short, or with every number."""
     from fedlas.lab.report.bench_tables import long_table, short_bench_table
-    from fedlas.lab.report.verdict import answers, missing_notes, short_legend
+    from fedlas.lab.report.verdict import answers, missing_notes, short_legend, verdict
     from fedlas.present.table import terminal
 
-    say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
+    lines = [f"{answer.question}: {answer.text}" for answer in answers(model)]
+    say(*(lines if details else filter(None, [verdict(model)])), wrap=True)
     if details:
         show(terminal(long_table(model), details=True, arrows=False))
     else:

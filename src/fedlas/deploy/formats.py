@@ -102,7 +102,7 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
 
 def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
     """Return the ONNX model of a module with the outputs :data:`OUTPUTS`, as a protobuf message."""
-    require_all(*((package, "export") for package in ("onnx", "onnxscript", "onnxruntime")))
+    require_all(*((package, "onnx") for package in ("onnx", "onnxscript", "onnxruntime")))
     with quiet:
         program = torch.onnx.export(
             model,
@@ -121,7 +121,7 @@ def onnx_program(model: nn.Module, example: Examples, axes: FreeAxes) -> Any:
 
 def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
     """Return the content of an ONNX file, the facts about the model inside it."""
-    require("onnx.helper", extra="export").set_model_props(proto, metadata(about))
+    require("onnx.helper", extra="onnx").set_model_props(proto, metadata(about))
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
         got = f"{proto.ByteSize():,} bytes"
@@ -132,7 +132,7 @@ def onnx_bytes(proto: Any, about: Mapping[str, Any]) -> bytes:
 
 def read_onnx(content: bytes) -> Probs:
     """Return what an ONNX file computes, by onnxruntime on the processor."""
-    runtime = require("onnxruntime", extra="export")
+    runtime = require("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

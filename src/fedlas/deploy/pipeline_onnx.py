@@ -121,7 +121,7 @@ def _texts(name: object, values: NDArray[Any]) -> NDArray[Any]:
 
 def _types_of(columns: Columns) -> list[tuple[str, Any]]:
     """Return the inputs of the graph in the words of skl2onnx."""
-    types = require("skl2onnx.common.data_types", extra="skl2onnx")
+    types = require("skl2onnx.common.data_types", extra="onnx")
     by_dtype = {
         np.dtype(np.float32): types.FloatTensorType,
         np.dtype(np.float64): types.DoubleTensorType,
@@ -153,7 +153,7 @@ def _pipeline_file(
     about: dict[str, Any],
     tolerance: float,
 ) -> Exported:
-    compose = require("onnx.compose", extra="export")
+    compose = require("onnx.compose", extra="onnx")
     last = pipe[-1]
     # The steps before the classifier, from the columns that they use to numbers, and the classifier behind them.
     steps, names = _steps_graph(pipe, columns)

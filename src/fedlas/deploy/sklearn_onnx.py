@@ -55,7 +55,7 @@ class _Behind(nn.Module):
 
 def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
     """Return an ONNX model from ``X (N, D)``, of the dtype of ``rows``, to calibrated logits and probabilities."""
-    compose = require("onnx.compose", extra="export")
+    compose = require("onnx.compose", extra="onnx")
     estimator = model.estimator_
     if type(estimator).__name__ == "FrozenEstimator":
         estimator = estimator.estimator
@@ -99,7 +99,7 @@ def _converted(estimator: object, last: object, rows: NDArray[Any], *, raw_score
 
 
 def _to_onnx(estimator: object, last: object, rows: NDArray[Any], options: dict[str, bool]) -> Any:
-    helper = require("skl2onnx.algebra.type_helper", extra="skl2onnx")
+    helper = require("skl2onnx.algebra.type_helper", extra="onnx")
     return to_onnx(estimator, last, helper.guess_initial_types(rows[:1], None), options)
 
 
@@ -115,7 +115,7 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
     Raises:
         InputError: If skl2onnx cannot convert it.
     """
-    skl2onnx = require("skl2onnx", extra="skl2onnx")
+    skl2onnx = require("skl2onnx", extra="onnx")
     histograms = require("sklearn.ensemble", extra="sklearn").HistGradientBoostingClassifier
     if getattr(last, "is_categorical_", None) is not None:
         raise InputError(
@@ -144,7 +144,7 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
         ) from error
     # It names the versions that its nodes need at least; graphs are merged in one version.
     versions = {each.domain: each.version for each in proto.opset_import} | _VERSIONS
-    helper = require("onnx.helper", extra="export")
+    helper = require("onnx.helper", extra="onnx")
     del proto.opset_import[:]
     proto.opset_import.extend(
         helper.make_opsetid(domain, version) for domain, version in versions.items()
@@ -155,7 +155,7 @@ def to_onnx(estimator: object, last: object, types: object, options: dict[str, b
 def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
     """Convert the trees of a ``HistGradientBoostingClassifier``."""
     # Where missing numbers go, skl2onnx 1.20 writes as booleans, which protobuf no longer takes for whole numbers.
-    trees = require("skl2onnx.operator_converters.random_forest", extra="skl2onnx")
+    trees = require("skl2onnx.operator_converters.random_forest", extra="onnx")
     add_node = container.add_node
 
     def add(*place: Any, **attributes: Any) -> None:
@@ -171,8 +171,8 @@ def _histogram_trees(scope: Any, operator: Any, container: Any) -> None:
 
 def _behind_steps(estimator: Any, trees: Any, rows: NDArray[Any]) -> Any:
     """Return the trees behind the first steps of a pipeline, with an input of the dtype of the rows."""
-    helper = require("onnx.helper", extra="export")
-    compose = require("onnx.compose", extra="export")
+    helper = require("onnx.helper", extra="onnx")
+    compose = require("onnx.compose", extra="onnx")
     kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
     if not hasattr(estimator, "steps") or len(estimator.steps) < 2:
         trees.graph.input[0].type.tensor_type.elem_type = kind
@@ -211,7 +211,7 @@ def _side_layer(model: Any) -> nn.Module | None:
 
 def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> str:
     """Add the columns of side information to the graph of the estimator, and return their name."""
-    helper = require("onnx.helper", extra="export")
+    helper = require("onnx.helper", extra="onnx")
     graph = base.graph
     source = graph.input[0]
     name = "side/columns"
@@ -220,7 +220,7 @@ def _side_columns(model: Any, estimator: Any, base: Any, rows: NDArray[Any]) -> 
         width = rows.shape[1]
     else:
         side = _to_onnx(estimator[:-1], None, rows, {})
-        side = require("onnx.compose", extra="export").add_prefix(side, "side/")
+        side = require("onnx.compose", extra="onnx").add_prefix(side, "side/")
         first = side.graph.input[0].name
         for node in side.graph.node:
             for place, entry in enumerate(node.input):
@@ -292,7 +292,7 @@ def booster_of(estimator: object) -> str | None:
 
 def booster_graph(estimator: Any, *, raw_scores: bool) -> Any:
     """Return an ONNX model from ``X (N, D)`` to ``scores (N, C)``: sums of the trees, or probabilities."""
-    helper = require("onnx.helper", extra="export")
+    helper = require("onnx.helper", extra="onnx")
     proto = _trees_of(estimator)
     trees = [node for node in proto.graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in proto.graph.node} - _AROUND - {"TreeEnsembleClassifier"}
@@ -323,9 +323,9 @@ def _trees_of(estimator: Any) -> Any:
     package = booster_of(estimator)
     try:
         if package == "catboost":
-            return require("catboost.utils", extra="boosters").convert_to_onnx_object(estimator)
-        tools = require("onnxmltools", extra="boosters")
-        types = require("onnxmltools.convert.common.data_types", extra="boosters")
+            return require("catboost.utils", extra="onnx").convert_to_onnx_object(estimator)
+        tools = require("onnxmltools", extra="onnx")
+        types = require("onnxmltools.convert.common.data_types", extra="onnx")
         initial = [("X", types.FloatTensorType([None, int(estimator.n_features_in_)]))]
         convert = tools.convert_lightgbm if package == "lightgbm" else tools.convert_xgboost
         if package == "xgboost":

@@ -180,7 +180,7 @@ def _session(path: Any) -> Any:
             describe(path),
             "Pass the path of an .onnx file, or an onnxruntime.InferenceSession.",
         )
-    runtime = require("onnxruntime", extra="export")
+    runtime = require("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:

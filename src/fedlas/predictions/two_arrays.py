@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.errors import public_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
 from fedlas.predictions.predictions import Predictions
@@ -58,9 +59,14 @@ Write share_of_right(probs, target).
     def of_arrays(
         predictions: object, target: object = None, *args: P.args, **options: P.kwargs
     ) -> R_co:
-        if target is not None or isinstance(predictions, Tensor | np.ndarray | list):
-            predictions = _scores_and_labels(predictions, target, name)
-        return function(predictions, *args, **options)
+        try:
+            if target is not None or isinstance(predictions, Tensor | np.ndarray | list):
+                predictions = _scores_and_labels(predictions, target, name)
+            return function(predictions, *args, **options)
+        except InputError as error:
+            if public_name() is None:  # the user's code called this, and no other public function
+                error.owner = name
+            raise
 
     signature = inspect.signature(function)
     first, *rest = signature.parameters.values()
@@ -81,15 +87,11 @@ Write share_of_right(probs, target).
 def _scores_and_labels(scores: object, target: object, name: str) -> Predictions:
     """Return the predictions in scores and labels, in this order; ``name`` is the function that they are for."""
     fix = f"Write {name}(probs, target)."
-    try:
-        if target is None:
-            raise InputError("scores must come with labels", describe(scores), fix)
-        predictions, scores_first = _predictions_and_order(scores, target)
-        if not scores_first:
-            raise InputError("scores must come before labels", "labels first", fix)
-    except InputError as error:
-        error.owner = name
-        raise
+    if target is None:
+        raise InputError("scores must come with labels", describe(scores), fix)
+    predictions, scores_first = _predictions_and_order(scores, target)
+    if not scores_first:
+        raise InputError("scores must come before labels", "labels first", fix)
     return predictions
 
 

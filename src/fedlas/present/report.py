@@ -7,6 +7,8 @@ from contextlib import suppress
 from math import nan
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import Argument, InputError, describe
 from fedlas._core.kinds import check_kinds
 from fedlas._core.renamed import renamed
@@ -139,7 +141,7 @@ def report(
         >>> report(Predictions(logits, target), replicates=99).verdict[0]
         'Over-confident: it claims 76.1 % on average and is right in 59.5 % (400 samples; joint p ≤ 0.01 of 10 tests).'
     """
-    if is_table(predictions):
+    if is_table(predictions) and not _is_frame_of_scores(predictions, target):
         if isinstance(groups, str):
             columns["groups"], grouped_by, groups = groups, groups, None
         source, on, event = _read(predictions, on, columns | {"event": event}, target, classes)
@@ -325,7 +327,14 @@ def _of_arrays(predictions: object, target: object, columns: dict[str, Any], gro
             describe(predictions),
             "Pass a data frame, or the path of a file.",
         )
+    if _is_frame_of_scores(predictions, target):
+        predictions = np.asarray(predictions)
     return predictions if target is None else predictions_of_arrays(predictions, target)
+
+
+def _is_frame_of_scores(predictions: object, target: object) -> bool:
+    """Return whether a data frame holds scores alone, with the labels in an array beside it."""
+    return hasattr(predictions, "to_numpy") and not isinstance(target, str | None)
 
 
 def _apart(

@@ -15,23 +15,24 @@ from fedlas.resample.clusters import several
 from fedlas.stats.estimates import Estimate
 
 _TITLES = {
-    "observed_to_expected": "observed over expected events {}",
-    "slope": "calibration slope {}",
-    "intercept": "intercept {}",
-    "in_the_large": "calibration in the large {}",
-    "auroc": "C statistic {}",
+    "observed_to_expected": "the ratio of observed to expected events was {}",
+    "slope": "the calibration slope was {}",
+    "intercept": "the calibration intercept was {}",
+    "in_the_large": "calibration-in-the-large was {}",
+    "auroc": "the C statistic was {}",
 }
 _PLACES = {"observed_to_expected": 2, "slope": 2, "intercept": 2, "in_the_large": 2, "auroc": 3}
 _METHODS = (
-    "Intervals of slope and intercept are Wald's, that of calibration in the large is White's, that of observed over "
-    "expected is normal on the logarithm, and that of the C statistic is DeLong's on the log-odds."
+    "Confidence intervals were calculated by Wald's method (slope and intercept), with White's robust variance "
+    "(calibration-in-the-large), on the logarithmic scale (ratio of observed to expected events) and by DeLong's "
+    "method on the logit scale (C statistic)."
 )
 _ROBUST = (
-    "All intervals come from the variance of sums over {}; those of observed over expected and of the C statistic are "
-    "symmetric on the logarithm and on the log-odds."
+    "Confidence intervals were calculated from the variance of sums over {}, those of the ratio of observed to "
+    "expected events on the logarithmic scale and those of the C statistic on the logit scale."
 )
-_CLUSTERS = "clusters, with Student's degrees of freedom for the effective number of clusters"
-_ALONE = "All samples are of one cluster, so that there are no intervals."
+_CLUSTERS = "clusters, with Student's t distribution and the effective number of clusters"
+_ALONE = "All samples were of one cluster; confidence intervals were not calculated."
 
 
 def paragraphs(
@@ -78,31 +79,35 @@ def tripod(predictions: Predictions, measures: Mapping[str, Estimate], event: st
     samples = predictions.num_samples
     clusters = predictions.clusters
     of = f" of {len(clusters.unique()):,} clusters" if several(clusters) else ""
-    level = next(iter(measures.values())).confidence_level
+    level = 100 * next(iter(measures.values())).confidence_level
     numbers = [
-        text.format(_with_interval(measures[name], _PLACES[name], level))
+        text.format(_with_interval(measures[name], _PLACES[name]))
         for name, text in _TITLES.items()
         if name in measures
     ]
     data = (
-        f"The validation data hold {samples:,} samples{of}, of which {events:,} ({100 * events / samples:.1f} %) had "
+        f"The model was evaluated on {samples:,} samples{of}, of which {events:,} ({100 * events / samples:.1f}%) had "
         f"the event {event}."
     )
     if not numbers:
         return data
-    weights = " Samples are weighted." if is_weighted else ""
+    weights = " Samples were weighted." if is_weighted else ""
     methods = _METHODS
     if is_weighted or several(clusters):
         methods = _ROBUST.format(_CLUSTERS if several(clusters) else "weighted samples")
     if clusters is not None and len(clusters.unique()) == 1:
         methods = _ALONE
-    return f"{data}{weights} The model had {listed(numbers)}. {methods}"
+    intervals = (
+        "" if methods == _ALONE else f"with {level:g}% confidence intervals in parentheses, "
+    )
+    text = f"{intervals}{listed(numbers)}"
+    return f"{data}{weights} {text[0].upper()}{text[1:]}. {methods}"
 
 
-def _with_interval(estimate: Estimate, places: int, level: float) -> str:
+def _with_interval(estimate: Estimate, places: int) -> str:
     value, low, high = (
         f"{each:.{places}f}" for each in (estimate.value, estimate.low, estimate.high)
     )
     if not isfinite(estimate.low):
         return value
-    return f"{value} ({100 * level:g} % confidence interval {low} to {high})"
+    return f"{value} ({low} to {high})"

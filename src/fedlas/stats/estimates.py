@@ -304,7 +304,7 @@ def estimated(
     if not by_class:
         return table, {}
     classes = _by_class(rows, num_bins, samples[BY_CLASS], floors[BY_CLASS], confidence_level)
-    return table, classes
+    return table, ResultTable(classes)
 
 
 def own_estimate(entry: Metric, predictions: AnyPredictions, **options: Any) -> Estimate:

@@ -1,4 +1,4 @@
-"""Results by name that a notebook shows as a table."""
+"""Results by name that a terminal and a notebook show as a table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,22 @@ class ResultTable(dict[K, V]):
         """Return a pandas data frame with a row for each name and a column for each field."""
         rows = {name: _cells(result) for name, result in self.items()}
         return require("pandas", extra="tables").DataFrame.from_dict(rows, orient="index")
+
+    def __str__(self) -> str:
+        """Return a line for each name, and a column for each field that has a value."""
+        rows = [{"": str(name)} | _cells(each) for name, each in self.items()]
+        shown = [
+            name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)
+        ]
+        lines = [shown, *([_shown(row[name]) for name in shown] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if place else cell.ljust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
 
     def _repr_html_(self) -> str:
         rows = [{"": name} | _cells(each) for name, each in self.items()]

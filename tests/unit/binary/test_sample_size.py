@@ -188,3 +188,8 @@ def test_no_size_is_without_an_event_and_another_sample():
     for prevalence in (0.01, 0.99):
         size = validation_size(prevalence, 0.9999, width_slope=50, width_observed_to_expected=50)
         assert min(size.by_measure.values()) >= 100
+
+
+def test_a_percentage_is_asked_about():
+    with pytest.raises(InputError, match=r"30 % is 0\.3"):
+        validation_size(prevalence=30, auroc=0.8)

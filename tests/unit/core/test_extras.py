@@ -25,9 +25,9 @@ def test_what_is_not(package):
 def test_all_that_is_missing_is_named_at_once():
     require_all(("json", "tables"))
     with pytest.raises(
-        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[tables,export\]'"
+        MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[tables,onnx\]'"
     ):
-        require_all(("none_a", "tables"), ("json", "bench"), ("none_b", "export"))
+        require_all(("none_a", "tables"), ("json", "bench"), ("none_b", "onnx"))
 
 
 def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):

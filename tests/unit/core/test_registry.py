@@ -1,5 +1,8 @@
 """The registry: order, metadata, what it passes on, and what it says to a misspelled name."""
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from fedlas._core.registry import Registry
@@ -111,3 +114,41 @@ def test_unknown_options(registry):
         registry.build("ls", {"num_classes": 3}, num_classes=4)
     with pytest.raises(InputError, match="got 3"):
         registry.build("ls", {3: 1}, num_classes=4)
+
+
+@pytest.fixture
+def annexed(tmp_path, monkeypatch):
+    """A registry with two modules of entries, the second of which cannot be imported the first time."""
+    monkeypatch.syspath_prepend(tmp_path)
+    shelf = ModuleType("shelf_of_losses")
+    shelf.LOSSES = Registry("loss", annex=["losses_one", "losses_two"])
+    shelf.tries = 0
+    monkeypatch.setitem(sys.modules, "shelf_of_losses", shelf)
+    own = "def {0}(): 'A loss.'\n{0}.__module__ = 'fedlas.losses'\nshelf.LOSSES.add('{0}', {0})\n"
+    fails_once = "shelf.tries += 1\nif shelf.tries == 1: raise KeyboardInterrupt\n"
+    for name, before in {"one": "", "two": fails_once}.items():
+        text = "import shelf_of_losses as shelf\n" + before + own.format(name)
+        (tmp_path / f"losses_{name}.py").write_text(text)
+    yield shelf.LOSSES
+    for name in ("losses_one", "losses_two"):
+        sys.modules.pop(name, None)
+
+
+def test_a_name_imports_no_more_of_the_annex_than_it_needs(annexed):
+    assert annexed["one"].summary == "A loss."
+    assert "losses_one" in sys.modules
+    assert "losses_two" not in sys.modules
+
+
+def test_an_interrupted_import_of_the_annex_is_tried_again(annexed):
+    with pytest.raises(KeyboardInterrupt):
+        list(annexed)
+    assert list(annexed) == ["one", "two"]
+
+
+def test_a_users_entry_cannot_take_a_name_of_the_annex(annexed):
+    with pytest.raises(KeyboardInterrupt):
+        list(annexed)
+    with pytest.raises(ValueError, match="free"):
+        annexed.add("two", lambda: None)
+    assert list(annexed) == ["one", "two"]

@@ -344,19 +344,20 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     evaluation = fedlas.report(y, p, event="death", replicates=0)
     (text,) = evaluation.tripod().split("\n")
     measures = evaluation.positive["as predicted"]
-    assert f"900 samples, of which {y.sum()} ({100 * y.mean():.1f} %) had the event 'death'" in text
+    assert f"900 samples, of which {y.sum()} ({100 * y.mean():.1f}%) had the event 'death'" in text
     for name, words in (("slope", "calibration slope"), ("auroc", "C statistic")):
         each = measures[name]
         places = 3 if name == "auroc" else 2
         value, low, high = (f"{n:.{places}f}" for n in (each.value, each.low, each.high))
-        assert f"{words} {value} (95 % confidence interval {low} to {high})" in text
+        assert f"the {words} was {value} ({low} to {high})" in text
     assert "DeLong's" in text
+    assert text.count("confidence interval") == 1  # the level is said once
     shown = " ".join(evaluation.text(details=True).split())
     assert f"To paste, by TRIPOD+AI: {text}" in shown
     clusters = np.arange(900) // 9
     patients = fedlas.Predictions.from_probs(p, y, clusters=clusters)
     assert "900 samples of 100 clusters" in fedlas.report(patients, replicates=0).tripod()
-    assert "Student's degrees of freedom" in fedlas.report(patients, replicates=0).tripod()
+    assert "Student's t distribution" in fedlas.report(patients, replicates=0).tripod()
     weights = np.arange(900) % 3  # 0: no sample of this population
     weighted = fedlas.Predictions.from_probs(p, y, weights=weights)
     text = fedlas.report(weighted, replicates=0).tripod()
@@ -364,7 +365,9 @@ def test_a_paragraph_to_paste_has_the_numbers_and_how_intervals_were_made():
     assert "cluster" not in text
     alone = fedlas.Predictions.from_probs(p, y, clusters=np.zeros(900, dtype=int))
     text = fedlas.report(alone, replicates=0).tripod()
-    assert text.endswith("All samples are of one cluster, so that there are no intervals.")
+    assert text.endswith(
+        "All samples were of one cluster; confidence intervals were not calculated."
+    )
 
 
 def test_groups_are_those_of_all_rows_also_where_some_have_no_weight():

@@ -81,6 +81,17 @@ def answers(model: Result) -> list[Answer]:
     return [Answer(question, text) for question, text in sentences if text]
 
 
+def verdict(model: Result) -> str:
+    """Return one sentence: which loss has the lowest NLL, as trained and after calibration; empty without runs."""
+    texts = {answer.question: answer.text for answer in answers(model)}
+    parts = [
+        f"{question[0].lower()}{question[1:]} {text.rstrip('.')}"
+        for question, text in texts.items()
+        if question == "Lowest NLL" or question.startswith("After")
+    ]
+    return f"Verdict: {'; '.join(parts)}." if parts else ""
+
+
 def _best(model: Result, about: Column, stage: str = "test") -> str:
     """Return the method with the best mean, and whether that is more than chance over the seeds."""
     comparison = model.comparisons.get((about.metric, stage))

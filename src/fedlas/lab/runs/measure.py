@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,24 +51,34 @@ def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
 
 
 def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
-    """Return a line if gate or indicator raised alarms after the warm-up of finished runs; none without alarms.
+    """Return the commonest alarm of gate or indicator after the warm-up of finished runs, and its meaning, as a line.
 
     Args:
         runs: Finished runs.
         folder: Folder of the run, or of all runs of a bench.
     """
-    names = []
+    names: list[str] = []
+    kinds = Counter[str]()
     for run in runs:
         epochs = run.recipe.train.epochs
         warmup = run.recipe.schedule.warmup_epochs
-        if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
-            names.append(run.name)
+        by_kind = alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup)
+        names += [run.name] * bool(by_kind)
+        kinds.update(by_kind.keys())
+    if not names:
+        return []
+    ((kind, count),) = kinds.most_common(1)
+    meaning = _STUCK if kind.startswith("gate") else _UNSETTLED
     command = shlex.join(["fedlas", "runs", "diagnose", str(folder), "--details"])
-    return (
-        [f"Gate or indicator raised alarms in {counted(names)}; look at them: {command}"]
-        if names
-        else []
-    )
+    return [f"Alarms in {counted(names)}, mostly {kind!r} ({count}): {meaning}; {command}"]
+
+
+_STUCK = "nearly all samples are smoothed one way, as by label smoothing, so compare with ls"
+_UNSETTLED = (
+    "the indicator's running mean does not fit held-out samples yet, so strengths say little; train longer, or lower "
+    "the learning rate"
+)
+"""Meaning of an alarm of the gate, and of one of the indicator, and what to do."""
 
 
 def counted(names: Sequence[str]) -> str:

@@ -122,6 +122,10 @@ def test_cross_fitting_measures_rows_that_the_fit_did_not_see(calibration):
     assert measured.samples == 300
     assert measured.after.nll < measured.before.nll
     assert measured.after.ece < 0.7 * measured.before.ece
+    noise = "within" if measured.after.p > 0.05 else "beyond"
+    assert f"(of a calibrated model {100 * measured.after.floor:.2f}, {noise} noise)" in str(
+        measured
+    )
     probs, target = scores()
     raw = fedlas.evaluate(fedlas.Predictions.from_probs(probs, target))
     assert measured.before.nll == pytest.approx(raw["nll"])
