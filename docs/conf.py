@@ -72,7 +72,7 @@ NAVIGATION = {
     "docs/metrics": ("which-number", "glossary"),
     "docs/predictions": ("predict", "groups", "weights"),
     "docs/uncertainty": ("refuse",),
-    "docs/tables": ("table-files",),
+    "docs/tables": ("table-files", "labels"),
     "docs/every-night": ("database",),
     "docs/production": ("gate", "monitor", "export"),
     "docs/losses": ("all-losses",),

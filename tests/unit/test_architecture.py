@@ -54,6 +54,7 @@ LOOKUPS = {
     ("fedlas.predictions.covariates", "predictions.tables"),  # methods that encode
     ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
     ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
+    ("fedlas.metrics.evaluation", "binary"),  # evaluate, given several labels
     ("fedlas.calibrated", "calibrated.tables"),  # its public names
     ("fedlas.calibrated.fit_model", "calibrated.tables"),  # calibrate, given a table
     ("fedlas.calibrated.fit_model", "predictions.tables"),
@@ -336,13 +337,13 @@ def test_packages_are_small():
 
 BOUNDS = {
     "_core": 11_050,
-    "binary": 18_510,
+    "binary": 19_300,
     "calibrated": 4_950,
     "calibrated.tables": 6_200,
     "calibrators": 43_400,
-    "cli of files": 13_500,
+    "cli of files": 14_140,
     "cli of runs": 7_550,
-    "deploy": 23_190,
+    "deploy": 23_460,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,

@@ -15,7 +15,7 @@ from fedlas.binary.positive import Floats, Positive, positive_class
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval
 from fedlas.stats.cell_sums import CellDraws
-from fedlas.stats.degrees import widening
+from fedlas.stats.degrees import replicate_ends
 from fedlas.stats.estimates import RESAMPLING, Estimate, check_replicates
 from fedlas.stats.joint import NullReplicates
 from fedlas.stats.noise_floor import least_p, share_at_least
@@ -177,12 +177,7 @@ def curve_and_tests(
             RESAMPLING,
         )
 
-    ends = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)
-    low, high = np.quantile(redrawn, ends, axis=0)
-    factor = widening(confidence_level, degrees)
-    if factor > 1.0:
-        mean = redrawn.mean(axis=0)
-        low, high = (mean + factor * (end - mean) for end in (low, high))
+    low, high = replicate_ends(redrawn, confidence_level, degrees)
     parts |= {name: estimate(name) for name in DISTANCES}
     for name, terms in _score_terms(data, coarse).items():
         size = abs(float((coarse.positives - coarse.counts * coarse.means) @ terms))

@@ -273,8 +273,18 @@ class LabelData:
             means[name] = _error_estimate(*parts, self.degrees, confidence_level, tested=False)
         return means
 
-    def means(self) -> dict[str, tuple[float, Floats]]:
-        """Return macro and micro NLL and Brier score, and macro AUROC, each with its influences ``(N,)``."""
+    @property
+    def probability(self) -> Floats:
+        """Probability of each label ``(N, L)``."""
+        probability: Floats = self._logits.double().sigmoid().numpy()
+        return probability
+
+    def means(self, *, areas: bool = True) -> dict[str, tuple[float, Floats]]:
+        """Return macro and micro NLL and Brier score, and macro AUROC, each with its influences ``(N,)``.
+
+        Args:
+            areas: Whether to compute the AUROC, which takes longest.
+        """
         total = self.counts.sum(axis=0)
         logits = self._logits.double().numpy()
         sign = np.where(self.happened, -logits, logits)
@@ -290,8 +300,8 @@ class LabelData:
             whole = float((self.counts * values).sum() / total.sum())
             influence = (self.counts * (values - whole)).sum(axis=1) / total.sum()
             means[f"micro_{name}"] = whole, influence
-        areas = [self._area(place) for place in range(len(self.names))]
-        some = [each for each in areas if each is not None]
+        of_labels = (self._area(place) for place in range(len(self.names)) if areas)
+        some = [each for each in of_labels if each is not None]
         if some:
             area = float(np.mean([each[0] for each in some]))
             influence = np.zeros(len(self.known))
@@ -309,26 +319,6 @@ class LabelData:
         scores = self._logits[:, place].double().numpy()[has_label]
         area, influence = area_and_influence(scores, happened, self.counts[has_label, place])
         return area, has_label, influence
-
-
-def changes_of_means(
-    a: MultiLabel, b: MultiLabel, confidence_level: float = CONFIDENCE_LEVEL
-) -> dict[str, tuple[float, float, float]]:
-    """Return ``b - a`` of each mean over labels that needs no replicates, and the ends of its paired interval."""
-    first, second = LabelData.of(a), LabelData.of(b)
-    before, after = first.means(), second.means()
-    changes = {}
-    for name, (value, influence) in after.items():
-        moved = influence - before[name][1]
-        error = standard_error(moved, second.predictions) if second.has_spread else math.nan
-        ends = normal_interval(
-            value - before[name][0],
-            error,
-            confidence_level=confidence_level,
-            degrees=second.degrees,
-        )
-        changes[name] = (ends.value, ends.low, ends.high)
-    return changes
 
 
 def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:

@@ -11,7 +11,7 @@ import torch
 from fedlas._core.check import InputError, as_numbers, describe
 from fedlas._core.renamed import renamed
 from fedlas.binary.positive import Floats, Integers, Positive, positive_class
-from fedlas.metrics.ranking import ROUNDING
+from fedlas.metrics.sums import ROUNDING
 from fedlas.predictions import Predictions
 from fedlas.stats.degrees import student_score
 from fedlas.stats.intervals import check_level

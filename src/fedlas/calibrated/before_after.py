@@ -21,7 +21,7 @@ from fedlas.metrics import StreamingMetrics, ece
 from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.any_predictions import AnyPredictions
+from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
 from fedlas.predictions.event import event_name
 from fedlas.resample.clusters import mean_and_error, several
 
@@ -78,6 +78,7 @@ class BeforeAfter:
         clusters: Clusters of rows that were left out, each as a whole; None if none were named.
         event: Name of the class that the metrics of such rows are about; empty if the predicted class is.
         in_time: Whether their fits were on earlier rows alone.
+        labels: Number of labels of which NLL and ECE are the means; 0 for one label a sample.
     """
 
     before: Measured
@@ -87,6 +88,7 @@ class BeforeAfter:
     clusters: int | None = None
     event: str = ""
     in_time: bool = False
+    labels: int = 0
 
     def __str__(self) -> str:
         """Return a table of a line a metric; of rows that were left out of a fit one sentence."""
@@ -95,7 +97,8 @@ class BeforeAfter:
     __repr__ = __str__
 
     def _table(self) -> str:
-        heads = ("", "accuracy", "NLL", "ECE")
+        macro = "macro " * bool(self.labels)
+        heads = ("", "accuracy", f"{macro}NLL", f"{macro}ECE")
         columns = [("before", *_texts(self.before)), ("after", *_texts(self.after))]
         lines = [
             f"{head:<10}{before:>10}{after:>10}"
@@ -122,11 +125,13 @@ class BeforeAfter:
             if self.after.p > 0.05
             else ", beyond noise"
         )
-        parts = [f"ECE {self._change('ece')} (of a calibrated model {floor:.2f}{noise})"]
+        macro = "macro " * bool(self.labels)
+        parts = [f"{macro}ECE {self._change('ece')} (of a calibrated model {floor:.2f}{noise})"]
         if not math.isnan(self.before.nll):
-            parts.insert(0, f"NLL {self.before.nll:.4f} -> {self.after.nll:.4f}")
-            parts += [] if self.event else [f"accuracy {self._change('accuracy')}"]
+            parts.insert(0, f"{macro}NLL {self.before.nll:.4f} -> {self.after.nll:.4f}")
+            parts += [] if self.event or macro else [f"accuracy {self._change('accuracy')}"]
         about = f"The event {self.event} on" if self.event else "On"
+        about = f"{self.labels:,} labels on" if self.labels else about
         worse = self.after.nll > self.before.nll
         advice = " It does not help them: more held-out rows may." if worse else ""
         count = "" if self.clusters is None else f"{self.clusters:,}"
@@ -155,6 +160,7 @@ class BeforeAfter:
         floor = after.pop("floor", 0.0)
         test = {"p": after.pop("p")} if "p" in after else {}
         others = {"clusters": self.clusters, "event": self.event, "in_time": self.in_time}
+        others |= {"labels": self.labels} if self.labels else {}
         counts = {"rows": self.samples, "folds": self.folds}
         return counts | {"before": before, "after": after, "floor": floor} | test | others
 
@@ -184,6 +190,7 @@ class BeforeAfter:
             None if clusters is None else int(clusters),
             str(content.get("event", "")),
             bool(content.get("in_time", False)),
+            int(content.get("labels", 0)),
         )
 
 
@@ -199,8 +206,19 @@ def in_sample(val: Predictions, calibrated: Predictions) -> str:
 
 
 @check_kinds
-def measured_both(before: AnyPredictions, after: AnyPredictions) -> BeforeAfter:
+def measured_both(
+    before: AnyPredictions | MultiLabel, after: AnyPredictions | MultiLabel
+) -> BeforeAfter:
     """Return metrics of the same samples without and with calibration; warn if the NLL rises by more than chance."""
+    if isinstance(before, MultiLabel) and isinstance(after, MultiLabel):
+        from fedlas.binary.label_differences import change_of_nll
+
+        nll, low, high = change_of_nll(before, after)
+        if low > 0:
+            _warn_about_rise(nll, (high - nll) / 1.96)
+        return labels_before_after(before, after, 1000)
+    if isinstance(before, MultiLabel) or isinstance(after, MultiLabel):
+        raise InputError("both must hold several labels", "one of them", "Pass the same samples.")
     if isinstance(before, Predictions) and isinstance(after, Predictions):
         _warn_of_rise(before, after)
     stages = [
@@ -226,17 +244,53 @@ def _warn_of_rise(before: Predictions, after: Predictions) -> None:
         number = np.unique(before.clusters.cpu().numpy(), return_inverse=True)[1]
     degrees = cluster_degrees(weights.cpu().numpy(), number)
     if mean > student_score(CONFIDENCE_LEVEL, degrees) * error:
-        warn_user(
-            f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
-            "more samples like these, or use the model without it."
+        _warn_about_rise(mean, error)
+
+
+def _warn_about_rise(mean: float, error: float) -> None:
+    warn_user(
+        f"calibration raises the NLL of these samples by {mean:.4f} (standard error {error:.4f}). Calibrate on "
+        "more samples like these, or use the model without it."
+    )
+
+
+def labels_before_after(
+    before: MultiLabel, after: MultiLabel, replicates: int = 0, **others: Any
+) -> BeforeAfter:
+    """Return the means over labels without and with calibration."""
+    from fedlas.binary.labels import LabelData
+
+    stages = []
+    for stage in (before, after):
+        data = LabelData.of(stage)
+        errors = data.errors(num_bins=_NUM_BINS, replicates=replicates, seed=0)
+        right = (data.probability > 0.5) == data.happened
+        stages.append(
+            Measured(
+                accuracy=float((data.counts * right).sum() / data.counts.sum()),
+                nll=data.means(areas=False)["macro_nll"][0],
+                ece=float(errors.values.mean()),
+                floor=float(errors.floors.mean()) if len(errors.floors) else None,
+            )
         )
+    stages[0] = replace(stages[0], floor=None) if replicates < 1000 else stages[0]
+    raw, calibrated = stages
+    return BeforeAfter(raw, calibrated, before.num_samples, labels=before.num_labels, **others)
 
 
 def measured_left_out(
-    first: AnyPredictions, last: AnyPredictions, folds: int, *, in_time: bool
+    first: AnyPredictions | MultiLabel,
+    last: AnyPredictions | MultiLabel,
+    folds: int,
+    *,
+    in_time: bool,
 ) -> BeforeAfter:
     """Return metrics of rows that were left out of a fit, as predicted and calibrated."""
     clusters = len(first.clusters.unique()) if several(first.clusters) else None
+    if isinstance(first, MultiLabel) and isinstance(last, MultiLabel):
+        others: dict[str, Any] = {"folds": folds, "clusters": clusters, "in_time": in_time}
+        return labels_before_after(first, last, 200, **others)
+    first, last = check_measurable(first), check_measurable(last)
     event = ""
     noise = _floor(last, replicates=200) if last.num_samples > 1 else None
     if (
@@ -330,7 +384,7 @@ def before_and_after(
         after = columns.pop("after")
         if multi_label:
             labels = MultiLabel(**columns)
-            return measured_both(labels.pooled(), labels.with_logits(after).pooled())
+            return measured_both(labels, labels.with_logits(after))
         before = Predictions(**columns)
         return measured_both(before, before.with_logits(after))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import Argument, InputError, describe, warn_user
-from fedlas.calibrated.before_after import in_sample
-from fedlas.calibrated.model import CalibratedModel, calibrator_of, of_classes
+from fedlas.calibrated.before_after import in_sample, labels_before_after
+from fedlas.calibrated.model import CalibratedModel, calibrator_of
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
@@ -43,6 +43,7 @@ def calibrate(
     weights: int | str | None = None,
     clusters: int | str | None = None,
     time: int | str | None = None,
+    multi_label: bool | None = None,
 ) -> CalibratedModel: ...
 
 
@@ -65,6 +66,7 @@ def calibrate(
     weights: int | str | None = None,
     clusters: int | str | None = None,
     time: int | str | None = None,
+    multi_label: bool | None = None,
     **columns: Any,
 ) -> CalibratedModel | TableCalibration:
     """Fit a calibrator on held-out data: of a model, which then returns calibrated logits, or of a table of scores.
@@ -83,8 +85,8 @@ def calibrate(
             one a position.
         method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own, of which
             a copy is fitted. ``"auto"`` mixes several, as held-out samples of ``val_loader`` weigh them;
-            ``"temperature"`` has one parameter and keeps every predicted class. For independent labels, each with a
-            sigmoid, pass ``MultiLabelCalibration()``: labels are then 0 or 1 ``(N, L)``.
+            ``"temperature"`` has one parameter and keeps every predicted class. For several labels a sample ``"auto"``
+            is ``MultiLabelCalibration()``, and any other calibrator is fitted to each label.
         head: The classifier head, if the calibrator uses features: its dotted name, the module, or None to find it as
             the module whose output is the logits.
         device: Device of the inputs; None is that of the model's parameters.
@@ -99,8 +101,10 @@ def calibrate(
             of their sample; without ``clusters``, each sample is one.
         time: Key or position of the time of each sample in a batch, a number, or the column of a table, which may hold
             dates: where a fit holds samples out, none is judged by later ones.
+        multi_label: Whether a sample may have several labels, each with a sigmoid: logits and labels 0 or 1 ``(N, L)``.
+            None: if the labels of the first batch are rows of 0 and 1 that do not all sum to 1.
         **columns: Columns of a table in place of ``val_loader``: ``probs``, ``logits`` or ``confidence``, ``target``,
-            ``covariates``, ``groups``.
+            ``covariates``, ``groups``; or ``labels`` of several labels a sample.
 
     Raises:
         InputError: If the model is no module or returns no logits, a batch is of another form, shapes or labels do not
@@ -129,8 +133,7 @@ def calibrate(
         from fedlas.predictions.tables.roles import columns_named
 
         columns |= others
-        chosen = method if isinstance(method, str) else of_classes(method)
-        return calibrate_table(model, chosen, columns_named(columns))
+        return calibrate_table(model, method, columns_named(columns))
     network = network_of(model)
     if isinstance(network, CalibratedModel):
         network = network.model
@@ -138,7 +141,8 @@ def calibrate(
             "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
         )
     calibrator = calibrator_of(method)
-    several = isinstance(calibrator, MultiLabelCalibration)
+    if isinstance(calibrator, MultiLabelCalibration):
+        multi_label = True
     reader = _reader(calibrator, features, head)
     runner = Runner(
         network,
@@ -149,9 +153,11 @@ def calibrate(
         label=label,
         others=others,
         labeled=True,
-        multi_label=several,
+        multi_label=multi_label,
     )
     try:
+        if runner.is_multi_label():
+            calibrator = MultiLabelCalibration.of_method(method)
         line = _fit(calibrator, runner)
     finally:
         reader.remove()
@@ -184,10 +190,10 @@ def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Call
 
 
 def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> str:
-    after = labels.with_logits(calibrator.transform(labels.logits, labels.features))
-    return f"{labels.num_labels} labels of {labels.num_samples:,}, " + in_sample(
-        labels.pooled(), after.pooled()
-    )
+    both = labels_before_after(labels, calibrator.transform(labels))
+    before, after = (100 * stage.ece for stage in (both.before, both.after))
+    text = f"{labels.num_labels} labels of {labels.num_samples:,}, macro ECE {before:.2f} %"
+    return f"{text} before, {after:.2f} % after on them"
 
 
 def _reader(

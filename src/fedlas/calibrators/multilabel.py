@@ -175,7 +175,7 @@ class MultiLabelCalibration:
                 raise InputError("a MultiLabel holds all that a fit uses", "further arguments", fix)
             val = check_known(logits)
         else:
-            val = MultiLabel(logits, target, None, *values)
+            val = check_known(MultiLabel(logits, target, None, *values))
         enough = val.features is not None and len(val.logits) >= _ENOUGH_FOR_FEATURES
         calibrator = (
             AutoCalibration() if self._uses_features and enough else copy.deepcopy(self.calibrator)
@@ -215,9 +215,34 @@ class MultiLabelCalibration:
             fix = "Pass the logits of the same model."
             raise InputError(expected, describe(logits), fix)
         check_dense("logits", logits)
+        calibrated: Tensor
         with torch.no_grad():
-            calibrated: Tensor = self.module()(logits, features)
+            if (curves := self.curves) is None:
+                calibrated = self.module()(logits, features)
+            else:  # in the precision of the fit; a layer of a model has that of most models
+                calibrated = curves(logits.double()).to(logits.dtype)
         return calibrated
+
+    @property
+    def method(self) -> str:
+        """Registry name of the calibrator of each label.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return str(self.calibrators[0].plain()["calibrator"])
+
+    @property
+    def curves(self) -> LabelCurves | None:
+        """The curves of all labels in one map, from logits ``(N, L)``; None for other calibrators.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        maps = [calibrator.map for calibrator in self.calibrators]
+        if not all(isinstance(each, PooledMap) for each in maps):
+            return None
+        return LabelCurves(numbers=torch.stack([each.numbers[1] for each in maps]))
 
     def module(self) -> nn.Module:
         """Return the fitted maps as a layer that follows a model, of logits ``(N, L)`` and perhaps features ``(N, D)``.
@@ -225,11 +250,9 @@ class MultiLabelCalibration:
         Raises:
             InputError: Before ``fit``, or if a map is no function of logits alone.
         """
-        maps = [calibrator.map for calibrator in self.calibrators]
-        if all(isinstance(each, PooledMap) for each in maps):
+        if (curves := self.curves) is not None:
             # One layer, since thousands of them take long to run and to export.
-            curves = LabelCurves(numbers=torch.stack([each.numbers[1] for each in maps]))
-            return CalibrationLayer(curves, num_classes=len(maps)).eval()
+            return CalibrationLayer(curves, num_classes=len(self.calibrators)).eval()
         return LabelLayers([calibrator.module() for calibrator in self.calibrators]).eval()
 
     def save(self, path: str | Path) -> Path:

@@ -107,12 +107,22 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
     if target is not None:
         Columns(target=target).find([*content.texts], where=content.label)
         add("target", target, "as you said")
-    scores = _add_scores(content, add)
-    if target is None and (scores[0] not in content.named(_CONFIDENCE) or "correct" not in roles):
+    pair = None if target is not None else _label_families(content)
+    scores = _add_labels(pair, add) if pair else _add_scores(content, add)
+    if (
+        not pair
+        and target is None
+        and (scores[0] not in content.named(_CONFIDENCE) or "correct" not in roles)
+    ):
         labels = _labels(content, scores)
         add("target", labels, f"{len(content.values(labels)):,} different labels")
     labels = str(roles.get("target", ""))
-    if len(scores) == 1 and labels and not _says_event(scores[0], content.values(labels)):
+    if (
+        not pair
+        and len(scores) == 1
+        and labels
+        and not _says_event(scores[0], content.values(labels))
+    ):
         pair = ",".join(sorted(content.values(labels)))
         raise InputError(
             "the name of one column of scores must say which of two classes it is about",
@@ -129,8 +139,44 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
         if min(content.numbers.get(name, [-1])) >= 0:
             add("weights", name, "by its name")
     used = {*scores, *map(str, roles.values())}
+    if pair:  # a calibration of several labels reads no covariates
+        used.update(content.texts)
     others = [name for name in content.texts if name not in used and _is_covariate(content, name)]
     return Guess(Columns(**roles), reasons, tuple(others))
+
+
+_PREFIX = re.compile(r"([^_.\- ]+[_.\- ])(.+)")
+"""Beginning of a name, such as p_ of p_edema, and what follows it."""
+_LABEL_CELLS = {"0", "1", "0.0", "1.0", "-1", "-1.0", "true", "false"}
+
+
+def _label_families(content: _Content) -> tuple[str, str, int] | None:
+    """Return the beginnings of the columns of probabilities and of labels that end alike, and how many there are."""
+    families: dict[str, set[str]] = {}
+    for name in content.texts:
+        if match := _PREFIX.fullmatch(name):
+            families.setdefault(match[1], set()).add(match[2])
+    for scores, ends in families.items():
+        names = [scores + end for end in ends]
+        if len(ends) < 2 or not all(map(content.is_share, names)):
+            continue
+        for labels, others in families.items():
+            cells = {each.lower() for end in others for each in content.values(labels + end)}
+            if labels != scores and others == ends and cells <= _LABEL_CELLS:
+                return scores, labels, len(ends)
+    return None
+
+
+def _add_labels(pair: tuple[str, str, int], add: Any) -> list[str]:
+    """Add the roles of several labels, and return the names of what has a role."""
+    scores, labels, count = pair
+    add("probs", f"{scores}*", f"{count} labels; numbers from 0 to 1, each of its own")
+    add(
+        "labels",
+        f"{labels}*",
+        f"0 and 1, or empty; each belongs to the column of {scores}* that ends alike",
+    )
+    return [scores, labels]
 
 
 def _add_scores(content: _Content, add: Any) -> list[str]:
@@ -222,7 +268,7 @@ def _is_covariate(content: _Content, name: str) -> bool:
 
 def init_table(path: Path, *, out: Path | None = None, target: str | None = None) -> int:
     """Guess the columns, write the commands, and print what was guessed; return the exit status."""
-    from fedlas.predictions import TopLabel
+    from fedlas.predictions import Predictions
     from fedlas.predictions.event import event_note
     from fedlas.predictions.tables.read import is_log, read_predictions
 
@@ -239,7 +285,7 @@ def init_table(path: Path, *, out: Path | None = None, target: str | None = None
     table = read_predictions(path, guess.columns)
     predictions = table.predictions
     event = ""
-    if not isinstance(predictions, TopLabel) and predictions.num_classes == 2:
+    if isinstance(predictions, Predictions) and predictions.num_classes == 2:
         event = event_note(predictions)
     lines = _guessed(guess)
     write_text(

@@ -97,7 +97,8 @@ def _calibrate(args: argparse.Namespace) -> int:
             calibration = calibrate_table(files, calibrator, columns)
     calibration.save(out)
     say(*(f"note: {note}" for note in calibration.notes), stderr=True)
-    classes = f", classes {few(calibration.classes, 8)}" if calibration.classes else ""
+    noun = "classes" if calibration.label_names is None else "labels"
+    classes = f", {noun} {few(calibration.classes, 8)}" if calibration.classes else ""
     say(f"{calibration.rows:,} rows{classes}.", wrap=True)
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)

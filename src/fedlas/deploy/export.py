@@ -30,8 +30,9 @@ from fedlas.deploy.exported import (
 from fedlas.deploy.formats import FORMATS, Deployed, FreeAxes
 from fedlas.deploy.pipeline_onnx import export_pipeline, is_calibrated_pipeline
 from fedlas.deploy.sklearn_onnx import export_sklearn
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.multi_label import log_odds_of
 from fedlas.predictions.probabilities import FLOOR
 
 TOLERANCE = 1e-5
@@ -197,7 +198,9 @@ def _export_table(
         "classes": list(calibration.classes),
         "covariates": [] if covariates is None else list(covariates.inputs),
     }
-    about["calibration"] = Calibration(calibration.calibrator).plain()
+    fitted: Any = calibration.calibrator
+    several = calibration.label_names is not None
+    about["calibration"] = fitted.plain() if several else Calibration(fitted).plain()
     samples = [(inputs, module.expected(inputs).double().numpy())]
     return _export(module, out, form, inputs, samples, about, tolerance)
 
@@ -308,10 +311,17 @@ class TableModule(nn.Module):
         self.keep = tuple(keep)
         self.single = len(calibration.scores) == 1 and not calibration.in_lists
         self.calibration = calibration
+        self.of_labels = calibration.label_names is not None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)``, covariates ``(N, D)``."""
         scores = inputs[0] / 100.0 if self.percent else inputs[0]
+        if self.of_labels:
+            # A missing score makes the whole row missing.
+            scores = scores + 0.0 * scores.sum(dim=1, keepdim=True)
+            logits = scores if self.kind == "logits" else log_odds_of(scores)
+            calibrated = self.layer(logits, *inputs[1:])
+            return calibrated, calibrated.sigmoid()
         # A single column holds the second of two classes, or the confidence of a top label.
         if self.kind == "logits":
             logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
@@ -327,7 +337,8 @@ class TableModule(nn.Module):
         classes = 2 if self.single else int(self.calibration.calibrator.num_classes or 2)
         spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
         logits = spread * torch.randn(_ROWS, classes, generator=random, dtype=torch.float64)
-        scores = logits if self.kind == "logits" else logits.softmax(1)
+        shares = logits.sigmoid() if self.of_labels else logits.softmax(1)
+        scores = logits if self.kind == "logits" else shares
         scores = (scores[:, 1:] if self.single else scores) * (100.0 if self.percent else 1.0)
         for column in range(scores.shape[1]):
             scores[-2 - column, column] = torch.nan
@@ -351,8 +362,12 @@ class TableModule(nn.Module):
         return probs
 
     def _calibrated(self, scores: Tensor, features: Tensor | None) -> Tensor:
-        transform = self.calibration.calibrator.transform
+        transform: Callable[..., Any] = self.calibration.calibrator.transform
         scores = scores / 100.0 if self.percent else scores
+        if self.of_labels:
+            build = MultiLabel if self.kind == "logits" else MultiLabel.from_probs
+            labels: Tensor = transform(build(scores, features=features)).probs
+            return labels
         if self.kind == "confidence":
             unknown = torch.zeros(len(scores), dtype=torch.bool)
             after = transform(TopLabel(scores[:, 0], unknown)).confidence

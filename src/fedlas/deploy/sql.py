@@ -18,16 +18,21 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, few
 from fedlas._core.defaults import SqlDialect
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.sql_maps import (
     Names,
     Program,
     at_least,
     columns_of_map,
+    exponential,
+    label_curves,
+    log_sigmoid,
     log_softmax,
     null_unless_finite,
     softmax,
     total,
 )
+from fedlas.predictions.multi_label import NEAREST_TO_0
 from fedlas.predictions.probabilities import FLOOR
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ _HEAD = "-- fedlas: "
 _MATERIALIZED = " AS MATERIALIZED (SELECT"
 """Begins a stage. SQLite and PostgreSQL put stages into each other unless told not to, which takes all memory."""
 _PLAIN = " AS (SELECT"
+_MOST_LABELS = 300
 _MOST_CLASSES = 50
 """Most classes: the statement grows with them, for a matrix with their square."""
 
@@ -133,8 +139,10 @@ def statement(
             "Write them as numbers, and fit the calibration again; or export to onnx.",
         )
     classes = calibration.calibrator.num_classes or 2
-    if classes > _MOST_CLASSES:
-        raise InputError(f"sql is for at most {_MOST_CLASSES} classes", classes, "Export to onnx.")
+    several = isinstance(calibration.calibrator, MultiLabelCalibration)
+    most, noun = (_MOST_LABELS, "labels") if several else (_MOST_CLASSES, "classes")
+    if classes > most:
+        raise InputError(f"sql is for at most {most} {noun}", classes, "Export to onnx.")
     _check_names((*keep, *calibration.scores, *calibration.added), dialect)
     described = {
         **{name: about[name] for name in ("fedlas", "format") if name in about},
@@ -144,15 +152,15 @@ def statement(
         "adds": list(calibration.added),
         "unit": columns.kind,
         "classes": list(calibration.classes),
+        **({"several": True} if several else {}),
     }
     head = _HEAD + json.dumps(described)
     program = Program(_prefix(head))
-    logits = _logits(program, calibration, DIALECTS[dialect])
-    least = calibration.calibrator.least_log
-    if least is not None:
-        logits = program.add([at_least(name, least) for name in log_softmax(program, logits)])
-    after = columns_of_map(program, calibration.calibrator.map, logits)
-    results = _results(program, calibration, after)
+    scores = _scores(program, calibration, DIALECTS[dialect])
+    if isinstance(calibration.calibrator, MultiLabelCalibration):
+        results = _labels(program, calibration.calibrator, str(columns.kind), scores)
+    else:
+        results = _classes(program, calibration, calibration.calibrator, scores)
     quote = DIALECTS[dialect].quote
     names = [quote(name) for name in (*keep, *calibration.scores)]
     added = [quote(name) for name in calibration.added]
@@ -189,14 +197,52 @@ def _check_names(names: Sequence[str], dialect: SqlDialect) -> None:
             )
 
 
-def _logits(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
-    """Return the columns of the logits of all classes, NULL in rows that lack a score."""
+def _classes(
+    program: Program, calibration: TableCalibration, calibrator: Calibrator, scores: Names
+) -> Names:
+    """Return the calibrated columns of classes."""
+    logits = _logits(program, calibration, scores)
+    least = calibrator.least_log
+    if least is not None:
+        logits = program.add([at_least(name, least) for name in log_softmax(program, logits)])
+    after = columns_of_map(program, calibrator.map, logits)
+    return _results(program, calibration, after)
+
+
+def _labels(
+    program: Program, calibration: MultiLabelCalibration, kind: str, scores: Names
+) -> Names:
+    """Return the calibrated columns of several labels a sample."""
+    curves = calibration.curves
+    if curves is None:
+        raise InputError(
+            "sql is for the curves of several labels",
+            calibration.method,
+            "Fit without --method, or export to onnx.",
+        )
+    if kind == "logits":
+        return label_curves(program, curves, scores)
+    present = program.add([f"LN({at_least(name, FLOOR)})" for name in scores])
+    rest = program.add([f"1.0e0 - {name}" for name in scores])
+    absent = program.add([f"LN({at_least(name, NEAREST_TO_0)})" for name in rest])
+    odds = program.add([f"{one} - {other}" for one, other in zip(present, absent, strict=True)])
+    after = log_sigmoid(program, label_curves(program, curves, odds))
+    return program.add([exponential(name) for name in after])
+
+
+def _scores(program: Program, calibration: TableCalibration, dialect: Dialect) -> Names:
+    """Return the columns of the scores, NULL in rows that lack one."""
     scores = program.add(
         [dialect.number.format(dialect.quote(name)) for name in calibration.scores]
     )
     scores = null_unless_finite(program, scores)
     if calibration.columns.percent:
         scores = program.add([f"{name} / 1.0e2" for name in scores])
+    return scores
+
+
+def _logits(program: Program, calibration: TableCalibration, scores: Names) -> Names:
+    """Return the columns of the logits of all classes."""
     if calibration.columns.kind == "logits":
         return program.add(["0.0e0", scores[0]]) if len(scores) == 1 else scores
     if len(scores) == 1:
@@ -277,11 +323,14 @@ def read_sql(content: bytes) -> Any:
 
     def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
         after = run_in_sqlite(text, described["columns"], described["keeps"], inputs["scores"])
-        if after.shape[1] == 1:
+        if after.shape[1] == 1 and not described.get("several"):
             first = 0 * after if described["unit"] == "logits" else 1 - after
             after = np.concatenate([first, after], axis=1)
         if described["unit"] != "logits":
             return after
+        if described.get("several"):
+            chances: NDArray[np.floating[Any]] = 1.0 / (1.0 + np.exp(-after))
+            return chances
         powers = np.exp(after - after.max(axis=1, keepdims=True))
         shares: NDArray[np.floating[Any]] = powers / powers.sum(axis=1, keepdims=True)
         return shares

@@ -21,7 +21,7 @@ from fedlas.calibrators.matrix import PenalizedLogMap, PenalizedMap
 from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.calibrators.mixture_weights import MANY_CLASSES
 from fedlas.calibrators.one_vs_rest import BetaMap, PlattMap, Sigmoids
-from fedlas.calibrators.partial_pooling import PooledMap
+from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
 from fedlas.calibrators.pooled_spline import PooledSplines
 from fedlas.calibrators.spline import BrokenLines
 from fedlas.calibrators.structured import LEAST_LOG, StructuredMap
@@ -229,6 +229,11 @@ def _sigmoids(program: Program, row_map: Sigmoids, logits: Names) -> Names:
 def _pooled(program: Program, row_map: PooledMap, logits: Names) -> Names:
     log_probs, rest = class_and_rest(program, logits)
     odds = program.add([f"{a} - {b}" for a, b in zip(log_probs, rest, strict=True)])
+    return log_sigmoid(program, label_curves(program, row_map, odds))
+
+
+def label_curves(program: Program, row_map: LabelCurves, odds: Names) -> Names:
+    """Append the stages of curves of log-odds, and return the columns of the calibrated ones."""
     inside = []
     for name, low, high in zip(odds, *(each.tolist() for each in row_map.reach()), strict=True):
         above = f"WHEN {name} > {literal(high)} THEN {literal(high)}"
@@ -242,7 +247,7 @@ def _pooled(program: Program, row_map: PooledMap, logits: Names) -> Names:
         f"{literal(a)} * {log_p} - {literal(b)} * {other} + {literal(offset)}"
         for log_p, other, (a, b, offset) in zip(log_p, rest, row_map.numbers.tolist(), strict=True)
     ]
-    return log_sigmoid(program, program.add(curves))
+    return program.add(curves)
 
 
 def _broken_lines(program: Program, row_map: BrokenLines, logits: Names) -> Names:

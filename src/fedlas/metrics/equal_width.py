@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from fedlas.metrics.metric import METRICS, record_of, value_of
-from fedlas.metrics.ranking import ROUNDING, Floats
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import CellSums, Sums, nonzero
+from fedlas.metrics.sums import ROUNDING, CellSums, Floats, Sums, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
 

@@ -18,7 +18,12 @@ from fedlas.metrics.metric import (
 from fedlas.metrics.scan import scan
 from fedlas.metrics.sums import Statistic, check_takes_weights
 from fedlas.predictions import TopLabel
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions.any_predictions import (
+    AnyPredictions,
+    PredictionTable,
+    check_measurable,
+    plain_predictions,
+)
 from fedlas.predictions.top_label import needs_all_classes
 from fedlas.predictions.two_arrays import predictions_of_arrays
 
@@ -70,8 +75,14 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
         )
     if target is not None:
         predictions = predictions_of_arrays(predictions, target)
-    predictions = check_measurable(predictions)
     check_count("num_bins", num_bins)
+    several = plain_predictions(predictions)
+    if hasattr(several, "num_labels"):  # several labels, whose class nothing else here needs
+        from fedlas.binary.labels import label_measures
+
+        means = label_measures(several, num_bins=num_bins, replicates=0).overall
+        return {name: mean.value for name, mean in means.items()}
+    predictions = check_measurable(predictions)
     return values_of(predictions, default_metrics(predictions), num_bins)
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, cast, ge
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics import HOMES
-from fedlas.metrics.ranking import Floats
-from fedlas.metrics.sums import ANY, Quantity, Range, RowMean, Statistic, Sums
+from fedlas.metrics.sums import ANY, Floats, Quantity, Range, RowMean, Statistic, Sums
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 from fedlas.predictions.two_arrays import ArrayFunction, accept_arrays

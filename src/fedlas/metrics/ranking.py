@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
+from fedlas.metrics.sums import ROUNDING
+from fedlas.metrics.sums import Floats as Floats
+
 Integers = NDArray[np.int64]
 _MIDDLE = 1e-6
 """By how much, in samples, a cut may be off the middle of a run to be in it."""
-ROUNDING = 4.0
-"""Probabilities that differ by so many times the precision of their type are taken as equal: 5e-7 in single, 9e-16 in
-double precision. A softmax adds its terms in the order of the classes, so that equal ones differ in their last bits."""
 
 
 class Runs(Protocol):

@@ -22,10 +22,14 @@ from fedlas._core.check import LARGEST, InputError, check_count, check_finite
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable, check_predictions
 
+Floats = NDArray[np.float64]
 Quantity = Callable[[Chunk], Tensor]
 """From a chunk of ``n`` rows to ``(n,)``, bool or float."""
 Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
+ROUNDING = 4.0
+"""Probabilities that differ by so many times the precision of their type are taken as equal: 5e-7 in single, 9e-16 in
+double precision. A softmax adds its terms in the order of the classes, so that equal ones differ in their last bits."""
 _ROUNDING = 1e-6
 """Relative excess of a stored sum over what samples can give, since probabilities are rounded."""
 

@@ -46,7 +46,7 @@ def predict(
     model: object,
     loader: Iterable[Any],
     *,
-    multi_label: Literal[False] = False,
+    multi_label: Literal[False] | None = None,
     **options: Unpack[Options],
 ) -> Predictions: ...
 
@@ -66,7 +66,7 @@ def predict(
     time: int | str | None = None,
     ignore_index: int | None = -100,
     max_rows: int | None = None,
-    multi_label: bool = False,
+    multi_label: bool | None = None,
 ) -> Predictions | MultiLabel:
     """Return predictions of ``model`` on every batch of ``loader``.
 
@@ -92,8 +92,9 @@ def predict(
             dense outputs belong to the cluster of their sample; without ``clusters``, each sample is one.
         time: Key or position of the time of each sample, a number: fits that hold samples out judge none by later ones.
         ignore_index: Label of rows that are left out; None: all count.
-        multi_label: Whether labels are independent, each with a sigmoid: logits ``(N, L)``, labels 0, 1 or
+        multi_label: Whether a sample may have several labels, each with a sigmoid: logits ``(N, L)``, labels 0, 1 or
             ``ignore_index (N, L)``, which every batch must hold. The result is then a :class:`~fedlas.MultiLabel`.
+            None: if the labels of the first batch are rows of 0 and 1 that do not all sum to 1.
         max_rows: Most rows to keep, a random sample of them; None keeps all, of dense outputs at most 2^28 logits.
 
     Returns:
@@ -132,14 +133,14 @@ def predict(
         others={name: key for name, key in places.items() if key is not None},
         observe=observe,
         keep_features=bool(features),
-        labeled=multi_label,
+        labeled=bool(multi_label),
         multi_label=multi_label,
     )
     if max_rows is not None:
         check_count("max_rows", max_rows)
     most = MOST_LOGITS if max_rows is None else None
     try:
-        if multi_label:
+        if runner.is_multi_label():
             return collected_labels(runner)
         predictions, total = collected(runner, most=most, max_rows=max_rows, dense_only=True)
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count, check_logits, describe
+from fedlas._core.check import Argument, InputError, check_count, check_logits, describe
 from fedlas.features.read import NoFeatures, Reader
 from fedlas.objective.call import (
     LABELS,
@@ -27,7 +27,7 @@ from fedlas.objective.call import (
 )
 from fedlas.objective.head_search import HeadSearch
 from fedlas.predictions import MultiLabel, Predictions
-from fedlas.predictions.multi_label import UNKNOWN
+from fedlas.predictions.multi_label import UNKNOWN, are_several_labels
 
 Rows = dict[str, Tensor]
 """Some rows: ``logits (M, C)``, and what there is of ``target``, ``features (M, D)``, ``weights``, ``clusters`` and
@@ -57,7 +57,8 @@ class Runner:
         labeled: Whether every batch must hold labels.
         observe: Called with logits and features of each batch, on the model's device.
         keep_features: Whether rows have the features that are read.
-        multi_label: Whether labels are independent: logits ``(N, L)`` and target 0 or 1 ``(N, L)``.
+        multi_label: Whether labels are independent: logits ``(N, L)`` and target 0 or 1 ``(N, L)``; None: as the first
+            batch shows.
 
     Attributes:
         dense: Whether the last batch had more than one position a sample.
@@ -81,7 +82,7 @@ class Runner:
         labeled: bool = False,
         observe: Callable[[Tensor, Tensor], None] | None = None,
         keep_features: bool = True,
-        multi_label: bool = False,
+        multi_label: bool | None = False,
     ) -> None:
         no_batches = isinstance(loader, nn.Module | Tensor) or getattr(loader, "ndim", 1) == 0
         if no_batches or not hasattr(loader, "__iter__"):
@@ -116,8 +117,20 @@ class Runner:
         self._observe = observe
         self._keep = keep_features
         self._multi_label = multi_label
+        self._first: tuple[Rows, int] | None = None
+        self._rest: Iterator[Any] | None = None
         self._arguments = Arguments.of(model)
         self._names: dict[str, int] = {}
+
+    def is_multi_label(self) -> bool:
+        """Return whether labels are independent; the first batch is run to know it, and not run again."""
+        if self._multi_label is None:
+            self._rest = iter(self._loader)
+            with evaluating(self._model), torch.no_grad():
+                for batch in self._rest:
+                    self._first = self._run(batch, 0)
+                    break
+        return bool(self._multi_label)
 
     def __iter__(self) -> Iterator[Rows]:
         """Yield the rows of each batch that has some, on the CPU."""
@@ -126,8 +139,7 @@ class Runner:
         count = 0
         samples = 0
         with evaluating(self._model), torch.no_grad():
-            for batch in self._loader:
-                rows, size = self._run(batch, samples)
+            for rows, size in self._batches():
                 samples += size
                 batches += 1
                 labeled += "target" in rows
@@ -148,6 +160,17 @@ class Runner:
                 "Add the missing labels, or drop all of them.",
             )
 
+    def _batches(self) -> Iterator[tuple[Rows, int]]:
+        """Yield the rows and the number of samples of each batch."""
+        samples = 0
+        if self._first is not None:
+            (rows, samples), self._first = self._first, None
+            yield rows, samples
+        for batch in self._loader if self._rest is None else self._rest:
+            rows, size = self._run(batch, samples)
+            samples += size
+            yield rows, size
+
     def _run(self, batch: object, before: int) -> tuple[Rows, int]:
         """Return the rows of a batch, before which there were so many samples, and its number of samples."""
         inputs, labels, others = split_batch(batch, self._label, self._others)
@@ -155,6 +178,10 @@ class Runner:
             raise self._unlabeled(labels)
         positional, named = self._arguments.bind(self._model, moved(inputs, self._device), {})
         output, features = self._reader(self._model, positional, named)
+        if self._multi_label is None:
+            self._multi_label = has_several_labels(
+                as_labels(labels), logits_of(output), self._ignored
+            )
         logits_in = logits_of if self._multi_label else class_logits
         logits = check_logits(logits_in(output))
         if logits.ndim < 2 or (self._multi_label and logits.ndim > 2):
@@ -254,6 +281,38 @@ class Runner:
             "one without labels" if target is None else f"labels {describe(target)}",
             "Wrap the loader in a generator that yields such batches.",
         )
+
+
+def has_several_labels(target: Tensor | None, logits: Any, ignored: int | None = None) -> bool:
+    """Return whether targets are several labels a sample: rows of 0 and 1 that do not all sum to 1.
+
+    Args:
+        target: Labels of a batch; None if there are none.
+        logits: What the model returned for it.
+        ignored: Label that does not count.
+
+    Raises:
+        InputError: If each row has one 1: it may be one of several labels, or the class.
+    """
+    is_matrix = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1
+    if target is None or not is_matrix or target.shape != logits.shape:
+        return False
+    values = target.detach().cpu()
+    if ignored not in (None, 0, 1):
+        values = torch.where(values == ignored, UNKNOWN, values.double())
+    if are_several_labels(values):
+        return True
+    if not bool(((values == 0) | (values == 1)).all()):
+        return False
+    raise InputError(
+        "labels must say whether a row of 0 and 1 with one 1 is a class or several labels",
+        f"such rows alone, {describe(target)}",
+        (
+            "Pass ",
+            Argument("multi_label", True),
+            " for several labels; of one class pass its number, target.argmax(1).",
+        ),
+    )
 
 
 def _check_void(target: Tensor, num_classes: int) -> None:

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
-from fedlas.metrics import reliability_bins, smooth_ece
+from fedlas.metrics import smooth_ece
+from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions, TopLabel
-from fedlas.predictions.any_predictions import check_measurable
+from fedlas.predictions.any_predictions import check_measurable, with_some_weight
 from fedlas.resample.effective import effective_samples
+from fedlas.stats.cell_sums import CellDraws, Integers, OutcomeCells
+from fedlas.stats.degrees import cluster_degrees, replicate_ends
+from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_level
 
 Floats = NDArray[np.float64]
@@ -76,63 +81,66 @@ def calibration_curve(
     check_count("replicates", replicates, low=39)
     check_count("seed", seed, low=0)
     predictions = check_measurable(predictions)
-    confidence = predictions.confidence.cpu().double().numpy()
-    correct = predictions.correct.cpu().numpy()
-    weights = (
-        np.ones(len(confidence)) if predictions.weights is None else predictions.weights.numpy()
-    )
-    worth = (
-        len(confidence)
-        if predictions.weights is None
-        else max(1, round(effective_samples(predictions.weights)))
-    )
-    # Cells of neighbors hold what the replicates need: sums of weights, of confidences and of right predictions.
-    cell = np.minimum((confidence * _CELLS).astype(np.int64), _CELLS - 1)
-    count = np.bincount(cell, weights, _CELLS)
-    hits = np.bincount(cell, weights * correct, _CELLS)
-    filled = count > 0
-    mean = np.bincount(cell, weights * confidence, _CELLS)[filled] / count[filled]
-    count, hits = count[filled] / count.sum(), hits[filled] / count.sum()
-    random = np.random.default_rng(seed)
+    cells, _ = _cells(predictions)
+    draws = CellDraws(cells, replicates, np.random.default_rng(seed))
+    mean = cells.expected / cells.count
     if estimator == "smooth":
         scale = max(smooth_ece(predictions), _NARROWEST)
         points = np.linspace(mean[0], mean[-1], _POINTS)
         kernel = _reflected(mean[:, None], points, scale)
-        resampled = random.multinomial(
-            worth, _shares(np.concatenate([hits, count - hits])), replicates
-        ).astype(np.float64)
-        right, wrong = np.split(resampled, 2, axis=1)
+        counts, right = draws.resampled()
         # The gaps are smoothed and added to the diagonal: smoothed outcomes would be flatter than they are.
-        curve = points + ((hits - count * mean) @ kernel) / (count @ kernel)
+        gaps = cells.happened - cells.expected
+        curve = points + (gaps @ kernel) / (cells.count @ kernel)
         with np.errstate(invalid="ignore"):  # a replicate may leave a stretch empty
-            curves = points + ((right - (right + wrong) * mean) @ kernel) / (
-                (right + wrong) @ kernel
-            )
-        low, high = np.nanquantile(curves, (0.025, 0.975), axis=0)
+            curves = points + ((right - counts * mean) @ kernel) / (counts @ kernel)
+        low, high = replicate_ends(curves, CONFIDENCE_LEVEL, _degrees(cells))
         return CalibrationCurve(points, curve, low, high)
-    order = np.argsort(confidence, kind="stable")
-    values, starts = np.unique(confidence[order], return_index=True)
-    total = np.add.reduceat(weights[order], starts)
-    curve = _isotonic(np.add.reduceat((weights * correct)[order], starts) / total, total)
-    numbers = random.multinomial(worth, _shares(count), replicates)
-    labels = random.binomial(numbers, np.clip(mean, 0.0, 1.0))
+    order = np.argsort(cells.probability, kind="stable")
+    values, starts = np.unique(cells.probability[order], return_index=True)
+    total, hits = (
+        np.add.reduceat(each[order], starts)
+        for each in (cells.weights, cells.weights * cells.outcome)
+    )
+    curve = _isotonic(hits / total, total)
     curves = np.stack(
         [
-            np.interp(
-                values, mean[n > 0], _isotonic(k[n > 0] / n[n > 0], n[n > 0].astype(np.float64))
-            )
-            for n, k in zip(numbers, labels, strict=True)
+            np.interp(values, mean[n > 0], _isotonic(k[n > 0] / n[n > 0], n[n > 0]))
+            for n, k in zip(*draws.forecasts(), strict=True)
         ]
     )
-    low, high = np.quantile(curves, (0.025, 0.975), axis=0)
+    low, high = replicate_ends(curves, CONFIDENCE_LEVEL, _degrees(cells))
     return CalibrationCurve(values, curve, low, high)
 
 
-def _shares(probs: Floats) -> Floats:
-    """Return probabilities that add up to 1 for a multinomial draw."""
-    probs = np.maximum(probs, 0.0)
-    shares: Floats = probs / probs.sum()
-    return shares
+def _cells(
+    predictions: Predictions | TopLabel, num_bins: int | None = None
+) -> tuple[OutcomeCells, Integers]:
+    """Return cells of neighbors in confidence, or bins of equal width, and the number that each has among all."""
+    predictions = with_some_weight(predictions)[0]
+    confidence = predictions.confidence.cpu()
+    values = confidence.double().numpy()
+    cell = np.minimum((values * _CELLS).astype(np.int64), _CELLS - 1)
+    if num_bins is not None:
+        cell = width_bin(confidence, num_bins).numpy()
+    filled, number = np.unique(cell, return_inverse=True)
+    weights = averaging_one(predictions)
+    clusters = predictions.clusters
+    cells = OutcomeCells(
+        number,
+        len(filled),
+        values,
+        predictions.correct.cpu().double().numpy(),
+        None if weights is None else weights.numpy(),
+        None if clusters is None else np.unique(clusters.cpu().numpy(), return_inverse=True)[1],
+        worth=None if weights is None else max(1, round(effective_samples(weights))),
+    )
+    return cells, filled
+
+
+def _degrees(cells: OutcomeCells) -> float:
+    """Return the degrees of freedom of replicates; infinite without clusters."""
+    return cluster_degrees(cells.weights, cells.clusters)
 
 
 def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
@@ -176,11 +184,13 @@ def consistency_band(
     As in the paper, a replicate draws ``N`` confidences with replacement, and an outcome for each with that probability
     of being right. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the
     numbers of samples in the bins are multinomial and the numbers of right ones binomial. They are drawn as such,
-    without a loop.
+    without a loop. With clusters whole clusters are drawn, and the gaps of each keep or change their sign, see
+    :mod:`fedlas.stats.cell_sums`.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used. With weights, as
-            many confidences are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is used with
+            clusters alone. Without clusters as many confidences are drawn as the weights are worth, see
+            :func:`~fedlas.stats.effective_samples`.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         confidence_level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin
             outside a band of level 0.95.
@@ -201,19 +211,11 @@ def consistency_band(
     check_count("replicates", replicates, low=2)
     check_count("seed", seed, low=0)
     check_level(confidence_level)
-    bins = reliability_bins(predictions, num_bins=num_bins)
-    count = bins.count.double().numpy()
-    confidence = bins.confidence.numpy()
-    filled = np.flatnonzero(count)
-    random = np.random.default_rng(seed)
-    weights = predictions.weights
-    samples = int(count.sum()) if weights is None else round(effective_samples(weights))
-    counts = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
-    right = random.binomial(counts, np.clip(confidence[filled], 0.0, 1.0))
-    accuracy = np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
+    cells, filled = _cells(check_measurable(predictions), check_count("num_bins", num_bins))
+    counts, right = CellDraws(cells, replicates, np.random.default_rng(seed)).forecasts()
+    accuracy = np.where(counts > 0, right / np.where(counts > 0, counts, 1.0), np.nan)
     low = np.full(num_bins, np.nan)
     high = np.full(num_bins, np.nan)
-    low[filled], high[filled] = np.nanquantile(
-        accuracy, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
-    )
+    ends = replicate_ends(accuracy, confidence_level, _degrees(cells))
+    low[filled], high[filled] = np.clip(ends, 0.0, 1.0)
     return ConsistencyBand(low, high, confidence_level)

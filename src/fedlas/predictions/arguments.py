@@ -163,7 +163,7 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 _SEVERAL_LABELS = (
     "They are measured by fedlas.report(fedlas.MultiLabel(logits, target)), and calibrated by "
-    "fedlas.calibrate(model, loader, MultiLabelCalibration())."
+    "fedlas.calibrate(model, loader)."
 )
 
 
@@ -171,7 +171,10 @@ def several_labels(target: Tensor, use: str = _SEVERAL_LABELS) -> str:
     """Return what to do about a target ``(N, C)`` in place of class numbers; ``use`` says what takes several labels."""
     values = (target if target.layout is torch.strided else target.to_dense()).float()
     if bool(((values.sum(dim=1) - 1).abs() <= 1e-3).all()) and bool((values >= 0).all()):
-        return "Pass class indices, not one-hot rows or probabilities: target.argmax(1)."
+        return (
+            "Pass class indices, not one-hot rows or probabilities: target.argmax(1). If each "
+            "is one of several labels, pass fedlas.MultiLabel(logits, target)."
+        )
     rows = "Rows that do not sum to 1 are several labels a sample"
     if bool(((values == 0) | (values == 1)).all()):
         return f"{rows}. {use}"

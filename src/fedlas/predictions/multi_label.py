@@ -26,6 +26,8 @@ from fedlas.predictions.saved import load_arrays, write_fields
 
 UNKNOWN = -100
 """Target of a label that is not known."""
+NEAREST_TO_0 = 2.0**-53
+"""Replaces 1 less a probability of exactly 1: half the step of float64 below 1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,11 +248,19 @@ def _checked_labels(target: Any, shape: tuple[int, ...]) -> Tensor:
     return torch.where(unknown, UNKNOWN, torch.where(unknown, 0, target).long())
 
 
+def are_several_labels(target: Tensor) -> bool:
+    """Return whether an array ``(N, L)`` holds several labels a sample: rows of 0 and 1 that do not all sum to 1."""
+    values = target.detach().cpu().double()
+    unknown = (values == UNKNOWN) | (values == -1) | values.isnan()
+    if not bool(((values == 0) | (values == 1) | unknown).all()):
+        return False
+    return bool(unknown.any()) or bool((values.sum(dim=1) != 1).any())
+
+
 def log_odds_of(probs: Tensor) -> Tensor:
     """Return ``log p / (1 - p)`` in float64 of probabilities of any shape, finite for 0 and 1 too."""
     probs = probs.double()
-    least = torch.finfo(torch.float64).eps / 2
-    return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=least).log()
+    return probs.clamp(min=FLOOR).log() - (1.0 - probs).clamp(min=NEAREST_TO_0).log()
 
 
 def check_known(several: MultiLabel) -> MultiLabel:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from fedlas._core.errors import public_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
 from fedlas.predictions.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fedlas.predictions.multi_label import MultiLabel
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -95,8 +98,10 @@ def _scores_and_labels(scores: object, target: object, name: str) -> Predictions
     return predictions
 
 
-def predictions_of_arrays(first: object, second: object) -> Predictions:
+def predictions_of_arrays(first: object, second: object) -> Predictions | MultiLabel:
     """Return the predictions in labels ``(N,)`` and scores ``(N, C)``, or ``(N,)`` of the second of two classes.
+
+    Labels ``(N, L)``, rows of 0 and 1 that do not all sum to 1, are several labels a sample, with scores ``(N, L)``.
 
     Scores are the array with a column a class; of two arrays ``(N,)`` the one that holds other values than 0 and 1.
     They are logits if one is below 0, else probabilities.
@@ -113,7 +118,30 @@ def predictions_of_arrays(first: object, second: object) -> Predictions:
         >>> predictions_of_arrays([0, 1, 1], [0.2, 0.9, 0.4]).predicted
         tensor([0, 1, 0])
     """
-    return _predictions_and_order(first, second)[0]
+    several = _several_labels(first, second)
+    return _predictions_and_order(first, second)[0] if several is None else several
+
+
+def _several_labels(first: object, second: object) -> MultiLabel | None:
+    """Return several labels a sample in two arrays ``(N, L)``; None where neither holds such labels."""
+    from fedlas.predictions.multi_label import MultiLabel, are_several_labels
+
+    if not all(isinstance(each, Tensor | np.ndarray | list | tuple) for each in (first, second)):
+        return None
+    if any(
+        not isinstance(each, Tensor) and np.asarray(each).dtype.kind in "OUS"
+        for each in (first, second)
+    ):
+        return None
+    arrays = [detached("arrays", array) for array in (first, second)]
+    if arrays[0].ndim != 2 or arrays[0].shape != arrays[1].shape or arrays[0].shape[1] < 2:
+        return None
+    are_labels = [are_several_labels(array) for array in arrays]
+    if are_labels[0] == are_labels[1]:
+        return None
+    scores, target = arrays[::-1] if are_labels[0] else arrays
+    is_logits = bool(((scores < 0) | (scores > 1)).any())
+    return MultiLabel(scores, target) if is_logits else MultiLabel.from_probs(scores, target)
 
 
 def _predictions_and_order(first: object, second: object) -> tuple[Predictions, bool]:

@@ -15,10 +15,16 @@ from torch import Tensor
 
 from fedlas._core.check import Argument, InputError
 from fedlas._core.kinds import check_kinds
+from fedlas.binary.label_differences import compare_labels
 from fedlas.metrics import METRICS
 from fedlas.metrics.evaluation import values_of
-from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.any_predictions import (
+    AnyPredictions,
+    PredictionTable,
+    check_measurable,
+    plain_predictions,
+)
 from fedlas.predictions.event import about_event, event_name, event_number
 from fedlas.present.gate import GateResult, check_directed, check_rows, not_worse
 from fedlas.present.positive_class import is_event
@@ -114,8 +120,8 @@ class Comparison(ResultTable[str, Difference]):
 
 @check_kinds
 def compare(
-    a: AnyPredictions | PredictionTable | Sequence[AnyPredictions | PredictionTable],
-    b: AnyPredictions | PredictionTable | Sequence[AnyPredictions | PredictionTable],
+    a: AnyPredictions | MultiLabel | PredictionTable | Sequence[AnyPredictions | PredictionTable],
+    b: AnyPredictions | MultiLabel | PredictionTable | Sequence[AnyPredictions | PredictionTable],
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -129,11 +135,13 @@ def compare(
     """Compare two models on the same samples, or two methods over seeds, metric by metric, with paired tests.
 
     Args:
-        a: Predictions of the first model, or a ``TopLabel``; or a list of those of several seeds of one method.
+        a: Predictions of the first model, or a ``TopLabel``, or several labels as a ``MultiLabel``; or a list of those
+            of several seeds of one method.
         b: Those of the second for the same samples in the same order; or a list, with the same seed at the same place.
-        metrics: Names of metrics; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow; of two
-            classes AUROC, NLL, Brier score and ECE. For two classes ``"ece"`` and ``"brier"`` are those of the event's
-            probability, and ``"top_label_ece"`` is that of the predicted class.
+        metrics: Names of metrics, of several labels such as ``"macro_ece"``; None for accuracy, NLL, Brier score and
+            ECE, as far as the predictions allow; of two classes AUROC, NLL, Brier score and ECE. For two classes
+            ``"ece"`` and ``"brier"`` are those of the event's probability, and ``"top_label_ece"`` is that of the
+            predicted class.
         num_bins: Bins of the metrics that have any, at least 1.
         confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Replicates of the paired bootstrap, at least 39 for level 0.95; lists need none.
@@ -185,6 +193,11 @@ def compare(
                 "Leave them out.",
             )
         return _over_seeds(a, b, metrics, event=event, top_label=top_label, **options)
+    if isinstance(plain_predictions(a), MultiLabel) and isinstance(
+        plain_predictions(b), MultiLabel
+    ):
+        of_one = {"event": event, "groups": groups, "top_label": top_label}
+        return _of_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
     if a is b:
         raise InputError(
             "a and b must be predictions of two models",
@@ -202,6 +215,21 @@ def compare(
         groups={} if names is None else _by_group(first, second, names, [*differences], options),
         dropped=dropped,
         event=name,
+    )
+
+
+def _of_labels(
+    a: Any, b: Any, metrics: Sequence[str] | None, of_one: Mapping[str, Any], **options: Any
+) -> Comparison:
+    """Return the comparison of two models of several labels; refuse what is for one label a sample."""
+    for name, value in of_one.items():
+        if value is not None and value is not False:
+            raise InputError("is for one label a sample", "several", "Leave it out.", argument=name)
+    first, second = plain_predictions(a), plain_predictions(b)
+    return Comparison(
+        compare_labels(first, second, metrics, **options),
+        samples=first.num_samples,
+        dropped=max(getattr(each, "dropped", 0) for each in (a, b)),
     )
 
 

@@ -291,7 +291,7 @@ def check_directed(metrics: Sequence[str], margin: float = 0.0) -> None:
     """Refuse metrics without a better direction, and a margin that no difference of one can exceed."""
     check_number("margin", margin, low=0)
     for metric in metrics:
-        record = METRICS.get(metric)
+        record = find_measure(metric, event=False)
         if record is None or record.higher_is_better is None:
             directed = [
                 entry.name for entry in METRICS.entries() if entry.higher_is_better is not None

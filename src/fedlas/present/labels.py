@@ -13,7 +13,7 @@ from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
 from fedlas.binary import LabelTable
-from fedlas.binary.labels import changes_of_means
+from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import MultiLabel
@@ -129,7 +129,7 @@ class LabelEvaluation:
         """Return a sentence on what the calibrator changes."""
         (_, before), (stage, after) = self.labels.items()
         first, last = self.stages.values()
-        nll, low, high = changes_of_means(first, last, self.confidence_level)["macro_nll"]
+        nll, low, high = change_of_nll(first, last, self.confidence_level)
         way = (
             "within noise" if not (low > 0 or high < 0) else "beyond noise" if nll < 0 else "WORSE"
         )

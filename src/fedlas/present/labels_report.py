@@ -53,7 +53,7 @@ def labels_report(
     fitted: dict[str, MultiLabelCalibration] = {}
     if val is not None:
         calibration, doubts = _fitted(val, predictions, method)
-        name = str(calibration.calibrators[0].plain()["calibrator"])
+        name = calibration.method
         fitted[name] = calibration
         remarks += doubts
         stages[f"after {name}"] = calibration.transform(predictions)

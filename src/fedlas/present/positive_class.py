@@ -142,7 +142,7 @@ def positive_diagrams(
     options: dict[str, Any] = {"scale": "auto", "axes_for": list(axes_of.values())}
     return [
         figure(
-            positive_reliability_diagram(each, title=name, ax=axes(3.1, 3.9), **options),
+            positive_reliability_diagram(each, title=name, ax=axes(3.1, 3.6), **options),
             f"Reliability diagram of {event}, {name}",
         )
         for name, each in axes_of.items()

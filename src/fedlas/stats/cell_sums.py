@@ -104,9 +104,11 @@ class OutcomeCells:
         weights: ``(N,)`` that average 1; None if every sample counts once.
         clusters: Number of each sample's cluster ``(N,)``, from 0 on; None if all are independent.
         label: The class whose outcome it is; None: whether the predicted class is the label.
+        worth: As how many samples of one weight independent ones are drawn, cell by cell; None: rows are drawn.
 
     Attributes:
         num_units: How many samples, or clusters, are drawn.
+        weights: ``(N,)``, ones if there are none.
     """
 
     def __init__(
@@ -118,26 +120,29 @@ class OutcomeCells:
         weights: Floats | None = None,
         clusters: Integers | None = None,
         label: int | None = None,
+        worth: int | None = None,
     ) -> None:
         self.num_samples = len(cell)
+        self.num_draws = len(cell) if worth is None else worth
+        self._has_worth = worth is not None
         self.num_cells = num_cells
         self.clusters = clusters
         self.label = label
         self.is_weighted = weights is not None
         self.probability = probability
         self._cell = cell
-        self._outcome = outcome
-        self._weights = np.ones(len(cell)) if weights is None else weights
+        self.outcome = outcome
+        self.weights = np.ones(len(cell)) if weights is None else weights
         self.num_units = len(cell) if clusters is None else int(clusters.max()) + 1
 
     @property
     def is_plain(self) -> bool:
-        """Whether samples are independent and count once each."""
-        return not self.is_weighted and self.clusters is None
+        """Whether cells tell what is drawn: samples are independent, and count once or as so many as they are worth."""
+        return self.clusters is None and (not self.is_weighted or self._has_worth)
 
     def total(self, values: Floats | float) -> Floats:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
-        return np.bincount(self._cell, self._weights * values, self.num_cells).astype(np.float64)
+        return np.bincount(self._cell, self.weights * values, self.num_cells).astype(np.float64)
 
     @cached_property
     def count(self) -> Floats:
@@ -152,12 +157,12 @@ class OutcomeCells:
     @cached_property
     def happened(self) -> Floats:
         """Sum of the outcomes ``(K,)``."""
-        return self.total(self._outcome)
+        return self.total(self.outcome)
 
     @cached_property
     def squares(self) -> Floats:
         """Sum of the squared weights ``(K,)``."""
-        return self.total(self._weights)
+        return self.total(self.weights)
 
     def scale(self, times: Floats) -> Floats:
         """Return what gives replicates of these ``times (R, U)`` the weight of the sample ``(R, 1)``."""
@@ -192,24 +197,24 @@ class OutcomeCells:
     @cached_property
     def _weight_of_units(self) -> Floats:
         if self.clusters is None:
-            return self._weights
-        return np.bincount(self.clusters, self._weights).astype(np.float64)
+            return self.weights
+        return np.bincount(self.clusters, self.weights).astype(np.float64)
 
     @cached_property
     def _counts(self) -> Floats:
-        return self._sums.by_unit(self._weights)
+        return self._sums.by_unit(self.weights)
 
     @cached_property
     def _outcomes(self) -> Floats:
-        return self._sums.by_unit(self._weights * self._outcome)
+        return self._sums.by_unit(self.weights * self.outcome)
 
     @cached_property
     def _gaps(self) -> Floats:
-        return self._sums.by_unit(self._weights * (self.probability - self._outcome))
+        return self._sums.by_unit(self.weights * (self.probability - self.outcome))
 
     @cached_property
     def _squares(self) -> Floats:
-        return self._sums.by_unit(self._weights**2)
+        return self._sums.by_unit(self.weights**2)
 
 
 class CellDraws:
@@ -227,7 +232,7 @@ class CellDraws:
             shares = np.concatenate([cells.happened, cells.count - cells.happened])
             shares = np.maximum(shares, 0.0) / cells.num_samples
             draws = self._random.multinomial(
-                cells.num_samples, shares / shares.sum(), size=self._replicates
+                cells.num_draws, shares / shares.sum(), size=self._replicates
             )
             yes, no = np.split(draws.astype(np.float64), 2, axis=1)
             return yes + no, yes
@@ -238,23 +243,49 @@ class CellDraws:
         counts, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
         return counts * scale, positives * scale
 
+    def forecasts(self) -> tuple[Floats, Floats]:
+        """Return samples of bootstrap replicates, and their outcomes if the probabilities are right, ``(R, K)``."""
+        cells = self._cells
+        if cells.is_plain:
+            shares = cells.count / cells.num_samples
+            counts = self._random.multinomial(
+                cells.num_draws, shares / shares.sum(), size=self._replicates
+            )
+            return counts.astype(np.float64), self._binomial(counts)
+        blocks = []
+        for times in self._blocks(self._times, cells.num_units):
+            # Each copy of a unit that is drawn has outcomes, or a sign, of its own.
+            copies = times.astype(np.int64)
+            if cells.clusters is None:
+                labels = self._random.binomial(copies, np.clip(cells.probability, 0.0, 1.0))
+                outcomes = cells.relabeled(labels.astype(np.float64))
+            else:
+                signs = 2.0 * self._random.binomial(copies, 0.5) - times
+                outcomes = cells.happened_drawn(times) + cells.gaps_drawn(times - signs)
+            blocks.append((cells.counts_drawn(times), outcomes, cells.scale(times)))
+        totals, positives, scale = (np.concatenate(each) for each in zip(*blocks, strict=True))
+        return totals * scale, positives * scale
+
     def redrawn(self) -> Floats:
         """Return the outcomes of the cells ``(R, K)`` if the probabilities are right."""
         cells = self._cells
         if cells.is_plain:
-            share = np.divide(
-                cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
-            )
-            size = (self._replicates, cells.num_cells)
-            counts = cells.count.astype(np.int64)
-            outcomes = self._random.binomial(counts, np.clip(share, 0.0, 1.0), size)
-            return outcomes.astype(np.float64)
+            counts = np.rint(cells.count * (cells.num_draws / cells.num_samples)).astype(np.int64)
+            return self._binomial(np.broadcast_to(counts, (self._replicates, cells.num_cells)))
         if cells.clusters is None:
             blocks = self._blocks(self._labels, cells.num_samples)
             return np.concatenate([cells.relabeled(labels) for labels in blocks])
         signs = self._blocks(self._signs, cells.num_units)
         moved = np.concatenate([cells.gaps_drawn(each) for each in signs])
         return np.asarray(cells.expected - moved)
+
+    def _binomial(self, counts: Integers) -> Floats:
+        """Return the outcomes of so many samples of each cell ``(R, K)``."""
+        cells = self._cells
+        share = np.divide(
+            cells.expected, cells.count, out=np.zeros(cells.num_cells), where=cells.count > 0
+        )
+        return self._random.binomial(counts, np.clip(share, 0.0, 1.0)).astype(np.float64)
 
     def _blocks(self, make: Callable[[int], NDArray[np.float64]], columns: int) -> Iterator[Floats]:
         step = max(1, _ELEMENTS // columns)

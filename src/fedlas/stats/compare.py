@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, as_numbers, check_number, describe
 from fedlas._core.extras import require
-from fedlas.metrics import METRICS
+from fedlas.metrics.metric import find_measure
 from fedlas.stats.difference import Difference
 from fedlas.stats.intervals import ALPHA, check_level
 from fedlas.stats.rows import Floats
@@ -155,7 +155,7 @@ def correct(differences: Iterable[Difference]) -> list[Difference]:
 
 
 def _corrected(each: Difference, p: float) -> Difference:
-    record = METRICS.get(each.metric)
+    record = find_measure(each.metric, event=False)
     higher = None if record is None else record.higher_is_better
     better = None
     if p <= ALPHA and higher is not None and each.difference != 0:

@@ -121,11 +121,6 @@ LOGITS, TARGET = torch.zeros(2, L), [[1, 0, 1], [0, 0, 0]]
     [
         (lambda: Predictions(LOGITS, TARGET), r"fedlas\.MultiLabel\(logits, target\)"),
         (lambda: Predictions(LOGITS, [[0, 1, 0], [1, 0, 0]]), r"target\.argmax\(1\)"),
-        (lambda: fedlas.calibrate(net(), batches(), "temperature"), r"must be integers \(250,\)"),
-        (
-            lambda: fedlas.calibrate(net(), [(LOGITS.new_zeros(2, 4), torch.tensor(TARGET))]),
-            "MultiLabelCalibration",
-        ),
         (lambda: TemperatureScaling().fit(MultiLabel(LOGITS, TARGET)), r"several\.pooled\(\)"),
         (lambda: MultiLabel(LOGITS, [[1, 2, 0]] * 2), "target must be 0, 1 or -100"),
         (lambda: MultiLabel(LOGITS, TARGET, names=["a"]), "names must be 3 different ones"),

@@ -1,11 +1,14 @@
 """Curves of accuracy over confidence, and the diagrams that draw them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from fedlas import TopLabel
 from fedlas.errors import InputError
-from fedlas.plots import calibration_curve, reliability_diagram
+from fedlas.plots import calibration_curve, consistency_band, reliability_diagram
 
 
 def sample(samples=4000, factor=1.0):
@@ -53,3 +56,30 @@ def test_refuses():
         reliability_diagram(sample(50), scale="log")
     with pytest.raises(InputError, match="replicates must be"):
         calibration_curve(sample(50), replicates=3)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        calibration_curve,
+        lambda p: calibration_curve(p, "isotonic"),
+        lambda p: consistency_band(p, num_bins=5),
+    ],
+)
+def test_bands_of_clusters_are_wider_and_of_equal_weights_the_same(draw):
+    """They drew rows where whole clusters depend on each other: 20 copies of each sample gave a fourth of the width."""
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1.0, 100)
+    correct = random.random(100) < confidence
+    few = TopLabel(confidence, correct)
+    copies = TopLabel(confidence.repeat(20), correct.repeat(20))
+    clustered = replace(copies, clusters=torch.arange(100).repeat_interleave(20))
+    weighted = replace(few, weights=torch.ones(100))
+
+    def width(predictions):
+        band = draw(predictions)
+        return float(np.nanmean(band.high - band.low))
+
+    assert width(clustered) == pytest.approx(width(few), rel=0.2)
+    assert width(weighted) == pytest.approx(width(few), rel=0.2)
+    assert width(copies) < 0.5 * width(few)

@@ -220,11 +220,14 @@ def live_table(
     live = Columns(**{name: getattr(columns, name) for name in roles})
     is_one = calibration.columns.kind == "confidence"
     named: Any = calibration.scores[0] if is_one else list(calibration.scores)
-    classes = () if calibration.in_lists else calibration.classes
+    has_classes = not calibration.in_lists and calibration.label_names is None
+    classes = calibration.classes if has_classes else ()
     live = replace(live, classes=classes, **{calibration.columns.kind or "logits": named})
     live = replace(live, drop_missing=missing.policy == "empty")
     covariates = copy.deepcopy(calibration.covariates) or Covariates()
-    table = ScoreTable(source, live, covariates, copy.deepcopy(calibration.units).as_fit())
+    table = ScoreTable(
+        source, live, covariates, copy.deepcopy(calibration.units).as_fit(), calibration.label_names
+    )
     table.keeps_rows = True
     table.optional = frozenset((*covariates.categories, *covariates.means))
     return table
@@ -306,7 +309,7 @@ def _calibrated(calibration: Any, values: Values) -> Tensor:
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)
     after = calibration.calibrator.transform(
-        predictions_of(values, columns, calibration.covariates)
+        predictions_of(values, columns, calibration.covariates, label_names=calibration.label_names)
     )
     if isinstance(after, TopLabel):
         return after.confidence

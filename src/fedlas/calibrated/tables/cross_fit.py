@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedlas.calibrated.before_after import BeforeAfter, measured_left_out
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.calibrators._fit.folds import folds_of, in_order
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.calibrators.mixture import LeftOut
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 
+C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 _FOLDS = 5
 _ENOUGH = 5000
 """Folds are left out until they have this many rows together."""
 
 
 def fit_and_check(
-    calibrator: Calibrator, val: AnyPredictions
-) -> tuple[Calibrator, tuple[str, ...], BeforeAfter | None]:
+    calibrator: C, val: AnyPredictions | MultiLabel
+) -> tuple[C, tuple[str, ...], BeforeAfter | None]:
     """Return the fitted calibrator, its notes, and metrics of rows that were left out in turn.
 
     A mixture holds folds out to find its weights; what it predicts for each, with weights of the other folds, is
@@ -37,7 +40,7 @@ def fit_and_check(
     left_out: list[LeftOut] = []
     keeps_class = getattr(calibrator, "keep_class", False)
     if isinstance(val, Predictions) and hasattr(calibrator, "left_out") and not keeps_class:
-        calibrator.left_out = left_out
+        vars(calibrator)["left_out"] = left_out
     fitted, notes = fit_with_notes(calibrator, val)
     vars(calibrator).pop("left_out", None)
     if not left_out or not isinstance(val, Predictions):
@@ -52,14 +55,16 @@ def fit_and_check(
     return fitted, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
 
 
-def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> BeforeAfter | None:
+def cross_fit(
+    calibrator: Calibrator | MultiLabelCalibration, val: AnyPredictions | MultiLabel
+) -> BeforeAfter | None:
     """Fit on all folds but one, calibrate that one, and measure; None for fewer than two distinct rows.
 
     Args:
         calibrator: One with the options of the fit; it is not changed.
         val: Held-out predictions with labels.
     """
-    both = as_predictions(val)
+    both = _of_samples(val) if isinstance(val, MultiLabel) else as_predictions(val)
     folds = folds_of(both, _FOLDS, weights=both.weights)
     if not folds.count:
         return None
@@ -69,14 +74,23 @@ def cross_fit(calibrator: Calibrator, val: AnyPredictions) -> BeforeAfter | None
         left_out = folds.test(fold)
         fitted, _ = fit_with_notes(copy.deepcopy(calibrator), val.rows(folds.train(fold)))
         rows.append(left_out.nonzero()[:, 0])
-        part = fitted.transform(val.rows(left_out))
-        after.append(part.logits if isinstance(part, Predictions) else part.confidence)
+        transform: Callable[..., Any] = fitted.transform
+        part = transform(val.rows(left_out))
+        after.append(part.confidence if isinstance(part, TopLabel) else part.logits)
         if sum(map(len, rows)) >= _ENOUGH:
             break
     first = val.rows(torch.cat(rows))
     last = (
-        first.with_logits(torch.cat(after))
-        if isinstance(first, Predictions)
-        else replace(first, confidence=torch.cat(after))
+        replace(first, confidence=torch.cat(after))
+        if isinstance(first, TopLabel)
+        else first.with_logits(torch.cat(after))
     )
     return measured_left_out(first, last, folds.count, in_time=folds.in_time)
+
+
+def _of_samples(val: MultiLabel) -> Predictions:
+    """Return samples of several labels as of two classes, with a label or without: folds have their share of both."""
+    mean = val.logits.mean(dim=1)
+    others = {name: getattr(val, name) for name in ("weights", "clusters", "time")}
+    has_label = (val.target == 1).any(dim=1).long()
+    return Predictions(torch.stack([torch.zeros_like(mean), mean], dim=1), has_label, **others)

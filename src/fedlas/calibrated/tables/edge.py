@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fedlas._core.check import few
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 
 USUAL = 0.10
 """Share of rows like those of the fit that lie beyond the edge: 7 to 11 % of new rows in ten tables."""
@@ -35,8 +35,11 @@ class EdgeCount:
         {'rows': 0, 'beyond': 0, 'columns': {}}
     """
 
-    def __init__(self, calibrator: Calibrator, names: Sequence[str] = ()) -> None:
-        self._side = getattr(calibrator.map, "side", None)
+    def __init__(
+        self, calibrator: Calibrator | MultiLabelCalibration, names: Sequence[str] = ()
+    ) -> None:
+        fitted = calibrator.map if isinstance(calibrator, Calibrator) else None
+        self._side = getattr(fitted, "side", None)
         self._names = tuple(names)
         self.rows = 0
         self.beyond = 0

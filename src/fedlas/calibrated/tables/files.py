@@ -18,7 +18,7 @@ from fedlas._core.terminal import copy_to_output
 from fedlas.calibrated.tables.apply import Applied, applied, source_of
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.calibrated.tables.table_calibration import TableCalibration
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns
 from fedlas.predictions.language.lm_eval import is_lm_eval
 from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files, write_whole
@@ -164,7 +164,9 @@ def _written(
     return replace(done, columns=writer.added, notes=(*done.notes, *missing.notes(done.rows)))
 
 
-def calibrate_table(table: object, method: str | Calibrator, columns: Columns) -> TableCalibration:
+def calibrate_table(
+    table: object, method: str | Calibrator | MultiLabelCalibration, columns: Columns
+) -> TableCalibration:
     """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
     if not isinstance(table, str | Path | list | tuple):
         return TableCalibration.fit(table, columns, method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,13 +14,14 @@ from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
+from fedlas.calibrated.file import calibration_of
 from fedlas.calibrated.model import calibrator_of, of_classes
 from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
 from fedlas.calibrated.tables.cross_fit import fit_and_check
 from fedlas.calibrated.tables.direction import FitScores
 from fedlas.calibrated.tables.edge import EdgeCount
 from fedlas.calibrated.tables.missing import Missing, MissingPolicy
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
@@ -41,7 +42,7 @@ class TableCalibration:
         calibrator: The fitted calibrator.
         columns: The columns as the user named them.
         scores: Columns of the scores, in the order of the classes.
-        classes: Names of the classes; empty if they have none.
+        classes: Names of the classes, or of several labels a sample; empty if they have none.
         in_lists: Whether one column holds the scores of all classes, as lists.
         covariates: Columns that the calibrator reads in addition; None if there are none.
         cross_fitted: Metrics of rows that the fit did not see; None for too few.
@@ -57,7 +58,7 @@ class TableCalibration:
         [0.75, 0.25]
     """
 
-    calibrator: Calibrator
+    calibrator: Calibrator | MultiLabelCalibration
     columns: Columns
     scores: tuple[str, ...]
     classes: tuple[str, ...] = ()
@@ -74,7 +75,12 @@ class TableCalibration:
         return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
 
     @classmethod
-    def fit(cls, source: object, columns: Columns, method: str | Calibrator = "auto") -> Self:
+    def fit(
+        cls,
+        source: object,
+        columns: Columns,
+        method: str | Calibrator | MultiLabelCalibration = "auto",
+    ) -> Self:
         """Fit a calibrator on a table with labels; see :func:`fedlas.calibrate`."""
         if columns.confidence_as == "vote":
             raise InputError(
@@ -103,13 +109,16 @@ class TableCalibration:
             )
         values = table.whole()
         check_logits(columns, values["scores"], table.label)
-        val, counts = with_some_weight(predictions_of(values, columns, covariates, table.classes))
+        val, counts = with_some_weight(
+            predictions_of(values, columns, covariates, table.classes, table.label_names)
+        )
         remarks = [] if counts is None else [note_on_weights(counts)]
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
             check_direction(val, few(table.scores), table.classes)
+        unfitted = _unfitted(method, several=table.label_names is not None)
         with one_thread(val.num_samples * max(1, len(table.scores))):
-            calibrator, doubts, cross_fitted = fit_and_check(of_classes(calibrator_of(method)), val)
+            calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
         if covariates is not None and calibrator.num_features is None:
             names = few(covariates.columns, 6)
             unread = f"The calibrator reads no covariates, so apply needs none of: {names}."
@@ -121,7 +130,7 @@ class TableCalibration:
             calibrator,
             columns,
             table.scores,
-            table.classes,
+            table.classes if table.label_names is None else table.label_names,
             table.in_lists,
             covariates,
             cross_fitted,
@@ -132,8 +141,15 @@ class TableCalibration:
         )
 
     @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of several labels a sample; None for one label a sample."""
+        return self.classes if isinstance(self.calibrator, MultiLabelCalibration) else None
+
+    @property
     def carries(self) -> str:
         """What carries the weight of a mixture, or the calibrator itself."""
+        if isinstance(self.calibrator, MultiLabelCalibration):
+            return f"{self.calibrator.method}, {len(self.classes):,} labels"
         weights = getattr(self.calibrator, "weights", None)
         if not isinstance(weights, Mapping):
             temperature = getattr(self.calibrator, "temperature", None)
@@ -220,11 +236,12 @@ class TableCalibration:
             error.without(*(each.name for each in fields(Columns)))
             raise
         check_logits(self.columns, values["scores"], other.label)
-        rows = predictions_of(values, self.columns, self.covariates, self.classes)
+        rows = predictions_of(values, self.columns, self.covariates, self.classes, self.label_names)
         before, _ = with_some_weight(rows)
         for note in other.notes_on_fit():
             warn_user(note)
-        return measured_both(before, self.calibrator.transform(before))
+        transform: Callable[..., Any] = self.calibrator.transform
+        return measured_both(before, transform(before))
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -290,9 +307,13 @@ class TableCalibration:
             **{name: value for name, value in content["columns"].items() if name in names}
         )
         scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
-        calibrator = Calibrator.from_plain(content["calibrator"], source=path)
+        calibrator = calibration_of(content["calibrator"], source=path)
         if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
             raise ValueError(f"{len(scores)} columns of scores")
+        if isinstance(calibrator, MultiLabelCalibration) != (columns.labels is not None):
+            raise ValueError(
+                "a calibrator of several labels without their columns, or of one with them"
+            )
         if calibrator.top_label != (columns.kind == "confidence"):
             raise ValueError(f"a calibrator of other scores than {columns.kind}")
         covariates = content["covariates"]
@@ -312,14 +333,17 @@ class TableCalibration:
         )
 
 
+def _unfitted(
+    method: str | Calibrator | MultiLabelCalibration, *, several: bool
+) -> Calibrator | MultiLabelCalibration:
+    """Return the calibrator of a method, of one label a sample or of several."""
+    if several:
+        return MultiLabelCalibration.of_method(method)
+    return of_classes(calibrator_of(method))
+
+
 def _with_effect(columns: Columns) -> Columns:
     """Return the columns, or refuse one that would have no effect on a calibration."""
-    if columns.labels is not None:
-        raise InputError(
-            "a calibration must be of one label a sample",
-            Argument("labels"),
-            "Several labels: fedlas.calibrators.MultiLabelCalibration().fit(read.predictions).",
-        )
     if columns.label_probs is not None:
         raise InputError(
             ("a calibration must be fitted without ", Argument("label_probs")),

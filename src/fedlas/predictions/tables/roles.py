@@ -241,7 +241,7 @@ class Columns:
                 )
         check_several_rows(self)
         for option in _OF_ONE_LABEL if self.labels is not None else ():
-            if getattr(self, option) not in (None, False, ()):
+            if getattr(self, option) not in (None, False, (), "number"):
                 raise InputError(
                     "is for one label a sample",
                     Argument("labels"),
@@ -431,7 +431,8 @@ _SINGLE = tuple(
 _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
-_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "covariates", "groups")
+_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "covariates", "groups",
+                 "confidence_as")  # fmt: skip
 """Roles that say nothing of several labels a sample."""
 
 

@@ -1,0 +1,140 @@
+"""Means over several labels of two models on the same samples: differences, with paired intervals and tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedlas._core.check import InputError, check_choice
+from fedlas._core.kinds import check_kinds
+from fedlas._core.threads import on_one_thread
+from fedlas.binary.labels import LabelData, errors_overall
+from fedlas.binary.positive import Floats
+from fedlas.predictions import MultiLabel
+from fedlas.predictions.multi_label import check_known
+from fedlas.stats.compare import correct
+from fedlas.stats.degrees import two_sided
+from fedlas.stats.difference import Difference
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, check_replicates
+from fedlas.stats.intervals import check_level, interval_from, normal_interval, standard_error
+
+COMPARED = ("macro_nll", "macro_brier", "macro_auroc", "macro_ece", "micro_nll")
+"""Means over labels that are compared by default."""
+
+
+@check_kinds
+@on_one_thread
+def compare_labels(
+    a: MultiLabel,
+    b: MultiLabel,
+    metrics: Sequence[str] | None = None,
+    *,
+    num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Return ``a - b`` of means over labels, with paired intervals and tests.
+
+    Args:
+        a: Labels ``(N, L)`` as the first model predicts them.
+        b: The same samples and labels by the second.
+        metrics: Names such as ``"macro_ece"``; None for :data:`COMPARED`.
+        num_bins: Bins of the ECE.
+        confidence_level: Level of the intervals.
+        replicates: Of the paired bootstrap of the ECE; other means need none.
+        seed: The same seed draws the same samples.
+
+    Raises:
+        InputError: For different samples or labels, or an unknown metric.
+    """
+    _check_same(a, b)
+    check_replicates(replicates, check_level(confidence_level))
+    both = LabelData.of(a), LabelData.of(b)
+    means = [each.means() for each in both]
+    errors = [
+        errors_overall(each.errors(num_bins=num_bins, replicates=replicates, seed=seed))
+        for each in both
+    ]
+    names = list(COMPARED if metrics is None else metrics)
+    known_names = [*means[0], *errors[0]]
+    differences = []
+    for name in names:
+        check_choice("metrics", name, known_names)
+        if name in means[0]:
+            differences.append(
+                _paired(name, means[0][name], means[1][name], both[1], confidence_level)
+            )
+            continue
+        (value, samples, _), (other, others, _) = errors[0][name], errors[1][name]
+        differences.append(
+            _drawn_difference(name, value, other, samples - others, confidence_level)
+        )
+    count = a.num_samples
+    return {each.metric: replace(each, count=count) for each in correct(differences)}
+
+
+def _paired(
+    name: str,
+    first: tuple[float, Floats],
+    second: tuple[float, Floats],
+    data: LabelData,
+    confidence_level: float,
+) -> Difference:
+    moved = first[1] - second[1]
+    gap = first[0] - second[0]
+    error = standard_error(moved, data.predictions) if data.has_spread else math.nan
+    ends = normal_interval(gap, error, confidence_level=confidence_level, degrees=data.degrees)
+    p = (
+        None
+        if math.isnan(error)
+        else two_sided(gap / error, data.degrees)
+        if error
+        else float(gap == 0)
+    )
+    return Difference(name, first[0], second[0], ends.low, ends.high, p)
+
+
+def _drawn_difference(
+    name: str, a: float, b: float, gaps: Floats, confidence_level: float
+) -> Difference:
+    """Return a difference with the interval of its replicates ``(R,)``."""
+    if not len(gaps):
+        return Difference(name, a, b)
+    ends = interval_from(a - b, gaps, confidence_level=confidence_level, method="percentile")
+    below, above = int((gaps <= 0).sum()), int((gaps >= 0).sum())
+    p = min(1.0, 2.0 * (1 + min(below, above)) / (1 + len(gaps)))
+    return Difference(name, a, b, ends.low, ends.high, p)
+
+
+def _check_same(a: MultiLabel, b: MultiLabel) -> None:
+    """Refuse predictions of other samples or labels."""
+    got = (
+        "" if a.logits.shape == b.logits.shape and a.names == b.names else "other samples or labels"
+    )
+    check_known(a)
+    check_known(b)
+    if not got and bool((a.target != b.target).any()):
+        row = int((a.target != b.target).any(dim=1).nonzero()[0])
+        got = f"different labels, first in row {row + 1:,}"
+    for name in ("weights", "clusters"):
+        one, other = getattr(a, name), getattr(b, name)
+        if (one is None) != (other is None) or (one is not None and bool((one != other).any())):
+            got = got or f"different {name}"
+    if got:
+        raise InputError(
+            "a and b must be predictions for the same samples and labels, in the same order",
+            got,
+            "Predict one test set with both models, without shuffling.",
+        )
+
+
+def change_of_nll(
+    a: MultiLabel, b: MultiLabel, confidence_level: float = CONFIDENCE_LEVEL
+) -> tuple[float, float, float]:
+    """Return macro NLL of ``b`` less that of ``a``, and the ends of its paired interval."""
+    first, second = LabelData.of(a), LabelData.of(b)
+    after, before = (each.means(areas=False)["macro_nll"] for each in (second, first))
+    change = _paired("macro_nll", after, before, second, confidence_level)
+    return change.difference, change.low, change.high
