@@ -611,6 +611,8 @@ def tables(folder: Path) -> dict[str, str]:
         before = read(path)
         result["few labels"] = few_labels.tables(pd.read_csv(folder / "few-labels.csv"))
         result["auto before few labels"] = few_labels.changes(now, before)
+        fewest = pd.read_csv(folder / "fewest-labels.csv")
+        result["fewest labels"] = few_labels.fewest_table(fewest)
         # The changes for many classes are judged by the code that made them.
         indexed = frame.set_index([*COLUMNS])
         indexed.update(before.set_index([*COLUMNS])[[*SCORES]])

@@ -269,9 +269,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def tables(frame: pd.DataFrame) -> str:
-    """NLL in percent of that of ``auto`` without covariates, mean and worst over tables, of known groups and of new."""
-    last = frame.groupby("seed").size()
-    frame = frame[frame.seed.isin(last[last == last.max()].index)]
+    """NLL in percent of that of ``auto`` without covariates, mean and worst over tables, of known groups and of new.
+
+    Of seeds that are complete.
+    """
+    # A seed is complete with its last case.
+    is_last = (
+        (frame.table == REPORTED[-1]) & (frame.model == MODELS[-1]) & (frame.labels == SIZES[-1])
+    )
+    ended = frame[is_last & (frame.covariates == "group and inputs")].seed.unique()
+    frame = frame[frame.seed.isin(ended)]
     keys = ["covariates", "labels", "table", "model", "seed"]
     lines = [
         "| covariates | labels | tables | calibrator | known groups | worst table | new groups | worst table |",

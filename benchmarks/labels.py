@@ -277,20 +277,25 @@ def cost(args: argparse.Namespace) -> None:
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Scores of all cases, means over draws, indexed by problem, model, size and calibrator."""
-    frame = pd.read_csv(folder / "scores.csv")
-    keys = ["problem", "model", "size", "calibrator"]
+    """Scores, indexed by problem, model, size, draw and calibrator."""
     numbers = ["without", *MEASURES, "nll_without", "truth", "seconds"]
-    return frame.groupby(keys, sort=False)[numbers].mean()
+    return pd.read_csv(folder / "scores.csv").set_index([*KEYS])[numbers]
 
 
 def complete(frame: pd.DataFrame, sizes: tuple[int, ...], names: list[str]) -> pd.DataFrame:
-    """The cases of these sizes that all these calibrators have been through."""
+    """The cases of these sizes, means over the draws that all these calibrators have been through."""
     some = frame[
         frame.index.isin(sizes, level="size") & frame.index.isin(names, level="calibrator")
     ]
-    count = some.groupby(["problem", "model", "size"])["nll"].transform("size")
-    return some[count == len(names)]
+    count = some.groupby(["problem", "model", "size", "draw"])["seconds"].transform("size")
+    keys = ["problem", "model", "size", "calibrator"]
+    return some[count == len(names)].groupby(keys, sort=False).mean()
+
+
+def of_all_draws(frame: pd.DataFrame) -> list[str]:
+    """Calibrators that have been through every draw of the four sizes."""
+    counts = frame[frame.index.isin(SIZES, level="size")].groupby("calibrator").size()
+    return [name for name in fits() if counts.get(name, 0) == counts["raw"]]
 
 
 def wide(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -457,6 +462,9 @@ def tables(folder: Path) -> dict[str, str]:
         "truth": truth_table(main),
         "seconds": seconds_table(main),
     }
+    several = complete(frame, SIZES, of_all_draws(frame))
+    result["harm, mean of draws"] = harm_table(several)
+    result["paired, mean of draws"] = paired_table(several)
     if len(more):
         result["harm, 50 and 10,000 rows"] = harm_table(more)
     if (folder / "cost.csv").is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "trace_walks.py"
-MOST = {"fedlas calibrate": 3700, "fedlas apply": 1700, "bench of 2 x 2 runs": 64_000}
+MOST = {"fedlas calibrate": 3700, "fedlas apply": 1250, "bench of 2 x 2 runs": 64_000}
 """Calls of 400 rows of four classes, with room for one member of ``auto`` more (550 a fit). A bench takes 59,800."""
 
 

@@ -51,7 +51,6 @@ LOOKUPS = {
     ("fedlas.predictions", "predictions.tables"),  # its public names
     ("fedlas.predictions", "predictions.language"),
     ("fedlas.predictions.predictions", "predictions.tables"),  # from_frame
-    ("fedlas.predictions.covariates", "predictions.tables"),  # methods that encode
     ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
     ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
     ("fedlas.metrics.evaluation", "binary"),  # evaluate, given several labels

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -52,11 +53,19 @@ def test_page_of_calibrators_shows_the_tables_of_its_scores(calibrators):
 
 def test_page_of_several_labels_shows_the_tables_of_its_scores(benchmarks):
     tables = benchmarks("labels").tables(ROOT / "results/labels")
+    features = pd.read_csv(ROOT / "results/labels/features.csv")
+    tables["features"] = benchmarks("labels_features").table(features)
     page = (ROOT / "results/labels/README.md").read_text("utf8")
     shown = re.findall(r"<!-- table: (.*?) -->\n\n(.*?)\n\n<!-- end -->", page, re.DOTALL)
     assert {title for title, _ in shown} == set(tables)
     for title, text in shown:
         assert text == tables[title], title
+
+
+def test_page_of_side_information_shows_the_table_of_new_groups(benchmarks):
+    table = benchmarks("groups").tables(pd.read_csv(ROOT / "results/side-information/groups.csv"))
+    page = (ROOT / "results/side-information/README.md").read_text("utf8")
+    assert f"<!-- table: groups -->\n\n{table}\n\n<!-- end -->" in page
 
 
 def test_ranks_count_the_splits_that_all_calibrators_have_been_through(calibrators, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.absent_share import AbsentShare
+from fedlas.calibrators._fit.folds import LeftOut
 from fedlas.calibrators._fit.side_maps import SideInformation
 from fedlas.calibrators._fit.state import load_map, must, numbers_of
 from fedlas.calibrators.base import CALIBRATORS, Calibrator, registry_name
 from fedlas.calibrators.fit_mixture import Members, fitted_mixture
-from fedlas.calibrators.mixture import CalibratedMixture, LeftOut, Share
+from fedlas.calibrators.mixture import CalibratedMixture, Share
 from fedlas.predictions import Predictions, TopLabel
 
 __all__ = ["AutoCalibration", "CalibratedMixture"]
@@ -117,8 +119,6 @@ class AutoCalibration(Calibrator):
     wants = frozenset({"features"})
     per_class = False
     enough = (60, 0)
-    left_out: list[LeftOut] | None = None
-    """A list takes, at the next fit, what the mixture predicts for each fold that it holds out."""
 
     @check_kinds
     def __init__(
@@ -192,10 +192,22 @@ class AutoCalibration(Calibrator):
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> CalibratedMixture:
         """Return the mixture of ``val``; with features, if it has some and they carry weight."""
+        return self._fit_mixture(val)
+
+    def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
+        if self.keep_class or isinstance(val, TopLabel):
+            return super()._fit_with_left_out(val)
+        left_out: list[LeftOut] = []
+        self._fit_by(partial(self._fit_mixture, left_out=left_out), val)
+        return left_out
+
+    def _fit_mixture(
+        self, val: Predictions, left_out: list[LeftOut] | None = None
+    ) -> CalibratedMixture:
         if not self.features and val.features is not None:
             val = val._replaced(features=None)
         return fitted_mixture(
-            val, self._own, self.num_folds, keep_class=self.keep_class, left_out=self.left_out
+            val, self._own, self.num_folds, keep_class=self.keep_class, left_out=left_out
         )
 
     def _plain_arguments(self) -> dict[str, Any]:

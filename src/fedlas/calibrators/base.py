@@ -27,7 +27,8 @@ from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
-from fedlas.calibrators._fit.own import checked_map, missing_attribute
+from fedlas.calibrators._fit.folds import LeftOut
+from fedlas.calibrators._fit.own import FitMap, checked_map, missing_attribute
 from fedlas.calibrators._fit.rowwise import (
     ArrayOf,
     array_kind,
@@ -173,7 +174,6 @@ class Calibrator(ABC):
         """
         return fitted(self._map)
 
-    @on_one_thread
     def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
         """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
 
@@ -196,6 +196,15 @@ class Calibrator(ABC):
             and if samples are so few that the NLL may become worse. On simulated sets of 20, 50 and 200 samples every
             fit that made it worse by 0.05 nats warned (``benchmarks/calibrators.py simulated``).
         """
+        return self._fit_by(self.fit_map, val, target)
+
+    def _fit_with_left_out(self, val: Predictions | TopLabel) -> list[LeftOut]:
+        """Fit as :meth:`fit`; return the predictions of rows that it left out, none if it left out none."""
+        self.fit(val)
+        return []
+
+    @on_one_thread
+    def _fit_by(self, fit_map: FitMap, val: object, target: Tensor | None = None) -> Self:
         val = plain_predictions(val)
         top_label = isinstance(val, TopLabel)
         array_of = None if target is None else array_kind(val)
@@ -204,7 +213,7 @@ class Calibrator(ABC):
             features_of(val)
         few = self._few(val)
         val, least, zeros = prepared(val, repeat=not self.takes_weights, floor=not self.needs)
-        row_map = checked_map(self, val)
+        row_map = checked_map(self, val, fit_map)
         features = self._features_for(row_map, val)
         self.num_features = None if features is None else features.shape[1]
         self.num_classes = val.num_classes
@@ -256,12 +265,9 @@ class Calibrator(ABC):
     def _transform_array(self, test: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         scores = torch.as_tensor(test)
         of_probs = self.array_of == "probs"
-        calibrated = self.transform(
-            Predictions.from_probs(scores) if of_probs else Predictions(scores)
-        )
+        calibrated = self.transform((Predictions.from_probs if of_probs else Predictions)(scores))
         result = calibrated.probs if of_probs else calibrated.logits
-        if scores.ndim == 1:
-            result = result[:, 1]
+        result = result[:, 1] if scores.ndim == 1 else result
         return result if isinstance(test, Tensor) else result.cpu().numpy()
 
     def _checked(self, test: Predictions) -> Predictions:
@@ -326,8 +332,7 @@ class Calibrator(ABC):
             InputError: Before ``fit``, if another file than one of a calibrator is there, or the folder is not
                 writable.
         """
-        content = self.plain()
-        return write_json(check_place("path", path, CALIBRATOR), content)
+        return write_json(check_place("path", path, CALIBRATOR), self.plain())
 
     def plain(self) -> dict[str, Any]:
         """Return the plain values for JSON that :meth:`save` writes and :meth:`from_plain` reads.
@@ -396,11 +401,8 @@ class Calibrator(ABC):
                 calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"the file must hold the state of a {kind.__name__}",
-                f"{source} ({error})",
-                "Save it again.",
-            ) from error
+            expected = f"the file must hold the state of a {kind.__name__}"
+            raise InputError(expected, f"{source} ({error})", "Save it again.") from error
         return calibrator
 
     def _arguments(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas.calibrators._fit.absent_share import AbsentShare, fitted_absent_share
 from fedlas.calibrators._fit.doubts import some, when, with_doubts
-from fedlas.calibrators._fit.folds import copies_of, folds_of, worth
+from fedlas.calibrators._fit.folds import LeftOut, copies_of, folds_of, worth
 from fedlas.calibrators._fit.own import checked_map
 from fedlas.calibrators._fit.rowwise import double_rows, weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation
@@ -28,7 +28,6 @@ from fedlas.calibrators.mixture import (
     FEATURES,
     CalibratedMixture,
     CrossFit,
-    LeftOut,
     Share,
 )
 from fedlas.calibrators.mixture_features import (
@@ -106,7 +105,7 @@ def fitted_mixture(
     for name, (_, member) in members.items():
         try:
             _check(member, val)
-            maps[name] = checked_map(member, split.whole(name in _DEAR))
+            maps[name] = checked_map(member, split.whole(name in _DEAR), member.fit_map)
             fitted[name] = member
         except (InputError, RuntimeError) as error:
             failed.append(f"{name} ({str(error).splitlines()[0]})")

@@ -157,19 +157,6 @@ class CalibratedMixture(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
-    """What a mixture predicts for samples that neither its members nor its weights have seen.
-
-    Attributes:
-        rows: Their rows ``(n,)``.
-        log_probs: ``(n, C)``, float64.
-    """
-
-    rows: Tensor
-    log_probs: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class CrossFit:
     """Samples, some of which are held out in turn.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.folds import LeftOut
 from fedlas.calibrators._fit.minimize import mixture_weights
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.calibrators._fit.side_maps import SideInformation, Unseen
@@ -17,7 +18,6 @@ from fedlas.calibrators._fit.state import ones
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperatures_of_parts
 from fedlas.calibrators.mixture import (
     CrossFit,
-    LeftOut,
     Share,
 )
 from fedlas.calibrators.mixture_weights import (

@@ -140,6 +140,7 @@ def fit_side_information(
             **{name: stack[part] for name, stack in stacks.items()},
             ranges=ranges,
             codes=None if codes is None else Codes(levels=codes.levels, coefficients=values),
+            unseen=None,
         )
         for part, (each, values) in enumerate(zip(offsets, coefficients, strict=True))
     ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import LARGEST, InputError, describe
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.encoder import MOST_VALUES
+from fedlas.predictions.tables.encoder import MOST_VALUES, covariates_of_columns, encode_columns
 
 _MOST_NUMBERS = 2**27
 """Numbers of side information that are made dense, 1 GiB of float64."""
@@ -51,7 +51,7 @@ class SideColumns:
         if not useful:
             self.note = "no column of X holds numbers or few categories"
             return None
-        self.encoder = Covariates.of_columns(useful, [*useful])
+        self.encoder = covariates_of_columns(useful, [*useful])
         is_bare = not hasattr(values, "columns") and not self.encoder.categories
         self.covariates = None if is_bare else self.encoder
         return self._made(parts)
@@ -102,7 +102,7 @@ class SideColumns:
     def _made(self, parts: dict[str, NDArray[Any]]) -> Tensor:
         # A copy, whose count of values that the fit did not see goes with it.
         encoder = replace(self.encoder or Covariates(), unknown=Counter())
-        return encoder.features_of({name: parts[name] for name in encoder.columns})
+        return encode_columns(encoder, {name: parts[name] for name in encoder.columns})
 
 
 class NumbersLayer(nn.Module):

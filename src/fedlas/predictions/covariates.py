@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe, few
-
-if TYPE_CHECKING:
-    from fedlas.predictions.tables.cells import TableChunk
-    from fedlas.predictions.tables.formats.format import Format
-    from fedlas.predictions.tables.roles import Columns
 
 
 @dataclass(frozen=True)
@@ -40,41 +35,6 @@ class Covariates:
     one_hot: bool = False
     means: Mapping[str, float] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
-
-    @classmethod
-    def learn(cls, source: Format, columns: Columns) -> Covariates | None:
-        """Read the columns of ``covariates`` once, and say what each holds; None without such columns.
-
-        Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
-        number becomes the mean, and a further feature says so, as with scikit-learn's ``SimpleImputer``.
-
-        Raises:
-            InputError: If a column does not exist or has more than 256 values that are no numbers.
-        """
-        from fedlas.predictions.tables.encoder import learn_covariates
-
-        return learn_covariates(source, columns)
-
-    @classmethod
-    def of_columns(
-        cls,
-        source: Format | Mapping[str, Any],
-        names: Sequence[str],
-        groups: Collection[str | None] = (),
-        *,
-        has_gaps: bool = True,
-    ) -> Covariates:
-        """Return what columns of a table hold, as :meth:`learn`.
-
-        Args:
-            source: The table, or a mapping from names to columns.
-            names: The columns.
-            groups: Those that are categories in any case.
-            has_gaps: Whether rows that lack a value stay.
-        """
-        from fedlas.predictions.tables.encoder import covariates_of_columns
-
-        return covariates_of_columns(source, names, groups, has_gaps=has_gaps)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,22 +68,6 @@ class Covariates:
         """How many values each feature has; 0 for numbers."""
         categories = () if self.one_hot else tuple(map(len, self.categories.values()))
         return (*[0] * (len(self.names) - len(categories)), *categories)
-
-    def features_of(self, columns: Mapping[str, Any]) -> Tensor:
-        """Return the features of columns in memory ``(N, D)``, as :meth:`features`."""
-        from fedlas.predictions.tables.encoder import encode_columns
-
-        return encode_columns(self, columns)
-
-    def features(self, chunk: TableChunk) -> Tensor:
-        """Return the features of some rows ``(n, D)``, and count values without a place.
-
-        Raises:
-            InputError: If a number is missing or infinite; row and column are named.
-        """
-        from fedlas.predictions.tables.encoder import encode
-
-        return encode(self, chunk)
 
     def notes(self) -> list[str]:
         """Say which rows so far have a value without a place, as sentences."""

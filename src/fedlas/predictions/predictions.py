@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +23,26 @@ from fedlas.predictions.arguments import (
     detached,
     numbers_of,
 )
-from fedlas.predictions.event import classes_and_event, event_among
+from fedlas.predictions.event import classes_and_event
 from fedlas.predictions.probabilities import are_probabilities, probabilities_from, softmax
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import read_fields, write_fields
 
 if TYPE_CHECKING:
     from fedlas.predictions.covariates import Covariates
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """Scores that have been checked, which the constructor takes in place of logits."""
+
+    scores: Tensor
+    are_probs: bool
+    with_labels: bool = False  # whether all that is not said of samples is checked, too
+
+    @property
+    def name(self) -> str:
+        return "probs" if self.are_probs else "logits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +106,18 @@ class Predictions:
     time: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
+        values = vars(self)
+        if isinstance(checked := values["logits"], _Checked):
+            del values["logits"]
+            values |= {"are_probs": checked.are_probs, checked.name: checked.scores}
+            if not checked.with_labels:
+                self._check_others()
+                return
+            # Reading a target that is not there raises an error.
+            if values["target"] is None:
+                del values["target"]
+            self._check_samples()
+            return
         logits = check_logits(detached("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             raise InputError(
@@ -115,7 +139,7 @@ class Predictions:
                     ".",
                 )
             )
-        vars(self)["logits"] = logits
+        values["logits"] = logits
         self._check_others()
 
     def _check_others(self) -> None:
@@ -224,11 +248,8 @@ class Predictions:
 
     def _of(self, values: dict[str, Any]) -> Predictions:
         """Return predictions of these fields, of which only what is said of samples is not checked yet."""
-        result = self.__new__(type(self))
-        present = {name: value for name, value in values.items() if value is not None}
-        vars(result).update(dict.fromkeys(_FIELDS[2:]) | present | {"are_probs": self.are_probs})
-        result._check_samples()
-        return result
+        scores = values.pop("probs" if self.are_probs else "logits")
+        return type(self)(_Checked(scores, self.are_probs, with_labels=True), **values)
 
     def _values(self) -> dict[str, Any]:
         """Return the fields that are there, by name; probabilities that were passed in place of logits."""
@@ -297,8 +318,8 @@ class Predictions:
             >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
             tensor([ True, False])
         """
+        from fedlas.predictions import read_predictions
         from fedlas.predictions.tables.roles import columns_named
-        from fedlas.predictions.tables.table import ScoreTable
 
         named = columns_named(columns)
         if named.kind not in ("logits", "probs"):
@@ -313,14 +334,10 @@ class Predictions:
                     "'...'; confidences are for TopLabel(frame['confidence'], ...).",
                 ),
             )
-        table = ScoreTable(frame, named)
-        return cls.of_samples(
-            table.whole(),
-            are_probs=named.kind == "probs",
-            classes=table.classes,
-            event=named.event,
-            covariates=table.covariates,
-        )
+        predictions: Any = read_predictions(
+            frame, named, labels=False
+        ).predictions  # of all classes
+        return predictions
 
     def to_frame(self) -> Any:
         """Return a pandas ``DataFrame``: a row a sample, with predicted class, confidence, target and probabilities.
@@ -336,23 +353,6 @@ class Predictions:
         return require("pandas", extra="tables").DataFrame(arrays)
 
     @classmethod
-    def of_samples(
-        cls,
-        values: Mapping[str, Any],
-        *,
-        are_probs: bool,
-        classes: Sequence[str] = (),
-        event: str | int | None = None,
-        covariates: Covariates | None = None,
-    ) -> Predictions:
-        """Return predictions of what rows of a table say, whose scores are probabilities or logits."""
-        others = {name: values.get(name) for name in ("label_probs", *SAMPLE_VALUES)}
-        others |= {"classes": classes or None, "covariates": covariates}
-        others["event"] = event_among(classes, event)
-        build = cls._of_probs if are_probs else cls
-        return build(values["scores"], target=values.get("outcome"), **others)
-
-    @classmethod
     def _of_probs(cls, probs: Tensor, **others: Any) -> Predictions:
         """Return predictions of checked probabilities."""
         if unknown := others.keys() - set(_FIELDS[1:]):
@@ -361,12 +361,7 @@ class Predictions:
                 sorted(unknown)[0],
                 f"Leave it out, or name one of {', '.join(_FIELDS[1:])}.",
             )
-        predictions = cls.__new__(cls)
-        vars(predictions).update(
-            {"are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others}
-        )
-        predictions._check_others()
-        return predictions
+        return cls(_Checked(probs, are_probs=True), **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -381,9 +376,5 @@ class Predictions:
         return cls(**read_fields(path, _FIELDS, ("logits",), fix))
 
 
-# help() and the reference show these in place of the descriptors.
-vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fromkeys(
-    ("target", "label_probs", *SAMPLE_VALUES), "Tensor | None"
-)
 _TENSORS = ("logits", "target", "features", "label_probs", *list(SAMPLE_VALUES)[1:])
 _FIELDS = (*_TENSORS, "classes", "event", "covariates")

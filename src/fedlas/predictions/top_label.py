@@ -176,8 +176,3 @@ def _flat(name: str, value: object) -> Tensor:
 
 _FIELDS = tuple(field.name for field in fields(TopLabel))
 _TENSORS = tuple(name for name in _FIELDS if name != "covariates")
-# help() and the reference show these in place of the descriptors.
-vars(TopLabel)["__init__"].__annotations__ |= {
-    "confidence": "Tensor",
-    "correct": "Tensor",
-} | dict.fromkeys(_TENSORS[2:], "Tensor | None")

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe, few, suggestion
 from fedlas._core.extras import require
 from fedlas._core.kinds import is_lazy
+from fedlas._core.row_check import RowCheck
 from fedlas.calibrated.tables.direction import ScoreDirection
 from fedlas.calibrated.tables.missing import Missing
 from fedlas.predictions import Columns, ScoreTable, TopLabel
@@ -75,13 +76,12 @@ def applied(
     """
     table = live_table(calibration, source, missing)
     edge = calibration.edge_count()
-    direction = ScoreDirection(calibration, source)
+    checks: tuple[RowCheck[Values], ...] = (ScoreDirection(calibration, source), edge)
     rows = len(source.left_out)
     for numbers, index, values in live_rows(table, missing):
         rows += len(numbers)
-        if values:
-            edge.add(values.get("features"))
-            direction.add(values)
+        for check in checks if values else ():
+            check.add(values)
         write(
             partial(
                 filled_columns,
@@ -94,7 +94,9 @@ def applied(
             )
         )
     missing.add(source.left_out, source.label, several=False)
-    sentences = (*notes(table), *direction.notes(), *edge.notes())
+    for check in checks:
+        check.check(source.label)
+    sentences = (*notes(table), *(note for check in checks for note in check.notes()))
     return Applied(rows, calibration.added, sentences, edge.plain(), missing.plain())
 
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fedlas._core.errors import collected_warnings
 from fedlas.calibrated.before_after import BeforeAfter, measured_left_out
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.calibrators._fit.folds import folds_of, in_order
+from fedlas.calibrators._fit.folds import LeftOut, folds_of, in_order
 from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.calibrators.mixture import LeftOut
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 
@@ -38,13 +38,15 @@ def fit_and_check(
         val: With labels; each has some weight.
     """
     left_out: list[LeftOut] = []
-    keeps_class = getattr(calibrator, "keep_class", False)
-    if isinstance(val, Predictions) and hasattr(calibrator, "left_out") and not keeps_class:
-        vars(calibrator)["left_out"] = left_out
-    fitted, notes = fit_with_notes(calibrator, val)
-    vars(calibrator).pop("left_out", None)
+    with collected_warnings() as texts:
+        if isinstance(calibrator, Calibrator) and not isinstance(val, MultiLabel):
+            left_out = calibrator._fit_with_left_out(val)
+        else:
+            fit: Any = calibrator.fit
+            fit(val)
+    notes = (*texts, *getattr(calibrator, "notes", ()))
     if not left_out or not isinstance(val, Predictions):
-        return fitted, notes, cross_fit(calibrator, val)
+        return calibrator, notes, cross_fit(calibrator, val)
     enough = [0]
     for each in left_out:
         if enough[-1] < _ENOUGH:
@@ -52,7 +54,7 @@ def fit_and_check(
     first = val.rows(torch.cat([each.rows for each in left_out])[: enough[-1]])
     after = torch.cat([each.log_probs for each in left_out])[: enough[-1]]
     last = first.with_logits(after)
-    return fitted, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
+    return calibrator, notes, measured_left_out(first, last, len(left_out), in_time=in_order(val))
 
 
 def cross_fit(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, few
+from fedlas._core.row_check import RowCheck
 from fedlas.binary import auroc
 from fedlas.binary.discrimination import check_direction
 from fedlas.predictions import Columns, Predictions, ScoreTable
@@ -62,7 +63,7 @@ class FitScores:
         return cls(quantiles, float(content["auroc"]))
 
 
-class ScoreDirection:
+class ScoreDirection(RowCheck[Values]):
     """Scores of live rows, compared with those of the fit.
 
     Args:
@@ -82,10 +83,10 @@ class ScoreDirection:
         if self._fit is not None and self._fit.auroc >= 0.5:
             _check_labels(calibration, source)
 
-    def add(self, values: Values) -> None:
+    def add(self, rows: Values) -> None:
         """Take in the scores of some rows."""
         if self._fit is not None:
-            val: Any = predictions_of(values, replace(self._calibration.columns, event=None))
+            val: Any = predictions_of(rows, replace(self._calibration.columns, event=None))
             probs = val.probs
             cells = (probs[:, 1].double().numpy() * _CELLS).astype(np.int64).clip(0, _CELLS - 1)
             self._counts += np.bincount(cells, minlength=_CELLS)

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from fedlas._core.check import few
+from fedlas._core.row_check import RowCheck
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
+from fedlas.predictions.tables.table import Values
 
 USUAL = 0.10
 """Share of rows like those of the fit that lie beyond the edge: 7 to 11 % of new rows in ten tables."""
@@ -17,7 +17,7 @@ _CHANCE = 3.0
 """Standard errors above that share from which on the count is noted."""
 
 
-class EdgeCount:
+class EdgeCount(RowCheck[Values]):
     """Rows beyond the edge of the fit's covariates, where the calibration falls back to the scores alone.
 
     Args:
@@ -45,8 +45,9 @@ class EdgeCount:
         self.beyond = 0
         self.columns: Counter[str] = Counter()
 
-    def add(self, features: Tensor | None) -> None:
-        """Count some rows of features ``(n, D)``, in the order of the names."""
+    def add(self, rows: Values) -> None:
+        """Count some rows, whose ``features (n, D)`` are in the order of the names."""
+        features = rows.get("features")
         if self._side is None or features is None:
             return
         numbers = features.cpu().double()

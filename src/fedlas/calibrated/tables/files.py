@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from fedlas.predictions.tables.files import FORMATS, Name, files_of, local_files
 from fedlas.predictions.tables.formats.by_suffix import source_of as file_source
 from fedlas.predictions.tables.formats.by_suffix import writer_of
 from fedlas.predictions.tables.formats.compression import packed_as, suffix_of
+from fedlas.predictions.tables.formats.delimited import notice_separator
 from fedlas.predictions.tables.formats.format import Format, Writer
 from fedlas.predictions.tables.formats.lines import open_lines
 from fedlas.predictions.tables.outputs import Output, check_outputs
@@ -41,10 +43,16 @@ def is_calibrated(path: Path) -> bool:
         InputError: If it cannot be read.
         OSError: As there.
     """
-    if suffix_of(path) in (".jsonl", ".ndjson"):  # they may lie in an object of each line
-        with open_lines(path) as file:
-            return f'"{ADDED}' in next(filter(str.strip, file), "")
-    return any(name.startswith(ADDED) for name in file_source(path).names)
+    suffix = suffix_of(path)
+    if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        return any(name.startswith(ADDED) for name in file_source(path).names)
+    # Of text the first line says it, without the rows from which a reader learns the units.
+    with open_lines(path) as file:
+        first = next(filter(str.strip, file), "")
+    if suffix in (".jsonl", ".ndjson"):  # they may lie in an object of each line
+        return f'"{ADDED}' in first
+    names = next(csv.reader([first], delimiter=notice_separator(first, suffix)), [])
+    return any(name.strip().startswith(ADDED) for name in names)
 
 
 CALIBRATED_TABLE = Kind("a table of fedlas apply", is_calibrated)

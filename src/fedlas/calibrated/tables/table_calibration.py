@@ -26,6 +26,7 @@ from fedlas.predictions import Columns, Predictions, ScoreTable
 from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
 from fedlas.predictions.covariates import Covariates
 from fedlas.predictions.event import event_note
+from fedlas.predictions.tables.encoder import learn_covariates
 from fedlas.predictions.tables.read import check_logits, open_source, predictions_of, with_scores
 from fedlas.predictions.tables.roles import ADDED
 from fedlas.predictions.tables.units import Units
@@ -93,7 +94,7 @@ class TableCalibration:
         columns = with_scores(columns, source)
         columns = replace(_with_effect(columns), covariates=_covariates(columns))
         source.add_paths(columns.paths)
-        covariates = Covariates.learn(source, columns)
+        covariates = learn_covariates(source, columns)
         table = ScoreTable(source, replace(columns, groups=None), covariates or Covariates())
         if not columns.has_outcomes:
             raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,19 @@ from fedlas.predictions import Predictions
 from fedlas.resample.clusters import joined_groups, several
 from fedlas.resample.effective import effective_samples
 from fedlas.resample.folds import Folds, folds_in_time, sample_numbers, stratified_folds
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Predictions of samples that a fit left out.
+
+    Attributes:
+        rows: Their rows ``(n,)``.
+        log_probs: ``(n, C)``, float64.
+    """
+
+    rows: Tensor
+    log_probs: Tensor
 
 
 def folds_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.predictions import Predictions
 
+FitMap = Callable[[Predictions], nn.Module]
+"""Returns the map of labeled predictions, as ``fit_map`` of a calibrator."""
 _PROBES = 2
 """Rows on which a map is tried."""
 
 
 class _Fits(Protocol):
     """A calibrator, whose module imports this one."""
-
-    def fit_map(self, val: Predictions, start: nn.Module | None = None) -> nn.Module: ...
 
     def _features_for(self, row_map: nn.Module, val: Predictions) -> Tensor | None: ...
 
@@ -48,15 +49,15 @@ def missing_attribute(calibrator: object, name: str) -> NoReturn:
     raise AttributeError(f"{owner!r} object has no attribute {name!r}", name=name, obj=calibrator)
 
 
-def checked_map(calibrator: _Fits, val: Predictions) -> nn.Module:
-    """Return what ``fit_map`` of a calibrator does, if it is a module that returns a column a class.
+def checked_map(calibrator: _Fits, val: Predictions, fit_map: FitMap) -> nn.Module:
+    """Return the map that ``fit_map`` of a calibrator fits, if it is a module that returns a column a class.
 
     Raises:
         InputError: If the class of the map did not call the constructor of ``nn.Module``, or the map is something else
             or returns another shape.
     """
     try:
-        row_map = calibrator.fit_map(val)
+        row_map = fit_map(val)
         features = calibrator._features_for(row_map, val)
         _check_map(row_map, val.logits, features, type(calibrator).__name__)
     except AttributeError as error:

@@ -27,7 +27,14 @@ _PADDED = re.compile(r"0\d")
 
 
 def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
-    """Return what the columns of ``covariates`` hold, or None without such columns; see ``Covariates.learn``."""
+    """Read the columns of ``covariates`` once; return what each holds, or None without such columns.
+
+    Groups, text and numbers with leading zeros are categories. A missing value is a category of its own; a missing
+    number becomes the mean, and a further feature says so, as with scikit-learn's ``SimpleImputer``.
+
+    Raises:
+        InputError: If a column does not exist or has more than 256 values that are no numbers.
+    """
     names = columns.covariates_in(source.names, where=source.label)
     if not names:
         return None
@@ -42,7 +49,14 @@ def covariates_of_columns(
     *,
     has_gaps: bool = True,
 ) -> Covariates:
-    """Return what columns of a table hold; see ``Covariates.of_columns``."""
+    """Return what columns of a table hold, as :func:`learn_covariates`.
+
+    Args:
+        source: The table, or a mapping from names to columns.
+        names: The columns.
+        groups: Those that are categories in any case.
+        has_gaps: Whether rows that lack a value stay.
+    """
     source = source if isinstance(source, Format) else Frame(source)
     point = source.decimal_point
     numbers = [name for name in names if name not in groups and source.holds_numbers(name)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from fedlas._core.check import Argument, InputError, few
+from fedlas._core.row_check import RowCheck
 from fedlas.predictions.class_names import whole_number
 
 _PARTS = re.compile(r"[^_. -]*[_. -]|[^_. -]+")
@@ -22,7 +23,7 @@ def same_name(text: str) -> str:
     return lower if lower in ("true", "false") else text
 
 
-class NamesAgree:
+class NamesAgree(RowCheck[tuple[list[str], list[str]]]):
     """Compares the names that are predicted with those of the labels.
 
     State:
@@ -35,8 +36,9 @@ class NamesAgree:
         self._rows = 0
         self._many = False
 
-    def add(self, predicted: Sequence[str], labels: Sequence[str]) -> None:
-        """Add the names of some rows."""
+    def add(self, rows: tuple[list[str], list[str]]) -> None:
+        """Add the predicted names of some rows, and their labels."""
+        predicted, labels = rows
         self._rows += len(labels)
         if self._many:
             return

@@ -16,7 +16,7 @@ from fedlas._core.check import Argument, InputError, describe, few
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions.any_predictions import PredictionTable
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.event import about_event
+from fedlas.predictions.event import about_event, event_among
 from fedlas.predictions.multi_label import MultiLabel
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.probabilities import are_probabilities
@@ -252,18 +252,16 @@ def predictions_of(
 ) -> Any:
     """Return the predictions of what rows of a table say; with names of labels a :class:`~fedlas.MultiLabel`."""
     others = {name: values.get(name) for name in SAMPLE_VALUES}
+    are_probs = columns.kind == "probs"
     if label_names is not None:
-        build = MultiLabel.from_probs if columns.kind == "probs" else MultiLabel
-        return build(values["scores"], values.get("outcome"), names=label_names, **others)
+        several = MultiLabel.from_probs if are_probs else MultiLabel
+        return several(values["scores"], values.get("outcome"), names=label_names, **others)
+    others |= {"covariates": covariates}
     if columns.kind == "confidence":
-        return TopLabel(values["scores"], values.get("outcome"), covariates=covariates, **others)
-    return Predictions.of_samples(
-        values,
-        are_probs=columns.kind == "probs",
-        classes=classes,
-        event=columns.event,
-        covariates=covariates,
-    )
+        return TopLabel(values["scores"], values.get("outcome"), **others)
+    others |= {"classes": classes or None, "event": event_among(classes, columns.event)}
+    others |= {"target": values.get("outcome"), "label_probs": values.get("label_probs")}
+    return (Predictions._of_probs if are_probs else Predictions)(values["scores"], **others)
 
 
 def check_logits(columns: Columns, scores: Tensor, label: str) -> None:

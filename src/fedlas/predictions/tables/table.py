@@ -30,6 +30,7 @@ from fedlas.predictions.probabilities import (
 from fedlas.predictions.sample_values import SAMPLE_VALUES
 from fedlas.predictions.tables.cells import MISSING, FirstRows, Labels, TableChunk, cell_text
 from fedlas.predictions.tables.columns import ONE_CONFIDENCE
+from fedlas.predictions.tables.encoder import encode, learn_covariates
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.growing_array import GrowingArray
@@ -97,7 +98,7 @@ class ScoreTable:
         self._parts = tuple(scores.values())
         self.label_names, self._label_cells = label_cells(columns, scores, source, label_names)
         """Names of several labels a sample, in the order of the scores; None for one label a sample."""
-        self.covariates = Covariates.learn(source, columns) if covariates is None else covariates
+        self.covariates = learn_covariates(source, columns) if covariates is None else covariates
         self.answers: Answers | None = getattr(source, "answers", None)
         """What answers of language models state; None for a table of numbers."""
         if self._text and self.answers is None:
@@ -244,7 +245,7 @@ class ScoreTable:
             if columns.groups is not None:
                 values["groups"] = self._read_groups(chunk, missing)
             if more.columns:
-                values["features"] = more.features(chunk)
+                values["features"] = encode(more, chunk)
             texts = {name: chunk.texts(column) for name, column in named.items() if column}
             values |= {name: tuple(column) for name, column in texts.items()}
             yield whole.rows, np.searchsorted(whole.rows, chunk.rows), values
@@ -363,7 +364,7 @@ class ScoreTable:
             return {"scores": scores}
         labels = chunk.texts(columns.target)
         predicted = chunk.texts(columns.predicted)
-        self._agreement.add(predicted, labels)
+        self._agreement.add((predicted, labels))
         right = [
             same_name(one) == same_name(other) for one, other in zip(predicted, labels, strict=True)
         ]

@@ -31,7 +31,7 @@ def test_a_usual_table_is_not_remarked_on(calibration):
     live = table(2000, 1)
     calibration.apply(live)  # no warning
     edge = calibration.edge_count()
-    edge.add(features(live))
+    edge.add({"features": features(live)})
     assert 0.03 < edge.beyond / edge.rows < 0.1
 
 
@@ -75,6 +75,6 @@ def test_each_column_that_moved_is_counted(calibration):
     live["x3"] = live["x3"] + 8
     live["x4"] = live["x4"] + 6
     edge = calibration.edge_count()
-    edge.add(features(live))
+    edge.add({"features": features(live)})
     assert edge.plain()["columns"]["x3"] == 500
     assert edge.plain()["columns"]["x4"] > 450

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas.calibrators.auto as auto_file
 from fedlas import Predictions
 from fedlas.calibrated.tables.cross_fit import cross_fit, fit_and_check
 from fedlas.calibrators import AutoCalibration, TemperatureScaling
@@ -44,13 +45,12 @@ def test_it_promises_no_more_than_fits_without_each_fold(val):
 
 def test_a_mixture_is_fitted_once(monkeypatch):
     fits = []
-    real = AutoCalibration.fit_map
+    real = auto_file.fitted_mixture
     monkeypatch.setattr(
-        AutoCalibration, "fit_map", lambda *args, **more: fits.append(1) or real(*args, **more)
+        auto_file, "fitted_mixture", lambda *args, **more: fits.append(1) or real(*args, **more)
     )
     auto, _, check = fit_and_check(AutoCalibration(), problem(300, 3, 0))
     assert (len(fits), check.samples) == (1, 300)
-    assert auto.left_out is None
     same = AutoCalibration().fit(problem(300, 3, 0)).transform(problem(300, 3, 0)).logits
     np.testing.assert_array_equal(auto.transform(problem(300, 3, 0)).logits, same)
 

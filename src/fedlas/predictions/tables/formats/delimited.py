@@ -38,6 +38,16 @@ _DECIMAL_POINT = re.compile(r"\s*+[-+]?\d*+\.\d++([eE][-+]?\d++)?\s*+%?\s*+")
 _PERCENT = re.compile(r"\s*+[-+]?(\d++([.,]\d++)?|[.,]\d++)\s*+%\s*+")
 
 
+def notice_separator(header: str, suffix: str) -> str:
+    """Return the sign that separates the names of columns, outside of quotes."""
+    signs = "\t,;|" if suffix == ".tsv" else ",;\t|"
+    return max(signs, key=_unquoted(header).count)
+
+
+def _unquoted(header: str) -> str:
+    return re.sub('"[^"]*"', "", header)
+
+
 class Delimited(Arrow):
     """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay as they are.
 
@@ -72,14 +82,12 @@ class Delimited(Arrow):
         with lines.open_lines(self.path, "", _LONGEST_HEADER) as file:
             first = next(filter(str.strip, file), "")
         with lines.open_lines(self.path, "") as file:
-            unquoted = re.sub('"[^"]*"', "", first)
-            signs = "\t,;|" if suffix_of(self.path) == ".tsv" else ",;\t|"
-            noticed = max(signs, key=unquoted.count)
+            noticed = notice_separator(first, suffix_of(self.path))
             if not self.delimiter:
                 self.delimiter = noticed
                 if self.delimiter not in ",\t":
                     self.notes.append(f"Columns are separated by {self.delimiter!r}.")
-            elif self.delimiter not in unquoted and noticed in unquoted:
+            elif self.delimiter not in (unquoted := _unquoted(first)) and noticed in unquoted:
                 # It is that of another file of the same call.
                 text = f"Columns of {self.label} are separated by {noticed!r}, not by {self.delimiter!r}."
                 self.notes.append(text)
