@@ -269,6 +269,7 @@ def _read_seeds(
     for each in (*tables[0][1:], *tables[1]):
         _check_labels(first, each)
     notes = notes_of([*zip(files, (each for side in tables for each in side), strict=True)])
+    notes += _notes_on_weights(first.predictions)
     say(*(f"note: {note}" for note in dict.fromkeys(notes)), stderr=True)
     half = len(tables[0])
     return tables, (common_name(files[:half]), common_name(files[half:]))
@@ -314,15 +315,20 @@ def _check_differ(a: Path, b: Path) -> None:
 
 def _notes_on_rows(a: AnyPredictions, b: AnyPredictions) -> list[str]:
     """Return a note on rows without weight, and one if both hold the same scores of all classes."""
-    from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
-
-    _, counted = with_some_weight(a)
-    notes = [] if counted is None else [note_on_weights(counted)]
+    notes = _notes_on_weights(a)
     one, other = (getattr(each, "logits", None) for each in (a, b))
     if one is None or other is None or one.shape != other.shape or bool((one != other).any()):
         return notes
     same = "both files hold the same predictions; calibrated ones stand in columns of their own."
     return [*notes, same]
+
+
+def _notes_on_weights(predictions: AnyPredictions) -> list[str]:
+    """Return a note on rows without weight, which count nowhere; none if there are none."""
+    from fedlas.predictions.any_predictions import note_on_weights, with_some_weight
+
+    _, counted = with_some_weight(predictions)
+    return [] if counted is None else [note_on_weights(counted)]
 
 
 def _check_labels(a: PredictionTable, b: PredictionTable) -> None:

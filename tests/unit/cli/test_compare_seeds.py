@@ -166,6 +166,19 @@ def test_files_that_do_not_pair_are_refused(files, words, message, capsys):
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_rows_of_weight_0_are_named(files, seeds, capsys):
+    """Two files had the note, lists did not."""
+    weights = torch.ones(400).index_fill(0, torch.arange(150), 0.0)
+    for loss, predictions in zip(("ls", "ce4"), seeds, strict=True):
+        for seed, each in zip((2, 7, 11), predictions, strict=True):
+            weighted = Predictions(each.logits, each.target, weights=weights)
+            weighted.save(f"cifar10-{loss}-s{seed}.npz")
+    assert main(["compare", *LISTS, "--metrics", "nll"]) == 0
+    shown = capsys.readouterr()
+    assert "250 samples" in shown.out
+    assert " ".join(shown.err.split()).count("150 rows of weight 0 are not counted.") == 1
+
+
 def test_another_test_set_is_refused(files, capsys):
     trained(1.0, 5, samples=300).save(files / "cifar10-ce4-s11.npz")
     assert main(["compare", *LISTS]) == 2

@@ -1,5 +1,7 @@
 """Every place that a user names to be written: what may be there, and what is never replaced."""
 
+import gzip
+import importlib
 import json
 import shutil
 from contextlib import suppress
@@ -263,6 +265,42 @@ def test_a_table_in_a_store_is_replaced_by_a_table_of_apply_alone(template, monk
         assert main(words) == 0
     assert b"calibrated_p" in store.cat(f"/places/{name}")
     store.rm("/places", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["big.parquet", "big.npz", "big.csv.gz"])
+def test_of_what_is_replaced_in_a_store_only_the_names_are_copied(
+    place, tmp_path, monkeypatch, name
+):
+    """A table of gigabytes was copied here to see whether it is one of apply."""
+    fsspec = pytest.importorskip("fsspec")
+    arrow = pytest.importorskip("pyarrow")
+    rows = {"calibrated_p": np.random.default_rng(0).random(700_000), "p": np.ones(700_000)}
+    path = tmp_path / name
+    if name.endswith(".npz"):
+        np.savez(path, **rows)
+    elif name.endswith(".parquet"):
+        importlib.import_module("pyarrow.parquet").write_table(arrow.table(rows), path)
+    else:
+        lines = "".join(f"{value},1\n" for value in rows["calibrated_p"].tolist())
+        path.write_bytes(gzip.compress(f"calibrated_p,p\n{lines}".encode(), 1))
+    store = fsspec.filesystem("memory")
+    store.pipe(f"/names/{name}", path.read_bytes())
+    taken = []
+    ask = type(store).cat_file
+
+    def counted(self, path, start=None, end=None, **options):
+        taken.append(len(ask(self, path, start, end, **options)))
+        return ask(self, path, start, end, **options)
+
+    monkeypatch.setattr(type(store), "cat_file", counted)
+    monkeypatch.setattr(type(store), "get_file", lambda *_, **__: pytest.fail("all was copied"))
+    np.savez("live-arrays.npz", p=np.linspace(0.1, 0.9, 20))
+    live = "live-arrays.npz" if name.endswith(".npz") else "live.csv"
+    assert main(["apply", "cal.json", live, "--out", f"memory://names/{name}"]) == 0
+    assert max(taken) <= 1 << 20
+    assert sum(taken) < path.stat().st_size
+    assert store.size(f"/names/{name}") < 1 << 20
+    store.rm("/names", recursive=True)
 
 
 def test_public_functions_replace_nothing_of_a_stranger(place):

@@ -235,11 +235,16 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(
-    folder: Path, accelerator: Accelerator, action: Callable[[], Any] = lambda: None
+    folder: Path,
+    accelerator: Accelerator,
+    action: Callable[[], Any] = lambda: None,
+    *,
+    left_behind: str = "",
 ) -> Iterator[Any]:
     """Keep other runs out of the folder, and give what ``action`` returns on the main process once it has the lock.
 
-    The main process holds the lock, which goes with it, however it ends.
+    The main process holds the lock, which goes with it, however it ends. A link named ``left_behind``, by which a
+    killed process kept others from a file, is removed then.
     """
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(RunFolder(folder).lock_path)
@@ -258,6 +263,8 @@ def locked(
             ) from error
         except OSError as error:
             raise not_writable(folder, error) from error
+        if left_behind and (folder / left_behind).is_symlink():
+            remove(folder / left_behind, inside=folder)
         # The folder may be a stranger's, and most of what is written into it comes after hours of training.
         for path in folder.iterdir():
             refuse_links(folder, path)

@@ -220,7 +220,8 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
     threads = threads_for(example)  # an error in the data shows here
     if not (tuning.folder / STORAGE).exists():
         check_vacant(tuning.folder, [RunFolder.lock_path.name])
-    with locked(tuning.folder, accelerator):
+    # optuna locks its journal by a link; no other process holds it, since this one has the lock of the folder.
+    with locked(tuning.folder, accelerator, left_behind=f"{STORAGE}.lock"):
         studies = load_studies(tuning)
         for method in tuning.methods:
             _prepare(

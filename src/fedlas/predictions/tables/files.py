@@ -395,7 +395,9 @@ def local_address(address: str) -> Path | None:
 
 
 def stored_copy(address: str, folder: Path) -> Path | None:
-    """Return a copy of the file at an address, of a text its first part; None if nothing is there.
+    """Return a copy of the file at an address, of a large one the parts that hold its names; None if nothing is there.
+
+    Texts have them in their first part, Parquet and ``.npz`` in their last, where more than a MiB of them is no table.
 
     Raises:
         InputError: If the store cannot be read, or a folder is there.
@@ -405,8 +407,11 @@ def stored_copy(address: str, folder: Path) -> Path | None:
         if not store.exists(path):
             return None
         copy = folder / f"stored{''.join(Path(path).suffixes[-2:])}"
-        if Path(path).suffix.lower() in (".parquet", ".npz", ".gz", ".zst"):
-            store.get_file(path, str(copy))
-        else:
-            copy.write_bytes(store.cat_file(path, start=0, end=_HEAD))
+        size = store.size(path) or 0
+        with copy.open("wb") as file:
+            file.write(store.cat_file(path, start=0, end=_HEAD))
+            if size > _HEAD and Path(path).suffix.lower() in (".parquet", ".npz"):
+                start = max(size - _HEAD, _HEAD)
+                file.seek(start)  # places in the file are counted from its beginning
+                file.write(store.cat_file(path, start=start, end=size))
     return copy

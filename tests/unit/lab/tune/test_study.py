@@ -117,6 +117,19 @@ def test_a_killed_study_ends_as_if_it_had_not_been(study, tmp_path, monkeypatch)
     assert trials(tuning, "ls") == trials(whole, "ls")
 
 
+def test_a_study_killed_while_it_writes_its_journal_resumes(study):
+    """The link by which optuna locks the journal stayed, and the folder was refused as one with links."""
+    tuning = study(losses=["ce"], trials=1)
+    run_study(tuning)
+    link = tuning.folder / "optuna.log.lock"
+    link.symlink_to(tuning.folder / "optuna.log")
+    run_study(tuning)
+    assert not link.is_symlink()
+    (tuning.folder / "other.lock").symlink_to("/")
+    with pytest.raises(InputError, match="may be written or removed"):
+        run_study(tuning)
+
+
 @pytest.mark.system
 def test_workers_draw_the_same_settings(study, tmp_path):
     tuning, alone = (
