@@ -123,10 +123,10 @@ def guess_columns(path: Path, target: str | None = None) -> Guess:
         and labels
         and not _says_event(scores[0], content.values(labels))
     ):
-        pair = ",".join(sorted(content.values(labels)))
+        both = ",".join(sorted(content.values(labels)))
         raise InputError(
             "the name of one column of scores must say which of two classes it is about",
-            f"{scores[0]!r} in {content.label}, labels {pair}",
+            f"{scores[0]!r} in {content.label}, labels {both}",
             f"Name it: fedlas evaluate {content.label} --probs {scores[0]} --target {labels} "
             f"--event {' or --event '.join(sorted(content.values(labels)))}.",
         )
