@@ -863,6 +863,7 @@ def draw_effects() -> str:
                 )
         drawn.set_ylim(-0.7, len(rows) - 0.3)
         name_axis(drawn.xaxis, label, LIGHT)
+        drawn.xaxis.set_label_position("top")  # what is shown stands above a figure of thirty rows
     name_ticks(left.yaxis, range(len(rows)), [row.data for row in rows])
     right.set_yticks([])
     return themed_svg(
