@@ -21,7 +21,7 @@ import sklearn.neighbors  # noqa: F401  # these draw random numbers when they ar
 import torch
 from torch import nn
 
-from fedlas import Predictions, calibrators, losses, metrics, stats
+from fedlas import Predictions, binary, calibrators, losses, metrics, stats
 from fedlas.calibrators import CALIBRATORS
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import LOSSES
@@ -430,8 +430,15 @@ def all_calls():
             if callable(getattr(LOSSES[name].value, method, None)):
                 calls[f"{method} of {name}"] = call_of_a_method(name, method, **arguments)
     calls |= {f"calibrator {name}": call_of_a_calibrator(name) for name in CALIBRATORS}
+    events = [entry for entry in METRICS.entries() if entry.subject == "event"]
     registered = [*METRICS.entries(), *OOD_SCORES.entries()]
-    calls |= {entry.name: call_of_a_function(entry.value) for entry in registered}
+    calls |= {
+        entry.name: call_of_a_function(entry.value) for entry in registered if entry not in events
+    }
+    calls |= {
+        entry.name: call_of_a_function(getattr(binary, entry.name.removeprefix("event_")))
+        for entry in events
+    }
     seen = {entry.value for entry in registered}
     calls["Predictions"] = call_of_a_function(Predictions)
     for room in (losses, metrics, stats, calibrators, ood):

@@ -552,7 +552,7 @@ CHEAP = {"replicates": 40}
 RECORDS = {
     "Batch", "Batches", "Calibration", "CalibrationLayer", "Chunk", "Covariates", "CriterionMixin", "CriterionTrainer",
     "Files", "Images", "JointProgress", "Mixed", "Source",
-    "SpiegelhalterTest", "Splits", "StreamedBatches", "SqlCall", "Statistic", "Sums", "Table", "View",
+    "SpiegelhalterTest", "Splits", "StreamedBatches", "ScoreTable", "SqlCall", "Statistic", "Sums", "View",
 }  # fmt: skip
 """Classes that the library alone makes, in addition to dataclasses other than these:"""
 FROM_USERS = {
@@ -572,7 +572,7 @@ BETWEEN_ROOMS = {
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
-    "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
+    "pair_labels", "patterns", "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 

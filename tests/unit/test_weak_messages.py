@@ -77,7 +77,7 @@ def test_a_name_that_is_not_there(name, message):
     [
         (
             ["t.csv", "--probs", "p_*", "--labels", "y"],
-            "no option '--labels'. Did you mean '--target'?",
+            "there must be a column of labels for each score",
         ),
         (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
         (["."], "a folder must be that of a run; got . with t.csv. Name a file of predictions"),

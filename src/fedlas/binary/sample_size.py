@@ -246,7 +246,7 @@ def _anticipated(name: str, value: float | None, low: float) -> float:
             "python": ("Pass ", Argument(name), ", or ", Argument("predictions"), "."),
         }
         raise InputError("must be anticipated", "none", fixes["python"], argument=name, fixes=fixes)
-    if 1 < value < 100 and low < value / 100:
+    if isinstance(value, int | float) and 1 < value < 100 and low < value / 100:
         fix = f"{value:g} % is {value / 100:g}: pass that, if it is meant."
         raise InputError(f"must be a share in ({low:g}, 1)", f"{value:g}", fix, argument=name)
     return check_number(name, value, low=low, high=1.0, low_open=True, high_open=True)

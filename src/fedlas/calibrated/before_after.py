@@ -219,6 +219,7 @@ def measured_both(
         return labels_before_after(before, after, 1000)
     if isinstance(before, MultiLabel) or isinstance(after, MultiLabel):
         raise InputError("both must hold several labels", "one of them", "Pass the same samples.")
+    before, after = check_measurable(before), check_measurable(after)
     if isinstance(before, Predictions) and isinstance(after, Predictions):
         _warn_of_rise(before, after)
     stages = [

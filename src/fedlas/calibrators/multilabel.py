@@ -106,8 +106,8 @@ class MultiLabelCalibration:
             InputError: As the constructor.
 
         Example:
-            >>> MultiLabelCalibration.of_method("auto"), MultiLabelCalibration.of_method("temperature")
-            (MultiLabelCalibration(PartialPooling()), MultiLabelCalibration(TemperatureScaling()))
+            >>> MultiLabelCalibration.of_method("auto"), MultiLabelCalibration.of_method("isotonic")
+            (MultiLabelCalibration(PartialPooling()), MultiLabelCalibration(IsotonicCalibration()))
         """
         if isinstance(method, cls):
             return copy.deepcopy(method)

@@ -97,7 +97,7 @@ def one_per_cluster(predictions: P) -> P:
 
     Example:
         >>> one_per_cluster(TopLabel([0.9, 0.8, 0.6], [1, 0, 1], clusters=["a", "a", "b"])).confidence.tolist()
-        [0.8999999761581421, 0.6000000238418579]
+        [0.9, 0.6]
     """
     clusters = getattr(predictions, "clusters", None)
     if clusters is None:

@@ -335,7 +335,7 @@ class Predictions:
                 ),
             )
         predictions: Any = read_predictions(
-            frame, named, labels=False
+            frame, named, labeled=False
         ).predictions  # of all classes
         return predictions
 

@@ -162,7 +162,7 @@ def replicate_ends(
 
     Example:
         >>> low, high = replicate_ends(np.arange(101.0)[:, None], 0.9, math.inf)
-        >>> low.tolist(), high.tolist()
+        >>> low.round(6).tolist(), high.round(6).tolist()
         ([5.0], [95.0])
     """
     tails = (0.5 - confidence_level / 2, 0.5 + confidence_level / 2)

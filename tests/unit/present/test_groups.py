@@ -114,7 +114,7 @@ def threshold(risk, value, *, share=0.04):
 
 def test_thresholds_say_what_none_needs():
     rows = [threshold(0.01, None), threshold(0.05, 0.9), threshold(0.1, 0.8, share=None)]
-    table = thresholds_table({"selective": {"thresholds": rows}})
+    table = thresholds_table({"thresholds": rows})
     assert [[cell.value for cell in row[:2]] for row in table.rows] == [
         ["1", "none"],
         ["5", "0.9000"],
@@ -124,7 +124,7 @@ def test_thresholds_say_what_none_needs():
     assert table.rows[2][5].value == DASH
     assert "1 % needs 1,000" in table.notes[0]
     assert acceptance({"thresholds": rows}).startswith("For a risk of 5 %, accept predictions with")
-    assert "Even" not in " ".join(thresholds_table({"selective": {"thresholds": rows[1:]}}).notes)
+    assert "Even" not in " ".join(thresholds_table({"thresholds": rows[1:]}).notes)
 
 
 def over_samples(metric="nll", a=1.0, b=1.2, *, p=0.001, better="a"):

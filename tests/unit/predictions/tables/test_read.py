@@ -91,7 +91,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
     np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), atol=1e-6)
     assert read.classes == NAMES
     assert read_predictions(
-        path, Columns(probs="p_*", target="label"), labels=False
+        path, Columns(probs="p_*", target="label"), labeled=False
     ).predictions.has_target
 
 

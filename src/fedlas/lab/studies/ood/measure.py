@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
@@ -268,6 +269,7 @@ class ModelOutputs:
             } == source and outputs.features is not None
         except InputError:  # missing or damaged: made again
             usable = False
+            remove(folder.writable(path), inside=folder.path)
         if not usable:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
             # whose labels are other classes
