@@ -572,7 +572,8 @@ BETWEEN_ROOMS = {
 """Functions that other rooms call, with what they have checked; the command line takes words of a shell."""
 INTERNAL = {
     "counted", "exponents", "find", "fit_map", "fit_parts", "from_plain", "learn_from", "of_samples", "or_default",
-    "pair_labels", "patterns", "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets", "updated",
+    "pair_labels", "patterns", "penalty", "ready", "results", "scaled", "second_target", "strength_of", "targets",
+    "updated",
 }  # fmt: skip
 """Methods that only the library calls, in addition to those that take a ``Batch``."""
 
