@@ -56,6 +56,13 @@ class LabelMeasures:
         auroc: Area under the ROC curve; None where all samples are alike.
         p: P-value of the number of positives and the slope together, after Holm's correction for all labels; None where
             neither can be tested.
+
+    Example:
+        >>> from fedlas import MultiLabel
+        >>> several = MultiLabel([[0.0, 2.0], [1.0, -1.0], [-1.0, 0.0]], [[1, 1], [0, 0], [0, 1]], names=("cat", "dog"))
+        >>> dog = label_measures(several, replicates=0)["dog"]
+        >>> dog.num_samples, dog.positives, round(dog.expected, 3)
+        (3, 2, 0.55)
     """
 
     num_samples: int
