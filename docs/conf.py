@@ -158,6 +158,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "image_scrapers": ("gallery.scrape",),
     "reset_modules": ("matplotlib", "gallery.begin"),
+    "parallel": True,
     "within_subsection_order": "gallery.Order",
     "download_all_examples": False,
     "show_signature": False,

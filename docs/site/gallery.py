@@ -5,7 +5,9 @@ An example runs again when its script, the code of the library or a package that
 
 import ast
 import hashlib
+import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -98,25 +100,31 @@ def forget_stale(app: Any) -> None:
 
 
 def run_notebooks(app: Any) -> None:
-    """Run the notebooks that a build made; ``-D notebooks=NAME*`` runs fewer."""
+    """Run the notebooks that a build made, one a core; ``-D notebooks=NAME*`` runs fewer."""
     pages = Path(app.srcdir, "docs", "gallery")
     notebooks = sorted(pages.glob(f"{app.config.notebooks}.ipynb"))
-    for path in status_iterator(
-        notebooks,
-        "running notebooks... ",
-        length=len(notebooks),
-        stringify_func=lambda path: path.name,
-    ):
-        notebook = nbformat.read(path, as_version=4)
-        if any(cell.get("outputs") for cell in notebook.cells):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
-            NotebookClient(notebook, startup_timeout=600, config=sockets).execute(cwd=folder)
-        nbformat.write(notebook, path)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # each waits for a process, its kernel
+        shown = status_iterator(
+            zip(notebooks, threads.map(_run_notebook, notebooks), strict=True),
+            "running notebooks... ",
+            length=len(notebooks),
+            stringify_func=lambda done: done[0].name,
+        )
+        for _ in shown:
+            pass
     for path in pages.glob("*.py.md5"):
         name = path.name.removesuffix(".py.md5")
         path.with_name(f"{name}.library").write_text(library(), encoding="utf-8")
+
+
+def _run_notebook(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    if any(cell.get("outputs") for cell in notebook.cells):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        NotebookClient(notebook, startup_timeout=600, config=sockets).execute(cwd=folder)
+    nbformat.write(notebook, path)
 
 
 def arrange(app: Any, tree: nodes.document) -> None:
