@@ -65,7 +65,7 @@ def scikit(method: str) -> Fit:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
-    class Scores(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    class Scores(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """The one column that it is given, as decision value."""
 
         classes_ = np.array([0, 1])
