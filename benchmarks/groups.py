@@ -287,7 +287,9 @@ def tables(frame: pd.DataFrame) -> str:
     """
     # A seed is complete with its last case.
     is_last = (
-        (frame.table == REPORTED[-1]) & (frame.model == MODELS[-1]) & (frame.labels == SIZES[-1])
+        frame.table.isin((REPORTED[-1], DEVELOPMENT[-1]))
+        & (frame.model == MODELS[-1])
+        & (frame.labels == SIZES[-1])
     )
     ended = frame[is_last & (frame.covariates == "group and inputs")].seed.unique()
     frame = frame[frame.seed.isin(ended)]
