@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,15 @@ def _variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
-_PAPER = "Murphy 1973, A new vector partition of the probability score"
+_PART: dict[str, Any] = {
+    "percent": False,
+    "between": (0, 2),
+    "default": False,
+    "paper": "Murphy 1973, A new vector partition of the probability score",
+    "statistic": ClasswiseSums,
+    "takes_replicates": True,
+}
+"""What the records of the parts have in common."""
 
 
 def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> BrierDecomposition:
@@ -125,16 +134,11 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
 @METRICS.register(
     "brier_calibration",
     order=180,
-    squares=True,
     title="Brier calibration",
-    percent=False,
-    between=(0, 2),
-    default=False,
-    zero_if_calibrated=True,
-    paper=_PAPER,
-    statistic=ClasswiseSums,
     formula=calibration_part,
-    takes_replicates=True,
+    squares=True,
+    zero_if_calibrated=True,
+    **_PART,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -161,16 +165,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
 
 @METRICS.register(
-    "brier_refinement",
-    order=190,
-    title="Brier refinement",
-    percent=False,
-    between=(0, 2),
-    default=False,
-    paper=_PAPER,
-    statistic=ClasswiseSums,
-    formula=refinement_part,
-    takes_replicates=True,
+    "brier_refinement", order=190, title="Brier refinement", formula=refinement_part, **_PART
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.
