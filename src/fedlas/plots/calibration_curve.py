@@ -82,7 +82,7 @@ def calibration_curve(
     check_count("seed", seed, low=0)
     predictions = check_measurable(predictions)
     cells, _ = _cells(predictions)
-    draws = CellDraws(cells, replicates, np.random.default_rng(seed))
+    draws = CellDraws(cells, replicates, seed)
     mean = cells.expected / cells.count
     if estimator == "smooth":
         scale = max(smooth_ece(predictions), _NARROWEST)
@@ -212,7 +212,7 @@ def consistency_band(
     check_count("seed", seed, low=0)
     check_level(confidence_level)
     cells, filled = _cells(check_measurable(predictions), check_count("num_bins", num_bins))
-    counts, right = CellDraws(cells, replicates, np.random.default_rng(seed)).forecasts()
+    counts, right = CellDraws(cells, replicates, seed).forecasts()
     accuracy = np.where(counts > 0, right / np.where(counts > 0, counts, 1.0), np.nan)
     low = np.full(num_bins, np.nan)
     high = np.full(num_bins, np.nan)
