@@ -173,7 +173,7 @@ def _ratio(data: Positive) -> tuple[float, float] | None:
         error = math.sqrt(max(1.0 - observed / data.num_samples, 0.0) / observed)
     else:
         gaps = data.outcome - observed / expected * data.probability
-        error = data.error_of_events(gaps)[0] * data.num_samples / observed
+        error = data.error_of_events(gaps, data.probability)[0] / observed
     return (math.log(observed / expected), error) if error > 0.0 else None
 
 

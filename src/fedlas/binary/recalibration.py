@@ -112,9 +112,9 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     ratio = observed / expected
     relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
     gaps = data.outcome - ratio * data.probability
-    error, ratio_degrees = data.error_of_events(gaps)
+    error, ratio_degrees = data.error_of_events(gaps, data.probability)
     if not data.is_plain:
-        relative = error * data.num_samples / observed
+        relative = error / observed
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
         reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
     errors = fit.errors(np.eye(2))
@@ -167,7 +167,7 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 class LogisticFit:
     """A logistic regression: how sure its ``k`` coefficients are."""
 
-    # `(k, k)`, see `Positive.covariances`.
+    # `(k, k)`, see `Events.covariances`.
     covariances: list[Floats]
     # Degrees of freedom of each variance `(k,)`, and of the covariance.
     degrees: list[float]
@@ -365,9 +365,7 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
     gaps = data.outcome - probability
-    variance = max(
-        float(each[0, 0]) for each in data.covariances(np.ones((len(gaps), 1)), probability)
-    )
+    variance = float(np.max(data.covariances(np.ones(len(gaps)), probability)))
     return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
 
 
@@ -414,8 +412,9 @@ def events_test(data: Positive) -> tuple[float | None, str]:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability
     mean = data.mean(gaps)
-    error, degrees = data.error_of_events(gaps - mean)
+    error, degrees = data.error_of_events(gaps - mean, data.probability)
     if math.isnan(error):
         return None, ""
+    away = mean * data.num_samples
     # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
-    return two_sided(mean / error if error > 0 else math.inf if mean else 0.0, degrees), "Wald"
+    return two_sided(away / error if error > 0 else math.inf if away else 0.0, degrees), "Wald"
