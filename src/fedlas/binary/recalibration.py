@@ -102,19 +102,11 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     line, fit = data.table(regression)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
-    # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
-    observed = float(data.counts @ data.outcome)
-    expected = float(data.counts @ data.probability)
-    if expected == 0.0:
+    if not data.probability.any():
         raise InputError(
             "some probability must be above 0", "none", "Check the logits for extreme values."
         )
-    ratio = observed / expected
-    relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
-    gaps = data.outcome - ratio * data.probability
-    error, ratio_degrees = data.error_of_events(gaps, data.probability)
-    if not data.is_plain:
-        relative = error / observed
+    ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
         reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
     errors = fit.errors(np.eye(2))
@@ -151,6 +143,22 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
         ),
         p_value=wald_p(statistic, fit.joint_degrees),
     )
+
+
+def observed_to_expected(data: Positive, added: float = 0.0) -> tuple[float, float, float]:
+    """Return the ratio, the standard error of its logarithm, and the degrees of freedom of that.
+
+    ``added`` events are observed and expected beside those of the samples.
+    """
+    observed = float(data.counts @ data.outcome) + added
+    ratio = observed / (float(data.counts @ data.probability) + added)
+    if data.is_plain or added:
+        # The logarithm is nearly normal; the variance is that of a binomial count of positives.
+        share = min(observed / data.num_samples, 1.0)
+        return ratio, math.sqrt((1.0 - share) / observed), math.inf
+    gaps = data.outcome - ratio * data.probability
+    error, degrees = data.error_of_events(gaps, data.probability)
+    return ratio, error / observed, degrees
 
 
 def _wald_statistic(covariance: Floats, away: Floats) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArra
 
 
 def variance_over_clusters(
-    squares: NDArray[np.float64] | float, count: NDArray[np.int64] | int
+    squares: NDArray[Any] | float, count: NDArray[np.int64] | int
 ) -> NDArray[np.float64]:
     """Return the variance of a sum over clusters from the sum of their squared totals, whose mean is 0; NaN of one.
 

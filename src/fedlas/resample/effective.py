@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +49,7 @@ def effective_samples(weights: object) -> float:
 
 
 def effective_samples_of_groups(
-    weights: NDArray[np.float64], group: NDArray[np.int64]
+    weights: NDArray[Any], group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return :func:`effective_samples` of each group ``(G,)``, by the group of each sample ``(N,)``; 1 without weight.
 

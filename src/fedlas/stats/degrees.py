@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
     return float(degrees_of_groups(variances, np.zeros(len(variances), dtype=np.int64))[0])
 
 
-def degrees_of_groups(variances: Floats, group: NDArray[np.int64]) -> Floats:
+def degrees_of_groups(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
     """Return :func:`cluster_degrees` of each group ``(G,)``, by the variance and the group of each cluster ``(K,)``."""
     degrees = effective_samples_of_groups(variances, group) - 1.0
     return np.where(np.bincount(group) > 1, degrees.clip(min=1.0), 0.0)
