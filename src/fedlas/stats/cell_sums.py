@@ -19,9 +19,11 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
   froze. :class:`CellDraws` has one of NumPy's newer generator for all, since each published ICI would change with it.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
-  groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows.
+  groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
+  several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
 - **What draws without it.** Where a model is fitted again on the rows drawn (:mod:`fedlas.stats.optimism`), rows are
   needed rather than sums of them, a draw without one of the classes is drawn again, and time is that of the fits.
+  OOD detection draws two samples, neither weighted nor clustered, and counts the scores drawn at once.
 """
 
 from __future__ import annotations
