@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.binary.positive import Events, Floats, Integers, Positive
+from fedlas.binary.positive import EventSums, Floats, Integers, Positive
 from fedlas.resample.clusters import variance_over_clusters
 from fedlas.resample.effective import effective_samples_of_groups
 from fedlas.stats.degrees import degrees_of_groups, student_scores, two_sideds
@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Grouped(Events):
+class Grouped(EventSums):
     """Samples in the order of their groups, of which each has one or more."""
 
     # Log-odds and outcomes `(N,)` of the samples, and how many samples each group has `(G,)`.

@@ -33,7 +33,7 @@ T = TypeVar("T")
 _ELEMENTS = 2**18
 
 
-class Events(ABC):
+class EventSums(ABC):
     """Events of samples: how sure weighted sums of their gaps from a probability are, in one group or in each of many.
 
     Variances are of each group: ``(G,)`` where there are many (:class:`~fedlas.binary.many_groups.Grouped`); of one
@@ -89,7 +89,7 @@ class Events(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Positive(Events):
+class Positive(EventSums):
     """One class against the rest; rows of weight 0 are left out."""
 
     # `log p / (1 - p)` of the class `(N,)` float64.

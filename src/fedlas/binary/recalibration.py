@@ -175,7 +175,7 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 class LogisticFit:
     """A logistic regression: how sure its ``k`` coefficients are."""
 
-    # `(k, k)`, see `Events.covariances`.
+    # `(k, k)`, see `EventSums.covariances`.
     covariances: list[Floats]
     # Degrees of freedom of each variance `(k,)`, and of the covariance.
     degrees: list[float]

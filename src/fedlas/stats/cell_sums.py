@@ -15,7 +15,7 @@ The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.sta
 - **Few clusters and few events.** Replicates of few units vary too little. Their intervals are as much wider as
   Student's distribution is than the normal one (:func:`fedlas.stats.degrees.widening`, of the effective number of
   clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
-  of weighted events a lower bound (:class:`fedlas.binary.positive.Events`).
+  of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
 - **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
   froze. :class:`CellDraws` has one of NumPy's newer generator for all, since each published ICI would change with it.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
