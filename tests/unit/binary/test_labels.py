@@ -7,7 +7,6 @@ import torch
 import fedlas
 from fedlas import MultiLabel, Predictions
 from fedlas.binary import auroc, group_measures, label_measures
-from fedlas.binary.label_differences import compare_labels
 from fedlas.errors import InputError
 
 LABELS = 4
@@ -126,10 +125,9 @@ def test_a_drawn_difference_of_labels_is_that_of_the_label_alone():
     several = drawn(200, scale=1.5, clusters=torch.arange(200) // 40)
     one = MultiLabel(several.logits[:, :1], several.target[:, :1], clusters=several.clusters)
     other = MultiLabel(2.0 * one.logits, one.target, clusters=one.clusters)
-    found = compare_labels(one, other, ["macro_ece"], replicates=999)["macro_ece"]
-    expected = fedlas.compare(*(own(each, "0") for each in (one, other)), ["ece"], replicates=999)[
-        "ece"
-    ]
+    found = fedlas.compare(one, other, metrics=["macro_ece"], replicates=999)["macro_ece"]
+    pair = (own(each, "0") for each in (one, other))
+    expected = fedlas.compare(*pair, metrics=["ece"], replicates=999)["ece"]
     assert found.difference == pytest.approx(expected.difference, abs=1e-9)
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.1)
     assert found.p_value == pytest.approx(expected.p_value, rel=0.2)
