@@ -149,7 +149,7 @@ def precision_estimate(
         replicate_values + moved,
         confidence_level=confidence_level,
         method="percentile",
-        degrees=data.degrees(),
+        degrees=cells.degrees,
     )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)

@@ -12,7 +12,7 @@ from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import scan
-from fedlas.metrics.sums import RowMean, nonzero
+from fedlas.metrics.sums import RowMean, effective_count, nonzero
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
 
@@ -53,8 +53,8 @@ def refinement_part(table: ClassTable) -> Floats:
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
-    effective = table.count() ** 2 / nonzero(squares)
-    bias = _variance(table) / nonzero(effective - 1.0, least=1e-9)
+    samples = effective_count(table.count(), squares)
+    bias = _variance(table) / nonzero(samples - 1.0, least=1e-9)
     return float(bias.sum() / _total(table))
 
 

@@ -35,6 +35,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlas.stats.degrees import cluster_degrees
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _ELEMENTS = 2**20
@@ -145,6 +147,11 @@ class OutcomeCells:
     def is_plain(self) -> bool:
         """Whether cells tell what is drawn: samples are independent, and count once or as so many as they are worth."""
         return self.clusters is None and (not self.is_weighted or self._has_worth)
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of what is drawn with whole clusters; infinity without."""
+        return cluster_degrees(self.weights, self.clusters)
 
     def total(self, values: Floats | float) -> Floats:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.streams import stream
 from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.sums import effective_count
 from fedlas.stats.cell_sums import times_drawn
 from fedlas.stats.draws import DrawPurpose
 from fedlas.stats.rows import Floats, Integers
@@ -137,7 +138,7 @@ class _LabelBins:
         filled = np.flatnonzero(self._weight > 0)
         weight = self._weight[filled]
         # Unequal weights are worth fewer samples (Kish).
-        trials = np.maximum(np.rint(weight**2 / self._squares[filled]), 1.0)
+        trials = np.maximum(np.rint(effective_count(weight, self._squares[filled])), 1.0)
         share = np.clip(self._probs[filled] / weight, 0.0, 1.0)
         gaps = np.zeros((replicates, len(self._weight)))
         events = random.binomial(trials.astype(np.int64), share, size=(replicates, len(filled)))
