@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, reason
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
+from fedlas.calibrated.file import calibration_of
+from fedlas.calibrators import (
+    CALIBRATORS,
+    Calibrator,
+    MultiLabelCalibration,
+    TemperatureScaling,
+)
 from fedlas.calibrators.base import FORMAT
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
 
+P = TypeVar("P", bound=AnyPredictions | MultiLabel)
 NONE = "none"
 FITTED_ON = "the validation part"
 """Where a calibration is fitted, if nothing else is said."""
@@ -24,13 +31,15 @@ FITTED_ON = "the validation part"
 class Calibration:
     """Calibration of a model's predictions by a fitted calibrator, with the warnings of its fit."""
 
-    calibrator: Calibrator | None  # None leaves predictions unchanged
+    calibrator: Calibrator | MultiLabelCalibration | None  # None leaves predictions unchanged
     notes: tuple[str, ...] = ()
     fitted_on: str = FITTED_ON
 
     @property
     def method(self) -> str:
         """Registry name of the calibrator, or ``"none"``."""
+        if isinstance(self.calibrator, MultiLabelCalibration):
+            return self.calibrator.method
         return NONE if self.calibrator is None else str(self.calibrator.plain()["calibrator"])
 
     @property
@@ -51,14 +60,18 @@ class Calibration:
         return self.calibrator is not None and self.calibrator.num_features is not None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits ``(n, C)``, of the same dtype."""
+        """Return calibrated logits ``(n, C)``, or of several labels ``(n, L)``, of the same dtype."""
         if self.calibrator is None:
             return logits
+        if isinstance(self.calibrator, MultiLabelCalibration):
+            return self.calibrator.transform(logits)
         return self.calibrator.transform(Predictions(logits)).logits
 
-    def transform(self, predictions: AnyPredictions) -> AnyPredictions:
+    def transform(self, predictions: P) -> P:
         """Return the same samples, calibrated."""
-        return predictions if self.calibrator is None else self.calibrator.transform(predictions)
+        calibrator: Any = self.calibrator
+        calibrated: P = predictions if calibrator is None else calibrator.transform(predictions)
+        return calibrated
 
     def plain(self) -> dict[str, Any]:
         """Return one temperature, or all parameters, for JSON."""
@@ -78,14 +91,16 @@ def check_method(method: str) -> str:
     return check_choice("the calibrator", method, [*names, NONE])
 
 
-def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
+def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibration:
     """Return the calibration fitted on validation predictions."""
     method = check_method(method)
-    return (
-        Calibration(None)
-        if method == NONE
-        else Calibration(*fit_with_notes(CALIBRATORS[method].value(), val))
+    if method == NONE:
+        return Calibration(None)
+    several = isinstance(val, MultiLabel)
+    calibrator: Any = (
+        MultiLabelCalibration.of_method(method) if several else CALIBRATORS[method].value()
     )
+    return Calibration(*fit_with_notes(calibrator, val))
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
@@ -100,7 +115,7 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
             "options": {},
             "state": {"temperature": content["temperature"]},
         }
-        calibrator = Calibrator.from_plain(whole)
+        calibrator = calibration_of(whole, source="the card")
         classes = 0 if calibrator.top_label else calibrator.num_classes
         if classes != num_classes:
             raise ValueError(f"a calibrator of {classes} classes, not {num_classes}")

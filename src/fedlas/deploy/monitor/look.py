@@ -20,9 +20,17 @@ from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
+from fedlas.predictions import (
+    Columns,
+    MultiLabel,
+    Predictions,
+    TopLabel,
+    open_table,
+    read_predictions,
+)
 from fedlas.predictions.arguments import checked_event
 from fedlas.predictions.event import event_among
+from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.predictions.tables.read import is_log
 from fedlas.predictions.tables.table import ScoreTable
 from fedlas.resample.clusters import check_independent
@@ -39,10 +47,6 @@ _NOT_WATCHED = {
         "samples must be independent for the bound on false alarms to hold",
         "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
     ),
-    "labels": (
-        "samples must have one label each, as a card has",
-        "Watch the probability of one label: name its column by probs, and its labels by target.",
-    ),
 }
 """Roles of a column that are refused: the condition and the remedy."""
 
@@ -51,11 +55,11 @@ _NOT_WATCHED = {
 class LiveScores:
     """Scores and outcomes of some rows."""
 
-    # Confidences (n,), or logits (n, C).
+    # Confidences (n,), or logits (n, C); of several labels (n, L).
     scores: Tensor
-    # Whether confidences came true (n,), or labels; None without labels.
+    # Whether confidences came true (n,), or labels; of several (n, L). None without labels.
     outcome: Tensor | None
-    # Names of the classes; empty if they have none.
+    # Names of the classes, or of several labels; empty if they have none.
     classes: tuple[str, ...] = ()
     # The class that was said to be the event, its name or number; None if none was.
     event: str | int | None = None
@@ -64,12 +68,14 @@ class LiveScores:
 class Monitor:
     """Watches predictions of a service for a change since its card.
 
-    Four watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
+    Watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
     card's thresholds) where it has labels, the distribution of confidences and the shares of the predicted classes
     always. With a card of the event of two classes: calibration and how often the event occurs (with the false alarms
     at the card's thresholds) where it has labels, the distribution of its probabilities and the shares of samples to
-    act on always. Each is a sequential test, see :class:`~fedlas.stats.drift.MeanDrift`, which holds however often one
-    looks; none can silence another.
+    act on always. With a card of several labels: calibration and prevalence of each label, where it is known, and the
+    distribution of its probability always; the labels share the bets of a watch, which names those whose bets alone are
+    enough for the alarm. Each is a sequential test, see :class:`~fedlas.stats.drift.MeanDrift`, which holds however
+    often one looks; none can silence another.
 
     Args:
         card: A calibration card, or its JSON file.
@@ -93,16 +99,19 @@ class Monitor:
         self._identity: dict[str, Any] = {}
 
     @check_kinds
-    def update(self, predictions: Predictions | TopLabel, *, raw: bool | None = None) -> bool:
+    def update(
+        self, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool | None = None
+    ) -> bool:
         """Add predictions and return whether there has been an alarm.
 
         Args:
-            predictions: In the order of time, with labels or without.
+            predictions: In the order of time, with labels or without; with a card of several labels a
+                :class:`~fedlas.MultiLabel`, of which any may be unknown.
             raw: Whether they have not been through the card's calibration, which is then applied first; None: as the
                 card says.
 
         Raises:
-            InputError: For another number of classes than the card's, or ``raw`` confidences.
+            InputError: For another number of classes, or other labels, than the card's, or ``raw`` confidences.
         """
         self._raw = self.card.raw if raw is None else raw
         self._look([_of_predictions(self.card, predictions, raw=self._raw, source="update")])
@@ -165,7 +174,7 @@ class Monitor:
         watches = {watch.name: watch for watch in self._watches}
         return {
             "card": self.card.name,
-            "card_samples": int(self.card.gaps.count[0]),
+            "card_samples": self.card.num_samples,
             "subject": self.card.subject,
             "live": "raw" if self._raw else "calibrated",
             **{name: getattr(stream, name) for name in ("samples", "labeled", "looks")},
@@ -190,7 +199,7 @@ class Monitor:
             labeled, f"{labeled:,} of them with labels"
         )
         form = "raw, so the card's calibration is applied" if self._raw else "calibrated"
-        test = f"{int(self.card.gaps.count[0]):,} test samples"
+        test = f"{self.card.num_samples:,} test samples"
         return f"{samples:,} live samples, {with_labels}, taken as {form}; card of {self.card.name}, {test}."
 
     @property
@@ -198,10 +207,17 @@ class Monitor:
         """Alarm or none, and by which watch, as a sentence."""
         alarms = self._stream.alarms
         if alarms:
-            names = sorted(alarms, key=lambda name: alarms[name])
-            return f"ALARM after sample {min(alarms.values()):,}: {listed(names)} changed since the card."
+            return f"ALARM after sample {min(alarms.values()):,}: {listed(self.alarmed)} changed since the card."
         watched = [watch.name for watch in self._watches if watch.test.samples]
         return f"No alarm: no change shows in {listed(watched)}."
+
+    @property
+    def alarmed(self) -> list[str]:
+        """Watches with an alarm, the earliest first, with the labels that were enough for it: calibration of edema."""
+        stream = self._stream
+        names = sorted(stream.alarms, key=lambda name: stream.alarms[name])
+        labels = {name: [*stream.labels.get(name, ())] for name in names}
+        return [f"{name}{' of ' * bool(labels[name])}{few(labels[name], 4)}" for name in names]
 
     def __repr__(self) -> str:
         if not self._stream.samples:
@@ -269,14 +285,17 @@ def _check_raw(columns: Columns) -> None:
 
 def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
     """Return the batches of a file; features come with all of its rows."""
-    if raw and card.calibration.uses_features:
+    of_labels = card.subject == "labels"
+    if (raw and card.calibration.uses_features) or (of_labels and file.suffix == ".npz"):
         predictions = read_predictions(file, columns, labeled=False).predictions
-        return [_of_predictions(card, predictions, raw=True, source=file.name)]
-    return (_batch(card, scores, raw=raw, source=file.name) for scores in _blocks(file, columns))
+        return [_of_predictions(card, predictions, raw=raw, source=file.name)]
+    names = () if of_labels and (columns is None or columns.target is None) else None
+    blocks = _blocks(file, columns, names)
+    return (_batch(card, scores, raw=raw, source=file.name) for scores in blocks)
 
 
 def _of_predictions(
-    card: Card, predictions: Predictions | TopLabel, *, raw: bool, source: str
+    card: Card, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool, source: str
 ) -> LiveBatch:
     """Return confidences and outcomes of predictions, whose features go into a calibration that uses them."""
     if raw and card.calibration.uses_features:
@@ -289,11 +308,13 @@ def _of_predictions(
     return _batch(card, _scores(predictions), raw=raw, source=source)
 
 
-def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
+def _blocks(
+    file: Path, columns: Columns | None, label_names: tuple[str, ...] | None
+) -> Iterable[LiveScores]:
     """Return scores and outcomes of some rows at a time."""
     if is_log(file, columns or Columns()):
         return [_scores(read_predictions(file, columns, labeled=False).predictions)]
-    table = open_table(file, columns)
+    table = open_table(file, columns, label_names=label_names)
     for name, why in _NOT_WATCHED.items():
         if (column := getattr(table.columns, name)) is not None:
             raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
@@ -304,24 +325,28 @@ def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
     """Yield scores and outcomes; say in the end how many rows were left out."""
     for block in table.blocks():
         event = event_among(table.classes, table.columns.event)
-        yield LiveScores(*block, table.classes, event)
+        yield LiveScores(*block, table.label_names or table.classes, event)
     if table.dropped:
         warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
 
 
-def _scores(predictions: Predictions | TopLabel) -> LiveScores:
+def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
     check_takes_weights(predictions, takes_weights=False)
     check_independent(predictions, "the bound on false alarms")
     if isinstance(predictions, Predictions):
         target = predictions.target.cpu() if predictions.has_target else None
         classes = predictions.classes or ()
         return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
+    if isinstance(predictions, MultiLabel):
+        return LiveScores(predictions.logits, predictions.target, tuple(predictions.names or ()))
     return LiveScores(predictions.confidence.cpu(), predictions.correct)
 
 
 def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
     scores, outcome = live.scores, live.outcome
+    if card.subject == "labels" or (outcome is not None and outcome.ndim > 1):
+        return _batch_of_labels(card, live, raw=raw, source=source)
     if scores.ndim == 1:
         if card.subject == "event":
             fix = "Pass the probability of the event, or a card of the predicted class."
@@ -353,6 +378,31 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
     return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+
+
+def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+    """Return probabilities and outcomes of several labels, which must be those of the card, in its order."""
+    names = live.classes or card.classes
+    numbers = tuple(map(str, range(len(names))))
+    is_known = {*names} == {*card.classes} or (
+        numbers in (names, card.classes) and len(names) == card.num_classes
+    )
+    if card.subject != "labels" or not is_known or live.scores.ndim != 2:
+        of_card = f"the card's, {few(card.classes)}" if card.subject == "labels" else "one a sample"
+        fix = (
+            "Pass predictions of the model that the card is about, or write a card of these labels."
+        )
+        raise InputError(f"labels must be {of_card}", f"{few(names)} in {source}", fix)
+    logits, outcome = live.scores.double(), live.outcome
+    if {*names} == {*card.classes}:
+        order = [names.index(name) for name in card.classes]
+        logits, outcome = logits[:, order], None if outcome is None else outcome[:, order]
+    if raw:
+        logits = card.calibration(logits)
+    happened, is_told = None, None
+    if outcome is not None:
+        happened, is_told = (outcome == 1).numpy(), (outcome != UNKNOWN).numpy()
+    return LiveBatch(logits.sigmoid().numpy(), happened, None, is_told)
 
 
 def _check_classes(card: Card, live: LiveScores, source: str) -> None:
@@ -389,6 +439,15 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": history.count.sum(axis=0).astype(int).tolist(),
         "evidence": test.evidence_by_statistic.tolist(),
     }
+    by_label = {}
+    if watch.parts:
+        columns["label"] = [watch.parts[part] for part in test.parts]
+        evidence = dict(zip(watch.parts, test.evidence_by_part.tolist(), strict=True))
+        alarms = stream.labels.get(watch.name, {})
+        by_label = {
+            name: {"evidence": each, "alarm_after": alarms.get(name)}
+            for name, each in evidence.items()
+        }
     rows = zip(*columns.values(), strict=True)
     return {
         "watched": test.samples > 0,
@@ -398,5 +457,6 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": test.samples,
         "evidence": test.evidence,
         "threshold": test.threshold,
+        **({"labels": by_label} if by_label else {}),
         "statistics": [dict(zip(columns, row, strict=True)) for row in rows],
     }
