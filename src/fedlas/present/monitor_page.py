@@ -38,7 +38,7 @@ _MOST_WORST = 3
 """Labels of a watch whose change is told in a sentence, and drawn."""
 _PARTS = {3: "third", 4: "quarter"}
 _OF_LABELS = (
-    "Strongest evidence first. Gap: prevalence minus mean probability, of samples that tell the label. Evidence: of the "
+    "Strongest evidence first. Gap: prevalence minus mean probability of samples that tell the label. Evidence: of the "
     "label alone, in the watch that shows most. As much as an alarm needs says that this label has changed; for all "
     "labels together, that is wrong as rarely as an alarm is."
 )
