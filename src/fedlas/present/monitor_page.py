@@ -24,7 +24,7 @@ from fedlas.plots.theme import (
     legend_height,
     name_ticks,
 )
-from fedlas.present.groups import further_rows, short_name
+from fedlas.present.groups import MOST, further_rows, short_name
 from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
 
@@ -135,7 +135,8 @@ def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
     }
     groups = [
         ([each for each in watch["statistics"] if each["label"] == name], after[name])
-        for name in sorted(after, key=lambda name: after[name])[:_MOST_WORST]
+        for name in sorted(after, key=lambda name: (name == ALL_LABELS, after[name]))[:_MOST_WORST]
+        if name != ALL_LABELS or len(after) == 1
     ]
     return [
         (max(means, key=lambda each: each["evidence"]), sample)
@@ -182,6 +183,7 @@ def monitor_page(
         statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
         labels=labels_table(content),
+        most=MOST,
         notes=explanations(content),
         pictures=[
             _means(stream, content, watch, shown)
@@ -289,8 +291,10 @@ def _means(
     if watch.name in stream.alarms:
         ax.axvline(stream.alarms[watch.name], color=LIGHT.over, linewidth=1.2)
     state = _state(content["watches"][watch.name])
+    of = shown.get("label", ALL_LABELS)
+    what = watch.name if of == ALL_LABELS else f"{watch.name}, {of}"
     label = textwrap.fill(printable(f"{shown['name']} %"), 26)
-    caption(ax, LIGHT, "live samples", title=f"{watch.name}: {state}")
+    caption(ax, LIGHT, "live samples", title=f"{what}: {state}")
     ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False, linespacing=1.5)
     ax.set_xlim(0, stream.samples)
     ax.locator_params(nbins=4)

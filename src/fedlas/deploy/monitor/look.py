@@ -16,6 +16,7 @@ from fedlas._core.check import Argument, InputError, few, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card, CardSource
+from fedlas.deploy.label_reference import ALL_LABELS
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
@@ -63,6 +64,7 @@ class LiveScores:
     classes: tuple[str, ...] = ()
     # The class that was said to be the event, its name or number; None if none was.
     event: str | int | None = None
+    is_several: bool = False
 
 
 class Monitor:
@@ -217,7 +219,10 @@ class Monitor:
         stream = self._stream
         names = sorted(stream.alarms, key=lambda name: stream.alarms[name])
         labels = {name: [*stream.labels.get(name, ())] for name in names}
-        return [f"{name}{' of ' * bool(labels[name])}{few(labels[name], 4)}" for name in names]
+        for found in labels.values():
+            if found[1:] and ALL_LABELS in found:
+                found.remove(ALL_LABELS)
+        return [f"{name} of {few(labels[name], 4)}" if labels[name] else name for name in names]
 
     def __repr__(self) -> str:
         if not self._stream.samples:
@@ -325,7 +330,8 @@ def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
     """Yield scores and outcomes; say in the end how many rows were left out."""
     for block in table.blocks():
         event = event_among(table.classes, table.columns.event)
-        yield LiveScores(*block, table.label_names or table.classes, event)
+        names = table.classes if table.label_names is None else table.label_names
+        yield LiveScores(*block, names, event, table.label_names is not None)
     if table.dropped:
         warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
 
@@ -338,14 +344,15 @@ def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
         classes = predictions.classes or ()
         return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
     if isinstance(predictions, MultiLabel):
-        return LiveScores(predictions.logits, predictions.target, tuple(predictions.names or ()))
+        names = tuple(predictions.names or ())
+        return LiveScores(predictions.logits, predictions.target, names, is_several=True)
     return LiveScores(predictions.confidence.cpu(), predictions.correct)
 
 
 def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
     scores, outcome = live.scores, live.outcome
-    if card.subject == "labels" or (outcome is not None and outcome.ndim > 1):
+    if card.subject == "labels" or live.is_several:
         return _batch_of_labels(card, live, raw=raw, source=source)
     if scores.ndim == 1:
         if card.subject == "event":
@@ -382,17 +389,19 @@ def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch
 
 def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
     """Return probabilities and outcomes of several labels, which must be those of the card, in its order."""
-    names = live.classes or card.classes
-    numbers = tuple(map(str, range(len(names))))
-    is_known = {*names} == {*card.classes} or (
+    names, of_labels = live.classes, card.subject == "labels"
+    # Labels without names are numbered.
+    numbers = tuple(map(str, range(card.num_classes)))
+    is_alike = {*names} == {*card.classes} or (
         numbers in (names, card.classes) and len(names) == card.num_classes
     )
-    if card.subject != "labels" or not is_known or live.scores.ndim != 2:
-        of_card = f"the card's, {few(card.classes)}" if card.subject == "labels" else "one a sample"
+    if not (of_labels and live.is_several and is_alike):
+        of_card = f"the card's, {few(card.classes)}" if of_labels else "one a sample"
         fix = (
             "Pass predictions of the model that the card is about, or write a card of these labels."
         )
-        raise InputError(f"labels must be {of_card}", f"{few(names)} in {source}", fix)
+        got = few(names) if live.is_several else "one label a sample"
+        raise InputError(f"labels must be {of_card}", f"{got} in {source}", fix)
     logits, outcome = live.scores.double(), live.outcome
     if {*names} == {*card.classes}:
         order = [names.index(name) for name in card.classes]
