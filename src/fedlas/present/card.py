@@ -187,8 +187,9 @@ class CalibrationCard:
     def _metrics(self) -> Table:
         title = "Numbers on the test part"
         evaluation = self.evaluation
-        is_of_labels = isinstance(evaluation, LabelEvaluation)
-        return evaluation.means(title) if is_of_labels else evaluation.whole(title)
+        if isinstance(evaluation, LabelEvaluation):
+            return evaluation.means(title)
+        return evaluation.whole(title)
 
 
 @renamed(calibrator="method")
@@ -351,7 +352,7 @@ def card_of(
         heading=title,
         scores=scores,
     )
-    if calibration.calibrator is not None:
+    if isinstance(calibration.calibrator, Calibrator):
         evaluation.outcome.fitted[calibration.method] = calibration.calibrator
     event = None
     if is_binary:

@@ -169,7 +169,7 @@ class LabelEvaluation:
 
     def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
         """Return the table of the labels of each stage, the last first."""
-        return [self._table(stage, most=most) for stage in reversed(self.labels)]
+        return [self._table(stage, most=most) for stage in list(self.labels)[::-1]]
 
     def means(self, title: str) -> Table:
         """Return the table of the means over labels."""

@@ -274,13 +274,10 @@ def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
     def values(batch: LiveBatch) -> Values | None:
         if of_outcomes and batch.correct is None:
             return None
-        happened = (
-            np.zeros(batch.confidence.shape, bool) if batch.correct is None else batch.correct
-        )
-        has = np.ones(len(batch), dtype=bool)
-        if of_outcomes and batch.known is not None:
-            has = batch.known.all(axis=1)
-        return scaled(MEANS[name](batch.confidence, happened))[:, None], has[:, None]
+        every = np.ones(batch.confidence.shape, dtype=bool)
+        known = batch.known if of_outcomes and batch.known is not None else every
+        mean = MEANS[name](batch.confidence, ~every if batch.correct is None else batch.correct)
+        return least + (1.0 - least) * mean[:, None], known.all(axis=1)[:, None]
 
     count = max(1.0, float(sums.count[0]))
     mean = float(sums.confidence[0]) / count

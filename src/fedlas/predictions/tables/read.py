@@ -178,7 +178,8 @@ def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTa
     if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
         return None
     if event is None and _is_saved(path, {"logits", "names"}):
-        return PredictionTable(MultiLabel.load(path))
+        several: Any = MultiLabel.load(path)
+        return PredictionTable(several)
     predictions = about_event(Predictions.load(path), event)
     return PredictionTable(predictions, predictions.classes or ())
 
