@@ -500,11 +500,11 @@ def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatc
     """Between what was read of it and what is written nobody else writes."""
     state, tried = tmp_path / "state.json", []
 
-    def table(*args):
+    def table(*args, **options):
         with pytest.raises(filelock.Timeout):
             filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0)
         tried.append(args)
-        return open_table(*args)
+        return open_table(*args, **options)
 
     monkeypatch.setattr("fedlas.deploy.monitor.look.open_table", table)
     good = write(tmp_path / "a.csv", live(0, 50))
