@@ -247,10 +247,10 @@ def _of_labels(card: Card, half: float) -> tuple[Watch, ...]:
     miss = half / (1 + card.num_classes)
     every = dict(enumerate(card.label_references))
     # A label that no test sample tells has nothing to be compared with but its probability.
-    told = {place: each for place, each in every.items() if each.gaps.count[0]}
+    labeled = {place: each for place, each in every.items() if each.gaps.count[0]}
     by_watch = {
-        "calibration": {place: _calibration(each, miss) for place, each in told.items()},
-        "prevalence": {place: _accuracy(each, miss) for place, each in told.items()},
+        "calibration": {place: _calibration(each, miss) for place, each in labeled.items()},
+        "prevalence": {place: _accuracy(each, miss) for place, each in labeled.items()},
         "probability": {
             place: _confidence(each, each.scores, miss) for place, each in every.items()
         },
@@ -275,9 +275,9 @@ def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
         if of_outcomes and batch.correct is None:
             return None
         every = np.ones(batch.confidence.shape, dtype=bool)
-        known = batch.known if of_outcomes and batch.known is not None else every
+        is_there = batch.known if of_outcomes and batch.known is not None else every
         mean = MEANS[name](batch.confidence, ~every if batch.correct is None else batch.correct)
-        return least + (1.0 - least) * mean[:, None], known.all(axis=1)[:, None]
+        return least + (1.0 - least) * mean[:, None], is_there.all(axis=1)[:, None]
 
     count = max(1.0, float(sums.count[0]))
     mean = float(sums.confidence[0]) / count
@@ -311,13 +311,13 @@ def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], hal
         first = whole.values(batch)
         if first is None:
             return None
-        found = [first]
+        parts = [first]
         for place, each in labels.items():
             value, has = each.values(batch.label(place)) or first
             if of_outcomes and batch.known is not None:
                 has = has & batch.known[:, [place]]
-            found.append((value, has))
-        statistics, has = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+            parts.append((value, has))
+        statistics, has = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
         return statistics, has
 
     return Watch(
