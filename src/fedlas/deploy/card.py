@@ -240,10 +240,10 @@ class Card:
         Raises:
             InputError: As :meth:`read`.
         """
-        found = getattr(source, "card", source)
-        if isinstance(found, Card):
-            return found
-        return cls.read(found) if isinstance(found, str | Path) else cls.from_plain(found)
+        card = getattr(source, "card", source)
+        if isinstance(card, Card):
+            return card
+        return cls.read(card) if isinstance(card, str | Path) else cls.from_plain(card)
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
