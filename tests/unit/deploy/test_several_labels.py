@@ -296,11 +296,10 @@ def test_commands_and_files(card, tmp_path, capsys):
     for options, said in (
         (
             ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
-            "must be the card's",
+            "--target is for one label",
         ),
-        (["--probs", "p_edema", "--target", "y_edema"], "labels must be"),
-        ([*columns, "--weights", "p_mass"], "no weights"),
-        ([*columns, "--clusters", "p_mass"], "independent"),
+        (["--probs", "p_edema"], "several labels need a column of scores each"),
+        (["--probs", "p_edema,p_mass"], "labels must be the card's"),
     ):
         assert main(["monitor", str(place), str(broken), *options]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
