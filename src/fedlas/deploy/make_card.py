@@ -13,9 +13,9 @@ import torch
 import fedlas
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_kinds
+from fedlas.calibrated.calibration import Calibration, P
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.deploy.calibration import Calibration, P
 from fedlas.deploy.card import Card, Metrics, Subject, outcomes
 from fedlas.deploy.label_reference import label_reference
 from fedlas.metrics import METRICS, evaluate

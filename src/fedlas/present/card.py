@@ -413,11 +413,8 @@ def _width(width: Mapping[str, Any]) -> str:
 
 
 def _fitted(calibration: Calibration) -> str:
-    temperature = calibration.plain().get("temperature")
-    if calibration.calibrator is None:
-        return "Calibration: none"
-    what = calibration.method + ("" if temperature is None else f" {temperature:.3f}")
-    return f"Calibration: {what}, fitted on {calibration.fitted_on}"
+    where = "" if calibration.calibrator is None else f", fitted on {calibration.fitted_on}"
+    return f"Calibration: {calibration}{where}"
 
 
 def _about(card: Card) -> list[tuple[str, Any]]:
