@@ -53,7 +53,6 @@ LOOKUPS = {
     ("fedlas.predictions.predictions", "predictions.tables"),  # from_frame
     ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
     ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
-    ("fedlas.metrics.evaluation", "binary"),  # evaluate, given several labels
     ("fedlas.calibrated", "calibrated.tables"),  # its public names
     ("fedlas.calibrated.fit_model", "calibrated.tables"),  # calibrate, given a table
     ("fedlas.calibrated.fit_model", "predictions.tables"),
