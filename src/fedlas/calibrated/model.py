@@ -364,7 +364,10 @@ def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
             f"the class {method.__name__}",
             f"Pass {method.__name__}().",
         )
-    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    # all are imported for the error alone
+    entry = (
+        CALIBRATORS.get(method) or CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    )
     part = entry.metadata.get("part", "val")
     if part != "val":
         raise InputError(

@@ -83,8 +83,12 @@ class MultiLabelCalibration:
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
         calibrator = method or "partial-pooling"
         if not isinstance(calibrator, Calibrator):
-            name = check_choice("method", calibrator, list(CALIBRATORS))
-            calibrator = CALIBRATORS[name].value()
+            # all are imported for the error alone
+            entry = (
+                CALIBRATORS.get(calibrator)
+                or CALIBRATORS[check_choice("method", calibrator, list(CALIBRATORS))]
+            )
+            calibrator = entry.value()
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
             raise InputError(
