@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Generic, TypeVar
 
 from fedlas._core.check import InputError, describe, suggestion
@@ -64,6 +64,7 @@ class Registry(Generic[T]):
         self._annex = list(annex)
         self._places = {module: place for place, module in enumerate(self._annex)}
         self._importing = RLock()
+        self._adding = Lock()
         self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
@@ -92,7 +93,11 @@ class Registry(Generic[T]):
             )
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
-        self._entries[name] = self._entry(name, value, doc.split("\n")[0], metadata)
+        entry = self._entry(name, value, doc.split("\n")[0], metadata)
+        with self._adding:  # two threads may import modules of the annex
+            # Sorting is stable: entries of one place keep the order of their registration.
+            entries = sorted([*self._entries.values(), entry], key=self._place)
+            self._entries = {each.name: each for each in entries}
 
     def _entry(self, name: str, value: T, summary: str, metadata: dict[str, Any]) -> Entry[T]:
         """Return the record of a registration."""
@@ -191,11 +196,10 @@ class Registry(Generic[T]):
         return list(self._all().values())
 
     def _all(self) -> dict[str, Entry[T]]:
-        """Return the entries by name, those of the annex too, each at its place."""
+        """Return the entries by name, those of the annex too."""
         while self._import_next():
             pass
-        # Sorting is stable: entries of one place keep the order of their registration.
-        return {each.name: each for each in sorted([*self._entries.values()], key=self._place)}
+        return self._entries
 
     def _import_next(self) -> bool:
         """Import the next module of the annex; return False if none is left."""

@@ -254,7 +254,12 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     Torch takes up to four times as long for few classes in float64 as for the parts. In float32 the parts would change
     last digits that published numbers depend on.
     """
-    if not _has_slow_softmax(logits) or (logits.requires_grad and torch.is_grad_enabled()):
+    slow = (
+        logits.device.type == "cpu"
+        and logits.dtype == torch.float64
+        and logits.shape[1] < _SLOW_BELOW
+    )
+    if not slow or (logits.requires_grad and torch.is_grad_enabled()):
         return torch.softmax(logits, 1, out=out)
     probs = torch.sub(logits, logits.amax(dim=1, keepdim=True), out=out).exp_()
     return probs.div_(probs.sum(dim=1, keepdim=True))
@@ -262,17 +267,12 @@ def softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Return the logarithm of the softmax of the rows of ``logits (N, C)``, fast for few classes too."""
-    if not _has_slow_softmax(logits):
-        return logits.log_softmax(dim=1)
-    return logits.T.contiguous().log_softmax(dim=0).T
-
-
-def _has_slow_softmax(logits: Tensor) -> bool:
-    return (
+    slow = (
         logits.device.type == "cpu"
         and logits.dtype == torch.float64
         and logits.shape[1] < _SLOW_BELOW
     )
+    return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
 
 
 def logits_of_log_odds(log_odds: Tensor) -> Tensor:
