@@ -147,7 +147,7 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
     return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{_further_miscalibrated(by_group)}"
 
 
-def plain_groups(by_group: ByGroup | EventsByGroup) -> dict[str, Any]:
+def plain_groups(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:
     """Return the numbers by group for JSON; those that are not known are left out."""
     return {str(name): _plain(each) for name, each in by_group.items()}
 
