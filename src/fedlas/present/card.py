@@ -307,7 +307,7 @@ def card_of(
         heading=title,
         scores=scores,
     )
-    if calibration.calibrator is not None:
+    if isinstance(calibration.calibrator, Calibrator):
         evaluation.outcome.fitted[calibration.method] = calibration.calibrator
     event = None
     if is_binary:
@@ -361,11 +361,8 @@ def _width(width: Mapping[str, Any]) -> str:
 
 
 def _fitted(calibration: Calibration) -> str:
-    temperature = calibration.plain().get("temperature")
-    if calibration.calibrator is None:
-        return "Calibration: none"
-    what = calibration.method + ("" if temperature is None else f" {temperature:.3f}")
-    return f"Calibration: {what}, fitted on {calibration.fitted_on}"
+    where = "" if calibration.calibrator is None else f", fitted on {calibration.fitted_on}"
+    return f"Calibration: {calibration}{where}"
 
 
 def _about(card: Card) -> list[tuple[str, Any]]:
