@@ -9,6 +9,7 @@ from fedlas.errors import MissingExtraError
 
 _NEEDS = {
     "test_bench.py": "msgspec",
+    "test_calibrate.py": "pandas",
     "test_compare_roles.py": "pandas",
     "test_event.py": "pandas",
     "test_init.py": "PIL",

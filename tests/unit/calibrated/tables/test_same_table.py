@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 import fedlas
-from fedlas.cli import main
+from fedlas.calibrated import apply_to_files
+from fedlas.calibrated.tables.missing import Missing
 
 N = 400
 RANDOM = np.random.default_rng(0)
@@ -64,12 +65,9 @@ def test_a_row_without_its_list_lacks_a_score(tmp_path, kind):
         frame.write_parquet(tmp_path / "live.parquet") if kind == "parquet" else frame.write_ndjson(
             tmp_path / "live.jsonl"
         )
-        calibration.save(tmp_path / "cal.json")
         out = tmp_path / "out.jsonl"
-        named = ("--missing", "empty", "--out", str(out))
-        assert (
-            main(["apply", str(tmp_path / "cal.json"), str(tmp_path / f"live.{kind}"), *named]) == 0
-        )
+        live = [tmp_path / f"live.{kind}"]
+        apply_to_files(calibration, live, out, missing=Missing("empty"))
         after = [json.loads(line)["calibrated_s"] for line in out.read_text().splitlines()]
     want = calibration.apply({"s": lists[:9]})["calibrated_s"]
     rows = [row for place, row in enumerate(after) if place != 5]
