@@ -9,10 +9,10 @@ from fedlas.errors import MissingExtraError
 
 _NEEDS = {
     "test_bench.py": "msgspec",
-    "test_calibrate.py": "pandas",
     "test_compare_roles.py": "pandas",
     "test_event.py": "pandas",
     "test_init.py": "PIL",
+    "test_tables.py": "pandas",
     "test_written_places.py": "pyarrow",
 }
 _IS_PARTIAL = find_spec("pyarrow") is None and "FEDLAS_CI" not in os.environ

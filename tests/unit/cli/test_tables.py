@@ -1,7 +1,8 @@
-"""``fedlas calibrate`` and ``fedlas apply``: what they print, refuse and write, and where their options go."""
+"""Tables on the command line: what calibrate and apply print, refuse and write, and where options go."""
 
 import csv
 import io
+import json
 import re
 import sys
 from contextlib import suppress
@@ -264,3 +265,43 @@ def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatc
         assert main(command) == 2, command
         assert words in " ".join(capsys.readouterr().err.split())
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+
+def test_a_log_of_choices_is_written_as_a_log(tmp_path, monkeypatch, capsys):
+    """Its samples hold more than columns."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"target": str(n % 3), "resps": [], "filter": "none", "metrics": ["acc"], "doc_id": n}
+        | {"arguments": {f"gen_args_{k}": {"arg_0": "Q", "arg_1": f" {k}"} for k in range(3)}}
+        | {"filtered_resps": [[str(-1.0 - (n + k) % 4), "False"] for k in range(3)]}
+        for n in range(60)
+    ]
+    Path("samples_t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fit = ["calibrate", "samples_t.jsonl", "--method", "temperature", "--out", "cal.json"]
+    assert main(fit) == 0
+    assert main(["apply", "cal.json", "samples_t.jsonl"]) == 0
+    assert "added calibrated_confidence, calibrated_probs" in capsys.readouterr().out
+    assert main(["apply", "cal.json", "samples_t.jsonl", "--out", "out.csv"]) == 2
+    assert "must end in .jsonl" in capsys.readouterr().err
+    assert not Path("out.csv").exists()
+
+
+def test_options_say_how_a_table_is_read(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text('"a, b";c;y;g\n' + '90;10;"a, b";x\n30;70;c;\n' * 20)
+    columns = [
+        "--probs",
+        "a, b",
+        "--probs",
+        "c",
+        "--target",
+        "y",
+        "--percent",
+        "--sep",
+        ";",
+        "--replicates",
+        "0",
+    ]
+    assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
+    shown = capsys.readouterr().out
+    assert "(no group)" in shown
