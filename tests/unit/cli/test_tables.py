@@ -305,3 +305,26 @@ def test_options_say_how_a_table_is_read(tmp_path, capsys):
     assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
     shown = capsys.readouterr().out
     assert "(no group)" in shown
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_row_without_its_list_has_an_empty_cell(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    lists = frame(60)[["p_no", "p_yes"]].to_numpy().tolist()
+    val = {"s": lists, "y": (frame(60)["y"] == "yes").astype(int)}
+    calibration = fedlas.calibrate(val, probs="s", target="y", method="temperature")
+    calibration.save("cal.json")
+    live = pd.DataFrame({"s": [*lists[:5], None, *lists[5:9]]})
+    if suffix == ".parquet":
+        live.to_parquet("live.parquet")
+    else:
+        live.to_json("live.jsonl", orient="records", lines=True, double_precision=15)
+    words = ["apply", "cal.json", f"live{suffix}", "--missing", "empty", "--out", "out.jsonl"]
+    assert main(words) == 0
+    after = [
+        json.loads(line)["calibrated_s"] for line in Path("out.jsonl").read_text().splitlines()
+    ]
+    missing = after.pop(5)
+    assert missing is None or np.isnan(np.array(missing, float)).all()
+    want = calibration.apply({"s": lists[:9]})["calibrated_s"]
+    np.testing.assert_allclose(after, np.array(list(want)), rtol=1e-6)
