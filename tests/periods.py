@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import fedlas
-from fedlas.deploy import Card
 from fedlas.deploy.monitor.columns import column_sums, limits_of
 from fedlas.deploy.monitor.history import PeriodHistory
 from fedlas.deploy.monitor.look import watch_files
@@ -12,12 +11,10 @@ from fedlas.deploy.monitor.look import watch_files
 def write_card(path, val, test, columns, method="none"):
     """Write the card of two files, with what is watched of the columns of the second; return its place."""
     of_scores = replace(columns, covariates=None)
-    card = fedlas.card(
-        *(fedlas.read_predictions(file, of_scores) for file in (val, test)), method, replicates=0
-    )
+    parts = [fedlas.read_predictions(file, of_scores) for file in (val, test)]
+    card = fedlas.card(*parts, method, replicates=0).card  # without the page
     sums = column_sums([test], columns)
-    card = replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)])
-    return Card.save(card, path)  # without the page
+    return replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)]).save(path)
 
 
 def add_period(card, history, files, columns, *, state=None, name=""):

@@ -57,7 +57,7 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 rows, classes no, yes." in shown
     assert "The event 'yes' on 300 rows left out of the fit in turn: O/E" in shown
-    assert "auto: temperature" in shown
+    assert "auto (temperature" in shown
     assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
     assert main(["apply", "cal.json", "live.csv"]) == 0
     shown = capsys.readouterr().out

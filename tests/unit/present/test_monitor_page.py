@@ -5,7 +5,7 @@ import torch
 
 import fedlas
 from fedlas import Predictions
-from fedlas.deploy import Card, Monitor
+from fedlas.deploy import Monitor
 from fedlas.present.monitor_page import (
     explanations,
     monitor_page,
@@ -25,9 +25,8 @@ def drawn(seed, samples, factor=1.0):
 
 
 @pytest.fixture(scope="module")
-def card(tmp_path_factory):
-    made = fedlas.card(drawn(0, 800), drawn(1, 800), "none", name="mine", replicates=0)
-    return Card.save(made, tmp_path_factory.mktemp("card") / "card.json")  # without the page
+def card():
+    return fedlas.card(drawn(0, 800), drawn(1, 800), "none", name="mine", replicates=0).card
 
 
 @pytest.fixture(scope="module")

@@ -546,7 +546,7 @@ def test_what_a_fit_needs(tmp_path):
     with pytest.raises(InputError, match="drift"):
         fedlas.calibrate(frame(), probs="p_*", target="y", method="drift-temperature")
     own = fedlas.calibrate(frame(), probs="p_*", target="y", method=TemperatureScaling())
-    assert own.carries.startswith("temperature 2.57")
+    assert str(own.fitted).startswith("temperature 2.57")
 
 
 def test_a_record_batch_is_a_frame(calibration):
