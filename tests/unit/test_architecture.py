@@ -414,7 +414,8 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 110
+MOST_FILES_OF_PRIVATE_NAMES = 116
+"""Five of them are of ``present``, whose tables and pages have no public names; one called a command line before."""
 
 
 def test_few_test_files_import_private_names():
