@@ -277,7 +277,7 @@ def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
         every = np.ones(batch.confidence.shape, dtype=bool)
         is_there = batch.known if of_outcomes and batch.known is not None else every
         mean = MEANS[name](batch.confidence, ~every if batch.correct is None else batch.correct)
-        return least + (1.0 - least) * mean[:, None], is_there.all(axis=1)[:, None]
+        return least + (1.0 - least) * mean[:, None], np.asarray(is_there.all(axis=1))[:, None]
 
     count = max(1.0, float(sums.count[0]))
     mean = float(sums.confidence[0]) / count
