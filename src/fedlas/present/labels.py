@@ -6,12 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
-from fedlas._core.text import printable
 from fedlas.binary import LabelTable
 from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
@@ -32,6 +30,7 @@ from fedlas.present.table import (
     Block,
     Table,
     column,
+    html_paragraphs,
     html_table,
     latex,
     text_of,
@@ -138,7 +137,8 @@ class LabelEvaluation:
             f"{metric_text(name, after.overall[name].value, unit=True)}"
             for name in ("macro_ece", "worst_label_ece", "macro_nll")
         ]
-        return f"{stage.capitalize()}: {', '.join(values)} ({way}). {self.verdicts[stage].text}"
+        done = f"After {next(iter(self.fitted))}" if self.fitted else stage.capitalize()
+        return f"{done}: {', '.join(values)} ({way}). {self.verdicts[stage].text}"
 
     @property
     def title(self) -> str:
@@ -165,6 +165,10 @@ class LabelEvaluation:
         stages = list(self.labels)[:: 1 if details else -1]
         tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
         return [*self.verdict, self.means(self.title), *tables]
+
+    def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
+        """Return the table of the labels of each stage, the last first."""
+        return [self._table(stage, most=most) for stage in list(self.labels)[::-1]]
 
     def means(self, title: str) -> Table:
         """Return the table of the means over labels."""
@@ -232,7 +236,6 @@ class LabelEvaluation:
         """Return a page that needs no other file: verdict, curves of the worst labels and tables."""
         first = self.stages[RAW]
         names = list(self.measured[RAW])
-        stages = list(self.labels)[::-1]
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -243,7 +246,7 @@ class LabelEvaluation:
             verdict=self.verdict,
             short=self.means("Means over labels"),
             whole=self._table(RAW, most=MOST_ON_PAGE),
-            groups=[self._table(stage, most=MOST_ON_PAGE) for stage in stages],
+            groups=self.tables(),
             selection="",
             columns=[(column(name).title, column(name).about) for name in names],
             remarks=list(self.notes),
@@ -295,10 +298,9 @@ class LabelEvaluation:
         return latex(self._table(list(self.labels)[-1], most=MOST_ON_PAGE))
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
         pictures = "".join(
             f"<div style='display: inline-block; width: 15em'>{themed_svg(ax, alt)}</div>"
             for ax, alt in self._drawn()
         )
         tables = [self.means(self.title), self._table(list(self.labels)[-1], most=MOST)]
-        return "".join([sentences, pictures, *map(html_table, tables)])
+        return "".join([html_paragraphs(self.verdict), pictures, *map(html_table, tables)])
