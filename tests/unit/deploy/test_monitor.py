@@ -456,13 +456,13 @@ def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatc
     """Between what was read of it and what is written nobody else writes."""
     state, tried = tmp_path / "state.json", []
 
-    def table(*args):
+    def table(*args, **options):
         with pytest.raises(filelock.Timeout):
             filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0)
         tried.append(args)
-        return open_table(*args)
+        return open_table(*args, **options)
 
-    monkeypatch.setattr("fedlas.deploy.monitor.look.open_table", table)
+    monkeypatch.setattr("fedlas.deploy.monitor.live.open_table", table)
     good = write(tmp_path / "a.csv", live(0, 50))
     monitor(card, [good], columns=COLUMNS, state=state)
     more = [write(tmp_path / "b.csv", live(1, 50)), tmp_path / "none.csv"]
