@@ -1,5 +1,6 @@
 """Several labels a sample: each role is used or refused, and so is each command and function."""
 
+import inspect
 from dataclasses import fields
 
 import pytest
@@ -88,6 +89,25 @@ ONE = SEVERAL.label(0)
 def test_functions_of_one_label_refuse_several_in_words(function):
     with pytest.raises(InputError, match="; got"):
         function()
+
+
+PLOTS_OF_PREDICTIONS = {
+    name: function
+    for name, function in inspect.getmembers(fedlas.plots, inspect.isfunction)
+    if "Predictions" in str(next(iter(inspect.signature(function).parameters.values())).annotation)
+}
+
+
+@pytest.mark.parametrize("name", PLOTS_OF_PREDICTIONS)
+def test_a_plot_of_one_label_says_how_to_draw_one_of_several(name):
+    assert len(PLOTS_OF_PREDICTIONS) >= 8
+    with pytest.raises(InputError, match=r"got MultiLabel .* several\.label\(name\)"):
+        PLOTS_OF_PREDICTIONS[name](SEVERAL)
+
+
+def test_the_plot_of_several_labels_refuses_one():
+    with pytest.raises(InputError, match="predictions must be a MultiLabel; got Predictions"):
+        fedlas.plots.label_reliability_diagrams(ONE)
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ BOUNDS = {
     "losses": 21_300,
     "metrics": 14_750,
     "objective": 7_600,
-    "plots": 10_200,
+    "plots": 10_940,
     "predictions": 10_500,
     "predictions.language": 8_050,
     "predictions.tables": 25_000,

@@ -15,7 +15,8 @@ from fedlas._core.text import printable
 from fedlas.binary import LabelTable
 from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.plots import positive_reliability_diagram
+from fedlas.plots import label_reliability_diagrams
+from fedlas.plots.labels import worst_labels
 from fedlas.predictions import MultiLabel
 from fedlas.present.gate import GateResult, check_rows, checks_of
 from fedlas.present.groups import MOST, MOST_ON_PAGE
@@ -40,9 +41,6 @@ from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 RAW = "as predicted"
-_WORST = 6
-"""Labels of which a page shows a curve."""
-_FEWEST_OF_CURVE = 10
 _MEANS = (
     "macro: the mean of the labels, each counts once. micro: of all labels of all samples in one, so that common "
     "labels decide. Intervals are over samples{clusters}, each with all of its labels."
@@ -264,21 +262,22 @@ class LabelEvaluation:
         return [figure(ax, alt) for ax, alt in self._drawn()]
 
     def _drawn(self) -> list[tuple[Any, str]]:
-        worst = [
-            name
-            for name, each in self.labels[RAW].items()
-            if 0 < each.positives < each.num_samples and each.num_samples >= _FEWEST_OF_CURVE
-        ][:_WORST]
-        pictures = []
-        for name in worst:
-            stages = {stage: each.label(name) for stage, each in self.stages.items()}
-            for stage, one in stages.items():
-                ax = axes(3.1, 3.9)
-                title = f"{name}, {stage}" if len(stages) > 1 else name
-                shared: dict[str, Any] = {"scale": "auto", "axes_for": list(stages.values())}
-                positive_reliability_diagram(one, title=title, ax=ax, replicates=0, **shared)
-                pictures.append((ax, f"Reliability diagram of {name}, {stage}"))
-        return pictures
+        worst = worst_labels(self.labels[RAW])
+        pictures: dict[str, list[Any]] = {}
+        for stage, each in self.stages.items() if worst else ():
+            pictures[stage] = label_reliability_diagrams(
+                each,
+                worst,
+                axes=[axes(3.1, 3.9) for _ in worst],
+                title=stage if len(self.stages) > 1 else "",
+                replicates=0,
+                axes_for=list(self.stages.values()),
+            )
+        return [
+            (pictures[stage][place], f"Reliability diagram of {name}, {stage}")
+            for place, name in enumerate(worst)
+            for stage in self.stages
+        ]
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and mean over labels: value, low, high, floor and p.

@@ -214,7 +214,7 @@ _NORMAL_VARIANCE = 400.0
 _TERMS = 2**20
 """Numbers that are computed at once for many groups."""
 _TOGETHER = 2**16
-"""Probabilities of numbers of events that are computed at once, as many as a processor has at hand."""
+"""Probabilities of numbers of events that are computed at once, as many as stay in the cache of a processor."""
 _CELLS = 512
 """Probabilities are put together in so many cells before their counts are added up."""
 

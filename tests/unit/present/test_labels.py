@@ -78,7 +78,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     page = evaluation.html()
     assert page.count('aria-label="Reliability diagram of') == 4
     assert "macro: the mean of the labels" in page
-    monkeypatch.setattr("fedlas.present.labels.positive_reliability_diagram", lambda *_, **__: None)
+    monkeypatch.setattr("fedlas.plots.labels.positive_reliability_diagram", lambda *_, **__: None)
     assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
 
 
