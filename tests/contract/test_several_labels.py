@@ -27,8 +27,10 @@ FRAME = {
 }
 USED = {"weights": "w", "clusters": "who", "time": "day"}
 """Roles of samples that several labels use, with a column of each."""
+MEASURED = {"groups": "who"}
+"""Roles that a report uses; a fit and a comparison refuse them."""
 REFUSED = {"target": "y_a", "classes": ("a", "b", "c"), "event": "a", "normalize": True, "label_probs": "p_*",
-           "covariates": "w", "groups": "who", "confidence": "w", "correct": "w", "predicted": "w",
+           "covariates": "w", "confidence": "w", "correct": "w", "predicted": "w",
            "confidence_as": "words"}  # fmt: skip
 READING = {
     "probs",
@@ -43,7 +45,7 @@ READING = {
 
 
 def test_every_role_has_a_line_here():
-    assert {*USED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
+    assert {*USED, *MEASURED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
 
 
 @pytest.mark.parametrize("name", USED)
@@ -61,6 +63,18 @@ def test_a_role_of_samples_is_used(name):
             for more in ({}, {name: USED[name]})
         ]
         assert shown[0]["macro_nll"].low != shown[1]["macro_nll"].low
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_role_that_is_measured_is_refused_by_a_fit(name):
+    options = {"probs": "p_*", "labels": "y_*", name: MEASURED[name]}
+    evaluation = fedlas.report(FRAME, replicates=0, **options)
+    assert set(evaluation.groups["as predicted"]) == set(FRAME["who"])
+    with pytest.raises(InputError, match=r"groups would be a covariate .* fedlas\.report"):
+        fedlas.calibrate(FRAME, **options)
+    table = fedlas.read_predictions(FRAME, **options)
+    with pytest.raises(InputError, match="groups is for one label"):
+        fedlas.compare(table, table)
 
 
 @pytest.mark.parametrize("name", REFUSED)

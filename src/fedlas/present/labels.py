@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import printable
-from fedlas.binary import LabelTable
+from fedlas.binary import LabelGroupMeasures, LabelTable
 from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.plots import label_reliability_diagrams
@@ -21,10 +21,12 @@ from fedlas.predictions import MultiLabel
 from fedlas.present.gate import GateResult, check_rows, checks_of
 from fedlas.present.groups import MOST, MOST_ON_PAGE
 from fedlas.present.label_tables import (
+    label_groups_table,
     labels_table,
     metric_text,
     plain_measures_of,
     verdict_on_labels,
+    worst_label_group,
 )
 from fedlas.present.metric_tables import metrics_frame, short_table
 from fedlas.present.page import axes, figure, made_by, render, themed_svg
@@ -56,6 +58,8 @@ class LabelEvaluation:
         stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for a calibrator.
         labels: Measures of each label by stage, and their means as ``overall``.
         fitted: The calibration, by the name of the calibrator of each label; empty if there is none.
+        groups: Measures of each group by stage, the strongest evidence first; empty without groups.
+        grouped_by: Name of the groups.
         num_bins: Bins of the calibration errors.
         replicates: Number for intervals of the ECE.
         confidence_level: Level of the intervals.
@@ -78,6 +82,8 @@ class LabelEvaluation:
     stages: Mapping[str, MultiLabel]
     labels: Mapping[str, LabelTable]
     fitted: Mapping[str, MultiLabelCalibration] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[Any, LabelGroupMeasures]] = field(default_factory=dict)
+    grouped_by: str = "group"
     num_bins: int = 15
     replicates: int = REPLICATES
     confidence_level: float = CONFIDENCE_LEVEL
@@ -116,7 +122,10 @@ class LabelEvaluation:
             sentences.append(self._effect())
         elif self.asks_for_repair and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
-        return sentences
+        return [
+            *sentences,
+            *(worst_label_group(each, stage) for stage, each in self.groups.items()),
+        ]
 
     @property
     def asks_for_repair(self) -> bool:
@@ -162,7 +171,15 @@ class LabelEvaluation:
         most = MOST_ON_PAGE if details else MOST
         stages = list(self.labels)[:: 1 if details else -1]
         tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
-        return [*self.verdict, self.means(self.title), *tables]
+        return [*self.verdict, self.means(self.title), *tables, *self._group_tables(most)]
+
+    def _group_tables(self, most: int) -> list[Table]:
+        """Return a table for each stage, the last stage first."""
+        by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
+        return [
+            label_groups_table(each, title=f"Groups{by}, {stage}", most=most)
+            for stage, each in reversed(list(self.groups.items()))
+        ]
 
     def means(self, title: str) -> Table:
         """Return the table of the means over labels."""
@@ -217,10 +234,12 @@ class LabelEvaluation:
         """Return everything as JSON: means by stage and measures of every label, as fractions, and the verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         content["intervals"] = plain_measures(self.estimates)
-        content["labels"] = {
-            stage: {name: plain_measures_of(each) for name, each in table.items()}
-            for stage, table in self.labels.items()
-        }
+        for key, tables in {"labels": self.labels, "groups": self.groups}.items():
+            if tables:
+                content[key] = {
+                    stage: {str(name): plain_measures_of(each) for name, each in table.items()}
+                    for stage, table in tables.items()
+                }
         content["joint_p"] = {
             stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None
         }
@@ -241,7 +260,10 @@ class LabelEvaluation:
             verdict=self.verdict,
             short=self.means("Means over labels"),
             whole=self._table(RAW, most=MOST_ON_PAGE),
-            groups=[self._table(stage, most=MOST_ON_PAGE) for stage in stages],
+            groups=[
+                *(self._table(stage, most=MOST_ON_PAGE) for stage in stages),
+                *self._group_tables(MOST_ON_PAGE),
+            ],
             selection="",
             columns=[(column(name).title, column(name).about) for name in names],
             remarks=list(self.notes),
