@@ -87,24 +87,26 @@ def label_group_measures(
         ('there', 'dog', 0.46)
     """
     check_labels(predictions)
-    names, number = group_numbers(predictions, groups)
-    target = check_known(predictions).target
-    counts = (target != UNKNOWN).any(dim=1)
-    predictions, some = with_some_weight(replace(predictions.rows(counts), features=None))
+    several: Any = predictions
+    names, number = group_numbers(several, groups)
+    counts = (check_known(predictions).target != UNKNOWN).any(dim=1)
+    several, some = with_some_weight(replace(several.rows(counts), features=None))
     number = number[counts.numpy()]
     if some is not None:
         number = number[some.numpy()]
     present = np.unique(number).tolist()
     check_two_a_group(present, len(number))
-    rows = (predictions.target != UNKNOWN).nonzero()[:, 0].numpy()
-    pooled = group_measures(predictions.pooled(), number[rows], confidence_level=confidence_level)
+    rows = (several.target != UNKNOWN).nonzero()[:, 0].numpy()
+    pooled = group_measures(
+        several.pooled(), number[rows].tolist(), confidence_level=confidence_level
+    )
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options |= {"replicates": replicates if len(present) <= MOST_TESTED else 0, "seed": seed}
     found: dict[int, LabelGroupMeasures] = {}
     p_values: dict[int, float] = {}
     for place in present:
         inside = number == place
-        table = label_measures(predictions.rows(torch.from_numpy(inside)), **options)
+        table = label_measures(several.rows(torch.from_numpy(inside)), **options)
         name, worst = next(iter(table.items()))
         whole = pooled[place]
         found[place] = LabelGroupMeasures(

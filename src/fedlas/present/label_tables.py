@@ -30,7 +30,7 @@ def metric_text(name: str, value: float, *, unit: bool = False) -> str:
     return f"{about.format(value)}{f' {about.unit}' if unit and about.unit else ''}"
 
 
-def plain_measures_of(line: LabelMeasures | LabelGroupMeasures) -> dict[str, Any]:
+def plain_measures_of(line: object) -> dict[str, Any]:
     """Return the numbers of a label, or of a group, for JSON; those that are not known are left out."""
     return {
         key: plain_estimate(value)

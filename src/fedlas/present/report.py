@@ -253,7 +253,8 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
         )
     options |= {"dropped": getattr(source, "dropped", 0), "heading": arguments["title"]}
     predictions, _, groups = _apart(source, (), arguments["groups"])
-    predictions, groups, weightless = _counted(predictions, groups)
+    counted: Any = _counted(predictions, groups)
+    predictions, groups, weightless = counted
     options["notes"] = [*options["notes"], weightless]
     return labels_report(predictions, val, groups=groups, **options)
 
