@@ -141,7 +141,7 @@ def precision_estimate(
     if replicates < fewest_replicates(confidence_level):
         return Estimate(value, math.nan, math.nan, confidence_level=confidence_level)
     cells = cells_with_sums(data, _cells(data))
-    counts, positives = CellDraws(cells, replicates, np.random.default_rng(seed)).resampled()
+    counts, positives = CellDraws(cells, replicates, seed).resampled()
     moved = value - float(_precision(cells.count[None], cells.happened[None])[0])
     replicate_values = _precision(counts, positives)
     ends = interval_from(
@@ -149,7 +149,7 @@ def precision_estimate(
         replicate_values + moved,
         confidence_level=confidence_level,
         method="percentile",
-        degrees=data.degrees(),
+        degrees=cells.degrees,
     )
     low = max(ends.low, 0.0)
     high = min(ends.high, 1.0)

@@ -41,7 +41,7 @@ def _distances(block: RowReplicates) -> dict[str, Floats]:
 
 
 def _replicated(name: str) -> Callable[[RowReplicates], Floats]:
-    return lambda block: block.table(_distances)[name]  # type: ignore[arg-type]
+    return lambda block: block.table(_distances)[name]
 
 
 def _distance(name: str, text: str, *record: Any, **fields: Any) -> ReplicatedMeasure:

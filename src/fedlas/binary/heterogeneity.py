@@ -12,6 +12,7 @@ import numpy as np
 from fedlas._core.check import Argument, InputError
 from fedlas.binary.many_groups import Grouped, measured_groups
 from fedlas.binary.positive import Positive, positive_class
+from fedlas.binary.recalibration import observed_to_expected
 from fedlas.metrics.ranking_scores import area_and_influence
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_labeled
@@ -162,19 +163,11 @@ def heterogeneity(
 
 def _ratio(data: Positive) -> tuple[float, float] | None:
     """Return the logarithm of observed over expected events and its standard error; None without one."""
-    counts = data.counts
-    observed = float(counts @ data.outcome)
-    expected = float(counts @ data.probability)
-    added = 0.5 if observed == 0.0 else 0.0
-    observed, expected = observed + added, expected + added
-    if expected == 0.0:
+    added = 0.0 if data.outcome.any() else 0.5
+    if not (added or data.probability.any()):
         return None
-    if data.weights is None or added:
-        error = math.sqrt(max(1.0 - observed / data.num_samples, 0.0) / observed)
-    else:
-        gaps = data.outcome - observed / expected * data.probability
-        error = data.error_of_events(gaps)[0] * data.num_samples / observed
-    return (math.log(observed / expected), error) if error > 0.0 else None
+    ratio, error, _ = observed_to_expected(data, added)
+    return (math.log(ratio), error) if error > 0.0 else None
 
 
 def _area(data: Positive) -> tuple[float, float] | None:

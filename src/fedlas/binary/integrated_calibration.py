@@ -147,7 +147,7 @@ def curve_and_tests(
 
     # Replicates need no finer cells than that; what is compared with them is computed from the same cells.
     coarse = Loess(data, span, most=_REPLICATE_CELLS, places=smoother.places)
-    draws = CellDraws(coarse.sums, replicates, np.random.default_rng(seed))
+    draws = CellDraws(coarse.sums, replicates, seed)
     counts_drawn, positives_drawn = draws.resampled()
     redrawn = coarse.curves(counts_drawn, positives_drawn)
     samples = coarse.distances(redrawn, counts_drawn)

@@ -17,7 +17,8 @@ from fedlas.stats.compare import correct
 from fedlas.stats.degrees import two_sided
 from fedlas.stats.difference import Difference
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, check_replicates
-from fedlas.stats.intervals import check_level, interval_from, normal_interval, standard_error
+from fedlas.stats.intervals import check_level, normal_interval, standard_error
+from fedlas.stats.two_models import drawn_difference
 
 COMPARED = ("macro_nll", "macro_brier", "macro_auroc", "macro_ece", "micro_nll")
 """Means over labels that are compared by default."""
@@ -69,7 +70,9 @@ def compare_labels(
             continue
         (value, samples, _), (other, others, _) = errors[0][name], errors[1][name]
         differences.append(
-            _drawn_difference(name, value, other, samples - others, confidence_level)
+            _drawn_difference(
+                name, value, other, samples - others, confidence_level, both[0].degrees
+            )
         )
     count = a.num_samples
     return {each.metric: replace(each, count=count) for each in correct(differences)}
@@ -97,14 +100,14 @@ def _paired(
 
 
 def _drawn_difference(
-    name: str, a: float, b: float, gaps: Floats, confidence_level: float
+    name: str, a: float, b: float, gaps: Floats, confidence_level: float, degrees: float
 ) -> Difference:
     """Return a difference with the interval of its replicates ``(R,)``."""
     if not len(gaps):
         return Difference(name, a, b)
-    ends = interval_from(a - b, gaps, confidence_level=confidence_level, method="percentile")
-    below, above = int((gaps <= 0).sum()), int((gaps >= 0).sum())
-    p = min(1.0, 2.0 * (1 + min(below, above)) / (1 + len(gaps)))
+    ends, p = drawn_difference(
+        a - b, gaps, confidence_level=confidence_level, method="auto", degrees=degrees
+    )
     return Difference(name, a, b, ends.low, ends.high, p)
 
 

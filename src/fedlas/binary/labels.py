@@ -32,7 +32,7 @@ from fedlas.stats.estimates import (
 )
 from fedlas.stats.intervals import check_level, normal_interval, standard_error
 from fedlas.stats.label_bins import LabelErrors, label_errors
-from fedlas.stats.noise_floor import least_p
+from fedlas.stats.noise_floor import least_p, share_at_least
 from fedlas.stats.result_table import ResultTable
 
 _ROWS = 2**21
@@ -370,7 +370,7 @@ def _error_estimate(
         interval.low,
         min(interval.high, 1.0),
         floor=float(floors.mean()),
-        p=(1 + int((floors >= value * (1 - 1e-9)).sum())) / (1 + count) if tested else None,
+        p=share_at_least(floors, value) if tested else None,
         least_p=least_p(count, "worse") if tested else None,
         replicates=count,
         confidence_level=confidence_level,

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.binary.positive import Floats, Integers, Positive
-from fedlas.stats.degrees import student_scores, two_sideds
+from fedlas.binary.positive import EventSums, Floats, Integers, Positive
+from fedlas.resample.clusters import variance_over_clusters
+from fedlas.resample.effective import effective_samples_of_groups
+from fedlas.stats.degrees import degrees_of_groups, student_scores, two_sideds
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.proportion import clopper_pearsons, poisson_binomial_ps
 
@@ -26,7 +28,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Grouped:
+class Grouped(EventSums):
     """Samples in the order of their groups, of which each has one or more."""
 
     # Log-odds and outcomes `(N,)` of the samples, and how many samples each group has `(G,)`.
@@ -37,7 +39,7 @@ class Grouped:
     counts: Floats
     # Number of each sample's cluster `(N,)`, of which no group shares one; None if all samples are independent.
     clusters: Integers | None = None
-    are_weighted: bool = False
+    is_weighted: bool = False
 
     @classmethod
     def of(cls, data: Positive, number: Integers) -> Grouped:
@@ -48,7 +50,7 @@ class Grouped:
         groups = cls(data.log_odds[order], data.outcome[order], size[size > 0], counts)
         if data.weights is not None:
             counts = counts / groups.spread(groups.mean(np.ones(len(counts))))
-            groups = replace(groups, counts=counts, are_weighted=True)
+            groups = replace(groups, counts=counts, is_weighted=True)
         if data.clusters is None:
             return groups
         pair = number[order] * (data.clusters.max() + 1) + data.clusters[order]
@@ -72,53 +74,45 @@ class Grouped:
         """Return the weighted mean of ``values (N,)`` in each group ``(G,)``."""
         return self.totals(self.counts * values) / self.size
 
-    def variance(self, terms: Floats) -> Floats:
+    def variance_of_sum(self, terms: Floats) -> Floats:
         """Return the variance of the weighted sum of ``terms (N,)`` in each group ``(G,)``; NaN of one cluster."""
         sums = self.counts * terms
         if self.clusters is None:
             return self.totals(sums**2)
-        owner, number = self._owners()
-        factor = np.where(number > 1, number / np.maximum(number - 1, 1), math.nan)
-        squares = np.bincount(self.clusters, sums) ** 2
-        return np.asarray(np.bincount(owner, squares) * factor, dtype=np.float64)
+        group = self._group_of_clusters(self.clusters)
+        squares = np.bincount(group, np.bincount(self.clusters, sums) ** 2)
+        return variance_over_clusters(squares, np.bincount(group))
 
-    def variance_of_independent(self, factors: Floats | float, probability: Floats) -> Floats:
+    def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
         """Return the variance ``(G,)`` of weighted sums of ``factors (N,)`` times gaps of independent events."""
         return self.totals((self.counts * factors) ** 2 * (probability * (1.0 - probability)))
-
-    def variance_of_gaps(self, factors: Floats | float, probability: Floats) -> Floats:
-        """Return the largest variance ``(G,)`` of those that ``Positive.covariances`` returns for a group."""
-        measured = self.variance(factors * (self.outcome - probability))
-        if not self.are_weighted or self.clusters is not None:
-            return measured
-        return np.maximum(measured, self.variance_of_independent(factors, probability))
 
     def effective_samples(self) -> Floats:
         """Return how many samples of one weight, or clusters, are worth as much as each group ``(G,)``; see Kish."""
         if self.clusters is None:
-            return np.asarray(self.size**2 / self.totals(self.counts**2), dtype=np.float64)
-        squares = np.bincount(self.clusters, self.counts) ** 2
-        return np.asarray(self.size**2 / np.bincount(self._owners()[0], squares), dtype=np.float64)
+            return effective_samples_of_groups(self.counts, self._group)
+        weights = np.bincount(self.clusters, self.counts)
+        return effective_samples_of_groups(weights, self._group_of_clusters(self.clusters))
 
     def degrees(self, terms: Floats) -> Floats:
         """Return the degrees of freedom of that variance ``(G,)``, as :func:`cluster_degrees` does."""
         if self.clusters is None:
             return np.full(len(self.size), math.inf)
-        owner, number = self._owners()
         squares = (self.counts * terms) ** 2
-        total = np.maximum(self.totals(squares), 1e-300)
-        shares = np.bincount(self.clusters, squares / self.spread(total))
-        spread = np.bincount(owner, shares**2)
-        all_of_them = np.bincount(owner, shares) ** 2
-        degrees = np.divide(all_of_them, spread, out=np.ones_like(spread), where=spread > 0) - 1.0
-        return np.where(number > 1, degrees.clip(min=1.0), 0.0)
+        shares = squares / self.spread(np.maximum(self.totals(squares), 1e-300))
+        group = self._group_of_clusters(self.clusters)
+        return degrees_of_groups(np.bincount(self.clusters, shares), group)
 
-    def _owners(self) -> tuple[Integers, Integers]:
-        """Return the group of each cluster ``(K,)``, and how many clusters each group has ``(G,)``."""
-        clusters = np.zeros(0, dtype=np.int64) if self.clusters is None else self.clusters
-        owner = np.empty(clusters.max() + 1, dtype=np.int64)
-        owner[clusters] = self.spread(np.arange(len(self.size)))
-        return owner, np.bincount(owner)
+    @property
+    def _group(self) -> Integers:
+        """Group of each sample ``(N,)``."""
+        return self.spread(np.arange(len(self.size)))
+
+    def _group_of_clusters(self, clusters: Integers) -> Integers:
+        """Return the group of each cluster ``(K,)``."""
+        group = np.empty(clusters.max() + 1, dtype=np.int64)
+        group[clusters] = self._group
+        return group
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the value of each sample's group ``(N,)`` from those of the groups ``(G,)``."""
@@ -195,10 +189,10 @@ def _ratio_ends(
     """Return the ends of the log-normal intervals of observed over expected ``(G,)``."""
     gaps = data.outcome - data.spread(ratio) * probability
     observed = data.mean(data.outcome)
-    error, degrees = _error_of_events(data, probability, gaps)
+    error, degrees = data.error_of_events(gaps, probability)
     score = student_scores(confidence_level, degrees)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        reach = np.exp(score * error / observed)
+        reach = np.exp(score * error / (observed * data.size))
         # The logarithm of no event has no interval: of as many samples as the weights, or clusters, are worth the share
         # of events is below this end (Clopper and Pearson).
         samples = data.effective_samples()
@@ -207,21 +201,14 @@ def _ratio_ends(
         return np.where(observed > 0, ratio / reach, high * 0.0), high
 
 
-def _error_of_events(data: Grouped, probability: Floats, terms: Floats) -> tuple[Floats, Floats]:
-    """Return the standard errors ``(G,)`` of ``Positive.error_of_events``, and their degrees of freedom."""
-    lowest = data.variance_of_independent(1.0, probability)
-    error = np.sqrt(np.maximum(data.variance(terms), lowest)) / data.size
-    return error, data.degrees(np.sqrt(probability * (1.0 - probability)))
-
-
 def _events_tests(data: Grouped, probability: Floats) -> Floats:
     """Return the p-value of the number of events in each group ``(G,)``; NaN of one cluster."""
     gaps = data.outcome - probability
     mean = data.mean(gaps)
-    error, degrees = _error_of_events(data, probability, gaps - data.spread(mean))
+    error, degrees = data.error_of_events(gaps - data.spread(mean), probability)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
-        scores = np.where((error == 0.0) & (mean == 0.0), 0.0, mean / error)
+        scores = np.where((error == 0.0) & (mean == 0.0), 0.0, mean * data.size / error)
     return two_sideds(scores, degrees)
 
 
@@ -305,7 +292,8 @@ def _slopes(groups: Grouped, *, is_plain: bool) -> tuple[Floats, Floats, Floats]
     first, mixed = np.where(regular, inverse, 0.0) / unit
     factors = groups.spread(first) * whole.log_odds + groups.spread(mixed)
     influence = factors * (groups.outcome - probability)
-    error = np.where(regular, np.sqrt(groups.variance_of_gaps(factors, probability)), math.inf)
+    variance = np.max(groups.covariances(factors, probability), axis=0)
+    error = np.where(regular, np.sqrt(variance), math.inf)
     return slope, error, groups.degrees(influence)
 
 
@@ -368,7 +356,7 @@ def _shifts(groups: Grouped) -> tuple[Floats, Floats, Floats]:
     probability = _sigmoid(groups.log_odds + groups.spread(shift))
     information = groups.size * groups.mean(probability * (1.0 - probability))
     gaps = groups.outcome - probability
-    variance = groups.variance_of_gaps(1.0, probability)
+    variance = np.max(groups.covariances(np.ones(len(gaps)), probability), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # without curvature there is no error
         error = np.where(information > 0, np.sqrt(variance) / information, np.inf)
     return shift, error, groups.degrees(gaps)

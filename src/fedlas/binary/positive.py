@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedlas.metrics.sums import averaging_one
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
 from fedlas.predictions.event import event_number
+from fedlas.resample.clusters import variance_over_clusters
 from fedlas.stats.degrees import cluster_degrees
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import clopper_pearson, weighted_share, wilson
@@ -31,8 +33,63 @@ T = TypeVar("T")
 _ELEMENTS = 2**18
 
 
+class EventSums(ABC):
+    """Events of samples: how sure weighted sums of their gaps from a probability are, in one group or in each of many.
+
+    Variances are of each group: ``(G,)`` where there are many (:class:`~fedlas.binary.many_groups.Grouped`); of one
+    (:class:`Positive`) a number, or the covariance ``(k, k)`` of the sums of ``k`` columns.
+    """
+
+    outcome: Floats
+    clusters: Integers | None
+
+    @property
+    @abstractmethod
+    def is_weighted(self) -> bool:
+        """Whether samples have weights."""
+
+    @abstractmethod
+    def variance_of_sum(self, terms: Floats) -> Floats:
+        """Return the variance of the weighted sum of ``terms (N,)`` or ``(N, k)``, whose means are 0."""
+
+    @abstractmethod
+    def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
+        """Return the variance of the weighted sum of ``factors`` times gaps of independent events.
+
+        Args:
+            factors: ``(N,)`` or ``(N, k)``.
+            probability: Of the events ``(N,)``.
+        """
+
+    @abstractmethod
+    def degrees(self, terms: Floats) -> Any:
+        """Return the degrees of freedom of that variance, as :func:`~fedlas.stats.degrees.cluster_degrees`."""
+
+    def covariances(self, factors: Floats, probability: Floats) -> list[Floats]:
+        """Return variances of the weighted sum of ``factors`` times gaps from ``probability (N,)``.
+
+        The first is measured; no variance is to be taken below that of any of them.
+        """
+        measured = self.variance_of_sum((factors.T * (self.outcome - probability)).T)
+        # Weights give a few gaps most of the sum of squares, which is then mostly too small: of calibrated models with
+        # 4, 8 and 28 events 70 to 90 % of slopes were held (`results/coverage.md`). In clusters events are not
+        # independent, and Student's degrees allow for a variance from few of them.
+        if not self.is_weighted or self.clusters is not None:
+            return [measured]
+        return [measured, self.variance_of_independent(factors, probability)]
+
+    def error_of_events(self, terms: Floats, probability: Floats) -> tuple[Any, Any]:
+        """Return the standard error of the sum of gaps of events from their probability, and its degrees of freedom.
+
+        ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
+        """
+        lowest = self.variance_of_independent(np.ones(len(terms)), probability)
+        error = np.sqrt(np.maximum(self.variance_of_sum(terms), lowest))
+        return error, self.degrees(np.sqrt(probability * (1.0 - probability)))
+
+
 @dataclass(frozen=True, eq=False)
-class Positive:
+class Positive(EventSums):
     """One class against the rest; rows of weight 0 are left out."""
 
     # `log p / (1 - p)` of the class `(N,)` float64.
@@ -51,6 +108,11 @@ class Positive:
     def num_samples(self) -> int:
         """``N``."""
         return len(self.outcome)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether samples have weights."""
+        return self.weights is not None
 
     @property
     def is_plain(self) -> bool:
@@ -90,51 +152,22 @@ class Positive:
         return float(np.average(values, weights=self.weights))
 
     def variance_of_sum(self, terms: Floats) -> Floats:
-        """Return the covariance ``(k, k)`` of the weighted sum of ``terms (N, k)``, whose means are 0."""
-        # Samples of one cluster may depend on each other in any way. With `K` clusters the sum of squares of their sums
-        # is multiplied by `K / (K - 1)`, as for a variance.
-        sums = terms * self.counts[:, None]
+        """Return the variance of the weighted sum of ``terms (N,)``, or the covariance ``(k, k)`` of ``(N, k)``."""
+        sums = (terms.T * self.counts).T
         if self.clusters is None:
             return np.asarray(sums.T @ sums)
-        number = int(self.clusters.max()) + 1
-        totals = np.stack([np.bincount(self.clusters, column, number) for column in sums.T], axis=1)
-        return np.asarray(totals.T @ totals) * (number / (number - 1) if number > 1 else math.nan)
+        # Samples of one cluster may depend on each other in any way.
+        totals = np.apply_along_axis(partial(np.bincount, self.clusters), 0, sums)
+        return variance_over_clusters(totals.T @ totals, len(totals))
 
     def error_of_mean(self, terms: Floats) -> float:
         """Return the standard error of the weighted mean of ``terms (N,)``, whose mean is 0."""
-        return math.sqrt(float(self.variance_of_sum(terms[:, None])[0, 0])) / self.num_samples
+        return math.sqrt(self.variance_of_sum(terms)) / self.num_samples
 
     def variance_of_independent(self, factors: Floats, probability: Floats) -> Floats:
-        """Return the covariance ``(k, k)`` of the weighted sum of ``factors (N, k)`` times gaps of independent events.
-
-        The events have this ``probability (N,)``.
-        """
-        sums = factors * self.counts[:, None]
-        return np.asarray((sums * (probability * (1.0 - probability))[:, None]).T @ sums)
-
-    def covariances(self, factors: Floats, probability: Floats) -> list[Floats]:
-        """Return covariances ``(k, k)`` of the weighted sum of ``factors (N, k)`` times gaps from ``probability (N,)``.
-
-        The first is measured; no variance is to be taken below that of any of them.
-        """
-        gaps = self.outcome - probability
-        measured = self.variance_of_sum(factors * gaps[:, None])
-        # Weights give a few gaps most of the sum of squares, which is then mostly too small: of calibrated models with
-        # 4, 8 and 28 events 70 to 90 % of slopes were held (`results/coverage.md`). In clusters events are not
-        # independent, and Student's degrees allow for a variance from few of them.
-        if self.weights is None or self.clusters is not None:
-            return [measured]
-        return [measured, self.variance_of_independent(factors, probability)]
-
-    def error_of_events(self, terms: Floats) -> tuple[float, float]:
-        """Return the standard error of the mean of gaps of events from their probability, and its degrees of freedom.
-
-        ``terms (N,)`` are the gaps less their mean. It is not below that of independent events.
-        """
-        measured = self.variance_of_sum(terms[:, None])
-        lowest = self.variance_of_independent(np.ones((self.num_samples, 1)), self.probability)
-        error = float(np.sqrt(np.maximum(measured, lowest))[0, 0]) / self.num_samples
-        return error, self.degrees(np.sqrt(self.probability * (1.0 - self.probability)))
+        """Return the variance, or the covariance ``(k, k)``, of sums of gaps of independent events."""
+        sums = (factors.T * self.counts).T
+        return np.asarray((sums.T * (probability * (1.0 - probability))) @ sums)
 
     def degrees(self, terms: Floats | None = None) -> float:
         """Return the degrees of freedom of the variance of a sum of ``terms (N,)`` or ``(N, k)``; None: of ones."""

@@ -102,19 +102,11 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     line, fit = data.table(regression)
     shift, shift_error, shift_degrees = _in_the_large(data)
 
-    # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
-    observed = float(data.counts @ data.outcome)
-    expected = float(data.counts @ data.probability)
-    if expected == 0.0:
+    if not data.probability.any():
         raise InputError(
             "some probability must be above 0", "none", "Check the logits for extreme values."
         )
-    ratio = observed / expected
-    relative = math.sqrt((1.0 - observed / data.num_samples) / observed)
-    gaps = data.outcome - ratio * data.probability
-    error, ratio_degrees = data.error_of_events(gaps)
-    if not data.is_plain:
-        relative = error * data.num_samples / observed
+    ratio, relative, ratio_degrees = observed_to_expected(data)
     with np.errstate(over="ignore"):  # of an event of hardly any weight: no end
         reach = float(np.exp(student_score(confidence_level, ratio_degrees) * relative))
     errors = fit.errors(np.eye(2))
@@ -153,6 +145,22 @@ def recalibration_of(data: Positive, confidence_level: float) -> LogisticRecalib
     )
 
 
+def observed_to_expected(data: Positive, added: float = 0.0) -> tuple[float, float, float]:
+    """Return the ratio, the standard error of its logarithm, and the degrees of freedom of that.
+
+    ``added`` events are observed and expected beside those of the samples.
+    """
+    observed = float(data.counts @ data.outcome) + added
+    ratio = observed / (float(data.counts @ data.probability) + added)
+    if data.is_plain or added:
+        # The logarithm is nearly normal; the variance is that of a binomial count of positives.
+        share = min(observed / data.num_samples, 1.0)
+        return ratio, math.sqrt((1.0 - share) / observed), math.inf
+    gaps = data.outcome - ratio * data.probability
+    error, degrees = data.error_of_events(gaps, data.probability)
+    return ratio, error / observed, degrees
+
+
 def _wald_statistic(covariance: Floats, away: Floats) -> float:
     """Return Wald's statistic of two numbers; NaN where their covariance is singular, as with two clusters."""
     (first, mixed), (_, last) = covariance.tolist()
@@ -167,7 +175,7 @@ def _wald_statistic(covariance: Floats, away: Floats) -> float:
 class LogisticFit:
     """A logistic regression: how sure its ``k`` coefficients are."""
 
-    # `(k, k)`, see `Positive.covariances`.
+    # `(k, k)`, see `EventSums.covariances`.
     covariances: list[Floats]
     # Degrees of freedom of each variance `(k,)`, and of the covariance.
     degrees: list[float]
@@ -365,9 +373,7 @@ def _in_the_large(data: Positive) -> tuple[float, float, float]:
     # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
     # takes their own squares, and holds for any slope.
     gaps = data.outcome - probability
-    variance = max(
-        float(each[0, 0]) for each in data.covariances(np.ones((len(gaps), 1)), probability)
-    )
+    variance = float(np.max(data.covariances(np.ones(len(gaps)), probability)))
     return shift, math.sqrt(variance) / data.num_samples / information, data.degrees(gaps)
 
 
@@ -414,8 +420,9 @@ def events_test(data: Positive) -> tuple[float | None, str]:
         return poisson_binomial_p(data.probability, int(data.outcome.sum())), "Poisson binomial"
     gaps = data.outcome - data.probability
     mean = data.mean(gaps)
-    error, degrees = data.error_of_events(gaps - mean)
+    error, degrees = data.error_of_events(gaps - mean, data.probability)
     if math.isnan(error):
         return None, ""
+    away = mean * data.num_samples
     # Without an error every probability is 0 or 1, and so is every outcome what it says, or none is.
-    return two_sided(mean / error if error > 0 else math.inf if mean else 0.0, degrees), "Wald"
+    return two_sided(away / error if error > 0 else math.inf if away else 0.0, degrees), "Wald"

@@ -124,7 +124,9 @@ def _card(args: argparse.Namespace) -> int:
                 columns = replace(columns, covariates=None)
             card = _card_of_files(local, args.method, columns, {**options, **for_files})
         if sums:
-            card = replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)])
+            content = card.card
+            content = replace(content, columns=sums, limits=[*content.limits, *limits_of(sums)])
+            card = replace(card, card=content)
             say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
     elif columns is not None:
         raise InputError(

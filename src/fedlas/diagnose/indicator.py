@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, as_numbers, check_count, describe
+from fedlas.metrics.ranking_scores import area_and_influence
 from fedlas.metrics.sums import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_measurable
@@ -304,7 +305,7 @@ def associations(
     return Associations(
         pearson=_correlation(a, b, a * b, a * a, b * b, confidence_level),
         spearman=_correlation(u, v, uv, uu, vv, confidence_level),
-        auroc=_auroc(by_x, y, confidence_level) if is_boolean else None,
+        auroc=_auroc(x, y, confidence_level) if is_boolean else None,
     )
 
 
@@ -358,22 +359,14 @@ def _correlation(
     return _interval(value, error, 1 - value**2, level, math.atanh, math.tanh)
 
 
-def _auroc(ranked: _TiedRanks, truth: Floats, level: float) -> Interval:
-    """Return the AUROC, with DeLong's variance.
-
-    It adds the variances of each true sample's share of false samples below it, and of each false sample's share of
-    true samples above it.
-    """
-    right = truth == 1
-    positive = truth.sum()
-    negative = (1 - truth).sum()
+def _auroc(score: Floats, truth: Floats, level: float) -> Interval:
+    """Return the AUROC, with DeLong's variance."""
+    rarest = min(truth.sum(), (1 - truth).sum())
     value = error = math.nan
-    if positive and negative:
-        below = ranked.below(1 - truth)[right] / negative
-        above = ranked.above(truth)[~right] * len(truth) / positive
-        value = float(below.mean())
-        if min(positive, negative) > 1:  # the variance of one sample cannot be estimated
-            error = math.sqrt(below.var(ddof=1) / positive + above.var(ddof=1) / negative)
+    if rarest > 0:
+        value, influence = area_and_influence(score, truth == 1, np.ones(len(score)))
+        if rarest > 1:  # the variance of one sample cannot be estimated
+            error = math.sqrt(float(influence @ influence))
     return _interval(
         value, error, value * (1 - value), level, lambda p: math.log(p / (1 - p)), _logistic
     )

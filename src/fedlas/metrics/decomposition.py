@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.metric import METRICS
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import scan
-from fedlas.metrics.sums import RowMean, nonzero
+from fedlas.metrics.sums import RowMean, effective_count, nonzero
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
 
@@ -52,8 +53,8 @@ def refinement_part(table: ClassTable) -> Floats:
 def calibration_bias(table: ClassTable, squares: Floats) -> float:
     """Return ``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
     # The last `n_cb` is the effective number of samples, from the sums of their squared weights `squares`.
-    effective = table.count() ** 2 / nonzero(squares)
-    bias = _variance(table) / nonzero(effective - 1.0, least=1e-9)
+    samples = effective_count(table.count(), squares)
+    bias = _variance(table) / nonzero(samples - 1.0, least=1e-9)
     return float(bias.sum() / _total(table))
 
 
@@ -66,7 +67,15 @@ def _variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
-_PAPER = "Murphy 1973, A new vector partition of the probability score"
+_PART: dict[str, Any] = {
+    "percent": False,
+    "between": (0, 2),
+    "default": False,
+    "paper": "Murphy 1973, A new vector partition of the probability score",
+    "statistic": ClasswiseSums,
+    "takes_replicates": True,
+}
+"""What the records of the parts have in common."""
 
 
 def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> BrierDecomposition:
@@ -125,16 +134,11 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
 @METRICS.register(
     "brier_calibration",
     order=180,
-    squares=True,
     title="Brier calibration",
-    percent=False,
-    between=(0, 2),
-    default=False,
-    zero_if_calibrated=True,
-    paper=_PAPER,
-    statistic=ClasswiseSums,
     formula=calibration_part,
-    takes_replicates=True,
+    squares=True,
+    zero_if_calibrated=True,
+    **_PART,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -161,16 +165,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
 
 
 @METRICS.register(
-    "brier_refinement",
-    order=190,
-    title="Brier refinement",
-    percent=False,
-    between=(0, 2),
-    default=False,
-    paper=_PAPER,
-    statistic=ClasswiseSums,
-    formula=refinement_part,
-    takes_replicates=True,
+    "brier_refinement", order=190, title="Brier refinement", formula=refinement_part, **_PART
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedlas.metrics.metric import METRICS, record_of, value_of
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.sums import ROUNDING, CellSums, Floats, Sums, nonzero
+from fedlas.metrics.sums import ROUNDING, CellSums, Floats, Sums, effective_count
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable
 
@@ -69,8 +69,8 @@ class BinTable:
 
     @property
     def effective_count(self) -> Floats:
-        """``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
-        return self.count**2 / nonzero(self.squares)
+        """Of how many equally weighted samples the mean of each bin would be as sure."""
+        return effective_count(self.count, self.squares)
 
 
 def mean_gap(bins: BinTable) -> Floats:

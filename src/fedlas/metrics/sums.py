@@ -202,6 +202,11 @@ def nonzero(count: NDArray[np.float64], *, least: float = 0.0) -> NDArray[np.flo
     return np.where(count > least, count, 1.0)
 
 
+def effective_count(sums: NDArray[Any], squares: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
+    return np.asarray(sums**2 / nonzero(squares))
+
+
 def refuse_weights(predictions: object) -> None:
     """Refuse a published variant, which knows of no weights, for ``predictions`` that have some."""
     if getattr(predictions, "weights", None) is not None:

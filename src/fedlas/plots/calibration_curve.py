@@ -17,7 +17,7 @@ from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import check_measurable, with_some_weight
 from fedlas.resample.effective import effective_samples
 from fedlas.stats.cell_sums import CellDraws, Integers, OutcomeCells
-from fedlas.stats.degrees import cluster_degrees, replicate_ends
+from fedlas.stats.degrees import replicate_ends
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
 from fedlas.stats.intervals import check_level
 
@@ -82,7 +82,7 @@ def calibration_curve(
     check_count("seed", seed, low=0)
     predictions = check_measurable(predictions)
     cells, _ = _cells(predictions)
-    draws = CellDraws(cells, replicates, np.random.default_rng(seed))
+    draws = CellDraws(cells, replicates, seed)
     mean = cells.expected / cells.count
     if estimator == "smooth":
         scale = max(smooth_ece(predictions), _NARROWEST)
@@ -94,7 +94,7 @@ def calibration_curve(
         curve = points + (gaps @ kernel) / (cells.count @ kernel)
         with np.errstate(invalid="ignore"):  # a replicate may leave a stretch empty
             curves = points + ((right - counts * mean) @ kernel) / (counts @ kernel)
-        low, high = replicate_ends(curves, CONFIDENCE_LEVEL, _degrees(cells))
+        low, high = replicate_ends(curves, CONFIDENCE_LEVEL, cells.degrees)
         return CalibrationCurve(points, curve, low, high)
     order = np.argsort(cells.probability, kind="stable")
     values, starts = np.unique(cells.probability[order], return_index=True)
@@ -109,7 +109,7 @@ def calibration_curve(
             for n, k in zip(*draws.forecasts(), strict=True)
         ]
     )
-    low, high = replicate_ends(curves, CONFIDENCE_LEVEL, _degrees(cells))
+    low, high = replicate_ends(curves, CONFIDENCE_LEVEL, cells.degrees)
     return CalibrationCurve(values, curve, low, high)
 
 
@@ -136,11 +136,6 @@ def _cells(
         worth=None if weights is None else max(1, round(effective_samples(weights))),
     )
     return cells, filled
-
-
-def _degrees(cells: OutcomeCells) -> float:
-    """Return the degrees of freedom of replicates; infinite without clusters."""
-    return cluster_degrees(cells.weights, cells.clusters)
 
 
 def _reflected(position: Floats, points: Floats, scale: float) -> Floats:
@@ -212,10 +207,10 @@ def consistency_band(
     check_count("seed", seed, low=0)
     check_level(confidence_level)
     cells, filled = _cells(check_measurable(predictions), check_count("num_bins", num_bins))
-    counts, right = CellDraws(cells, replicates, np.random.default_rng(seed)).forecasts()
+    counts, right = CellDraws(cells, replicates, seed).forecasts()
     accuracy = np.where(counts > 0, right / np.where(counts > 0, counts, 1.0), np.nan)
     low = np.full(num_bins, np.nan)
     high = np.full(num_bins, np.nan)
-    ends = replicate_ends(accuracy, confidence_level, _degrees(cells))
+    ends = replicate_ends(accuracy, confidence_level, cells.degrees)
     low[filled], high[filled] = np.clip(ends, 0.0, 1.0)
     return ConsistencyBand(low, high, confidence_level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -61,6 +61,22 @@ def joined_groups(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArra
         group = wider
 
 
+def variance_over_clusters(
+    squares: NDArray[Any] | float, count: NDArray[np.int64] | int
+) -> NDArray[np.float64]:
+    """Return the variance of a sum over clusters from the sum of their squared totals, whose mean is 0; NaN of one.
+
+    Args:
+        squares: A number, or an array of such sums.
+        count: How many clusters ``K`` there are: the sum is multiplied by ``K / (K - 1)``, as for a variance.
+
+    Example:
+        >>> float(variance_over_clusters(6.0, 3)), float(variance_over_clusters(6.0, 1))
+        (9.0, nan)
+    """
+    return np.asarray(squares * count / np.where(np.asarray(count) > 1, count - 1, np.nan))
+
+
 def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tuple[float, float]:
     """Return the mean of a gain ``(N,)`` over samples, and its standard error; clusters are independent, not samples.
 
@@ -76,7 +92,7 @@ def mean_and_error(gain: Tensor, weights: Tensor, clusters: Tensor | None) -> tu
     number = torch.unique(clusters.cpu(), return_inverse=True)[1]
     count = int(number.max()) + 1
     sums = torch.zeros(count, dtype=torch.float64).index_add_(0, number, weights * (gain - mean))
-    return mean, (float(sums.square().sum()) * count / (count - 1)) ** 0.5 / total
+    return mean, float(variance_over_clusters(float(sums.square().sum()), count)) ** 0.5 / total
 
 
 def numbered(values: NDArray[np.int64]) -> NDArray[np.int64]:

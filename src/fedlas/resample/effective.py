@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, as_numbers, describe
 
@@ -43,3 +46,17 @@ def effective_samples(weights: object) -> float:
         )
     values = values / values.max()  # squares of large and small weights stay numbers
     return float(values.sum() ** 2 / (values**2).sum())
+
+
+def effective_samples_of_groups(
+    weights: NDArray[Any], group: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return :func:`effective_samples` of each group ``(G,)``, by the group of each sample ``(N,)``; 1 without weight.
+
+    Example:
+        >>> effective_samples_of_groups(np.array([1.0, 1.0, 2.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
+        [2.0, 1.0]
+    """
+    squares = np.bincount(group, weights**2)
+    sums = np.bincount(group, weights)
+    return np.divide(sums**2, squares, out=np.ones_like(squares), where=squares > 0)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from fedlas._core.streams import stream
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
 from fedlas.metrics.classwise_adaptive import EveryClass
 from fedlas.metrics.metric import Metric
 from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.resample.effective import effective_samples
-from fedlas.stats.draws import DrawPurpose, random_state
+from fedlas.stats.draws import DrawPurpose
 from fedlas.stats.group_replicates import class_blocks
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats, Rows
@@ -82,7 +83,7 @@ def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: i
     labels = np.zeros((DRAWS, len(count)))
     # Effective numbers of weighted samples are not whole: each of the whole number then counts a little more or less.
     trials = np.maximum(np.rint(count[filled]), 1.0)
-    labels[:, filled] = random_state(DrawPurpose.CELL_BIAS, seed).binomial(
+    labels[:, filled] = stream(DrawPurpose.CELL_BIAS, seed).binomial(
         trials.astype(np.int64), expected[filled] / count[filled], size=(DRAWS, len(trials))
     ) * (count[filled] / trials)
     mean_value = np.mean(value(replace(column, labels=labels)), axis=0)

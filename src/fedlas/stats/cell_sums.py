@@ -1,7 +1,7 @@
 """Replicates as sums over cells: how often each row, or whole cluster of rows, was drawn, added up cell by cell.
 
-The engine of every bootstrap and noise floor here, whether a random stream is that of :mod:`fedlas.stats.draws`
-(metrics) or of :class:`CellDraws` (measures of an event, bands of diagrams):
+The engine of every bootstrap and noise floor here, of metrics (:mod:`fedlas.stats.draws`) and of what needs cells alone
+(:class:`CellDraws`: ICI, average precision, bands of diagrams):
 
 - **Units.** What is drawn is a unit: a row, or with clusters a whole cluster of rows, since rows of one depend on each
   other. A replicate is a number for each unit: how often it was drawn (bootstrap), or a sign (below).
@@ -15,9 +15,15 @@ The engine of every bootstrap and noise floor here, whether a random stream is t
 - **Few clusters and few events.** Replicates of few units vary too little. Their intervals are as much wider as
   Student's distribution is than the normal one (:func:`fedlas.stats.degrees.widening`, of the effective number of
   clusters); with a single cluster there are none. Shares have exact intervals instead of replicates, and Wald errors
-  of weighted events a lower bound (:meth:`fedlas.binary.positive.Positive.covariances`).
+  of weighted events a lower bound (:class:`fedlas.binary.positive.EventSums`).
+- **Random numbers.** Metrics have a stream for each purpose (:func:`fedlas._core.streams.stream`), whose output NumPy
+  froze. :class:`CellDraws` has one of NumPy's newer generator for all, since each published ICI would change with it.
 - **Time.** Rows that are independent and count once are drawn cell by cell, as binomial numbers, and many of them in
-  groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows.
+  groups of neighbors (:mod:`fedlas.stats.replicates`): replicates then cost the same for any number of rows. Samples of
+  several labels, which have a value in cells of each, are drawn in blocks (:mod:`fedlas.stats.label_bins`).
+- **What draws without it.** Where a model is fitted again on the rows drawn (:mod:`fedlas.stats.optimism`), rows are
+  needed rather than sums of them, a draw without one of the classes is drawn again, and time is that of the fits.
+  OOD detection draws two samples, neither weighted nor clustered, and counts the scores drawn at once.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from fedlas.stats.degrees import cluster_degrees
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -140,6 +148,11 @@ class OutcomeCells:
         """Whether cells tell what is drawn: samples are independent, and count once or as so many as they are worth."""
         return self.clusters is None and (not self.is_weighted or self._has_worth)
 
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of what is drawn with whole clusters; infinity without."""
+        return cluster_degrees(self.weights, self.clusters)
+
     def total(self, values: Floats | float) -> Floats:
         """Return the weighted sum of ``values (N,)`` in each cell ``(K,)``."""
         return np.bincount(self._cell, self.weights * values, self.num_cells).astype(np.float64)
@@ -218,12 +231,12 @@ class OutcomeCells:
 
 
 class CellDraws:
-    """Replicates of cells from a generator: of measures that need nothing but these, with any number of samples."""
+    """Replicates of cells from a seed, for measures that need nothing but cells."""
 
-    def __init__(self, cells: OutcomeCells, replicates: int, random: np.random.Generator) -> None:
+    def __init__(self, cells: OutcomeCells, replicates: int, seed: int) -> None:
         self._cells = cells
         self._replicates = replicates
-        self._random = random
+        self._random = np.random.default_rng(seed)
 
     def resampled(self) -> tuple[Floats, Floats]:
         """Return samples and outcomes of the cells ``(R, K)`` of bootstrap replicates."""

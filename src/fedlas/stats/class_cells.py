@@ -100,7 +100,9 @@ class ClassBlocks:
         self._num_bins = rows.num_bins
         cells = self._classes * self._num_bins
         blocks = min(_MOST_BLOCKS, rows.num_samples, max(_FEWEST_BLOCKS, _BLOCK_SUMS // cells))
-        random = np.random.RandomState(0)
+        random = np.random.RandomState(
+            0
+        )  # for all seeds: blocks are a part of the data, as groups of neighbors are
         # Rows may come in the order of their classes, so neighbors must not be a block.
         self._block = torch.from_numpy(random.permutation(rows.num_samples) % blocks)
         self._uniforms = torch.from_numpy(random.random_sample(rows.num_samples))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedlas.resample.effective import effective_samples_of_groups
 
 _NODES, _SHARES = np.polynomial.legendre.leggauss(64)
 _FAR = 15.0
@@ -45,15 +48,18 @@ def cluster_degrees(terms: NDArray[np.float64], clusters: NDArray[np.int64] | No
     """
     if clusters is None:
         return math.inf
-    if not clusters.any():
-        return 0.0
     columns = terms.reshape(len(terms), -1)
     size = columns.T @ columns
     # Several sums are counted in units in which their terms are uncorrelated.
     squares = np.einsum("nk,kl,nl->n", columns, np.linalg.pinv(size, hermitian=True), columns)
     variances = np.bincount(clusters, squares)
-    spread = float(variances @ variances)
-    return max(float(variances.sum()) ** 2 / spread - 1.0, 1.0) if spread > 0 else 1.0
+    return float(degrees_of_groups(variances, np.zeros(len(variances), dtype=np.int64))[0])
+
+
+def degrees_of_groups(variances: NDArray[Any], group: NDArray[np.int64]) -> Floats:
+    """Return :func:`cluster_degrees` of each group ``(G,)``, by the variance and the group of each cluster ``(K,)``."""
+    degrees = effective_samples_of_groups(variances, group) - 1.0
+    return np.where(np.bincount(group) > 1, degrees.clip(min=1.0), 0.0)
 
 
 def two_sided(score: float, degrees: float = math.inf) -> float:

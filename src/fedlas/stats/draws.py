@@ -1,7 +1,7 @@
 """Drawing replicates, block by block, and collecting what is computed of each.
 
 Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
-number of threads plays a part. They come from NumPy's ``RandomState``, whose output is frozen.
+number of threads plays a part. They are those of :func:`fedlas._core.streams.stream` for a purpose and the seed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.streams import stream
 from fedlas.metrics.classwise import errors_by_class
 from fedlas.metrics.metric import Metric
 from fedlas.predictions.any_predictions import AnyPredictions, check_measurable
@@ -41,11 +42,6 @@ class DrawPurpose(IntEnum):
     BLOCKS = 4
     LABELS = 5
     MEANS = 6
-
-
-def random_state(purpose: DrawPurpose, seed: int) -> np.random.RandomState:
-    """Return the random numbers of a seed for one purpose."""
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
 def rows_for(predictions: AnyPredictions, num_bins: int) -> Rows:
@@ -110,16 +106,14 @@ def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
 def groups_resampled(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of bootstrap replicates of groups of rows, ``replicates`` in all."""
     purposes = (DrawPurpose.BOOTSTRAP, DrawPurpose.RIGHT, DrawPurpose.BLOCKS, DrawPurpose.MEANS)
-    random, random_right, blocks, normal = (random_state(each, seed) for each in purposes)
+    random, random_right, blocks, normal = (stream(each, seed) for each in purposes)
     for size in _sizes(len(rows.groups.count), [rows], replicates):
         yield GroupsResampled(rows, random, random_right, blocks, normal.standard_normal(size))
 
 
 def groups_redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Replicates]:
     """Yield blocks of replicates of groups of rows with labels drawn anew, ``replicates`` in all."""
-    random, labels = (
-        random_state(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS)
-    )
+    random, labels = (stream(each, seed) for each in (DrawPurpose.NOISE_FLOOR, DrawPurpose.LABELS))
     for size in _sizes(len(rows.groups.count), [rows], replicates):
         yield GroupsRedrawn(rows, size, random, labels)
 
@@ -191,6 +185,6 @@ def _sizes(columns: int, rows: Sequence[Rows], replicates: int) -> Iterator[int]
 def _uniforms(
     purpose: DrawPurpose, rows: Sequence[Rows], replicates: int, seed: int
 ) -> Iterator[Floats]:
-    random = random_state(purpose, seed)
+    random = stream(purpose, seed)
     units = rows[0].num_units
     yield from (random.random_sample((size, units)) for size in _sizes(units, rows, replicates))

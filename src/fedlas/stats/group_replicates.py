@@ -34,19 +34,19 @@ class GroupsResampled(Replicates):
         self._normal = normal
 
     @cached_property
-    def counts(self) -> Floats:  # type: ignore[override]
+    def counts(self) -> Floats:
         """How many rows of each group were drawn ``(R, G)``."""
         shares = self.groups.count / self.rows.num_samples
         counts = self._random.multinomial(self.rows.num_samples, shares, size=self.size)
         return counts.astype(np.float64)
 
     @property
-    def squares(self) -> Floats:  # type: ignore[override]
+    def squares(self) -> Floats:
         """The same: rows count once each."""
         return self.counts
 
     @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
+    def right(self) -> Floats:
         """How many of them are right ``(R, G)``."""
         shares = self.groups.right / self.groups.count
         return self._random_right.binomial(self.counts.astype(np.int64), shares).astype(np.float64)
@@ -93,12 +93,21 @@ class GroupsRedrawn(Replicates):
         labels: np.random.RandomState,
     ) -> None:
         super().__init__(rows, rows.groups, size)
-        self.counts = self.squares = rows.groups.count[None]
         self._random_right = right
         self._random = labels
 
+    @property
+    def counts(self) -> Floats:
+        """All rows of each group ``(1, G)``."""
+        return self.groups.count[None]
+
+    @property
+    def squares(self) -> Floats:
+        """The same: rows count once each."""
+        return self.groups.count[None]
+
     @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
+    def right(self) -> Floats:
         """How many rows of each group are right ``(R, G)``; drawn when first asked for."""
         count = self.groups.count.astype(np.int64)
         confidence = np.clip(self.groups.confidence, 0.0, 1.0)

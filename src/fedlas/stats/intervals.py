@@ -12,6 +12,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.metrics.metric import Metric
 from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
+from fedlas.resample.clusters import variance_over_clusters
 from fedlas.stats.degrees import cluster_degrees, student_score, widening
 from fedlas.stats.rows import Floats, Integers
 
@@ -196,9 +197,7 @@ def standard_error(influence: Floats, predictions: AnyPredictions | MultiLabel) 
         return math.sqrt(float(influence @ influence))
     number = np.unique(predictions.clusters.numpy(), return_inverse=True)[1]
     sums = np.bincount(number, influence)
-    if len(sums) == 1:
-        return math.nan
-    return math.sqrt(float(sums @ sums) * len(sums) / (len(sums) - 1))
+    return math.sqrt(variance_over_clusters(float(sums @ sums), len(sums)))
 
 
 def area_interval(

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.streams import stream
 from fedlas.metrics.equal_width import width_bin
+from fedlas.metrics.sums import effective_count
 from fedlas.stats.cell_sums import times_drawn
-from fedlas.stats.draws import DrawPurpose, random_state
+from fedlas.stats.draws import DrawPurpose
 from fedlas.stats.rows import Floats, Integers
 
 _MOST_BLOCKS = 2**10
@@ -65,10 +67,10 @@ def label_errors(
     most = max(_FEWEST_BLOCKS, min(_MOST_BLOCKS, _BLOCK_SUMS // (labels * num_bins)))
     blocks = min(most, units)
     # Many units are put together at random: sums of blocks vary as sums of units do.
-    block = (random_state(DrawPurpose.BLOCKS, seed).permutation(units) % blocks)[unit]
-    random = random_state(DrawPurpose.BOOTSTRAP, seed)
+    block = (stream(DrawPurpose.BLOCKS, seed).permutation(units) % blocks)[unit]
+    random = stream(DrawPurpose.BOOTSTRAP, seed)
     times = times_drawn(random.randint(0, blocks, size=(replicates, blocks)))
-    noise = random_state(DrawPurpose.NOISE_FLOOR, seed)
+    noise = stream(DrawPurpose.NOISE_FLOOR, seed)
     signs = 2.0 * noise.randint(0, 2, size=(replicates, blocks)) - 1.0
     parts: list[tuple[Floats, Floats, Floats]] = []
     pooled = [np.zeros((size, num_bins + 1)) for size in (1, replicates, replicates)]
@@ -136,7 +138,7 @@ class _LabelBins:
         filled = np.flatnonzero(self._weight > 0)
         weight = self._weight[filled]
         # Unequal weights are worth fewer samples (Kish).
-        trials = np.maximum(np.rint(weight**2 / self._squares[filled]), 1.0)
+        trials = np.maximum(np.rint(effective_count(weight, self._squares[filled])), 1.0)
         share = np.clip(self._probs[filled] / weight, 0.0, 1.0)
         gaps = np.zeros((replicates, len(self._weight)))
         events = random.binomial(trials.astype(np.int64), share, size=(replicates, len(filled)))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
+from fedlas.resample.clusters import variance_over_clusters
 from fedlas.resample.effective import effective_samples
 from fedlas.stats.degrees import cluster_degrees, student_score
 from fedlas.stats.intervals import check_level, z_score
@@ -150,11 +151,11 @@ def _share_and_samples(
     samples = effective_samples(weights)
     variance = float((terms**2).sum())
     if clusters is not None:
-        number = int(clusters.max()) + 1
-        variance = float((np.bincount(clusters, terms) ** 2).sum()) * number / max(number - 1, 1)
+        totals = np.bincount(clusters, terms)
+        variance = float(variance_over_clusters(float((totals**2).sum()), len(totals)))
         # Where all are right, or all wrong, the samples of a cluster may be copies of each other; those of one cluster
         # say nothing about others.
-        if number == 1 or hits.all() or not hits.any():
+        if len(totals) == 1 or hits.all() or not hits.any():
             return share, effective_samples(np.bincount(clusters, weights))
         # A variance from few clusters is itself uncertain: Student's interval is wider than the normal one.
         reach = student_score(confidence_level, cluster_degrees(weights, clusters))

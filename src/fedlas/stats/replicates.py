@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -46,19 +46,26 @@ class CellTable:
 class Replicates(ABC):
     """A block of ``R`` replicates of the same rows; arrays in which all of them agree may have one row."""
 
-    # How much each group counts `(R or 1, G)`; adds up to `N`. That is how often its rows occur or, if rows have
-    # weights, so many times their weights, scaled.
-    counts: Floats
-    # The same for rows whose predicted class is the label `(R, G)`.
-    right: Floats
-    # Sum of the squared weights of every occurrence of a row `(R or 1, G)`.
-    squares: Floats
-
     def __init__(self, rows: Rows, groups: Groups, size: int) -> None:
         self.rows = rows
         self.groups = groups
         self.size = size
         self._tables: dict[Any, Any] = {}
+
+    @property
+    @abstractmethod
+    def counts(self) -> Floats:
+        """How often the rows of each group occur, times their scaled weights ``(R or 1, G)``; adds up to ``N``."""
+
+    @property
+    @abstractmethod
+    def right(self) -> Floats:
+        """The same for rows whose predicted class is the label ``(R, G)``."""
+
+    @property
+    @abstractmethod
+    def squares(self) -> Floats:
+        """Sum of the squared weights of every occurrence of a row ``(R or 1, G)``."""
 
     @cached_property
     def gaps(self) -> Floats:
@@ -106,7 +113,7 @@ class Replicates(ABC):
         """Yield the replicates one by one, for metrics of which nothing more is known."""
         raise NotImplementedError
 
-    def table(self, make: Callable[[Replicates], T]) -> T:
+    def table(self, make: Callable[[Self], T]) -> T:
         """Return ``make(self)``, remembered: what several metrics are computed from."""
         if make not in self._tables:
             self._tables[make] = make(self)
@@ -139,12 +146,12 @@ class RowReplicates(Replicates):
         return self.rows.target[None]
 
     @cached_property
-    def counts(self) -> Floats:  # type: ignore[override]
+    def counts(self) -> Floats:
         """As the weights, by ascending confidence."""
         return self.weights.take(self.rows.order, axis=1)
 
     @cached_property
-    def squares(self) -> Floats:  # type: ignore[override]
+    def squares(self) -> Floats:
         """Squared weights of every row once ``(1, N)``."""
         return self.counts**2
 
@@ -224,12 +231,12 @@ class Resampled(RowReplicates):
         return CellTable(count, gaps, scale * cells.happened_drawn(times), squares)
 
     @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
+    def right(self) -> Floats:
         """With the rows' own labels."""
         return self.counts * self.groups.right
 
     @cached_property
-    def squares(self) -> Floats:  # type: ignore[override]
+    def squares(self) -> Floats:
         """Squared weights of every draw."""
         if not self.rows.are_weighted:
             return self.counts
@@ -304,7 +311,7 @@ class Turned(RowReplicates):
         return np.arange(self.rows.num_samples) if clusters is None else clusters
 
     @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
+    def right(self) -> Floats:
         """What the turned gaps leave of the confidence, which is no whole number."""
         confidence = self.counts * self.groups.confidence
         gaps = confidence - self.counts * self.groups.right
@@ -335,7 +342,7 @@ class Redrawn(RowReplicates):
         return self.rows.draw(self._uniforms)
 
     @cached_property
-    def right(self) -> Floats:  # type: ignore[override]
+    def right(self) -> Floats:
         """Without drawing the label itself, which costs much more."""
         # Rows.draw compares the same numbers, so both agree on which predictions are right.
         return self.counts * (self._uniforms < self.rows.confidence).take(self.rows.order, axis=1)

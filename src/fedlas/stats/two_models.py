@@ -169,10 +169,9 @@ def paired_bootstraps(
             block.release()
     for entry in entries:
         name = entry.name
-        differences = np.concatenate(parts[entry.name])
-        interval = interval_from(
+        interval, p_value = drawn_difference(
             first[name] - second[name],
-            differences,
+            np.concatenate(parts[name]),
             confidence_level=confidence_level,
             method=method,
             degrees=both[0].degrees,
@@ -193,11 +192,20 @@ def paired_bootstraps(
                 confidence_level=confidence_level,
             )
             interval = replace(interval, low=low, high=high, method="paired shares")
-        # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
-        away = interval.value / widening(confidence_level, both[0].degrees)
-        p_value = share_at_least(np.abs(differences - differences.mean()), abs(away))
         pairs[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
     return pairs
+
+
+def drawn_difference(
+    value: float, replicates: Floats, *, confidence_level: float, method: str, degrees: float
+) -> tuple[Interval, float]:
+    """Return interval and two-sided p-value of a difference from its replicates ``(R,)``, by few clusters wider."""
+    interval = interval_from(
+        value, replicates, confidence_level=confidence_level, method=method, degrees=degrees
+    )
+    # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
+    away = value / widening(confidence_level, degrees)
+    return interval, share_at_least(np.abs(replicates - replicates.mean()), abs(away))
 
 
 def _by_influence(

@@ -29,7 +29,7 @@ def test_sums_are_those_of_the_rows_that_are_drawn(weighted, clustered):
     data = data_of(weighted=weighted, clustered=clustered)
     cell = cells_of(data, 2000)
     cells = cells_with_sums(data, cell)
-    counts, positives = CellDraws(cells, 5, np.random.default_rng(1)).resampled()
+    counts, positives = CellDraws(cells, 5, 1).resampled()
     units = np.arange(300) if data.clusters is None else data.clusters
     drawn = np.random.default_rng(1).integers(units.max() + 1, size=(5, units.max() + 1))
     for row, names in enumerate(drawn):
@@ -37,6 +37,6 @@ def test_sums_are_those_of_the_rows_that_are_drawn(weighted, clustered):
         times = times * 300 / times.sum()
         assert counts[row] == pytest.approx(np.bincount(cell, times))
         assert positives[row] == pytest.approx(np.bincount(cell, times * data.outcome))
-    redrawn = CellDraws(cells, 2000, np.random.default_rng(2)).redrawn()
+    redrawn = CellDraws(cells, 2000, 2).redrawn()
     expected = np.bincount(cell, data.counts * data.probability)
     assert redrawn.mean(axis=0) == pytest.approx(expected, abs=0.3)

@@ -45,7 +45,8 @@ def alone(predictions):
         )
     else:
         gaps = data.outcome - ratio * data.probability
-        error, degrees = data.error_of_events(gaps)
+        error, degrees = data.error_of_events(gaps, data.probability)
+        error = error / len(gaps)
         with np.errstate(over="ignore"):
             reach = float(np.exp(student_score(0.95, degrees) * error / (observed or 1.0)))
         low, high = ratio / reach, ratio * reach

@@ -1,4 +1,4 @@
-"""Fixtures of the loss tests: one seed, and the size of the largest tensor."""
+"""Fixture of the loss tests: the size of the largest tensor."""
 
 from types import SimpleNamespace
 
@@ -26,11 +26,6 @@ class _LargestTensor(TorchDispatchMode):
                     self.seen.numel, each.untyped_storage().nbytes() // each.element_size()
                 )
         return out
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 @pytest.fixture

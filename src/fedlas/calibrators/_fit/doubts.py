@@ -36,7 +36,8 @@ def when(condition: object, text: str) -> str | None:
 
 def with_doubts(row_map: M, *doubts: str | None) -> M:
     """Return the map, which then carries these doubts to the fit that warns of them."""
-    row_map.doubts = tuple(doubt for doubt in doubts if doubt is not None)  # type: ignore[assignment]
+    texts = tuple(doubt for doubt in doubts if doubt is not None)
+    row_map.doubts = texts  # type: ignore[assignment]  # torch declares that modules hold tensors and modules alone
     return row_map
 
 
