@@ -169,7 +169,6 @@ def _card_of_files(
     options: Mapping[str, Any],
 ) -> CalibrationCard:
     from fedlas.calibrated.file import read_file
-    from fedlas.calibrated.model import of_classes
     from fedlas.predictions import read_predictions
     from fedlas.present.card import card as make_card
 
@@ -189,10 +188,11 @@ def _card_of_files(
             "Name the columns a,b,c.",
         )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
+    method: Any = read_file(models[0])[1].calibrator if models else calibrate or METHOD
     return make_card(
         val,
         test,
-        of_classes(read_file(models[0])[1]) if models else calibrate or METHOD,
+        method,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,
         classes=test.classes or None,

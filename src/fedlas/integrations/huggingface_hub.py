@@ -343,16 +343,14 @@ def _measured(card: Card) -> dict[str, dict[str, Any]]:
 def _texts(card: Card) -> dict[str, Any]:
     """Return the texts of the template."""
     metrics = _measured(card)
-    method = _word(card.calibration.method)
-    temperature = card.calibration.plain().get("temperature")
-    how = method if temperature is None else f"temperature {float(temperature):.4g}"
+    how = _word(str(card.calibration))
     data = _word(card.data["name"])
     rows = [row for row in card.selective["thresholds"] if row["threshold"] is not None]
     return {
         "title": _word(card.name),
         "num_classes": card.num_classes,
         "calibration": "not calibrated"
-        if method == "none"
+        if how == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
         "stages": list(map(_word, metrics)),
         "metrics": [

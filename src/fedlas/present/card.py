@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fedlas._core.files import write_text
 from fedlas._core.kinds import check_kinds
 from fedlas._core.outputs import check_place
 from fedlas._core.renamed import renamed
-from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
@@ -38,7 +36,7 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.report import measured_stages
 from fedlas.present.stages import DEFAULT, check_options, is_same
-from fedlas.present.table import Block, Note, Table, html_table, text_of
+from fedlas.present.table import Block, Note, Table, html_paragraphs, html_table, text_of
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -138,9 +136,8 @@ class CalibrationCard:
         return require("pandas", extra="tables").DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(each))}</p>" for each in self.verdict)
         tables = [self._decisions or thresholds_table(self.card.selective), self._metrics]
-        return sentences + "".join(map(html_table, tables))
+        return html_paragraphs(self.verdict) + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -310,7 +307,7 @@ def card_of(
         heading=title,
         scores=scores,
     )
-    if calibration.calibrator is not None:
+    if isinstance(calibration.calibrator, Calibrator):
         evaluation.outcome.fitted[calibration.method] = calibration.calibrator
     event = None
     if is_binary:
@@ -364,11 +361,8 @@ def _width(width: Mapping[str, Any]) -> str:
 
 
 def _fitted(calibration: Calibration) -> str:
-    temperature = calibration.plain().get("temperature")
-    if calibration.calibrator is None:
-        return "Calibration: none"
-    what = calibration.method + ("" if temperature is None else f" {temperature:.3f}")
-    return f"Calibration: {what}, fitted on {calibration.fitted_on}"
+    where = "" if calibration.calibrator is None else f", fitted on {calibration.fitted_on}"
+    return f"Calibration: {calibration}{where}"
 
 
 def _about(card: Card) -> list[tuple[str, Any]]:
