@@ -102,14 +102,14 @@ def label_group_measures(
     )
     options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
     options |= {"replicates": replicates if len(present) <= MOST_TESTED else 0, "seed": seed}
-    found: dict[int, LabelGroupMeasures] = {}
+    measured: dict[int, LabelGroupMeasures] = {}
     p_values: dict[int, float] = {}
     for place in present:
         inside = number == place
         table = label_measures(several.rows(torch.from_numpy(inside)), **options)
         name, worst = next(iter(table.items()))
         whole = pooled[place]
-        found[place] = LabelGroupMeasures(
+        measured[place] = LabelGroupMeasures(
             int(inside.sum()),
             whole.events,
             whole.expected,
@@ -124,8 +124,9 @@ def label_group_measures(
             p_values[place] = min(1.0, len(tested) * min(tested))
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     order = sorted(
-        present, key=lambda place: (p_values.get(place, 2.0), -abs(found[place].ratio.value - 1.0))
+        present,
+        key=lambda place: (p_values.get(place, 2.0), -abs(measured[place].ratio.value - 1.0)),
     )
     return ResultTable(
-        {names[place]: replace(found[place], p=corrected.get(place)) for place in order}
+        {names[place]: replace(measured[place], p=corrected.get(place)) for place in order}
     )
