@@ -115,6 +115,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "Calibration",
             "Columns",
             "Missing",
+            "MultiLabel",
             "NullReplicates",
             "Optimizer",
             "Predictions",
