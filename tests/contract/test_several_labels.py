@@ -130,7 +130,7 @@ def test_a_plot_of_one_label_says_how_to_draw_one_of_several(name):
 
 
 def test_the_plot_of_several_labels_refuses_one():
-    with pytest.raises(InputError, match="predictions must be a MultiLabel; got Predictions"):
+    with pytest.raises(InputError, match="predictions must be MultiLabel; got Predictions"):
         fedlas.plots.label_reliability_diagrams(ONE)
 
 
