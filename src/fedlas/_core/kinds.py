@@ -115,6 +115,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "Calibration",
             "Columns",
             "Missing",
+            "MultiLabel",
             "NullReplicates",
             "Optimizer",
             "Predictions",
@@ -132,6 +133,7 @@ ONE_LABEL = "Pass one label, several.label(name), or all, several.pooled(); fedl
 """What to pass where several labels a sample are not taken."""
 _CONSTRUCTORS = {
     "Predictions": "Predictions(logits, target), or Predictions.from_probs(probs, target)",
+    "MultiLabel": "fedlas.MultiLabel(logits, target)",
     "AnyPredictions": "Predictions(logits, target), or TopLabel(confidence, correct)",
 }
 

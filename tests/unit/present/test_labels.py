@@ -9,7 +9,6 @@ import fedlas
 from fedlas import MultiLabel
 from fedlas.binary import label_measures
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.cli import main
 from fedlas.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -178,40 +177,3 @@ def test_groups_use_clusters_weights_and_what_is_unknown():
     target[400:] = -100
     left = MultiLabel(several.logits, target, names=NAMES)
     assert set(fedlas.report(left, **options).groups["as predicted"]) == {"here", "there"}
-
-
-def table_of(several, path):
-    names = [*(f"p_{name}" for name in several.names), *(f"y_{name}" for name in several.names)]
-    rows = torch.cat([several.probs.double(), several.target.double()], dim=1).tolist()
-    lines = [",".join(names), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
-def test_evaluate_prints_labels_and_gates_on_them(tmp_path, capsys):
-    test, val = (table_of(drawn(seed), tmp_path / f"{seed}.csv") for seed in (0, 1))
-    options = ["--probs", "p_*", "--labels", "y_*", "--replicates", "99"]
-    assert main(["evaluate", test, *options, "--require", "macro_ece<=0.03"]) == 3
-    said = capsys.readouterr().out
-    assert "Miscalibrated:" in said
-    assert "next: fedlas evaluate" in said
-    assert "Fails: macro ECE" in said
-    assert main(["evaluate", test, *options, "--on", val, "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
-    assert content["after partial-pooling"]["macro_ece"] < content["as predicted"]["macro_ece"]
-    lines = (tmp_path / "0.csv").read_text().splitlines()
-    sites = ["site", *("ab"[row % 2] for row in range(600))]
-    rows = [f"{line},{site}" for line, site in zip(lines, sites, strict=True)]
-    (tmp_path / "sites.csv").write_text("\n".join(rows))
-    words = ["evaluate", str(tmp_path / "sites.csv"), *options, "--groups", "site"]
-    assert main([*words, "--on", val]) == 0
-    said = capsys.readouterr().out
-    assert "Groups by site, as predicted" in said
-    assert "next: fedlas calibrate" in said
-    assert "--groups" not in said
-    assert main([*words, "--covariates", "site", "--on", val]) == 2
-    assert "measure each of its values by --groups" in " ".join(capsys.readouterr().err.split())
-    assert main(["evaluate", test, *options, "--reject", "0.05"]) == 2
-    assert "--reject is for one label" in capsys.readouterr().err
-    assert main(["evaluate", test, "--probs", "p_*", "--labels", "y_*", "--target", "y_a"]) == 2
-    assert "--target is for one label" in capsys.readouterr().err
