@@ -153,9 +153,9 @@ def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
     elif out is None:  # next to the model, if there is one
         out = _place_of_card(places[0] if len(places) == 3 else places[-1])
     written = (
+        Output("--junit", args.junit, JUNIT),
         Output("--out", out, CARD),
         Output("the page of --out", out.with_suffix(".html"), CARD_PAGE),
-        Output("--junit", args.junit, JUNIT),
     )
     check_outputs(written, places)
     return out
