@@ -13,11 +13,8 @@ something does, with the first sample and once more after ``--good`` good sample
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,17 +38,13 @@ def draw(samples: int, generator: torch.Generator) -> Predictions:
 
 
 def card_of(test: int, generator: torch.Generator) -> Card:
-    content = make_card(
+    return make_card(
         draw(test, generator),
         draw(test, generator),
         NONE,
         model={"run": "drawn"},
         data={"name": "drawn"},
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "card.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return Card.read(path)
 
 
 def batch_of(given: Predictions) -> LiveBatch:

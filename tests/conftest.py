@@ -81,7 +81,9 @@ def changeable(monkeypatch):
     """``changeable(REGISTRY)``: the registry, whose entries the test may add to and take from."""
 
     def change(registry):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        # all of them, those of modules that are imported for it too
+        entries = {entry.name: entry for entry in registry.entries()}
+        monkeypatch.setattr(registry, "_entries", entries)
         return registry
 
     return change

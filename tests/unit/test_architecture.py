@@ -53,7 +53,6 @@ LOOKUPS = {
     ("fedlas.predictions.predictions", "predictions.tables"),  # from_frame
     ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
     ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
-    ("fedlas.metrics.evaluation", "binary"),  # evaluate, given several labels
     ("fedlas.calibrated", "calibrated.tables"),  # its public names
     ("fedlas.calibrated.fit_model", "calibrated.tables"),  # calibrate, given a table
     ("fedlas.calibrated.fit_model", "predictions.tables"),
@@ -337,7 +336,7 @@ def test_packages_are_small():
 BOUNDS = {
     "_core": 11_050,
     "binary": 19_300,
-    "calibrated": 4_950,
+    "calibrated": 5_450,
     "calibrated.tables": 6_200,
     "calibrators": 43_400,
     "cli of files": 14_140,
@@ -381,10 +380,10 @@ def test_the_package_stays_within_its_gauges():
 REACH = {
     "import fedlas; fedlas.Predictions": 12_000,
     "from fedlas.metrics import ece": 19_000,
-    "from fedlas.losses import FedLAS": 34_400,
-    "import fedlas; fedlas.Objective": 44_100,
-    "from fedlas.calibrators import CALIBRATORS": 72_400,
-    "import fedlas; fedlas.calibrate": 106_000,
+    "from fedlas.losses import FedLAS": 24_100,
+    "import fedlas; fedlas.Objective": 23_500,
+    "from fedlas.calibrators import AutoCalibration": 56_200,
+    "import fedlas; fedlas.calibrate": 72_800,
 }
 """Nodes of the modules that an import loads, which no bound of a room limits."""
 

@@ -17,6 +17,7 @@ from fedlas._core.threads import on_one_thread
 from fedlas.binary.discrimination import area_estimate
 from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
 from fedlas.binary.positive import Floats, Integers, Positive
+from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import area_and_influence
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.multi_label import UNKNOWN, check_known, check_labels
@@ -176,6 +177,16 @@ def label_measures(
     }
     overall = data.overall(errors, confidence_level)
     return LabelTable(content, overall, data.unknown)
+
+
+@EVALUATIONS.register("several labels")
+@on_one_thread
+def means_over_labels(predictions: MultiLabel, num_bins: int) -> dict[str, float]:
+    """Return the means over labels, the metrics of all labels in one, and the worst label's ECE, by name."""
+    data = LabelData.of(predictions)
+    errors = data.errors(num_bins=num_bins, replicates=0, seed=0)
+    measured = data.means() | errors_overall(errors)
+    return {name: value for name, (value, *_) in measured.items()}
 
 
 class LabelData:

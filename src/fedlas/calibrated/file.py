@@ -13,8 +13,7 @@ from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import no_device, parse_json, write_atomically
 from fedlas._core.outputs import Kind, check_place
-from fedlas.calibrators import Calibrator, MultiLabelCalibration
-from fedlas.calibrators.multilabel import MULTI_LABEL
+from fedlas.calibrated.calibration import Calibration
 
 FORMAT = "fedlas.calibrated/1"
 
@@ -22,7 +21,7 @@ FORMAT = "fedlas.calibrated/1"
 def write_file(
     path: str | Path,
     weights: Mapping[str, Any],
-    calibrator: Calibrator | MultiLabelCalibration,
+    calibration: Calibration,
     about: Mapping[str, Any],
 ) -> Path:
     """Write the file atomically.
@@ -30,7 +29,7 @@ def write_file(
     Args:
         path: The file.
         weights: A state dict.
-        calibrator: A fitted one.
+        calibration: The calibration.
         about: Further plain values for JSON.
 
     Raises:
@@ -41,7 +40,7 @@ def write_file(
     metadata = {
         "format": "pt",  # what other readers look for
         "fedlas": FORMAT,
-        "fedlas.calibrator": json.dumps(calibrator.plain()),
+        "fedlas.calibrator": json.dumps(calibration.saved()),
         "fedlas.about": json.dumps(about),
     }
     try:
@@ -55,10 +54,8 @@ def write_file(
     return write_atomically(path, lambda file: file.write(content))
 
 
-def read_file(
-    path: Path,
-) -> tuple[dict[str, Tensor], Calibrator | MultiLabelCalibration, dict[str, Any]]:
-    """Return weights, calibrator and the further values.
+def read_file(path: Path) -> tuple[dict[str, Tensor], Calibration, dict[str, Any]]:
+    """Return weights, calibration and the further values.
 
     Raises:
         InputError: If it cannot be read, or is no such file.
@@ -82,19 +79,7 @@ def read_file(
             )
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, reason(error)) from error
-    return weights, calibration_of(content, source=path), about
-
-
-def calibration_of(content: object, *, source: object) -> Calibrator | MultiLabelCalibration:
-    """Return the calibrator that plain values describe, of classes or of independent labels.
-
-    Raises:
-        InputError: If they describe none.
-    """
-    several = isinstance(content, dict) and content.get("format") == MULTI_LABEL
-    kind: Any = MultiLabelCalibration if several else Calibrator
-    calibrator: Calibrator | MultiLabelCalibration = kind.from_plain(content, source=source)
-    return calibrator
+    return weights, Calibration.read(content, source=path), about
 
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import Argument, InputError, describe, warn_user
 from fedlas.calibrated.before_after import in_sample, labels_before_after
-from fedlas.calibrated.model import CalibratedModel, calibrator_of
+from fedlas.calibrated.calibration import AnyCalibrator, unfitted_calibrator
+from fedlas.calibrated.model import CalibratedModel
 from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features.read import ComputedFeatures, NoFeatures, Reader
 from fedlas.objective.head_search import HeadSearch
@@ -140,7 +141,7 @@ def calibrate(
         warn_user(
             "fedlas.calibrate: the model is calibrated already. Its old calibration is taken off, and a new one fitted."
         )
-    calibrator = calibrator_of(method)
+    calibrator = unfitted_calibrator(method)
     if isinstance(calibrator, MultiLabelCalibration):
         multi_label = True
     reader = _reader(calibrator, features, head)
@@ -157,7 +158,7 @@ def calibrate(
     )
     try:
         if runner.is_multi_label():
-            calibrator = MultiLabelCalibration.of_method(method)
+            calibrator = unfitted_calibrator(method, multi_label=True)
         line = _fit(calibrator, runner)
     finally:
         reader.remove()
@@ -173,7 +174,7 @@ def calibrate(
     return calibrated
 
 
-def _fit(calibrator: Calibrator | MultiLabelCalibration, runner: Runner) -> Callable[[], str]:
+def _fit(calibrator: AnyCalibrator, runner: Runner) -> Callable[[], str]:
     """Fit the calibrator; return the function of the line about the fit, which holds the samples if they are few."""
     if isinstance(calibrator, MultiLabelCalibration):
         labels = collected_labels(runner)
@@ -197,7 +198,7 @@ def _labels_in_sample(calibrator: MultiLabelCalibration, labels: MultiLabel) -> 
 
 
 def _reader(
-    calibrator: Calibrator | MultiLabelCalibration,
+    calibrator: AnyCalibrator,
     features: bool | Callable[..., Tensor] | None,
     head: str | nn.Module | None,
 ) -> Reader | HeadSearch:

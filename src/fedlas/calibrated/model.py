@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.files import checked_path, parse_json
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
-from fedlas.calibrated.file import calibration_of, read_file, write_file
-from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration
+from fedlas.calibrated.calibration import AnyCalibrator, Calibration
+from fedlas.calibrated.file import read_file, write_file
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.features import find_head
 from fedlas.features.head import part_of
 from fedlas.features.read import ComputedFeatures, HeadInput, NoFeatures, Reader
@@ -48,6 +49,7 @@ class CalibratedModel(nn.Module):
     Attributes:
         model: The classifier.
         calibrator: A copy of the calibrator.
+        fitted: The calibrator with what is known of it: its method, what is saved, whether it uses features.
         feature_function: The function that ``features`` was, or None.
         calibration: The layer that follows the model.
         fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown. It is computed when it
@@ -74,7 +76,7 @@ class CalibratedModel(nn.Module):
     def __init__(
         self,
         model: object,
-        calibrator: Calibrator | MultiLabelCalibration,
+        calibrator: AnyCalibrator,
         head: Heads = None,
         *,
         ignore_index: int | None = -100,
@@ -98,7 +100,7 @@ class CalibratedModel(nn.Module):
         self._fit: Callable[[], str] | None = None
         self._fitted_on: str | None = None
         self._reader: Reader = NoFeatures()
-        self._adopt(calibrator)
+        self._adopt(Calibration(copy.deepcopy(calibrator)))
         self.eval()
 
     @property
@@ -116,7 +118,13 @@ class CalibratedModel(nn.Module):
     @property
     def multi_label(self) -> bool:
         """Whether its logits are those of independent labels, whose probabilities are sigmoids."""
-        return isinstance(self.calibrator, MultiLabelCalibration)
+        return self.fitted.multi_label
+
+    @property
+    def calibrator(self) -> AnyCalibrator:
+        """A copy of the fitted calibrator."""
+        calibrator: Any = self.fitted.calibrator
+        return calibrator
 
     @property
     def called_as(self) -> nn.Module:
@@ -166,7 +174,7 @@ class CalibratedModel(nn.Module):
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
             wide = torch.promote_types(logits.dtype, torch.float32)
             calibrated: Tensor = self.calibration(logits.to(wide), *features)
-            return calibrated.sigmoid() if self.multi_label else calibrated.softmax(dim=1)
+            return self.fitted.probs(calibrated)
 
     def before_after(
         self,
@@ -227,7 +235,7 @@ class CalibratedModel(nn.Module):
         """
         source = COMPUTED if isinstance(self._reader, ComputedFeatures) else None
         about = {"head": self._head_names(), "ignore_index": self.ignore_index, "features": source}
-        return write_file(path, self.model.state_dict(), self.calibrator, about)
+        return write_file(path, self.model.state_dict(), self.fitted, about)
 
     @classmethod
     def load(
@@ -251,7 +259,7 @@ class CalibratedModel(nn.Module):
             InputError: If the file cannot be read or is none, or its weights are those of another architecture: the
                 model is then unchanged. If its features come from a function, and none is passed.
         """
-        weights, calibrator, about = read_file(checked_path(path))
+        weights, calibration, about = read_file(checked_path(path))
         network = network_of(model)
         _check_fit(checked_path(path), weights, network.state_dict())
         if about.get("features") == COMPUTED and features is None:
@@ -261,6 +269,7 @@ class CalibratedModel(nn.Module):
                 "Pass the function that calibrate was given: load(path, model, features=function).",
             )
         heads = about.get("head") if head is None else head
+        calibrator: Any = calibration.calibrator
         loaded = cls(
             network, calibrator, heads, ignore_index=about.get("ignore_index"), features=features
         )
@@ -270,7 +279,7 @@ class CalibratedModel(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Return the calibrator as bytes of JSON, for ``state_dict``."""
         return torch.frombuffer(
-            bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8
+            bytearray(json.dumps(self.fitted.saved()).encode()), dtype=torch.uint8
         )
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -287,18 +296,18 @@ class CalibratedModel(nn.Module):
                 describe(state),
                 "Load the state_dict() of a CalibratedModel.",
             ) from error
-        self._adopt(calibration_of(content, source="the state dict"))
+        self._adopt(Calibration.read(content, source="the state dict"))
 
-    def _adopt(self, calibrator: Calibrator | MultiLabelCalibration) -> None:
-        layer = calibrator.module()
-        if calibrator.num_features is None:
+    def _adopt(self, fitted: Calibration) -> None:
+        layer = fitted.module()
+        if not fitted.uses_features:
             self._reader.remove()
             self._reader = NoFeatures()
         elif isinstance(self._reader, NoFeatures):
             self._reader = self._new_reader()
             # The head may outlive this module, and would keep a hook of each calibration.
             weakref.finalize(self, self._reader.remove).atexit = False
-        self.calibrator = copy.deepcopy(calibrator)
+        self.fitted = fitted
         device = device_of(self.model)
         # A fit is made on the CPU.
         self.calibration = layer if device.type == "cpu" else layer.to(device)
@@ -348,44 +357,3 @@ def _check_fit(path: Path, weights: dict[str, Tensor], expected: dict[str, Any])
             "; ".join(wrong[:3]) + more,
             "Build the architecture that was saved, with the same options.",
         )
-
-
-def calibrator_of(method: object) -> Calibrator | MultiLabelCalibration:
-    """Return an unfitted calibrator: the one of that name, or a copy of the one that is passed.
-
-    Raises:
-        InputError: For an unknown name, or a calibrator that is fitted on other data than held-out samples.
-    """
-    if isinstance(method, Calibrator | MultiLabelCalibration):
-        return copy.deepcopy(method)
-    if isinstance(method, type):
-        raise InputError(
-            "method must be a name or a calibrator",
-            f"the class {method.__name__}",
-            f"Pass {method.__name__}().",
-        )
-    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
-    part = entry.metadata.get("part", "val")
-    if part != "val":
-        raise InputError(
-            "the method must be one that is fitted on the loader's own data",
-            f"{entry.name}, which is fitted on data under growing noise",
-            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
-            "fedlas.CalibratedModel(model, calibrator).",
-        )
-    return entry.value()
-
-
-def of_classes(calibrator: Calibrator | MultiLabelCalibration) -> Calibrator:
-    """Return a calibrator of classes.
-
-    Raises:
-        InputError: For one of several labels a sample.
-    """
-    if isinstance(calibrator, Calibrator):
-        return calibrator
-    raise InputError(
-        "the calibration must be of classes",
-        "one of several labels a sample",
-        "Calibrate the model in PyTorch, or one label at a time.",
-    )

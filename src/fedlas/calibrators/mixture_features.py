@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -49,7 +51,7 @@ _MOST_LOGITS = 2**18
 def plan_of(split: CrossFit, features: Tensor) -> Plan:
     """Return how many rows and directions regressions on features can afford."""
     val = split.val
-    parts = len(split.held_out) + 1 + _FOLDS_OF_VALUES * len(_categories(val))
+    parts = len(split.held_out) + 1
     return affordable(val.num_samples, val.num_classes, features.shape[1], parts)
 
 
@@ -86,16 +88,16 @@ class Regressions:
         log_probs: Log-probabilities of members and regressions ``(K, n, C)``.
         gates: How far the features are like those of the other folds ``(n, 1)``.
         prior: Samples that members count in addition.
+        without: Fits them without values of categories, and returns what they predict then, for some categories.
         note: What was guessed of the features, as a sentence; empty if they were described.
-        without: What they predict without a category's value, for some categories.
     """
 
     side: SideInformation
     log_probs: Tensor
     gates: Tensor
     prior: Prior
+    without: Callable[[], list[WithoutValue]]
     note: str = ""
-    without: tuple[WithoutValue, ...] = ()
 
 
 def fitted_regressions(
@@ -108,9 +110,6 @@ def fitted_regressions(
     weights = weights_of(val)[rows]
     folds = split.folds.rows(rows)
     inside = [weights >= 0, *(folds.train(fold) for fold in range(len(split.held_out)))]
-    numbers = {column: _folds_of_values(val, features, column) for column in _categories(val)}
-    for number in numbers.values():
-        inside += [number[rows] != fold for fold in range(_FOLDS_OF_VALUES)]
     samples = Samples(
         val.logits.cpu()[rows].double(),
         features.cpu()[rows].double(),
@@ -120,7 +119,6 @@ def fitted_regressions(
         if len(rows) == val.num_samples
         else torch.arange(len(rows), device="cpu"),
         None if val.covariates is None else torch.tensor(val.covariates.levels, device="cpu"),
-        len(split.held_out),
     )
     fits = fit_side_information(samples, _temperatures(val, rows, samples.parts), plan)
     if fits is None:
@@ -128,23 +126,50 @@ def fitted_regressions(
     side, *parts = fits
     others = [
         part(val.logits.cpu()[rows].double(), features.cpu()[rows].double())
-        for part, rows in zip(parts, split.held_out, strict=False)
+        for part, rows in zip(parts, split.held_out, strict=True)
     ]
-    others_of_values = iter(parts[len(split.held_out) :])
     beside = torch.cat([each.transpose(0, 1) for each, _ in others], dim=1)
     return Regressions(
         side,
         torch.cat([log_probs, beside]),
         torch.cat([gate for _, gate in others]),
         prior.beside_features(),
+        partial(_without_values, split, features, samples, rows, plan),
         _guess(samples.guessed()),
-        tuple(
-            _without_values(
-                split, features, column, number, [*islice(others_of_values, _FOLDS_OF_VALUES)]
-            )
-            for column, number in numbers.items()
-        ),
     )
+
+
+def _without_values(
+    split: CrossFit, features: Tensor, samples: Samples, rows: Tensor, plan: Plan
+) -> list[WithoutValue]:
+    """Return what regressions that saw no row of its value predict for each row that is held out, by category.
+
+    Args:
+        split: The samples.
+        features: ``(N, D)``.
+        samples: What the regressions were fitted on.
+        rows: Rows of these among all ``(n,)``.
+        plan: What was fitted.
+    """
+    val = split.val
+    numbers = {column: _folds_of_values(val, features, column) for column in _categories(val)}
+    if not numbers:
+        return []
+    whole = samples.parts[0]
+    inside = [
+        whole * (number[rows] != fold)
+        for number in numbers.values()
+        for fold in range(_FOLDS_OF_VALUES)
+    ]
+    samples = replace(samples, parts=torch.stack([whole, *inside]))
+    fits = fit_side_information(samples, _temperatures(val, rows, samples.parts), plan)
+    if fits is None:
+        return []
+    parts = iter(fits[1:])
+    return [
+        _left_out_by_value(split, features, column, number, [*islice(parts, _FOLDS_OF_VALUES)])
+        for column, number in numbers.items()
+    ]
 
 
 def _folds_of_values(val: Predictions, features: Tensor, column: int) -> Tensor:
@@ -161,7 +186,7 @@ def _folds_of_values(val: Predictions, features: Tensor, column: int) -> Tensor:
     return fold[value]
 
 
-def _without_values(
+def _left_out_by_value(
     split: CrossFit, features: Tensor, column: int, number: Tensor, parts: list[SideInformation]
 ) -> WithoutValue:
     """Return what the regressions of the other folds of values predict for rows that are held out.
@@ -241,13 +266,14 @@ def _unseen(
 ) -> Unseen:
     """Return how far to trust regressions where a category has a value that they have not seen.
 
-    That is their weight beside the mixture of logits alone for values that were left out, as far as what both gain over
-    the latter exceeds its standard error over values. Categories of few values are trusted as others are.
+    That is in full, as for other rows, less the weight of the mixture of logits alone beside them for values that were
+    left out, as far as what both gain over the regressions exceeds its standard error over values. Categories of few
+    values are trusted as others are.
     """
     trust = ones(len(columns))
     target = split.val.target.cpu()[split.rows]
     weights = weights_of(split.val)[split.rows]
-    for each in regressions.without:
+    for each in regressions.without():
         rows = each.places
         labels = target[rows].unsqueeze(1)
         members = log_probs[:, rows]
@@ -255,9 +281,9 @@ def _unseen(
         outside = alone(members.transpose(0, 1)).gather(1, labels)
         both = torch.cat([inside, outside], dim=1)
         shares, _ = mixture_weights(both.exp(), weights[rows], ones(2), start=ones(2) / 2)
-        gain = (both + shares.log()).logsumexp(dim=1) - outside.squeeze(1)
+        gain = (both + shares.log()).logsumexp(dim=1) - inside.squeeze(1)
         place = columns.tolist().index(each.column)
-        trust[place] = shares[0] * beyond_error(gain, weights[rows], each.values)
+        trust[place] -= shares[1] * beyond_error(gain, weights[rows], each.values)
     return Unseen(trust=trust)
 
 

@@ -59,7 +59,6 @@ class Samples:
         distinct: One row of each sample, of which others are copies ``(M,)``.
         levels: How many values each column of the features has ``(D,)``, 0 for numbers; None: it is not known, and
             columns of zeros and ones are taken for groups, see :func:`group_columns`.
-        folds: How many parts after the first leave samples out; the others leave out values of a category.
     """
 
     logits: Tensor
@@ -68,7 +67,6 @@ class Samples:
     parts: Tensor
     distinct: Tensor
     levels: Tensor | None = None
-    folds: int | None = None
 
     def guessed(self) -> int:
         """Return how many columns of features of unknown kind are taken for indicators of groups."""
@@ -346,7 +344,7 @@ def fitted_ranges(samples: Samples, linear: LinearBasis, directions: Tensor) -> 
     columns, and far too wide for few.
     """
     thin = slice(None, None, max(1, len(directions) // _COVARIANCE_ROWS))
-    weights = samples.parts[: None if samples.folds is None else samples.folds + 1, thin]
+    weights = samples.parts[:, thin]
     count = max(1, int(_measured(linear.split, samples.parts[0])))
     numbers = directions[thin, : min(count, linear.split)]
     varies = (linear.rotation[:, : linear.split] != 0).any(dim=1)

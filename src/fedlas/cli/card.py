@@ -124,7 +124,9 @@ def _card(args: argparse.Namespace) -> int:
                 columns = replace(columns, covariates=None)
             card = _card_of_files(local, args.method, columns, {**options, **for_files})
         if sums:
-            card = replace(card, columns=sums, limits=[*card.limits, *limits_of(sums)])
+            content = card.card
+            content = replace(content, columns=sums, limits=[*content.limits, *limits_of(sums)])
+            card = replace(card, card=content)
             say(*(f"note: {limit}" for limit in limits_of(sums)), stderr=True)
     elif columns is not None:
         raise InputError(
@@ -167,7 +169,6 @@ def _card_of_files(
     options: Mapping[str, Any],
 ) -> CalibrationCard:
     from fedlas.calibrated.file import read_file
-    from fedlas.calibrated.model import of_classes
     from fedlas.predictions import read_predictions
     from fedlas.present.card import card as make_card
 
@@ -187,10 +188,11 @@ def _card_of_files(
             "Name the columns a,b,c.",
         )
     say(*(f"note: {note}" for note in dict.fromkeys((*val.notes, *test.notes))))
+    method: Any = read_file(models[0])[1].calibrator if models else calibrate or METHOD
     return make_card(
         val,
         test,
-        of_classes(read_file(models[0])[1]) if models else calibrate or METHOD,
+        method,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,
         classes=test.classes or None,

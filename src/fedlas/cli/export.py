@@ -18,7 +18,7 @@ from fedlas.predictions.tables.outputs import Output, check_outputs
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fedlas.calibrators import Calibrator, MultiLabelCalibration
+    from fedlas.calibrated.calibration import Calibration
     from fedlas.deploy.exported import Exported
 
 
@@ -142,7 +142,7 @@ def _export_table(args: argparse.Namespace, out: Path) -> int:
     gives = (
         few([*args.keep, *calibration.scores, *calibration.added]) if args.format == "sql" else ""
     )
-    _say_export(args.place.name, calibration.calibrator, exported, unit, gives)
+    _say_export(args.place.name, calibration.fitted, exported, unit, gives)
     return 0
 
 
@@ -174,7 +174,7 @@ def _export_run(args: argparse.Namespace, out: Path, card_place: Path) -> int:
         args.place, out, **options
     )
     say(*(f"note: {note}" for note in calibration.notes))
-    _say_export(name, calibration.calibrator, exported, "raw pixels; the model normalizes them")
+    _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
     page = card.save(card_place)
     say(f"card:   {card_place}", f"        {page}")
     return 0
@@ -209,7 +209,7 @@ def _export_file(args: argparse.Namespace, out: Path) -> int:
         about={"file": file.name, "fedlas": fedlas.__version__},
     )
     prepared = f"as in {args.inputs.name}; prepare inputs as there"
-    _say_export(file.name, calibrated.calibrator, exported, prepared)
+    _say_export(file.name, calibrated.fitted, exported, prepared)
     say(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")
     return 0
 
@@ -272,22 +272,16 @@ def _built(spec: str) -> nn.Module:
 
 def _say_export(
     name: str,
-    calibrator: Calibrator | MultiLabelCalibration | None,
+    calibration: Calibration,
     exported: Exported,
     inputs: str,
     gives: str = "",
 ) -> None:
-    from fedlas.calibrators import Calibrator, TemperatureScaling
     from fedlas.deploy.export import TOLERANCE
     from fedlas.deploy.formats import FORMATS, OUTPUTS
 
-    method = "none" if calibrator is None else repr(calibrator)
-    if isinstance(calibrator, Calibrator):
-        method = str(calibrator.plain()["calibrator"])
-    if isinstance(calibrator, TemperatureScaling):
-        method = f"temperature {calibrator.temperature:.4f}"
     say(
-        f"{name}: calibration {method}",
+        f"{name}: calibration {calibration}",
         f"checked with {FORMATS[exported.form].reader}: {exported.samples:,} samples, largest difference of a "
         f"probability {exported.difference:.2g} (at most {TOLERANCE:g})",
         f"model:  {exported.path} ({exported.size / 2**20:.1f} MiB)",

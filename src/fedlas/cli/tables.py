@@ -103,7 +103,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if calibration.cross_fitted is not None:
         say(str(calibration.cross_fitted), wrap=True)
     if args.details:
-        say(f"{args.method}: {calibration.carries}", wrap=True)
+        say(str(calibration.fitted), wrap=True)
     say(f"calibration: {out}", *command_lines(apply_line(out, example), first="next: "))
     return 0
 
@@ -114,7 +114,7 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
     Raises:
         InputError: For an unknown name or option, or one without a value.
     """
-    from fedlas.calibrated.model import calibrator_of, of_classes
+    from fedlas.calibrated.calibration import unfitted_calibrator
     from fedlas.calibrators import CALIBRATORS
 
     if not settings:
@@ -127,7 +127,7 @@ def method_of(name: str, settings: Sequence[str]) -> str | Calibrator:
         with suppress(ValueError):
             value = json.loads(value)
         options[key] = value
-    of_classes(calibrator_of(name))
+    unfitted_calibrator(name, multi_label=False)
     calibrator: Calibrator = CALIBRATORS.build(name, options)
     return calibrator
 

@@ -1,73 +1,19 @@
-"""The calibration that goes out with a model: a fitted calibrator, or none."""
+"""The calibration that goes out with a model: fitted on its validation part, or read from a card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from fedlas._core.check import InputError, check_choice, reason
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
+from fedlas.calibrated.calibration import FITTED_ON, NONE, Calibration, unfitted_calibrator
+from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.base import FORMAT
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 
-NONE = "none"
-FITTED_ON = "the validation part"
-"""Where a calibration is fitted, if nothing else is said."""
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Calibration of a model's predictions by a fitted calibrator, with the warnings of its fit."""
-
-    calibrator: Calibrator | None  # None leaves predictions unchanged
-    notes: tuple[str, ...] = ()
-    fitted_on: str = FITTED_ON
-
-    @property
-    def method(self) -> str:
-        """Registry name of the calibrator, or ``"none"``."""
-        return NONE if self.calibrator is None else str(self.calibrator.plain()["calibrator"])
-
-    @property
-    def is_fitted_on_validation(self) -> bool:
-        """Whether the validation samples on which thresholds are chosen are those of its fit."""
-        return self.calibrator is not None and self.fitted_on == FITTED_ON
-
-    @property
-    def temperature(self) -> float | None:
-        """The temperature; None for another method than temperature scaling."""
-        return (
-            self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
-        )
-
-    @property
-    def uses_features(self) -> bool:
-        """Whether it needs the features that its fit used."""
-        return self.calibrator is not None and self.calibrator.num_features is not None
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits ``(n, C)``, of the same dtype."""
-        if self.calibrator is None:
-            return logits
-        return self.calibrator.transform(Predictions(logits)).logits
-
-    def transform(self, predictions: AnyPredictions) -> AnyPredictions:
-        """Return the same samples, calibrated."""
-        return predictions if self.calibrator is None else self.calibrator.transform(predictions)
-
-    def plain(self) -> dict[str, Any]:
-        """Return one temperature, or all parameters, for JSON."""
-        whole = {} if self.calibrator is None else self.calibrator.plain()
-        if not whole or (
-            self.temperature is not None and not whole.keys() & {"top_label", "least_log"}
-        ):
-            return {"method": self.method, "temperature": self.temperature}
-        return {"method": self.method, "calibrator": whole}
+__all__ = ["Calibration", "check_method", "fit_calibration", "read_calibration"]
 
 
 def check_method(method: str) -> str:
@@ -78,14 +24,13 @@ def check_method(method: str) -> str:
     return check_choice("the calibrator", method, [*names, NONE])
 
 
-def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
+def fit_calibration(method: str, val: AnyPredictions | MultiLabel) -> Calibration:
     """Return the calibration fitted on validation predictions."""
     method = check_method(method)
-    return (
-        Calibration(None)
-        if method == NONE
-        else Calibration(*fit_with_notes(CALIBRATORS[method].value(), val))
-    )
+    if method == NONE:
+        return Calibration(None)
+    calibrator = unfitted_calibrator(method, multi_label=isinstance(val, MultiLabel))
+    return Calibration(*fit_with_notes(calibrator, val))
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
@@ -93,18 +38,25 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
     try:
         if content["method"] == NONE:
             return Calibration(None)
-        whole = content.get("calibrator") or {
-            "format": FORMAT,
-            "calibrator": "temperature",
-            "num_classes": num_classes,
-            "options": {},
-            "state": {"temperature": content["temperature"]},
-        }
-        calibrator = Calibrator.from_plain(whole)
-        classes = 0 if calibrator.top_label else calibrator.num_classes
-        if classes != num_classes:
-            raise ValueError(f"a calibrator of {classes} classes, not {num_classes}")
-        return Calibration(calibrator, fitted_on=content.get("fitted on") or FITTED_ON)
+        of_labels = content if "labels" in content else None
+        whole = (
+            of_labels
+            or content.get("calibrator")
+            or {
+                "format": FORMAT,
+                "calibrator": "temperature",
+                "num_classes": num_classes,
+                "options": {},
+                "state": {"temperature": content["temperature"]},
+            }
+        )
+        fitted_on = content.get("fitted on") or FITTED_ON
+        calibration = Calibration.read(whole, source="the card", fitted_on=fitted_on)
+        if calibration.num_classes != num_classes:
+            raise ValueError(
+                f"a calibrator of {calibration.num_classes} classes, not {num_classes}"
+            )
+        return calibration
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
         raise InputError("the card must hold a calibration", reason(error), fix) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe, reason
 from fedlas._core.files import read_json, write_json
@@ -44,6 +44,14 @@ class Accepted:
     threshold: float
     accepted: int
     wrong: int  # of those accepted; acting, without an event
+
+
+class HasCard(Protocol):
+    """What shows a card, as :func:`fedlas.card` returns it."""
+
+    @property
+    def card(self) -> Card:
+        """The card."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,7 +195,7 @@ class Card:
 
     def plain(self) -> dict[str, Any]:
         """Return the card for JSON."""
-        sections = {each.name: getattr(self, each.name) for each in fields(Card)}
+        sections = {each.name: getattr(self, each.name) for each in fields(self)}
         fitted_on = None if self.calibration.calibrator is None else self.calibration.fitted_on
         sections["calibration"] = {**self.calibration.plain(), "fitted on": fitted_on}
         present = {name: section for name, section in sections.items() if section is not None}
@@ -200,6 +208,18 @@ class Card:
             InputError: If another file is there, or the folder cannot be written to.
         """
         return write_json(check_place("path", path, CARD), self.plain())
+
+    @classmethod
+    def of(cls, source: CardSource) -> Card:
+        """Return a card: itself, of what :func:`fedlas.card` returned, of its JSON file, or of its plain values.
+
+        Raises:
+            InputError: As :meth:`read`.
+        """
+        card = getattr(source, "card", source)
+        if isinstance(card, Card):
+            return card
+        return cls.read(card) if isinstance(card, str | Path) else cls.from_plain(card)
 
     @classmethod
     def read(cls, path: str | Path) -> Card:
@@ -236,6 +256,10 @@ class Card:
             raise InputError(
                 "the card must hold what the monitor compares with", got, _FIX
             ) from error
+
+
+CardSource = Card | HasCard | str | Path | Mapping[str, Any]
+"""A card, what shows one, its JSON file or its plain values."""
 
 
 def _damage(expected: str, got: object) -> InputError:

@@ -17,7 +17,6 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import checked_path
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrated import CalibratedModel, TableCalibration
-from fedlas.calibrators import MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
     BATCH,
@@ -176,10 +175,7 @@ def export(
             with torch.no_grad():
                 yield part, deployed(*part.values())[1].double().numpy()
 
-    several = isinstance(model.calibrator, MultiLabelCalibration)
-    fitted: Any = model.calibrator
-    calibration = fitted.plain() if several else Calibration(fitted).plain()
-    about = {**(about or {}), "calibration": calibration}
+    about = {**(about or {}), "calibration": model.fitted.plain()}
     return _export(
         deployed, checked_path(path), form, tensors, samples(), about, tolerance, axes=axes
     )
@@ -197,10 +193,8 @@ def _export_table(
         "unit": str(calibration.columns.kind),
         "classes": list(calibration.classes),
         "covariates": [] if covariates is None else list(covariates.inputs),
+        "calibration": calibration.fitted.plain(),
     }
-    fitted: Any = calibration.calibrator
-    several = calibration.label_names is not None
-    about["calibration"] = fitted.plain() if several else Calibration(fitted).plain()
     samples = [(inputs, module.expected(inputs).double().numpy())]
     return _export(module, out, form, inputs, samples, about, tolerance)
 
@@ -304,41 +298,38 @@ class TableModule(nn.Module):
         self, calibration: TableCalibration, dialect: SqlDialect, keep: Sequence[str]
     ) -> None:
         super().__init__()
-        self.layer = calibration.calibrator.module()
+        self.fitted = calibration.fitted
+        self.layer = self.fitted.module()
         self.kind = calibration.columns.kind
         self.percent = calibration.columns.percent
         self.dialect: SqlDialect = dialect
         self.keep = tuple(keep)
         self.single = len(calibration.scores) == 1 and not calibration.in_lists
         self.calibration = calibration
-        self.of_labels = calibration.label_names is not None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated logits and probabilities ``(N, C)`` of scores ``(N, columns)``, covariates ``(N, D)``."""
         scores = inputs[0] / 100.0 if self.percent else inputs[0]
-        if self.of_labels:
+        if self.fitted.multi_label:
             # A missing score makes the whole row missing.
             scores = scores + 0.0 * scores.sum(dim=1, keepdim=True)
             logits = scores if self.kind == "logits" else log_odds_of(scores)
-            calibrated = self.layer(logits, *inputs[1:])
-            return calibrated, calibrated.sigmoid()
         # A single column holds the second of two classes, or the confidence of a top label.
-        if self.kind == "logits":
+        elif self.kind == "logits":
             logits = torch.cat([torch.zeros_like(scores), scores], dim=1) if self.single else scores
         else:
             probs = torch.cat([1.0 - scores, scores], dim=1) if self.single else scores
             logits = probs.clamp(min=FLOOR).log()
         calibrated = self.layer(logits, *inputs[1:])
-        return calibrated, calibrated.softmax(dim=1)
+        return calibrated, self.fitted.probs(calibrated)
 
     def example(self) -> dict[str, Tensor]:
         """Return scores of every size, some of them missing, and covariates, to compare a file with the calibration."""
         random = torch.Generator().manual_seed(0)
-        classes = 2 if self.single else int(self.calibration.calibrator.num_classes or 2)
+        classes = 2 if self.single else self.fitted.num_classes or 2
         spread = torch.linspace(0.1, 12.0, _ROWS, dtype=torch.float64).unsqueeze(1)
         logits = spread * torch.randn(_ROWS, classes, generator=random, dtype=torch.float64)
-        shares = logits.sigmoid() if self.of_labels else logits.softmax(1)
-        scores = logits if self.kind == "logits" else shares
+        scores = logits if self.kind == "logits" else self.fitted.probs(logits)
         scores = (scores[:, 1:] if self.single else scores) * (100.0 if self.percent else 1.0)
         for column in range(scores.shape[1]):
             scores[-2 - column, column] = torch.nan
@@ -362,9 +353,9 @@ class TableModule(nn.Module):
         return probs
 
     def _calibrated(self, scores: Tensor, features: Tensor | None) -> Tensor:
-        transform: Callable[..., Any] = self.calibration.calibrator.transform
+        transform: Callable[..., Any] = self.fitted.transform
         scores = scores / 100.0 if self.percent else scores
-        if self.of_labels:
+        if self.fitted.multi_label:
             build = MultiLabel if self.kind == "logits" else MultiLabel.from_probs
             labels: Tensor = transform(build(scores, features=features)).probs
             return labels

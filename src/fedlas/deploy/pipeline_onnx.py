@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import BATCH, Exported, all_facts, described_input, write_checked
 from fedlas.deploy.formats import onnx_bytes
 from fedlas.deploy.sklearn_onnx import classifier_graph, export_sklearn, to_onnx
@@ -171,7 +170,7 @@ def _pipeline_file(
     # All samples, a batch at a time.
     samples = {graph_name: columns[name] for name, graph_name in names.items()}
     inputs = [described_input(name, column, {}, {}) for name, column in samples.items()]
-    about = {**about, "columns": list(names), "calibration": Calibration(last.calibrator_).plain()}
+    about = {**about, "columns": list(names), "calibration": last.fitted_.plain()}
     content = onnx_bytes(whole, all_facts(about, inputs))
     parts = (
         (

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe, in_a_line
 from fedlas._core.extras import require
-from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.exported import (
     BATCH,
     Exported,
@@ -77,9 +76,7 @@ def classifier_graph(model: Any, rows: NDArray[Any]) -> Any:
         columns = _side_columns(model, estimator, base, rows)
         example["columns"] = torch.zeros(3, len(model.side_columns_.columns), dtype=dtype)
         links.append((columns, "columns"))
-    behind = _Behind(
-        model.calibrator_.module(), decides=decides, binary=classes == 2, side=side
-    ).eval()
+    behind = _Behind(model.fitted_.module(), decides=decides, binary=classes == 2, side=side).eval()
     layer = onnx_program(behind, example, {})
     layer.ir_version = base.ir_version = max(layer.ir_version, base.ir_version)
     return compose.merge_models(base, layer, io_map=links, outputs=list(OUTPUTS))
@@ -196,7 +193,7 @@ def _refused(expected: str, model: object, error: Exception, fix: str) -> InputE
 
 def _side_layer(model: Any) -> nn.Module | None:
     """Return the layer from columns to side information, None if the calibrator uses none."""
-    if model.calibrator_.num_features is None:
+    if not model.fitted_.uses_features:
         return None
     side = model.side_columns_
     if callable(model.features) or not side.is_numeric:
@@ -267,7 +264,7 @@ def _sklearn_file(
     model: Any, out: Path, rows: Tensor, about: dict[str, Any], tolerance: float
 ) -> Exported:
     inputs = [described_input("X", rows, {}, {})]
-    about = {**about, "calibration": Calibration(model.calibrator_).plain()}
+    about = {**about, "calibration": model.fitted_.plain()}
 
     def reference(batch: Mapping[str, Tensor]) -> NDArray[np.floating[Any]]:
         probs: NDArray[np.floating[Any]] = model.predict_proba(batch["X"].numpy())

@@ -138,8 +138,8 @@ def statement(
             f"numbers with percent signs in {few(signs)}",
             "Write them as numbers, and fit the calibration again; or export to onnx.",
         )
-    classes = calibration.calibrator.num_classes or 2
-    several = isinstance(calibration.calibrator, MultiLabelCalibration)
+    classes = calibration.fitted.num_classes or 2
+    several = calibration.fitted.multi_label
     most, noun = (_MOST_LABELS, "labels") if several else (_MOST_CLASSES, "classes")
     if classes > most:
         raise InputError(f"sql is for at most {most} {noun}", classes, "Export to onnx.")

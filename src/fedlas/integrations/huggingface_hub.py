@@ -30,7 +30,7 @@ from fedlas._core.outputs import Kind, check_place, is_of_kind, marked_kind
 from fedlas._core.text import printable
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.card import CARD as CARD_KIND
-from fedlas.deploy.card import Card
+from fedlas.deploy.card import Card, CardSource
 from fedlas.metrics.metric import Metric, find_measure
 
 require("huggingface_hub", extra="hub")
@@ -65,7 +65,7 @@ class Saved(Protocol):
 
 @check_kinds
 def model_card(
-    card: Any,
+    card: CardSource,
     *,
     name: str | None = None,
     dataset: str | None = None,
@@ -101,7 +101,7 @@ def model_card(
         >>> "| ECE % ↓ | 26.89 | 26.89 |" in page.text
         True
     """
-    content = _card_of(card)
+    content = Card.of(card)
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("tags must be texts", describe(tags), "Pass a list of str.")
     try:
@@ -133,7 +133,7 @@ def model_card(
 
 
 def save_pretrained(
-    model: Saved | str | Path, folder: str | Path, *, card: Any, **about: Any
+    model: Saved | str | Path, folder: str | Path, *, card: CardSource, **about: Any
 ) -> Path:
     """Write a folder as the Hub holds it: the model's file, ``card.json``, and ``README.md``, its model card.
 
@@ -174,7 +174,7 @@ def save_pretrained(
             describe(model),
             "Pass a CalibratedModel, or a file that fedlas export wrote.",
         )
-    content = _card_of(card)
+    content = Card.of(card)
     name = WEIGHTS if source is None else check_name("the model's file", source.name, "Rename it.")
     if name in (README, CARD):
         raise InputError(
@@ -205,7 +205,7 @@ def push_to_hub(
     model: Saved | str | Path,
     repo_id: str,
     *,
-    card: Any,
+    card: CardSource,
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = "Model with its calibration card",
@@ -269,7 +269,7 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
     folder = checked_path(source)
     if not folder.is_dir():
         folder = Path(snapshot_download(str(source), revision=revision, token=token))
-    _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
+    Card.of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
     return folder
 
 
@@ -321,13 +321,6 @@ def _task_of(model: object) -> str | None:
     return task or ("image-classification" if images else None)
 
 
-def _card_of(card: object) -> Card:
-    """Return a calibration card, from its file or content where it is one of these."""
-    if isinstance(card, Card):
-        return card
-    return Card.read(card) if isinstance(card, str | Path) else Card.from_plain(card)
-
-
 def _results(card: Card, task: str | None) -> Iterator[EvalResult]:
     """Yield every calibrated metric in the Hub's format."""
     data = _word(card.data["name"])
@@ -350,16 +343,14 @@ def _measured(card: Card) -> dict[str, dict[str, Any]]:
 def _texts(card: Card) -> dict[str, Any]:
     """Return the texts of the template."""
     metrics = _measured(card)
-    method = _word(card.calibration.method)
-    temperature = card.calibration.plain().get("temperature")
-    how = method if temperature is None else f"temperature {float(temperature):.4g}"
+    how = _word(str(card.calibration))
     data = _word(card.data["name"])
     rows = [row for row in card.selective["thresholds"] if row["threshold"] is not None]
     return {
         "title": _word(card.name),
         "num_classes": card.num_classes,
         "calibration": "not calibrated"
-        if method == "none"
+        if how == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
         "stages": list(map(_word, metrics)),
         "metrics": [

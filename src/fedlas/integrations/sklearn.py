@@ -5,7 +5,6 @@ With ``features=True`` :class:`CalibratedClassifier` also learns from X, and cha
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,8 @@ from fedlas._core.errors import collected_warnings, warn_user
 from fedlas._core.extras import require
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrators import CALIBRATORS, Calibrator, VennAbers
+from fedlas.calibrated.calibration import Calibration, unfitted_calibrator
+from fedlas.calibrators import Calibrator, VennAbers
 from fedlas.calibrators.mixture_features import LABEL_IN_FEATURES
 from fedlas.integrations._scorers import CalibrationScorer, calibration_scores, scorers
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
@@ -81,7 +81,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         MissingExtraError: On import, if scikit-learn is not installed.
 
     State:
-        After ``fit``: ``classes_ (C,)``; ``estimator_``, ``calibrator_`` and ``venn_abers_`` (see
+        After ``fit``: ``classes_ (C,)``; ``estimator_``, ``fitted_`` with ``calibrator_``, and ``venn_abers_`` (see
         :meth:`predict_proba`), all fitted; ``side_columns_``, which makes the side information, and says in ``note``
         if there is none; and, where the estimator has them, ``n_features_in_`` and ``feature_names_in_``.
 
@@ -116,7 +116,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     classes_: NDArray[Any]
     estimator_: Any
-    calibrator_: Calibrator
+    fitted_: Calibration
     venn_abers_: VennAbers
     side_columns_: SideColumns
 
@@ -188,7 +188,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         weights = None if weight is None else torch.from_numpy(weight)
         val = replace(val, **side, weights=weights, clusters=units)
         with collected_warnings() as doubts:
-            self.calibrator_ = calibrator.fit(val)
+            calibrator.fit(val)
+        self.fitted_ = Calibration(calibrator, tuple(doubts))
         _warn(doubts, of_inputs=self.features is True)
         with collected_warnings():  # the calibrator's fit has warned
             self.venn_abers_ = VennAbers().fit_event(replace(val, features=None, covariates=None))
@@ -291,6 +292,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             event=event,
         )
 
+    @property
+    def calibrator_(self) -> Calibrator:
+        """The fitted calibrator."""
+        calibrator: Any = self.fitted_.calibrator
+        return calibrator
+
     def _event_number(self) -> int:
         names = tuple(map(str, self.classes_))
         number = checked_event(
@@ -344,12 +351,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
         scores = self._scores(X)
-        used = self.calibrator_.num_features is not None
+        used = self.fitted_.uses_features
         side = self.side_columns_
         features = side(X) if used else None
         covariates = side.covariates if used else None
         raw = Predictions(scores, features=features, covariates=covariates)
-        return self.calibrator_.transform(raw).logits
+        return self.fitted_.transform(raw).logits
 
     def _scores(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
@@ -357,7 +364,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return logits_from(getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
-        choice: Any = self.method
+        choice = self.method
         if self.calibrator is not None:
             warnings.warn(
                 "CalibratedClassifier: calibrator= is now method=, and will go in the next release.",
@@ -365,23 +372,15 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 stacklevel=3,
             )
             choice = self.calibrator
-        if isinstance(choice, str):
-            calibrator = CALIBRATORS[choice].value()
-        elif isinstance(choice, Calibrator):
-            calibrator = copy.deepcopy(choice)
-        else:
-            raise InputError(
-                "method must be a name or a Calibrator",
-                describe(choice),
-                "Pass a name such as 'temperature', or TemperatureScaling().",
-            )
+        calibrator: Any = unfitted_calibrator(choice, multi_label=False)
         if calibrator.needs:
             raise InputError(
                 "the calibrator must need nothing but logits",
                 f"one that needs {', '.join(sorted(calibrator.needs))}",
                 "Choose one that works on logits alone, e.g. 'vector'.",
             )
-        return calibrator
+        unfitted: Calibrator = calibrator
+        return unfitted
 
 
 _UNUSED = "The calibrator gains much from X: the model leaves much of X unused; a better model would gain too."

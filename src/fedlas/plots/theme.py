@@ -318,23 +318,22 @@ def backing(theme: Theme) -> dict[str, Any]:
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
-def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float:
-    """Return the height in inches of :func:`legend_below` in a figure with one axes, to be added to the figure's.
+def legend_height(names: Sequence[str], width: float) -> float:
+    """Return the height in inches that :func:`legend_below` adds to a figure with one axes.
 
     Args:
         names: The entries of the legend.
         width: Width of the figure in inches.
-        most: Largest number of columns.
     """
     # share of an axes in its figure before layout
-    lines = -(-len(names) // _columns(names, 0.775 * width, most))
+    lines = -(-len(names) // _columns(names, 0.775 * width))
     return 0.19 * lines
 
 
-def _columns(names: Sequence[str], width: float, most: int) -> int:
+def _columns(names: Sequence[str], width: float) -> int:
     entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
     # it may reach below the tick labels
-    return max(1, min(len(names), most, int(1.1 * width / entry)))
+    return max(1, min(len(names), 4, int(1.1 * width / entry)))
 
 
 def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
@@ -343,13 +342,12 @@ def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) ->
     name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
-def legend_below(ax: Axes, theme: Theme, *, most: int = 4, **marks: Any) -> None:
-    """Draw a legend below ``ax``, in as many columns as fit its width.
+def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
+    """Draw a legend below ``ax``, in as many columns as fit its width, at most four.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
         theme: Color of the names.
-        most: Largest number of columns.
         **marks: ``handles`` with labels; those of ``ax`` if there are none.
     """
     translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
@@ -361,7 +359,7 @@ def legend_below(ax: Axes, theme: Theme, *, most: int = 4, **marks: Any) -> None
     below = ax.transAxes + translation(0, -34 / 72, figure.dpi_scale_trans)
     legend(
         ax, theme, share=8.5 / 9, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
-        ncols=_columns(names, width, most), **{"handlelength": 2.6, **marks},
+        ncols=_columns(names, width), **{"handlelength": 2.6, **marks},
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from fedlas._core.check import (
 )
 from fedlas.predictions.arguments import checked_index, detached
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import FLOOR, logits_of_log_odds
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
@@ -222,11 +222,10 @@ class MultiLabel:
                 "Leave the label out.",
             )
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
-        score = logits[has_label]
         values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
         values = {name: value[samples] for name, value in values_of.items() if value is not None}
         return Predictions(
-            torch.stack([torch.zeros_like(score), score], dim=1),
+            logits_of_log_odds(logits[has_label]),
             target[has_label],
             **{"clusters": samples} | values,
         )

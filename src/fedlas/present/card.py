@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fedlas._core.files import write_text
 from fedlas._core.kinds import check_kinds
 from fedlas._core.outputs import check_place
 from fedlas._core.renamed import renamed
-from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators import Calibrator
@@ -38,7 +36,7 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.report import measured_stages
 from fedlas.present.stages import DEFAULT, check_options, is_same
-from fedlas.present.table import Block, Note, Table, html_table, text_of
+from fedlas.present.table import Block, Note, Table, html_paragraphs, html_table, text_of
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -47,14 +45,16 @@ RULES = (Rule(recall=0.5), Rule(recall=0.8), Rule(recall=0.9))
 _CALIBRATED = STAGES[1]
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class CalibrationCard(Card):
-    """A :class:`~fedlas.deploy.Card` with its test predictions, to print and show; see :func:`fedlas.card`.
+@dataclass(frozen=True, eq=False, repr=False)
+class CalibrationCard:
+    """A :class:`~fedlas.deploy.Card` and its test predictions, to print, show and save; see :func:`fedlas.card`.
 
     Attributes:
+        card: The card: what is saved, and what a :class:`~fedlas.deploy.Monitor` reads.
         evaluation: The test predictions, measured before and after calibration.
     """
 
+    card: Card
     evaluation: Evaluation
 
     def __repr__(self) -> str:
@@ -70,18 +70,18 @@ class CalibrationCard(Card):
             # Several are told by the table.
             more = [decision_words(each, evaluation.event) for each in chosen if len(chosen) == 1]
             return [*sentences, *more]
-        return [*sentences, acceptance(self.selective)]
+        return [*sentences, acceptance(self.card.selective)]
 
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        thresholds = thresholds_table(self.selective)
+        thresholds = thresholds_table(self.card.selective)
         first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
         blocks: list[Block] = [*self.verdict, self._decisions or first]
         if details:
             blocks += [thresholds] if self._decisions else []
-            blocks += [self._metrics, *self.limits]
-        return [*blocks, Note(f"{self.name}: {self._statement} {self._origin}")]
+            blocks += [self._metrics, *self.card.limits]
+        return [*blocks, Note(f"{self.card.name}: {_statement(self.card)} {_origin(self.card)}")]
 
     @check_kinds
     def text(self, *, details: bool = False) -> str:
@@ -90,26 +90,27 @@ class CalibrationCard(Card):
 
     def html(self) -> str:
         """Return a page that needs no other file."""
+        card = self.card
         return render(
             "card.html.j2",
-            title=self.evaluation.heading or f"Calibration card: {self.name}",
-            made=self._origin,
-            statement=self._statement,
+            title=self.evaluation.heading or f"Calibration card: {card.name}",
+            made=_origin(card),
+            statement=_statement(card),
             verdict=self.verdict,
             event=self.evaluation.event if self.evaluation.positive else "",
             whole=self._metrics,
             noise_notes=legend_of(self.evaluation.estimates),
             num_bins=self.evaluation.num_bins,
-            thresholds=thresholds_table(self.selective),
+            thresholds=thresholds_table(card.selective),
             decisions=self._decisions,
-            selective=self.selective,
-            width=_width(self.width),
-            level=f"{100 * self.selective['level']:g}",
+            selective=card.selective,
+            width=_width(card.width),
+            level=f"{100 * card.selective['level']:g}",
             diagrams=self.evaluation.diagrams(),
-            limits=self.limits,
-            classes=self.classes,
-            exported=self.exported,
-            about=[(key, _text(value)) for key, value in _about(self) if _is_known(value)],
+            limits=card.limits,
+            classes=card.classes,
+            exported=card.exported,
+            about=[(key, _text(value)) for key, value in _about(card) if _is_known(value)],
         )
 
     def to_frame(self) -> Any:
@@ -121,10 +122,10 @@ class CalibrationCard(Card):
         rows = [
             {"risk": row["risk"], "threshold": row["threshold"]}
             | {f"test {name}": value for name, value in row.get("test", {}).items()}
-            for row in self.selective["thresholds"]
+            for row in self.card.selective["thresholds"]
         ]
-        if self.event and self.evaluation.positive:
-            rows = self.event["decisions"]
+        if self.card.event and self.evaluation.positive:
+            rows = self.card.event["decisions"]
             rows = [
                 {
                     name: each["value"] if isinstance(each, dict) else each
@@ -135,9 +136,8 @@ class CalibrationCard(Card):
         return require("pandas", extra="tables").DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(each))}</p>" for each in self.verdict)
-        tables = [self._decisions or thresholds_table(self.selective), self._metrics]
-        return sentences + "".join(map(html_table, tables))
+        tables = [self._decisions or thresholds_table(self.card.selective), self._metrics]
+        return html_paragraphs(self.verdict) + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -148,7 +148,7 @@ class CalibrationCard(Card):
         page = Path(check_place("path", path, CARD)).with_suffix(".html")
         place = check_place("the page of the card", page, CARD_PAGE)
         text = self.html()
-        super().save(path)
+        self.card.save(path)
         return write_text(place, text)
 
     @property
@@ -161,27 +161,6 @@ class CalibrationCard(Card):
     @property
     def _metrics(self) -> Table:
         return self.evaluation.whole("Numbers on the test part")
-
-    @property
-    def _statement(self) -> str:
-        """What was trained and calibrated, on which data, and how many samples there are."""
-        model = self.model
-        sizes = self.data["samples"]
-        parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
-        trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
-        classes = (
-            f"{self.num_classes} classes"
-            if self.num_classes
-            else "confidences of the predicted class only"
-        )
-        return f"{trained}{self.data['name']}: {classes}; {', '.join(parts)} samples. {_fitted(self.calibration)}."
-
-    @property
-    def _origin(self) -> str:
-        """When the card was made and by which version, and the period of the test samples."""
-        period = self.data.get("period")
-        samples = f"; test samples of {period}" if period else ""
-        return f"Made on {self.date} by fedlas {self.made['fedlas']}{samples}."
 
 
 @renamed(calibrator="method")
@@ -328,7 +307,7 @@ def card_of(
         heading=title,
         scores=scores,
     )
-    if calibration.calibrator is not None:
+    if isinstance(calibration.calibrator, Calibrator):
         evaluation.outcome.fitted[calibration.method] = calibration.calibrator
     event = None
     if is_binary:
@@ -352,8 +331,28 @@ def card_of(
         exported=exported,
         event=event,
     )
-    sections = {each.name: getattr(card, each.name) for each in fields(card)}
-    return CalibrationCard(**sections, evaluation=evaluation)
+    return CalibrationCard(card, evaluation)
+
+
+def _statement(card: Card) -> str:
+    """Return what was trained and calibrated, on which data, and how many samples there are."""
+    model = card.model
+    sizes = card.data["samples"]
+    parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
+    trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
+    classes = (
+        f"{card.num_classes} classes"
+        if card.num_classes
+        else "confidences of the predicted class only"
+    )
+    return f"{trained}{card.data['name']}: {classes}; {', '.join(parts)} samples. {_fitted(card.calibration)}."
+
+
+def _origin(card: Card) -> str:
+    """Return when the card was made and by which version, and the period of the test samples."""
+    period = card.data.get("period")
+    samples = f"; test samples of {period}" if period else ""
+    return f"Made on {card.date} by fedlas {card.made['fedlas']}{samples}."
 
 
 def _width(width: Mapping[str, Any]) -> str:
@@ -362,11 +361,8 @@ def _width(width: Mapping[str, Any]) -> str:
 
 
 def _fitted(calibration: Calibration) -> str:
-    temperature = calibration.plain().get("temperature")
-    if calibration.calibrator is None:
-        return "Calibration: none"
-    what = calibration.method + ("" if temperature is None else f" {temperature:.3f}")
-    return f"Calibration: {what}, fitted on {calibration.fitted_on}"
+    where = "" if calibration.calibrator is None else f", fitted on {calibration.fitted_on}"
+    return f"Calibration: {calibration}{where}"
 
 
 def _about(card: Card) -> list[tuple[str, Any]]:

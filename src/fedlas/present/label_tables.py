@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from fedlas.binary import LabelMeasures, LabelTable
-from fedlas.present.groups import further_rows, short_name
+from fedlas.present.groups import columns_behind_names, further_rows, short_name
 from fedlas.present.positive_class import interval_text, plain_measures
 from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.present.verdict import Evidence, Verdict
@@ -88,8 +88,7 @@ def labels_table(table: LabelTable, level: float, *, title: str, most: int | Non
         notes.append(
             f"No sample tells {', '.join(table.unknown[:6])}{'...' * (len(table.unknown) > 6)}."
         )
-    columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
-    return Table(columns, tuple(rows), title, tuple(notes), narrow=True)
+    return Table(columns_behind_names(heads), tuple(rows), title, tuple(notes), narrow=True)
 
 
 def _label_row(name: str, line: LabelMeasures) -> tuple[Cell, ...]:

@@ -6,12 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
-from fedlas._core.text import printable
 from fedlas.binary import LabelTable
 from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
@@ -32,6 +30,7 @@ from fedlas.present.table import (
     Block,
     Table,
     column,
+    html_paragraphs,
     html_table,
     latex,
     text_of,
@@ -295,10 +294,9 @@ class LabelEvaluation:
         return latex(self._table(list(self.labels)[-1], most=MOST_ON_PAGE))
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
         pictures = "".join(
             f"<div style='display: inline-block; width: 15em'>{themed_svg(ax, alt)}</div>"
             for ax, alt in self._drawn()
         )
         tables = [self.means(self.title), self._table(list(self.labels)[-1], most=MOST)]
-        return "".join([sentences, pictures, *map(html_table, tables)])
+        return "".join([html_paragraphs(self.verdict), pictures, *map(html_table, tables)])

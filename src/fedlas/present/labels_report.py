@@ -13,6 +13,7 @@ from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import note_on_weights
 from fedlas.predictions.multi_label import check_known
 from fedlas.present.labels import RAW, LabelEvaluation
+from fedlas.present.stages import same_as_measured
 
 
 def labels_report(
@@ -83,11 +84,6 @@ def _fitted(
             argument="on",
         )
     if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
-        raise InputError(
-            "must be other predictions than those measured",
-            "the same",
-            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
-            argument="on",
-        )
+        raise same_as_measured()
     calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
     return fit_with_notes(calibration, val)

@@ -490,14 +490,14 @@ def _nll(calibrator: Calibrator, predictions: Predictions) -> float:
     return negative_log_likelihood(calibrator.transform(predictions))
 
 
-def test_new_groups_have_the_mixture_of_logits_where_only_the_group_counts():
+def test_new_groups_are_near_the_mixture_of_logits_where_only_the_group_counts():
     """Regressions take the slope within groups, which is too steep for a group whose offset nobody knows."""
     known, new = _groups(spread=1.5, number_counts=0.0)
     alone = AutoCalibration().fit(Predictions(known.logits, known.target))
     auto = AutoCalibration().fit(known)
     assert _nll(auto, known) < 0.9 * _nll(alone, Predictions(known.logits, known.target))
-    assert _nll(auto, new) == pytest.approx(_nll(alone, Predictions(new.logits, new.target)), 2e-3)
-    # A file from before has the regressions' common map.
+    assert _nll(auto, new) == pytest.approx(_nll(alone, Predictions(new.logits, new.target)), 5e-3)
+    # A file from before has the regressions' common map in full.
     plain = json.loads(json.dumps(auto.plain()))
     text = json.dumps(plain)
     assert "side.unseen.trust" in text
@@ -518,3 +518,12 @@ def test_new_groups_keep_what_other_columns_say():
     alone = AutoCalibration().fit(Predictions(known.logits, known.target))
     auto = AutoCalibration().fit(known)
     assert _nll(auto, new) < 0.85 * _nll(alone, Predictions(new.logits, new.target))
+
+
+def test_folds_without_groups_change_nothing_for_known_ones(monkeypatch):
+    known, new = _groups(spread=1.5, number_counts=0.0)
+    auto = AutoCalibration().fit(known)
+    monkeypatch.setattr(mixture_features, "_categories", lambda _: [])
+    before = AutoCalibration().fit(known)
+    assert torch.equal(auto.transform(known).logits, before.transform(known).logits)
+    assert not torch.equal(auto.transform(new).logits, before.transform(new).logits)

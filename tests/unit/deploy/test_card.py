@@ -273,7 +273,7 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     card = fedlas.card(
         val, test, "temperature", replicates=0, name="churn", title="Churn <1>", **rules
     )
-    event = card.event
+    event = card.card.event
     assert [row["rule"] for row in event["decisions"]] == ["cost_ratio", "recall"]
     assert event["decisions"][0]["threshold"] == 0.1
     assert event["measures"]["calibrated"]["observed"]["value"] == test.target.double().mean()
@@ -286,14 +286,14 @@ def test_a_card_of_two_classes_says_from_which_probability_to_act(tmp_path):
     assert "<h1>Churn &lt;1&gt;</h1>" in page
     assert page.index("Expects class 1 in ") < page.index("From which probability on to act")
     assert list(card.to_frame()["rule"]) == ["cost_ratio", "recall"]
-    usual = fedlas.card(val, test, "none", replicates=0).event["decisions"]
+    usual = fedlas.card(val, test, "none", replicates=0).card.event["decisions"]
     assert [(row["rule"], row["value"]) for row in usual] == [
         ("recall", 0.5),
         ("recall", 0.8),
         ("recall", 0.9),
     ]
     other = fedlas.card(val, test, "none", replicates=0, top_label=True)
-    assert other.event is None
+    assert other.card.event is None
     assert "What may be accepted" in other.text()
     with pytest.raises(InputError, match="for the event of two classes"):
         fedlas.card(val, test, "none", replicates=0, top_label=True, recall=0.8)

@@ -139,7 +139,7 @@ def test_the_card_of_an_event_shows_the_measures_of_the_event():
     )
     made = fedlas.card(val, test, "temperature", name="m", replicates=60)
     shown = model_card(made)
-    slope = made.event["measures"]["calibrated"]["slope"]
+    slope = made.card.event["measures"]["calibrated"]["slope"]
     assert "| calibration slope → 1 | 0.6" in shown.content
     assert f"{slope['value']:.3f} | {slope['low']:.3f} to {slope['high']:.3f} |" in shown.content
     assert "| Brier score ↓ |" in shown.content
@@ -265,7 +265,7 @@ def test_what_fedlas_card_returns_is_taken(parts, tmp_path):
     made = fedlas.card(*parts[:2], "temperature", replicates=0, period="October 2026")
     folder = save_pretrained(Model(), tmp_path / "hub", card=made)
     page = (folder / "README.md").read_text()
-    date = made.date
+    date = made.card.date
     assert (
         f"Measured on {date} with fedlas {fedlas.__version__}. Test samples of October 2026."
         in page

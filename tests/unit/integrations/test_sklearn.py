@@ -223,7 +223,7 @@ class NoScores(ClassifierMixin, BaseEstimator):
     ("estimator", "calibrator", "cv", "message"),
     [
         (GaussianNB(), "temprature", None, "Did you mean 'temperature'"),
-        (GaussianNB(), 3, None, "must be a name or a Calibrator; got int 3"),
+        (GaussianNB(), 3, None, "must be a name or a calibrator; got int 3"),
         (GaussianNB(), "feature-clipping", None, "one that needs features"),
         (NoScores(), "temperature", None, "must have decision_function or predict_proba"),
         (GaussianNB(), "temperature", KFold(3), "fold 0 without 0"),

@@ -231,7 +231,7 @@ def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
     card = fedlas.card(val, test, calibrator, replicates=0, name="net")
     card.save(tmp_path / "net.json")
     assert "confidences of the predicted class only" in (tmp_path / "net.html").read_text()
-    stages = card.metrics
+    stages = card.card.metrics
     assert "nll" not in stages["calibrated"]
     assert (stages["calibrated"]["ece"]["value"] < stages["as predicted"]["ece"]["value"]) == (
         calibrator != "none"
@@ -275,10 +275,14 @@ def test_a_card_and_a_monitor_in_python(tmp_path):
     )
     assert repr(card) == card.text()
     assert "What may be accepted" in card._repr_html_()
-    assert list(card.to_frame()["risk"]) == [row["risk"] for row in card.selective["thresholds"]]
+    assert list(card.to_frame()["risk"]) == [
+        row["risk"] for row in card.card.selective["thresholds"]
+    ]
     assert card.save(tmp_path / "net.json").name == "net.html"
     monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
     assert "no samples yet" in repr(monitor)
+    assert fedlas.deploy.Monitor(card).card is card.card
+    assert card.card.plain() == fedlas.deploy.Card.read(tmp_path / "net.json").plain()
     assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
     assert monitor.update(drawn(4000, sharpness=3, seed=3), raw=False)
     assert "ALARM" in repr(monitor)

@@ -273,7 +273,7 @@ def filled_columns(
     """
     if values and len(index) == count:
         return calibrated_columns(calibration, values, file)
-    tail = (calibration.calibrator.num_classes,) if calibration.in_lists else ()
+    tail = (calibration.fitted.num_classes,) if calibration.in_lists else ()
     filled = [np.full((count, *tail), np.nan, score_type) for _ in calibration.added]
     if values:
         columns = calibrated_columns(calibration, values, file)
@@ -284,7 +284,7 @@ def filled_columns(
 
 def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDArray[Any]]:
     """Return an array for each column that is added, ``(n,)``, or ``(n, C)`` for a column of lists."""
-    classes = 0 if calibration.calibrator.top_label else calibration.calibrator.num_classes
+    classes = calibration.fitted.num_classes
     scores = values["scores"]
     if classes and scores.shape[1] != classes:
         raise InputError(
@@ -307,10 +307,10 @@ def calibrated_columns(calibration: Any, values: Values, label: str) -> list[NDA
 
 def _calibrated(calibration: Any, values: Values) -> Tensor:
     """Return calibrated confidences ``(n,)``, or scores ``(n, C)`` of the kind of the columns."""
-    if calibration.calibrator.top_label:  # an outcome, which nothing reads
+    if not calibration.fitted.num_classes:  # confidences have an outcome, which nothing reads
         values = values | {"outcome": torch.zeros(len(values["scores"]), dtype=torch.bool)}
     columns = replace(calibration.columns, event=None)
-    after = calibration.calibrator.transform(
+    after = calibration.fitted.transform(
         predictions_of(values, columns, calibration.covariates, label_names=calibration.label_names)
     )
     if isinstance(after, TopLabel):

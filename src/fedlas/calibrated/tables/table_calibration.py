@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +14,7 @@ from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.threads import one_thread
 from fedlas.binary.discrimination import check_direction
 from fedlas.calibrated.before_after import BeforeAfter, measured_both
-from fedlas.calibrated.file import calibration_of
-from fedlas.calibrated.model import calibrator_of, of_classes
+from fedlas.calibrated.calibration import AnyCalibrator, Calibration, unfitted_calibrator
 from fedlas.calibrated.tables.apply import frame_applied, live_table, source_of
 from fedlas.calibrated.tables.cross_fit import fit_and_check
 from fedlas.calibrated.tables.direction import FitScores
@@ -40,7 +39,7 @@ class TableCalibration:
     """The calibration of a table of scores; :func:`fedlas.calibrate` fits one, ``fedlas apply`` uses its file.
 
     Attributes:
-        calibrator: The fitted calibrator.
+        fitted: The fitted calibrator, with sentences on the table and the fit.
         columns: The columns as the user named them.
         scores: Columns of the scores, in the order of the classes.
         classes: Names of the classes, or of several labels a sample; empty if they have none.
@@ -50,7 +49,6 @@ class TableCalibration:
         rows: Rows of the fit.
         units: Units of the columns, which other tables must have too.
         fit_scores: Scores of the fit, of two classes; None otherwise.
-        notes: Sentences on the table and the fit.
 
     Example:
         >>> frame = {"p": [0.99, 0.99, 0.01, 0.99] * 50, "y": [1, 0, 0, 1] * 50}
@@ -59,7 +57,7 @@ class TableCalibration:
         [0.75, 0.25]
     """
 
-    calibrator: Calibrator | MultiLabelCalibration
+    fitted: Calibration
     columns: Columns
     scores: tuple[str, ...]
     classes: tuple[str, ...] = ()
@@ -67,13 +65,12 @@ class TableCalibration:
     covariates: Covariates | None = None
     cross_fitted: BeforeAfter | None = None
     rows: int = 0
-    notes: tuple[str, ...] = ()
     units: Units = field(default_factory=Units)
     fit_scores: FitScores | None = None
 
     def __repr__(self) -> str:
         fit = "" if self.cross_fitted is None else f"\n{self.cross_fitted}"
-        return f"TableCalibration of {few(self.scores, 6)}: {self.carries}{fit}"
+        return f"TableCalibration of {few(self.scores, 6)}: {self.fitted}{fit}"
 
     @classmethod
     def fit(
@@ -117,7 +114,7 @@ class TableCalibration:
         if isinstance(val, Predictions) and val.num_classes == 2:
             remarks += [note] if (note := event_note(val)) else []
             check_direction(val, few(table.scores), table.classes)
-        unfitted = _unfitted(method, several=table.label_names is not None)
+        unfitted = unfitted_calibrator(method, multi_label=table.label_names is not None)
         with one_thread(val.num_samples * max(1, len(table.scores))):
             calibrator, doubts, cross_fitted = fit_and_check(unfitted, val)
         if covariates is not None and calibrator.num_features is None:
@@ -127,8 +124,9 @@ class TableCalibration:
             covariates = None
         if covariates is not None:  # without the counts of this table
             covariates = replace(covariates, unknown=Counter())
+        notes = (*table.notes(), *columns.notes_on_calibrated(), *remarks, *doubts)
         return cls(
-            calibrator,
+            Calibration(calibrator, notes),
             columns,
             table.scores,
             table.classes if table.label_names is None else table.label_names,
@@ -136,28 +134,32 @@ class TableCalibration:
             covariates,
             cross_fitted,
             val.num_samples,
-            (*table.notes(), *columns.notes_on_calibrated(), *remarks, *doubts),
             table.units.as_fit(),
             FitScores.of(val),
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the fields of a pickle, in which earlier versions have ``calibrator`` and ``notes``."""
+        if "calibrator" in state:
+            fitted = Calibration(state.pop("calibrator"), state.pop("notes"))
+            state = {**state, "fitted": fitted}
+        self.__dict__.update(state)
+
+    @property
+    def calibrator(self) -> AnyCalibrator:
+        """The fitted calibrator."""
+        calibrator: Any = self.fitted.calibrator
+        return calibrator
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the table and the fit."""
+        return self.fitted.notes
+
     @property
     def label_names(self) -> tuple[str, ...] | None:
         """Names of several labels a sample; None for one label a sample."""
-        return self.classes if isinstance(self.calibrator, MultiLabelCalibration) else None
-
-    @property
-    def carries(self) -> str:
-        """What carries the weight of a mixture, or the calibrator itself."""
-        if isinstance(self.calibrator, MultiLabelCalibration):
-            return f"{self.calibrator.method}, {len(self.classes):,} labels"
-        weights = getattr(self.calibrator, "weights", None)
-        if not isinstance(weights, Mapping):
-            temperature = getattr(self.calibrator, "temperature", None)
-            value = f" {temperature:.3g}" if isinstance(temperature, float) else ""
-            return f"{self.calibrator.plain()['calibrator']}{value}"
-        ordered = sorted(weights.items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{name} {weight:.2f}" for name, weight in ordered if weight >= 0.005)
+        return self.classes if self.fitted.multi_label else None
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -241,8 +243,7 @@ class TableCalibration:
         before, _ = with_some_weight(rows)
         for note in other.notes_on_fit():
             warn_user(note)
-        transform: Callable[..., Any] = self.calibrator.transform
-        return measured_both(before, transform(before))
+        return measured_both(before, self.fitted.transform(before))
 
     def edge_count(self) -> EdgeCount:
         """Return a count of rows with covariates unlike those of the fit, of no rows yet."""
@@ -276,7 +277,7 @@ class TableCalibration:
             "rows": self.rows,
             "cross_fitted": None if self.cross_fitted is None else self.cross_fitted.plain(),
             "notes": list(self.notes),
-            "calibrator": self.calibrator.plain(),
+            "calibrator": self.fitted.saved(),
         }
 
     @classmethod
@@ -308,19 +309,19 @@ class TableCalibration:
             **{name: value for name, value in content["columns"].items() if name in names}
         )
         scores, classes, notes = (_texts(content, name) for name in ("scores", "classes", "notes"))
-        calibrator = calibration_of(content["calibrator"], source=path)
-        if not scores or len(scores) not in (1, calibrator.num_classes) or columns.kind is None:
+        fitted = Calibration.read(content["calibrator"], source=path, notes=notes)
+        if not scores or len(scores) not in (1, fitted.num_classes) or columns.kind is None:
             raise ValueError(f"{len(scores)} columns of scores")
-        if isinstance(calibrator, MultiLabelCalibration) != (columns.labels is not None):
+        if fitted.multi_label != (columns.labels is not None):
             raise ValueError(
                 "a calibrator of several labels without their columns, or of one with them"
             )
-        if calibrator.top_label != (columns.kind == "confidence"):
+        if (fitted.num_classes == 0) != (columns.kind == "confidence"):
             raise ValueError(f"a calibrator of other scores than {columns.kind}")
         covariates = content["covariates"]
         cross_fitted = content["cross_fitted"]
         return cls(
-            calibrator,
+            fitted,
             columns,
             scores,
             classes,
@@ -328,19 +329,9 @@ class TableCalibration:
             None if covariates is None else Covariates.read(covariates),
             None if cross_fitted is None else BeforeAfter.read(cross_fitted),
             int(content["rows"]),
-            notes,
             Units.read(content.get("units")),
             FitScores.read(content.get("fit_scores")),
         )
-
-
-def _unfitted(
-    method: str | Calibrator | MultiLabelCalibration, *, several: bool
-) -> Calibrator | MultiLabelCalibration:
-    """Return the calibrator of a method, of one label a sample or of several."""
-    if several:
-        return MultiLabelCalibration.of_method(method)
-    return of_classes(calibrator_of(method))
 
 
 def _with_effect(columns: Columns) -> Columns:

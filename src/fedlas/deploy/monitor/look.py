@@ -15,7 +15,7 @@ from torch import Tensor
 from fedlas._core.check import Argument, InputError, few, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
-from fedlas.deploy.card import Card
+from fedlas.deploy.card import Card, CardSource
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
@@ -72,7 +72,7 @@ class Monitor:
     looks; none can silence another.
 
     Args:
-        card: A calibration card, or its JSON file.
+        card: A calibration card, what :func:`fedlas.card` returned, or its JSON file or content.
         false_alarm: Largest probability of an alarm while nothing changes, over the whole stream and all watches.
 
     Raises:
@@ -82,8 +82,8 @@ class Monitor:
         Every :meth:`update` adds to the tests.
     """
 
-    def __init__(self, card: Card | str | Path, *, false_alarm: float = 0.01) -> None:
-        self.card = card if isinstance(card, Card) else Card.read(card)
+    def __init__(self, card: CardSource, *, false_alarm: float = 0.01) -> None:
+        self.card = Card.of(card)
         self.false_alarm = check_level(false_alarm, name="false_alarm")
         self._watches = watches_of(self.card, false_alarm=false_alarm)
         self._stream = Watched.nothing(self._watches)

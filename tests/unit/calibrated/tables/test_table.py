@@ -548,7 +548,7 @@ def test_what_a_fit_needs(tmp_path):
     with pytest.raises(InputError, match="drift"):
         fedlas.calibrate(frame(), probs="p_*", target="y", method="drift-temperature")
     own = fedlas.calibrate(frame(), probs="p_*", target="y", method=TemperatureScaling())
-    assert own.carries.startswith("temperature 2.57")
+    assert str(own.fitted).startswith("temperature 2.57")
 
 
 def write_tables(folder):
@@ -578,7 +578,7 @@ def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "300 rows, classes no, yes." in shown
     assert "The event 'yes' on 300 rows left out of the fit in turn: O/E" in shown
-    assert "auto: temperature" in shown
+    assert "auto (temperature" in shown
     assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
     assert main(["apply", "cal.json", "live.csv"]) == 0
     shown = capsys.readouterr().out

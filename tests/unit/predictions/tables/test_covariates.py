@@ -108,7 +108,7 @@ def test_auto_corrects_by_groups_and_other_values_count_as_none(tmp_path):
     plain = fedlas.calibrate(table, probs="p", target="y")
     cal = fedlas.calibrate(table, probs="p", target="y", groups="region")
     assert cal.cross_fitted.after.nll < plain.cross_fitted.after.nll - 0.05
-    assert "features" in cal.carries
+    assert "features" in str(cal.fitted)
     cal = fedlas.TableCalibration.load(cal.save(tmp_path / "cal.json"))
     live = {"p": [0.5] * 3, "region": ["north", "south", "west"]}
     with pytest.warns(CalibrationWarning, match="no value of 'region'"):

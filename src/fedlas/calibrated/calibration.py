@@ -1,0 +1,190 @@
+"""A fitted calibrator and the notes of its fit: what calibrated models, tables, classifiers and cards hold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_choice, describe
+from fedlas.calibrators import CALIBRATORS, Calibrator, MultiLabelCalibration, TemperatureScaling
+from fedlas.calibrators.base import registry_name
+from fedlas.calibrators.multilabel import MULTI_LABEL
+from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.any_predictions import AnyPredictions
+
+AnyCalibrator = Calibrator | MultiLabelCalibration
+P = TypeVar("P", bound=AnyPredictions | MultiLabel)
+NONE = "none"
+FITTED_ON = "the validation part"
+"""Where a calibration is fitted, if nothing else is said."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A fitted calibrator and the notes of its fit; calibrated models, tables, classifiers and cards hold one.
+
+    Attributes:
+        calibrator: Of classes, of right and wrong, or of several labels a sample; None leaves predictions unchanged.
+        notes: Sentences on the fit.
+        fitted_on: Name of the samples of the fit.
+    """
+
+    calibrator: AnyCalibrator | None
+    notes: tuple[str, ...] = ()
+    fitted_on: str = FITTED_ON
+
+    def __str__(self) -> str:
+        """Return the method with its temperature, the weights of a mixture or the number of labels."""
+        if self.temperature is not None:
+            return f"{self.method} {self.temperature:.3g}"
+        if self.multi_label:
+            return f"{self.method}, {self.num_classes:,} labels"
+        weights = getattr(self.calibrator, "weights", None)
+        if not isinstance(weights, Mapping):
+            return self.method
+        ordered = sorted(weights.items(), key=lambda pair: -pair[1])
+        parts = ", ".join(f"{name} {weight:.2f}" for name, weight in ordered if weight >= 0.005)
+        return f"{self.method} ({parts})"
+
+    @property
+    def method(self) -> str:
+        """Registry name of the calibrator, of several labels that of each; or ``"none"``."""
+        if isinstance(self.calibrator, MultiLabelCalibration):
+            return self.calibrator.method
+        return NONE if self.calibrator is None else registry_name(self.calibrator)
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature; None for another method than temperature scaling."""
+        return (
+            self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether it is of several labels a sample, whose probabilities are sigmoids."""
+        return isinstance(self.calibrator, MultiLabelCalibration)
+
+    @property
+    def num_classes(self) -> int:
+        """``C`` or the number of labels; 0 for confidences alone, and without a calibrator."""
+        if self.calibrator is None or self.calibrator.top_label:
+            return 0
+        return self.calibrator.num_classes or 0
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether it needs the features that its fit used."""
+        return self.calibrator is not None and self.calibrator.num_features is not None
+
+    @property
+    def is_fitted_on_validation(self) -> bool:
+        """Whether the validation samples on which thresholds are chosen are those of its fit."""
+        return self.calibrator is not None and self.fitted_on == FITTED_ON
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return calibrated logits ``(n, C)``, or of several labels ``(n, L)``, of the same dtype."""
+        if isinstance(self.calibrator, MultiLabelCalibration):
+            return self.calibrator.transform(logits)
+        return self.transform(Predictions(logits)).logits
+
+    def transform(self, predictions: P) -> P:
+        """Return the same samples, calibrated."""
+        calibrator: Any = self.calibrator
+        calibrated: P = predictions if calibrator is None else calibrator.transform(predictions)
+        return calibrated
+
+    def module(self) -> nn.Module:
+        """Return a layer that follows a model: calibrated logits of logits (and features)."""
+        return nn.Identity() if self.calibrator is None else self.calibrator.module()
+
+    def probs(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of calibrated logits ``(n, C, ...)``, or of several labels ``(n, L)``."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+    def saved(self) -> dict[str, Any]:
+        """Return all parameters for the file of a model or a table; none without a calibrator."""
+        return {} if self.calibrator is None else self.calibrator.plain()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the method and one temperature, or all parameters, for a card or an exported file."""
+        whole = self.saved()
+        if self.multi_label:
+            return {"method": self.method, **whole}
+        if not whole or (
+            self.temperature is not None and not whole.keys() & {"top_label", "least_log"}
+        ):
+            return {"method": self.method, "temperature": self.temperature}
+        return {"method": self.method, "calibrator": whole}
+
+    @classmethod
+    def read(
+        cls,
+        content: object,
+        *,
+        source: object,
+        notes: tuple[str, ...] = (),
+        fitted_on: str = FITTED_ON,
+    ) -> Calibration:
+        """Return the calibration that :meth:`saved` described.
+
+        Args:
+            content: Plain values.
+            source: Where they are from, for messages.
+            notes: Sentences on the fit.
+            fitted_on: Name of the samples of the fit.
+
+        Raises:
+            InputError: If they describe none.
+        """
+        several = isinstance(content, dict) and content.get("format") == MULTI_LABEL
+        kind: Any = MultiLabelCalibration if several else Calibrator
+        return cls(kind.from_plain(content, source=source), notes, fitted_on)
+
+
+def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> AnyCalibrator:
+    """Return an unfitted calibrator: the one of that name, or a copy of the one that is passed.
+
+    Args:
+        method: A registered name or a calibrator.
+        multi_label: Whether it is for several labels a sample; None: if the calibrator that is passed is.
+
+    Raises:
+        InputError: For an unknown name, a calibrator that is fitted on other data than held-out samples, or one of
+            several labels where classes are calibrated.
+    """
+    if multi_label:
+        return MultiLabelCalibration.of_method(method)
+    if isinstance(method, MultiLabelCalibration) and multi_label is False:
+        raise InputError(
+            "the calibration must be of classes",
+            "one of several labels a sample",
+            "Calibrate the model in PyTorch, or one label at a time.",
+        )
+    if isinstance(method, Calibrator | MultiLabelCalibration):
+        return copy.deepcopy(method)
+    if not isinstance(method, str):
+        name = method.__name__ if isinstance(method, type) else ""
+        raise InputError(
+            "method must be a name or a calibrator",
+            f"the class {name}" if name else describe(method),
+            f"Pass {name or 'TemperatureScaling'}().",
+        )
+    # all are imported for the error alone
+    entry = (
+        CALIBRATORS.get(method) or CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    )
+    part = entry.metadata.get("part", "val")
+    if part != "val":
+        raise InputError(
+            "the method must be one that is fitted on the loader's own data",
+            f"{entry.name}, which is fitted on data under growing noise",
+            f"Fit {entry.value.__name__}() on fedlas.objective.drifted_predictions(model, loader), and pass it to "
+            "fedlas.CalibratedModel(model, calibrator).",
+        )
+    calibrator: Calibrator = entry.value()
+    return calibrator

@@ -1,0 +1,75 @@
+"""A fitted calibrator with its facts, of classes, of confidences and of several labels."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas import CalibratedModel, MultiLabel, Predictions, TopLabel, calibrate
+from fedlas.calibrators import TemperatureScaling
+from fedlas.deploy import Calibration, fit_calibration, read_calibration
+
+LOGITS = 4 * torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+TARGET = torch.multinomial((LOGITS / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[
+    :, 0
+]
+CLASSES = Predictions(LOGITS, TARGET)
+TOP = TopLabel(CLASSES.confidence, CLASSES.correct)
+LABELS = MultiLabel(
+    LOGITS, torch.bernoulli((LOGITS / 2).sigmoid(), generator=torch.Generator().manual_seed(2))
+)
+
+
+@pytest.mark.parametrize(
+    ("val", "method", "text", "classes"),
+    [
+        (CLASSES, "temperature", "temperature 2.0", 3),
+        (CLASSES, "vector", "vector", 3),
+        (CLASSES, "auto", "auto (", 3),
+        (TOP, "temperature", "temperature ", 0),
+        (LABELS, "auto", "partial-pooling, 3 labels", 3),
+        (LABELS, "platt", "platt, 3 labels", 3),
+        (CLASSES, "none", "none", 0),
+    ],
+)
+def test_calibration_knows_its_facts_and_returns_from_a_card(val, method, text, classes):
+    calibration = fit_calibration(method, val)
+    assert str(calibration).startswith(text)
+    assert calibration.num_classes == classes
+    assert calibration.multi_label == (val is LABELS)
+    assert not calibration.uses_features
+    again = read_calibration(calibration.plain(), classes)
+    before, after = (
+        getattr(each.transform(val), "confidence" if val is TOP else "logits")
+        for each in (calibration, again)
+    )
+    torch.testing.assert_close(before, after)
+    assert str(again) == str(calibration)
+
+
+@pytest.mark.parametrize("val", [CLASSES, LABELS])
+def test_layer_and_probabilities_of_a_calibration_are_those_of_its_samples(val):
+    calibration = fit_calibration("platt", val)
+    logits = calibration.module()(LOGITS)
+    torch.testing.assert_close(logits, calibration(LOGITS))
+    torch.testing.assert_close(calibration.probs(logits), calibration.transform(val).probs)
+
+
+def test_no_calibration_leaves_logits_unchanged():
+    nothing = Calibration(None)
+    assert nothing(LOGITS) is LOGITS or torch.equal(nothing(LOGITS), LOGITS)
+    assert torch.equal(nothing.module()(LOGITS), LOGITS)
+    assert nothing.saved() == {}
+
+
+def test_model_table_and_file_hold_the_same_calibration(tmp_path):
+    calibrator = TemperatureScaling().fit(CLASSES)
+    model = CalibratedModel(nn.Identity(), calibrator)
+    model.save(tmp_path / "model.safetensors")
+    again = CalibratedModel.load(tmp_path / "model.safetensors", nn.Identity())
+    assert again.fitted.saved() == model.fitted.saved() == calibrator.plain()
+    frame = {f"z{place}": LOGITS[:, place].numpy() for place in range(3)}
+    table = calibrate(
+        frame | {"y": TARGET.numpy()}, logits="z*", target="y", method=TemperatureScaling()
+    )
+    assert str(table.fitted) == str(model.fitted)
+    assert table.fitted.plain() == model.fitted.plain()
