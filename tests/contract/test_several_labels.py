@@ -70,6 +70,15 @@ def test_other_roles_are_refused(name):
 
 SEVERAL = MultiLabel(LOGITS, TARGET)
 ONE = SEVERAL.label(0)
+HALVES = [SEVERAL.rows(torch.arange(120)), SEVERAL.rows(torch.arange(120, 240))]
+
+
+def card_of(val, test):
+    facts = {"model": {"run": "drawn"}, "data": {"name": "drawn"}}
+    return make_card(val, test, fit_calibration("none", val), **facts)
+
+
+CARD_OF_ONE = card_of(*(half.label(0) for half in HALVES))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +89,9 @@ ONE = SEVERAL.label(0)
         lambda: fedlas.calibrators.TemperatureScaling().fit(SEVERAL),
         lambda: fedlas.plots.reliability_diagram(SEVERAL),
         lambda: fedlas.card(SEVERAL, SEVERAL),
-        lambda: make_card(SEVERAL, SEVERAL, fit_calibration("none", ONE), model={}, data={"name": "x"}),
-        lambda: Monitor("none.json").update(SEVERAL),
+        lambda: fedlas.card(SEVERAL, ONE),
+        lambda: make_card(SEVERAL, ONE, fit_calibration("none", ONE), model={"run": "a"}, data={"name": "x"}),
+        lambda: Monitor(CARD_OF_ONE).update(SEVERAL),
         lambda: MultiLabelCalibration().fit(ONE),
     ],
 )  # fmt: skip
@@ -93,7 +103,13 @@ def test_functions_of_one_label_refuse_several_in_words(function):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["card", "{val}", "{test}"], "several.label"),
+        (["card", "{val}", "{test}", "--risks", "0.3"], "--risks is for one label"),
+        (["card", "{val}", "{test}", "--recall", "0.8"], "--recall is for one label"),
+        (["card", "{val}", "{test}", "--top-label"], "--top-label is for one label"),
+        (["card", "{val}", "{test}", "--weights", "w"], "must have no weights"),
+        (["card", "{val}", "{test}", "--clusters", "who"], "must be independent"),
+        (["monitor", "{card}", "{test}", "--weights", "w"], "must have no weights"),
+        (["monitor", "{card}", "{test}", "--clusters", "who"], "must be independent"),
         (["evaluate", "{val}", "--heterogeneity"], "--heterogeneity is for one label"),
         (["evaluate", "{val}", "--top-label"], "--top-label is for one label"),
         (["evaluate", "{val}", "--recall", "0.8", "--on", "{test}"], "--recall is for one label"),
@@ -101,7 +117,7 @@ def test_functions_of_one_label_refuse_several_in_words(function):
     ],
 )
 def test_commands_use_several_labels_or_refuse_them(command, said, tmp_path, capsys):
-    paths = {}
+    paths = {"card": card_of(*HALVES).save(tmp_path / "card.json")}
     for name, rows in (("val", slice(0, 120)), ("test", slice(120, 240))):
         paths[name] = tmp_path / f"{name}.csv"
         columns = {key: FRAME[key][rows] for key in FRAME}
@@ -110,6 +126,17 @@ def test_commands_use_several_labels_or_refuse_them(command, said, tmp_path, cap
     words = [word.format(**paths) for word in command]
     assert main([*words, "--probs", "p_*", "--labels", "y_*"]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_command_reads_saved_labels(tmp_path, capsys):
+    val, test = (
+        half.save(tmp_path / f"{name}.npz") for name, half in zip("ab", HALVES, strict=True)
+    )
+    card = tmp_path / "card.json"
+    assert main(["evaluate", str(test), "--on", str(val), "--replicates", "0"]) == 0
+    assert main(["card", str(val), str(test), "--out", str(card), "--replicates", "0"]) == 0
+    assert main(["monitor", str(card), str(test)]) == 0
+    assert "120 live samples, with labels" in " ".join(capsys.readouterr().out.split())
 
 
 def test_init_guesses_the_columns(tmp_path, capsys, monkeypatch):

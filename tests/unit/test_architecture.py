@@ -341,7 +341,7 @@ BOUNDS = {
     "calibrators": 43_400,
     "cli of files": 14_140,
     "cli of runs": 7_550,
-    "deploy": 23_460,
+    "deploy": 25_990,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,
@@ -353,7 +353,7 @@ BOUNDS = {
     "predictions": 10_500,
     "predictions.language": 8_050,
     "predictions.tables": 25_000,
-    "present": 28_430,
+    "present": 29_860,
     "resample": 2_650,
     "stats": 27_100,
     "the package itself": 1_000,
@@ -414,7 +414,8 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 110
+MOST_FILES_OF_PRIVATE_NAMES = 116
+"""Five of them are of ``present``, whose tables and pages have no public names; one called a command line before."""
 
 
 def test_few_test_files_import_private_names():

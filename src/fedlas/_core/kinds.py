@@ -114,6 +114,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "Calibration",
             "Columns",
             "Missing",
+            "MultiLabel",
             "NullReplicates",
             "Optimizer",
             "Predictions",

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import (
+    Argument,
     InputError,
     check_finite,
     check_logits,
     check_sizes,
     describe,
+    few,
     suggestion,
 )
 from fedlas.predictions.arguments import checked_index, detached
@@ -275,6 +277,41 @@ def check_known(several: MultiLabel) -> MultiLabel:
         f"{several.num_samples} samples without target",
         "Pass MultiLabel(logits, target). Without it, labels can be calibrated and saved.",
     )
+
+
+def check_same_labels(
+    val: object, test: object, what: str | Argument
+) -> tuple[MultiLabel, MultiLabel]:
+    """Return held-out predictions and those measured if they are of the same labels; without names they are of any.
+
+    Args:
+        val: Held-out predictions.
+        test: Those measured.
+        what: How messages name the former.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if not isinstance(val, MultiLabel) or not isinstance(test, MultiLabel):
+        raise InputError(
+            (what, " must hold what the predictions hold, several labels"),
+            describe(test if isinstance(val, MultiLabel) else val),
+            "Pass held-out predictions of the same labels, a MultiLabel.",
+        )
+    unnamed = tuple(map(str, range(test.num_labels)))
+    if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
+        raise InputError(
+            (what, " must hold the labels of the predictions, in the same order"),
+            f"{few(list(val.names or ()))} for {few(list(test.names or ()))}",
+            "Pass predictions of the same model.",
+        )
+    if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
+        raise InputError(
+            (what, " must be other predictions than those measured"),
+            "the same",
+            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+        )
+    return val, test
 
 
 def check_labels(val: object) -> None:

@@ -137,7 +137,8 @@ class LabelEvaluation:
             f"{metric_text(name, after.overall[name].value, unit=True)}"
             for name in ("macro_ece", "worst_label_ece", "macro_nll")
         ]
-        return f"{stage.capitalize()}: {', '.join(values)} ({way}). {self.verdicts[stage].text}"
+        done = f"After {next(iter(self.fitted))}" if self.fitted else stage.capitalize()
+        return f"{done}: {', '.join(values)} ({way}). {self.verdicts[stage].text}"
 
     @property
     def title(self) -> str:
@@ -164,6 +165,10 @@ class LabelEvaluation:
         stages = list(self.labels)[:: 1 if details else -1]
         tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
         return [*self.verdict, self.means(self.title), *tables]
+
+    def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
+        """Return the table of the labels of each stage, the last first."""
+        return [self._table(stage, most=most) for stage in list(self.labels)[::-1]]
 
     def means(self, title: str) -> Table:
         """Return the table of the means over labels."""
@@ -231,7 +236,6 @@ class LabelEvaluation:
         """Return a page that needs no other file: verdict, curves of the worst labels and tables."""
         first = self.stages[RAW]
         names = list(self.measured[RAW])
-        stages = list(self.labels)[::-1]
         return render(
             "evaluation.html.j2",
             heading=self.heading or f"Calibration of {self.name}",
@@ -242,7 +246,7 @@ class LabelEvaluation:
             verdict=self.verdict,
             short=self.means("Means over labels"),
             whole=self._table(RAW, most=MOST_ON_PAGE),
-            groups=[self._table(stage, most=MOST_ON_PAGE) for stage in stages],
+            groups=self.tables(),
             selection="",
             columns=[(column(name).title, column(name).about) for name in names],
             remarks=list(self.notes),

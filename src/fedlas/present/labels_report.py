@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedlas._core.check import Argument, InputError, few
+from fedlas._core.check import Argument, InputError
 from fedlas.binary import label_measures
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
 from fedlas.predictions.any_predictions import note_on_weights
-from fedlas.predictions.multi_label import check_known
+from fedlas.predictions.multi_label import check_known, check_same_labels
 from fedlas.present.labels import RAW, LabelEvaluation
-from fedlas.present.stages import same_as_measured
 
 
 def labels_report(
     predictions: MultiLabel,
-    val: MultiLabel | None,
+    val: object,
     method: Any,
     *,
     num_bins: int,
@@ -72,18 +71,9 @@ def labels_report(
 
 
 def _fitted(
-    val: MultiLabel, test: MultiLabel, method: Any
+    val: object, test: MultiLabel, method: Any
 ) -> tuple[MultiLabelCalibration, tuple[str, ...]]:
     """Return the calibration that is fitted on held-out labels, and the notes of the fit."""
-    unnamed = tuple(map(str, range(test.num_labels)))
-    if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
-        raise InputError(
-            "must hold the labels of the predictions, in the same order",
-            f"{few(list(val.names or ()))} for {few(list(test.names or ()))}",
-            "Pass predictions of the same model.",
-            argument="on",
-        )
-    if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
-        raise same_as_measured()
+    held_out, _ = check_same_labels(val, test, Argument("on"))
     calibration = MultiLabelCalibration.of_method("auto" if method is None else method)
-    return fit_with_notes(calibration, val)
+    return fit_with_notes(calibration, held_out)

@@ -243,13 +243,6 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     check_options(risks=(), classes=None, name=options["name"], **level)
     on = arguments["on"]
     val = plain_predictions(on.val if isinstance(on, HeldOut) else on)
-    if val is not None and not isinstance(val, MultiLabel):
-        raise InputError(
-            "must hold what the predictions hold",
-            describe(val),
-            "Pass held-out predictions of the same labels, a MultiLabel.",
-            argument="on",
-        )
     options |= {"dropped": getattr(source, "dropped", 0), "heading": arguments["title"]}
     return labels_report(plain_predictions(source), val, **options)
 

@@ -8,7 +8,6 @@ import torch
 import fedlas
 from fedlas import MultiLabel
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.cli import main
 from fedlas.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
@@ -118,28 +117,3 @@ def test_roles_of_samples_are_used():
         fitted = fedlas.report(drawn(), on=drawn(1, **{name: value}), replicates=0)
         whole = fedlas.report(drawn(), on=drawn(1), replicates=0)
         assert fitted.measured["after partial-pooling"] != whole.measured["after partial-pooling"]
-
-
-def table_of(several, path):
-    names = [*(f"p_{name}" for name in several.names), *(f"y_{name}" for name in several.names)]
-    rows = torch.cat([several.probs.double(), several.target.double()], dim=1).tolist()
-    lines = [",".join(names), *(",".join(f"{value:.6g}" for value in row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
-def test_evaluate_prints_labels_and_gates_on_them(tmp_path, capsys):
-    test, val = (table_of(drawn(seed), tmp_path / f"{seed}.csv") for seed in (0, 1))
-    options = ["--probs", "p_*", "--labels", "y_*", "--replicates", "99"]
-    assert main(["evaluate", test, *options, "--require", "macro_ece<=0.03"]) == 3
-    said = capsys.readouterr().out
-    assert "Miscalibrated:" in said
-    assert "next: fedlas evaluate" in said
-    assert "Fails: macro ECE" in said
-    assert main(["evaluate", test, *options, "--on", val, "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
-    assert content["after partial-pooling"]["macro_ece"] < content["as predicted"]["macro_ece"]
-    assert main(["evaluate", test, *options, "--reject", "0.05"]) == 2
-    assert "--reject is for one label" in capsys.readouterr().err
-    assert main(["evaluate", test, "--probs", "p_*", "--labels", "y_*", "--target", "y_a"]) == 2
-    assert "--target is for one label" in capsys.readouterr().err
