@@ -155,6 +155,22 @@ def test_without_a_terminal_steps_are_lines(monkeypatch):
     assert screen.file.getvalue() == "intervals: 25%, a\\x1b\nintervals: 75%, b\n"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", "0.8 \\xb1 0.1 \\u2192 p \\u2264 1\\u732b\\xfc"),
+        ("latin-1", "0.8 ± 0.1 \\u2192 p \\u2264 1\\u732bü"),
+        ("utf-8", "0.8 ± 0.1 → p ≤ 1猫ü"),
+    ],
+)
+def test_narrow_encodings(monkeypatch, encoding, shown):
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding=encoding))
+    say("0.8 ± 0.1 → p ≤ 1猫ü")
+    sys.stdout.flush()
+    assert content.getvalue().decode(encoding).split("\n")[0] == shown
+
+
 class Full(io.StringIO):
     """A file on a disk that is full."""
 
