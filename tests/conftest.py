@@ -1,6 +1,8 @@
 """Shared by every test: one thread, few examples, and what is made once for all test processes."""
 
+import gc
 import importlib.util
+import logging
 import os
 import random
 import re
@@ -22,6 +24,11 @@ untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.to
 hypothesis.settings.register_profile("quick", max_examples=10, derandomize=True, **untimed)
 hypothesis.settings.register_profile("thorough", max_examples=500, **untimed)
 hypothesis.settings.load_profile("quick")
+
+# pytest adds its handler to every logger that does not propagate, six times a test; torch has forty of them.
+for _name, _logger in logging.root.manager.loggerDict.items():
+    if _name.startswith("torch") and isinstance(_logger, logging.Logger):
+        _logger.propagate = True
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,7 +81,9 @@ def changeable(monkeypatch):
     """``changeable(REGISTRY)``: the registry, whose entries the test may add to and take from."""
 
     def change(registry):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        # all of them, those of modules that are imported for it too
+        entries = {entry.name: entry for entry in registry.entries()}
+        monkeypatch.setattr(registry, "_entries", entries)
         return registry
 
     return change
@@ -155,6 +164,26 @@ def contents(folder):
         f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
         for path in files
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported to collect tests stays: the garbage collector need not visit it during each of them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out files that hold ``system`` tests alone where none are wanted: their imports take seconds."""
+    if config.getoption("markexpr") == "not system" and collection_path.suffix == ".py":
+        text = collection_path.read_text(encoding="utf-8")
+        if re.search(r"^pytestmark = (\[\s*)?pytest\.mark\.system", text, re.MULTILINE):
+            return True
+    return None
 
 
 def pytest_collection_modifyitems(config, items):

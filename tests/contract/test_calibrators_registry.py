@@ -53,12 +53,12 @@ def fitted(name):
 @pytest.fixture(scope="module")
 def overconfident():
     """Validation and test predictions of a network that knows its few `synthetic` training images by heart."""
-    source = load_dataset("synthetic", num_train=2800, num_test=5000)
+    source = load_dataset("synthetic", num_train=1600, num_test=2000)
     torch.manual_seed(0)
     model = build_model("mlp", num_classes=10, in_channels=1, image_size=8)
     parts = [
         source.train.take(torch.arange(800)),
-        source.train.take(torch.arange(800, 2800)),
+        source.train.take(torch.arange(800, 1600)),
         source.test,
     ]
     train, *held_out = (Batches(part, mean=(0.5,), std=(0.29,), batch_size=800) for part in parts)
@@ -296,11 +296,11 @@ def test_as_a_module_it_is_the_same_of_rounded_probabilities(entry, dtype):
     """Zeros are raised in the same precision, so that probabilities on an edge stay on its side."""
     if entry.value.needs or entry.name == "multicalibration":
         pytest.skip("of logits alone")
-    probs = (predictions(1000, 3).probs * 100).round() / 100
-    probs, target = probs / probs.sum(1, keepdim=True), predictions(1000, 3).target
+    probs = (predictions(500, 3).probs * 100).round() / 100
+    probs, target = probs / probs.sum(1, keepdim=True), predictions(500, 3).target
     val, test = (
         Predictions.from_probs(probs[at].to(dtype), target[at])
-        for at in (slice(600), slice(600, None))
+        for at in (slice(300), slice(300, None))
     )
     calibrator = entry.value().fit(val)
     assert calibrator.least_log is not None

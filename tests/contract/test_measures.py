@@ -3,6 +3,7 @@
 import inspect
 import math
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ BATCHES = [
 RISKS = RAW.probs[:, 1].numpy()
 
 
+@cache
 def card_of(name):
     """A card that holds this measure alone."""
     row = {name: {"value": 0.25, "low": 0.2, "high": 0.3}}
@@ -85,11 +87,13 @@ def summary_of(name):
     )  # fmt: skip
 
 
+@cache
 def result_of(name):
     """What a report shows of these runs."""
     return result_from(summary_of(name))
 
 
+@cache
 def bench_of(name):
     """The same on two data sets."""
     return BenchResult("drawn", {data: result_of(name) for data in ("one", "two")})
@@ -138,7 +142,8 @@ USES = {
     )[name],
     "seeds": lambda name: fedlas.compare(SEEDS, OTHER_SEEDS, [name])[name],
     "optimism": lambda name: optimism(
-        lambda x, y: lambda rows: rows, RISKS, RAW.target.numpy(), metrics=[name], replicates=39
+        lambda x, y: lambda rows: rows, RISKS, RAW.target.numpy(), metrics=[name],
+        confidence_level=0.8, replicates=9,
     )[name],
     "card": lambda name: card_of(name).metrics["calibrated"].get(name),
     "card of the Hub": hub_card,

@@ -1,5 +1,6 @@
 """Several labels a sample: each role is used or refused, and so is each command and function."""
 
+import inspect
 from dataclasses import fields
 
 import pytest
@@ -26,8 +27,10 @@ FRAME = {
 }
 USED = {"weights": "w", "clusters": "who", "time": "day"}
 """Roles of samples that several labels use, with a column of each."""
+MEASURED = {"groups": "who"}
+"""Roles that a report uses; a fit and a comparison refuse them."""
 REFUSED = {"target": "y_a", "classes": ("a", "b", "c"), "event": "a", "normalize": True, "label_probs": "p_*",
-           "covariates": "w", "groups": "who", "confidence": "w", "correct": "w", "predicted": "w",
+           "covariates": "w", "confidence": "w", "correct": "w", "predicted": "w",
            "confidence_as": "words"}  # fmt: skip
 READING = {
     "probs",
@@ -42,7 +45,7 @@ READING = {
 
 
 def test_every_role_has_a_line_here():
-    assert {*USED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
+    assert {*USED, *MEASURED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
 
 
 @pytest.mark.parametrize("name", USED)
@@ -62,6 +65,18 @@ def test_a_role_of_samples_is_used(name):
         assert shown[0]["macro_nll"].low != shown[1]["macro_nll"].low
 
 
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_role_that_is_measured_is_refused_by_a_fit(name):
+    options = {"probs": "p_*", "labels": "y_*", name: MEASURED[name]}
+    evaluation = fedlas.report(FRAME, replicates=0, **options)
+    assert set(evaluation.groups["as predicted"]) == set(FRAME["who"])
+    with pytest.raises(InputError, match=r"groups would be a covariate .* fedlas\.report"):
+        fedlas.calibrate(FRAME, **options)
+    table = fedlas.read_predictions(FRAME, **options)
+    with pytest.raises(InputError, match="groups is for one label"):
+        fedlas.compare(table, table)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_roles_are_refused(name):
     with pytest.raises(InputError):
@@ -70,6 +85,15 @@ def test_other_roles_are_refused(name):
 
 SEVERAL = MultiLabel(LOGITS, TARGET)
 ONE = SEVERAL.label(0)
+HALVES = [SEVERAL.rows(torch.arange(120)), SEVERAL.rows(torch.arange(120, 240))]
+
+
+def card_of(val, test):
+    facts = {"model": {"run": "drawn"}, "data": {"name": "drawn"}}
+    return make_card(val, test, fit_calibration("none", val), **facts)
+
+
+CARD_OF_ONE = card_of(*(half.label(0) for half in HALVES))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +104,9 @@ ONE = SEVERAL.label(0)
         lambda: fedlas.calibrators.TemperatureScaling().fit(SEVERAL),
         lambda: fedlas.plots.reliability_diagram(SEVERAL),
         lambda: fedlas.card(SEVERAL, SEVERAL),
-        lambda: make_card(SEVERAL, SEVERAL, fit_calibration("none", ONE), model={}, data={"name": "x"}),
-        lambda: Monitor("none.json").update(SEVERAL),
+        lambda: fedlas.card(SEVERAL, ONE),
+        lambda: make_card(SEVERAL, ONE, fit_calibration("none", ONE), model={"run": "a"}, data={"name": "x"}),
+        lambda: Monitor(CARD_OF_ONE).update(SEVERAL),
         lambda: MultiLabelCalibration().fit(ONE),
     ],
 )  # fmt: skip
@@ -90,10 +115,35 @@ def test_functions_of_one_label_refuse_several_in_words(function):
         function()
 
 
+PLOTS_OF_PREDICTIONS = {
+    name: function
+    for name, function in inspect.getmembers(fedlas.plots, inspect.isfunction)
+    if "Predictions" in str(next(iter(inspect.signature(function).parameters.values())).annotation)
+}
+
+
+@pytest.mark.parametrize("name", PLOTS_OF_PREDICTIONS)
+def test_a_plot_of_one_label_says_how_to_draw_one_of_several(name):
+    assert len(PLOTS_OF_PREDICTIONS) >= 8
+    with pytest.raises(InputError, match=r"got MultiLabel .* several\.label\(name\)"):
+        PLOTS_OF_PREDICTIONS[name](SEVERAL)
+
+
+def test_the_plot_of_several_labels_refuses_one():
+    with pytest.raises(InputError, match="predictions must be MultiLabel; got Predictions"):
+        fedlas.plots.label_reliability_diagrams(ONE)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["card", "{val}", "{test}"], "several.label"),
+        (["card", "{val}", "{test}", "--risks", "0.3"], "--risks is for one label"),
+        (["card", "{val}", "{test}", "--recall", "0.8"], "--recall is for one label"),
+        (["card", "{val}", "{test}", "--top-label"], "--top-label is for one label"),
+        (["card", "{val}", "{test}", "--weights", "w"], "must have no weights"),
+        (["card", "{val}", "{test}", "--clusters", "who"], "must be independent"),
+        (["monitor", "{card}", "{test}", "--weights", "w"], "must have no weights"),
+        (["monitor", "{card}", "{test}", "--clusters", "who"], "must be independent"),
         (["evaluate", "{val}", "--heterogeneity"], "--heterogeneity is for one label"),
         (["evaluate", "{val}", "--top-label"], "--top-label is for one label"),
         (["evaluate", "{val}", "--recall", "0.8", "--on", "{test}"], "--recall is for one label"),
@@ -101,7 +151,7 @@ def test_functions_of_one_label_refuse_several_in_words(function):
     ],
 )
 def test_commands_use_several_labels_or_refuse_them(command, said, tmp_path, capsys):
-    paths = {}
+    paths = {"card": card_of(*HALVES).save(tmp_path / "card.json")}
     for name, rows in (("val", slice(0, 120)), ("test", slice(120, 240))):
         paths[name] = tmp_path / f"{name}.csv"
         columns = {key: FRAME[key][rows] for key in FRAME}
@@ -110,6 +160,17 @@ def test_commands_use_several_labels_or_refuse_them(command, said, tmp_path, cap
     words = [word.format(**paths) for word in command]
     assert main([*words, "--probs", "p_*", "--labels", "y_*"]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_command_reads_saved_labels(tmp_path, capsys):
+    val, test = (
+        half.save(tmp_path / f"{name}.npz") for name, half in zip("ab", HALVES, strict=True)
+    )
+    card = tmp_path / "card.json"
+    assert main(["evaluate", str(test), "--on", str(val), "--replicates", "0"]) == 0
+    assert main(["card", str(val), str(test), "--out", str(card), "--replicates", "0"]) == 0
+    assert main(["monitor", str(card), str(test)]) == 0
+    assert "120 live samples, with labels" in " ".join(capsys.readouterr().out.split())
 
 
 def test_init_guesses_the_columns(tmp_path, capsys, monkeypatch):

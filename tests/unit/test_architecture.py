@@ -53,7 +53,6 @@ LOOKUPS = {
     ("fedlas.predictions.predictions", "predictions.tables"),  # from_frame
     ("fedlas.predictions.tables.table", "predictions.language"),  # confidences in text
     ("fedlas.predictions.tables.read", "predictions.language"),  # logs of lm-evaluation-harness
-    ("fedlas.metrics.evaluation", "binary"),  # evaluate, given several labels
     ("fedlas.calibrated", "calibrated.tables"),  # its public names
     ("fedlas.calibrated.fit_model", "calibrated.tables"),  # calibrate, given a table
     ("fedlas.calibrated.fit_model", "predictions.tables"),
@@ -342,7 +341,7 @@ BOUNDS = {
     "calibrators": 43_400,
     "cli of files": 14_140,
     "cli of runs": 7_550,
-    "deploy": 23_460,
+    "deploy": 25_990,
     "diagnose": 4_100,
     "features": 2_400,
     "integrations": 12_200,
@@ -350,13 +349,13 @@ BOUNDS = {
     "losses": 21_300,
     "metrics": 14_750,
     "objective": 7_600,
-    "plots": 10_200,
+    "plots": 10_940,
     "predictions": 10_500,
     "predictions.language": 8_050,
     "predictions.tables": 25_000,
-    "present": 28_430,
+    "present": 29_860,
     "resample": 2_650,
-    "stats": 27_100,
+    "stats": 27_850,
     "the package itself": 1_000,
     "zoo": 14_500,
 }
@@ -381,10 +380,10 @@ def test_the_package_stays_within_its_gauges():
 REACH = {
     "import fedlas; fedlas.Predictions": 12_000,
     "from fedlas.metrics import ece": 19_000,
-    "from fedlas.losses import FedLAS": 34_400,
-    "import fedlas; fedlas.Objective": 44_100,
-    "from fedlas.calibrators import CALIBRATORS": 72_400,
-    "import fedlas; fedlas.calibrate": 106_000,
+    "from fedlas.losses import FedLAS": 24_100,
+    "import fedlas; fedlas.Objective": 23_500,
+    "from fedlas.calibrators import AutoCalibration": 56_200,
+    "import fedlas; fedlas.calibrate": 72_800,
 }
 """Nodes of the modules that an import loads, which no bound of a room limits."""
 
@@ -415,7 +414,8 @@ for statement in sys.argv[1:]:
     )
 
 
-MOST_FILES_OF_PRIVATE_NAMES = 110
+MOST_FILES_OF_PRIVATE_NAMES = 116
+"""Five of them are of ``present``, whose tables and pages have no public names; one called a command line before."""
 
 
 def test_few_test_files_import_private_names():

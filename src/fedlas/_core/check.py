@@ -15,7 +15,7 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from fedlas._core.errors import Argument as Argument
 from fedlas._core.errors import CalibrationWarning as CalibrationWarning
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T", bound=str)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""

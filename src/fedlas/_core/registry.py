@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Generic, TypeVar
 
 from fedlas._core.check import InputError, describe, suggestion
@@ -34,7 +35,7 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Classes or functions of one kind by name, in the order of registration.
+    """Classes or functions of one kind by name, in the order of registration; those of an annex in its order.
 
     Args:
         kind: Kind of the entries, in the singular, for errors: ``"loss"``.
@@ -61,7 +62,9 @@ class Registry(Generic[T]):
         self.kind = kind
         self._ignores_case = ignores_case
         self._annex = list(annex)
+        self._places = {module: place for place, module in enumerate(self._annex)}
         self._importing = RLock()
+        self._adding = Lock()
         self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
@@ -90,7 +93,19 @@ class Registry(Generic[T]):
             )
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
-        self._entries[name] = Entry(name, value, doc.split("\n")[0], {**self._defaults, **metadata})
+        entry = self._entry(name, value, doc.split("\n")[0], metadata)
+        with self._adding:  # two threads may import modules of the annex
+            # Sorting is stable: entries of one place keep the order of their registration.
+            entries = sorted([*self._entries.values(), entry], key=self._place)
+            self._entries = {each.name: each for each in entries}
+
+    def _entry(self, name: str, value: T, summary: str, metadata: dict[str, Any]) -> Entry[T]:
+        """Return the record of a registration."""
+        return Entry(name, value, summary, {**self._defaults, **metadata})
+
+    def _place(self, entry: Entry[T]) -> float:
+        """Return the place of an entry's module in the annex: which one was imported first does not matter."""
+        return self._places.get(getattr(entry.value, "__module__", ""), math.inf)
 
     def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
         """Call the class or function registered under ``name``.

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from io import StringIO
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 from fedlas._core.errors import InputError
 from fedlas._core.text import printable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 else:
     Console = Any
 
-T = TypeVar("T")
 Cell = str | Sequence[str | tuple[str, str]]
 """Cell of a table: one line of text, or parts of text, each with an optional style. Only parts may hold line breaks."""
 

@@ -17,7 +17,7 @@ from fedlas._core.check import Argument, InputError, check_number, reason, warn_
 from fedlas._core.kinds import check_kinds
 from fedlas.calibrators._fit.rowwise import weights_of
 from fedlas.features.read import Reader
-from fedlas.metrics import StreamingMetrics, ece
+from fedlas.metrics import ece
 from fedlas.metrics.evaluation import entries_of, values_of
 from fedlas.objective.runner import Runner
 from fedlas.predictions import MultiLabel, Predictions
@@ -28,6 +28,7 @@ from fedlas.resample.clusters import mean_and_error, several
 __all__ = ["BeforeAfter", "Measured"]
 
 if TYPE_CHECKING:
+    from fedlas.metrics import StreamingMetrics
     from fedlas.stats.noise_floor import NoiseFloor
 
 _METRICS = ("accuracy", "nll", "ece")
@@ -372,10 +373,7 @@ def before_and_after(
                 argument="clusters",
             )
         weights = rows.get("weights")
-        stages = stages or [
-            StreamingMetrics(logits.shape[1], metrics=_METRICS, weighted=weights is not None)
-            for _ in range(2)
-        ]
+        stages = stages or _dense_stages(logits.shape[1], weighted=weights is not None)
         for stage, scores in zip(stages, (logits, after), strict=True):
             stage.update(scores, target, weights=weights)
     if batches:
@@ -390,6 +388,13 @@ def before_and_after(
         return measured_both(before, before.with_logits(after))
     before_, after_ = (Measured(floor=None, **stage.compute()) for stage in stages)
     return BeforeAfter(before_, after_, stages[0].num_samples)
+
+
+def _dense_stages(num_classes: int, *, weighted: bool) -> list[StreamingMetrics]:
+    """Return the metrics of dense outputs without and with calibration, empty."""
+    from fedlas.metrics import StreamingMetrics
+
+    return [StreamingMetrics(num_classes, metrics=_METRICS, weighted=weighted) for _ in range(2)]
 
 
 def _floor(predictions: AnyPredictions, replicates: int = 1000) -> NoiseFloor:

@@ -174,7 +174,10 @@ def unfitted_calibrator(method: object, *, multi_label: bool | None = None) -> A
             f"the class {name}" if name else describe(method),
             f"Pass {name or 'TemperatureScaling'}().",
         )
-    entry = CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    # all are imported for the error alone
+    entry = (
+        CALIBRATORS.get(method) or CALIBRATORS[check_choice("method", method, list(CALIBRATORS))]
+    )
     part = entry.metadata.get("part", "val")
     if part != "val":
         raise InputError(

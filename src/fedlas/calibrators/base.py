@@ -26,6 +26,7 @@ from fedlas._core.files import write_json
 from fedlas._core.outputs import check_place, json_kind
 from fedlas._core.registry import Registry
 from fedlas._core.threads import on_one_thread
+from fedlas.calibrators import HOMES
 from fedlas.calibrators._fit.doubts import absent_classes, clustered, joined, unchanged, when
 from fedlas.calibrators._fit.folds import LeftOut
 from fedlas.calibrators._fit.own import FitMap, checked_map, missing_attribute
@@ -65,7 +66,10 @@ class CalibratorRegistry(Registry["type[Calibrator]"]):
         super().add(name, value, **{"title": title, "leaves": 0.5, **metadata})
 
 
-CALIBRATORS = CalibratorRegistry("calibrator", annex=["fedlas.zoo.semantic_grouping"])
+CALIBRATORS = CalibratorRegistry(
+    "calibrator",
+    annex=[*(f"fedlas.calibrators.{module}" for module in HOMES), "fedlas.zoo.semantic_grouping"],
+)
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
@@ -162,7 +166,7 @@ class Calibrator(ABC):
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return a copy fitted to each of several independent labels, of two classes: absent and present."""
-        check_labels(val)
+        check_labels(val, "val")
         return [copy.deepcopy(self).fit(val.label(place)) for place in range(val.num_labels)]
 
     @property

@@ -20,6 +20,7 @@ from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.partial_pooling import LabelCurves, PooledMap
 from fedlas.predictions.multi_label import MultiLabel, check_known
+from fedlas.predictions.probabilities import logits_of_log_odds
 
 __all__ = ["MultiLabelCalibration"]
 
@@ -51,7 +52,7 @@ class LabelLayers(nn.Module):
             expected = f"logits must be (N, {len(self.layers)}), a column a label"
             raise InputError(expected, describe(logits), "Pass the logits of the same model.")
         pairs = [
-            layer(two_classes(column), None if layer.num_features is None else features)
+            layer(logits_of_log_odds(column), None if layer.num_features is None else features)
             for layer, column in zip(self.layers, columns, strict=True)
         ]
         return torch.stack([pair[:, 1] - pair[:, 0] for pair in pairs], dim=1)
@@ -83,8 +84,12 @@ class MultiLabelCalibration:
     def __init__(self, method: str | Calibrator | None = None, *, shared: bool = False) -> None:
         calibrator = method or "partial-pooling"
         if not isinstance(calibrator, Calibrator):
-            name = check_choice("method", calibrator, list(CALIBRATORS))
-            calibrator = CALIBRATORS[name].value()
+            # all are imported for the error alone
+            entry = (
+                CALIBRATORS.get(calibrator)
+                or CALIBRATORS[check_choice("method", calibrator, list(CALIBRATORS))]
+            )
+            calibrator = entry.value()
         if getattr(calibrator, "keep_class", False):
             fix = "Leave keep_class out."
             raise InputError(
@@ -304,8 +309,3 @@ class MultiLabelCalibration:
 
 
 _OWNER = "MultiLabelCalibration"
-
-
-def two_classes(column: Tensor) -> Tensor:
-    """Return logits ``(N,)`` of an event as those of two classes ``(N, 2)``."""
-    return torch.stack([torch.zeros_like(column), column], dim=1)

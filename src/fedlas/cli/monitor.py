@@ -178,17 +178,21 @@ def _check(args: argparse.Namespace) -> None:
 
 def _show(watcher: Monitor, texts: Sequence[str], *, details: bool) -> None:
     """Print what the watches and the columns say."""
+    from fedlas.present.groups import MOST
     from fedlas.present.monitor_page import (
         explanations,
+        labels_table,
         reasons,
         statistics_table,
         watches_table,
     )
-    from fedlas.present.table import terminal
+    from fedlas.present.table import show_blocks, terminal
 
     content = watcher.content
     say(watcher.verdict, *reasons(content), *texts, wrap=True)
     show(terminal(watches_table(content)))
+    if (labels := labels_table(content, most=None if details else MOST)) is not None:
+        show_blocks([labels], details=details)
     if details:
         show(terminal(statistics_table(content).where((0, 1, 2, 4))))
     say(watcher.summary, *explanations(content), wrap=True, style="dim")

@@ -62,7 +62,9 @@ def add_shift(add: AddSubcommand) -> None:
         default=0,
     )
     flag(parser, "--save", "also save predictions/test-NAME-N.npz (default: metrics only)")
-    add_replicates(parser, default=199)
+    add_replicates(
+        parser, default=199
+    )  # few, since there are seventy-five sets of corrupted images
     add_data_folder(parser, "folder of the runs' data")
 
 

@@ -12,6 +12,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.files import read_json, write_json
 from fedlas._core.outputs import check_place, json_kind
 from fedlas.deploy.calibration import Calibration, read_calibration
+from fedlas.deploy.label_reference import MEANS, LabelReference
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.event import event_number
@@ -20,8 +21,9 @@ from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 CARD = json_kind("a calibration card", FORMAT)
-Subject = Literal["event", "top label"]
-"""What a card is about: the probability of the event of two classes, or the confidence of the predicted class."""
+Subject = Literal["event", "top label", "labels"]
+"""What a card is about: the probability of the event of two classes, the confidence of the predicted class, or the
+probabilities of several labels a sample."""
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By stage and name: a metric's value and, where it is known, its interval, floor and p-value."""
 _FIX = "Write one with fedlas card RUN, and pass its .json."
@@ -62,8 +64,8 @@ class Card:
 
     Attributes:
         made: Date (``on``) and version (``fedlas``).
-        model: Name (``run``), ``num_classes`` (0 where only confidences are known), ``classes`` (their names, or None),
-            and what is known of its training.
+        model: Name (``run``), ``num_classes`` (0 where only confidences are known), ``classes`` (their names, or None;
+            of several labels the names of these), and what is known of its training.
         calibration: Calibration of the model's logits.
         live: Whether live predictions are ``"raw"``, as the card's test file was, so that the calibration is applied
             first, or ``"calibrated"``.
@@ -75,6 +77,7 @@ class Card:
         reference: Sums over the test part, in cells and bins of confidence; ``subject``, what they are of.
         exported: The exported file that the card belongs to; None without one.
         event: The event of two classes that the card is about, its measures and decisions; None without one.
+        labels: Of several labels the measures of each, by stage; None without them.
         limits: Sentences on what is not known.
         columns: Sums of the columns of the test part; None without them.
     """
@@ -91,6 +94,7 @@ class Card:
     reference: Mapping[str, Any]
     exported: Mapping[str, Any] | None = None
     event: Mapping[str, Any] | None = None
+    labels: Mapping[str, Mapping[str, Any]] | None = None
     limits: Sequence[str] = ()
     columns: Mapping[str, Mapping[str, Any]] | None = None
 
@@ -106,7 +110,11 @@ class Card:
         ):
             raise _damage(f"classes must be the names of {num_classes}", names)
         check_choice("live", self.live, ("raw", "calibrated"))
-        check_choice("subject", self.subject, ("event", "top label"))
+        check_choice("subject", self.subject, ("event", "top label", "labels"))
+        if self.subject == "labels":
+            if len(self.label_references) != num_classes or self.means_of_labels.keys() != {*MEANS}:
+                raise _damage(f"sums must be of {num_classes} labels", len(self.label_references))
+            return
         if self.subject == "event" and (num_classes != 2 or self.event_index > 1):
             raise _damage(
                 "an event must be one of two classes", f"{self.event_index} of {num_classes}"
@@ -153,6 +161,22 @@ class Card:
     def subject(self) -> Subject:
         """What sums, bins and thresholds are of."""
         return self.reference.get("subject", "top label")
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the test part."""
+        of_labels = self.subject == "labels"
+        return int((self.means_of_labels["probability"] if of_labels else self.gaps).count[0])
+
+    @cached_property
+    def label_references(self) -> tuple[LabelReference, ...]:
+        """Sums over the test part of each of several labels."""
+        return tuple(map(LabelReference.read, self.reference["labels"]))
+
+    @cached_property
+    def means_of_labels(self) -> dict[str, GapSums]:
+        """Sums of the mean over several labels, by watch."""
+        return {name: GapSums.read(sums) for name, sums in self.reference["all"].items()}
 
     @cached_property
     def gaps(self) -> GapSums:

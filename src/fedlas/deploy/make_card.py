@@ -13,20 +13,22 @@ import torch
 import fedlas
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.kinds import check_kinds
+from fedlas.calibrated.calibration import Calibration, P
 from fedlas.calibrators import VennAbers
 from fedlas.calibrators.fit_notes import fit_with_notes
-from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import Card, Metrics, Subject, outcomes
+from fedlas.deploy.label_reference import label_reference
 from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics.metric import find_measure
 from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Predictions
+from fedlas.predictions import MultiLabel, Predictions
 from fedlas.predictions.any_predictions import AnyPredictions
+from fedlas.predictions.multi_label import check_known, check_same_labels
 from fedlas.resample.clusters import check_independent
 from fedlas.stats import ALPHA
 from fedlas.stats.estimates import CONFIDENCE_LEVEL
-from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.gap_sums import GapSums, quantile_edges
 from fedlas.stats.noise_floor import p_said
-from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, reject_option
 
 CELLS = 5
@@ -49,8 +51,8 @@ _FEW = 30
 
 @check_kinds
 def make_card(
-    val: AnyPredictions,
-    test: AnyPredictions,
+    val: AnyPredictions | MultiLabel,
+    test: AnyPredictions | MultiLabel,
     calibration: Calibration,
     *,
     model: Mapping[str, Any],
@@ -61,11 +63,13 @@ def make_card(
     replicates: int = 0,
     exported: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
 ) -> Card:
     """Return a calibration card: thresholds chosen on ``val``, numbers measured on ``test``."""
     # Neither is calibrated yet. ``model`` and ``data`` are facts to record: ``run`` or ``name``, and where known
     # ``classes``, ``settings``, ``samples``, ``period``. With ``event`` the card is about the probability of the second
-    # of two classes. No threshold's bound holds with weights.
+    # of two classes; several labels have their measures in ``labels`` and no thresholds. No threshold's bound, and none
+    # of a monitor, holds with weights.
     _check_arguments(val, test, model, data, replicates)
     if metrics is not None:
         _check_metrics(metrics)
@@ -76,6 +80,42 @@ def make_card(
     subject: Subject = "top label" if event is None else "event"
     if metrics is None:
         metrics = {stage: _values(each, num_bins) for stage, each in stages.items()}
+    if isinstance(val, MultiLabel) or isinstance(test, MultiLabel):
+        sections, samples_of = _of_labels(val, test)
+    else:
+        promise = APPROXIMATE if calibration.is_fitted_on_validation else HOLDS
+        sections, samples_of = _of_one_label(val, test, subject, risks, promise)
+    sizes = {"val": val.num_samples, "test": test.num_samples}
+    card = Card(
+        made={"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
+        model={"classes": None, **model, **sections.pop("model")},
+        calibration=calibration,
+        # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
+        live="raw" if exported is None and calibration.calibrator is not None else "calibrated",
+        data={**data, "samples": {**data.get("samples", {}), **sizes}},
+        metrics={stage: _shown(each, test) for stage, each in metrics.items()},
+        metrics_of={
+            "part": "test",
+            "num_bins": num_bins,
+            "interval": CONFIDENCE_LEVEL,
+            "replicates": replicates,
+        },
+        exported=exported,
+        event=event,
+        labels=labels,
+        **sections,
+    )
+    return replace(card, limits=known_limits(card, samples_of))
+
+
+def _of_one_label(
+    val: AnyPredictions,
+    test: AnyPredictions,
+    subject: Subject,
+    risks: Sequence[float],
+    promise: str,
+) -> tuple[dict[str, Any], Sequence[int]]:
+    """Return the sections of a card that are about one label a sample, and the test samples of each class."""
     num_classes = 0
     class_counts = None
     samples_of: Sequence[int] = ()
@@ -85,56 +125,51 @@ def make_card(
             torch.bincount(each.cpu(), minlength=num_classes).tolist()
             for each in (test.predicted, test.target)
         )
-    promise = APPROXIMATE if calibration.is_fitted_on_validation else HOLDS
-    sizes = {"val": val.num_samples, "test": test.num_samples}
-    card = Card(
-        made={"on": datetime.now(UTC).date().isoformat(), "fedlas": fedlas.__version__},
-        model={"classes": None, **model, "num_classes": num_classes},
-        calibration=calibration,
-        # What is served: an exported model gives calibrated predictions, all else those that the test file holds.
-        live="raw" if exported is None and calibration.calibrator is not None else "calibrated",
-        data={**data, "samples": {**data.get("samples", {}), **sizes}},
-        metrics={stage: _shown(each, num_classes) for stage, each in metrics.items()},
-        metrics_of={
-            "part": "test",
-            "num_bins": num_bins,
-            "interval": CONFIDENCE_LEVEL,
-            "replicates": replicates,
-        },
-        selective={
-            "method": METHOD.format(promise=promise.format(level=CONFIDENCE_LEVEL)),
-            "level": CONFIDENCE_LEVEL,
-            "thresholds": [
-                reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).plain()
-                for risk in risks
-            ],
-        },
-        width=_width(val, test, subject),
-        reference=_reference(val, test, class_counts, subject),
-        exported=exported,
-        event=event,
-    )
-    return replace(card, limits=known_limits(card, samples_of))
+    thresholds = [
+        reject_option(val, test, risk=risk, confidence_level=CONFIDENCE_LEVEL).plain()
+        for risk in risks
+    ]
+    method = METHOD.format(promise=promise.format(level=CONFIDENCE_LEVEL))
+    return {
+        "model": {"num_classes": num_classes},
+        "selective": {"method": method, "level": CONFIDENCE_LEVEL, "thresholds": thresholds},
+        "width": _width(val, test, subject),
+        "reference": _reference(val, test, class_counts, subject),
+    }, samples_of
 
 
-def _values(predictions: AnyPredictions, num_bins: int) -> dict[str, dict[str, float]]:
+def _of_labels(val: object, test: object) -> tuple[dict[str, Any], Sequence[int]]:
+    """Return the sections of a card of several labels, and the test samples of the rarer outcome of each."""
+    val, test = check_same_labels(val, test, "validation predictions")
+    target = check_known(test).target
+    by_outcome = ((target == outcome).sum(dim=0).tolist() for outcome in (0, 1))
+    return {
+        "model": {"num_classes": test.num_labels, "classes": list(test.names or ())},
+        "selective": {"method": "", "level": CONFIDENCE_LEVEL, "thresholds": []},
+        "width": {},
+        "reference": label_reference(val, test),
+    }, [*map(min, *by_outcome)]
+
+
+def _values(predictions: AnyPredictions | MultiLabel, num_bins: int) -> dict[str, dict[str, float]]:
     """Return the metrics without intervals."""
     values = evaluate(predictions, num_bins=num_bins)
     return {name: {"value": value} for name, value in values.items()}
 
 
-def _shown(metrics: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+def _shown(metrics: Mapping[str, Any], test: AnyPredictions | MultiLabel) -> dict[str, Any]:
     """Return the metrics of a card, without those that say nothing of so few classes."""
+    if not isinstance(test, Predictions):
+        return dict(metrics)
+    classes = test.num_classes
     return {
-        name: entry
-        for name, entry in metrics.items()
-        if num_classes == 0 or num_classes >= METRICS[name].fewest_classes
+        name: entry for name, entry in metrics.items() if classes >= METRICS[name].fewest_classes
     }
 
 
 def _check_arguments(
-    val: AnyPredictions,
-    test: AnyPredictions,
+    val: AnyPredictions | MultiLabel,
+    test: AnyPredictions | MultiLabel,
     model: Mapping[str, Any],
     data: Mapping[str, Any],
     replicates: int,
@@ -142,7 +177,8 @@ def _check_arguments(
     """Refuse weights and clusters, facts without a name, and a number of replicates that is none."""
     for part in (val, test):
         check_takes_weights(part, takes_weights=False)
-        check_independent(part, "the thresholds' bounds")
+        whose = "a monitor's" if isinstance(part, MultiLabel) else "the thresholds'"
+        check_independent(part, f"{whose} bounds")
     check_count("replicates", replicates, low=0)
     for argument, about, key in (("model", model, "run"), ("data", data, "name")):
         if key not in about:
@@ -157,7 +193,7 @@ def _check_metrics(metrics: Metrics) -> None:
     for entries in stages.values() if are_there else [None]:
         if (
             not isinstance(entries, Mapping)
-            or not all(name in METRICS for name in entries)
+            or not all(find_measure(name, event=False) for name in entries)
             or not all(isinstance(each, Mapping) and "value" in each for each in entries.values())
         ):
             raise InputError(
@@ -168,7 +204,7 @@ def _check_metrics(metrics: Metrics) -> None:
             )
 
 
-def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
+def stages_of(test: P, calibration: Calibration) -> dict[str, P]:
     """Test predictions of each of :data:`STAGES`: as predicted, and calibrated."""
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
@@ -191,7 +227,7 @@ def _reference(
     held_out, tested = outcomes(val, subject), outcomes(test, subject)
     chosen = held_out.confidence.cpu().double().numpy()
     confidence = tested.confidence.cpu().double().numpy()
-    cells, bins = (_quantile_edges(chosen, number) for number in (CELLS, BINS))
+    cells, bins = (quantile_edges(chosen, number) for number in (CELLS, BINS))
     counts, _ = np.histogram(confidence, bins)
     return {
         "part": "test",
@@ -203,16 +239,6 @@ def _reference(
     }
 
 
-def _quantile_edges(values: Floats, number: int) -> Floats:
-    """Return 0, quantiles and 1 as edges, each once: between values, so that last digits move none to a neighbor."""
-    steps = np.unique(values.round(6))
-    inner = np.quantile(values, np.arange(1, number) / number).round(6)
-    at = np.searchsorted(steps, inner[inner < 1])
-    return np.concatenate(
-        [[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]]
-    )
-
-
 def known_limits(card: Card, samples_of: Sequence[int]) -> list[str]:
     """Return sentences, the most general first; ``samples_of`` counts the test samples of each class ``(C,)``."""
     notes = card.calibration.notes
@@ -221,29 +247,33 @@ def known_limits(card: Card, samples_of: Sequence[int]) -> list[str]:
 
 def _general(card: Card) -> Iterator[str]:
     samples = card.data["samples"]
+    holds = "neither the metrics nor the thresholds hold"
+    holds = "the metrics do not hold" if card.subject == "labels" else holds
     yield (
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {card.data['name']}. On other "
-        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
+        f"inputs {holds}; fedlas monitor reports when something has changed."
     )
     trained = "seed" in card.model
+    is_fitted = card.calibration.is_fitted_on_validation
+    check = "The test part had no part in it: its column is the check."
+    if card.subject == "labels":
+        chosen = f"{'the calibration and ' * is_fitted}the cells in which fedlas monitor compares"
+        yield f"The {samples['val']:,} validation samples chose {chosen}. {check}"
+        return
     chosen = (
         "the epoch and the calibration as well as the thresholds, "
         "so that the bound on their risk need not hold"
     )
     if not trained:
-        fitted = card.calibration.is_fitted_on_validation
-        chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
-    yield (
-        f"The {samples['val']:,} validation samples chose {chosen}. The test part had no part in it: its column is the "
-        "check."
-    )
+        chosen = chosen.replace("the epoch and ", "") if is_fitted else "the thresholds"
+    yield f"The {samples['val']:,} validation samples chose {chosen}. {check}"
     if trained:
         yield "It is one training run: another seed gives another model with other numbers."
 
 
 def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
     # Calibration as a whole: of two classes the measures of the event say more.
-    ece = {} if card.event else card.metrics["calibrated"].get("ece", {})
+    ece = card.metrics["calibrated"].get("ece", {}) if card.subject == "top label" else {}
     if "p" in ece:
         value = f"{100 * ece['value']:.2f} %"
         floor = f"{100 * ece['floor']:.2f} %"
@@ -262,8 +292,10 @@ def _numbers(card: Card, samples_of: Sequence[int]) -> Iterator[str]:
     # Single classes.
     few = sum(count < _FEW for count in samples_of)
     if few:
-        classes = len(samples_of)
-        yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
+        which = f"classes have fewer than {_FEW} test samples"
+        if card.subject == "labels":
+            which = f"labels have fewer than {_FEW} test samples with them, or without"
+        yield f"{few} of {len(samples_of)} {which}: about them alone nothing is known."
     # Thresholds that could not be found, and those that the test part contradicts.
     missed = [row for row in card.selective["thresholds"] if row["threshold"] is None]
     if missed:

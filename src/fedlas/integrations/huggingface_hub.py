@@ -349,6 +349,9 @@ def _texts(card: Card) -> dict[str, Any]:
     return {
         "title": _word(card.name),
         "num_classes": card.num_classes,
+        "noun": "labels, of which a sample has none, one or many"
+        if card.subject == "labels"
+        else "classes",
         "calibration": "not calibrated"
         if how == "none"
         else f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}",
@@ -358,6 +361,10 @@ def _texts(card: Card) -> dict[str, Any]:
                 find_measure(name, event=card.event is not None), name, list(metrics.values())
             )
             for name in list(metrics.values())[-1]
+        ],
+        "labels": [
+            _label_row(name, entry)
+            for name, entry in (card.labels or {}).get("calibrated", {}).items()
         ],
         "thresholds": [
             (
@@ -399,6 +406,28 @@ def _metric_row(record: Metric | None, name: str, stages: Sequence[Mapping[str, 
     ends = [shown(stages[-1][name].get(end)) for end in ("low", "high")]
     values = [shown(stage.get(name, {}).get("value")) for stage in stages]
     return [title, *values, " to ".join(ends) if all(ends) else ""]
+
+
+def _label_row(name: str, entry: Mapping[str, Any]) -> list[str]:
+    """Return the cells of one of several labels; empty where a measure is not known."""
+
+    def shown(measure: str, scale: float, places: int) -> str:
+        value = (entry.get(measure) or {}).get("value")
+        return "" if value is None else f"{scale * float(value):.{places}f}"
+
+    p = entry.get("p")
+    measures = (
+        ("prevalence", 100, 2),
+        ("ratio", 1, 2),
+        ("slope", 1, 2),
+        ("ece", 100, 2),
+        ("auroc", 1, 3),
+    )
+    return [
+        _word(name),
+        *(shown(*each) for each in measures),
+        "" if p is None else f"{float(p):.2g}",
+    ]
 
 
 def _direction(record: Metric) -> str:

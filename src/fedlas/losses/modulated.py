@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Unpack, get_args
 import torch
 from torch import Tensor
 
+from fedlas._core.autocast import without_autocast
 from fedlas._core.check import (
     InputError,
     check_choice,
@@ -29,7 +30,6 @@ from fedlas.losses._base import (
     OnBase,
     Variant,
     prepare,
-    without_autocast,
 )
 from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.nci import NormConfidenceIndicator

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.registry import Registry
 from fedlas.metrics.metric import (
     METRICS,
     Metric,
@@ -26,6 +28,11 @@ from fedlas.predictions.any_predictions import (
 )
 from fedlas.predictions.top_label import needs_all_classes
 from fedlas.predictions.two_arrays import predictions_of_arrays
+
+EVALUATIONS: Registry[Callable[[Any, int], dict[str, float]]] = Registry(
+    "kind of predictions", annex=["fedlas.binary.labels"]
+)
+"""Functions of predictions without one class a sample and a number of bins, by kind: their default metrics."""
 
 
 def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
@@ -78,10 +85,7 @@ def evaluate(predictions: object, target: object = None, *, num_bins: int = 15) 
     check_count("num_bins", num_bins)
     several = plain_predictions(predictions)
     if hasattr(several, "num_labels"):  # several labels, whose class nothing else here needs
-        from fedlas.binary.labels import label_measures
-
-        means = label_measures(several, num_bins=num_bins, replicates=0).overall
-        return {name: mean.value for name, mean in means.items()}
+        return EVALUATIONS["several labels"].value(several, num_bins)
     predictions = check_measurable(predictions)
     return values_of(predictions, default_metrics(predictions), num_bins)
 

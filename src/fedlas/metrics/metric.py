@@ -251,15 +251,15 @@ class MetricRegistry(Registry[Callable[..., float]]):
 
         return decorate
 
-    def add(self, name: str, value: Callable[..., float], **fields: Any) -> None:
-        """Register a function ``Predictions -> float`` with the fields of :class:`Metric`."""
-        super().add(name, value)
-        metadata = {"paper": fields.get("paper", "")}
-        fields = {"title": name, **fields}
-        self._entries[name] = Metric(name, value, self._entries[name].summary, metadata, **fields)
-        # Sorting is stable: metrics of others keep the order of their registration.
-        entries: Any = self._entries.values()
-        self._entries = {each.name: each for each in sorted(entries, key=_order)}
+    def _entry(
+        self, name: str, value: Callable[..., float], summary: str, metadata: dict[str, Any]
+    ) -> Metric:
+        fields: dict[str, Any] = {"title": name, **metadata}
+        return Metric(name, value, summary, {"paper": fields.get("paper", "")}, **fields)
+
+    def _place(self, entry: Entry[Callable[..., float]]) -> float:
+        """Return the place of a metric in tables; those of others keep the order of their registration."""
+        return cast("Metric", entry).order
 
     def get(self, name: object) -> Metric | None:
         """Return the record of a metric, by another name that it is known by, too; None if there is none."""
@@ -270,10 +270,6 @@ class MetricRegistry(Registry[Callable[..., float]]):
 
         def __getitem__(self, name: str) -> Metric: ...
         def entries(self) -> list[Metric]: ...  # type: ignore[override]  # noqa: D102
-
-
-def _order(metric: Metric) -> float:
-    return metric.order
 
 
 METRICS = MetricRegistry(

@@ -198,17 +198,16 @@ Key = int | str
 """Position or name of a part of a batch."""
 
 
-def read_batch(batch: object, label: Key | None = None) -> tuple[Any, Any]:
+def read_batch(batch: object) -> tuple[Any, Any]:
     """Return inputs and labels of a batch; labels are None if it holds none.
 
     Args:
         batch: A tensor, the inputs alone. Or a mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
             the others are the inputs. Or a tuple or list: of one, the inputs alone; else the first holds the inputs,
             the second the labels, and whatever follows is ignored.
-        label: Key or position of the labels, where the rule does not find them. All other entries are then inputs.
 
     Raises:
-        InputError: If the batch is something else, or does not hold the labels where ``label`` says.
+        InputError: If the batch is something else.
 
     Example:
         >>> read_batch((torch.zeros(2, 4), torch.tensor([0, 1]), torch.arange(2)))[1]
@@ -217,18 +216,18 @@ def read_batch(batch: object, label: Key | None = None) -> tuple[Any, Any]:
         >>> list(inputs), labels
         (['pixel_values'], tensor([0, 1]))
     """
-    inputs, labels, _ = split_batch(batch, label, {})
+    inputs, labels, _ = split_batch(batch, None, {})
     return inputs, labels
 
 
 def split_batch(
     batch: object, label: Key | None, others: Mapping[str, Key]
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Return inputs, labels and other parts of a batch, by name; arguments as :func:`read_batch`.
+    """Return inputs, labels and other parts of a batch, by name.
 
     Args:
-        batch: The batch.
-        label: Key or position of the labels, or None.
+        batch: As for :func:`read_batch`.
+        label: Key or position of the labels, where the rule does not find them. All other entries are then inputs.
         others: Keys or positions of further parts, by name; they are no inputs.
 
     Raises:

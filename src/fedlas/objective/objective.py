@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.autocast import without_autocast
 from fedlas._core.check import InputError, check_number, describe, warn_user
 from fedlas._core.kinds import check_kinds
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.features.head import HeadNotFoundError, part_of
 from fedlas.features.read import head_of_run
-from fedlas.losses._base import without_autocast
 from fedlas.objective.call import Arguments, evaluating, logits_of, unwrapped
 from fedlas.predictions.probabilities import are_probabilities
 

@@ -170,13 +170,29 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
         >>> new_axes(LIGHT, size=(6.0, 3.0), panels=2).shape
         (2,)
     """
-    figure = require("matplotlib.figure", extra="tables").Figure(
-        figsize=size, layout="constrained", facecolor=theme.background
-    )
+    figure = _free_figure(theme, size)
     axes = figure.subplots(1, panels or 1, squeeze=False)[0]
     for ax in axes:
         ax._repr_png_ = partial(_png, figure)
     return axes[0] if panels is None else axes.view(_Panels)
+
+
+def new_panels(theme: Theme, number: int, *, columns: int, size: tuple[float, float]) -> list[Axes]:
+    """Return Axes in rows on a new figure, of pyplot where that is in use.
+
+    Args:
+        theme: Its background.
+        number: Of the Axes.
+        columns: Axes in a row.
+        size: Width and height of each in inches.
+    """
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    whole = (columns * size[0], rows * size[1])
+    axes = _new_figure(theme, whole).subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes[number:]:
+        ax.remove()
+    return list(axes[:number])
 
 
 class _Panels(np.ndarray):
@@ -237,8 +253,21 @@ def _default_axes(theme: Theme, size: tuple[float, float]) -> Any:
             return current.gca()
         if not current.gca().has_data():
             return current.gca()
-    figure = pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
-    return figure.subplots()
+    return _new_figure(theme, size).subplots()
+
+
+def _new_figure(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return a new figure, of pyplot where that is in use."""
+    pyplot = _pyplot_in_use()
+    if pyplot is None:
+        return _free_figure(theme, size)
+    return pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
+
+
+def _free_figure(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return a new figure that no global registry holds."""
+    kind = require("matplotlib.figure", extra="tables").Figure
+    return kind(figsize=size, layout="constrained", facecolor=theme.background)
 
 
 @contextmanager
@@ -318,23 +347,22 @@ def backing(theme: Theme) -> dict[str, Any]:
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
-def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float:
-    """Return the height in inches of :func:`legend_below` in a figure with one axes, to be added to the figure's.
+def legend_height(names: Sequence[str], width: float) -> float:
+    """Return the height in inches that :func:`legend_below` adds to a figure with one axes.
 
     Args:
         names: The entries of the legend.
         width: Width of the figure in inches.
-        most: Largest number of columns.
     """
     # share of an axes in its figure before layout
-    lines = -(-len(names) // _columns(names, 0.775 * width, most))
+    lines = -(-len(names) // _columns(names, 0.775 * width))
     return 0.19 * lines
 
 
-def _columns(names: Sequence[str], width: float, most: int) -> int:
+def _columns(names: Sequence[str], width: float) -> int:
     entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
     # it may reach below the tick labels
-    return max(1, min(len(names), most, int(1.1 * width / entry)))
+    return max(1, min(len(names), 4, int(1.1 * width / entry)))
 
 
 def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) -> None:
@@ -343,13 +371,12 @@ def legend(ax: Axes, theme: Theme, *, share: float = 8 / 9, **placement: Any) ->
     name_marks(ax.legend(frameon=False, prop=font, labelcolor=theme.ink, **placement))
 
 
-def legend_below(ax: Axes, theme: Theme, *, most: int = 4, **marks: Any) -> None:
-    """Draw a legend below ``ax``, in as many columns as fit its width.
+def legend_below(ax: Axes, theme: Theme, **marks: Any) -> None:
+    """Draw a legend below ``ax``, in as many columns as fit its width, at most four.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
         theme: Color of the names.
-        most: Largest number of columns.
         **marks: ``handles`` with labels; those of ``ax`` if there are none.
     """
     translation = require("matplotlib.transforms", extra="tables").ScaledTranslation
@@ -361,7 +388,7 @@ def legend_below(ax: Axes, theme: Theme, *, most: int = 4, **marks: Any) -> None
     below = ax.transAxes + translation(0, -34 / 72, figure.dpi_scale_trans)
     legend(
         ax, theme, share=8.5 / 9, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
-        ncols=_columns(names, width, most), **{"handlelength": 2.6, **marks},
+        ncols=_columns(names, width), **{"handlelength": 2.6, **marks},
     )  # fmt: skip
 
 

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import (
+    Argument,
     InputError,
     check_finite,
     check_logits,
     check_sizes,
     describe,
+    few,
     suggestion,
 )
 from fedlas.predictions.arguments import checked_index, detached
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.probabilities import FLOOR
+from fedlas.predictions.probabilities import FLOOR, logits_of_log_odds
 from fedlas.predictions.sample_values import SAMPLE_VALUES, check_sample_values
 from fedlas.predictions.saved import load_arrays, write_fields
 
@@ -222,11 +224,10 @@ class MultiLabel:
                 "Leave the label out.",
             )
         samples = torch.arange(len(logits)).unsqueeze(1).expand_as(target)[has_label]
-        score = logits[has_label]
         values_of = {name: getattr(self, name) for name in SAMPLE_VALUES}
         values = {name: value[samples] for name, value in values_of.items() if value is not None}
         return Predictions(
-            torch.stack([torch.zeros_like(score), score], dim=1),
+            logits_of_log_odds(logits[has_label]),
             target[has_label],
             **{"clusters": samples} | values,
         )
@@ -278,12 +279,47 @@ def check_known(several: MultiLabel) -> MultiLabel:
     )
 
 
-def check_labels(val: object) -> None:
-    """Check that predictions are of several labels.
+def check_same_labels(
+    val: object, test: object, what: str | Argument
+) -> tuple[MultiLabel, MultiLabel]:
+    """Return held-out predictions and those measured if they are of the same labels; without names they are of any.
+
+    Args:
+        val: Held-out predictions.
+        test: Those measured.
+        what: How messages name the former.
 
     Raises:
         InputError: Otherwise.
     """
-    if not isinstance(val, MultiLabel):
+    if not isinstance(val, MultiLabel) or not isinstance(test, MultiLabel):
+        raise InputError(
+            (what, " must hold what the predictions hold, several labels"),
+            describe(test if isinstance(val, MultiLabel) else val),
+            "Pass held-out predictions of the same labels, a MultiLabel.",
+        )
+    unnamed = tuple(map(str, range(test.num_labels)))
+    if val.num_labels != test.num_labels or len({val.names, test.names} - {unnamed}) > 1:
+        raise InputError(
+            (what, " must hold the labels of the predictions, in the same order"),
+            f"{few(list(val.names or ()))} for {few(list(test.names or ()))}",
+            "Pass predictions of the same model.",
+        )
+    if val.logits.shape == test.logits.shape and bool((val.logits == test.logits).all()):
+        raise InputError(
+            (what, " must be other predictions than those measured"),
+            "the same",
+            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+        )
+    return val, test
+
+
+def check_labels(predictions: object, argument: str = "predictions") -> None:
+    """Check that an argument holds several labels.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if not isinstance(predictions, MultiLabel):
         fix = "Pass fedlas.MultiLabel(logits, target)."
-        raise InputError("val must be a MultiLabel", describe(val), fix)
+        raise InputError("must be a MultiLabel", describe(predictions), fix, argument=argument)

@@ -275,6 +275,11 @@ def log_softmax(logits: Tensor) -> Tensor:
     return logits.T.contiguous().log_softmax(dim=0).T if slow else logits.log_softmax(dim=1)
 
 
+def logits_of_log_odds(log_odds: Tensor) -> Tensor:
+    """Return the logits ``(N, 2)`` of two classes, ``(0, z)`` for log odds ``z (N,)`` of the second."""
+    return torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+
+
 def logarithm(probs: Tensor) -> Tensor:
     """Return logits ``(N, C)`` of probabilities; exact zeros count as :data:`FLOOR`."""
     return probs.clamp(min=FLOOR).log()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
@@ -17,6 +16,7 @@ from fedlas._core.errors import public_name
 from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable
 from fedlas.predictions.arguments import PASS_PREDICTIONS, detached, several_labels
 from fedlas.predictions.predictions import Predictions
+from fedlas.predictions.probabilities import logits_of_log_odds
 
 if TYPE_CHECKING:
     from fedlas.predictions.multi_label import MultiLabel
@@ -166,7 +166,8 @@ def _predictions_and_order(first: object, second: object) -> tuple[Predictions, 
     if not scores.is_floating_point():
         scores = scores.float()
     if bool((scores < 0).any()):
-        return Predictions(scores if scores.ndim == 2 else _of_two(scores), target), scores_first
+        logits = scores if scores.ndim == 2 else logits_of_log_odds(scores)
+        return Predictions(logits, target), scores_first
     return Predictions.from_probs(scores, target), scores_first
 
 
@@ -195,8 +196,3 @@ def _is_scores(first: Tensor, second: Tensor) -> bool:
 
 def _without_column(array: Tensor) -> Tensor:
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-
-
-def _of_two(logits: Tensor) -> Tensor:
-    """Return logits ``(N, 2)`` of the log odds of the second class."""
-    return torch.stack([torch.zeros_like(logits), logits], dim=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,24 @@ from fedlas._core.files import write_text
 from fedlas._core.kinds import check_kinds
 from fedlas._core.outputs import check_place
 from fedlas._core.renamed import renamed
-from fedlas._core.text import printable
 from fedlas.binary import Rule, decide
 from fedlas.calibrated import CalibratedModel
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, MultiLabelCalibration
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import CARD, Card
 from fedlas.deploy.make_card import STAGES, make_card, stages_of
-from fedlas.predictions import Predictions
-from fedlas.predictions.any_predictions import AnyPredictions, PredictionTable, check_measurable
+from fedlas.predictions import MultiLabel, Predictions
+from fedlas.predictions.any_predictions import (
+    AnyPredictions,
+    PredictionTable,
+    check_measurable,
+    plain_predictions,
+)
 from fedlas.predictions.event import about_event, event_number
 from fedlas.present.evaluation import Evaluation
-from fedlas.present.groups import acceptance, thresholds_table
+from fedlas.present.groups import MOST, acceptance, thresholds_table
+from fedlas.present.label_card import card_of_labels, checked_labels
+from fedlas.present.labels import LabelEvaluation
 from fedlas.present.metric_tables import classes_of, legend_of, plain_metrics
 from fedlas.present.page import CARD_PAGE, render
 from fedlas.present.positive_class import (
@@ -38,7 +43,7 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.report import measured_stages
 from fedlas.present.stages import DEFAULT, check_options, is_same
-from fedlas.present.table import Block, Note, Table, html_table, text_of
+from fedlas.present.table import Block, Note, Table, html_paragraphs, html_table, text_of
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -53,11 +58,12 @@ class CalibrationCard:
 
     Attributes:
         card: The card: what is saved, and what a :class:`~fedlas.deploy.Monitor` reads.
-        evaluation: The test predictions, measured before and after calibration.
+        evaluation: The test predictions, measured before and after calibration; of several labels a sample a
+            :class:`LabelEvaluation`.
     """
 
     card: Card
-    evaluation: Evaluation
+    evaluation: Evaluation | LabelEvaluation
 
     def __repr__(self) -> str:
         return self.text()
@@ -66,6 +72,8 @@ class CalibrationCard:
     def verdict(self) -> list[str]:
         """Sentences: how calibrated the model is before and after its calibrator, and from where on to act."""
         evaluation = self.evaluation
+        if isinstance(evaluation, LabelEvaluation):
+            return evaluation.verdict
         sentences = evaluation.before_after_sentences
         if evaluation.positive:
             chosen = evaluation.decisions[_CALIBRATED]
@@ -77,12 +85,15 @@ class CalibrationCard:
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:
         """Return the sentences and tables that :meth:`text` prints."""
-        thresholds = thresholds_table(self.card.selective)
-        first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
-        blocks: list[Block] = [*self.verdict, self._decisions or first]
-        if details:
-            blocks += [thresholds] if self._decisions else []
-            blocks += [self._metrics, *self.card.limits]
+        if isinstance(self.evaluation, LabelEvaluation):
+            blocks = [*self.evaluation.blocks(details=details)]
+        else:
+            thresholds = thresholds_table(self.card.selective)
+            first = thresholds if details else thresholds.where((0, 1, 4, 5, 6))
+            blocks = [*self.verdict, self._decisions or first]
+            if details:
+                blocks += [*([thresholds] if self._decisions else []), self._metrics]
+        blocks += self.card.limits if details else []
         return [*blocks, Note(f"{self.card.name}: {_statement(self.card)} {_origin(self.card)}")]
 
     @check_kinds
@@ -92,41 +103,47 @@ class CalibrationCard:
 
     def html(self) -> str:
         """Return a page that needs no other file."""
-        card = self.card
+        card, evaluation = self.card, self.evaluation
+        of_labels = isinstance(evaluation, LabelEvaluation)
         return render(
             "card.html.j2",
-            title=self.evaluation.heading or f"Calibration card: {card.name}",
+            title=evaluation.heading or f"Calibration card: {card.name}",
             made=_origin(card),
             statement=_statement(card),
             verdict=self.verdict,
-            event=self.evaluation.event if self.evaluation.positive else "",
+            event=_event_of(evaluation),
             whole=self._metrics,
-            noise_notes=legend_of(self.evaluation.estimates),
-            num_bins=self.evaluation.num_bins,
+            noise_notes=() if of_labels else legend_of(evaluation.estimates),
+            num_bins=evaluation.num_bins,
+            most=MOST,
+            labels=evaluation.tables() if isinstance(evaluation, LabelEvaluation) else [],
             thresholds=thresholds_table(card.selective),
             decisions=self._decisions,
             selective=card.selective,
-            width=_width(card.width),
+            width=_width(card.width) if card.width else "",
             level=f"{100 * card.selective['level']:g}",
-            diagrams=self.evaluation.diagrams(),
+            diagrams=evaluation.diagrams(),
             limits=card.limits,
-            classes=card.classes,
+            classes=() if of_labels else card.classes,
             exported=card.exported,
             about=[(key, _text(value)) for key, value in _about(card) if _is_known(value)],
         )
 
     def to_frame(self) -> Any:
-        """Return the thresholds as a pandas DataFrame, a row for each rule or target risk.
+        """Return the thresholds as a pandas DataFrame, a row for each rule or target risk; of several labels the means.
 
         Raises:
             MissingExtraError: If pandas is not installed.
         """
+        evaluation = self.evaluation
+        if isinstance(evaluation, LabelEvaluation):
+            return evaluation.to_frame()
         rows = [
             {"risk": row["risk"], "threshold": row["threshold"]}
             | {f"test {name}": value for name, value in row.get("test", {}).items()}
             for row in self.card.selective["thresholds"]
         ]
-        if self.card.event and self.evaluation.positive:
+        if self.card.event and evaluation.positive:
             rows = self.card.event["decisions"]
             rows = [
                 {
@@ -138,9 +155,10 @@ class CalibrationCard:
         return require("pandas", extra="tables").DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(printable(each))}</p>" for each in self.verdict)
         tables = [self._decisions or thresholds_table(self.card.selective), self._metrics]
-        return sentences + "".join(map(html_table, tables))
+        if isinstance(self.evaluation, LabelEvaluation):
+            tables = [self._metrics, *self.evaluation.tables(most=MOST)]
+        return html_paragraphs(self.verdict) + "".join(map(html_table, tables))
 
     def save(self, path: str | Path) -> Path:
         """Write the card as JSON to ``path``, which ends in ``.json``, and as a page next to it; return its path.
@@ -157,21 +175,26 @@ class CalibrationCard:
     @property
     def _decisions(self) -> Table | None:
         """From which probability of the event to act; None for a card of the predicted class."""
-        if not self.evaluation.positive:
+        evaluation = self.evaluation
+        if isinstance(evaluation, LabelEvaluation) or not evaluation.positive:
             return None
-        return rules_table(self.evaluation.decisions[_CALIBRATED])
+        return rules_table(evaluation.decisions[_CALIBRATED])
 
     @property
     def _metrics(self) -> Table:
-        return self.evaluation.whole("Numbers on the test part")
+        title = "Numbers on the test part"
+        evaluation = self.evaluation
+        if isinstance(evaluation, LabelEvaluation):
+            return evaluation.means(title)
+        return evaluation.whole(title)
 
 
 @renamed(calibrator="method")
 @check_kinds
 def card(
-    val: AnyPredictions | PredictionTable,
-    test: AnyPredictions | PredictionTable,
-    method: str | Calibrator | CalibratedModel = DEFAULT,
+    val: AnyPredictions | MultiLabel | PredictionTable,
+    test: AnyPredictions | MultiLabel | PredictionTable,
+    method: str | Calibrator | MultiLabelCalibration | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
     data: str = "test data",
@@ -191,11 +214,13 @@ def card(
     """Make the calibration card of a model from its predictions: thresholds, metrics and known limits.
 
     With two classes one is the event: the card says from which probability to act, and a monitor watches that
-    probability. For more classes, and for confidences alone, it says which predictions may be accepted.
+    probability. For more classes, and for confidences alone, it says which predictions may be accepted. For several
+    labels a sample it has a line for each, and their means.
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
-        test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`.
+        test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`, or both a
+            :class:`~fedlas.MultiLabel`, for which there are no thresholds.
         method: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
         name: Name of the model.
         data: Name of the test data.
@@ -230,6 +255,15 @@ def card(
         'After temperature 2.04: it claims ...; NLL ...'
     """
     check_options(replicates=replicates, num_bins=num_bins, risks=risks, classes=classes, name=name)
+    about = {"name": data, **({"period": period} if period else {})}
+    several = isinstance(plain_predictions(val), MultiLabel)
+    if several or isinstance(plain_predictions(test), MultiLabel):
+        pair = checked_labels(plain_predictions(val), plain_predictions(test), dict(locals()))
+        options: dict[str, Any] = {"replicates": replicates, "num_bins": num_bins, "title": title}
+        fitted = _calibration(method, pair[0], name)
+        return CalibrationCard(
+            *card_of_labels(*pair, fitted, model={"run": name}, data=about, **options)
+        )
     validation: AnyPredictions = about_event(check_measurable(val), event, classes or ())
     measured: AnyPredictions = about_event(check_measurable(test), event, classes or ())
     if is_same(validation, measured):
@@ -240,21 +274,14 @@ def card(
         raise InputError(
             "both files must have the same classes", got, "Pass predictions of one model."
         )
-    value: object = method.calibrator if isinstance(method, CalibratedModel) else method
-    if isinstance(value, str):
-        calibration = fit_calibration(value, validation)
-    elif isinstance(value, Calibrator):
-        calibration = Calibration(value, fitted_on=f"other data, see {name}")
-    else:
-        fix = "Pass a name such as 'temperature', a fitted Calibrator or a CalibratedModel."
-        raise InputError("method must be a name or fitted", describe(value), fix)
+    calibration = _calibration(method, validation, name)
     names = getattr(measured, "classes", None) if classes is None else classes
     return card_of(
         validation,
         measured,
         calibration,
         model={"run": name, "classes": list(names) if names else None},
-        data={"name": data, **({"period": period} if period else {})},
+        data=about,
         risks=risks,
         replicates=replicates,
         num_bins=num_bins,
@@ -263,6 +290,18 @@ def card(
         rules=rules_of(cost_ratio, budget, recall, precision),
         scores=test.scores if isinstance(test, PredictionTable) else (),
     )
+
+
+def _calibration(method: object, val: AnyPredictions | MultiLabel, name: str) -> Calibration:
+    """Return the calibration of a name, which is fitted, of a fitted calibrator or of a model."""
+    value = method.calibrator if isinstance(method, CalibratedModel) else method
+    if isinstance(value, str):
+        return fit_calibration(value, val)
+    kind = MultiLabelCalibration if isinstance(val, MultiLabel) else Calibrator
+    if isinstance(value, kind):
+        return Calibration(value, fitted_on=f"other data, see {name}")
+    fix = f"Pass a name such as 'temperature', a fitted {kind.__name__} or a CalibratedModel."
+    raise InputError("method must be a name or fitted", describe(value), fix)
 
 
 def card_of(
@@ -337,6 +376,13 @@ def card_of(
     return CalibrationCard(card, evaluation)
 
 
+def _event_of(evaluation: Evaluation | LabelEvaluation) -> str:
+    """Return the name of the event that probabilities are of; empty for the predicted class."""
+    if isinstance(evaluation, LabelEvaluation):
+        return "the label"
+    return evaluation.event if evaluation.positive else ""
+
+
 def _statement(card: Card) -> str:
     """Return what was trained and calibrated, on which data, and how many samples there are."""
     model = card.model
@@ -344,7 +390,7 @@ def _statement(card: Card) -> str:
     parts = [f"{sizes[part]:,} {part}" for part in ("train", "val", "test") if part in sizes]
     trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
     classes = (
-        f"{card.num_classes} classes"
+        f"{card.num_classes:,} {'labels' if card.subject == 'labels' else 'classes'}"
         if card.num_classes
         else "confidences of the predicted class only"
     )

@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from html import escape
 from math import nan
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
-from fedlas._core.text import printable
 from fedlas.binary import GroupMeasures, Heterogeneity
 from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
@@ -24,7 +22,6 @@ from fedlas.present.groups import (
     MOST_ON_PAGE,
     event_groups_table,
     groups_table,
-    plain_event_groups,
     plain_groups,
     pooled_table,
     whole_of,
@@ -57,7 +54,7 @@ from fedlas.present.positive_class import (
 )
 from fedlas.present.ranking import SELECTION, lead, rank_stages, ranking_table, signs
 from fedlas.present.stages import Calibrated, Rejections, rejection_blocks
-from fedlas.present.table import Block, Table, column, html_table, latex, text_of
+from fedlas.present.table import Block, Table, column, html_paragraphs, html_table, latex, text_of
 from fedlas.present.tripod import paragraphs, to_paste
 from fedlas.present.verdict import Stage, Verdict, effect, verdict
 from fedlas.stats import GroupEstimate
@@ -246,8 +243,9 @@ class Evaluation:
         if joint:
             content["joint_p"] = joint
         if self.groups:
-            plain: Any = plain_event_groups if self.positive else plain_groups
-            content["groups"] = {stage: plain(by_group) for stage, by_group in self.groups.items()}
+            content["groups"] = {
+                stage: plain_groups(by_group) for stage, by_group in self.groups.items()
+            }
         if self.heterogeneity:
             content["heterogeneity"] = plain_clusters(self.heterogeneity)
         if self.positive:
@@ -334,10 +332,9 @@ class Evaluation:
     def _repr_html_(self) -> str:
         pictures = dict(list(self.stages.items())[:_MOST_COLUMNS])
         images = "".join(image_of(*each, self.num_bins) for each in pictures.items())
-        sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
         tables = [self._main(self.title), *self._group_tables(most=MOST)]
         tables += cluster_tables(self.heterogeneity, most=None)
-        return "".join([sentences, images, *map(html_table, tables)])
+        return "".join([html_paragraphs(self.verdict), images, *map(html_table, tables)])
 
     @check_kinds
     def blocks(self, *, details: bool = False) -> list[Block]:

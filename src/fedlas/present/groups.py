@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -65,8 +65,7 @@ def event_groups_table(by_group: EventsByGroup, *, title: str, most: int | None 
         *further_rows(more, most),
         _EVENT_LEGEND,
     )
-    columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
-    return Table(columns, tuple(rows), title, notes, narrow=True)
+    return Table(columns_behind_names(heads), tuple(rows), title, notes, narrow=True)
 
 
 def _event_row(name: str, group: GroupMeasures) -> tuple[Cell, ...]:
@@ -117,6 +116,11 @@ def pooled_table(by_group: EventsByGroup, *, title: str, most: int | None = None
     return Table(heads, tuple(rows), title, (_POOLED_LEGEND,))
 
 
+def columns_behind_names(heads: Sequence[str]) -> tuple[Column, ...]:
+    """Return columns of numbers behind a first one of names."""
+    return tuple(Column(head, words=not number) for number, head in enumerate(heads))
+
+
 def short_name(name: str, most: int = _CUT) -> Cell:
     """Return a name cut to what a terminal has room for; the whole on hover."""
     shown = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
@@ -140,12 +144,10 @@ def worst_event_group(by_group: EventsByGroup, event: str) -> str:
     if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; the most evidence is against {name!r}: {evidence}."
     way = "under" if worst.ratio.value > 1 else "over"
-    also = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
-    others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
-    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{others}"
+    return f"Groups: {name!r} is {way}-predicted most clearly: {evidence}.{_further_miscalibrated(by_group)}"
 
 
-def plain_event_groups(by_group: EventsByGroup) -> dict[str, Any]:
+def plain_groups(by_group: Mapping[Any, GroupEstimate | GroupMeasures]) -> dict[str, Any]:
     """Return the numbers by group for JSON; those that are not known are left out."""
     return {str(name): _plain(each) for name, each in by_group.items()}
 
@@ -178,8 +180,7 @@ def groups_table(
     more = len(by_group) - len(listed)
     notes = (*further_rows(more, most), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
-    columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
-    return Table(columns, tuple(rows), title, notes)
+    return Table(columns_behind_names(heads), tuple(rows), title, notes)
 
 
 def worst_group(by_group: ByGroup) -> str:
@@ -195,15 +196,8 @@ def worst_group(by_group: ByGroup) -> str:
     )
     if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {evidence}."
-    also = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
-    others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
     way = "over" if worst.confidence > worst.accuracy.value else "under"
-    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{others}"
-
-
-def plain_groups(by_group: ByGroup) -> dict[str, Any]:
-    """Return the numbers by group for JSON."""
-    return {str(name): _plain(each) for name, each in by_group.items()}
+    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{_further_miscalibrated(by_group)}"
 
 
 def whole_of(
@@ -216,6 +210,12 @@ def whole_of(
     )
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     return GroupEstimate(samples, confidence, accuracy, ece, ece.p)
+
+
+def _further_miscalibrated(by_group: ByGroup | EventsByGroup) -> str:
+    """Return how many groups beside the first are miscalibrated, as a sentence; empty if none is."""
+    count = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
+    return f" {count} more {'are' if count > 1 else 'is'} miscalibrated." if count else ""
 
 
 def _tested(by_group: ByGroup) -> int:

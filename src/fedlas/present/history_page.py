@@ -25,7 +25,7 @@ def history_page(periods: Sequence[Period]) -> str:
     moved = drifts(periods)
     pictures = [
         _means(periods, name)
-        for name in ("calibration", "accuracy", "events", "confidence", "probability")
+        for name in ("calibration", "accuracy", "events", "prevalence", "confidence", "probability")
         if any(name in row.means for row in periods)
     ]
     columns = _columns(periods, moved)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fedlas._core.text import printable
+from fedlas.deploy.label_reference import ALL_LABELS
 from fedlas.deploy.monitor.look import Monitor
 from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import Watch
@@ -22,6 +24,7 @@ from fedlas.plots.theme import (
     legend_height,
     name_ticks,
 )
+from fedlas.present.groups import MOST, further_rows, short_name
 from fedlas.present.page import MOST_WIDTH, axes, figure, made_by, render
 from fedlas.present.table import DASH, Table, table_of
 
@@ -29,6 +32,16 @@ _LIMIT = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""
 _LEAST = 1e-2
 """Evidence below is drawn here: how far it fell says nothing."""
+_CUT = 14
+"""Letters of a label's name in a terminal of 80 columns."""
+_MOST_WORST = 3
+"""Labels of a watch whose change is told in a sentence, and drawn."""
+_PARTS = {3: "third", 4: "quarter"}
+_OF_LABELS = (
+    "Strongest evidence first. Gap: prevalence minus mean probability of samples that tell the label. Evidence: of the "
+    "label alone, in the watch that shows most. As much as an alarm needs says that this label has changed; for all "
+    "labels together, that is wrong as rarely as an alarm is."
+)
 _EQUALS = ("predicted as", "samples at probability")
 """How the names of means begin in a watch without a leading one."""
 
@@ -43,6 +56,50 @@ def watches_table(content: Mapping[str, Any]) -> Table:
         evidence = _power(watch["evidence"]) if watch["watched"] else DASH
         rows.append((name, _state(watch), *_cells(_leading(watch), name), evidence))
     return table_of(("Watch", "State", "Live %", "On the card %", "Evidence"), rows, text=(0, 1))
+
+
+def labels_table(content: Mapping[str, Any], *, most: int | None = None) -> Table | None:
+    """Return one row for each of several labels, the strongest evidence first; None for one label a sample.
+
+    Args:
+        content: Of a monitor.
+        most: Rows that are shown; None for all.
+    """
+    evidence: dict[str, float] = {}
+    alarms: dict[str, bool] = {}
+    means: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, watch in content["watches"].items():
+        for label, each in watch.get("labels", {}).items():
+            evidence[label] = max(evidence.get(label, 0.0), each["evidence"])
+            alarms[label] = alarms.get(label, False) or each["alarm_after"] is not None
+        for each in reversed(
+            watch["statistics"] if evidence else ()
+        ):  # the first of a label stands for it
+            means.setdefault(each["label"], {})[name] = each
+    # The mean of all labels is among the watches.
+    order = sorted(
+        {*evidence} - {ALL_LABELS}, key=lambda label: (-alarms[label], -evidence[label], label)
+    )
+    if not order:
+        return None
+
+    def cells(label: str, name: str) -> tuple[str, str]:
+        each = means[label].get(name)
+        return (DASH, DASH) if each is None else _cells(each, name)
+
+    rows = [
+        (
+            short_name(label, _CUT),
+            "ALARM" if alarms[label] else "quiet",
+            *cells(label, "calibration"),
+            *cells(label, "probability"),
+            _power(evidence[label]),
+        )
+        for label in order[:most]
+    ]
+    heads = ("Label", "State", "Gap %", "On the card", "Mean p %", "On the card", "Evidence")
+    notes = (*further_rows(len(order) - len(rows), most, "label"), _OF_LABELS)
+    return replace(table_of(heads, rows, title="Labels", notes=notes, text=(0, 1)), narrow=True)
 
 
 def statistics_table(content: Mapping[str, Any]) -> Table:
@@ -60,15 +117,31 @@ def reasons(content: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each watch with an alarm: which mean moved, and where to."""
     lines = []
     for name in content["alarms"]:
-        watch = content["watches"][name]
-        worst = max(watch["statistics"], key=lambda each: each["evidence"])
-        live, chance = _cells(worst, name)
-        card = _percent(worst["card"], name)
-        where = (
-            f"{_capital(worst['name'])}: {live} % now, {card} % on the card (by chance {chance} %)"
-        )
-        lines.append(f"{where}; noticed after sample {watch['alarm_after']:,}.")
+        for worst, after in _worst(content["watches"][name]):
+            live, chance = _cells(worst, name)
+            card = f"{_percent(worst['card'], name)} % on the card (by chance {chance} %)"
+            where = f"{_capital(worst['name'])}: {live} % now, {card}"
+            lines.append(f"{where}; noticed after sample {after:,}.")
     return lines
+
+
+def _worst(watch: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the mean with the most evidence in a watch with an alarm, and when it was noticed; of labels one each."""
+    labels = watch.get("labels", {})
+    after = {
+        name: each["alarm_after"]
+        for name, each in labels.items()
+        if each["alarm_after"] is not None
+    }
+    groups = [
+        ([each for each in watch["statistics"] if each["label"] == name], after[name])
+        for name in sorted(after, key=lambda name: (name == ALL_LABELS, after[name]))[:_MOST_WORST]
+        if name != ALL_LABELS or len(after) == 1
+    ]
+    return [
+        (max(means, key=lambda each: each["evidence"]), sample)
+        for means, sample in groups or [(watch["statistics"], watch["alarm_after"])]
+    ]
 
 
 def explanations(content: Mapping[str, Any]) -> list[str]:
@@ -87,7 +160,7 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
         f"Live %: {shown}. On the card: where that mean lies by chance, as far as its test samples tell. Evidence of "
         f"{threshold:g} is an alarm.",
         f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
-        "quarter of it for each watch.",
+        f"{_PARTS[len(content['watches'])]} of it for each watch.",
     ]
 
 
@@ -109,8 +182,14 @@ def monitor_page(
         verdict=[monitor.verdict, *reasons(content), *drifts],
         statement=f"{monitor.summary} {looks}.",
         table=watches_table(content),
+        labels=labels_table(content),
+        most=MOST,
         notes=explanations(content),
-        pictures=[_means(stream, content, watch) for watch in watched],
+        pictures=[
+            _means(stream, content, watch, shown)
+            for watch in watched
+            for shown in _drawn(content["watches"][watch.name])
+        ],
         width=stream.width,
         evidence=_evidence(stream),
         everything=statistics_table(content),
@@ -167,9 +246,17 @@ def _ends(stream: Watched) -> Any:
     return np.minimum((np.arange(rows) + 1) * stream.width, stream.samples)
 
 
-def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
-    """Draw the watch's leading mean row by row, with the card's interval and the limits of chance."""
-    shown = _leading(content["watches"][watch.name])
+def _drawn(watch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the means of a watch that are drawn: the leading one, and one each of the first labels with an alarm."""
+    leading = _leading(watch)
+    worst = _worst(watch) if watch["alarm"] and "labels" in watch else []
+    return [leading, *(each for each, _ in worst if each is not leading)]
+
+
+def _means(
+    stream: Watched, content: Mapping[str, Any], watch: Watch, shown: Mapping[str, Any]
+) -> Any:
+    """Draw a mean of a watch row by row, with the card's interval and the limits of chance."""
     number = watch.statistics.index(shown["name"])
     history = stream.histories[watch.name]
     ax, _ = canvas("light", axes(2.9, 2.2))
@@ -204,8 +291,10 @@ def _means(stream: Watched, content: Mapping[str, Any], watch: Watch) -> Any:
     if watch.name in stream.alarms:
         ax.axvline(stream.alarms[watch.name], color=LIGHT.over, linewidth=1.2)
     state = _state(content["watches"][watch.name])
+    of = shown.get("label", ALL_LABELS)
+    what = watch.name if of == ALL_LABELS else f"{watch.name}, {of}"
     label = textwrap.fill(printable(f"{shown['name']} %"), 26)
-    caption(ax, LIGHT, "live samples", title=f"{watch.name}: {state}")
+    caption(ax, LIGHT, "live samples", title=f"{what}: {state}")
     ax.set_ylabel(label, color=LIGHT.ink, fontsize=9, parse_math=False, linespacing=1.5)
     ax.set_xlim(0, stream.samples)
     ax.locator_params(nbins=4)

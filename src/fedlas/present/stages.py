@@ -232,12 +232,17 @@ def check_stages(
             argument="on",
         )
     if held_out.val is not None and is_same(held_out.val, predictions):
-        raise InputError(
-            "must be other predictions than those measured",
-            "the same",
-            "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
-            argument="on",
-        )
+        raise same_as_measured()
+
+
+def same_as_measured() -> InputError:
+    """Return the error of held-out predictions that are the measured ones."""
+    return InputError(
+        "must be other predictions than those measured",
+        "the same",
+        "Pass held-out ones, such as those of a validation set; fitting on what is measured would flatter it.",
+        argument="on",
+    )
 
 
 def _no_held_out(argument: str, value: str | None = None) -> InputError:

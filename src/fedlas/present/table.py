@@ -273,6 +273,11 @@ def markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def html_paragraphs(sentences: Iterable[str]) -> str:
+    """Return an HTML paragraph for each sentence, for notebooks; every text is escaped."""
+    return "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in sentences)
+
+
 def html_table(table: Table) -> str:
     """Return a plain HTML table, for notebooks; every text is escaped."""
 

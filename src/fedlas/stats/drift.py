@@ -22,6 +22,8 @@ _PACE = 100.0
 _MOST = 1e200
 """The wealth of a gambler is cut here, so that it stays a float64. A cut supermartingale is still one."""
 _ROWS = 512
+_FACTORS = 2**22
+"""Samples, and factors of wealth, that are made at once at most."""
 
 
 class MeanDrift:
@@ -42,10 +44,13 @@ class MeanDrift:
         least: Smallest value that each statistic can have ``(S,)``.
         most: Largest ``(S,)``.
         false_alarm: Probability in (0, 1).
+        parts: What each statistic is of, a number from 0 ``(S,)``; None: all are of one thing.
 
     State:
         ``samples``: how many were observed; ``active (S, 2, bets)``: the wealth that each gambler has at stake. Both
-        are changed by :meth:`observe`, and may be set to continue from.
+        are changed by :meth:`observe`, and may be set to continue from. ``alone``: by part, at which of the samples
+        observed last its money alone first was enough for the alarm; it is enough for one that has not changed with
+        probability at most ``false_alarm``, however many have changed.
 
     Raises:
         InputError: If ``false_alarm`` is out of range, or an interval is empty or leaves its range.
@@ -69,7 +74,14 @@ class MeanDrift:
     """
 
     def __init__(
-        self, low: Floats, high: Floats, least: Floats, most: Floats, *, false_alarm: float
+        self,
+        low: Floats,
+        high: Floats,
+        least: Floats,
+        most: Floats,
+        *,
+        false_alarm: float,
+        parts: NDArray[np.int64] | None = None,
     ) -> None:
         self.false_alarm = check_level(false_alarm, name="false_alarm")
         if not (low.shape == high.shape == least.shape == most.shape and len(low)):
@@ -92,6 +104,8 @@ class MeanDrift:
         up = 1 / np.maximum(high - least, _LEAST)
         down = 1 / np.maximum(most - low, _LEAST)
         self._bets = np.stack([up, down], axis=1)[:, :, None] * SHARES
+        self.parts = np.zeros(len(low), dtype=np.int64) if parts is None else parts
+        self.alone: dict[int, int] = {}
         self.samples = 0
         self.active = np.full(active_shape(len(low)), _START)
 
@@ -110,17 +124,24 @@ class MeanDrift:
         """Average wealth of each statistic's bets ``(S,)``: where the evidence comes from."""
         return self.active.mean(axis=(1, 2))
 
+    @property
+    def evidence_by_part(self) -> Floats:
+        """Money of each part's bets over all money at the start ``(P,)``, of which the evidence is the sum."""
+        return self._money_of_parts(self.active.reshape(-1))
+
     def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
         """Bet on some samples, in order."""
         self._check(values, has)
         active = self.active.reshape(-1).copy()
         alarm = None
+        self.alone = {}
         unstaked = _unstaked(self.samples + np.arange(len(values) + 1))
         stakes = -np.diff(unstaked)
-        # Factors are made for some hundred samples at once; the wealth itself moves sample by sample.
+        # Factors are made for some samples at once; the wealth itself moves sample by sample.
         with np.errstate(over="ignore"):  # cut in the next line
-            for start in range(0, len(values), _ROWS):
-                part = slice(start, start + _ROWS)
+            rows = max(1, min(_ROWS, _FACTORS // len(active)))
+            for start in range(0, len(values), rows):
+                part = slice(start, start + rows)
                 factors = self._factors(values[part], has[part]).reshape(-1, len(active))
                 for place, (stake, factor) in enumerate(
                     zip(stakes[part], factors, strict=True), start
@@ -128,13 +149,20 @@ class MeanDrift:
                     # What is staked now may win with this sample already: the stake was known before it.
                     active = np.minimum((active + stake) * factor, _MOST)
                     # Every sample counts and not only the last: an alarm stays even if the wealth falls afterward.
-                    if (
-                        alarm is None
-                        and active.sum() / len(active) + unstaked[place + 1] >= self.threshold
-                    ):
-                        alarm = place
+                    if active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
+                        alarm = place if alarm is None else alarm
+                        self._add_alone(active, place)
         self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
         return alarm
+
+    def _add_alone(self, active: Floats, place: int) -> None:
+        """Add the parts whose money alone is enough for the alarm now."""
+        for part in np.flatnonzero(self._money_of_parts(active) >= self.threshold).tolist():
+            self.alone.setdefault(part, place)
+
+    def _money_of_parts(self, active: Floats) -> Floats:
+        each = active.reshape(len(self.parts), -1).sum(axis=1)
+        return np.asarray(np.bincount(self.parts, weights=each) / len(active))
 
     def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
         """Return the factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""

@@ -197,6 +197,16 @@ def check_edges(edges: Floats) -> Floats:
     return edges
 
 
+def quantile_edges(values: Floats, number: int) -> Floats:
+    """Return 0, quantiles and 1 as edges, each once: between values, so that last digits move none to a neighbor."""
+    steps = np.unique(values.round(6))
+    inner = np.quantile(values, np.arange(1, number) / number).round(6)
+    at = np.searchsorted(steps, inner[inner < 1])
+    return np.concatenate(
+        [[0.0], np.unique((steps[at[at > 0] - 1] + steps[at[at > 0]]) / 2), [1.0]]
+    )
+
+
 def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
     """Return the index of each confidence's cell."""
     # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.

@@ -10,7 +10,6 @@ import pytest
 
 from fedlas import Predictions
 from fedlas.binary import validation_size
-from fedlas.cli import main
 from fedlas.errors import InputError
 
 PMVALSAMPSIZE = {  # observed / expected, slope, C statistic, net benefit
@@ -169,18 +168,6 @@ TOO_MANY = "width_{} must be so wide that 1,000,000,000,000 samples are enough"
 def test_what_cannot_be_planned_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         validation_size(**options)
-
-
-def test_the_subcommand_prints_the_table(capsys):
-    words = ["sample-size", "--prevalence", "0.018", "--auroc", "0.8", "--lp-normal", "-5", "2.5"]
-    assert main([*words, "--width-observed-to-expected", "1", "--threshold", "0.08"]) == 0
-    size = validation_size(
-        0.018, 0.8, lp_normal=(-5, 2.5), width_observed_to_expected=1, threshold=0.08
-    )
-    shown = capsys.readouterr().out
-    assert " ".join(shown.split()) == " ".join(str(size).split())
-    assert main(["sample-size", "--prevalence", "0.018"]) == 2
-    assert "--auroc must be anticipated" in capsys.readouterr().err
 
 
 def test_no_size_is_without_an_event_and_another_sample():

@@ -128,10 +128,9 @@ def test_many_absent_classes_get_at_most_a_hundredth_together():
 def test_copies_of_a_table_leave_absent_classes_no_more():
     """The hundredth was of the rows: four copies left 4 %, and weights something else than repeated rows."""
     val = drawn(400, 30, 0, [*range(18), *range(12)])
-    for copies in (2, 4):
-        rows = val.rows(torch.arange(400).repeat(copies))
-        probs = AutoCalibration().fit(rows).transform(val).probs
-        assert float(probs[:, 18:].sum(1).mean()) == pytest.approx(0.01, rel=0.03)
+    copies = val.rows(torch.arange(400).repeat(4))
+    probs = AutoCalibration().fit(copies).transform(val).probs
+    assert float(probs[:, 18:].sum(1).mean()) == pytest.approx(0.01, rel=0.03)
     weights = torch.arange(400) % 3 + 1
     counted = Predictions(val.logits, val.target, weights=weights)
     repeated = val.rows(torch.arange(400).repeat_interleave(weights))

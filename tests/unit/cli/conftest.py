@@ -12,6 +12,7 @@ _NEEDS = {
     "test_compare_roles.py": "pandas",
     "test_event.py": "pandas",
     "test_init.py": "PIL",
+    "test_tables.py": "pandas",
     "test_written_places.py": "pyarrow",
 }
 _IS_PARTIAL = find_spec("pyarrow") is None and "FEDLAS_CI" not in os.environ

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 
+from fedlas._core.check import check_count
 from fedlas._core.registry import Registry
 from fedlas.errors import InputError
 
@@ -144,6 +145,14 @@ def test_an_interrupted_import_of_the_annex_is_tried_again(annexed):
     with pytest.raises(KeyboardInterrupt):
         list(annexed)
     assert list(annexed) == ["one", "two"]
+
+
+def test_entries_are_in_the_order_of_the_annex_whichever_is_imported_first():
+    registry = Registry("function", annex=["fedlas._core.check", "fedlas._core.registry"])
+    registry.add("later", Registry)
+    registry.add("earlier", check_count)
+    registry.add("own", lambda: None)
+    assert list(registry) == ["earlier", "later", "own"]
 
 
 def test_a_users_entry_cannot_take_a_name_of_the_annex(annexed):

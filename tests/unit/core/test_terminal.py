@@ -271,7 +271,6 @@ def test_streams_drop_or_stop():
 
 
 @pytest.mark.system
-@pytest.mark.system
 @pytest.mark.parametrize(
     ("redirect", "status", "error"),
     [
@@ -294,6 +293,7 @@ def test_apply_in_a_pipe(tmp_path, redirect, status, error):
     assert "Broken pipe" not in done.stderr
 
 
+@pytest.mark.system
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
 @pytest.mark.parametrize(
     ("redirect", "status", "error"),

@@ -2,24 +2,27 @@
 
 import copy
 import gzip
-import io
 import json
 import multiprocessing
 import os
 import random
-import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fedlas.cli import main
+from fedlas.deploy.monitor import monitor
+from fedlas.deploy.monitor.history import PeriodHistory, read_history
+from fedlas.deploy.monitor.state import locked_files
+from fedlas.errors import InputError
+from fedlas.predictions import Columns
+from fedlas.present.history_page import history_page
 from fedlas.present.monitor_page import explanations
+from periods import add_period, write_card
 
-COLUMNS = ["--probs", "p", "--target", "y"]
-COVARIATES = [*COLUMNS, "--covariates", "age,site"]
-STOP = Path(__file__).parents[2] / "stop_by_count.py"
+COLUMNS = Columns(probs="p", target="y")
+COVARIATES = replace(COLUMNS, covariates="age,site")
 
 
 def month(path, seed, *, moved=0.0, rows=300):
@@ -31,58 +34,52 @@ def month(path, seed, *, moved=0.0, rows=300):
     lines = [f"{s:.4f},{int(y)},{age:.1f},{'north' if s > 0.5 else 'south'}" for s, y, age in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(["p,y,age,site", *lines, ""]))
-    return str(path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
     folder = tmp_path_factory.mktemp("card")
     files = [month(folder / f"{part}.csv", seed, rows=1500) for seed, part in enumerate("vt")]
-    out = str(folder / "card.json")
-    options = ["--method", "none", "--replicates", "0", "--out", out]
-    assert main(["card", *files, *COVARIATES, *options]) == 0
-    return out
+    return write_card(folder / "card.json", *files, COVARIATES)
 
 
 @pytest.fixture
-def run(card, tmp_path, capsys):
-    def add(*words, columns=COLUMNS, state=None):
-        words = [*words, *columns, "--history", str(tmp_path / "h.json")]
-        capsys.readouterr()
-        status = main(["monitor", card, *words, *(["--state", str(state)] if state else [])])
-        streams = capsys.readouterr()
-        return status, " ".join((streams.out + streams.err).split())
-
-    return add
+def add(card, tmp_path):
+    """``add(file, ...)``: add files as a period to the history ``h.json``."""
+    return lambda *files, columns=COLUMNS, **options: add_period(
+        card, tmp_path / "h.json", files, columns, **options
+    )
 
 
 def periods(tmp_path):
-    return [row["period"] for row in json.loads((tmp_path / "h.json").read_text())["periods"]]
+    return [period.period for period in read_history(tmp_path / "h.json")]
 
 
-def test_other_rows_under_one_name_are_refused(run, tmp_path):
+def test_other_rows_under_one_name_are_refused(add, tmp_path):
     """Months in folders, a file that each month overwrites, and a pattern replaced the month before."""
-    assert run(month(tmp_path / "a" / "x.csv", 1))[0] == 0
+    add(month(tmp_path / "a" / "x.csv", 1))
     before = (tmp_path / "h.json").read_bytes()
     for file in (tmp_path / "b" / "x.csv", tmp_path / "a" / "x.csv"):
-        status, shown = run(month(file, 2))
-        assert (status, "Name this one by --period" in shown) == (2, True)
+        with pytest.raises(InputError, match="Name this one by --period"):
+            add(month(file, 2))
     assert (tmp_path / "h.json").read_bytes() == before
-    assert run(str(tmp_path / "b" / "x.csv"), "--period", "2026-02")[0] == 0
+    add(tmp_path / "b" / "x.csv", name="2026-02")
     month(tmp_path / "c" / "1.csv", 3)
-    assert run(f"{tmp_path}/c/*.csv", "--period", "2026-03")[0] == 0
+    add(tmp_path / "c" / "*.csv", name="2026-03")
     month(tmp_path / "c" / "2.csv", 4)
-    status, shown = run(f"{tmp_path}/c/*.csv")
-    assert (status, "of the same content as one of '2026-03'" in shown) == (2, True)
+    with pytest.raises(InputError, match="of the same content as one of '2026-03'"):
+        add(tmp_path / "c" / "*.csv")
     # By its name a month is replaced.
-    assert run(f"{tmp_path}/c/*.csv", "--period", "2026-03")[0] == 0
+    add(tmp_path / "c" / "*.csv", name="2026-03")
     assert periods(tmp_path) == ["x", "2026-02", "2026-03"]
 
 
-def test_the_same_rows_are_one_period_however_they_are_stored(run, tmp_path):
-    text = Path(month(tmp_path / "2026-01.csv", 1)).read_bytes()
-    assert run(str(tmp_path / "2026-01.csv"))[0] == 0
-    assert run(month(tmp_path / "2026-02.csv", 2))[0] == 0
+def test_the_same_rows_are_one_period_however_they_are_stored(add, tmp_path):
+    first = month(tmp_path / "2026-01.csv", 1)
+    text = first.read_bytes()
+    add(first)
+    add(month(tmp_path / "2026-02.csv", 2))
     copies = {
         "packed.csv.gz": gzip.compress(text),
         "dos.csv": text.replace(b"\n", b"\r\n"),
@@ -91,56 +88,49 @@ def test_the_same_rows_are_one_period_however_they_are_stored(run, tmp_path):
     }
     for name, content in copies.items():
         (tmp_path / name).write_bytes(content)
-        assert run(str(tmp_path / name))[0] == 0, name
-        assert run(str(tmp_path / name), "--period", "2026-03")[0] == 2
+        add(tmp_path / name)
+        with pytest.raises(InputError, match="of the same content as one of '2026-01'"):
+            add(tmp_path / name, name="2026-03")
     assert periods(tmp_path) == ["2026-01", "2026-02"]
-    status, shown = run(str(tmp_path / "dos.csv"), str(tmp_path / "packed.csv.gz"))
-    assert (status, "in one period of a history, and once" in shown) == (2, True)
+    with pytest.raises(InputError, match="in one period of a history, and once"):
+        add(tmp_path / "dos.csv", tmp_path / "packed.csv.gz")
 
 
-def test_a_state_counts_no_copy_of_a_file(card, tmp_path, capsys):
-    text = Path(month(tmp_path / "a.csv", 1)).read_bytes()
+def test_a_state_counts_no_copy_of_a_file(card, tmp_path):
+    text = month(tmp_path / "a.csv", 1).read_bytes()
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.replace(b"\n", b"\r\n")))
-    words = [*COLUMNS, "--state", str(tmp_path / "s.json")]
-    assert main(["monitor", card, str(tmp_path / "a.csv"), *words]) == 0
-    assert main(["monitor", card, str(tmp_path / "b.csv.gz"), *words]) == 2
-    assert "a file must be new to the state" in capsys.readouterr().err
+    options = {"columns": COLUMNS, "state": tmp_path / "s.json"}
+    monitor(card, [tmp_path / "a.csv"], **options)
+    with pytest.raises(InputError, match="a file must be new to the state"):
+        monitor(card, [tmp_path / "b.csv.gz"], **options)
 
 
-def test_standard_input_needs_a_name(run, tmp_path, monkeypatch):
-    def pipe(seed):
-        content = Path(month(tmp_path / "in.csv", seed)).read_bytes()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-
-    pipe(1)
-    status, shown = run("-")
-    assert (status, "Name it by --period" in shown) == (2, True)
-    for seed in (1, 2):
-        pipe(seed)
-        assert run("-", "--period", f"2026-0{seed}")[0] == 0
-    pipe(1)
-    assert run("-", "--period", "2026-03")[0] == 2
-    assert periods(tmp_path) == ["2026-01", "2026-02"]
+def test_standard_input_needs_a_name(tmp_path):
+    file = month(tmp_path / "in.csv", 1)
+    with pytest.raises(InputError, match="Name it by --period"):
+        PeriodHistory(tmp_path / "h.json", ["-"], [file])
 
 
-def test_a_history_of_before_is_not_replaced_unasked(run, tmp_path):
+def test_a_history_of_before_is_not_replaced_unasked(add, tmp_path):
     """It holds paths alone, which say nothing of the rows."""
     file = month(tmp_path / "2026-01.csv", 1)
-    assert run(file)[0] == 0
+    add(file)
     content = json.loads((tmp_path / "h.json").read_text())
     del content["periods"][0]["contents"]
     (tmp_path / "h.json").write_text(json.dumps(content))
-    assert run(file)[0] == 2
-    assert run(file, "--period", "2026-01")[0] == 0
-    assert run(file)[0] == 0
+    with pytest.raises(InputError, match="files of another period must have another name"):
+        add(file)
+    add(file, name="2026-01")
+    add(file)
     assert periods(tmp_path) == ["2026-01"]
 
 
 def watch(card, folder, number, together):
     """Add a month at the same time as others do."""
+    history, state = folder / "h.json", folder / "s.json"
     together.wait()
-    words = [*COLUMNS, "--history", str(folder / "h.json"), "--state", str(folder / "s.json")]
-    assert main(["monitor", card, str(folder / f"{number}.csv"), *words]) == 0
+    with locked_files(state, history):
+        add_period(card, history, [folder / f"{number}.csv"], COLUMNS, state=state)
 
 
 @pytest.mark.system
@@ -163,10 +153,10 @@ def test_writers_at_the_same_time_lose_no_period(card, tmp_path):
     assert "pending" not in state
 
 
-def test_an_error_leaves_history_and_state(run, tmp_path, monkeypatch):
+def test_an_error_leaves_history_and_state(add, tmp_path, monkeypatch):
     """The state had moved on, so that the month could never be added."""
     state, history = tmp_path / "s.json", tmp_path / "h.json"
-    assert run(month(tmp_path / "1.csv", 1), state=state)[0] == 0
+    add(month(tmp_path / "1.csv", 1), state=state)
     before = state.read_bytes(), history.read_bytes()
 
     second = month(tmp_path / "2.csv", 2)
@@ -179,69 +169,43 @@ def test_an_error_leaves_history_and_state(run, tmp_path, monkeypatch):
         return fsync(handle)
 
     monkeypatch.setattr("os.fsync", fail_at_second)
-    assert run(second, state=state)[0] == 2
+    with pytest.raises(InputError, match="No space left"):
+        add(second, state=state)
     monkeypatch.undo()
     assert (state.read_bytes(), history.read_bytes()) == before
-    assert run(second, state=state)[0] == 0
+    add(second, state=state)
     assert periods(tmp_path) == ["1", "2"]
 
 
-@pytest.mark.system
-@pytest.mark.parametrize(
-    ("event", "count"), [("rename", 1), ("torn", 2), ("rename", 2), ("rename", 3), ("rename", 4)]
-)
-def test_a_call_that_is_killed_at_any_write_loses_no_period(run, card, tmp_path, event, count):
-    """Killed at the state, the history, the state once more, the page: both have the month after the next call."""
-    state, history = tmp_path / "s.json", tmp_path / "h.json"
-    assert run(month(tmp_path / "1.csv", 1), state=state)[0] == 0
-    second, third = month(tmp_path / "2.csv", 2), month(tmp_path / "3.csv", 3)
-    words = [*COLUMNS, "--history", str(history), "--state", str(state)]
-    done = subprocess.run(
-        [sys.executable, str(STOP), event, str(count), "SIGKILL", "*", "monitor", card, second, *words],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == -9, done.stderr
-    assert run(third, state=state)[0] == 0
-    status, _ = run(second, state=state)
-    counts = json.loads(state.read_text())
-    assert status in (0, 2)  # it is added now, or was there
-    assert sorted(periods(tmp_path)) == ["1", "2", "3"]
-    assert (counts["samples"], len(counts["files"])) == (900, 3)
-    assert "pending" not in counts
-
-
-def test_the_card_is_the_reference_whatever_the_history_says(run, tmp_path):
+def test_the_card_is_the_reference_whatever_the_history_says(add, tmp_path):
     """A history with another first month silenced the drift that the card shows."""
-    assert run(month(tmp_path / "1.csv", 1), columns=COVARIATES)[0] == 0
+    add(month(tmp_path / "1.csv", 1), columns=COVARIATES)
     moved = month(tmp_path / "2.csv", 2, moved=2.0)
     content = json.loads((tmp_path / "h.json").read_text())
     for part in ("columns", "columns_of_card"):
         content["periods"][0][part]["age"]["mean"] = 70.0
     (tmp_path / "h.json").write_text(json.dumps(content))
-    status, shown = run(moved, columns=COVARIATES)
-    assert (status, "DRIFT of a column: age moved by +" in shown) == (3, True)
+    assert add(moved, columns=COVARIATES)[0][0].startswith("age moved by +")
     del content["periods"][0]["columns_of_card"]
     (tmp_path / "h.json").write_text(json.dumps(content))
-    assert run(moved, columns=COVARIATES)[0] == 3
+    assert add(moved, columns=COVARIATES)[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_no_name_of_a_file_controls_a_page_or_terminal(run, tmp_path):
+def test_no_name_of_a_file_controls_a_page(add, tmp_path):
     names = [os.fsdecode(b"a\x1b[2J\xff.csv"), "b\u202e<b>.csv"]
     for seed, name in enumerate(names):
-        status, shown = run(month(tmp_path / name, seed))
-        assert (status, "\x1b" in shown) == (0, False)
-    assert run(month(tmp_path / "c.csv", 3), "--period", "\x1b[31m2026")[0] == 0
+        add(month(tmp_path / name, seed))
+    add(month(tmp_path / "c.csv", 3), name="\x1b[31m2026")
     assert periods(tmp_path) == ["a\\x1b[2J\\udcff", "b\\u202e<b>", "\\x1b[31m2026"]
-    page = (tmp_path / "h.html").read_text()
+    page = history_page(read_history(tmp_path / "h.json"))
     assert "a\\x1b[2J\\udcff" in page
     assert [text for text in ("\x1b", "\u202e", "<b>") if text in page] == []
 
 
-def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path, capsys):
+def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path):
     """Classes were quiet at 24.50 %, and 24.83 to 35.33 % on the card."""
-    assert main(["monitor", card, month(tmp_path / "1.csv", 1), *COLUMNS, "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
+    content = monitor(card, [month(tmp_path / "1.csv", 1)], columns=COLUMNS).content
     leading = content["watches"]["events"]["statistics"][0]
     leading["live"] = leading["low"] - 0.003
     assert explanations(content)[0].startswith("Quiet, though outside: events. As few live samples")
@@ -249,33 +213,17 @@ def test_a_quiet_mean_outside_its_interval_is_explained(card, tmp_path, capsys):
     assert not explanations(content)[0].startswith("Quiet")
 
 
-def test_a_history_of_many_columns_draws_those_that_drifted(tmp_path, capsys):
+def test_a_history_of_many_columns_draws_those_that_drifted(add, tmp_path):
     """A page of 1,000 columns took 43 seconds."""
-
-    def table(name, seed, moved):
-        values = np.random.default_rng(seed).normal(size=(200, 41))
-        p, y = 1 / (1 + np.exp(-values[:, 40])), values[:, 39] > 0
-        values[:, 30] += moved
-        heads = ",".join(["p", "y", *(f"x{k}" for k in range(40))])
-        np.savetxt(
-            tmp_path / name, np.c_[p, y, values[:, :40]], "%.5g", ",", header=heads, comments=""
-        )
-        return str(tmp_path / name)
-
-    words = [*COLUMNS, "--covariates", "x*"]
-    card = str(tmp_path / "card.json")
-    files = [table("v.csv", 0, 0.0), table("t.csv", 1, 0.0)]
-    assert (
-        main(["card", *files, *words, "--method", "none", "--replicates", "0", "--out", card]) == 0
-    )
-    history = tmp_path / "h.json"
-    live = table("1.csv", 2, 2.0)
-    assert main(["monitor", card, live, *words, "--history", str(history)]) == 3
-    assert "x30 moved by +" in " ".join(capsys.readouterr().out.split())
-    page = history.with_suffix(".html").read_text()
+    add(month(tmp_path / "1.csv", 1), columns=COVARIATES)
+    (period,) = read_history(tmp_path / "h.json")
+    age = period.columns["age"]
+    many = {f"x{k}": age for k in range(40)}
+    moved = {**many, "x30": {**age, "mean": age["mean"] + 2 * age["sd"]}}
+    page = history_page([replace(period, columns=moved, columns_of_card=many)])
     assert page.count("mean of x") == 24
     assert "mean of x30 by period" in page
-    assert "17 more are watched and not drawn" in page
+    assert "16 more are watched and not drawn" in page
 
 
 def places(content, path=()):
@@ -293,13 +241,13 @@ VALUES = [None, "x", "", -1, 0.5, 1e300, 2**70, True, [], {}, [None], {"a": 1}, 
 MUTATIONS = int(os.environ.get("FEDLAS_MUTATIONS", "24"))
 
 
-def test_a_damaged_history_is_refused_or_read(run, tmp_path):
+def test_a_damaged_history_is_refused_or_read(add, tmp_path):
     """Three of ten mutations were a traceback, and one more could silence the drift."""
-    assert run(month(tmp_path / "1.csv", 1), columns=COVARIATES)[0] == 0
+    add(month(tmp_path / "1.csv", 1), columns=COVARIATES)
     text = (tmp_path / "h.json").read_text()
     moved = month(tmp_path / "2.csv", 2, moved=2.0)
     chosen = random.Random(0)
-    status_of = {}
+    answers = set()
     for place in chosen.sample([*places(json.loads(text))], MUTATIONS):
         content = copy.deepcopy(json.loads(text))
         *path, last = place
@@ -312,7 +260,11 @@ def test_a_damaged_history_is_refused_or_read(run, tmp_path):
         else:
             inner[last] = value
         (tmp_path / "h.json").write_text(json.dumps(content))
-        status, shown = run(moved, columns=COVARIATES)
-        assert status in (2, 3), (place, value, shown)
-        status_of[place] = status
-    assert {2, 3} == {*status_of.values()}
+        try:
+            drifts, _ = add(moved, columns=COVARIATES)
+        except InputError:
+            answers.add("refused")
+        else:
+            assert drifts, (place, value)
+            answers.add("read")
+    assert answers == {"read", "refused"}

@@ -1,9 +1,6 @@
 import itertools
 import json
 import multiprocessing
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import filelock
@@ -12,7 +9,6 @@ import pytest
 import torch
 
 import fedlas
-from fedlas.cli import main
 from fedlas.deploy import Card, Monitor, fit_calibration, make_card, read_calibration
 from fedlas.deploy.monitor import ALARM, monitor
 from fedlas.deploy.monitor.state import FIRST_WIDTH, ROWS, Watched
@@ -414,8 +410,6 @@ def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled
     assert confidence[0] == pytest.approx(confidence[1], rel=1e-3)
     assert found["watches"]["classes"]["why"] == "no classes"
     assert found["alarms"] == (whole["alarms"] if labeled else [])
-    options = ["--confidence", "p", *(["--correct", "right"] if labeled else [])]
-    assert main(["monitor", str(card), str(file), *options]) == (ALARM if labeled else 0)
 
 
 def test_a_card_without_classes_watches_the_rest(card, tmp_path):
@@ -458,55 +452,17 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     assert content["samples"] == content["watches"]["accuracy"]["samples"] == ROUNDS * (50 + 51)
 
 
-@pytest.mark.system
-def test_a_killed_call_leaves_the_state_as_it_was(card, tmp_path):
-    """Killed at its first write, and at the last moment before the new state takes the place of the old."""
-    state, file = tmp_path / "state.json", write(tmp_path / "a.csv", live(0, 400))
-    look(card, [write(tmp_path / "b.csv", live(1, 400))], columns=COLUMNS, state=state)
-    before = state.read_text()
-    program = """
-import os, pathlib, signal, sys
-from fedlas.cli import main
-which, arguments = sys.argv[1], sys.argv[2:]
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if which == "sync":
-    os.fsync = kill
-else:
-    pathlib.Path.replace = kill
-main(arguments)
-"""
-    for which in ("sync", "replace"):
-        arguments = [
-            "monitor",
-            str(card),
-            str(file),
-            "--logits",
-            "z_*",
-            "--target",
-            "y",
-            "--state",
-            str(state),
-        ]
-        done = subprocess.run(
-            [sys.executable, "-c", program, which, *arguments], capture_output=True, check=False
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert state.read_text() == before
-    found = look(card, [file], columns=COLUMNS, state=state)
-    assert (found["samples"], found["looks"]) == (800, 2)
-
-
 def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatch):
     """Between what was read of it and what is written nobody else writes."""
     state, tried = tmp_path / "state.json", []
 
-    def table(*args):
+    def table(*args, **options):
         with pytest.raises(filelock.Timeout):
             filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0)
         tried.append(args)
-        return open_table(*args)
+        return open_table(*args, **options)
 
-    monkeypatch.setattr("fedlas.deploy.monitor.look.open_table", table)
+    monkeypatch.setattr("fedlas.deploy.monitor.live.open_table", table)
     good = write(tmp_path / "a.csv", live(0, 50))
     monitor(card, [good], columns=COLUMNS, state=state)
     more = [write(tmp_path / "b.csv", live(1, 50)), tmp_path / "none.csv"]
@@ -705,61 +661,6 @@ def test_nonsense(card, tmp_path):
         state.write_text(text)
         with pytest.raises(InputError, match="a file that it wrote"):
             monitor(card, [good], columns=COLUMNS, state=state)
-
-
-def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
-    good, bad = (
-        write(tmp_path / f"{factor}.csv", live(0, 2000, factor=factor)) for factor in (1.0, 3.0)
-    )
-    options = ["--logits", "z_*", "--target", "y", "--false-alarm", "0.05"]
-    assert main(["monitor", str(card), str(good), *options]) == 0
-    assert (
-        "No alarm: no change shows in calibration, accuracy, confidence and classes."
-        in capsys.readouterr().out
-    )
-    assert main(["monitor", str(card), str(good), str(bad), *options]) == 3
-    said = capsys.readouterr().out
-    assert "ALARM after sample 2," in said  # in the second file
-    assert main(["monitor", str(card), str(bad), *options, "--json", "--details"]) == 3
-    assert json.loads(capsys.readouterr().out)["alarms"][0] in ("accuracy", "calibration")
-    assert main(["monitor", str(card), str(good), "--logits", "z_*", "--details"]) == 0
-    said = capsys.readouterr().out
-    assert "no labels" in said
-    assert "No alarm: no change shows in confidence and classes." in said
-    assert "class 2" in said
-    assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
-    assert "options must say which columns hold the scores" in capsys.readouterr().err
-
-
-def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
-    bad, page = write(tmp_path / "a.csv", live(0, 2000, factor=3.0)), tmp_path / "monitor.html"
-    options = [
-        "--logits",
-        "z_*",
-        "--target",
-        "y",
-        "--page",
-        str(page),
-        "--state",
-        str(tmp_path / "state.json"),
-    ]
-    assert main(["monitor", str(card), str(bad), *options]) == 3
-    assert f"page: {page}" in capsys.readouterr().out.replace("\n", "")
-    text = page.read_text()
-    assert "ALARM after sample" in text
-    assert text.count("<svg") == 5  # a figure of each watch, and one of the evidence
-    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
-    size = page.stat().st_size
-    for _ in range(2):
-        main(["monitor", str(card), str(bad), *options])
-    assert page.stat().st_size < 1.5 * size
-    before = (tmp_path / "state.json").read_text()
-    assert (
-        main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")])
-        == 2
-    )
-    assert "must end in .html, .htm or .pdf" in capsys.readouterr().err
-    assert (tmp_path / "state.json").read_text() == before
 
 
 def rare(seed, samples, *, shift=0.0, swap=0):

@@ -14,7 +14,6 @@ import torch
 
 import fedlas
 from fedlas.calibrators import AutoCalibration
-from fedlas.cli import main
 from fedlas.deploy import export
 from fedlas.deploy.sql_maps import with_formula
 from fedlas.errors import CalibrationWarning, InputError
@@ -176,12 +175,10 @@ def test_any_name_of_a_column(column):
     assert compared(calibration, frame) < 1e-9
 
 
-def test_columns_are_kept_as_they_are(tmp_path, capsys):
+def test_columns_are_kept_as_they_are(tmp_path):
     frame, names = table("single", 300)
-    fedlas.calibrate(frame, method="isotonic", **names).save(tmp_path / "cal.json")
-    command = ["export", str(tmp_path / "cal.json"), "--format", "sql", "--keep", "id", "the day"]
-    assert main(command) == 0
-    assert "gives:  id, the day, p, calibrated_p" in capsys.readouterr().out
+    calibration = fedlas.calibrate(frame, method="isotonic", **names)
+    export(calibration, tmp_path / "cal.sql", form="sql", keep=["id", "the day"])
     rows = {"p": frame["p"], "id": [*range(300)], "the day": ["monday"] * 300, "y": frame["y"]}
     with duckdb.connect() as connection:
         connection.register("predictions", pa.table(rows))
@@ -267,35 +264,6 @@ def test_a_parser_of_each_dialect_reads_the_statement(dialect):
         tree = sqlglot.parse_one(statement(calibration, dialect), dialect=dialect)
         added = [each.alias_or_name for each in tree.selects]
         assert added == [*calibration.scores, *calibration.added]
-
-
-def test_export_writes_and_checks_it(tmp_path, capsys):
-    frame, names = table("probs", 500)
-    fedlas.calibrate(frame, **names).save(tmp_path / "cal.json")
-    assert main(["export", str(tmp_path / "cal.json"), "--format", "sql"]) == 0
-    shown = capsys.readouterr().out
-    assert "checked with SQLite" in shown
-    assert 'calibrated_s_"0' in shown.partition("gives:")[2]
-    assert "cal.sql" in shown
-    assert (tmp_path / "cal.sql").read_text().startswith("-- fedlas: {")
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_command_line_takes_a_dialect(dialect, tmp_path, capsys):
-    frame, names = table("single", 300)
-    fedlas.calibrate(frame, method="temperature", **names).save(tmp_path / "cal.json")
-    command = ["export", str(tmp_path / "cal.json"), "--format", "sql", "--dialect", dialect]
-    assert main(command) == 0
-    assert (tmp_path / "cal.sql").read_text() == statement_of_command(tmp_path, dialect)
-    assert str(tmp_path / "cal.sql") in capsys.readouterr().out.partition("use:")[2]
-
-
-def statement_of_command(folder, dialect):
-    """What Python writes for the same file, with what the command says of itself."""
-    calibration = fedlas.TableCalibration.load(folder / "cal.json")
-    about = {"fedlas": fedlas.__version__}
-    export(calibration, folder / "again.sql", form="sql", dialect=dialect, about=about)
-    return (folder / "again.sql").read_text()
 
 
 def test_what_has_no_formula_is_refused(tmp_path):

@@ -1,13 +1,10 @@
 """The calibration of a table as a file that any language applies: it gives what ``apply`` gives."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 import fedlas
-from fedlas.cli import main
 
 pytestmark = pytest.mark.system
 
@@ -44,20 +41,3 @@ def test_the_file_gives_what_apply_gives(tmp_path, kind):
     if kind == "logits":
         got, wanted = (torch.tensor(each).softmax(1).numpy() for each in (got, wanted))
     np.testing.assert_allclose(got, wanted, atol=1e-6)
-
-
-def test_the_command_names_the_columns(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    logits, target = drawn(200, 2)
-    probs = logits.softmax(1).numpy()
-    fedlas.calibrate(
-        {"a": probs[:, 0], "b": probs[:, 1], "y": target}, probs="a,b", target="y"
-    ).save("cal.json")
-    assert main(["export", "cal.json", "--format", "torchscript"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "probs of a, b, in this order" in shown
-    assert (tmp_path / "cal.pt").exists()
-    assert main(["export", "cal.json", "--inputs", "x.npz"]) == 2
-    assert "--inputs is for a model" in capsys.readouterr().err
-    (tmp_path / "cal.json").write_text(json.dumps({}))
-    assert main(["export", "cal.json"]) == 2

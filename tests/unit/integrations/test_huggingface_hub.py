@@ -293,3 +293,20 @@ def test_the_task_is_that_of_the_inputs(card, tmp_path, network, task):
     model.model = network
     readme = (save_pretrained(model, tmp_path / "hub", card=card) / "README.md").read_text()
     assert ModelCard(readme).data.to_dict().get("pipeline_tag") == task
+
+
+def test_a_card_of_several_labels_has_a_line_a_label():
+    random = torch.Generator().manual_seed(0)
+    logits = [torch.randn(300, 2, generator=random) for _ in "ab"]
+    val, test = (
+        fedlas.MultiLabel(
+            2 * z, torch.bernoulli(z.sigmoid(), generator=random), names=("cat", "dog")
+        )
+        for z in logits
+    )
+    text = str(model_card(fedlas.card(val, test, name="net", replicates=0)))
+    assert "A classifier of 2 labels, of which a sample has none, one or many." in text
+    assert "| macro ECE % ↓ |" in text
+    line = next(line for line in text.splitlines() if line.startswith("| dog |"))
+    assert line.count("|") == 8
+    assert "" not in [cell.strip() for cell in line.strip("|").split("|")]

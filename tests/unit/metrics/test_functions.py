@@ -136,8 +136,15 @@ def test_names_of_all_metrics_are_those_of_the_package():
     assert of_events <= set(binary.__all__)
 
 
-def test_a_users_metric_takes_arrays_too(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+def test_a_metric_that_cannot_be_registered_leaves_its_name_free(changeable):
+    registry = changeable(METRICS)
+    with pytest.raises(TypeError, match="shiny"):
+        registry.add("share_of_right", metrics.accuracy, shiny=True)
+    assert "share_of_right" not in registry
+
+
+def test_a_users_metric_takes_arrays_too(changeable):
+    changeable(METRICS)
 
     @METRICS.register("share_of_right", top_label=True)
     def share_of_right(predictions):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fedlas
-from fedlas.cli import main
+from fedlas.calibrated import apply_to_files
 from fedlas.errors import InputError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -88,13 +88,13 @@ def test_folders_of_a_pattern_of_csv_are_columns(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "a.csv").write_text("p,y\n" + "0.9,1\n0.3,0\n0.2,0\n0.4,1\n0.6,0\n" * 30)
     pattern = "year=*/*/*.csv"
-    named = ["--probs", "p", "--target", "y", "--groups", "month", "--out", "cal.json"]
-    assert main(["calibrate", pattern, *named]) == 0
-    assert main(["apply", "cal.json", pattern, "--out", "out.csv"]) == 0
+    fit = fedlas.calibrate(pattern, **NAMED, groups="month")
+    apply_to_files(fit, [pattern], "out.csv")
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert rows[0] == "p,y,year,month,calibrated_p"
     assert [row.split(",")[2:4] for row in rows[1:]] == [["2026", "11"]] * 150 + [
         ["2026", "12"]
     ] * 150
     # a single file's path says nothing of its rows
-    assert main(["calibrate", "year=2026/month=11/a.csv", *named]) == 2
+    with pytest.raises(InputError, match=r"must name a column of a\.csv; got 'month'"):
+        fedlas.calibrate("year=2026/month=11/a.csv", **NAMED, groups="month")

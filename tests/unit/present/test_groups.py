@@ -11,7 +11,6 @@ from fedlas.present.groups import (
     acceptance,
     event_groups_table,
     groups_table,
-    plain_event_groups,
     plain_groups,
     pooled_table,
     thresholds_table,
@@ -98,7 +97,7 @@ def test_pooled_slope_is_shown_beside_the_groups_own():
 
 
 def test_numbers_of_groups_are_json_without_what_is_not_known():
-    event = plain_event_groups({"a": of_event(1.2, None)})
+    event = plain_groups({"a": of_event(1.2, None)})
     top = plain_groups({1: of_top(0.1, None, None)})
     assert json.loads(json.dumps([event, top])) == [event, top]
     assert "p" not in event["a"]

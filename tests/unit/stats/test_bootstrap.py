@@ -217,8 +217,8 @@ def test_a_metric_registered_by_a_user_is_resampled_one_by_one(changeable):
     assert "largest" in bootstrap_intervals(p, replicates=39)
 
 
-def test_another_metric_under_a_known_name_has_no_form(monkeypatch):
-    monkeypatch.setattr(METRICS, "_entries", {})
+def test_another_metric_under_a_known_name_has_no_form(changeable, monkeypatch):
+    monkeypatch.delitem(changeable(METRICS)._entries, "ece")
 
     @METRICS.register("ece", title="E", higher_is_better=False, percent=False, paper="none")
     def first_logit(predictions):

@@ -230,3 +230,23 @@ def test_nonsense():
         test.observe(np.array([0.5, 0.6]), np.array([True]))
     assert test.evidence == 1
     assert test.samples == 0
+
+
+def test_a_part_of_the_statistics_may_be_enough_by_itself():
+    """Its money alone reaches the limit after that of all together, and its share of the evidence adds up."""
+    one = np.ones(4)
+    test = MeanDrift(
+        0.4 * one, 0.6 * one, 0 * one, one, false_alarm=0.05, parts=np.array([0, 1, 1, 2])
+    )
+    values = np.random.default_rng(0).random((400, 4))
+    values[:, 1] = 1.0
+    alarm = test.observe(values, np.ones(values.shape, dtype=bool))
+    assert [*test.alone] == [1]
+    assert alarm <= test.alone[1] < 100
+    assert test.evidence == pytest.approx(test.evidence_by_part.sum())
+    whole = MeanDrift(0.4 * one, 0.6 * one, 0 * one, one, false_alarm=0.05)
+    whole.observe(values, np.ones(values.shape, dtype=bool))
+    np.testing.assert_array_equal(whole.active, test.active)
+    assert (
+        test.observe(values[:1] * 0 + 0.5, np.ones((1, 4), dtype=bool)) == 0
+    )  # an alarm stays one

@@ -78,7 +78,7 @@ def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
 
 def test_groups_of_many_rows_vary_as_the_rows_do(monkeypatch):
     """Ends, floors and p-values agree with those of rows drawn one by one, up to the chance of 1,000 replicates."""
-    p = sampled(4000, 4, 1.5)
+    p = sampled(2000, 3, 1.5)
     names = [
         e.name
         for e in METRICS.entries()

@@ -24,8 +24,12 @@ def test_the_critical_difference_has_the_constants_of_demsars_table_5(k, q):
     assert result.critical_difference == pytest.approx(q * math.sqrt(k * (k + 1) / 84), rel=6e-4)
 
 
-def test_ranks_and_friedman_are_those_of_scipy():
-    result = compare_ranks(AUC, higher_is_better=True)
+@pytest.fixture(scope="module")
+def result():
+    return compare_ranks(AUC, higher_is_better=True)
+
+
+def test_ranks_and_friedman_are_those_of_scipy(result):
     ranks = stats.rankdata(-np.array(list(AUC.values())), axis=0).mean(axis=1)
     assert result.ranks == pytest.approx(dict(zip(AUC, ranks, strict=True)))
     assert list(result.ranks.values()) == sorted(ranks)
@@ -35,8 +39,7 @@ def test_ranks_and_friedman_are_those_of_scipy():
     assert result.friedman_p == pytest.approx(stats.f.sf(statistic, k - 1, (k - 1) * (n - 1)))
 
 
-def test_pairs_have_wilcoxon_with_holm():
-    result = compare_ranks(AUC, higher_is_better=True)
+def test_pairs_have_wilcoxon_with_holm(result):
     pairs = [("C4.5", "C4.5+m"), ("C4.5", "C4.5+cf"), ("C4.5+m", "C4.5+cf")]
     raw = [wilcoxon_test(AUC[a], AUC[b]).p_value for a, b in pairs]
     assert list(result.p_values) == pairs
@@ -77,6 +80,6 @@ def test_what_cannot_be_ranked(values, options, match):
         compare_ranks(values, higher_is_better=True, **options)
 
 
-def test_an_unknown_test_is_refused():
+def test_an_unknown_test_is_refused(result):
     with pytest.raises(InputError, match="nemenyi"):
-        compare_ranks(AUC, higher_is_better=True).groups("bonferroni")
+        result.groups("bonferroni")

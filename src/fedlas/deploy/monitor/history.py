@@ -122,7 +122,7 @@ class PeriodHistory:
             "digest": hashlib.sha256(card.read_bytes()).hexdigest()[:16],
             "made": watcher.card.date,
             **watcher.last_look,
-            "alarms": watcher.content["alarms"],
+            "alarms": watcher.alarmed,
             "columns": columns,
             "columns_of_card": columns_of_card(watcher.card),
         }

@@ -5,71 +5,41 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from fedlas._core.check import Argument, InputError, few, warn_user
+from fedlas._core.check import InputError, few
 from fedlas._core.kinds import check_kinds
 from fedlas._core.text import listed
 from fedlas.deploy.card import Card, CardSource
+from fedlas.deploy.label_reference import ALL_LABELS
+from fedlas.deploy.monitor.live import batch_of, batches, check_raw
 from fedlas.deploy.monitor.period import Period
 from fedlas.deploy.monitor.state import FORMAT, Watched, locked_files, read_state
 from fedlas.deploy.monitor.watches import WATCHES, LiveBatch, Watch, watches_of
-from fedlas.metrics.sums import check_takes_weights
-from fedlas.predictions import Columns, Predictions, TopLabel, open_table, read_predictions
-from fedlas.predictions.arguments import checked_event
-from fedlas.predictions.event import event_among
-from fedlas.predictions.tables.read import is_log
-from fedlas.predictions.tables.table import ScoreTable
-from fedlas.resample.clusters import check_independent
+from fedlas.predictions import (
+    Columns,
+    MultiLabel,
+    Predictions,
+    TopLabel,
+)
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
 """Exit status of an alarm."""
-_NOT_WATCHED = {
-    "weights": (
-        "samples must have no weights, which the tests of a stream do not use",
-        "Leave the weights out.",
-    ),
-    "clusters": (
-        "samples must be independent for the bound on false alarms to hold",
-        "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
-    ),
-    "labels": (
-        "samples must have one label each, as a card has",
-        "Watch the probability of one label: name its column by probs, and its labels by target.",
-    ),
-}
-"""Roles of a column that are refused: the condition and the remedy."""
-
-
-@dataclass(frozen=True)
-class LiveScores:
-    """Scores and outcomes of some rows."""
-
-    # Confidences (n,), or logits (n, C).
-    scores: Tensor
-    # Whether confidences came true (n,), or labels; None without labels.
-    outcome: Tensor | None
-    # Names of the classes; empty if they have none.
-    classes: tuple[str, ...] = ()
-    # The class that was said to be the event, its name or number; None if none was.
-    event: str | int | None = None
 
 
 class Monitor:
     """Watches predictions of a service for a change since its card.
 
-    Four watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
+    Watches look at each batch. With a card of the predicted class: calibration and accuracy (with the risk at the
     card's thresholds) where it has labels, the distribution of confidences and the shares of the predicted classes
     always. With a card of the event of two classes: calibration and how often the event occurs (with the false alarms
     at the card's thresholds) where it has labels, the distribution of its probabilities and the shares of samples to
-    act on always. Each is a sequential test, see :class:`~fedlas.stats.drift.MeanDrift`, which holds however often one
-    looks; none can silence another.
+    act on always. With a card of several labels: calibration and prevalence of each label, where it is known, and the
+    distribution of its probability always; the labels share the bets of a watch, which names those whose bets alone are
+    enough for the alarm. Each is a sequential test, see :class:`~fedlas.stats.drift.MeanDrift`, which holds however
+    often one looks; none can silence another.
 
     Args:
         card: A calibration card, what :func:`fedlas.card` returned, or its JSON file or content.
@@ -93,19 +63,22 @@ class Monitor:
         self._identity: dict[str, Any] = {}
 
     @check_kinds
-    def update(self, predictions: Predictions | TopLabel, *, raw: bool | None = None) -> bool:
+    def update(
+        self, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool | None = None
+    ) -> bool:
         """Add predictions and return whether there has been an alarm.
 
         Args:
-            predictions: In the order of time, with labels or without.
+            predictions: In the order of time, with labels or without; with a card of several labels a
+                :class:`~fedlas.MultiLabel`, of which any may be unknown.
             raw: Whether they have not been through the card's calibration, which is then applied first; None: as the
                 card says.
 
         Raises:
-            InputError: For another number of classes than the card's, or ``raw`` confidences.
+            InputError: For another number of classes, or other labels, than the card's, or ``raw`` confidences.
         """
         self._raw = self.card.raw if raw is None else raw
-        self._look([_of_predictions(self.card, predictions, raw=self._raw, source="update")])
+        self._look([batch_of(self.card, predictions, raw=self._raw, source="update")])
         return self._stream.alarm is not None
 
     def _look(self, batches: Iterable[LiveBatch]) -> None:
@@ -165,7 +138,7 @@ class Monitor:
         watches = {watch.name: watch for watch in self._watches}
         return {
             "card": self.card.name,
-            "card_samples": int(self.card.gaps.count[0]),
+            "card_samples": self.card.num_samples,
             "subject": self.card.subject,
             "live": "raw" if self._raw else "calibrated",
             **{name: getattr(stream, name) for name in ("samples", "labeled", "looks")},
@@ -190,7 +163,7 @@ class Monitor:
             labeled, f"{labeled:,} of them with labels"
         )
         form = "raw, so the card's calibration is applied" if self._raw else "calibrated"
-        test = f"{int(self.card.gaps.count[0]):,} test samples"
+        test = f"{self.card.num_samples:,} test samples"
         return f"{samples:,} live samples, {with_labels}, taken as {form}; card of {self.card.name}, {test}."
 
     @property
@@ -198,10 +171,20 @@ class Monitor:
         """Alarm or none, and by which watch, as a sentence."""
         alarms = self._stream.alarms
         if alarms:
-            names = sorted(alarms, key=lambda name: alarms[name])
-            return f"ALARM after sample {min(alarms.values()):,}: {listed(names)} changed since the card."
+            return f"ALARM after sample {min(alarms.values()):,}: {listed(self.alarmed)} changed since the card."
         watched = [watch.name for watch in self._watches if watch.test.samples]
         return f"No alarm: no change shows in {listed(watched)}."
+
+    @property
+    def alarmed(self) -> list[str]:
+        """Watches with an alarm, the earliest first, with the labels that were enough for it: calibration of edema."""
+        stream = self._stream
+        names = sorted(stream.alarms, key=lambda name: stream.alarms[name])
+        labels = {name: [*stream.labels.get(name, ())] for name in names}
+        for each in labels.values():
+            if each[1:] and ALL_LABELS in each:
+                each.remove(ALL_LABELS)
+        return [f"{name} of {few(labels[name], 4)}" if labels[name] else name for name in names]
 
     def __repr__(self) -> str:
         if not self._stream.samples:
@@ -244,7 +227,7 @@ def watch_files(
     watcher = Monitor(path, false_alarm=false_alarm)
     watcher._raw = watcher.card.raw if raw is None else raw
     if raw is None and watcher._raw and columns is not None:
-        _check_raw(columns)
+        check_raw(columns)
     if state is not None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         watcher._identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
@@ -252,129 +235,9 @@ def watch_files(
             watcher._stream = read_state(state, watcher._identity, watcher._watches)
         watcher._stream.count_files(files)
     watcher._look(
-        batch for file in files for batch in _batches(watcher.card, file, columns, raw=watcher._raw)
+        batch for file in files for batch in batches(watcher.card, file, columns, raw=watcher._raw)
     )
     return watcher
-
-
-def _check_raw(columns: Columns) -> None:
-    """Refuse scores of ``fedlas apply``, to which the card's calibration would be applied again."""
-    if names := columns.calibrated_scores:
-        raise InputError(
-            "live predictions must be raw, as the card says, since its calibration is applied to them",
-            f"{few(names)}, which fedlas apply has calibrated",
-            "Name the columns of the raw scores, or say that these are calibrated (--calibrated on the command line).",
-        )
-
-
-def _batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
-    """Return the batches of a file; features come with all of its rows."""
-    if raw and card.calibration.uses_features:
-        predictions = read_predictions(file, columns, labeled=False).predictions
-        return [_of_predictions(card, predictions, raw=True, source=file.name)]
-    return (_batch(card, scores, raw=raw, source=file.name) for scores in _blocks(file, columns))
-
-
-def _of_predictions(
-    card: Card, predictions: Predictions | TopLabel, *, raw: bool, source: str
-) -> LiveBatch:
-    """Return confidences and outcomes of predictions, whose features go into a calibration that uses them."""
-    if raw and card.calibration.uses_features:
-        if predictions.features is None:
-            expected = "raw predictions must hold the features that the card's calibration uses"
-            fix = "Save them, fedlas.predict(model, loader, features=True).save(path), or pass calibrated predictions."
-            raise InputError(expected, f"{source} without", fix)
-        predictions = card.calibration.transform(predictions)
-        raw = False
-    return _batch(card, _scores(predictions), raw=raw, source=source)
-
-
-def _blocks(file: Path, columns: Columns | None) -> Iterable[LiveScores]:
-    """Return scores and outcomes of some rows at a time."""
-    if is_log(file, columns or Columns()):
-        return [_scores(read_predictions(file, columns, labeled=False).predictions)]
-    table = open_table(file, columns)
-    for name, why in _NOT_WATCHED.items():
-        if (column := getattr(table.columns, name)) is not None:
-            raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
-    return _of_table(table, file)
-
-
-def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
-    """Yield scores and outcomes; say in the end how many rows were left out."""
-    for block in table.blocks():
-        event = event_among(table.classes, table.columns.event)
-        yield LiveScores(*block, table.classes, event)
-    if table.dropped:
-        warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
-
-
-def _scores(predictions: Predictions | TopLabel) -> LiveScores:
-    check_takes_weights(predictions, takes_weights=False)
-    check_independent(predictions, "the bound on false alarms")
-    if isinstance(predictions, Predictions):
-        target = predictions.target.cpu() if predictions.has_target else None
-        classes = predictions.classes or ()
-        return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
-    return LiveScores(predictions.confidence.cpu(), predictions.correct)
-
-
-def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
-    """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
-    scores, outcome = live.scores, live.outcome
-    if scores.ndim == 1:
-        if card.subject == "event":
-            fix = "Pass the probability of the event, or a card of the predicted class."
-            expected = "predictions must have both classes, since the card is about the event"
-            raise InputError(expected, f"confidences in {source}", fix)
-        if raw and card.num_classes:
-            fix = "Pass the scores of all classes, or say that the confidences are calibrated."
-            raise InputError(
-                "raw predictions need the scores of all classes", f"confidences in {source}", fix
-            )
-        if raw:
-            # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
-            unknown = torch.zeros(len(scores), dtype=torch.bool)
-            scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
-        return LiveBatch(
-            scores.double().numpy(), None if outcome is None else outcome.numpy(), None
-        )
-    if scores.shape[1] != card.num_classes:
-        fix = "Pass predictions of the model that the card is about."
-        expected = f"predictions must have the card's {card.num_classes} classes"
-        if not card.num_classes:
-            expected = "predictions must be confidences, as the card's"
-        raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
-    _check_classes(card, live, source)
-    logits = card.calibration(scores.double()) if raw else scores.double()
-    if card.subject == "event":
-        happened = None if outcome is None else torch.eq(outcome, card.event_index).numpy()
-        return LiveBatch(logits.softmax(dim=1)[:, card.event_index].numpy(), happened, None)
-    confidence, predicted = logits.softmax(dim=1).max(dim=1)
-    correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
-    return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
-
-
-def _check_classes(card: Card, live: LiveScores, source: str) -> None:
-    """Refuse classes, or an event, other than those of the card."""
-    # Classes without names are their numbers: those of a column about class 0 come in the other order.
-    numbers = tuple(map(str, range(card.num_classes)))
-    names, live_names = (each or numbers for each in (card.classes, live.classes))
-    if names != live_names and ((live.classes and card.classes) or set(names) == set(live_names)):
-        raise InputError(
-            f"classes must be those of the card, {few(names)}, in its order",
-            f"{few(live_names)} in {source}",
-            "Order the columns as for the card, or write a card of this model.",
-        )
-    # The event of 0 and 1 may have been named for the card.
-    number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
-    if card.subject == "event" and number not in (None, card.event_index):
-        raise InputError(
-            f"must be the card's, {names[card.event_index]}",
-            f"{live.event} in {source}",
-            ("Leave ", Argument("event"), " out, or write a card of this event."),
-            argument="event",
-        )
 
 
 def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
@@ -389,6 +252,15 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": history.count.sum(axis=0).astype(int).tolist(),
         "evidence": test.evidence_by_statistic.tolist(),
     }
+    by_label = {}
+    if watch.parts:
+        columns["label"] = [watch.parts[part] for part in test.parts]
+        evidence = dict(zip(watch.parts, test.evidence_by_part.tolist(), strict=True))
+        alarms = stream.labels.get(watch.name, {})
+        by_label = {
+            name: {"evidence": each, "alarm_after": alarms.get(name)}
+            for name, each in evidence.items()
+        }
     rows = zip(*columns.values(), strict=True)
     return {
         "watched": test.samples > 0,
@@ -398,5 +270,6 @@ def _watch(watch: Watch, stream: Watched) -> dict[str, Any]:
         "samples": test.samples,
         "evidence": test.evidence,
         "threshold": test.threshold,
+        **({"labels": by_label} if by_label else {}),
         "statistics": [dict(zip(columns, row, strict=True)) for row in rows],
     }

@@ -107,6 +107,8 @@ class Watched:
     looks: int = 0  # at the tests
     width: int = FIRST_WIDTH  # samples in a row of the histories
     alarms: dict[str, int] = field(default_factory=dict)  # after which sample
+    # Of several labels, after which sample each was enough for the alarm of a watch by itself.
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # digests of those that were counted
     # Periods that are counted here, and perhaps not in their history yet: it is written next.
@@ -141,9 +143,12 @@ class Watched:
                 alarm = None if values is None else watch.test.observe(*values)
                 if alarm is not None:
                     self.alarms.setdefault(name, self.samples + alarm + 1)
+                for place, last in watch.test.alone.items() if watch.parts and values else ():
+                    labels = self.labels.setdefault(name, {})
+                    labels.setdefault(watch.parts[place], self.samples + last + 1)
                 self.histories[name] = self.histories[name].after(row, values, watch.test.evidence)
             self.samples += len(part)
-            self.labeled += 0 if part.correct is None else len(part)
+            self.labeled += part.labeled
             start += len(part)
 
     def count_files(self, names: Sequence[Path]) -> None:
@@ -175,6 +180,8 @@ class Watched:
             }
             for name, watch in self.watches.items()
         }
+        if self.labels:
+            content["labels"] = self.labels
         if self.pending:
             content["pending"] = [period.plain() for period in self.pending]
         write_json(path, {**identity, **content})
@@ -277,6 +284,10 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
     state.alarms = {
         name: check_count("alarm", sample) for name, sample in dict(content["alarms"]).items()
     }
+    state.labels = {
+        name: {label: check_count("alarm", sample) for label, sample in labels.items()}
+        for name, labels in dict(content.get("labels", {})).items()
+    }
     # A state of before has none.
     state.files = [str(digest) for digest in content.get("files", [])]
     state.pending = [*map(Period.read, content.get("pending", []))]
@@ -284,7 +295,11 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         raise ValueError(
             f"watches {', '.join(content['watches'])} with alarms of {', '.join(state.alarms)}"
         )
-    if max(state.labeled, *state.alarms.values(), 0) > state.samples:
+    by_label = [sample for labels in state.labels.values() for sample in labels.values()]
+    for name, labels in state.labels.items():
+        if name not in state.alarms or not {*labels} <= {*state.watches[name].parts}:
+            raise ValueError(f"alarms of {', '.join(labels)} in {name}")
+    if max(state.labeled, *state.alarms.values(), *by_label, 0) > state.samples:
         raise ValueError(
             f"{state.labeled} labels and alarms after {state.alarms} of {state.samples} samples"
         )
@@ -298,17 +313,16 @@ def _watched(content: Mapping[str, Any], watches: Sequence[Watch]) -> Watched:
         test.active = active
         history = state.histories[name] = History.read(each["history"], test.least, test.most)
         # A label, or a class, that some samples lack is missing in the watch too; confidences are never.
-        expected = dict.fromkeys(("calibration", "accuracy", "events"), state.labeled)
+        expected = dict.fromkeys(("calibration", "accuracy", "events", "prevalence"), state.labeled)
         expected |= dict.fromkeys(("confidence", "probability", "actions"), state.samples)
-        if (
-            not history.count[:, 0].sum()
-            == test.samples
-            == expected.get(name, test.samples)
-            <= state.samples
-        ):
-            raise ValueError(
-                f"{history.count[:, 0].sum():g} and {test.samples} of {state.samples} samples in {name}"
-            )
+        counted = history.count[:, 0].sum()
+        least = expected.get(name, test.samples)
+        # Of several labels a sample may lack some, or all.
+        fits = test.samples == counted == least or (
+            watch.parts and test.samples >= max(counted, least)
+        )
+        if not fits or test.samples > state.samples:
+            raise ValueError(f"{counted:g} and {test.samples} of {state.samples} samples in {name}")
         if (
             len(history.evidence) != -(-state.samples // state.width)
             or len(history.evidence) > ROWS

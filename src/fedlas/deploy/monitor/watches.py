@@ -1,21 +1,23 @@
-"""The four watches of a stream, each with a test of its own.
+"""The watches of a stream, each with a test of its own.
 
 With a card of the predicted class: calibration, accuracy, confidences and classes. With a card of an event:
-calibration, how often the event occurs, its probabilities, and how many samples are acted on.
+calibration, how often the event occurs, its probabilities, and how many samples are acted on. With a card of several
+labels: calibration, prevalence and probabilities, each of every label and of their mean.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.deploy.card import Card
+from fedlas.deploy.label_reference import ALL_LABELS, MEANS, LabelReference
 from fedlas.stats.drift import MeanDrift
-from fedlas.stats.gap_sums import cells_of, ends_of
+from fedlas.stats.gap_sums import GapSums, cells_of, ends_of
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
 
@@ -23,11 +25,13 @@ Values = tuple[Floats, NDArray[np.bool_]]
 WATCHES = {
     "top label": ("calibration", "accuracy", "confidence", "classes"),
     "event": ("calibration", "events", "probability", "actions"),
+    "labels": ("calibration", "prevalence", "probability"),
 }
 """By the subject of the card. Each may spend an equal share of the false alarms, with something to watch or without."""
 _WORDS = {
     "top label": ("accuracy", "confidence", "wrong"),
     "event": ("event rate", "probability", "false alarms"),
+    "labels": ("prevalence", "probability", "false alarms"),
 }
 """How sentences name the mean outcome, the score, and the mistakes above a threshold."""
 _POINTS = 9
@@ -40,21 +44,34 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class LiveBatch:
-    """Some live samples ``(n,)``, in the order of time."""
+    """Some live samples ``(n,)``, or those of several labels ``(n, L)``, in the order of time."""
 
-    # Probability of the predicted class; with a card of an event that of the event.
+    # Probability of the predicted class; with a card of an event that of the event, or that of each label.
     confidence: Floats
-    # Whether that is the label, or the event occurred; None without labels.
+    # Whether that is the label, the event occurred, or the label is there; None without labels.
     correct: NDArray[np.bool_] | None
     predicted: NDArray[np.int64] | None
+    # Of several labels, which are known; None: all.
+    known: NDArray[np.bool_] | None = None
 
     def __getitem__(self, rows: slice) -> LiveBatch:
-        correct = None if self.correct is None else self.correct[rows]
-        predicted = None if self.predicted is None else self.predicted[rows]
-        return LiveBatch(self.confidence[rows], correct, predicted)
+        parts = (self.confidence, self.correct, self.predicted, self.known)
+        return LiveBatch(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.confidence)
+
+    @property
+    def labeled(self) -> int:
+        """Samples with labels, of which at least one is known."""
+        if self.correct is None or self.known is None:
+            return 0 if self.correct is None else len(self)
+        return int(self.known.any(axis=1).sum())
+
+    def label(self, place: int) -> LiveBatch:
+        """Return one of several labels, whose unknown ones count as absent."""
+        correct = None if self.correct is None else self.correct[:, place]
+        return LiveBatch(self.confidence[:, place], correct, None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,8 @@ class Watch:
     missing: str  # why a batch cannot be watched, such as "no labels"
     # Statistics of a batch and whether each sample has them; None if it lacks what they need.
     values: Callable[[LiveBatch], Values | None]
+    # What the parts of the test are of; none where all of it is of one thing.
+    parts: tuple[str, ...] = ()
 
 
 def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
@@ -76,7 +95,9 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
     # One half of each watch's share is for the card: its intervals miss a mean with that probability. The other half is
     # for the stream.
     half = false_alarm / len(WATCHES[card.subject]) / 2
-    watches = [_calibration(card, half), _accuracy(card, half), _confidence(card, half)]
+    if card.subject == "labels":
+        return _of_labels(card, half)
+    watches = [_calibration(card, half), _accuracy(card, half), _confidence(card, card.gaps, half)]
     if card.subject == "event":
         watches += [_actions(card, half)] if card.thresholds else []
     elif card.class_counts is not None:
@@ -84,7 +105,7 @@ def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
     return tuple(watches)
 
 
-def _calibration(card: Card, half: float) -> Watch:
+def _calibration(card: Card | LabelReference, half: float) -> Watch:
     """Return the watch of correctness minus confidence, over all samples and in the card's cells."""
     gaps = card.gaps
     lowest, highest = ends_of(gaps.edges)
@@ -116,7 +137,7 @@ def _calibration(card: Card, half: float) -> Watch:
     )
 
 
-def _accuracy(card: Card, half: float) -> Watch:
+def _accuracy(card: Card | LabelReference, half: float) -> Watch:
     """Return the watch of the mean outcome, and of mistakes among the samples above the card's thresholds."""
     count = int(card.gaps.count[0])
     right = round(card.gaps.right[0])
@@ -146,10 +167,9 @@ def _accuracy(card: Card, half: float) -> Watch:
     return _of_shares(WATCHES[card.subject][1], names, shares, ends, half, "no labels", values)
 
 
-def _confidence(card: Card, half: float) -> Watch:
+def _confidence(card: Card | LabelReference, sums: GapSums, half: float) -> Watch:
     """Return the watch of the mean confidence, and of the shares of samples below some confidences."""
-    count = int(card.gaps.count[0])
-    sums = card.gaps
+    count = int(sums.count[0])
     # By number and not by what lies below: the points must not depend on the samples that are counted.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
     places = places[
@@ -219,6 +239,101 @@ def _actions(card: Card, half: float) -> Watch:
     names = tuple(f"samples at probability {cut:.4g} or more" for cut in cuts)
     shares = [n / count for n in acted]
     return _of_shares("actions", names, shares, ends, half, "nothing", values)
+
+
+def _of_labels(card: Card, half: float) -> tuple[Watch, ...]:
+    """Return the watches of several labels: over each label and, first, over the mean of all."""
+    # All intervals of a watch hold together: those of a label miss a mean with an equal share of its probability.
+    miss = half / (1 + card.num_classes)
+    every = dict(enumerate(card.label_references))
+    # A label that no test sample tells has nothing to be compared with but its probability.
+    labeled = {place: each for place, each in every.items() if each.gaps.count[0]}
+    by_watch = {
+        "calibration": {place: _calibration(each, miss) for place, each in labeled.items()},
+        "prevalence": {place: _accuracy(each, miss) for place, each in labeled.items()},
+        "probability": {
+            place: _confidence(each, each.scores, miss) for place, each in every.items()
+        },
+    }
+    return tuple(
+        _joined(
+            _mean_of_labels(name, card.means_of_labels[name], miss), watches, card.classes, half
+        )
+        for name, watches in by_watch.items()
+    )
+
+
+def _mean_of_labels(name: str, sums: GapSums, miss: float) -> Watch:
+    """Return the watch over the mean of all labels of a sample; of outcomes, where all of them are known."""
+    least = -1.0 if name == "calibration" else 0.0
+    of_outcomes = name != "probability"
+
+    def scaled(value: float) -> float:
+        return least + (1.0 - least) * value
+
+    def values(batch: LiveBatch) -> Values | None:
+        if of_outcomes and batch.correct is None:
+            return None
+        every = np.ones(batch.confidence.shape, dtype=bool)
+        is_there = batch.known if of_outcomes and batch.known is not None else every
+        mean = MEANS[name](batch.confidence, ~every if batch.correct is None else batch.correct)
+        return least + (1.0 - least) * mean[:, None], np.asarray(is_there.all(axis=1))[:, None]
+
+    count = max(1.0, float(sums.count[0]))
+    mean = float(sums.confidence[0]) / count
+    spread = (1.0 - least) * np.sqrt(max(0.0, float(sums.squares[0]) / count - mean**2))
+    low, high = (scaled(end) for end in sums.confidence_bounds(confidence_level=1 - miss))
+    outcome, score, _ = _WORDS["labels"]
+    shown = {"calibration": f"{outcome} minus {score}", "prevalence": outcome}
+    statistic = shown.get(name, f"mean {score}")
+    ends = (np.array([each]) for each in (low, high, least, 1.0))
+    test = MeanDrift(*ends, false_alarm=miss)
+    missing = "no labels" if of_outcomes else "nothing"
+    return Watch(
+        name, (statistic,), np.array([scaled(mean)]), np.array([spread]), test, missing, values
+    )
+
+
+def _joined(whole: Watch, labels: Mapping[int, Watch], names: Sequence[str], half: float) -> Watch:
+    """Return the watch over the mean of all labels, and over each by its number: one test, of which each is a part."""
+    watches = [whole, *labels.values()]
+    titles = (ALL_LABELS, *(names[place] for place in labels))
+    tests = [each.test for each in watches]
+    sizes = [len(test.low) for test in tests]
+    low, high, least, most = (
+        np.concatenate([getattr(test, end) for test in tests])
+        for end in ("low", "high", "least", "most")
+    )
+    parts = np.repeat(np.arange(len(tests)), sizes)
+    of_outcomes = whole.missing == "no labels"
+
+    def values(batch: LiveBatch) -> Values | None:
+        first = whole.values(batch)
+        if first is None:
+            return None
+        parts = [first]
+        for place, each in labels.items():
+            value, has = each.values(batch.label(place)) or first
+            if of_outcomes and batch.known is not None:
+                has = has & batch.known[:, [place]]
+            parts.append((value, has))
+        statistics, has = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        return statistics, has
+
+    return Watch(
+        whole.name,
+        tuple(
+            f"{statistic} of {title}"
+            for title, each in zip(titles, watches, strict=True)
+            for statistic in each.statistics
+        ),
+        np.concatenate([each.card for each in watches]),
+        np.concatenate([each.spread for each in watches]),
+        MeanDrift(low, high, least, most, false_alarm=half, parts=parts),
+        whole.missing,
+        values,
+        titles,
+    )
 
 
 def _of_shares(

@@ -23,9 +23,6 @@ from fedlas.lab.runs.predict import predictions_of
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 
-REPLICATES = 199
-"""Replicates of interval and noise floor: few, since there are seventy-five sets of corrupted images."""
-
 
 def measure_shift(
     runs: Sequence[Trained],

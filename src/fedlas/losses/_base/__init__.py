@@ -28,7 +28,6 @@ from fedlas.losses._base.loss import (
     class_weights,
     in_blocks,
     paper,
-    without_autocast,
 )
 
 __all__ = [
@@ -58,5 +57,4 @@ __all__ = [
     "prepare",
     "reduce",
     "target_distance",
-    "without_autocast",
 ]

@@ -13,7 +13,6 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
@@ -21,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fedlas._core.autocast import without_autocast
 from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
+from fedlas.losses import HOMES
 from fedlas.losses._base.batch import (
     EXTRAS,
     Batch,
@@ -39,7 +40,9 @@ from fedlas.losses._base.untrained import UntrainedWatch
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
 
-LOSSES: Registry[type[Loss]] = Registry("loss", paper="", year=0, url="")
+LOSSES: Registry[type[Loss]] = Registry(
+    "loss", annex=[f"fedlas.losses.{module}" for module in HOMES], paper="", year=0, url=""
+)
 """All training losses by name.
 
 All are optional: ``paper``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a row
@@ -382,19 +385,6 @@ def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
 def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
     """Return the registry metadata of a loss whose paper is on arXiv."""
     return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv}"}
-
-
-# Asked once: to ask inside torch.compile breaks the graph up to PyTorch 2.6.
-_WITH_AUTOCAST = frozenset(
-    kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind)
-)
-
-
-def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Return a context in which operations on ``device`` (its type) run in the precision of their inputs."""
-    if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def class_weights(weight: object) -> Tensor | None:

@@ -23,7 +23,8 @@ MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts that stand for no number, where rows without a value are left out."""
 
 _FIX: list[Text] = ["fill it in or remove the row", ("pass ", Argument("drop_missing", True))]
-_PADDED = re.compile(r"0\d")
+PADDED = re.compile(r"0\d")
+"""Beginning of a name of digits, such as 007, that is no number."""
 _RIGHT = frozenset({"1", "true", "t", "yes", "y", "correct", "right"})
 _WRONG = frozenset({"0", "false", "f", "no", "n", "incorrect", "wrong"})
 _LONGEST_NAME = 1000
@@ -169,7 +170,7 @@ class TableChunk:
                     f"{value:.1f} in {place}",
                     "Write them as text.",
                 )
-            number = _number_of_name(plain)
+            number = number_of_name(plain)
             return plain if number is None else str(number)
 
         return self.each(column, text)
@@ -303,7 +304,7 @@ class Labels:
                 f"every row must have a label in column {self.column!r}", f"none in {place}", _FIX
             )
         got = f"{shortened(repr(label), 60)} in {place}"
-        number = _number_of_name(text)
+        number = number_of_name(text)
         names = [form for form in (text, str(number)) if form in self.names]
         by_name = bool(names) or (bool(self.names) and text.lower() in self.truths)
         if names:
@@ -354,9 +355,9 @@ def cell_text(value: object) -> str:
     )
 
 
-def _number_of_name(text: str) -> int | None:
+def number_of_name(text: str) -> int | None:
     """Return the whole number that a label is; leading zeros are part of a name, 007 is not 7."""
-    return None if _PADDED.match(text) else whole_number(text)
+    return None if PADDED.match(text) else whole_number(text)
 
 
 def _plain(values: Values) -> Sequence[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -14,16 +13,14 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.class_names import whole_number
 from fedlas.predictions.covariates import Covariates
-from fedlas.predictions.tables.cells import TableChunk, Values, cell_text
+from fedlas.predictions.tables.cells import PADDED, TableChunk, Values, cell_text, number_of_name
 from fedlas.predictions.tables.formats.format import Format
 from fedlas.predictions.tables.formats.frame import Frame
 from fedlas.predictions.tables.roles import Columns
 
 MOST_VALUES = 256
 """Most values of a column of text: more are names of samples rather than kinds of them."""
-_PADDED = re.compile(r"0\d")
 
 
 def learn_covariates(source: Format, columns: Columns) -> Covariates | None:
@@ -164,12 +161,12 @@ def _distinct(cells: Values) -> set[Any]:
 def _key(cell: object) -> str:
     """Return a value as text, by which values are compared: 3 and 3.0 are the same, 007 and 7 are not."""
     text = cell_text(cell)
-    number = None if _PADDED.match(text) else whole_number(text)
+    number = number_of_name(text)
     return text if number is None else str(number)
 
 
 def _is_number(text: str, decimal_point: str) -> bool:
-    if _PADDED.match(text):
+    if PADDED.match(text):
         return "." in text or decimal_point in text
     with suppress(ValueError):
         plain = text.replace(decimal_point, ".").removesuffix("%")

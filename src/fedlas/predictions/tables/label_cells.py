@@ -15,6 +15,7 @@ from fedlas.predictions.class_names import whole_number
 from fedlas.predictions.multi_label import UNKNOWN
 from fedlas.predictions.tables.cells import MISSING, TableChunk, cell_text
 from fedlas.predictions.tables.formats.format import Format
+from fedlas.predictions.tables.names import distinct_parts
 from fedlas.predictions.tables.roles import Columns
 
 _PRESENT = frozenset({"1", "true", "t", "yes", "y", "present", "positive"})
@@ -31,7 +32,8 @@ def label_cells(
         columns: Meaning of the columns.
         scores: Columns of the scores, with the part of each name that ``*`` stands for.
         source: What holds the cells.
-        names: Names of the labels where their columns are not needed; None: as the columns say.
+        names: Names of the labels where their columns are not needed, or none for those of the scores; None: as the
+            columns say.
 
     Raises:
         InputError: If labels and scores do not belong together, or there is a single one.
@@ -39,8 +41,10 @@ def label_cells(
     cells = None
     if columns.labels is not None:
         label_columns, label_names = columns.pair_labels(scores, source.names, where=source.label)
-        names = label_names if names is None else names
+        names = names or label_names
         cells = LabelCells(label_columns)
+    elif names == ():
+        names = distinct_parts(tuple(scores.values()))
     if names is not None and len(scores) < 2:
         raise InputError(
             "several labels need a column of scores each",

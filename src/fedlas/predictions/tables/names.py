@@ -140,12 +140,12 @@ def paired_names(
         ([1, 0], ('a', 'b'))
     """
     for of_scores, of_labels in (
-        (list(scores.values()), list(labels.values())),
-        (_distinct_parts([*scores]), _distinct_parts([*labels])),
+        (tuple(scores.values()), tuple(labels.values())),
+        (distinct_parts([*scores]), distinct_parts([*labels])),
     ):
         shared = {*of_scores} & {*of_labels}
         if shared and {*of_scores} == {*of_labels}:
-            return [of_labels.index(part) for part in of_scores], tuple(of_scores)
+            return [of_labels.index(part) for part in of_scores], of_scores
         if shared:
             alone = [part for part in of_scores if part not in shared]
             alone_labels = [part for part in of_labels if part not in shared]
@@ -161,17 +161,17 @@ def paired_names(
             f"{few(list(labels))} for {few(list(scores))} in {where}",
             "Name the columns of both one by one, in one order: a,b,c.",
         )
-    return list(range(len(labels))), tuple(_distinct_parts([*labels]))
+    return list(range(len(labels))), distinct_parts([*labels])
 
 
 def _lacking(names: Sequence[str], what: str) -> str:
     return f"no {what} of {few(list(names))}" if names else ""
 
 
-def _distinct_parts(names: Sequence[str]) -> list[str]:
+def distinct_parts(names: Sequence[str]) -> tuple[str, ...]:
     """Return names without what all begin or end with, such as p_ of p_edema."""
     if len(names) < 2:
-        return list(names)
+        return tuple(names)
     parts = [_PARTS.findall(name) for name in names]
     fewest = min(map(len, parts)) - 1
     first = next((n for n in range(fewest) if len({each[n] for each in parts}) > 1), fewest)
@@ -179,7 +179,7 @@ def _distinct_parts(names: Sequence[str]) -> list[str]:
         (n for n in range(fewest - first) if len({each[-1 - n] for each in parts}) > 1),
         fewest - first,
     )
-    return ["".join(each[first : len(each) - last]).strip("_. -") for each in parts]
+    return tuple("".join(each[first : len(each) - last]).strip("_. -") for each in parts)
 
 
 def check_increasing(names: Sequence[str], where: str) -> None:

@@ -38,7 +38,10 @@ _ROW_VALUES = ("features", "clusters")
 
 
 def open_table(
-    path: object, columns: Columns | None, covariates: Covariates | None = None
+    path: object,
+    columns: Columns | None,
+    covariates: Covariates | None = None,
+    label_names: tuple[str, ...] | None = None,
 ) -> ScoreTable:
     """Return the table in ``path``, or in a frame; an ``.npz`` may have arrays that need no ``columns``.
 
@@ -46,6 +49,7 @@ def open_table(
         path: The file, or a frame.
         columns: Meaning of its columns.
         covariates: What another table of the same model showed of the columns of covariates.
+        label_names: As in :class:`ScoreTable`.
 
     Raises:
         InputError: As :class:`ScoreTable`; or if ``columns`` are missing for another file, whose columns are then
@@ -54,7 +58,8 @@ def open_table(
     """
     columns = _checked(columns)
     source, columns = open_source(path, columns)
-    return ScoreTable(source, with_scores(columns, source), copy.deepcopy(covariates))
+    columns = with_scores(columns, source)
+    return ScoreTable(source, columns, copy.deepcopy(covariates), label_names=label_names)
 
 
 def with_scores(columns: Columns, source: Format) -> Columns:
@@ -167,11 +172,14 @@ def read_predictions(
 
 
 def _saved(path: Any, columns: Columns | None, *, labeled: bool) -> PredictionTable | None:
-    """Return predictions that :meth:`Predictions.save` wrote, about the event that columns name; None for others."""
+    """Return predictions that were saved, of classes about the event that columns name; None for other arrays."""
     event = None if columns is None else columns.event
     named = columns is not None and replace(columns, event=None) != Columns()
     if named or not _is_saved(path, {"logits", "target"} if labeled else {"logits"}):
         return None
+    if event is None and _is_saved(path, {"logits", "names"}):
+        several: Any = MultiLabel.load(path)
+        return PredictionTable(several)
     predictions = about_event(Predictions.load(path), event)
     return PredictionTable(predictions, predictions.classes or ())
 

@@ -20,6 +20,7 @@ from fedlas.predictions.event import (
     classes_of_pair,
     ends_in,
 )
+from fedlas.predictions.multi_label import log_odds_of
 from fedlas.predictions.probabilities import (
     FLOOR,
     SUM_TOLERANCE,
@@ -63,8 +64,8 @@ class ScoreTable:
         columns: Meaning of its columns.
         covariates: What the columns of covariates hold; None reads them to learn it.
         units: Units that the columns must have, those of a fit; None learns them.
-        label_names: Names of several labels a sample, where the table needs none of their columns; None: as the columns
-            say.
+        label_names: Names of several labels a sample, where the table needs none of their columns, or none for those of
+            the scores; None: as the columns say.
 
     Raises:
         InputError: If a column does not exist, or labels and scores do not belong together.
@@ -148,14 +149,16 @@ class ScoreTable:
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
 
-        For confidences: they ``(n,)``, and whether they came true ``(n,)`` bool.
+        Of several labels a sample: both ``(n, L)``. For confidences: they ``(n,)``, and whether they came true ``(n,)``
+        bool.
 
         Raises:
             InputError: For the first row that cannot be used; row and column are named.
         """
         for values in self.samples():
             scores = values["scores"]
-            yield logarithm(scores) if self._is_probs else scores, values.get("outcome")
+            logits = logarithm if self.label_names is None else log_odds_of
+            yield logits(scores) if self._is_probs else scores, values.get("outcome")
 
     def samples(self) -> Iterator[Values]:
         """Yield what some rows say at a time.

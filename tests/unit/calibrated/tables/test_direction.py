@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import fedlas
-from fedlas.cli import main
+from fedlas.calibrated import apply_to_files
 from fedlas.errors import InputError
 
 
@@ -30,13 +30,12 @@ def test_labels_stop_it(calibration, frame):
     assert right.calibrated_p.corr(frame.p[300:], method="spearman") > 0.99
 
 
-def test_the_file_stops_it_too(tmp_path, monkeypatch, capsys, frame, calibration):
-    monkeypatch.chdir(tmp_path)
-    calibration.save("cal.json")
-    frame[300:].assign(p=1 - frame.p).to_csv("live.csv", index=False)
-    assert main(["apply", "cal.json", "live.csv", "--out", "out.csv"]) == 2
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "looks like the probability of 'no'; pass the column that the fit read" in shown
+def test_the_file_stops_it_too(tmp_path, frame, calibration):
+    frame[300:].assign(p=1 - frame.p).to_csv(tmp_path / "live.csv", index=False)
+    with pytest.raises(InputError) as caught:
+        apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv")
+    said = "looks like the probability of 'no'; pass the column that the fit read"
+    assert said in str(caught.value)
     assert not (tmp_path / "out.csv").exists()
 
 

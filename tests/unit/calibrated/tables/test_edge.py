@@ -1,6 +1,5 @@
 """Rows with covariates unlike those of the fit: counted, noted with the columns they lie farthest out in."""
 
-import json
 import re
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 import fedlas
-from fedlas.cli import main
+from fedlas.calibrated import apply_to_files
 from fedlas.errors import CalibrationWarning
 
 
@@ -58,10 +57,7 @@ def test_files_have_the_note_and_the_counts(calibration, tmp_path):
         *map(",".join, zip(*[live[n].astype(str) for n in names], strict=True)),
     ]
     (tmp_path / "live.csv").write_text("\n".join(lines) + "\n")
-    files = [calibration.save(tmp_path / "cal.json"), tmp_path / "live.csv"]
-    options = ["--out", tmp_path / "out.csv", "--summary", tmp_path / "summary.json"]
-    assert main(["apply", *map(str, files + options)]) == 0
-    applied = json.loads((tmp_path / "summary.json").read_text())
+    applied = apply_to_files(calibration, [tmp_path / "live.csv"], tmp_path / "out.csv").plain()
     counts = applied["edge"].pop("columns")
     assert applied["edge"] == {"rows": 500, "beyond": 500}
     assert list(counts) == ["x3", *list(counts)[1:]]

@@ -25,11 +25,11 @@ def problem(samples, classes, seed, *, features=0, strength=0.0, size=None):
 @pytest.mark.parametrize(
     "val",
     [
-        problem(1000, 3, 1),
-        problem(500, 10, 2),
-        problem(600, 3, 6, features=20),
-        problem(800, 3, 5, features=4, strength=0.5),
-        problem(800, 2, 7, features=5, strength=0.3, size=20),
+        problem(400, 3, 1),
+        problem(300, 10, 2),
+        problem(300, 3, 6, features=20),
+        problem(400, 3, 5, features=4, strength=0.5),
+        problem(400, 2, 7, features=5, strength=0.3, size=20),
     ],
     ids=["3 classes", "10 classes", "useless features", "features", "clusters"],
 )

@@ -4,13 +4,11 @@ import copy
 import json
 import random
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fedlas
-from fedlas.cli import main
 from fedlas.errors import InputError
 
 VALUES = [None, True, -1, 0, 2, 1e400, 10**30, -5.5, "", "x", "p", [], {}, [[1]], {"a": 1}]
@@ -74,21 +72,3 @@ def test_a_column_without_a_number_in_the_fit_has_no_range():
     assert fit.covariates.numbers == ("age", "dose")
     live = {"p": [0.4, 0.5], "age": [50.0, 60.0], "dose": [0.0, 1.0]}
     assert len(fit.apply(live)["calibrated_p"]) == 2
-
-
-def test_calibrate_and_export_do_not_replace_what_they_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("v.csv").write_text("p,y\n" + "0.3,0\n0.6,1\n0.7,1\n0.8,0\n" * 20)
-    named = ("--probs", "p", "--target", "y", "--method", "temperature")
-    assert main(["calibrate", "v.csv", *named, "--out", "cal.json"]) == 0
-    Path("link.json").symlink_to("v.csv")
-    Path("link.sql").symlink_to("cal.json")
-    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    for command, words in (
-        (["calibrate", "v.csv", *named, "--out", "link.json"], "must be another file"),
-        (["export", "cal.json", "--format", "sql", "--out", "link.sql"], "must be another file"),
-    ):
-        capsys.readouterr()
-        assert main(command) == 2, command
-        assert words in " ".join(capsys.readouterr().err.split())
-        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files

@@ -1,10 +1,8 @@
 """A monthly job calibrates on the files of a date or later."""
 
-import numpy as np
 import pytest
 
 from fedlas.calibrated import files_since
-from fedlas.cli import main
 from fedlas.errors import InputError
 
 
@@ -33,20 +31,6 @@ def test_the_name_of_the_file_comes_before_that_of_its_folder(tmp_path):
     assert len(files_since([str(tmp_path)], "2025-03")) == 1
     with pytest.raises(InputError, match="2025-04 or later"):
         files_since([str(tmp_path)], "2025-04")
-
-
-def test_calibrate_since(tmp_path, capsys):
-    random = np.random.default_rng(0)
-    for month in ("2026-04", "2026-05", "2026-06"):
-        p = random.random(200)
-        rows = [f"{a:.4f},{int(b < a)}" for a, b in zip(p, random.random(200), strict=True)]
-        (tmp_path / f"{month}.csv").write_text("\n".join(["p,y", *rows, ""]))
-    out = str(tmp_path / "cal.json")
-    words = [f"{tmp_path}/2026-*.csv", "--since", "2026-05", "--probs", "p", "--target", "y"]
-    assert main(["calibrate", *words, "--method", "temperature", "--out", out]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "2 files since 2026-05: 2026-05.csv, 2026-06.csv." in shown
-    assert "400 rows" in shown
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import re
-import sys
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedlas
-from fedlas.calibrated import TableCalibration, apply_to_files
+from fedlas.calibrated import apply_to_files
 from fedlas.calibrated.tables import files as table_files
 from fedlas.calibrators import TemperatureScaling
-from fedlas.cli import main
 from fedlas.errors import InputError
+from fedlas.predictions.tables.files import local_files
 from fedlas.predictions.tables.formats import lines
 
 
@@ -551,112 +549,6 @@ def test_what_a_fit_needs(tmp_path):
     assert str(own.fitted).startswith("temperature 2.57")
 
 
-def write_tables(folder):
-    frame(300).to_csv(folder / "val.csv", index=False)
-    frame(80).drop(columns="y").to_csv(folder / "live.csv", index=False)
-
-
-def test_the_commands_say_what_they_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_tables(tmp_path)
-    assert (
-        main(
-            [
-                "calibrate",
-                "val.csv",
-                "--probs",
-                "p_*",
-                "--target",
-                "y",
-                "--out",
-                "cal.json",
-                "--details",
-            ]
-        )
-        == 0
-    )
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "300 rows, classes no, yes." in shown
-    assert "The event 'yes' on 300 rows left out of the fit in turn: O/E" in shown
-    assert "auto (temperature" in shown
-    assert "next: fedlas apply cal.json LIVE.csv --out LIVE.calibrated.csv" in shown
-    assert main(["apply", "cal.json", "live.csv"]) == 0
-    shown = capsys.readouterr().out
-    assert "80 rows; added calibrated_p_no, calibrated_p_yes: probabilities from 0 to 1." in shown
-    after = pd.read_csv("live.calibrated.csv")
-    loaded = fedlas.TableCalibration.load("cal.json")
-    np.testing.assert_allclose(
-        after["calibrated_p_yes"], loaded.apply(pd.read_csv("live.csv"))["calibrated_p_yes"]
-    )
-
-
-def test_options_of_the_method_are_set_by_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_tables(tmp_path)
-    line = ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "cal.json"]
-    assert main([*line, "--method", "vector", "--method-set", "num_folds=null"]) == 0
-    assert fedlas.TableCalibration.load("cal.json").calibrator.num_folds is None
-    for settings_, match in (("num_fold=3", "num_folds"), ("num_folds", "KEY=VALUE")):
-        assert main([*line, "--method", "vector", "--method-set", settings_]) == 2
-        assert match in capsys.readouterr().err
-
-
-def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
-    monkeypatch.chdir(tmp_path)
-    write_tables(tmp_path)
-    for args in (
-        ["calibrate", "-", "--probs", "p_*", "--target", "y", "--out", "cal.json"],
-        ["apply", "cal.json", "-"],
-    ):
-        content = Path("val.csv" if args[0] == "calibrate" else "live.csv").read_bytes()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-        assert main(args) == 0
-    written, notes = capfdbinary.readouterr()
-    assert main(["apply", "cal.json", "live.csv", "--out", "out.csv"]) == 0
-    assert written.endswith(Path("out.csv").read_bytes())
-    assert b"80 rows; added" in notes
-
-
-@pytest.mark.parametrize(
-    ("args", "match"),
-    [
-        (
-            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "live.csv"],
-            "must end in .json",
-        ),
-        (
-            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--out", "other.json"],
-            "must be new, or a calibration",
-        ),
-        (["calibrate", "*.csv", "--probs", "p_*", "--target", "y"], "--out must name"),
-        (
-            ["calibrate", "val.csv", "--probs", "p_*", "--target", "y", "--method", "aut"],
-            "did you mean|auto",
-        ),
-        (["calibrate", "val.csv", "--probs", "p_*"], "must have labels"),
-        (["calibrate", "val.csv"], "which columns hold the scores"),
-        (["apply", "cal.json", "live.csv", "--out", "live.csv"], "must be another file"),
-        (
-            ["apply", "cal.json", "live.csv", "--out", "out.npz"],
-            "--out must be an .npz if, and only if",
-        ),
-        (["apply", "other.json", "live.csv"], "calibration of a table"),
-        (["apply", "cal.json", "none.csv"], "must exist"),
-        (["apply", "cal.json", "notes.txt"], "must end in"),
-    ],
-)
-def test_wrong_arguments(tmp_path, monkeypatch, capsys, calibration, args, match):
-    monkeypatch.chdir(tmp_path)
-    write_tables(tmp_path)
-    calibration.save("cal.json")
-    Path("other.json").write_text("{}")
-    Path("notes.txt").write_text("x")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert main(args) == 2
-    assert re.search(match, " ".join(capsys.readouterr().err.split()))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_a_record_batch_is_a_frame(calibration):
     batch = pa.Table.from_pandas(frame(40)).to_batches()[0]
     after = calibration.apply(batch)
@@ -739,80 +631,13 @@ def test_a_class_that_the_first_object_lacks_is_one(tmp_path):
     assert table.classes == ("a", "b", "c")
 
 
-def test_the_folder_one_is_in_is_a_table(tmp_path, monkeypatch, capsys):
-    """Its name is none, after which to name what is written."""
+def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path):
     (tmp_path / "live").mkdir()
     frame(40).to_parquet(tmp_path / "live" / "a.parquet")
-    monkeypatch.chdir(tmp_path / "live")
-    columns = ["--probs", "p_*", "--target", "y", "--method", "temperature"]
-    assert main(["calibrate", ".", *columns]) == 0
-    assert main(["apply", "../live.calibration.json", "."]) == 0
-    most = [
-        "apply",
-        "../live.calibration.json",
-        "a.parquet",
-        "--out",
-        "b.parquet",
-        "--max-missing",
-        "1%",
-    ]
-    assert main(most) == 2
-    assert "Choose --missing empty, or leave --max-missing out." in capsys.readouterr().err
-    assert main(["compare", "../live", "a.parquet", *columns[:4], "--replicates", "40"]) == 0
-    assert (tmp_path / "live.calibrated.parquet").exists()
-
-
-def test_the_table_is_not_written_into_the_folder_that_is_read(calibration, tmp_path, capsys):
-    (tmp_path / "live").mkdir()
-    frame(40).to_parquet(tmp_path / "live" / "a.parquet")
-    saved = calibration.save(tmp_path / "cal.json")
     out = tmp_path / "live" / "all.parquet"
-    assert main(["apply", str(saved), str(tmp_path / "live"), "--out", str(out)]) == 2
-    assert "--out must lie outside the folder" in capsys.readouterr().err
+    with pytest.raises(InputError, match="must lie outside the folder"):
+        apply(calibration, tmp_path / "live", out=out)
     assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "what"),
-    [
-        ("apply cal.json {here}/live.csv --out file://live.csv", "be another file"),
-        ("apply cal.json file://live.csv --out {here}/x/../live.csv", "be another file"),
-        ("apply cal.json {here}/live.csv --out file://cal.json", "end in .csv"),
-        ("apply cal.json *.csv --out live.csv", "be another file"),
-        ("apply cal.json l*.csv --out late.csv", "not match what is read"),
-        ("apply cal.json *.csv", "not match what is read"),
-        ("apply cal.json day --out file://day/all.parquet", "lie outside the folder"),
-        ("apply cal.json memory://in/live.csv --out memory://in/x/../live.csv", "be another file"),
-        ("apply cal.json memory://in/*.csv --out memory://in/live.csv", "not match"),
-        ("apply cal.json memory://in --out memory://in/a.parquet", "lie outside the folder"),
-        ("apply cal.json *.csv --out all.parquet --summary live.csv", "be another file"),
-        ("apply cal.json *.csv --out all.parquet --summary file://all.parquet", "path on"),
-        ("apply cal.json live.csv --out file://all.csv --summary all.csv", "another file"),
-        (
-            "evaluate *.csv --probs p_* --target y --require ece<=0.1 --junit val.csv",
-            "another file",
-        ),
-    ],
-)
-def test_no_output_is_an_input_by_any_name(
-    calibration, tmp_path, monkeypatch, capsys, command, what
-):
-    fsspec = pytest.importorskip("fsspec")
-    monkeypatch.chdir(tmp_path)
-    write_tables(tmp_path)
-    (tmp_path / "x").mkdir()
-    (tmp_path / "day").mkdir()
-    frame(40).to_parquet("day/a.parquet")
-    calibration.save("cal.json")
-    for name in ("live.csv", "a.parquet"):
-        with fsspec.open(f"memory://in/{name}", "wb") as file:
-            source = Path("day", name) if name == "a.parquet" else Path(name)
-            file.write(source.read_bytes())
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with suppress(SystemExit):
-        assert main(command.format(here=tmp_path).split()) == 2
-    assert what in " ".join(capsys.readouterr().err.split())
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_row_is_named_by_the_folder_of_its_file_where_files_share_a_name(calibration, tmp_path):
@@ -828,19 +653,16 @@ def test_a_row_is_named_by_the_folder_of_its_file_where_files_share_a_name(calib
 
 
 def test_addresses_of_an_unknown_store_are_refused_and_no_folder_of_that_name_is_made(
-    calibration, tmp_path, capsys, monkeypatch
+    calibration, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    saved = str(calibration.save(tmp_path / "cal.json"))
     frame(40).to_csv("live.csv", index=False)
     before = sorted(tmp_path.iterdir())
-    assert main(["apply", saved, "nostore://bucket/live.csv", "--out", "out.csv"]) == 2
-    assert "an address must be of one of these stores: abfs," in capsys.readouterr().err
-    assert main(["apply", saved, "live.csv", "--out", "nostore://bucket/out.csv"]) == 2
-    assert "an address must be of one of these stores: abfs," in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["apply", saved, "live.csv", "--summary", "s3://bucket/done.json"])
-    assert "it must be a path on this machine" in capsys.readouterr().err
+    match = "an address must be of one of these stores: abfs,"
+    with pytest.raises(InputError, match=match), local_files(["nostore://bucket/live.csv"]):
+        pass
+    with pytest.raises(InputError, match=match):
+        apply_to_files(calibration, ["live.csv"], "nostore://bucket/out.csv")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -855,41 +677,13 @@ def test_the_separator_is_that_of_each_file(tmp_path, monkeypatch, of_fit, of_li
     for name, sign in (("val.csv", of_fit), ("live.csv", of_live)):
         with Path(name).open("w", newline="") as file:
             csv.writer(file, delimiter=sign).writerows(rows)
-    named = ["--probs", 'p a,"p,b"', "--classes", "0,1", "--target", "y", "--method", "temperature"]
-    assert main(["calibrate", "val.csv", *named, "--sep", of_fit, "--out", "cal.json"]) == 0
-    said = ["--sep", "^"] if of_live == "^" != of_fit else []
-    assert main(["apply", "cal.json", "live.csv", *said]) == 0
-    with Path("live.calibrated.csv").open(newline="") as file:
+    named = {"probs": 'p a,"p,b"', "classes": "0,1", "target": "y", "method": "temperature"}
+    fit = fedlas.calibrate("val.csv", separator=of_fit, **named)
+    said = "^" if of_live == "^" != of_fit else None
+    apply_to_files(fit, ["live.csv"], "out.csv", separator=said)
+    with Path("out.csv").open(newline="") as file:
         assert len([row for row in csv.reader(file, delimiter=of_live) if len(row) == 5]) == 41
-        fit = TableCalibration.load("cal.json")
     assert said or fit.before_after("live.csv").samples == 40
-
-
-def test_two_files_may_have_two_separators(tmp_path, monkeypatch, capsys):
-    """One --sep was for both, and the second file had one column."""
-    monkeypatch.chdir(tmp_path)
-    for shift, (name, sign) in enumerate(
-        (("a.csv", "^"), ("b.csv", ","), ("c.tsv", "\t"), ("d.csv", "^"))
-    ):
-        y = 1 if name in ("a.csv", "b.csv") else 2
-        rows = [
-            ["p", "y"],
-            *([f"{0.2 + shift / 99 + 0.01 * n:.3f}", n // y % 2] for n in range(40)),
-        ]
-        with Path(name).open("w", newline="") as file:
-            csv.writer(file, delimiter=sign).writerows(rows)
-    named = ["--probs", "p", "--target", "y", "--sep", "^", "--replicates", "39"]
-    for words in (
-        ["evaluate", "b.csv", "--on", "a.csv", "--method", "temperature"],
-        ["evaluate", "a.csv", "--on", "c.tsv", "--method", "temperature"],
-        ["compare", "a.csv", "b.csv", "--num-bins", "5"],
-        ["card", "a.csv", "b.csv", "--method", "temperature", "--out", "k.json"],
-    ):
-        assert main([*words, *named]) == 0, words
-        noted = "separated by ',', not by '^'" if "b.csv" in words else "separated by '\\t', not by"
-        assert noted in " ".join("".join(capsys.readouterr()).split()), words
-    assert main(["evaluate", "a.csv", "--on", "d.csv", *named]) == 0
-    assert "not by" not in "".join(capsys.readouterr())
 
 
 def test_rows_of_weight_0_are_as_if_they_were_not_there():

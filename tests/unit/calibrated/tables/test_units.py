@@ -1,6 +1,7 @@
 """What unit a column has in the fit, it must have in every table that the calibration is applied to."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -54,16 +55,27 @@ def apply(calibration, path):
     return apply_to_files(calibration, [path], path.with_name(f"out{path.suffix}"))
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The file of a calibration on a table of a format, with one column in a form; each is fitted once."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    @cache
+    def fitted(suffix, column, form):
+        val = write(folder / f"val{suffix}", in_form(column, form))
+        options = {"covariates": "load"} if column == "load" else {}
+        return calibrate(val, **options).save(folder / f"{suffix[1:]}-{column}-{form}.json")
+
+    return fitted
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("column", ["load", "p"])
 @pytest.mark.parametrize(
     ("fit", "live"), [("sign", "plain"), ("plain", "sign"), ("sign", "percent")]
 )
-def test_percent_signs_of_a_column_are_those_of_the_fit(tmp_path, suffix, column, fit, live):
-    calibration = calibrate(
-        write(tmp_path / f"val{suffix}", in_form(column, fit)), covariates="load"
-    )
-    calibration = fedlas.TableCalibration.load(calibration.save(tmp_path / "cal.json"))
+def test_percent_signs_of_a_column_are_those_of_the_fit(tmp_path, saved, suffix, column, fit, live):
+    calibration = fedlas.TableCalibration.load(saved(suffix, column, fit))
     assert apply(calibration, write(tmp_path / f"same{suffix}", in_form(column, fit))).rows == 400
     other = write(tmp_path / f"live{suffix}", in_form(column, live))
     with pytest.raises(

@@ -18,6 +18,7 @@ from fedlas.lab.report import bench_result
 from fedlas.losses import LabelSmoothing
 from fedlas.predictions import Predictions
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
 QUICK = {"train": {"epochs": 2, "batch_size": 20}, "optimizer": {"lr": 0.1}}
 SCRIPT = """
 import sys

@@ -25,6 +25,9 @@ TINY = [
 RECIPE = load_recipe("synthetic", TINY)
 
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
+
 class Failing(torch.nn.Module):
     """A loss that fails in its first step."""
 
@@ -84,6 +87,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
     assert not (tmp_path / "failing-s0" / "metrics.json").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_report_says_why_a_run_failed_that_could_not_note_it(
     tmp_path, losses, capsys, monkeypatch
 ):

@@ -236,6 +236,7 @@ def test_one_method_is_no_winner(tmp_path, write_bench):
         assert mark not in report.markdown.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_missing_seeds_are_named_and_left_out_of_tests(tmp_path, write_bench, write_run):
     write_bench(tmp_path / "b", losses=("ce", "ls"), seeds=(0, 1, 2), samples=80)
     write_run(tmp_path / "b" / "fedlas-s0", loss="fedlas", seed=0, samples=80)
@@ -300,6 +301,7 @@ def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):
         assert sentence in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_differences_between_runs_are_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0, 1), samples=80)
     (folder / "ce-s1" / "environment.json").write_text(
@@ -311,6 +313,7 @@ def test_differences_between_runs_are_shown(tmp_path, write_bench):
     assert "fedlas runs train 'a b'" in page
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     starts = [
@@ -324,6 +327,7 @@ def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     assert collect(folder).commands == ["fedlas runs train a", "fedlas runs train b"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     for name in ("failed", "killed"):
@@ -336,6 +340,7 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     assert "./failed/error.txt" in page.addresses
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, changeable):
     changeable(LOSSES)
     LOSSES.add("mine", CrossEntropy)
@@ -343,6 +348,7 @@ def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, changeab
     assert "<dt>mine</dt>" in write_report(tmp_path / "b").html.read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_notes_of_a_run_are_shown(tmp_path, write_run):
     write_run(tmp_path / "b" / "ce-s0", samples=80, notes=["the optimum is at <the edge>"])
     report = write_report(tmp_path / "b")
@@ -368,6 +374,7 @@ def test_nothing_is_written_when_nothing_finished(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_folder(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
@@ -377,6 +384,7 @@ def test_read_only_folder(tmp_path, write_bench):
     folder.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_path_in_the_way_is_an_input_error(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     (folder / "report.md").mkdir()

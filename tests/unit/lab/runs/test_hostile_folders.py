@@ -360,6 +360,7 @@ def leave_out_of(command, bench):
     return [command, str(bench), *options[command]]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("damage", [garbled_yaml, no_json])
 @pytest.mark.parametrize("command", ["runs report", "compare", "runs diagnose", "runs ood"])
 def test_commands_do_without_a_damaged_run(bench, command, damage, told):
@@ -382,6 +383,7 @@ def test_damage_that_shows_late_is_no_end_either_unless_no_run_is_left(
     assert "checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_replicates")
 @pytest.mark.parametrize("damage", [garbled_yaml, no_mapping, no_json, no_data])
 def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
     damage(bench / "ls-s0")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fedlas.cli import main
+import fedlas
 from fedlas.errors import InputError
 from fedlas.predictions import p_true, read_predictions, token_confidence
 
@@ -211,15 +211,8 @@ def test_paths_to_numbers_and_lists(tmp_path):
     assert predictions.weights.tolist() == [2, 1] * 3000
 
 
-def test_the_command_reads_a_log_of_a_server(tmp_path, capsys):
+def test_a_log_of_a_server_is_measured(tmp_path):
     file = write(tmp_path, [CHAT | {"right": n % 2} for n in range(20)])
-    options = [
-        "--confidence",
-        "choices.0.logprobs.content",
-        "--confidence-as",
-        "mean",
-        "--correct",
-        "right",
-    ]
-    assert main(["evaluate", str(file), *options, "--replicates", "0"]) == 0
-    assert "50.0" in capsys.readouterr().out
+    columns = {"confidence": "choices.0.logprobs.content", "confidence_as": "mean"}
+    table = read_predictions(file, **columns, correct="right")
+    assert fedlas.evaluate(table)["accuracy"] == 0.5

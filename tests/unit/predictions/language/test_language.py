@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+import fedlas
 from fedlas import Predictions, TopLabel
-from fedlas.calibrated import TableCalibration
-from fedlas.cli import main
+from fedlas.calibrated import apply_to_files
 from fedlas.errors import InputError
 from fedlas.predictions import p_true, read_predictions, stated_confidence, token_confidence
 
@@ -175,14 +175,16 @@ def test_free_answers_without_a_confidence_are_counted(tmp_path):
     assert (table.predictions.confidence.tolist(), table.unread, table.refusals) == ([0.9], 2, 1)
 
 
-def calibrated(tmp_path, samples, *options, method="temperature"):
-    """The lines of a log before and after, of a calibration that was fitted on it."""
+def fitted(tmp_path, samples, method="temperature", **options):
+    """The place of a log, and a calibration that was fitted on it."""
     path = write(tmp_path, samples, "samples_t_2026-01-02T03-04-05.678.jsonl")
-    cal, out = tmp_path / "cal.json", tmp_path / "out.jsonl"
-    fit = ["calibrate", str(path), "--method", method, "--out", str(cal), *options]
-    assert main(fit) == 0
-    assert main(["apply", str(cal), str(path), "--out", str(out)]) == 0
-    return path.read_text().splitlines(), out.read_text().splitlines()
+    return path, fedlas.calibrate(path, method=method, **options)
+
+
+def applied(fit, path):
+    """The lines of a log with calibrated confidences, and what was done."""
+    done = apply_to_files(fit, [path], path.with_name("out.jsonl"))
+    return path.with_name("out.jsonl").read_text().splitlines(), done
 
 
 def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_path):
@@ -191,7 +193,8 @@ def test_the_calibrated_confidence_is_that_of_the_answer_that_was_scored(tmp_pat
     scores = random.normal(size=(200, 3)) + np.eye(3)[target]
     scores[:, 0] += 2.0  # the first is chosen too often
     samples = [sample(n, scores[n].tolist(), int(target[n])) for n in range(200)]
-    _, after = calibrated(tmp_path, samples, method="vector")
+    path, fit = fitted(tmp_path, samples, method="vector")
+    after, _ = applied(fit, path)
     others = 0
     for line, answer in zip(after, scores.argmax(axis=1), strict=True):
         new = json.loads(line)
@@ -209,60 +212,58 @@ def test_a_task_that_the_model_gets_wrong_is_calibrated_too(tmp_path):
         scores = random.normal(size=(300, 2)) + 2 * sign * np.eye(2)[target]
         samples = [sample(n, scores[n].tolist(), int(target[n])) for n in range(300)]
         write(tmp_path, samples, f"{name}.jsonl")
-    files = [str(tmp_path / name) for name in ("good.jsonl", "cal.json", "bad.jsonl", "out.jsonl")]
-    assert main(["calibrate", files[0], "--method", "temperature", "--out", files[1]]) == 0
-    assert main(["apply", *files[1:3], "--out", files[3]]) == 0
+    fit = fedlas.calibrate(tmp_path / "good.jsonl", method="temperature")
+    assert applied(fit, tmp_path / "bad.jsonl")[1].rows == 300
 
 
-def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path, capsys):
+def test_a_log_of_choices_gets_the_probability_of_each_by_name(tmp_path):
     random = np.random.default_rng(0)
     samples = [sample(n, random.normal(size=3).tolist(), n % 2, note="“é”") for n in range(60)]
-    before, after = calibrated(tmp_path, samples)
-    fitted = TableCalibration.load(tmp_path / "cal.json")
+    path, fit = fitted(tmp_path, samples)
+    after, done = applied(fit, path)
+    before = path.read_text().splitlines()
     logits = [[float(value) for value, _ in each["filtered_resps"]] for each in samples]
-    scaled = Predictions(np.array(fitted.apply({"logits": np.array(logits)})["calibrated_logits"]))
+    scaled = Predictions(np.array(fit.apply({"logits": np.array(logits)})["calibrated_logits"]))
     for line, more, probs in zip(before, after, scaled.probs.tolist(), strict=True):
         assert more.startswith(line[:-1])
         new = json.loads(more)
         assert new["calibrated_probs"] == pytest.approx(dict(zip("ABC", probs, strict=True)))
         assert new["calibrated_confidence"] == pytest.approx(max(probs))
-    assert "added calibrated_confidence, calibrated_probs" in capsys.readouterr().out
-    names = [str(tmp_path / name) for name in ("cal.json", "out.jsonl", "again.jsonl", "out.csv")]
-    assert main(["apply", *names[:2], "--out", names[2]]) == 2
-    assert "must not be calibrated yet" in capsys.readouterr().err
+    assert done.columns == ("calibrated_confidence", "calibrated_probs")
+    again = tmp_path / "again.jsonl"
+    with pytest.raises(InputError, match="must not be calibrated yet"):
+        apply_to_files(fit, [tmp_path / "out.jsonl"], again)
     only = [{"calibrated_probs": {"mine": 1}, **each} for each in samples]
-    write(tmp_path, only, "mine.jsonl")
-    assert main(["apply", names[0], str(tmp_path / "mine.jsonl"), "--out", names[2]]) == 2
-    assert "got 'calibrated_probs' in" in capsys.readouterr().err
-    assert main(["apply", *names[:2], "--out", names[3]]) == 2
-    assert "must end in .jsonl" in capsys.readouterr().err
-    assert not (tmp_path / "again.jsonl").exists()
+    with pytest.raises(InputError, match="got 'calibrated_probs' in"):
+        apply_to_files(fit, [write(tmp_path, only, "mine.jsonl")], again)
+    assert not again.exists()
 
 
-def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path, capsys):
+def test_a_log_of_free_answers_keeps_samples_that_state_nothing(tmp_path):
     samples = []
     for number in range(40):
         text = f"It is Rome. Confidence: {50 + number} %" if number else "It is Rome."
         line = {"doc_id": number, "target": "Rome", "resps": [[text]], "filtered_resps": ["Rome"]}
         samples += [line | {"filter": each, "exact_match": float(number % 3 > 0)} for each in "ab"]
-    before, after = calibrated(tmp_path, samples, "--drop-missing")
+    path, fit = fitted(tmp_path, samples, drop_missing=True)
+    after, done = applied(fit, path)
+    before = path.read_text().splitlines()
     values = [json.loads(more)["calibrated_confidence"] for more in after]
     assert all(more.startswith(line[:-1]) for line, more in zip(before, after, strict=True))
     assert values[0] is None
     assert set(values[1::2]) == {None}
     assert all(0 < value < 1 for value in values[2::2])
-    assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in " ".join(
-        capsys.readouterr().err.split()
-    )
+    assert "1 of 40 rows has no score; the calibrated cells are empty: row 1." in done.notes
 
 
 def test_ranges_of_length_are_not_those_of_another_log(tmp_path):
     samples = [sample(n, [1.0 * (n % 5), 1.0], n % 2) for n in range(60)]
-    with pytest.raises(AssertionError):
-        calibrated(tmp_path, samples, "--groups", "length")
+    path, fit = fitted(tmp_path, samples, groups="length")
+    with pytest.raises(InputError, match="groups must have names that all logs share"):
+        applied(fit, path)
 
 
-def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
+def test_several_logs_are_grouped_by_their_task(tmp_path):
     random = np.random.default_rng(0)
     for task, choices in (("mmlu_law", 3), ("arc", 4)):
         rows = [
@@ -275,13 +276,10 @@ def test_several_logs_are_grouped_by_their_task(tmp_path, capsys):
     assert table.predictions.num_samples == 80
     files = sorted(map(str, tmp_path.glob("samples_*")))
     assert read_predictions(files, groups="subject").groups == ("law",) * 80
-    assert main(["evaluate", *files, "--replicates", "0"]) == 0
-    assert "mmlu_law" in capsys.readouterr().out
-    assert main(["calibrate", files[0], "--out", str(tmp_path / "cal.json")]) == 0
-    assert "fedlas apply" in capsys.readouterr().out
+    assert "mmlu_law" in fedlas.report(read_predictions(files), replicates=0).text()
     live = {"logits": random.normal(size=(9, 4 if "arc" in files[0] else 3))}
-    fitted = TableCalibration.load(tmp_path / "cal.json")
-    assert fitted.apply(live)["calibrated_logits"].shape == live["logits"].shape
+    fit = fedlas.calibrate(files[0])
+    assert fit.apply(live)["calibrated_logits"].shape == live["logits"].shape
     with pytest.raises(InputError, match="must match files"):
         read_predictions(tmp_path / "none_*.jsonl")
     (tmp_path / "t.csv").write_text("a\n1\n")
@@ -372,7 +370,7 @@ def test_columns_of_words_and_log_probabilities(tmp_path, kind, cells, confidenc
         )
 
 
-def test_the_command_notices_a_log(tmp_path, capsys):
+def test_a_report_is_made_of_a_log(tmp_path):
     random = np.random.default_rng(0)
     samples = []
     for number in range(60):
@@ -382,29 +380,15 @@ def test_the_command_notices_a_log(tmp_path, capsys):
             sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic")
         )
     path, val = write(tmp_path, samples[:30]), write(tmp_path, samples[30:], "val.jsonl")
-    assert main(["evaluate", str(path), "--groups", "subject", "--replicates", "0"]) == 0
-    found = capsys.readouterr()
-    assert "logic" in found.out
-    assert "log-likelihoods of the choices" in found.err
-    assert (
-        main(
-            [
-                "evaluate",
-                str(path),
-                "--on",
-                str(val),
-                "--method",
-                "temperature",
-                "--replicates",
-                "0",
-            ]
-        )
-        == 0
-    )
+    table = read_predictions(path, groups="subject")
+    assert "log-likelihoods of the choices" in " ".join(table.notes)
+    assert "logic" in fedlas.report(table, replicates=0).text()
+    after = fedlas.report(table, on=read_predictions(val), method="temperature", replicates=0)
+    assert {*after.measured} == {"as predicted", "after temperature"}
 
 
 @pytest.mark.parametrize("kind", ["choices", "sizes", "free"])
-def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, capsys):
+def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind):
     """Logs without labels, or with other numbers of choices, were refused or asked for columns that no log has."""
     random = np.random.default_rng(0)
     sizes = [3 + (kind == "sizes" and n % 2) for n in range(60)]
@@ -414,9 +398,7 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, cap
     ]
     if kind == "free":
         lines = [free(n, f"42. Confidence: {50 + n % 40}%", n % 3 > 0) for n in range(60)]
-    calibrated(tmp_path, lines)
-    capsys.readouterr()
-    fit = TableCalibration.load(tmp_path / "cal.json")
+    _, fit = fitted(tmp_path, lines)
     measured = fit.before_after(write(tmp_path, lines, "test.jsonl"))
     assert (measured.samples, math.isnan(measured.after.nll)) == (60, kind != "choices")
     # Three choices in every question, no label in any, and one question that was not scored.
@@ -426,12 +408,11 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, cap
         for line in live
     ]
     live[3] |= {"resps": [], "filtered_resps": []}
-    path, out = write(tmp_path, live, "live.jsonl"), tmp_path / "live_out.jsonl"
-    assert main(["apply", str(tmp_path / "cal.json"), str(path), "--out", str(out)]) == 0
-    values = [json.loads(line)["calibrated_confidence"] for line in out.read_text().splitlines()]
+    after, done = applied(fit, write(tmp_path, live, "live.jsonl"))
+    values = [json.loads(line)["calibrated_confidence"] for line in after]
     assert values.index(None) == 3
     assert all(0 < value < 1 for place, value in enumerate(values) if place != 3)
-    assert f"1 of {len(live)} rows has no score" in " ".join(capsys.readouterr().err.split())
+    assert f"1 of {len(live)} rows has no score" in " ".join(done.notes)
 
 
 @pytest.mark.parametrize(
@@ -442,14 +423,15 @@ def test_apply_reads_logs_as_the_fit_did_and_needs_no_labels(tmp_path, kind, cap
         ([[-1.0, -2.0, -3.0], None], "all of multiple choice or all free answers; got both"),
     ],
 )
-def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message, capsys):
+def test_apply_says_what_a_log_of_another_kind_holds(tmp_path, samples, message):
     random = np.random.default_rng(0)
-    calibrated(tmp_path, [sample(n, random.normal(size=3).tolist(), n % 3) for n in range(60)])
+    known = [sample(n, random.normal(size=3).tolist(), n % 3) for n in range(60)]
+    _, fit = fitted(tmp_path, known)
     rows = [
         free(n, "Paris", True, "none") if scores is None else sample(n, scores, 0)
         for n, scores in enumerate(samples)
     ]
     path = write(tmp_path, rows, "live.jsonl")
-    assert main(["apply", str(tmp_path / "cal.json"), str(path)]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "live.calibrated.jsonl").exists()
+    with pytest.raises(InputError, match=message):
+        applied(fit, path)
+    assert not (tmp_path / "out.jsonl").exists()

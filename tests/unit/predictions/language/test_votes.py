@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import fedlas
-from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions import normalized_answer, one_per_cluster, self_consistency
 
@@ -106,16 +105,13 @@ def test_what_votes_cannot_mean_is_refused():
         fedlas.calibrate(frame, **options, clusters="q", correct="ok")
 
 
-def test_the_command_counts_votes(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_file_of_votes_is_measured(tmp_path):
     lines = [json.dumps(row) for row in rows_of(ANSWERS)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
-    words = ["a.jsonl", "--confidence", "answer", "--confidence-as", "vote", "--clusters", "q"]
-    assert main(["evaluate", *words, "--target", "truth", "--replicates", "0", "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["as predicted"]["accuracy"] == 0.5
-    assert "share of a question's 4 answers" in said.err
+    columns = {"confidence": "answer", "confidence_as": "vote", "clusters": "q", "target": "truth"}
+    table = fedlas.read_predictions(tmp_path / "a.jsonl", **columns)
+    assert fedlas.evaluate(table)["accuracy"] == 0.5
+    assert "share of a question's 4 answers" in " ".join(table.notes)
 
 
 def test_repeats_of_the_harness_are_votes(tmp_path):
@@ -137,7 +133,7 @@ def test_repeats_of_the_harness_are_votes(tmp_path):
     assert table.predictions.correct.tolist() == [True, False]
 
 
-def test_one_row_of_each_cluster_is_kept(tmp_path, monkeypatch, capsys):
+def test_one_row_of_each_cluster_is_kept(tmp_path):
     draw = np.random.default_rng(0)
     code = np.repeat(np.arange(200), 3)
     confidence = draw.uniform(0.5, 1, 600)
@@ -155,20 +151,8 @@ def test_one_row_of_each_cluster_is_kept(tmp_path, monkeypatch, capsys):
         fedlas.read_predictions(frame, confidence="c", correct="ok", one_per_cluster=True)
     with pytest.raises(InputError, match="must have clusters"):
         one_per_cluster(alone)
-    monkeypatch.chdir(tmp_path)
     rows = [f"{c},{int(ok)},{q}" for c, ok, q in zip(*frame.values(), strict=True)]
     (tmp_path / "a.csv").write_text("\n".join(["c,ok,q", *rows]) + "\n")
-    words = [
-        "a.csv",
-        "--confidence",
-        "c",
-        "--correct",
-        "ok",
-        "--clusters",
-        "q",
-        "--one-per-cluster",
-    ]
-    assert main(["evaluate", *words, "--replicates", "0", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["as predicted"]["accuracy"] == float(
-        alone.correct.double().mean()
-    )
+    columns = {"confidence": "c", "correct": "ok", "clusters": "q", "one_per_cluster": True}
+    of_file = fedlas.read_predictions(tmp_path / "a.csv", **columns)
+    assert of_file.predictions.correct.tolist() == alone.correct.tolist()

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fedlas import Predictions, TopLabel
-from fedlas.cli import main
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.predictions import Columns, read_predictions
 
@@ -243,27 +242,6 @@ def test_arrays_that_are_no_predictions_say_what_to_pass():
 
     with pytest.raises(InputError, match="a row must sum to 1; got 0 in row 0"):
         fedlas.evaluate(np.zeros((3, 2)), [0, 1, 0])
-
-
-def test_the_command_takes_the_same_options(tmp_path, capsys):
-    path = tmp_path / "t.csv"
-    path.write_text('"a, b";c;y;g\n' + '90;10;"a, b";x\n30;70;c;\n' * 20)
-    columns = [
-        "--probs",
-        "a, b",
-        "--probs",
-        "c",
-        "--target",
-        "y",
-        "--percent",
-        "--sep",
-        ";",
-        "--replicates",
-        "0",
-    ]
-    assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
-    shown = capsys.readouterr().out
-    assert "(no group)" in shown
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import fedlas
 from fedlas.calibrated import apply_to_files
-from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions.tables.formats import lines
 
@@ -50,11 +49,10 @@ def test_each_line_of_a_csv_is_a_row(calibration, tmp_path_factory, ends, block,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BYTES", block)
         predictions = fedlas.read_predictions(folder / "t.csv", **COLUMNS).predictions
-        refit = fedlas.calibrate(folder / "t.csv", **COLUMNS, method="temperature")
         done = apply_to_files(calibration, [folder / "t.csv"], folder / "out.csv")
     wanted = [row.split(",") for row in rows]
     np.testing.assert_allclose(predictions.probs[:, 0], [float(row[1]) for row in wanted])
-    assert refit.rows == done.rows == 60
+    assert done.rows == 60
     with (folder / "out.csv").open(newline="") as file:
         header, *got = (row for row in csv.reader(file) if row)
     assert header == [*HEADER.split(","), "calibrated_p_a", "calibrated_p_b"]
@@ -78,22 +76,21 @@ def test_each_line_of_json_is_a_row(calibration, tmp_path_factory, ends, block):
     assert [{name: row[name] for name in rows[0]} for row in got] == rows
 
 
-def test_two_files_put_together_lose_no_row(tmp_path, monkeypatch, capsys):
+def test_a_fit_reads_each_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "BYTES", 30)
+    ends = ["\n", "\r\n", "\r", "\r\r\n", "\n\n", "\r\n\r"]
+    (tmp_path / "t.csv").write_bytes(joined([HEADER, *rows_of(60)], ends))
+    assert fedlas.calibrate(tmp_path / "t.csv", **COLUMNS, method="temperature").rows == 60
+
+
+def test_two_files_put_together_lose_no_row(tmp_path):
     """``cat mac.csv unix.csv``: the first 500 rows counted as the header."""
-    monkeypatch.chdir(tmp_path)
-    rows = rows_of(1000)
-    (tmp_path / "both.csv").write_bytes(
-        joined([HEADER, *rows[:500]], "\r") + joined(rows[500:], "\n")
-    )
-    named = ["--probs", "p_*", "--target", "y"]
-    assert main(["evaluate", "both.csv", *named]) == 0
-    assert "1,000" in capsys.readouterr().out
-    assert (
-        main(["calibrate", "both.csv", *named, "--method", "temperature", "--out", "cal.json"]) == 0
-    )
-    assert "1,000 rows" in capsys.readouterr().out
-    assert main(["apply", "cal.json", "both.csv"]) == 0
-    assert "1,000 rows" in capsys.readouterr().out
+    both, rows = tmp_path / "both.csv", rows_of(1000)
+    both.write_bytes(joined([HEADER, *rows[:500]], "\r") + joined(rows[500:], "\n"))
+    assert fedlas.read_predictions(both, **COLUMNS).predictions.num_samples == 1000
+    fit = fedlas.calibrate(both, **COLUMNS, method="temperature")
+    assert fit.rows == 1000
+    assert apply_to_files(fit, [both], tmp_path / "out.csv").rows == 1000
 
 
 def test_the_last_row_counts_however_short_it_is(tmp_path):

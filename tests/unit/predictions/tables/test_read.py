@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.calibrators import TemperatureScaling
-from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.plots import reliability_diagram
 from fedlas.predictions import Columns, PredictionTable, open_table, read_predictions
@@ -289,32 +288,30 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
         read_predictions(other, logits="p_*", target="label", like=other)
 
 
-def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
-    """``fedlas evaluate`` on a CSV says what it says on the same predictions in an ``.npz``."""
-    files = {}
+def measured(test, val, **columns):
+    """What a report says of one table with a calibrator fitted on another."""
+    tables = [read_predictions(file, **columns) for file in (test, val)]
+    assert [table.notes for table in tables] == [(), ()]
+    return json.loads(fedlas.report(tables[0], on=tables[1], **MEASURED).json())
+
+
+MEASURED = {"method": "temperature", "replicates": 0}
+NAMED = {"logits": "p_*", "target": "label"}
+
+
+def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path):
+    """A report on a CSV says what it says on the same predictions in an ``.npz``."""
     for name, seed in (("test", 0), ("val", 1)):
         logits, target = scores(200, seed=seed)
-        files[name] = write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target])
+        write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target])
         np.savez(tmp_path / f"{name}.npz", logits=logits, target=target)
-    options = ["--method", "temperature", "--json", "--replicates", "0"]
-    names = ["--logits", "p_*", "--target", "label"]
-    assert main(["evaluate", str(files["test"]), "--on", str(files["val"]), *names, *options]) == 0
-    from_table = capsys.readouterr()
-    assert (
-        main(["evaluate", str(tmp_path / "test.npz"), "--on", str(tmp_path / "val.npz"), *options])
-        == 0
-    )
-    assert json.loads(from_table.out) == json.loads(capsys.readouterr().out)
-    assert "note:" not in from_table.err
-    assert main(["evaluate", str(tmp_path), *names]) == 2
-    assert "columns are for files" in capsys.readouterr().err
+    from_table = measured(tmp_path / "test.csv", tmp_path / "val.csv", **NAMED)
+    assert from_table == measured(tmp_path / "test.npz", tmp_path / "val.npz")
 
 
-def test_a_folder_of_parquet_files_is_a_table_and_no_run(tmp_path, capsys):
+def test_a_folder_of_parquet_files_is_a_table(tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    names = ["--logits", "p_*", "--target", "label"]
-    options = [*names, "--method", "temperature", "--json", "--replicates", "0"]
     for name, seed in (("test", 0), ("val", 1)):
         logits, target = scores(200, seed=seed)
         table = pd.read_csv(write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target]))
@@ -322,12 +319,8 @@ def test_a_folder_of_parquet_files_is_a_table_and_no_run(tmp_path, capsys):
             folder = tmp_path / name / f"half={place}"
             folder.mkdir(parents=True)
             table[rows].to_parquet(folder / "rows.parquet")
-    shown = []
-    for suffix in (".csv", ""):
-        files = [str(tmp_path / f"{name}{suffix}") for name in ("test", "val")]
-        assert main(["evaluate", files[0], "--on", files[1], *options]) == 0
-        shown.append(json.loads(capsys.readouterr().out))
-    assert shown[0] == shown[1]
+    of_files = measured(tmp_path / "test.csv", tmp_path / "val.csv", **NAMED)
+    assert of_files == measured(tmp_path / "test", tmp_path / "val", **NAMED)
 
 
 def fitted(table):

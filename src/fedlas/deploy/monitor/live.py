@@ -1,0 +1,216 @@
+"""Live predictions, from files or memory, as batches for the watches: calibrated where they are raw, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import Argument, InputError, few, warn_user
+from fedlas.deploy.card import Card
+from fedlas.deploy.monitor.watches import LiveBatch
+from fedlas.metrics.sums import check_takes_weights
+from fedlas.predictions import (
+    Columns,
+    MultiLabel,
+    Predictions,
+    TopLabel,
+    open_table,
+    read_predictions,
+)
+from fedlas.predictions.arguments import checked_event
+from fedlas.predictions.event import event_among
+from fedlas.predictions.multi_label import UNKNOWN
+from fedlas.predictions.tables.read import is_log
+from fedlas.predictions.tables.table import ScoreTable
+from fedlas.resample.clusters import check_independent
+
+_NOT_WATCHED = {
+    "weights": (
+        "samples must have no weights, which the tests of a stream do not use",
+        "Leave the weights out.",
+    ),
+    "clusters": (
+        "samples must be independent for the bound on false alarms to hold",
+        "Keep one row of each cluster: without the clusters the bound would be stated, and not hold.",
+    ),
+}
+"""Roles of a column that are refused: the condition and the remedy."""
+
+
+@dataclass(frozen=True)
+class LiveScores:
+    """Scores and outcomes of some rows."""
+
+    # Confidences (n,), or logits (n, C); of several labels (n, L).
+    scores: Tensor
+    # Whether confidences came true (n,), or labels; of several (n, L). None without labels.
+    outcome: Tensor | None
+    # Names of the classes, or of several labels; empty if they have none.
+    classes: tuple[str, ...] = ()
+    # The class that was said to be the event, its name or number; None if none was.
+    event: str | int | None = None
+    is_several: bool = False
+
+
+def check_raw(columns: Columns) -> None:
+    """Refuse scores of ``fedlas apply``, to which the card's calibration would be applied again."""
+    if names := columns.calibrated_scores:
+        raise InputError(
+            "live predictions must be raw, as the card says, since its calibration is applied to them",
+            f"{few(names)}, which fedlas apply has calibrated",
+            "Name the columns of the raw scores, or say that these are calibrated (--calibrated on the command line).",
+        )
+
+
+def batches(card: Card, file: Path, columns: Columns | None, *, raw: bool) -> Iterable[LiveBatch]:
+    """Return the batches of a file; features come with all of its rows."""
+    of_labels = card.subject == "labels"
+    if (raw and card.calibration.uses_features) or (of_labels and file.suffix == ".npz"):
+        predictions = read_predictions(file, columns, labeled=False).predictions
+        return [batch_of(card, predictions, raw=raw, source=file.name)]
+    if of_labels and columns is not None and columns.target is not None:
+        fix = ("Name the columns of all labels by ", Argument("labels"), ".")
+        raise InputError("is for one label", "a card of several", fix, argument="target")
+    blocks = _blocks(file, columns, () if of_labels else None)
+    return (_batch(card, scores, raw=raw, source=file.name) for scores in blocks)
+
+
+def batch_of(
+    card: Card, predictions: Predictions | TopLabel | MultiLabel, *, raw: bool, source: str
+) -> LiveBatch:
+    """Return confidences and outcomes of predictions, whose features go into a calibration that uses them."""
+    if raw and card.calibration.uses_features:
+        if predictions.features is None:
+            expected = "raw predictions must hold the features that the card's calibration uses"
+            fix = "Save them, fedlas.predict(model, loader, features=True).save(path), or pass calibrated predictions."
+            raise InputError(expected, f"{source} without", fix)
+        predictions = card.calibration.transform(predictions)
+        raw = False
+    return _batch(card, _scores(predictions), raw=raw, source=source)
+
+
+def _blocks(
+    file: Path, columns: Columns | None, label_names: tuple[str, ...] | None
+) -> Iterable[LiveScores]:
+    """Return scores and outcomes of some rows at a time."""
+    if is_log(file, columns or Columns()):
+        return [_scores(read_predictions(file, columns, labeled=False).predictions)]
+    table = open_table(file, columns, label_names=label_names)
+    for name, why in _NOT_WATCHED.items():
+        if (column := getattr(table.columns, name)) is not None:
+            raise InputError(why[0], f"{name} in column {column!r} of {file}", why[1])
+    return _of_table(table, file)
+
+
+def _of_table(table: ScoreTable, file: Path) -> Iterable[LiveScores]:
+    """Yield scores and outcomes; say in the end how many rows were left out."""
+    for block in table.blocks():
+        event = event_among(table.classes, table.columns.event)
+        names = table.classes if table.label_names is None else table.label_names
+        yield LiveScores(*block, names, event, table.label_names is not None)
+    if table.dropped:
+        warn_user(f"{table.dropped:,} rows of {file.name} lack a value and were left out.")
+
+
+def _scores(predictions: Predictions | TopLabel | MultiLabel) -> LiveScores:
+    check_takes_weights(predictions, takes_weights=False)
+    check_independent(predictions, "the bound on false alarms")
+    if isinstance(predictions, Predictions):
+        target = predictions.target.cpu() if predictions.has_target else None
+        classes = predictions.classes or ()
+        return LiveScores(predictions.logits.cpu(), target, classes, predictions.event)
+    if isinstance(predictions, MultiLabel):
+        names = tuple(predictions.names or ())
+        return LiveScores(predictions.logits, predictions.target, names, is_several=True)
+    return LiveScores(predictions.confidence.cpu(), predictions.correct)
+
+
+def _batch(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+    """Return confidences and outcomes of scores, whose classes must be those of the card, in its order."""
+    scores, outcome = live.scores, live.outcome
+    if card.subject == "labels" or live.is_several:
+        return _batch_of_labels(card, live, raw=raw, source=source)
+    if scores.ndim == 1:
+        if card.subject == "event":
+            fix = "Pass the probability of the event, or a card of the predicted class."
+            expected = "predictions must have both classes, since the card is about the event"
+            raise InputError(expected, f"confidences in {source}", fix)
+        if raw and card.num_classes:
+            fix = "Pass the scores of all classes, or say that the confidences are calibrated."
+            raise InputError(
+                "raw predictions need the scores of all classes", f"confidences in {source}", fix
+            )
+        if raw:
+            # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
+            unknown = torch.zeros(len(scores), dtype=torch.bool)
+            scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
+        return LiveBatch(
+            scores.double().numpy(), None if outcome is None else outcome.numpy(), None
+        )
+    if scores.shape[1] != card.num_classes:
+        fix = "Pass predictions of the model that the card is about."
+        expected = f"predictions must have the card's {card.num_classes} classes"
+        if not card.num_classes:
+            expected = "predictions must be confidences, as the card's"
+        raise InputError(expected, f"{scores.shape[1]} in {source}", fix)
+    _check_classes(card, live, source)
+    logits = card.calibration(scores.double()) if raw else scores.double()
+    if card.subject == "event":
+        happened = None if outcome is None else torch.eq(outcome, card.event_index).numpy()
+        return LiveBatch(logits.softmax(dim=1)[:, card.event_index].numpy(), happened, None)
+    confidence, predicted = logits.softmax(dim=1).max(dim=1)
+    correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
+    return LiveBatch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+
+
+def _batch_of_labels(card: Card, live: LiveScores, *, raw: bool, source: str) -> LiveBatch:
+    """Return probabilities and outcomes of several labels, which must be those of the card, in its order."""
+    names, of_labels = live.classes, card.subject == "labels"
+    # Labels without names are numbered.
+    numbers = tuple(map(str, range(card.num_classes)))
+    is_alike = {*names} == {*card.classes} or (
+        numbers in (names, card.classes) and len(names) == card.num_classes
+    )
+    if not (of_labels and live.is_several and is_alike):
+        of_card = f"the card's, {few(card.classes)}" if of_labels else "one a sample"
+        fix = (
+            "Pass predictions of the model that the card is about, or write a card of these labels."
+        )
+        got = few(names) if live.is_several else "one label a sample"
+        raise InputError(f"labels must be {of_card}", f"{got} in {source}", fix)
+    logits, outcome = live.scores.double(), live.outcome
+    if {*names} == {*card.classes}:
+        order = [names.index(name) for name in card.classes]
+        logits, outcome = logits[:, order], None if outcome is None else outcome[:, order]
+    if raw:
+        logits = card.calibration(logits)
+    happened, is_told = None, None
+    if outcome is not None:
+        happened, is_told = (outcome == 1).numpy(), (outcome != UNKNOWN).numpy()
+    return LiveBatch(logits.sigmoid().numpy(), happened, None, is_told)
+
+
+def _check_classes(card: Card, live: LiveScores, source: str) -> None:
+    """Refuse classes, or an event, other than those of the card."""
+    # Classes without names are their numbers: those of a column about class 0 come in the other order.
+    numbers = tuple(map(str, range(card.num_classes)))
+    names, live_names = (each or numbers for each in (card.classes, live.classes))
+    if names != live_names and ((live.classes and card.classes) or set(names) == set(live_names)):
+        raise InputError(
+            f"classes must be those of the card, {few(names)}, in its order",
+            f"{few(live_names)} in {source}",
+            "Order the columns as for the card, or write a card of this model.",
+        )
+    # The event of 0 and 1 may have been named for the card.
+    number = checked_event(live.event, card.num_classes, live.classes or card.classes or None)
+    if card.subject == "event" and number not in (None, card.event_index):
+        raise InputError(
+            f"must be the card's, {names[card.event_index]}",
+            f"{live.event} in {source}",
+            ("Leave ", Argument("event"), " out, or write a card of this event."),
+            argument="event",
+        )

@@ -1,0 +1,305 @@
+"""The card of several labels a sample, and the monitor that compares live ones with it."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import fedlas
+from fedlas import MultiLabel
+from fedlas.calibrators import MultiLabelCalibration
+from fedlas.cli import main
+from fedlas.deploy import Card, Monitor, fit_calibration, make_card
+from fedlas.deploy.monitor import ALARM
+from fedlas.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+NAMES = ("edema", "mass", "nodule", "hernia")
+
+
+def drawn(seed, samples=1500, *, shift=(0.0, 0.0, 0.0, 0.0), names=NAMES, unknown=0.0, moved=0.0):
+    """Logits that are twice too extreme; ``shift`` moves those of the labels' truth, ``moved`` those of the first."""
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, 4, generator=random, dtype=torch.float64) - 1
+    target = torch.bernoulli((logits + torch.tensor(shift)).sigmoid(), generator=random).long()
+    target[torch.rand(samples, 4, generator=random) < unknown] = -100
+    logits[:, 0] += moved
+    return MultiLabel(2 * logits, target, names=names)
+
+
+def write(path, several, *, labels=True):
+    columns = {f"p_{n}": several.probs[:, at].tolist() for at, n in enumerate(several.names)}
+    if labels:
+        cells = [[{1: "1", 0: "0"}.get(y, "") for y in row] for row in several.target.T.tolist()]
+        columns |= {f"y_{n}": cells[at] for at, n in enumerate(several.names)}
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join(",".join(map(str, row)) for row in (columns, *rows)) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def card():
+    val, test = drawn(0, 3000), drawn(1, 4000)
+    facts = {"model": {"run": "cxr"}, "data": {"name": "drawn"}}
+    return make_card(val, test, fit_calibration("auto", val), **facts)
+
+
+def alarms(card, *batches, **options):
+    """Watches with an alarm, and the labels that are enough for it, but for the mean of all."""
+    monitor = Monitor(card, **options)
+    for batch in batches:
+        monitor.update(batch)
+    watches = monitor.content["watches"]
+    return {
+        name: [
+            label
+            for label, each in watches[name]["labels"].items()
+            if each["alarm_after"] and label != "all labels"
+        ]
+        for name in monitor.content["alarms"]
+    }
+
+
+def test_a_card_is_read_as_it_was_written(card, tmp_path):
+    read = Card.read(card.save(tmp_path / "card.json"))
+    assert read.plain() == card.plain()
+    assert (read.subject, read.classes, read.num_samples) == ("labels", NAMES, 4000)
+    raw = drawn(2, 9)
+    assert torch.equal(
+        read.calibration.transform(raw).logits, card.calibration.transform(raw).logits
+    )
+    for damage in (
+        lambda content: content["reference"]["labels"].pop(),
+        lambda content: content["reference"]["all"].pop("calibration"),
+        lambda content: content["reference"]["labels"][0]["bin_counts"].append(1),
+        lambda content: content["reference"]["labels"][0]["gaps"]["count"].__setitem__(0, 5000.0),
+        lambda content: content["model"].update(num_classes=3),
+    ):
+        content = copy.deepcopy(card.plain())
+        damage(content)
+        with pytest.raises(InputError):
+            Card.from_plain(content)
+
+
+def test_nothing_is_found_where_nothing_changed(card):
+    assert alarms(card, *(drawn(seed, 500) for seed in range(10, 16))) == {}
+    assert alarms(card, drawn(9, 3000).without_target()) == {}
+    assert alarms(card, drawn(8, 3000, unknown=0.5)) == {}
+
+
+def test_the_label_that_changed_is_named(card):
+    live = drawn(3, 3000, shift=(0.0, 1.5, 0.0, 0.0))
+    found = alarms(card, live)
+    assert found["calibration"] == ["mass"]
+    assert "probability" not in found
+    monitor = Monitor(card)
+    monitor.update(live)
+    assert "calibration of mass" in monitor.verdict
+    labels = monitor.content["watches"]["calibration"]["labels"]
+    assert 0 < labels["mass"]["alarm_after"] < 3000
+    assert labels["hernia"]["alarm_after"] is None
+    # Half of the labels unknown: later, and the same label.
+    assert alarms(
+        card, replace(live, target=drawn(3, 3000, shift=(0.0, 1.5, 0.0, 0.0), unknown=0.5).target)
+    )["calibration"] == ["mass"]
+
+
+def test_probabilities_are_watched_on_days_without_labels(card):
+    live = drawn(4, 2000, moved=1.0).without_target()
+    assert alarms(card, live) == {"probability": ["edema"]}
+    content = Monitor(card)
+    content.update(live)
+    shown = content.content["watches"]
+    assert shown["calibration"]["why"] == "no labels"
+    assert shown["prevalence"]["watched"] is False
+
+
+def test_alarms_are_rare_while_nothing_changes(card):
+    """All labels together: at most the share that was asked for, here far below."""
+    true = card.calibration.transform(drawn(1, 4000))
+    random = torch.Generator().manual_seed(5)
+    count = 0
+    for _ in range(20):
+        rows = torch.randint(4000, (400,), generator=random)
+        monitor = Monitor(card, false_alarm=0.2)
+        count += monitor.update(true.rows(rows), raw=False)
+    assert count <= 8
+
+
+def test_labels_are_found_by_name(card):
+    live = drawn(3, 800)
+    order = [2, 0, 3, 1]
+    other = MultiLabel(
+        live.logits[:, order], live.target[:, order], names=[NAMES[place] for place in order]
+    )
+    one, two = Monitor(card), Monitor(card)
+    one.update(live)
+    two.update(other)
+    assert one.content == two.content
+    numbered = Monitor(card)
+    numbered.update(MultiLabel(live.logits, live.target))
+    assert numbered.content == one.content
+
+
+@pytest.mark.parametrize(
+    ("live", "said"),
+    [
+        (drawn(0, 9, names=("edema", "mass", "nodule", "cyst")), "labels must be the card's"),
+        (MultiLabel(torch.zeros(5, 3)), "labels must be the card's"),
+        (drawn(0, 9).label("mass"), "labels must be the card's"),
+        (replace(drawn(0, 9), weights=torch.ones(9)), "must have no weights"),
+        (replace(drawn(0, 9), clusters=torch.zeros(9)), "must be independent"),
+    ],
+)
+def test_other_predictions_are_refused(card, live, said):
+    with pytest.raises(InputError, match=said):
+        Monitor(card).update(live)
+
+
+def test_a_card_of_classes_takes_no_labels():
+    random = torch.Generator().manual_seed(0)
+    halves = [
+        fedlas.Predictions(torch.randn(60, 4, generator=random), [0, 1, 2, 3] * 15) for _ in "ab"
+    ]
+    card = make_card(
+        *halves, fit_calibration("none", halves[0]), model={"run": "a"}, data={"name": "b"}
+    )
+    with pytest.raises(InputError, match="labels must be one a sample"):
+        Monitor(card).update(drawn(0, 9))
+
+
+def test_a_label_that_no_test_sample_tells_has_its_probability_watched():
+    val, test = drawn(0), drawn(1)
+    test = replace(test, target=test.target.index_fill(1, torch.tensor([3]), -100))
+    card = make_card(
+        val, test, fit_calibration("auto", val), model={"run": "a"}, data={"name": "b"}
+    )
+    monitor = Monitor(card)
+    monitor.update(drawn(2))
+    watches = monitor.content["watches"]
+    assert "hernia" not in watches["calibration"]["labels"]
+    assert "hernia" in watches["probability"]["labels"]
+
+
+def test_the_method_may_be_fitted_or_named_or_none():
+    val, test = drawn(0, 400), drawn(1, 400)
+    fitted = MultiLabelCalibration().fit(val)
+    cards = [fedlas.card(val, test, method, replicates=0) for method in ("auto", fitted, "none")]
+    assert [each.card.calibration.method for each in cards] == ["partial-pooling"] * 2 + ["none"]
+    assert [each.card.live for each in cards] == ["raw", "raw", "calibrated"]
+    assert cards[0].card.metrics == cards[1].card.metrics
+    assert cards[2].card.metrics["as predicted"] == cards[2].card.metrics["calibrated"]
+    assert "After" not in cards[2].text()
+    for wrong in ({"risks": (0.3,)}, {"recall": 0.5}, {"event": "mass"}, {"top_label": True}):
+        with pytest.raises(InputError, match="one label a sample"):
+            fedlas.card(val, test, replicates=0, **wrong)
+    for pair in (
+        (val, val),
+        (val, drawn(1, 400, names="abcd")),
+        (val, test.label(0)),
+        (val.label(0), test),
+    ):
+        with pytest.raises(InputError, match=r"must (be other|hold)"):
+            fedlas.card(*pair, replicates=0)
+
+
+def test_what_a_card_shows():
+    """A page is drawn with two labels alone, since drawing is slow."""
+    pair = [
+        MultiLabel(each.logits[:, :2], each.target[:, :2], names=NAMES[:2])
+        for each in (drawn(0), drawn(1))
+    ]
+    card = fedlas.card(*pair, name="cxr", replicates=99, title="X-rays")
+    text = card.text()
+    assert "After partial-pooling: macro ECE" in text
+    assert "worst label's ECE" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "The test part had no part in it" in " ".join(card.text(details=True).split())
+    page = card.html()
+    assert "<title>X-rays</title>" in page
+    assert "Labels, calibrated" in page
+    assert "Width of" not in page
+    assert [*card.card.labels["calibrated"]["mass"]][:2] == ["num_samples", "positives"]
+    assert card.card.metrics["calibrated"]["macro_ece"]["floor"] > 0
+    assert card.evaluation.require("macro_ece<=0.05").status == 0
+    assert set(card.to_frame()["stage"]) == {"as predicted", "calibrated"}
+    assert "<table" in card._repr_html_()
+
+
+def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
+    names = ("val", "test", "monday", "tuesday", "night")
+    val, test, monday, tuesday, night = (tmp_path / f"{name}.csv" for name in names)
+    write(val, drawn(0))
+    write(test, drawn(1))
+    write(monday, drawn(5, 600, unknown=0.1))
+    write(tuesday, drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)))
+    write(night, drawn(7, 300), labels=False)
+    columns = ["--probs", "p_*", "--labels", "y_*"]
+    card, state, page = (tmp_path / name for name in ("card.json", "watch.json", "page.html"))
+    command = ["card", str(val), str(test), *columns, "--out", str(card), "--replicates", "99"]
+    assert main(command) == 0
+    assert "Labels, calibrated" in capsys.readouterr().out
+    watch = ["monitor", str(card)]
+    assert main([*watch, str(monday), *columns, "--state", str(state)]) == 0
+    assert main([*watch, str(night), "--probs", "p_*", "--state", str(state)]) == 0
+    assert "no change shows in calibration" in " ".join(capsys.readouterr().out.split())
+    command = [*watch, str(tuesday), *columns, "--state", str(state), "--page", str(page), "--json"]
+    assert main(command) == ALARM
+    resumed = json.loads(capsys.readouterr().out)
+    assert resumed["watches"]["calibration"]["labels"]["mass"]["alarm_after"] > 900
+    assert "All watched means" in page.read_text()
+    # The alarm stays, with its labels, and the state is as if all files had been one stream.
+    write(tmp_path / "more.csv", drawn(8, 100))
+    assert main([*watch, str(tmp_path / "more.csv"), *columns, "--state", str(state)]) == ALARM
+    assert "calibration of mass" in " ".join(capsys.readouterr().out.split())
+    whole = Monitor(card)
+    for several in (
+        drawn(5, 600, unknown=0.1),
+        drawn(7, 300).without_target(),
+        drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)),
+        drawn(8, 100),
+    ):
+        whole.update(MultiLabel.from_probs(several.probs, several.target, names=NAMES))
+    content = json.loads(state.read_text())
+    for name, each in whole._stream.watches.items():
+        np.testing.assert_array_equal(content["watches"][name]["active"], each.test.active)
+    assert content["labels"] == whole._stream.labels
+    assert content["alarms"] == whole._stream.alarms
+
+
+def test_commands_and_files(card, tmp_path, capsys):
+    """Calibrated probabilities, saved predictions, a history, and what is refused."""
+    place = card.save(tmp_path / "card.json")
+    live = drawn(5, 500)
+    after = write(tmp_path / "after.csv", card.calibration.transform(live))
+    saved = live.save(tmp_path / "live.npz")
+    columns = ["--probs", "p_*", "--labels", "y_*"]
+    assert main(["monitor", str(place), str(after), *columns, "--calibrated", "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert main(["monitor", str(place), str(saved), "--json"]) == 0
+    two = json.loads(capsys.readouterr().out)
+    for name, watch in one["watches"].items():
+        assert watch["evidence"] == pytest.approx(two["watches"][name]["evidence"], rel=1e-4)
+    history = tmp_path / "history.json"
+    broken = write(tmp_path / "broken.csv", drawn(6, 900, shift=(0.0, 2.0, 0.0, 0.0)))
+    command = ["monitor", str(place), str(broken), *columns, "--history", str(history)]
+    assert main(command) == ALARM
+    out = capsys.readouterr().out
+    assert "Labels" in out
+    assert all(len(line) <= 80 for line in out.partition("history:")[0].splitlines())
+    period = json.loads(history.read_text())["periods"][0]
+    assert "calibration of mass" in period["alarms"]
+    assert "prevalence by period" in history.with_suffix(".html").read_text()
+    for options, said in (
+        (
+            ["--probs", "p_edema,p_mass,p_nodule,p_hernia", "--target", "y_mass"],
+            "--target is for one label",
+        ),
+        (["--probs", "p_edema"], "several labels need a column of scores each"),
+        (["--probs", "p_edema,p_mass"], "labels must be the card's"),
+    ):
+        assert main(["monitor", str(place), str(broken), *options]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,71 @@
+"""Clusters of an event: tables of means and clusters, forest plots, and numbers for JSON."""
+
+import json
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.binary import heterogeneity
+from fedlas.present.heterogeneity import cluster_tables, forest_pictures, plain_clusters
+from fedlas.present.table import DASH
+
+HOSPITALS = ("Cairo", "Lima", "Oslo", "Rome", "Tiny")
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    random = torch.Generator().manual_seed(0)
+    logit = torch.randn(820, generator=random)
+    where = torch.cat([torch.arange(4).repeat_interleave(200), torch.full((20,), 4)])
+    happened = torch.bernoulli((logit - 0.4 * where).sigmoid(), generator=random).long()
+    happened[where == 4] = 0  # no event: neither slope nor AUROC
+    logits = torch.stack([torch.zeros(820), logit], dim=1)
+    return heterogeneity(Predictions(logits, happened, clusters=where), HOSPITALS)
+
+
+def test_a_row_a_measure_with_what_a_further_cluster_may_have(clusters):
+    table = cluster_tables({"raw": clusters}, most=None)[0]
+    assert table.title == "Differences between clusters"
+    assert [row[0].value for row in table.rows] == ["O/E", "slope", "AUROC"]
+    ratio = clusters.summary["observed_to_expected"]
+    row = table.rows[0]
+    assert row[1].number == ratio.mean
+    assert row[3].value == f"[{ratio.prediction_low:.2f}, {ratio.prediction_high:.2f}]"
+    assert [row[-1].value for row in table.rows] == ["5", "4", "4"]
+    assert "Of 5 clusters 1 no slope, 1 no AUROC: too few events or others." in table.notes
+
+
+def test_a_row_a_cluster_and_a_dash_where_a_measure_is_not_known(clusters):
+    _, table = cluster_tables({"raw": clusters}, most=9)
+    last = table.rows[-1]
+    assert [cell.value for cell in last[:3]] == ["Tiny", "20", "0"]
+    assert [cell.value for cell in last[4:]] == [DASH, DASH]
+    slope = clusters.clusters["Lima"].slope
+    assert table.rows[1][4].number == slope.value
+    assert table.rows[1][4].extra == f"[{slope.low:.2f}, {slope.high:.2f}]"
+    assert not table.notes
+    _, few = cluster_tables({"raw": clusters}, most=2)
+    assert len(few.rows) == 2
+    assert few.notes == ("3 further clusters: json(), or --json.",)
+
+
+def test_the_last_stage_comes_first_and_is_named(clusters):
+    tables = cluster_tables({"raw": clusters, "after": clusters}, most=None)
+    assert [table.title.partition(", ")[2] for table in tables] == ["after", "raw"]
+
+
+def test_each_measure_has_a_forest_plot(clusters):
+    assert forest_pictures({}) == []
+    pictures = [str(each) for each in forest_pictures({"raw": clusters})]
+    assert len(pictures) == 3
+    assert all("Forest plot of" in each for each in pictures)
+
+
+def test_numbers_that_are_not_known_are_left_out_of_json(clusters):
+    plain = json.loads(json.dumps(plain_clusters({"raw": clusters}), allow_nan=False))["raw"]
+    assert {*plain["summary"]} == {"observed_to_expected", "slope", "auroc"}
+    assert {*plain["clusters"]} == {*HOSPITALS}
+    assert {"slope", "auroc"} & {*plain["clusters"]["Tiny"]} == set()
+    slope = clusters.clusters["Oslo"].slope
+    assert plain["clusters"]["Oslo"]["slope"]["value"] == slope.value
