@@ -27,6 +27,7 @@ from fedlas.binary.recalibration import regression, shift_terms
 from fedlas.metrics.metric import EVENT, METRICS
 from fedlas.predictions import Predictions
 from fedlas.predictions.any_predictions import check_predictions
+from fedlas.predictions.probabilities import logits_of_log_odds
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 from fedlas.stats.intervals import check_level
 from fedlas.stats.spiegelhalter import spiegelhalter_test
@@ -279,8 +280,7 @@ def _two_classes(predictions: Predictions, event: int | str | None) -> Predictio
     if event is None and predictions.num_classes == 2:
         return predictions
     data = positive_class(predictions, event)
-    log_odds = torch.from_numpy(data.log_odds)
-    logits = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+    logits = logits_of_log_odds(torch.from_numpy(data.log_odds))
     weights, clusters = (
         None if each is None else torch.from_numpy(each) for each in (data.weights, data.clusters)
     )

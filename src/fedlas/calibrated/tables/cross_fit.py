@@ -18,6 +18,7 @@ from fedlas.calibrators._fit.rowwise import as_predictions
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
+from fedlas.predictions.probabilities import logits_of_log_odds
 
 C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 _FOLDS = 5
@@ -95,4 +96,4 @@ def _of_samples(val: MultiLabel) -> Predictions:
     mean = val.logits.mean(dim=1)
     others = {name: getattr(val, name) for name in ("weights", "clusters", "time")}
     has_label = (val.target == 1).any(dim=1).long()
-    return Predictions(torch.stack([torch.zeros_like(mean), mean], dim=1), has_label, **others)
+    return Predictions(logits_of_log_odds(mean), has_label, **others)
