@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
@@ -102,7 +103,7 @@ def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
         # The coefficient would overflow and the powers would underflow, so both are combined as logarithms.
         logarithm = first + successes * np.log(share) + (samples - successes) * np.log1p(-share)
         odds = np.log(share / (1.0 - share))[:, None]
-        tail = np.exp(logarithm) * np.exp(terms + more * odds).sum(axis=1)
+        tail = np.exp(logarithm) * torch.from_numpy(terms + more * odds).exp_().numpy().sum(axis=1)
         low = np.where(tail < alpha, share, low)
         high = np.where(tail < alpha, high, share)
     return low

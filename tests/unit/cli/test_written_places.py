@@ -43,7 +43,7 @@ WRITES = {
     ("compare", "--plot"): (["compare", "bench", "a:b"], "d.svg", [], []),
 }
 FOLDERS = {
-    # tests/unit/lab/runs/test_out_folders.py
+    # tests/unit/cli/test_out_folders.py
     ("runs train", "--out"),
     ("bench", "--out"),
     ("tune", "--out"),
