@@ -29,8 +29,8 @@ from fedlas.present.page import themed_svg
 
 _OWN_CALIBRATORS = dict(CALIBRATORS._entries)
 _ORDER = (
-    "churn", "clinical_risk", "image_to_onnx", "text_model", "language_model_logs", "segmentation", "month_of_drift",
-    "own_loss", "own_calibrator",
+    "churn", "clinical_risk", "several_labels", "image_to_onnx", "text_model", "language_model_logs", "segmentation",
+    "month_of_drift", "own_loss", "own_calibrator",
 )  # fmt: skip
 
 

@@ -39,6 +39,9 @@ def test_every_positional_of_a_file_has_such_a_type():
         assert name not in texts or types[texts[name]] is not None
 
 
+FAST = ("--method", "none", "--replicates", "0")
+
+
 def test_commands_read_a_file_at_an_address(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -50,11 +53,11 @@ def test_commands_read_a_file_at_an_address(tmp_path, monkeypatch, capsys):
     named = ["--probs", "p", "--target", "y"]
     val, test, other = (f"file://{tmp_path}/{name}.csv" for name in ("val", "test", "other"))
     commands = [
-        ["calibrate", val, *named, "--out", "cal.json"],
+        ["calibrate", val, *named, "--method", "temperature", "--out", "cal.json"],
         ["apply", f"file://{tmp_path}/cal.json", test, "--out", f"file://{tmp_path}/out.csv"],
-        ["evaluate", test, "--on", val, *named, "--replicates", "40"],
+        ["evaluate", test, "--on", val, *named, "--method", "temperature", "--replicates", "0"],
         ["compare", val, test, *named, "--replicates", "40"],
-        ["card", val, test, *named, "--replicates", "40"],
+        ["card", val, test, *named, *FAST],
         ["monitor", f"file://{tmp_path}/test.card.json", other, *named],
     ]
     for words in commands:
@@ -77,7 +80,7 @@ def test_monitor_and_card_read_a_file_in_a_store(tmp_path, monkeypatch):
     files = ["memory://cards/val.csv", "memory://cards/test.csv"]
     with pytest.raises(Exception, match="--out must name the file to write"):
         run(["card", *files, *named])
-    assert run(["card", *files, *named, "--replicates", "40", "--out", "card.json"]) == 0
+    assert run(["card", *files, *named, *FAST, "--out", "card.json"]) == 0
     history = ["--history", "history.json"]
     assert run(["monitor", "card.json", "memory://cards/live.csv", *named, *history]) == 0
     assert '"period": "live"' in Path("history.json").read_text()
@@ -100,5 +103,5 @@ def test_a_folder_of_parquet_is_a_table_wherever_files_are(tmp_path, monkeypatch
     with pytest.raises(Exception, match=r"Pass one of them: fedlas init test/a\.parquet"):
         run(["init", "test"])
     assert run(["init", "test/a.parquet"]) == 0
-    assert run(["card", "val", "test", *named, "--replicates", "40"]) == 0
+    assert run(["card", "val", "test", *named, *FAST]) == 0
     assert run(["monitor", "test.card.json", "test", *named]) == 0

@@ -291,7 +291,8 @@ def test_cards_and_monitors_refuse_what_their_bounds_cannot_use(
         np.savetxt(name, values, fmt="%.9g", delimiter=",", header=header, comments="")
     named = ("--probs", "p*", "--normalize", "--target", "y")
     role = (f"--{field}", "said")
-    assert main(["card", "a.csv", "b.csv", *named, "--out", "m.json", "--replicates", "0"]) == 0
+    fast = ("--method", "temperature", "--replicates", "0")
+    assert main(["card", "a.csv", "b.csv", *named, *fast, "--out", "m.json"]) == 0
     with pytest.raises(InputError, match="weights" if field == "weights" else "independent"):
         Monitor("m.json").update(said_of(field))
     for command in (["card", "a.csv", "b.csv", "--out", "n.json"], ["monitor", "m.json", "b.csv"]):

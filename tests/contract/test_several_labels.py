@@ -1,5 +1,6 @@
 """Several labels a sample: each role is used or refused, and so is each command and function."""
 
+import inspect
 from dataclasses import fields
 
 import pytest
@@ -26,8 +27,10 @@ FRAME = {
 }
 USED = {"weights": "w", "clusters": "who", "time": "day"}
 """Roles of samples that several labels use, with a column of each."""
+MEASURED = {"groups": "who"}
+"""Roles that a report uses; a fit and a comparison refuse them."""
 REFUSED = {"target": "y_a", "classes": ("a", "b", "c"), "event": "a", "normalize": True, "label_probs": "p_*",
-           "covariates": "w", "groups": "who", "confidence": "w", "correct": "w", "predicted": "w",
+           "covariates": "w", "confidence": "w", "correct": "w", "predicted": "w",
            "confidence_as": "words"}  # fmt: skip
 READING = {
     "probs",
@@ -42,7 +45,7 @@ READING = {
 
 
 def test_every_role_has_a_line_here():
-    assert {*USED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
+    assert {*USED, *MEASURED, *REFUSED, *READING} == {field.name for field in fields(Columns)}
 
 
 @pytest.mark.parametrize("name", USED)
@@ -60,6 +63,18 @@ def test_a_role_of_samples_is_used(name):
             for more in ({}, {name: USED[name]})
         ]
         assert shown[0]["macro_nll"].low != shown[1]["macro_nll"].low
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_role_that_is_measured_is_refused_by_a_fit(name):
+    options = {"probs": "p_*", "labels": "y_*", name: MEASURED[name]}
+    evaluation = fedlas.report(FRAME, replicates=0, **options)
+    assert set(evaluation.groups["as predicted"]) == set(FRAME["who"])
+    with pytest.raises(InputError, match=r"groups would be a covariate .* fedlas\.report"):
+        fedlas.calibrate(FRAME, **options)
+    table = fedlas.read_predictions(FRAME, **options)
+    with pytest.raises(InputError, match="groups is for one label"):
+        fedlas.compare(table, table)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -98,6 +113,25 @@ CARD_OF_ONE = card_of(*(half.label(0) for half in HALVES))
 def test_functions_of_one_label_refuse_several_in_words(function):
     with pytest.raises(InputError, match="; got"):
         function()
+
+
+PLOTS_OF_PREDICTIONS = {
+    name: function
+    for name, function in inspect.getmembers(fedlas.plots, inspect.isfunction)
+    if "Predictions" in str(next(iter(inspect.signature(function).parameters.values())).annotation)
+}
+
+
+@pytest.mark.parametrize("name", PLOTS_OF_PREDICTIONS)
+def test_a_plot_of_one_label_says_how_to_draw_one_of_several(name):
+    assert len(PLOTS_OF_PREDICTIONS) >= 8
+    with pytest.raises(InputError, match=r"got MultiLabel .* several\.label\(name\)"):
+        PLOTS_OF_PREDICTIONS[name](SEVERAL)
+
+
+def test_the_plot_of_several_labels_refuses_one():
+    with pytest.raises(InputError, match="predictions must be MultiLabel; got Predictions"):
+        fedlas.plots.label_reliability_diagrams(ONE)
 
 
 @pytest.mark.parametrize(

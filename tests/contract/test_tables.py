@@ -100,7 +100,12 @@ def test_what_calibrate_reads_apply_reads_from_the_same_file(
     columns = KINDS[kind]
     frame = pd.DataFrame(FLAT)
     WRITERS[suffix](tmp_path / f"val{suffix}", frame)
-    method = [] if "covariates" in columns or "groups" in columns else ["--method", "temperature"]
+    uses_columns = "covariates" in columns or "groups" in columns
+    method = (
+        ["--method", "auto", "--method-set", "num_folds=2"]
+        if uses_columns
+        else ["--method", "temperature"]
+    )
     assert main(command(["calibrate", f"val{suffix}", "--out", "cal.json", *method], columns)) == 0
     follow(capsys.readouterr().out, tmp_path / f"val{suffix}")
     after = READERS[suffix](tmp_path / f"live.calibrated{suffix}")
@@ -306,7 +311,7 @@ def test_packed_files_are_read_and_written(suffix, packed, tmp_path, monkeypatch
         assert file.read() == (tmp_path / f"plain{suffix}").read_bytes()
     lines = (tmp_path / f"val{suffix}").read_bytes().splitlines(keepends=True)
     with opened(f"long{suffix}{packed}", "wb") as file:
-        file.write(b"".join([*lines[: suffix == ".csv"], *lines[1:] * 300]))
+        file.write(b"".join([*lines[: suffix == ".csv"], *lines[1:] * 60]))
     path = tmp_path / f"long{suffix}{packed}"
     content = path.read_bytes()
     for share in (0.3, 0.9):

@@ -32,6 +32,17 @@ def clinical_risk(names):
     assert (calibrated > fitted + 0.01).any()
 
 
+def several_labels(names):
+    before, after = (each["macro_ece"] for each in names["evaluation"].measured.values())
+    assert after < before / 3
+    assert all(table["9"].prevalence.value < 0.1 for table in names["evaluation"].labels.values())
+    deployed = names["evaluation"].stages["after partial-pooling"].logits
+    assert names["stages"][1].logits.numpy() == pytest.approx(deployed.numpy(), abs=1e-6)
+    assert [ax.get_title(loc="left") for ax in names["axes"][1]] == [
+        f"{name}, after" for name in names["worst"]
+    ]
+
+
 def image_to_onnx(names):
     measured = names["calibrated"].before_after(names["test"])
     assert 0.88 < measured.before.accuracy < 0.92
@@ -77,6 +88,7 @@ def month_of_drift(names):
 CLAIMS = [
     churn,
     clinical_risk,
+    several_labels,
     image_to_onnx,
     text_model,
     language_model_logs,

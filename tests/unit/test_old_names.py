@@ -1,11 +1,10 @@
-"""Options and arguments with new names: the old name gives the same and a warning, for one release."""
+"""Arguments with new names: the old name gives the same and a warning, for one release."""
 
 import pytest
 import torch
 
 import fedlas
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.cli import main
 
 
 def drawn(seed):
@@ -32,29 +31,6 @@ def test_the_old_argument_gives_the_same_with_a_warning(call, old):
     expected = call(method="temperature")
     with pytest.warns(DeprecationWarning, match=f"{old}= is now method="):
         assert call(**{old: "temperature"}) == expected
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["evaluate", "FILE", "--on", "VAL", "--replicates", "0"],
-        ["card", "VAL", "FILE", "--replicates", "0", "--out", "OUT"],
-    ],
-    ids=["evaluate", "card"],
-)
-def test_the_old_option_gives_the_same_with_a_warning(words, tmp_path, capsys):
-    places = {name: str(tmp_path / f"{name}.npz") for name in ("VAL", "FILE")} | {
-        "OUT": str(tmp_path / "card.json")
-    }
-    VAL.save(places["VAL"])
-    TEST.save(places["FILE"])
-    words = [places.get(word, word) for word in words]
-    assert main([*words, "--method", "temperature"]) == 0
-    expected = capsys.readouterr()
-    assert main([*words, "--calibrate", "temperature"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out == expected.out
-    assert "--calibrate is now --method" in shown.err
 
 
 @pytest.mark.parametrize("name", ["measures", "auroc", "group_measures", "positive_bins"])

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fedlas
 from fedlas.calibrators import TemperatureScaling
-from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.predictions import read_predictions
 
@@ -70,25 +69,3 @@ def test_a_device_that_is_not_there(call):
 def test_a_name_that_is_not_there(name, message):
     with pytest.raises(AttributeError, match=message):
         getattr(fedlas, name)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["t.csv", "--probs", "p_*", "--labels", "y"],
-            "there must be a column of labels for each score",
-        ),
-        (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
-        (["."], "a folder must be that of a run; got . with t.csv. Name a file of predictions"),
-    ],
-)
-def test_the_command_says_what_to_write(words, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.csv").write_text("p_a,p_b,p_c,y\n0.7,0.2,0.1,0\n")
-    try:
-        status = main(["evaluate", *words])
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    assert message in capsys.readouterr().err

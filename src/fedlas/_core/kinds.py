@@ -50,9 +50,10 @@ def check_kinds(function: Callable[P, R]) -> Callable[P, R]:
                     owner = ".".join([type(args[0]).__name__, *place.split(".")[1:]])
                 words = " or ".join(_KINDS[kind][0] for kind in accepted)
                 fix = " or ".join(_CONSTRUCTORS.get(kind, _KINDS[kind][0]) for kind in accepted)
-                error = InputError(
-                    f"must be {words}", describe(value), f"Pass {fix}.", argument=name
-                )
+                fix = f"Pass {fix}."
+                if "Predictions" in accepted and hasattr(value, "pooled"):
+                    fix = ONE_LABEL
+                error = InputError(f"must be {words}", describe(value), fix, argument=name)
                 error.owner = owner
                 raise error
         return function(*args, **options)
@@ -128,8 +129,11 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """For each kind, by its name in annotations: words for it, and a test."""
 
+ONE_LABEL = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
+"""What to pass where several labels a sample are not taken."""
 _CONSTRUCTORS = {
     "Predictions": "Predictions(logits, target), or Predictions.from_probs(probs, target)",
+    "MultiLabel": "fedlas.MultiLabel(logits, target)",
     "AnyPredictions": "Predictions(logits, target), or TopLabel(confidence, correct)",
 }
 

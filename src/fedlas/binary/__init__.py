@@ -27,6 +27,7 @@ from fedlas.binary.event_measures import (
 from fedlas.binary.groups import GroupMeasures, group_measures
 from fedlas.binary.heterogeneity import ClusterMeasures, Heterogeneity, heterogeneity
 from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
+from fedlas.binary.label_groups import LabelGroupMeasures, label_group_measures
 from fedlas.binary.labels import LabelMeasures, LabelTable, label_measures
 from fedlas.binary.likelihood import LikelihoodIndices, likelihood_indices
 from fedlas.binary.measures import brier_skill, measures
@@ -46,6 +47,7 @@ __all__ = [
     "GroupMeasures",
     "Heterogeneity",
     "IntegratedCalibration",
+    "LabelGroupMeasures",
     "LabelMeasures",
     "LabelTable",
     "LikelihoodIndices",
@@ -73,6 +75,7 @@ __all__ = [
     "in_the_large",
     "integrated_calibration",
     "intercept",
+    "label_group_measures",
     "label_measures",
     "likelihood_indices",
     "logistic_recalibration",

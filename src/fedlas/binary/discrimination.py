@@ -68,9 +68,14 @@ def auroc(
 
 def area_estimate(data: Positive, confidence_level: float) -> Estimate:
     """Return AUROC with its interval."""
-    area, influence = area_and_influence(
-        data.log_odds, data.outcome > 0, data.counts, order=data.order
-    )
+    return area_with_influence(data, confidence_level, data.order)[0]
+
+
+def area_with_influence(
+    data: Positive, confidence_level: float, order: Integers | None = None
+) -> tuple[Estimate, Floats]:
+    """Return AUROC with its interval, and how much each sample moves it ``(N,)``; ``order``: if they are sorted."""
+    area, influence = area_and_influence(data.log_odds, data.outcome > 0, data.counts, order=order)
     if data.clusters is None:
         error = math.sqrt(float(influence @ influence))
     else:
@@ -83,7 +88,7 @@ def area_estimate(data: Positive, confidence_level: float) -> Estimate:
         clusters=data.clusters,
         confidence_level=confidence_level,
     )
-    return Estimate(area, *ends, confidence_level=confidence_level)
+    return Estimate(area, *ends, confidence_level=confidence_level), influence
 
 
 @measure_of_classes(

@@ -14,8 +14,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count
 from fedlas._core.kinds import check_kinds
 from fedlas._core.threads import on_one_thread
-from fedlas.binary.discrimination import area_estimate
-from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups
+from fedlas.binary.discrimination import area_with_influence
+from fedlas.binary.many_groups import Grouped, GroupRow, measured_groups, softplus
 from fedlas.binary.positive import Floats, Integers, Positive
 from fedlas.metrics.evaluation import EVALUATIONS
 from fedlas.metrics.ranking_scores import area_and_influence
@@ -36,8 +36,8 @@ from fedlas.stats.label_bins import LabelErrors, label_errors
 from fedlas.stats.noise_floor import least_p, share_at_least
 from fedlas.stats.result_table import ResultTable
 
-_ROWS = 2**21
-"""Labels of samples that are measured in one pass."""
+_ROWS = 2**17
+"""Labels of samples that are measured in one pass, whose numbers stay in the cache of a processor."""
 FEWEST_OUTCOMES = 5
 """Samples with, and without, a label below which its slope is not tested."""
 
@@ -147,17 +147,20 @@ def label_measures(
     errors = data.errors(num_bins=num_bins, replicates=replicates, seed=seed)
     lines: list[LabelMeasures] = []
     for place, (row, positive) in enumerate(data.lines(confidence_level)):
-        both = 0 < row.events < row.num_samples
+        area = None
+        if 0 < row.events < row.num_samples:
+            area, influence = area_with_influence(positive, confidence_level)
+            data.add_area(place, area.value, influence)
         lines.append(
             LabelMeasures(
                 row.num_samples,
                 row.events,
-                _prevalence(positive, confidence_level),
+                _prevalence(row, positive, confidence_level),
                 row.expected,
                 row.ratio,
                 row.slope,
                 _error(errors, place, data.degrees, confidence_level),
-                area_estimate(positive, confidence_level) if both else None,
+                area,
             )
         )
     p_values = [_p_of(line) for line in lines]
@@ -220,6 +223,8 @@ class LabelData:
             None if clusters is None else np.unique(clusters.numpy(), return_inverse=True)[1]
         )
         self.degrees = cluster_degrees(each, self.clusters)
+        self._areas: list[float] = []
+        self._moved: Floats = np.zeros(len(has_label))
 
     @classmethod
     def of(cls, predictions: MultiLabel) -> LabelData:
@@ -256,16 +261,14 @@ class LabelData:
 
     def lines(self, confidence_level: float) -> Iterator[tuple[GroupRow, Positive]]:
         """Yield events, slope and samples of each label."""
-        step = max(1, _ROWS // len(self.known))
         is_plain = self._weights is None and self.clusters is None
-        for start in range(0, len(self.names), step):
-            part = slice(start, start + step)
+        for part in self._parts():
             has_label = self.known[:, part].T
             label, sample = np.nonzero(has_label)
             log_odds = self._logits[:, part].T.double().numpy()[has_label]
             whole = Positive(
                 log_odds,
-                np.exp(-np.logaddexp(0.0, -log_odds)),
+                np.exp(-softplus(-log_odds)),
                 self.happened[:, part].T[has_label].astype(np.float64),
                 None if self._weights is None else self._weights[sample],
                 None if self.clusters is None else self.clusters[sample],
@@ -303,40 +306,56 @@ class LabelData:
         Args:
             areas: Whether to compute the AUROC, which takes longest.
         """
-        total = self.counts.sum(axis=0)
-        logits = self._logits.double().numpy()
-        sign = np.where(self.happened, -logits, logits)
-        rows = {
-            "nll": np.logaddexp(0.0, sign),
-            "brier": (np.exp(-np.logaddexp(0.0, -logits)) - self.happened) ** 2,
-        }
+        sums = {name: np.zeros((2, len(self.known))) for name in ("nll", "brier")}
+        by_label: dict[str, list[Floats]] = {name: [] for name in sums}
+        for part in self._parts():
+            counts = self.counts[:, part]
+            logits = self._logits[:, part].double().numpy()
+            happened = self.happened[:, part]
+            rows = {
+                "nll": softplus((1.0 - 2.0 * happened) * logits),
+                "brier": (np.exp(-softplus(-logits)) - happened) ** 2,
+            }
+            total = counts.sum(axis=0)
+            for name, values in rows.items():
+                weighted = counts * values
+                mean = weighted.sum(axis=0) / total
+                by_label[name].append(mean)
+                sums[name][0] += ((weighted - counts * mean) / total).sum(axis=1)
+                sums[name][1] += weighted.sum(axis=1)
         means: dict[str, tuple[float, Floats]] = {}
-        for name, values in rows.items():
-            by_label = (self.counts * values).sum(axis=0) / total
-            influence = (self.counts * (values - by_label) / total).mean(axis=1)
-            means[f"macro_{name}"] = float(by_label.mean()), influence
-            whole = float((self.counts * values).sum() / total.sum())
-            influence = (self.counts * (values - whole)).sum(axis=1) / total.sum()
-            means[f"micro_{name}"] = whole, influence
-        of_labels = (self._area(place) for place in range(len(self.names)) if areas)
-        some = [each for each in of_labels if each is not None]
-        if some:
-            area = float(np.mean([each[0] for each in some]))
-            influence = np.zeros(len(self.known))
-            for _, rows_of_label, moved in some:
-                influence[rows_of_label] += moved / len(some)
-            means["macro_auroc"] = area, influence
+        of_samples = self.counts.sum(axis=1)
+        whole = of_samples.sum()
+        for name, (influence, values) in sums.items():
+            labels = np.concatenate(by_label[name])
+            means[f"macro_{name}"] = float(labels.mean()), influence / len(labels)
+            mean = values.sum() / whole
+            means[f"micro_{name}"] = float(mean), (values - mean * of_samples) / whole
+        if areas and not self._areas:
+            for place in range(len(self.names)):
+                self._measure_area(place)
+        if areas and self._areas:
+            count = len(self._areas)
+            means["macro_auroc"] = float(np.mean(self._areas)), self._moved / count
         return means
 
-    def _area(self, place: int) -> tuple[float, NDArray[np.bool_], Floats] | None:
-        """Return AUROC of a label, the samples that tell it, and how much each moves it; None of one outcome."""
+    def add_area(self, place: int, area: float, influence: Floats) -> None:
+        """Take in the AUROC of a label, and how much each sample that tells it moves it."""
+        self._areas.append(area)
+        self._moved[self.known[:, place]] += influence
+
+    def _measure_area(self, place: int) -> None:
+        """Take in the AUROC of a label that has both outcomes."""
         has_label = self.known[:, place]
         happened = self.happened[has_label, place]
-        if happened.all() or not happened.any():
-            return None
-        scores = self._logits[:, place].double().numpy()[has_label]
-        area, influence = area_and_influence(scores, happened, self.counts[has_label, place])
-        return area, has_label, influence
+        if happened.any() and not happened.all():
+            scores = self._logits[:, place].double().numpy()[has_label]
+            counts = self.counts[has_label, place]
+            self.add_area(place, *area_and_influence(scores, happened, counts))
+
+    def _parts(self) -> Iterator[slice]:
+        step = max(1, _ROWS // len(self.known))
+        return (slice(start, start + step) for start in range(0, len(self.names), step))
 
 
 def errors_overall(errors: LabelErrors) -> dict[str, tuple[float, Floats, Floats]]:
@@ -389,7 +408,11 @@ def _error_estimate(
     )
 
 
-def _prevalence(positive: Positive, confidence_level: float) -> Estimate:
+def _prevalence(row: GroupRow, positive: Positive, confidence_level: float) -> Estimate:
+    if positive.is_plain and row.expected > 0.0:
+        # The exact interval of the share is that of observed over expected.
+        ends = (row.expected * row.ratio.low, row.expected * row.ratio.high)
+        return Estimate(row.observed, *ends, confidence_level=confidence_level)
     every = np.arange(positive.num_samples)
     share = positive.share(positive.outcome > 0, every, confidence_level)
     return Estimate(*share, confidence_level=confidence_level)

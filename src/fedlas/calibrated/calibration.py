@@ -40,7 +40,7 @@ class Calibration:
     def __str__(self) -> str:
         """Return the method with its temperature, the weights of a mixture or the number of labels."""
         if self.temperature is not None:
-            return f"{self.method} {self.temperature:.3g}"
+            return f"{self.method} {self.temperature:.4g}"
         if self.multi_label:
             return f"{self.method}, {self.num_classes:,} labels"
         weights = getattr(self.calibrator, "weights", None)

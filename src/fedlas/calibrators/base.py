@@ -166,7 +166,7 @@ class Calibrator(ABC):
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return a copy fitted to each of several independent labels, of two classes: absent and present."""
-        check_labels(val)
+        check_labels(val, "val")
         return [copy.deepcopy(self).fit(val.label(place)) for place in range(val.num_labels)]
 
     @property

@@ -133,7 +133,7 @@ class PartialPooling(Calibrator):
 
     def fit_labels(self, val: MultiLabel) -> list[Self]:
         """Return a fitted copy for each label, of two classes: absent and present."""
-        check_labels(val)
+        check_labels(val, "val")
         weights = scaled_weights(ones(val.num_samples) if val.weights is None else val.weights)
         used = weights > 0
         target = val.target[used].T

@@ -26,6 +26,7 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
+from fedlas.cli.gate import add_require, check_gate, show_gate
 from fedlas.predictions.tables.files import (
     address_of,
     holds_parquet,
@@ -74,6 +75,8 @@ def add_card(add: AddSubcommand) -> None:
     )
     flag(parser, "--top-label", "card of the predicted class of two (default: of the event)")
     add_rules(parser, "events found: 0.5, 0.8 and 0.9")
+    add_require(parser)
+    parser.set_defaults(json=False)  # which a gate asks for
     flag(parser, "--details", "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
     add_columns(parser)
@@ -83,26 +86,12 @@ def add_card(add: AddSubcommand) -> None:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from fedlas.deploy.card import CARD
     from fedlas.deploy.monitor.columns import column_sums, limits_of
-    from fedlas.present.page import CARD_PAGE, require_page_packages
     from fedlas.present.table import show_blocks
-    from fedlas.stats.estimates import check_replicates
 
     places = args.places
     paths = [Path(place) for place in places]
-    out = args.out
-    check_replicates(args.replicates)
-    require_page_packages()
-    _check_places(paths)
-    # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
-    if out is None and len(places) == 1:
-        out = paths[0] / "card.json"
-    elif out is None:  # next to the model, if there is one
-        out = _place_of_card(places[0] if len(places) == 3 else places[-1])
-    page = out.with_suffix(".html")
-    written = (Output("--out", out, CARD), Output("the page of --out", page, CARD_PAGE))
-    check_outputs(written, places)
+    out = _checked_out(args, paths)
     columns = columns_of(args)
     options = {"risks": args.risks, "replicates": args.replicates}
     rules = rules_given(args)
@@ -135,10 +124,41 @@ def _card(args: argparse.Namespace) -> int:
     else:
         card_of_run = laboratory("studies.export", "card_of_run")
         card = card_of_run(paths[0], calibrate=args.method or METHOD, data=args.data, **options)
+    # A rule that cannot be used is refused before the card is written.
+    bounds, strict = args.require, args.strict
+    gate = card.evaluation.require(*bounds, strict=strict) if bounds else None
     page = card.save(out)
     show_blocks(card.blocks(details=args.details), details=args.details)
     say(f"card: {out}", f"      {page}")
-    return 0
+    return 0 if gate is None else show_gate(gate, args, suite=card.card.name)
+
+
+def _checked_out(args: argparse.Namespace, paths: Sequence[Path]) -> Path:
+    """Return the place of the card; refuse options that contradict each other, before anything is read."""
+    from fedlas.deploy.card import CARD
+    from fedlas.present.gate import JUNIT, check_rules
+    from fedlas.present.page import CARD_PAGE, require_page_packages
+    from fedlas.stats.estimates import check_replicates
+
+    places = args.places
+    out: Path | None = args.out
+    check_replicates(args.replicates)
+    check_gate(args, "--require", args.require)
+    check_rules(args.require)
+    require_page_packages()
+    _check_places(paths)
+    # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
+    if out is None and len(places) == 1:
+        out = paths[0] / "card.json"
+    elif out is None:  # next to the model, if there is one
+        out = _place_of_card(places[0] if len(places) == 3 else places[-1])
+    written = (
+        Output("--junit", args.junit, JUNIT),
+        Output("--out", out, CARD),
+        Output("the page of --out", out.with_suffix(".html"), CARD_PAGE),
+    )
+    check_outputs(written, places)
+    return out
 
 
 def _place_of_card(beside: str) -> Path:

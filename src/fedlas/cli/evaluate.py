@@ -35,7 +35,7 @@ from fedlas.cli.arguments import (
     option,
     rules_given,
 )
-from fedlas.cli.gate import add_gate, check_gate, show_gate
+from fedlas.cli.gate import add_require, check_gate, show_gate
 from fedlas.predictions.tables.files import FORMATS, holds_parquet
 from fedlas.predictions.tables.outputs import Output, check_outputs
 from fedlas.predictions.tables.roles import OF_FIT, Columns
@@ -83,15 +83,7 @@ def add_evaluate(add: AddSubcommand) -> None:
     )
     add_rules(parser)
     add_page(parser, "--report", "page to write, with reliability diagrams")
-    option(
-        parser,
-        "--require",
-        "RULE",
-        "bound such as 'ece<=0.03', or calibrated; exit status 3 if the interval lies beyond it (default: none)",
-        nargs="+",
-        default=(),
-    )
-    add_gate(parser)
+    add_require(parser)
     flag(parser, "--details", "print every metric with its interval (default: the main ones)")
     flag(parser, "--json", "print JSON, fractions in full precision (default: a table in percent)")
     add_data_folder(parser, "folder of a run's data, if a calibrator needs its model")

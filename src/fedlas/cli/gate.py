@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, say_commands
-from fedlas.cli.arguments import add_path, flag
+from fedlas.cli.arguments import add_path, flag, option
 
 if TYPE_CHECKING:
     from fedlas.present.gate import GateResult
+
+
+def add_require(parser: argparse.ArgumentParser) -> None:
+    """Add ``--require`` and the options that go with it."""
+    option(
+        parser,
+        "--require",
+        "RULE",
+        "bound such as 'ece<=0.03', or calibrated; exit status 3 if the interval lies beyond it (default: none)",
+        nargs="+",
+        default=(),
+    )
+    add_gate(parser)
 
 
 def add_gate(parser: argparse.ArgumentParser) -> None:

@@ -151,7 +151,7 @@ def area_and_influence(
     # others accordingly. The sum of squares of the influences is DeLong's variance: each kind has its `n / (n - 1)`.
     # Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated ROC curves",
     # Biometrics 44 (1988); Sun and Xu 2014 for the computation from ranks.
-    order = np.argsort(scores, kind="stable") if order is None else order
+    order = np.argsort(scores) if order is None else order
     # Of the weight of the other kind: what scores below the run of equal scores, and half of what is in it.
     is_event = happened[order]
     weight = weights[order]

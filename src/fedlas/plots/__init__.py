@@ -17,6 +17,7 @@ from fedlas.plots.calibration_curve import (
 from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.forest import forest_plot
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
+from fedlas.plots.labels import label_reliability_diagrams
 from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.positive_class import positive_reliability_diagram
 from fedlas.plots.ranks import critical_difference_diagram
@@ -39,6 +40,7 @@ __all__ = [
     "critical_difference_diagram",
     "decision_curve",
     "forest_plot",
+    "label_reliability_diagrams",
     "new_axes",
     "paper_axes",
     "positive_reliability_diagram",

@@ -170,13 +170,29 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
         >>> new_axes(LIGHT, size=(6.0, 3.0), panels=2).shape
         (2,)
     """
-    figure = require("matplotlib.figure", extra="tables").Figure(
-        figsize=size, layout="constrained", facecolor=theme.background
-    )
+    figure = _free_figure(theme, size)
     axes = figure.subplots(1, panels or 1, squeeze=False)[0]
     for ax in axes:
         ax._repr_png_ = partial(_png, figure)
     return axes[0] if panels is None else axes.view(_Panels)
+
+
+def new_panels(theme: Theme, number: int, *, columns: int, size: tuple[float, float]) -> list[Axes]:
+    """Return Axes in rows on a new figure, of pyplot where that is in use.
+
+    Args:
+        theme: Its background.
+        number: Of the Axes.
+        columns: Axes in a row.
+        size: Width and height of each in inches.
+    """
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    whole = (columns * size[0], rows * size[1])
+    axes = _new_figure(theme, whole).subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes[number:]:
+        ax.remove()
+    return list(axes[:number])
 
 
 class _Panels(np.ndarray):
@@ -237,8 +253,21 @@ def _default_axes(theme: Theme, size: tuple[float, float]) -> Any:
             return current.gca()
         if not current.gca().has_data():
             return current.gca()
-    figure = pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
-    return figure.subplots()
+    return _new_figure(theme, size).subplots()
+
+
+def _new_figure(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return a new figure, of pyplot where that is in use."""
+    pyplot = _pyplot_in_use()
+    if pyplot is None:
+        return _free_figure(theme, size)
+    return pyplot.figure(figsize=size, layout="constrained", facecolor=theme.background)
+
+
+def _free_figure(theme: Theme, size: tuple[float, float]) -> Any:
+    """Return a new figure that no global registry holds."""
+    kind = require("matplotlib.figure", extra="tables").Figure
+    return kind(figsize=size, layout="constrained", facecolor=theme.background)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.kinds import is_lazy
+from fedlas._core.kinds import ONE_LABEL, is_lazy
 from fedlas.predictions.arguments import PASS_PREDICTIONS, no_labels
 from fedlas.predictions.predictions import Predictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
@@ -131,8 +131,7 @@ def check_predictions(predictions: object) -> Predictions:
         return predictions
     if isinstance(predictions, TopLabel):
         raise needs_all_classes()
-    several = "Pass one label, several.label(name), or all, several.pooled(); fedlas.report takes them as they are."
-    fix = several if hasattr(predictions, "pooled") else PASS_PREDICTIONS
+    fix = ONE_LABEL if hasattr(predictions, "pooled") else PASS_PREDICTIONS
     raise InputError("predictions must be Predictions", describe(predictions), fix)
 
 

@@ -314,12 +314,12 @@ def check_same_labels(
     return val, test
 
 
-def check_labels(val: object) -> None:
-    """Check that predictions are of several labels.
+def check_labels(predictions: object, argument: str = "predictions") -> None:
+    """Check that an argument holds several labels.
 
     Raises:
         InputError: Otherwise.
     """
-    if not isinstance(val, MultiLabel):
+    if not isinstance(predictions, MultiLabel):
         fix = "Pass fedlas.MultiLabel(logits, target)."
-        raise InputError("val must be a MultiLabel", describe(val), fix)
+        raise InputError("must be a MultiLabel", describe(predictions), fix, argument=argument)

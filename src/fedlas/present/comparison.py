@@ -196,7 +196,8 @@ def compare(
     if isinstance(plain_predictions(a), MultiLabel) and isinstance(
         plain_predictions(b), MultiLabel
     ):
-        of_one = {"event": event, "groups": groups, "top_label": top_label}
+        names = _names_of_groups(a, b, groups, plain_predictions(a).num_samples)
+        of_one = {"event": event, "groups": names, "top_label": top_label}
         return _of_labels(a, b, metrics, of_one, replicates=replicates, seed=seed, **options)
     if a is b:
         raise InputError(

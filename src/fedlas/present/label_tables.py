@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from fedlas.binary import LabelMeasures, LabelTable
+from fedlas.binary import LabelGroupMeasures, LabelMeasures, LabelTable
 from fedlas.present.groups import columns_behind_names, further_rows, short_name
-from fedlas.present.positive_class import interval_text, plain_measures
+from fedlas.present.positive_class import interval_text, plain_estimate
 from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.present.verdict import Evidence, Verdict
 from fedlas.stats import ALPHA
@@ -29,10 +30,14 @@ def metric_text(name: str, value: float, *, unit: bool = False) -> str:
     return f"{about.format(value)}{f' {about.unit}' if unit and about.unit else ''}"
 
 
-def plain_measures_of(line: LabelMeasures) -> dict[str, Any]:
-    """Return the numbers of a label for JSON; those that are not known are left out."""
+def plain_measures_of(line: object) -> dict[str, Any]:
+    """Return the numbers of a label, or of a group, for JSON; those that are not known are left out."""
     return {
-        key: plain_measures({"": {"": value}})[""][""] if isinstance(value, Estimate) else value
+        key: plain_estimate(value)
+        if isinstance(value, Estimate)
+        else plain_measures_of(value)
+        if isinstance(value, LabelMeasures)
+        else value
         for key, value in vars(line).items()
         if value is not None
     }
@@ -91,30 +96,89 @@ def labels_table(table: LabelTable, level: float, *, title: str, most: int | Non
     return Table(columns_behind_names(heads), tuple(rows), title, tuple(notes), narrow=True)
 
 
+_GROUPS_LEGEND = (
+    "Strongest evidence first. O/E: observed over expected, of all labels; above 1 the probabilities are too low. "
+    "ECE: macro, the mean of the labels. p: of as many labels and of the worst one, Holm-corrected for all groups."
+)
+
+
+def label_groups_table(
+    by_group: Mapping[Any, LabelGroupMeasures], *, title: str, most: int | None = None
+) -> Table:
+    """Return a row for each group: all labels together, and the worst one.
+
+    Args:
+        by_group: From :func:`fedlas.binary.label_group_measures`: the strongest evidence first.
+        title: Above the table.
+        most: Groups that are shown; None for all.
+    """
+    heads = ("group", "n", "O/E", "ECE %", "worst label", "its O/E", "p")
+    ratio = Column("", places=2).format
+    rows = [
+        (
+            short_name(str(name), _CUT),
+            Cell(f"{each.num_samples:,}", number=each.num_samples),
+            _estimate_cell(each.ratio, ratio, beside=True),
+            _estimate_cell(each.macro_ece, column("ece").format),
+            short_name(each.worst_label, _CUT),
+            _estimate_cell(each.worst.ratio, ratio),
+            _p_cell(each.p),
+        )
+        for name, each in islice(by_group.items(), most)
+    ]
+    notes = (*further_rows(len(by_group) - len(rows), most), _GROUPS_LEGEND)
+    columns = tuple(Column(head, words=head in ("group", "worst label")) for head in heads)
+    return Table(columns, tuple(rows), title, notes, narrow=True)
+
+
+def worst_label_group(by_group: Mapping[Any, LabelGroupMeasures], stage: str) -> str:
+    """Return a sentence on the group with the strongest evidence of miscalibration, and whether that is chance."""
+    name, worst = next(iter(by_group.items()))
+    if worst.p is None:
+        return f"Groups, {stage}: none was tested, as each is of one cluster."
+    form = Column("", places=2).format
+    tested = [each.p for each in by_group.values() if each.p is not None]
+    bad = sum(p <= ALPHA for p in tested)
+    evidence = (
+        f"{name!r}: O/E {form(worst.ratio.value)} {interval_text(worst.ratio, form)} of all labels, worst label "
+        f"{worst.worst_label!r} with {form(worst.worst.ratio.value)} {interval_text(worst.worst.ratio, form)}, "
+        f"{p_said(worst.p, None)} after Holm's correction for {len(tested)} groups"
+    )
+    way = "none is shown to be miscalibrated; the most evidence is against"
+    if bad:
+        way = f"{bad:,} of {len(tested):,} miscalibrated; most clearly"
+    return f"Groups, {stage}: {way} {evidence}."
+
+
 def _label_row(name: str, line: LabelMeasures) -> tuple[Cell, ...]:
     ratio = Column("", places=2).format
     share = Column("", "%", places=3).format
     error = Column("", "%", places=4).format
     area = Column("", places=3).format
 
-    def cell(estimate: Estimate | None, form: Any, *, beside: bool = False) -> Cell:
-        if estimate is None:
-            return Cell(DASH)
-        interval = interval_text(estimate, form)
-        return Cell(
-            form(estimate.value),
-            extra=interval if beside else "",
-            details=() if beside or not interval else (interval,),
-            tip=interval,
-            number=estimate.value,
-        )
-
     return (
         short_name(name, _CUT),
-        cell(line.prevalence, share),
-        cell(line.ratio, ratio, beside=True),
-        cell(line.slope, ratio, beside=True),
-        cell(line.ece, error),
-        cell(line.auroc, area),
-        Cell(DASH if line.p is None else p_text(line.p), number=line.p),
+        _estimate_cell(line.prevalence, share),
+        _estimate_cell(line.ratio, ratio, beside=True),
+        _estimate_cell(line.slope, ratio, beside=True),
+        _estimate_cell(line.ece, error),
+        _estimate_cell(line.auroc, area),
+        _p_cell(line.p),
     )
+
+
+def _estimate_cell(estimate: Estimate | None, form: Any, *, beside: bool = False) -> Cell:
+    if estimate is None:
+        return Cell(DASH)
+    interval = interval_text(estimate, form)
+    return Cell(
+        form(estimate.value),
+        extra=interval if beside else "",
+        details=() if beside or not interval else (interval,),
+        tip=interval,
+        number=estimate.value,
+    )
+
+
+def _p_cell(p: float | None) -> Cell:
+    return Cell(DASH if p is None else p_text(p), number=p)

@@ -10,18 +10,21 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.kinds import check_kinds
-from fedlas.binary import LabelTable
+from fedlas.binary import LabelGroupMeasures, LabelTable
 from fedlas.binary.label_differences import change_of_nll
 from fedlas.calibrators import MultiLabelCalibration
-from fedlas.plots import positive_reliability_diagram
+from fedlas.plots import label_reliability_diagrams
+from fedlas.plots.labels import worst_labels
 from fedlas.predictions import MultiLabel
 from fedlas.present.gate import GateResult, check_rows, checks_of
 from fedlas.present.groups import MOST, MOST_ON_PAGE
 from fedlas.present.label_tables import (
+    label_groups_table,
     labels_table,
     metric_text,
     plain_measures_of,
     verdict_on_labels,
+    worst_label_group,
 )
 from fedlas.present.metric_tables import metrics_frame, short_table
 from fedlas.present.page import axes, figure, made_by, render, themed_svg
@@ -39,9 +42,6 @@ from fedlas.present.verdict import Verdict
 from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
 
 RAW = "as predicted"
-_WORST = 6
-"""Labels of which a page shows a curve."""
-_FEWEST_OF_CURVE = 10
 _MEANS = (
     "macro: the mean of the labels, each counts once. micro: of all labels of all samples in one, so that common "
     "labels decide. Intervals are over samples{clusters}, each with all of its labels."
@@ -57,6 +57,8 @@ class LabelEvaluation:
         stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for a calibrator.
         labels: Measures of each label by stage, and their means as ``overall``.
         fitted: The calibration, by the name of the calibrator of each label; empty if there is none.
+        groups: Measures of each group by stage, the strongest evidence first; empty without groups.
+        grouped_by: Name of the groups.
         num_bins: Bins of the calibration errors.
         replicates: Number for intervals of the ECE.
         confidence_level: Level of the intervals.
@@ -79,6 +81,8 @@ class LabelEvaluation:
     stages: Mapping[str, MultiLabel]
     labels: Mapping[str, LabelTable]
     fitted: Mapping[str, MultiLabelCalibration] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[Any, LabelGroupMeasures]] = field(default_factory=dict)
+    grouped_by: str = "group"
     num_bins: int = 15
     replicates: int = REPLICATES
     confidence_level: float = CONFIDENCE_LEVEL
@@ -117,7 +121,10 @@ class LabelEvaluation:
             sentences.append(self._effect())
         elif self.asks_for_repair and self.repair:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
-        return sentences
+        return [
+            *sentences,
+            *(worst_label_group(each, stage) for stage, each in self.groups.items()),
+        ]
 
     @property
     def asks_for_repair(self) -> bool:
@@ -164,7 +171,15 @@ class LabelEvaluation:
         most = MOST_ON_PAGE if details else MOST
         stages = list(self.labels)[:: 1 if details else -1]
         tables = [self._table(stage, most=most) for stage in (stages if details else stages[:1])]
-        return [*self.verdict, self.means(self.title), *tables]
+        return [*self.verdict, self.means(self.title), *tables, *self._group_tables(most)]
+
+    def _group_tables(self, most: int) -> list[Table]:
+        """Return a table for each stage, the last stage first."""
+        by = "" if self.grouped_by == "group" else f" by {self.grouped_by}"
+        return [
+            label_groups_table(each, title=f"Groups{by}, {stage}", most=most)
+            for stage, each in reversed(list(self.groups.items()))
+        ]
 
     def tables(self, *, most: int = MOST_ON_PAGE) -> list[Table]:
         """Return the table of the labels of each stage, the last first."""
@@ -223,10 +238,12 @@ class LabelEvaluation:
         """Return everything as JSON: means by stage and measures of every label, as fractions, and the verdict."""
         content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
         content["intervals"] = plain_measures(self.estimates)
-        content["labels"] = {
-            stage: {name: plain_measures_of(each) for name, each in table.items()}
-            for stage, table in self.labels.items()
-        }
+        for key, tables in {"labels": self.labels, "groups": self.groups}.items():
+            if tables:
+                content[key] = {
+                    stage: {str(name): plain_measures_of(each) for name, each in table.items()}
+                    for stage, table in tables.items()
+                }
         content["joint_p"] = {
             stage: each.joint_p for stage, each in self.verdicts.items() if each.joint_p is not None
         }
@@ -246,7 +263,7 @@ class LabelEvaluation:
             verdict=self.verdict,
             short=self.means("Means over labels"),
             whole=self._table(RAW, most=MOST_ON_PAGE),
-            groups=self.tables(),
+            groups=[*self.tables(), *self._group_tables(MOST_ON_PAGE)],
             selection="",
             columns=[(column(name).title, column(name).about) for name in names],
             remarks=list(self.notes),
@@ -267,21 +284,22 @@ class LabelEvaluation:
         return [figure(ax, alt) for ax, alt in self._drawn()]
 
     def _drawn(self) -> list[tuple[Any, str]]:
-        worst = [
-            name
-            for name, each in self.labels[RAW].items()
-            if 0 < each.positives < each.num_samples and each.num_samples >= _FEWEST_OF_CURVE
-        ][:_WORST]
-        pictures = []
-        for name in worst:
-            stages = {stage: each.label(name) for stage, each in self.stages.items()}
-            for stage, one in stages.items():
-                ax = axes(3.1, 3.9)
-                title = f"{name}, {stage}" if len(stages) > 1 else name
-                shared: dict[str, Any] = {"scale": "auto", "axes_for": list(stages.values())}
-                positive_reliability_diagram(one, title=title, ax=ax, replicates=0, **shared)
-                pictures.append((ax, f"Reliability diagram of {name}, {stage}"))
-        return pictures
+        worst = worst_labels(self.labels[RAW])
+        pictures: dict[str, list[Any]] = {}
+        for stage, each in self.stages.items() if worst else ():
+            pictures[stage] = label_reliability_diagrams(
+                each,
+                worst,
+                axes=[axes(3.1, 3.9) for _ in worst],
+                title=stage if len(self.stages) > 1 else "",
+                replicates=0,
+                axes_for=list(self.stages.values()),
+            )
+        return [
+            (pictures[stage][place], f"Reliability diagram of {name}, {stage}")
+            for place, name in enumerate(worst)
+            for stage in self.stages
+        ]
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row for each stage and mean over labels: value, low, high, floor and p.

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedlas._core.check import Argument, InputError
-from fedlas.binary import label_measures
+from fedlas.binary import label_group_measures, label_measures
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel
-from fedlas.predictions.any_predictions import note_on_weights
 from fedlas.predictions.multi_label import check_known, check_same_labels
 from fedlas.present.labels import RAW, LabelEvaluation
 
@@ -23,18 +22,20 @@ def labels_report(
     num_bins: int,
     confidence_level: float,
     replicates: int,
+    groups: Sequence[Any] | None = None,
     notes: Sequence[str] = (),
     **shown: Any,
 ) -> LabelEvaluation:
     """Measure several labels, and what the calibration that ``fedlas.calibrate`` deploys makes of them.
 
     Args:
-        predictions: With labels.
+        predictions: With labels, each of some weight.
         val: Held-out predictions of the same labels; None fits nothing.
         method: Name of a calibrator; None and ``"auto"`` are the default of several labels.
         num_bins: As in :func:`fedlas.report`, and so are all others.
         confidence_level: As there.
         replicates: As there.
+        groups: As there, one for each sample.
         notes: As there.
         **shown: Further fields of the evaluation.
     """
@@ -46,9 +47,6 @@ def labels_report(
             ("Pass ", Argument("on"), " with held-out predictions of the same labels."),
         )
     remarks = list(notes)
-    if predictions.weights is not None and not bool(predictions.weights.all()):
-        remarks.append(note_on_weights(predictions.weights > 0))
-        predictions = predictions.rows(predictions.weights > 0)
     stages = {RAW: predictions}
     fitted: dict[str, MultiLabelCalibration] = {}
     if val is not None:
@@ -63,6 +61,11 @@ def labels_report(
     return LabelEvaluation(
         stages=stages,
         labels=tables,
+        groups={}
+        if groups is None
+        else {
+            stage: label_group_measures(each, groups, **options) for stage, each in stages.items()
+        },
         fitted=fitted,
         notes=tuple(filter(None, remarks)),
         **options,

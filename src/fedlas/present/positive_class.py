@@ -41,14 +41,17 @@ def measures_by_stage(
 def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
     """Return the measures by stage for JSON; numbers that are not finite are left out."""
     return {
-        stage: {name: _finite(each.plain()) for name, each in values.items()}
+        stage: {name: plain_estimate(each) for name, each in values.items()}
         for stage, values in by_stage.items()
     }
 
 
-def _finite(content: Mapping[str, Any]) -> dict[str, Any]:
+def plain_estimate(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate for JSON; numbers that are not finite are left out."""
     return {
-        key: value for key, value in content.items() if isinstance(value, str) or isfinite(value)
+        key: value
+        for key, value in estimate.plain().items()
+        if isinstance(value, str) or isfinite(value)
     }
 
 

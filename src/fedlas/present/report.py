@@ -110,7 +110,7 @@ def report(
         method: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``, or the column of a table: events expected and observed in each, or
-            accuracy and ECE.
+            accuracy and ECE; of several labels a sample all labels and the worst one in each.
         cost_ratio: For two classes, how many false alarms are as bad as a missed event: from which probability to act.
         budget: The same for a number of samples to act on, out of those measured; it needs ``on``, as the next two do.
         recall: The same for a share of the events to find, in (0, 1].
@@ -213,7 +213,7 @@ def report(
     )
 
 
-_OF_ONE_LABEL = ("reject", "groups", "cost_ratio", "budget", "recall", "precision", "event", "top_label",
+_OF_ONE_LABEL = ("reject", "cost_ratio", "budget", "recall", "precision", "event", "top_label",
                  "heterogeneity", "classes")  # fmt: skip
 _OF_LABELS = (
     "method",
@@ -224,6 +224,7 @@ _OF_LABELS = (
     "notes",
     "repair",
     "period",
+    "grouped_by",
 )
 """Arguments of :func:`report` that are for one label a sample, and for several."""
 
@@ -244,7 +245,11 @@ def _of_labels(source: Any, arguments: Mapping[str, Any]) -> LabelEvaluation:
     on = arguments["on"]
     val = plain_predictions(on.val if isinstance(on, HeldOut) else on)
     options |= {"dropped": getattr(source, "dropped", 0), "heading": arguments["title"]}
-    return labels_report(plain_predictions(source), val, **options)
+    predictions, _, groups = _apart(source, (), arguments["groups"])
+    counted: Any = _counted(predictions, groups)
+    predictions, groups, weightless = counted
+    options["notes"] = [*options["notes"], weightless]
+    return labels_report(predictions, val, groups=groups, **options)
 
 
 _ONE_CLUSTER = "All samples are of one cluster, which shows nothing of others: there are no intervals and no tests."

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
@@ -102,7 +103,7 @@ def _bisected(successes: Integers, samples: Integers, alpha: float) -> Floats:
         # The coefficient would overflow and the powers would underflow, so both are combined as logarithms.
         logarithm = first + successes * np.log(share) + (samples - successes) * np.log1p(-share)
         odds = np.log(share / (1.0 - share))[:, None]
-        tail = np.exp(logarithm) * np.exp(terms + more * odds).sum(axis=1)
+        tail = np.exp(logarithm) * torch.from_numpy(terms + more * odds).exp_().numpy().sum(axis=1)
         low = np.where(tail < alpha, share, low)
         high = np.where(tail < alpha, high, share)
     return low
@@ -214,6 +215,8 @@ _NORMAL_VARIANCE = 400.0
 """Variance of a count from which on its distribution is the normal one with a correction for skewness."""
 _TERMS = 2**20
 """Numbers that are computed at once for many groups."""
+_TOGETHER = 2**16
+"""Probabilities of numbers of events that are computed at once, as many as stay in the cache of a processor."""
 _CELLS = 512
 """Probabilities are put together in so many cells before their counts are added up."""
 
@@ -238,20 +241,7 @@ def poisson_binomial_p(probs: NDArray[np.float64], events: int) -> float:
     Source:
         Lancaster, "Significance tests in discrete distributions", JASA 56 (1961), for the mid-p-value.
     """
-    mean = float(probs.sum())
-    variance = float((probs * (1.0 - probs)).sum())
-    if variance == 0.0:
-        return 1.0 if events == round(mean) else 0.0
-    if variance > _NORMAL_VARIANCE:
-        skewness = float((probs * (1.0 - probs) * (1.0 - 2.0 * probs)).sum()) / variance**1.5
-        z = (events - mean) / math.sqrt(variance)
-        density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-        below = NormalDist().cdf(z) + skewness * (1.0 - z * z) * density / 6.0
-    else:
-        pmf = _count_distribution(probs, math.ceil(mean + 40.0 + 12.0 * math.sqrt(variance)))
-        inside = min(events, len(pmf))
-        below = float(pmf[:inside].sum()) + 0.5 * (float(pmf[events]) if events < len(pmf) else 0.0)
-    return min(1.0, max(0.0, 2.0 * min(below, 1.0 - below)))
+    return float(poisson_binomial_ps(probs, np.array([len(probs)]), np.array([events]))[0])
 
 
 def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Floats:
@@ -263,49 +253,88 @@ def poisson_binomial_ps(probs: Floats, sizes: Integers, events: Integers) -> Flo
         events: Number that occurred in each group ``(G,)``.
     """
     start = np.concatenate(([0], sizes.cumsum()[:-1]))
-    variance = np.add.reduceat(probs * (1.0 - probs), start)
-    is_small = (sizes <= _CELLS) & (variance > 0.0) & (variance <= _NORMAL_VARIANCE)
-    p_values = np.empty(len(sizes))
-    for place in np.flatnonzero(~is_small).tolist():
-        inside = probs[start[place] : start[place] + sizes[place]]
-        p_values[place] = poisson_binomial_p(inside, int(events[place]))
-    # Groups of nearly one size share the steps of the convolution.
-    order = np.flatnonzero(is_small)
-    order = order[np.argsort(sizes[order], kind="stable")]
-    while len(order):
-        some = order[-max(1, _TERMS // (int(sizes[order[-1]]) + 1)) :]
-        order = order[: -len(some)]
-        size = sizes[some]
-        row = np.arange(int(size.max()))[:, None]
-        sample = np.minimum(start[some] + row, len(probs) - 1)
-        chance = np.where(row < size, probs[sample], 0.0)
-        pmf = np.zeros((len(row) + 1, len(some)))
-        pmf[0] = 1.0
-        for last, happens in enumerate(chance, start=1):
-            pmf[1 : last + 1] = pmf[1 : last + 1] * (1.0 - happens) + pmf[:last] * happens
-            pmf[0] *= 1.0 - happens
-        column = np.arange(len(some))
-        below = pmf.cumsum(axis=0)[events[some], column] - 0.5 * pmf[events[some], column]
-        p_values[some] = np.clip(2.0 * np.minimum(below, 1.0 - below), 0.0, 1.0)
-    return p_values
-
-
-def _count_distribution(probs: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Return the probability of each number of events from 0 to at most ``most``."""
-    ordered = np.sort(probs)
-    pmf = np.ones(1)
-    for cell in np.array_split(ordered, min(_CELLS, len(ordered))):
-        pmf = np.convolve(pmf, _binomial(len(cell), float(cell.mean())))[: most + 1]
-    return pmf
-
-
-def _binomial(number: int, share: float) -> NDArray[np.float64]:
-    """Return the probabilities of 0 to ``number`` events of this probability."""
-    if share in (0.0, 1.0):
-        return np.eye(number + 1)[number if share else 0]
-    counts = np.arange(number + 1)
-    ratios = np.log(number - counts[:-1]) - np.log1p(counts[:-1])
-    coefficients = np.concatenate(([0.0], np.cumsum(ratios)))
-    return np.asarray(
-        np.exp(coefficients + counts * math.log(share) + (number - counts) * math.log1p(-share))
+    spread = probs * (1.0 - probs)
+    mean, variance, third = (
+        np.add.reduceat(each, start) for each in (probs, spread, spread * (1.0 - 2.0 * probs))
     )
+    has_spread = variance > 0.0
+    deviation = np.sqrt(np.where(has_spread, variance, 1.0))
+    z = (events - mean) / deviation
+    density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    is_small = variance <= _NORMAL_VARIANCE
+    below = np.zeros(len(sizes))
+    below[~is_small] = [NormalDist().cdf(each) for each in z[~is_small].tolist()]
+    below += third / deviation**3 * (1.0 - z * z) * density / 6.0
+    below = np.where(has_spread, below, np.where(events == np.rint(mean), 0.5, 0.0))
+    # Groups of nearly as many events are computed together, up to these events: more do not count.
+    most = np.minimum(events, np.ceil(mean + 40.0 + 12.0 * deviation).astype(np.int64))
+    cells = 2 ** np.ceil(np.log2(np.minimum(sizes, _CELLS))).astype(np.int64)
+    numbers = np.maximum(cells * (2 + np.minimum(sizes // _CELLS, most)), most + 1)
+    order = np.flatnonzero(has_spread & is_small)
+    order = order[np.lexsort((most[order], cells[order]))]
+    while len(order):
+        last = order[-1]
+        some = order[-max(1, _TOGETHER // int(numbers[last])) :]
+        some = some[cells[some] == cells[last]]
+        order = order[: -len(some)]
+        numbers_and_shares = _cells_of(probs, start[some], sizes[some], int(cells[last]))
+        pmf = _count_distributions(*numbers_and_shares, int(most[some].max()))
+        column = np.arange(len(some))
+        row = np.minimum(events[some], len(pmf) - 1)
+        half = np.where(events[some] < len(pmf), 0.5 * pmf[row, column], 0.0)
+        below[some] = pmf.cumsum(axis=0)[row, column] - half
+    return np.clip(2.0 * np.minimum(below, 1.0 - below), 0.0, 1.0)
+
+
+def _cells_of(probs: Floats, start: Integers, sizes: Integers, cells: int) -> tuple[Floats, Floats]:
+    """Return sizes and mean probabilities of cells of nearly equal probabilities of each group ``(cells, G)``."""
+    row = np.arange(cells)[:, None]
+    number = (sizes // _CELLS) + (row < sizes % _CELLS)
+    if sizes.max() <= _CELLS:
+        inside = row < sizes
+        return inside.astype(np.float64), np.where(
+            inside, probs[np.where(inside, start + row, 0)], 0.0
+        )
+    first = number.cumsum(axis=0) - number
+    share = np.zeros(number.shape)
+    for group, (begin, size) in enumerate(zip(start.tolist(), sizes.tolist(), strict=True)):
+        filled = slice(min(size, _CELLS)), group
+        share[filled] = (
+            np.add.reduceat(np.sort(probs[begin:][:size]), first[filled]) / number[filled]
+        )
+    return number.astype(np.float64), share
+
+
+def _count_distributions(number: Floats, share: Floats, most: int) -> Floats:
+    """Return the probability of each number of events up to ``most`` in each group ``(most + 1, G)``.
+
+    Args:
+        number: Events of a cell of each group ``(cells, G)``; as many cells as a power of two.
+        share: Their probability ``(cells, G)``.
+        most: Larger numbers are left out.
+    """
+    # Cells are put together two by two.
+    pmf = _binomials(number, share, min(int(number.max()), most))
+    while pmf.shape[1] > 1:
+        first, second = np.split(pmf, 2, axis=1)
+        pmf = np.zeros((min(2 * len(pmf) - 1, most + 1), *first.shape[1:]))
+        if first[0].size < len(first):
+            for place in np.ndindex(first[0].shape):
+                pmf[:, *place] = np.convolve(first[:, *place], second[:, *place])[: len(pmf)]
+            continue
+        for events, chance in enumerate(first):
+            pmf[events : events + len(second)] += chance * second[: len(pmf) - events]
+    return pmf[:, 0]
+
+
+def _binomials(number: Floats, share: Floats, most: int) -> Floats:
+    """Return the probabilities of 0 to ``most`` events among each ``number``, in a new first axis."""
+    counts = np.arange(most + 1.0)[:, None, None]
+    rest = number - counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.log(np.maximum(rest[:-1], 0.0)) - np.log1p(counts[:-1])
+        coefficients = np.concatenate([np.zeros((1, *number.shape)), ratios.cumsum(axis=0)])
+        happen = np.where(counts > 0, counts * np.log(share), 0.0)
+        others = np.where(rest > 0, rest * np.log1p(-share), 0.0)
+        chance = np.exp(coefficients + happen + others)
+    return np.where(rest >= 0, chance, 0.0)

@@ -271,7 +271,7 @@ def test_refused(tmp_path):
 
 
 def test_files_that_are_none_leave_the_model_alone(tmp_path):
-    saved = calibrate(network(), batches())
+    saved = calibrate(network(), batches(), TemperatureScaling())
     path, other = saved.save(tmp_path / "a.safetensors"), nn.Linear(6, CLASSES)
     before = other.weight.clone()
     with pytest.raises(InputError, match=r"weights .*weight is missing; bias is missing"):

@@ -197,3 +197,25 @@ def test_wrong_words_of_monitor(ask, folder, tmp_path):
         for file in ("none.csv", "good.csv"):
             status, lines = ask("monitor", card, file, *words)
             assert len(lines) == (status == 2), (words, lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["t.csv", "--probs", "p_*", "--labels", "y"],
+            "there must be a column of labels for each score",
+        ),
+        (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
+        (["."], "a folder must be that of a run; got . with t.csv. Name a file of predictions"),
+    ],
+)
+def test_the_command_says_what_to_write(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("p_a,p_b,p_c,y\n0.7,0.2,0.1,0\n")
+    try:
+        status = main(["evaluate", *words])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in capsys.readouterr().err

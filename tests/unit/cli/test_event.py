@@ -243,7 +243,8 @@ def test_a_stream_is_watched_for_the_event_of_its_card(
             path.write_text(path.read_text().replace("p_1", "p"))
     for event, other in (("1", "0"), ("0", "1")):
         card = ["card", "val.csv", "test.csv", *options, "--event", event]
-        assert main([*card, "--out", f"{event}.json"]) == 0
+        quick = ["--replicates", "0", "--method", "none"]
+        assert main([*card, *quick, "--out", f"{event}.json"]) == 0
         watch = ["monitor", f"{event}.json", "test.csv", *options]
         assert main([*watch, "--event", event]) == 0
         capsys.readouterr()
@@ -358,7 +359,8 @@ def test_a_column_about_the_other_class_is_found_whoever_names_the_event(deaths,
     columns = {"probs": "risk", "target": "y", "event": event}
     evaluation = fedlas.report(pd.read_csv("test.csv"), **columns, replicates=0)
     assert asked in evaluation.verdict[0]
-    assert main(["calibrate", "val.csv", *deaths, *named, "--classes", f"{about},{other}"]) == 0
+    named += ["--classes", f"{about},{other}", "--method", "temperature"]
+    assert main(["calibrate", "val.csv", *deaths, *named]) == 0
 
 
 def test_arrays_about_the_other_class_are_asked_about(chances):
@@ -377,7 +379,7 @@ def test_the_advice_on_a_named_number_is_one_that_works(deaths, capsys):
     assert main(["calibrate", "val.csv", *deaths, "--event", "sepsis"]) == 2
     shown = " ".join(capsys.readouterr().err.split())
     assert "the probability of 'not sepsis'; --event 0 if that is meant" in shown
-    assert main(["calibrate", "val.csv", *deaths, "--event", "0"]) == 0
+    assert main(["calibrate", "val.csv", *deaths, "--event", "0", "--method", "temperature"]) == 0
 
 
 def test_raw_and_calibrated_predictions_are_told_apart_once(tmp_path, monkeypatch, capsys, chances):

@@ -326,3 +326,21 @@ def test_a_gate_on_few_of_the_rows_is_no_pass(folder, monkeypatch, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "1,497 of 1,500 rows lack a value" in shown
     assert "Cannot tell: only 3 samples" in shown
+
+
+def test_a_card_is_a_gate_too(folder, tmp_path, capsys):
+    """By the rules of evaluate, on the calibrated predictions; the card is written all the same."""
+    card = tmp_path / "card.json"
+    command = ["card", str(folder / "sure.npz"), str(folder / "good.npz"), "--method", "none"]
+    command += ["--out", str(card), "--replicates", "99", "--risks", "0.5"]
+    assert main([*command, "--require", "calibrated", "ece<=0.2"]) == 0
+    assert (
+        main([*command, "--require", "accuracy>=0.99", "--junit", str(tmp_path / "gate.xml")]) == 3
+    )
+    assert card.is_file()
+    assert "accuracy" in (tmp_path / "gate.xml").read_text()
+    card.unlink()
+    assert main([*command, "--require", "no_metric<=0.1"]) == 2
+    assert main([*command, "--strict"]) == 2
+    assert not card.exists()
+    assert "--strict goes with --require" in capsys.readouterr().err

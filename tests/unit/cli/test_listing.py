@@ -78,3 +78,8 @@ def test_printed(listed, capsys):
 def test_unknown_kind(capsys):
     assert main(["list", "loses"]) == 2
     assert "Did you mean 'losses'" in capsys.readouterr().err
+
+
+def test_corruptions_are_listed(capsys):
+    assert main(["list", "corruptions"]) == 0
+    assert "glass-blur" in capsys.readouterr().out

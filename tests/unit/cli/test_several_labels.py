@@ -59,6 +59,22 @@ def test_evaluate_prints_labels_and_gates_on_them(val, tmp_path, capsys):
         assert f"{option[0]} is for one label" in capsys.readouterr().err
 
 
+def test_groups_are_measured_and_not_fitted(val, tmp_path, capsys):
+    head, *rows = (tmp_path / "val.csv").read_text().splitlines()
+    sites = [f"{row},{'ab'[place % 2]}" for place, row in enumerate(rows)]
+    write(tmp_path / "test.csv", 2)
+    (tmp_path / "sites.csv").write_text("\n".join([f"{head},site", *sites, ""]))
+    words = ["evaluate", str(tmp_path / "sites.csv"), *COLUMNS, "--replicates", "99"]
+    words += ["--groups", "site", "--on", str(tmp_path / "test.csv")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "Groups by site, as predicted" in said
+    assert "next: fedlas calibrate" in said
+    assert "--groups" not in said
+    assert main([*words, "--covariates", "site"]) == 2
+    assert "measure each of its values by --groups" in " ".join(capsys.readouterr().err.split())
+
+
 def test_compare_gates_on_means_over_labels(val, tmp_path, capsys):
     lines = (tmp_path / "val.csv").read_text().splitlines()
     worse = tmp_path / "worse.csv"

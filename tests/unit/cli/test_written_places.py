@@ -24,6 +24,7 @@ CALIBRATE = ["calibrate", "v.csv", *SCORES, "--method", "temperature"]
 APPLY = ["apply", "cal.json", "live.csv"]
 MONITOR = ["monitor", "card.json", "live.npz"]
 CARD = ["card", "val.npz", "test.npz", "--replicates", "0"]
+GATED = ["card", "val.npz", "test.npz", "--replicates", "99", "--require", "nll<=9"]
 WRITES = {
     # command and option: the command, a name to write, its inputs, and other outputs that may have the same name
     ("evaluate", "--report"): (EVALUATE, "r.html", ["test.npz"], ["--junit"]),
@@ -34,6 +35,7 @@ WRITES = {
     ("apply", "--summary"): (APPLY, "s.json", ["cal.json", "live.csv"], []),
     ("export", "--out"): (["export", "cal.json", "--format", "sql"], "e.sql", ["cal.json"], []),
     ("card", "--out"): (CARD, "k.json", ["val.npz", "test.npz"], []),
+    ("card", "--junit"): (GATED, "j.xml", ["val.npz", "test.npz"], []),
     ("monitor", "--state"): (MONITOR, "state", ["card.json", "live.npz"], []),
     ("monitor", "--history"): (MONITOR, "h.json", ["card.json", "live.npz"], ["--state"]),
     ("monitor", "--page"): (MONITOR, "p.html", ["card.json", "live.npz"], ["--state"]),
@@ -41,7 +43,7 @@ WRITES = {
     ("compare", "--plot"): (["compare", "bench", "a:b"], "d.svg", [], []),
 }
 FOLDERS = {
-    # tests/unit/lab/runs/test_out_folders.py
+    # tests/unit/cli/test_out_folders.py
     ("runs train", "--out"),
     ("bench", "--out"),
     ("tune", "--out"),

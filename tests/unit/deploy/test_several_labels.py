@@ -242,6 +242,11 @@ def test_the_whole_way_of_a_nightly_job(tmp_path, capsys):
     command = ["card", str(val), str(test), *columns, "--out", str(card), "--replicates", "99"]
     assert main(command) == 0
     assert "Labels, calibrated" in capsys.readouterr().out
+    assert main([*command, "--require", "macro_ece<=0.2", "worst_label_ece<=20%"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "macro_ece <= 0.2" in out or "macro ECE" in out
+    assert main([*command, "--require", "macro_nll<=0.1"]) == 3
+    assert main([*command, "--require", "ece<=0.1"]) == 2
     watch = ["monitor", str(card)]
     assert main([*watch, str(monday), *columns, "--state", str(state)]) == 0
     assert main([*watch, str(night), "--probs", "p_*", "--state", str(state)]) == 0

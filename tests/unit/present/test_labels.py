@@ -7,6 +7,7 @@ import torch
 
 import fedlas
 from fedlas import MultiLabel
+from fedlas.binary import label_measures
 from fedlas.calibrators import MultiLabelCalibration
 from fedlas.errors import InputError
 
@@ -77,7 +78,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     page = evaluation.html()
     assert page.count('aria-label="Reliability diagram of') == 4
     assert "macro: the mean of the labels" in page
-    monkeypatch.setattr("fedlas.present.labels.positive_reliability_diagram", lambda *_, **__: None)
+    monkeypatch.setattr("fedlas.plots.labels.positive_reliability_diagram", lambda *_, **__: None)
     assert len(fedlas.report(drawn(), replicates=0)._drawn()) == 6
 
 
@@ -85,7 +86,7 @@ def test_a_page_has_curves_of_the_worst_labels(monkeypatch):
     ("options", "said"),
     [
         ({"event": 1}, "event is for one label"),
-        ({"groups": ["a"] * 600}, "groups is for one label"),
+        ({"groups": ["a"] * 599}, "one for each sample"),
         ({"reject": [0.05]}, "reject is for one label"),
         ({"cost_ratio": 9.0}, "cost_ratio is for one label"),
         ({"top_label": True}, "top_label is for one label"),
@@ -117,3 +118,62 @@ def test_roles_of_samples_are_used():
         fitted = fedlas.report(drawn(), on=drawn(1, **{name: value}), replicates=0)
         whole = fedlas.report(drawn(), on=drawn(1), replicates=0)
         assert fitted.measured["after partial-pooling"] != whole.measured["after partial-pooling"]
+
+
+def with_groups(**roles):
+    """Three groups, of which the last expects too few of one label."""
+    several = drawn(**roles)
+    logits = several.logits.clone()
+    logits[400:, 7] -= 2
+    several = MultiLabel(logits, several.target, names=NAMES, **roles)
+    return several, ["here"] * 200 + ["there"] * 200 + ["far"] * 200
+
+
+def test_groups_have_all_labels_together_and_the_worst_one():
+    several, groups = with_groups()
+    evaluation = fedlas.report(several, groups=groups, on=drawn(1), replicates=99)
+    table = evaluation.groups["as predicted"]
+    first, far = next(iter(table.items()))
+    assert (first, far.worst_label, far.num_samples) == ("far", "finding_h", 200)
+    rows = several.rows(torch.arange(400, 600))
+    alone = label_measures(rows, replicates=99)
+    assert far.worst == next(iter(alone.values()))
+    assert far.macro_ece == alone.overall["macro_ece"]
+    assert far.positives == int(rows.target.sum())
+    assert far.ratio.value == pytest.approx(float(rows.target.sum() / rows.probs.sum()), rel=1e-5)
+    assert far.ratio.low < far.ratio.value < far.ratio.high
+    assert far.p <= min(1.0, 3 * 2 * min(far.ratio.p, far.worst.p)) * (1 + 1e-9)
+    assert evaluation.verdict[2].startswith("Groups, as predicted: ")
+    assert "'far': O/E" in evaluation.verdict[2]
+    assert all(len(line) <= 80 for line in evaluation.text(details=True).splitlines())
+    assert {"Groups, as predicted", "Groups, after partial-pooling"} <= set(
+        evaluation.text().split("\n")
+    )
+    content = json.loads(evaluation.json())["groups"]["after partial-pooling"]
+    assert content.keys() == {"here", "there", "far"}
+    assert content["far"]["worst"]["ratio"]["value"] > 0
+
+
+def test_groups_use_clusters_weights_and_what_is_unknown():
+    several, groups = with_groups()
+    options = {"groups": groups, "replicates": 0}
+    plain = fedlas.report(several, **options).groups["as predicted"]["far"]
+    clustered = fedlas.report(with_groups(clusters=torch.arange(600) // 10)[0], **options)
+    ratio = clustered.groups["as predicted"]["far"].ratio
+    assert ratio.value == pytest.approx(plain.ratio.value)
+    assert (ratio.low, ratio.high) != (plain.ratio.low, plain.ratio.high)
+    weights = torch.ones(600)
+    weights[590:] = 0
+    target = several.target.clone()
+    target[590:] = -100
+    unknown = MultiLabel(several.logits, target, names=NAMES)
+    both = [
+        fedlas.report(each, **options).groups["as predicted"]["far"]
+        for each in (with_groups(weights=weights)[0], unknown)
+    ]
+    assert both[0].num_samples == both[1].num_samples == 190
+    assert both[0].positives == both[1].positives == int(several.target[400:590].sum())
+    assert both[0].macro_ece.value == pytest.approx(both[1].macro_ece.value)
+    target[400:] = -100
+    left = MultiLabel(several.logits, target, names=NAMES)
+    assert set(fedlas.report(left, **options).groups["as predicted"]) == {"here", "there"}

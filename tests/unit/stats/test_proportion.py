@@ -16,6 +16,7 @@ from fedlas.stats.proportion import (
     clopper_pearson,
     paired_shares,
     poisson_binomial_p,
+    poisson_binomial_ps,
     weighted_share,
     wilson,
 )
@@ -133,6 +134,23 @@ def test_the_number_of_events_has_the_p_value_of_scipy_s_distribution(samples, s
         half = 0.5 * exact.pmf(events)
         expected = min(1.0, 2 * min(exact.cdf(events) - half, exact.sf(events) + half))
         assert poisson_binomial_p(probs, events) == pytest.approx(expected, abs=1e-4)
+
+
+def test_numbers_of_events_of_many_groups_are_those_of_512_cells_convolved_one_by_one():
+    random = np.random.default_rng(0)
+    sizes = np.array([1, 3, 512, 513, 700, 700, 3000, 900])
+    groups = [random.beta(0.3, 2.0, size) for size in sizes]
+    groups[5][:400], groups[5][400:] = 1.0, random.random(300)
+    events = np.array([round(1.1 * group.sum()) for group in groups])
+    expected = []
+    for probs, number in zip(groups, events, strict=True):
+        pmf = np.ones(1)
+        for cell in np.array_split(np.sort(probs), min(512, len(probs))):
+            pmf = np.convolve(pmf, binom.pmf(np.arange(len(cell) + 1), len(cell), cell.mean()))
+        below = pmf[:number].sum() + 0.5 * pmf[number]
+        expected.append(min(1.0, 2 * min(below, 1 - below)))
+    together = poisson_binomial_ps(np.concatenate(groups), sizes, events)
+    assert together == pytest.approx(expected, rel=1e-11)
 
 
 def test_events_that_are_sure():

@@ -342,6 +342,13 @@ def _with_effect(columns: Columns) -> Columns:
             "one, which would have no effect on it",
             ("Leave it out: it is for ", "fedlas.report and fedlas evaluate."),
         )
+    if columns.labels is not None and columns.groups is not None:
+        raise InputError(
+            "would be a covariate of the fit, and the curves of several labels read their probabilities alone",
+            Argument("labels"),
+            "Leave it out: fedlas.report and fedlas evaluate measure each group.",
+            argument="groups",
+        )
     return columns
 
 

@@ -248,6 +248,13 @@ class Columns:
                     "Leave it out.",
                     argument=option,
                 )
+        if self.labels is not None and self.covariates is not None:
+            raise InputError(
+                "is for one label a sample: the curves of several read their probabilities alone",
+                Argument("labels"),
+                _ONE_BY_ONE,
+                argument="covariates",
+            )
         if self.correct is not None and (self.predicted is not None or self.target is not None):
             raise InputError(
                 (
@@ -431,9 +438,12 @@ _SINGLE = tuple(
 _SEVERAL = tuple(name for name, each in ROLES.items() if each.metavar == "COLUMNS")
 _SWITCHES = tuple(name for name, each in ROLES.items() if each.metavar is None)
 _TEXTS = tuple(name for name, each in ROLES.items() if each.is_text)
-_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "covariates", "groups",
-                 "confidence_as")  # fmt: skip
+_OF_ONE_LABEL = ("target", "classes", "event", "normalize", "label_probs", "confidence_as")  # fmt: skip
 """Roles that say nothing of several labels a sample."""
+_ONE_BY_ONE = (
+    "Leave it out, measure each of its values by ", Argument("groups"), ", or calibrate one label: its column by ",
+    Argument("probs"), ", its labels by ", Argument("target"), ".",
+)  # fmt: skip
 
 
 def columns_named(names: Mapping[str, Any]) -> Columns:

@@ -1,13 +1,11 @@
 """Rows of features: tables, texts, and data sets of Hugging Face on disk."""
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from fakes_data import FAKES, rows_of_table, write_csv, write_hf_split
-from fedlas.cli import main
 from fedlas.errors import InputError
 from fedlas.lab.data import load_dataset, split
 from fedlas.lab.recipes import plan, recipe_from
@@ -172,11 +170,3 @@ def test_hugging_face_images_and_absent_splits(tmp_path):
     assert load_dataset("hf", root, image_size=4, channels=1).train.shape == (1, 4, 4)
     with pytest.raises(InputError, match="with train, test"):
         load_dataset("hf", root, test="validation")
-
-
-def test_check_counts_rows(tmp_path, capsys):
-    assert main(["data", "check", "table", str(FAKES["table"](tmp_path))]) == 0
-    out = capsys.readouterr().out
-    assert "7 features" in out
-    assert "48" in out
-    np.testing.assert_equal(out.count("in memory"), 2)

@@ -131,7 +131,7 @@ def bench_writer():
 @pytest.fixture(scope="session")
 def full_bench(tmp_path_factory):
     """Six methods, three seeds. Shared: tests may write reports there, nothing else."""
-    return write_bench(tmp_path_factory.mktemp("bench") / "digits")
+    return write_bench(tmp_path_factory.mktemp("bench") / "digits", samples=500)
 
 
 @pytest.fixture(scope="session")

@@ -267,22 +267,3 @@ def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
         measure_shift(
             [replace(trained, run=replace(trained.run, recipe=recipe))], [Corruption("fog", 1)]
         )
-
-
-def test_the_verbs(tmp_path, capsys, monkeypatch):
-    from fedlas.cli import main
-
-    monkeypatch.delenv("FEDLAS_DATA", raising=False)
-    assert main(["data", "check", "digits"]) == 0
-    assert "digits can be used; every sample was read." in capsys.readouterr().out
-    root = str(FAKES["cub"](tmp_path))
-    assert main(["data", "check", "cub", root, "--quick"]) == 1
-    out = capsys.readouterr().out
-    assert "There are 18 images in train; the published data set has 5,994." in out
-    assert "Extract its archive again" in out
-    assert main(["data", "check", "cub", f"{root}/CUB_200_2011/images"]) == 2
-    assert "none of them in" in capsys.readouterr().err
-    assert main(["data", "check", "svhn"]) == 2
-    assert "$FEDLAS_DATA is not set" in capsys.readouterr().err
-    assert main(["list", "corruptions"]) == 0
-    assert "glass-blur" in capsys.readouterr().out

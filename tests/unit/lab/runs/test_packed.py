@@ -12,8 +12,10 @@ from fedlas.lab.benches import run_all
 from fedlas.lab.recipes import load_recipe, plan
 from fedlas.lab.report import read_report, write_report
 from fedlas.lab.runs import RUNS as PACK
-from fedlas.lab.runs import RunFolder, collect, find_runs, pack, run_folders
+from fedlas.lab.runs import RunFolder, collect, execute, find_runs, pack, run_folders
 from runs import RUNS
+
+pytestmark = pytest.mark.usefixtures("few_replicates")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +66,9 @@ def test_a_pack_keeps_what_auto_made_of_each_run(packed):
 
 
 def test_a_pack_keeps_what_shift_measured(packed):
-    plan = planned(packed, losses=["ce"], seeds=[3])
-    run_all(plan)
-    folder = RunFolder(packed / "ce-s3")
+    (run,) = planned(packed, losses=["ce"], seeds=[3])
+    execute(run)
+    folder = RunFolder(run.folder)
     folder.shift_path.write_text('{"corrupted": []}')
     pack(packed, replicates=0)
     shutil.rmtree(folder.path)

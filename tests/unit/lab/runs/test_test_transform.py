@@ -4,33 +4,21 @@ import json
 
 import pytest
 
-from fedlas.cli import main
-from fedlas.lab.runs import load_trained
+from fedlas.lab.recipes import load_recipe, plan
+from fedlas.lab.runs import RunFolder, execute, load_trained
 from fedlas.lab.studies import measure_shift
+from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
 OWN = ["data.mean=[0.3]", "data.std=[0.3]", "data.test_mean=[0.6]", "data.test_std=[0.1]"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own") / "run"
     options = [*OWN, "train.epochs=3", "model.width=4", "model.dropout=0.000001"]
-    assert (
-        main(
-            [
-                "runs",
-                "train",
-                "digits",
-                "--loss",
-                "ce",
-                *(w for o in options for w in ("--set", o)),
-                "--out",
-                str(folder),
-            ]
-        )
-        == 0
-    )
-    return folder
+    recipe = load_recipe("digits", options)
+    (run,) = plan(recipe, losses=["ce"], seeds=[0], out=tmp_path_factory.mktemp("own"))
+    execute(run)
+    return run.folder
 
 
 def test_shift(run):
@@ -40,15 +28,8 @@ def test_shift(run):
 
 def test_uncertainty(run, tmp_path):
     """With hardly any dropout its average is the run itself."""
-    out = tmp_path / "mc"
-    assert (
-        main(
-            ["runs", "uncertainty", "mc-dropout", str(run), "--set", "samples=2", "--out", str(out)]
-        )
-        == 0
-    )
-    mine, expected = (
-        json.loads((folder / "metrics.json").read_text())["test"] for folder in (out, run)
-    )
+    derived = plan_method("mc-dropout", [run], out=tmp_path / "mc", options={"samples": 2})
+    mine = apply_method(derived)["test"]
+    expected = RunFolder(run).metrics["test"]
     assert mine["accuracy"] == expected["accuracy"]
     assert mine["nll"] == pytest.approx(expected["nll"], abs=1e-3)

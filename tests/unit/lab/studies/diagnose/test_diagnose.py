@@ -1,15 +1,12 @@
 import functools
 import html
-import json
 import re
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from fedlas.cli import main
 from fedlas.cli.diagnose import summary_table
 from fedlas.lab.report import diagnose_page
 from fedlas.lab.runs import RunFolder, load_trained
@@ -59,38 +56,6 @@ def test_the_log_has_a_record_an_epoch(studied):
     assert "gate" not in studied("ce-s0").history[0]
 
 
-def test_command_writes_page_and_numbers(folder, capsys):
-    assert main(["runs", "diagnose", str(folder)]) == 0
-    printed = capsys.readouterr().out
-    assert "fedlas x 2" in printed
-    content = json.loads((folder / "diagnose.json").read_text())
-    assert [entry["run"] for entry in content] == ["ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1"]
-    spearman = content[2]["indicator"]["confidence"]["spearman"]
-    assert spearman["low"] <= spearman["value"] <= spearman["high"]
-    assert content[0]["strength_and_correctness"] is None
-    assert content[2]["strength_and_correctness"]["pearson"]["value"] == pytest.approx(
-        content[2]["gate"]["correlation"]
-    )
-    with np.load(folder / "diagnose.npz") as samples:
-        assert set(samples) == {
-            f"{run}/{name}"
-            for run in ("ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1")
-            for name in (
-                "score",
-                "confidence",
-                "correct",
-                *(("psi", "alpha_i") if "fedlas" in run else ()),
-            )
-        }
-        assert samples["fedlas-s0/psi"].mean() == pytest.approx(
-            content[2]["gate"]["plus"] - content[2]["gate"]["minus"]
-        )
-    page = (folder / "diagnose.html").read_text()
-    assert page.count("strength alpha_i and being right") == 2
-    assert page.count('alt="Test image') > 10
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-
-
 def names(studies):
     return [row[0].value for row in summary_table(grouped(studies)).rows]
 
@@ -137,68 +102,18 @@ def test_all_kinds_of_alarm_are_told_once(studied):
     assert [html.unescape(text) for text in re.findall(r"Alarm, ([^<]+)<", page)] == expected
 
 
-def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, tmp_path, capsys):
-    bench = tmp_path / "bench"
-    shutil.copytree(folder, bench)
-    (bench / "ce-s0" / "checkpoint.pt").unlink()
-    bare = bench / "fedlas-s1" / "predictions" / "test.npz"
-    with np.load(bare) as arrays:
-        np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
-    assert main(["runs", "diagnose", str(bench)]) == 0
-    printed = capsys.readouterr().out
-    assert "ce-s0 is left out: no checkpoint.pt" in printed
-    assert (
-        "fedlas-s1 is left out: predictions/test.npz without features (train.save_features=true)"
-        in printed
-    )
-    assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == [
-        "ce-s1",
-        "fedlas-s0",
-    ]
-    assert main(["runs", "diagnose", str(bench / "fedlas-s1")]) == 2
-    assert "predictions must hold the features" in capsys.readouterr().err
-
-
-def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
-    run = tmp_path / "fedlas-s0"
-    shutil.copytree(folder / "fedlas-s0", run)
-    assert main(["runs", "diagnose", str(run)]) == 0
-    assert (run / "diagnose.html").is_file()
-
-
-def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch):
+def test_the_page_does_without_images_and_says_why(studied, monkeypatch):
     from fedlas.lab.report import diagnosis as page
 
     monkeypatch.setattr(
         page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there")
     )
-    out = tmp_path / "out"
-    out.mkdir()
-    assert main(["runs", "diagnose", str(folder / "fedlas-s0"), "--out", str(out)]) == 0
-    text = (out / "diagnose.html").read_text()
+    text = diagnose_page(grouped([studied("fedlas-s0")]))
     assert "No images: digits: data must be there" in text
     assert 'alt="test image' not in text
 
 
-def test_errors_say_what_to_do(folder, tmp_path, capsys):
-    for arguments, words in (
-        ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
-        ([str(tmp_path / "none")], "the folder must be that of a run"),
-    ):
-        assert main(["runs", "diagnose", *arguments]) == 2
-        assert words in capsys.readouterr().err
-    run = tmp_path / "bare"
-    shutil.copytree(folder / "ce-s0", run)
-    (run / "predictions" / "val.npz").unlink()
-    assert main(["runs", "diagnose", str(run)]) == 2
-    assert "it must have its val predictions" in " ".join(
-        capsys.readouterr().err.replace("the run must", "it must").split()
-    )
-
-
-def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch):
-    from dataclasses import replace
-
+def test_images_of_another_test_set_are_not_shown(studied, monkeypatch):
     from fedlas.lab.report import diagnosis as page
     from fedlas.lab.runs import splits_at_hand
 
@@ -207,7 +122,6 @@ def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch)
         return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
 
     monkeypatch.setattr(page, "splits_at_hand", other)
-    assert main(["runs", "diagnose", str(folder / "ce-s0"), "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "diagnose.html").read_text()
+    text = diagnose_page(grouped([studied("ce-s0")]))
     assert "not the one that was predicted" in text
     assert 'alt="test image' not in text

@@ -219,3 +219,16 @@ def test_a_card_is_replaced_by_a_card(bench, tmp_path, capsys):
     assert main(words) == 2
     assert re.search(r"to be replaced; got .*c\.html", capsys.readouterr().err)
     assert (tmp_path / "c.html").read_text() == "mine"
+
+
+def test_a_run_folder_is_tried_before_work_that_would_be_lost(bench, monkeypatch, capsys):
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fedlas._core.files.TemporaryFile", refuse)
+    monkeypatch.setattr("fedlas.lab.studies.shift.measure_shift", pytest.fail)
+    folder = bench / "ce-s0"
+    assert main(["runs", "shift", str(folder)]) == 2
+    assert (
+        f"one that can be written to; got {folder} (Permission denied)" in capsys.readouterr().err
+    )

@@ -1,0 +1,132 @@
+"""Groups of samples with several labels each: all labels together, and the worst calibrated label of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlas._core.kinds import check_kinds
+from fedlas.binary.groups import group_measures
+from fedlas.binary.labels import LabelMeasures, label_measures
+from fedlas.metrics.groups import check_two_a_group, group_numbers
+from fedlas.predictions import MultiLabel
+from fedlas.predictions.any_predictions import with_some_weight
+from fedlas.predictions.multi_label import UNKNOWN, check_known, check_labels
+from fedlas.stats.compare import holm
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate
+from fedlas.stats.group_estimates import MOST_TESTED
+from fedlas.stats.result_table import ResultTable
+
+
+@dataclass(frozen=True)
+class LabelGroupMeasures:
+    """Several labels in one group of samples.
+
+    Attributes:
+        num_samples: Samples in the group of which a label is known.
+        positives: Labels that they have.
+        expected: Mean probability of all known labels.
+        observed: Share of the known labels that they have.
+        ratio: Observed over expected labels, with interval and p-value over samples or whole clusters.
+        macro_ece: Mean ECE of the labels in the group, with interval and noise floor.
+        worst_label: The label with the strongest evidence of miscalibration.
+        worst: Its measures in the group; its p-value is corrected for all labels.
+        p: Twice the smaller p-value of ``ratio`` and of the worst label (Bonferroni), after Holm's correction for all
+            groups; a group of one cluster has none.
+    """
+
+    num_samples: int
+    positives: int
+    expected: float
+    observed: float
+    ratio: Estimate
+    macro_ece: Estimate
+    worst_label: str
+    worst: LabelMeasures
+    p: float | None = None
+
+
+@check_kinds
+def label_group_measures(
+    predictions: MultiLabel,
+    groups: Sequence[Any],
+    *,
+    num_bins: int = 15,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> ResultTable[Any, LabelGroupMeasures]:
+    """Measure several labels a sample in each group of samples, such as the hospitals of a study.
+
+    Args:
+        predictions: Logits and labels ``(N, L)``; unknown labels count for nothing.
+        groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
+        num_bins: Bins of equal width of the ECE, at least 1.
+        confidence_level: Level of the intervals, in ``(0, 1)``.
+        replicates: For the ECE, as in :func:`label_measures`; of more than 500 groups it has no interval.
+        seed: The same seed draws the same samples.
+
+    Returns:
+        One entry for each group of which a label is known, the one with the strongest evidence of miscalibration first.
+
+    Raises:
+        InputError: As :func:`label_measures`, or for groups as in :func:`group_measures`.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) - 1
+        >>> target = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1))
+        >>> logits[500:, 1] += 2
+        >>> several = MultiLabel(logits, target, names=("cat", "dog", "fox"))
+        >>> found = label_group_measures(several, ["here"] * 500 + ["there"] * 500, replicates=99)
+        >>> next(iter(found)), found["there"].worst_label, round(found["there"].worst.ratio.value, 2)
+        ('there', 'dog', 0.46)
+    """
+    check_labels(predictions)
+    several: Any = predictions
+    names, number = group_numbers(several, groups)
+    counts = (check_known(predictions).target != UNKNOWN).any(dim=1)
+    several, some = with_some_weight(replace(several.rows(counts), features=None))
+    number = number[counts.numpy()]
+    if some is not None:
+        number = number[some.numpy()]
+    present = np.unique(number).tolist()
+    check_two_a_group(present, len(number))
+    rows = (several.target != UNKNOWN).nonzero()[:, 0].numpy()
+    pooled = group_measures(
+        several.pooled(), number[rows].tolist(), confidence_level=confidence_level
+    )
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level}
+    options |= {"replicates": replicates if len(present) <= MOST_TESTED else 0, "seed": seed}
+    measured: dict[int, LabelGroupMeasures] = {}
+    p_values: dict[int, float] = {}
+    for place in present:
+        inside = number == place
+        table = label_measures(several.rows(torch.from_numpy(inside)), **options)
+        name, worst = next(iter(table.items()))
+        whole = pooled[place]
+        measured[place] = LabelGroupMeasures(
+            int(inside.sum()),
+            whole.events,
+            whole.expected,
+            whole.observed,
+            whole.ratio,
+            table.overall["macro_ece"],
+            name,
+            worst,
+        )
+        tested = [p for p in (whole.ratio.p, worst.p) if p is not None]
+        if tested:
+            p_values[place] = min(1.0, len(tested) * min(tested))
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    order = sorted(
+        present,
+        key=lambda place: (p_values.get(place, 2.0), -abs(measured[place].ratio.value - 1.0)),
+    )
+    return ResultTable(
+        {names[place]: replace(measured[place], p=corrected.get(place)) for place in order}
+    )
