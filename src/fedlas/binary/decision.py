@@ -258,7 +258,8 @@ def decide(
     happened = data.outcome > 0
     order = np.argsort(data.probability, kind="stable")
     first = np.array([int((~acts).sum())])
-    weight = np.array([threshold / max(1.0 - threshold, 1e-300)])
+    # A probability that rounds to 1 is one step of a float below it: odds of 1e300 have no square.
+    weight = np.array([threshold / max(1.0 - threshold, float(np.finfo(np.float64).epsneg))])
     totals = Totals(data, order)
     gain = _estimate(totals.mean(first, weight), confidence_level, data.degrees())
     over_all = _estimate(totals.mean(first, weight, below=True), confidence_level, data.degrees())

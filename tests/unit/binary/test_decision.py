@@ -115,3 +115,11 @@ def test_a_decision_prints_a_table():
     assert lines[5].startswith("recall")
     assert "100.0 %  [91.2, 100.0]" in lines[5]
     assert max(map(len, lines)) < 80
+
+
+def test_a_threshold_that_rounds_to_one_has_a_finite_gain():
+    log_odds = torch.tensor([-50.0, 50.0]).repeat(20)
+    separated = Predictions(torch.stack([torch.zeros(40), log_odds], dim=1), torch.arange(40) % 2)
+    decision = decide(separated, separated, Rule(recall=0.9))
+    assert decision.threshold == 1.0
+    assert decision.net_benefit.value == 0.5
