@@ -26,6 +26,12 @@ def test_ctrl_c_while_the_command_line_imports_ends_it_like_ctrl_c_later(monkeyp
     assert ended.value.code == 130
 
 
+def test_words_of_the_shell_are_the_arguments(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["fedlas", "list", "losses"])
+    assert main() == 0
+    assert "fedlas" in capsys.readouterr().out
+
+
 def test_errors_and_columns_are_written_as_options(tmp_path, capsys):
     Predictions(torch.randn(9, 3), torch.zeros(9, dtype=torch.long)).save(tmp_path / "a.npz")
     assert main(["evaluate", str(tmp_path / "a.npz"), "--method", "all"]) == 2
