@@ -27,7 +27,7 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.plots import LIGHT
 from fedlas.present.page import themed_svg
 
-_OWN_CALIBRATORS = dict(CALIBRATORS._entries)
+_OWN_CALIBRATORS = {entry.name: entry for entry in CALIBRATORS.entries()}
 _ORDER = (
     "churn", "clinical_risk", "several_labels", "image_to_onnx", "text_model", "language_model_logs", "segmentation",
     "month_of_drift", "own_loss", "own_calibrator",
