@@ -86,10 +86,11 @@ def _locked_part(path: Path) -> tuple[Path, int]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.fedlas.part")
         handle = os.open(temporary, flags, 0o666)
-        lock_file(handle)
+        # A writer that takes it for a stale one holds its lock for a moment, and removes it.
+        lock_file(handle, wait=True)
         if os.path.lexists(temporary):
             return temporary, handle
-        os.close(handle)  # another writer took it for a stale one before it was locked
+        os.close(handle)
 
 
 def _remove_stale(path: Path) -> None:

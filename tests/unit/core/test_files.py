@@ -313,6 +313,27 @@ def test_writers_side_by_side_each_write_a_whole_file(tmp_path):
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
 
 
+def test_a_part_that_another_writer_removes_as_stale_is_made_anew(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    flock, taken = fcntl.flock, []
+
+    def held_by_another(handle, how):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            if how & fcntl.LOCK_NB:
+                raise BlockingIOError  # it removes the part in a moment
+            taken[0].unlink()  # and lets go of the lock
+        flock(handle, how)
+
+    def write(file):
+        taken[0].unlink(missing_ok=True)
+        file.write(b"whole")
+
+    monkeypatch.setattr(fcntl, "flock", held_by_another)
+    assert write_atomically(tmp_path / "a", write).read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
 def test_a_folder_is_tried_without_leaving_anything(tmp_path, monkeypatch):
     check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
