@@ -19,6 +19,7 @@ from fedlas.calibrators.fit_notes import fit_with_notes
 from fedlas.predictions import MultiLabel, Predictions, TopLabel
 from fedlas.predictions.any_predictions import AnyPredictions
 from fedlas.predictions.probabilities import logits_of_log_odds
+from fedlas.predictions.sample_values import SAMPLE_VALUES
 
 C = TypeVar("C", bound=Calibrator | MultiLabelCalibration)
 _FOLDS = 5
@@ -94,6 +95,6 @@ def cross_fit(
 def _of_samples(val: MultiLabel) -> Predictions:
     """Return samples of several labels as of two classes, with a label or without: folds have their share of both."""
     mean = val.logits.mean(dim=1)
-    others = {name: getattr(val, name) for name in ("weights", "clusters", "time")}
+    others = {name: getattr(val, name) for name in SAMPLE_VALUES}
     has_label = (val.target == 1).any(dim=1).long()
     return Predictions(logits_of_log_odds(mean), has_label, **others)
