@@ -70,7 +70,10 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            if os.name == "posix":  # still locked: once it is closed another writer may take it for a stale one
+                temporary.replace(path)
+        if os.name != "posix":  # Windows renames no open file, and has no such locks
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else raw.error

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,6 +332,19 @@ def test_a_part_that_another_writer_removes_as_stale_is_made_anew(tmp_path, monk
 
     monkeypatch.setattr(fcntl, "flock", held_by_another)
     assert write_atomically(tmp_path / "a", write).read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+def test_part_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    replace = Path.replace
+
+    def replace_after_another_writer_began(part, target):
+        files._remove_stale(target)
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", replace_after_another_writer_began)
+    assert write_text(tmp_path / "a", "whole").read_text() == "whole"
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
 
 
