@@ -306,12 +306,6 @@ def complete(frame: pd.DataFrame, sizes: tuple[int, ...], names: list[str]) -> p
     return some[count == len(names)].groupby(keys, sort=False).mean()
 
 
-def of_all_draws(frame: pd.DataFrame) -> list[str]:
-    """Calibrators that have been through every draw of the four sizes."""
-    counts = frame[frame.index.isin(SIZES, level="size")].groupby("calibrator").size()
-    return [name for name in fits() if counts.get(name, 0) == counts["raw"]]
-
-
 def wide(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
     """A row a case, a column a calibrator."""
     return frame[measure].unstack("calibrator")
@@ -476,9 +470,6 @@ def tables(folder: Path) -> dict[str, str]:
         "truth": truth_table(main),
         "seconds": seconds_table(main),
     }
-    several = complete(frame, SIZES, of_all_draws(frame))
-    result["harm, mean of draws"] = harm_table(several)
-    result["paired, mean of draws"] = paired_table(several)
     if len(more):
         result["harm, 50 and 10,000 rows"] = harm_table(more)
     if (folder / "cost.csv").is_file():
