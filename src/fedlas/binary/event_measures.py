@@ -1,7 +1,6 @@
 """Measures of the event of two classes, each a function of its name and a record among the metrics.
 
-A new one is a call of a factory here, or a function under its record: comparisons and lists find it. Its value in
-``measures.py`` brings it into tables, gates and cards.
+A new one is a call of a factory here, or a function under its record: lists, tables, gates and cards ask the records.
 """
 
 from __future__ import annotations

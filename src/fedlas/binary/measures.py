@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from math import inf, nan
 from typing import Any
 
@@ -21,12 +22,14 @@ from fedlas.binary.recalibration import (
     tested,
     wald_estimate,
 )
+from fedlas.metrics.metric import event_measures
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import (
     CONFIDENCE_LEVEL,
     REPLICATES,
     Estimate,
     EstimateTable,
+    own_estimate,
     share_estimate,
 )
 from fedlas.stats.intervals import check_level, normal_interval
@@ -53,8 +56,9 @@ def measures(
     Returns:
         Estimate by name: ``observed`` and ``expected`` (share of positives, mean probability), ``brier`` (of the one
         probability), ``observed_to_expected``, ``in_the_large``, ``slope``, ``intercept``, ``ici``, ``e50``, ``e90``,
-        ``emax``, ``auroc``, ``average_precision``, ``brier_skill``, and ``r2``, ``d``, ``u`` and ``q`` without
-        interval. Each test of calibration has its own p-value:
+        ``emax``, ``auroc``, ``average_precision``, ``brier_skill``, ``r2``, ``d``, ``u`` and ``q`` without
+        interval, ``spiegelhalter_z``, and every other registered measure of an event. Each test of calibration has its
+        own p-value:
         Wald's of slope, intercept and calibration in the large, that of the number of positives given the
         probabilities, and consistency resampling. Those that these samples cannot give are missing: the line where a
         threshold separates the outcomes, and all but the first three where only one outcome occurs or there are fewer
@@ -94,6 +98,11 @@ def measures(
     numbers["average_precision"] = precision_estimate(data, confidence_level, replicates, seed)
     numbers["brier_skill"] = _skill(data, confidence_level)
     numbers |= {name: Estimate(value, nan, nan, **level) for name, value in indices.items()}
+    options = {"event": event, **level, "replicates": replicates, "seed": seed}
+    for name, record in event_measures().items():
+        if name not in numbers and record.estimate is not None:
+            with suppress(InputError):  # the measure is not defined for these samples
+                numbers[name] = replace(own_estimate(record, predictions, **options), **level)
     return EstimateTable(numbers, null if replicates else None)
 
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import fedlas
-from fedlas import Predictions, TopLabel, metrics, stats
+from fedlas import Predictions, TopLabel, binary, metrics, stats
 from fedlas.calibrators import TemperatureScaling
+from fedlas.metrics import METRICS
+from fedlas.stats import Estimate
 
 RANDOM = np.random.default_rng(0)
 P = RANDOM.beta(1.0, 4.0, 600)
@@ -107,3 +109,28 @@ def test_the_parts_of_the_brier_score_add_up_to_it():
     assert metrics.brier_refinement(PREDICTIONS) == pytest.approx(spread, rel=1e-6)
     gaps = np.nansum(bins.count * (bins.frequency - bins.probability) ** 2) / 600
     assert metrics.brier_calibration(PREDICTIONS) == pytest.approx(gaps, rel=1e-5)
+
+
+@pytest.fixture
+def largest_gap(changeable):
+    """A measure of an event that is registered here alone."""
+
+    def value(predictions):
+        return float((predictions.probs[:, 1] - predictions.target).abs().max())
+
+    def estimate(predictions, *, event=None, confidence_level=0.95):
+        found = value(predictions)
+        return Estimate(found, found / 2, 1.0, confidence_level=confidence_level)
+
+    fields = {"subject": "event", "title": "largest gap", "default": False, "percent": False}
+    changeable(METRICS).add("largest_gap", value, estimate=estimate, order=2000, **fields)
+    return estimate
+
+
+def test_registered_measure_is_in_measures_reports_gates_and_cards(largest_gap):
+    found = binary.measures(PREDICTIONS, confidence_level=0.9)["largest_gap"]
+    assert found == largest_gap(PREDICTIONS, confidence_level=0.9)
+    report = fedlas.report(PREDICTIONS, replicates=39)
+    assert report.positive["as predicted"]["largest_gap"].value == found.value
+    assert "largest gap" in report.text()
+    assert report.require("largest_gap<=0.01").status == 3
