@@ -1,4 +1,4 @@
-"""All runs of a plan, checked before the first one starts, handed to an executor; and a bench of Python objects."""
+"""Execute all runs of a plan after checking each of them; and ``bench`` for data and models as Python objects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Builder = Callable[..., nn.Module]
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:
-    """Return a line if fits of finished runs warned; none without warnings."""
+    """Return a list with one sentence that names the finished runs whose fits warned; empty without warnings."""
     names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
     return (
         [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
@@ -53,7 +53,7 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
 
 @dataclass
 class BenchOutcome:
-    """Outcome of the runs of a bench, by run name, in the order of the plan.
+    """Names of the finished, failed, busy and pending runs of a bench, in the order of the plan.
 
     Attributes:
         finished: Runs that have metrics, those of earlier starts included.
@@ -68,7 +68,7 @@ class BenchOutcome:
     pending: list[str]
 
     def check_finished(self, folder: Path) -> None:
-        """Raise InputError, with the reason of the first run that failed, if no run in ``folder`` finished."""
+        """Raise InputError with the reason of the first failure if no run in ``folder`` finished."""
         if self.finished:
             return
         for run, error in self.failed.items():
@@ -88,7 +88,7 @@ class BenchOutcome:
 def run_all(
     runs: Sequence[Run], *, executor: Executor | None = None, console: Console | None = None
 ) -> BenchOutcome:
-    """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
+    """Execute every run that is not finished; a failed run is recorded in its folder and does not stop the others.
 
     Args:
         runs: From :func:`fedlas.lab.recipes.planning`.
@@ -166,7 +166,9 @@ def run_all(
 
 
 def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
-    """Return a line if runs of a bench were made with other code than this; none if all were made with it."""
+    """Return a list with one sentence on the runs that were made with other code than the current one; empty if none
+    were.
+    """
     now = environment()
     changed = {folder.name: changes for folder in folders if (changes := code_changes(folder, now))}
     if not changed:
@@ -179,7 +181,7 @@ def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _is_done(run: Run) -> bool:
-    """Return whether a run is finished and has its intervals, as far as they can be computed."""
+    """Return whether a run is finished and its intervals are computed, as far as possible."""
     folder = RunFolder(run.folder)
     if not folder.is_finished:
         return False
@@ -190,6 +192,7 @@ def _is_done(run: Run) -> bool:
 
 
 def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
+    """Sort the names of planned runs by the result of their tasks; runs without a result are pending."""
     by_name = {run.name: results[run.name] for run in runs if run.name in results}
     return BenchOutcome(
         finished=[name for name, result in by_name.items() if result.line is not None],
@@ -200,7 +203,7 @@ def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOut
 
 
 def _check_folders(runs: Sequence[Run]) -> None:
-    """Refuse to put runs into a folder with others that the report could not compare them with."""
+    """Raise InputError if a bench folder holds runs that a report could not compare with ``runs``."""
     for place in dict.fromkeys(run.folder.parent for run in runs):
         check_bench_folder(place)
     for run in runs:
@@ -222,7 +225,7 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
-    """Return the run folders of the bench, those of other losses and seeds included."""
+    """Return all run folders in the bench folders of ``runs``, including other losses and seeds."""
     return [
         folder
         for bench in dict.fromkeys(run.folder.parent for run in runs)

@@ -1,4 +1,4 @@
-"""Recipes under one name, such as the cells of a table, and a forecast of their bench."""
+"""Groups of recipes, such as the cells of a table, and the dry run of a bench."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = ("title", "recipes", "methods", "seeds", "then")
 
 @dataclass(frozen=True)
 class Group:
-    """Recipes under one name.
+    """Named group of recipes that one bench runs.
 
     Attributes:
         name: Its name.
@@ -34,7 +34,8 @@ class Group:
     then: tuple[str, ...] = ()
 
     def folder(self, recipe: Recipe, out: Path | None) -> Path:
-        """Return the folder of a recipe's runs: below ``out`` for a group, else ``out``; ``runs/RECIPE`` for None.
+        """Return the folder of a recipe's runs: ``out``, or its subfolder in a group; ``runs/RECIPE`` if ``out`` is
+        None.
 
         Two groups that share a recipe share its runs, unless ``out`` differs.
         """
@@ -45,7 +46,7 @@ class Group:
     def plan(
         self, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
     ) -> list[tuple[Recipe, list[Run]]]:
-        """Return the runs of each recipe, all checked before the first one starts.
+        """Return each recipe with its planned runs; all runs are checked before any run starts.
 
         Raises:
             InputError: As :func:`fedlas.lab.recipes.planning.plan`.
@@ -67,7 +68,7 @@ def load_group(
     data: str | None = None,
     trackers: Sequence[str] = (),
 ) -> Group:
-    """Return a group of recipes, or one recipe as a group of its own.
+    """Return a group of recipes; a single recipe becomes a group of one.
 
     Args:
         name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are
@@ -109,7 +110,7 @@ def load_group(
 def dry_run_bench(
     group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
 ) -> int:
-    """Check a bench without training, and print what it would do; no run folder is written.
+    """Check a bench and print what it would run, without training or writing anything.
 
     Returns:
         0.
@@ -145,6 +146,7 @@ def dry_run_bench(
 
 
 def _table(forecasts: Sequence[Forecast]) -> list[str]:
+    """Return the lines of a table with one row per run: name, steps, state and folder."""
     rows = [
         (f.run.name, "?" if f.steps is None else f"{f.steps:,}", f.state, str(f.run.folder))
         for f in forecasts
@@ -155,6 +157,7 @@ def _table(forecasts: Sequence[Forecast]) -> list[str]:
 
 
 def _totals(forecasts: Sequence[Forecast]) -> str:
+    """Return one line with the numbers of runs and steps, and how many of them are left."""
     counted = [f for f in forecasts if f.steps is not None and f.left is not None]
     steps = sum(f.steps or 0 for f in counted)
     rest = sum(f.left or 0 for f in counted)

@@ -1,4 +1,4 @@
-"""Data sets: images with labels in two parts, class names, normalization; and the registry of them."""
+"""Data sets: ``Images`` (a part in memory), ``Source`` (the parts of a data set), and the registry of data sets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Flip = bool | Literal["alternating"]
 
 
 def expect(holds: bool, expected: str, got: object, fix: str) -> None:
-    """Raise InputError unless a condition ``holds``."""
+    """Raise InputError unless ``holds``."""
     if not holds:
         raise InputError(expected, got, fix)
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Inputs and labels of one part in memory: images, or rows of numbers such as those of a table.
+    """Inputs and labels of one part in memory: images, or rows of features.
 
     Args:
         images: ``(N, channels, H, W)`` uint8; or float32 ``(N, D, ...)``, images or rows of ``D`` features, finite.
@@ -79,26 +79,27 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(channels, H, W)`` of an image; ``(D,)`` of a row."""
+        """Shape of one input: ``(channels, H, W)`` for images, ``(D,)`` for rows of features."""
         return tuple(self.images.shape[1:])
 
     def image(self, row: int) -> Tensor:
-        """Return one image for display, uint8 ``(channels, H, W)``; floats from the least to the largest."""
+        """Return one image for display, uint8 ``(channels, H, W)``; floats are scaled from minimum to maximum."""
         return shown(self.images[row])
 
     def take(self, indices: Tensor) -> Images:
-        """Return a copy of the inputs at ``indices`` (int64), in that order."""
+        """Return a copy of the samples at ``indices`` (int64), in that order."""
         return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
-        """Return the same part on ``device``; no copy if it is there already."""
+        """Return this part on ``device``; nothing is copied if it is already there."""
         return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
-        """Return the same inputs with other labels ``(N,)`` int64, and without the true probabilities."""
+        """Return the same inputs with new labels ``(N,)`` int64 and without label probabilities."""
         return Images(self.images, target)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
+        """Return this part with ``change`` applied to each tensor."""
         probs = self.label_probs
         return Images(
             change(self.images), change(self.target), None if probs is None else change(probs)
@@ -111,7 +112,7 @@ Part = Images | Files | Items
 
 @dataclass(frozen=True)
 class Expected:
-    """Published counts of a data set: its metadata ``expected``, for ``fedlas data check``.
+    """Published image and class counts of a data set, which ``fedlas data check`` compares with.
 
     Attributes:
         train: Number of images outside the test part.
@@ -128,7 +129,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as its authors or the user's folders divide it: training and test part, perhaps validation.
+    """Data set with a training and a test part, and a validation part if the data set defines one.
 
     Args:
         name: Registry name or path, for messages and reports.
@@ -170,7 +171,7 @@ class Source:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts by name, without validation if a seed draws it."""
+        """Parts by name; ``val`` only if the data set defines one."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -235,7 +236,7 @@ class Source:
 
     @property
     def num_classes(self) -> int:
-        """``C``."""
+        """Number of classes ``C``."""
         return len(self.classes)
 
 
@@ -248,7 +249,7 @@ without it needs no files."""
 
 
 def option_names(name: str) -> list[str]:
-    """Return the names of the options of a data set, those that every data set has included."""
+    """Return the names of a data set's options, including the options common to all data sets."""
     return [
         *(each for each in inspect.signature(DATASETS[name].value).parameters if each != "root"),
         *COMMON_OPTIONS,
@@ -293,7 +294,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
 
 
 def check_statistic(name: str, value: object) -> tuple[float, ...]:
-    """Return ``value`` as a tuple of means or of standard deviations of the channels.
+    """Return the channel means or standard deviations in an option value, as a tuple.
 
     Args:
         name: Name of the option; if it ends in ``std``, the numbers must be above 0.

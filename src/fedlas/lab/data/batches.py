@@ -1,4 +1,4 @@
-"""Batches of one part, from memory or from disk: order, slices of each process, augmentation and normalization."""
+"""Batches of one part, from memory or disk: order, slices per process, augmentation and normalization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.lab.data.files import Files, Items
 
 
 class Epochs:
-    """Batches of one part, in an order and with an augmentation that depend on the epoch.
+    """Base class of batches over one part, with order and augmentation determined by seed and epoch.
 
     Args:
         part: A part, in memory or on disk.
@@ -96,7 +96,7 @@ class Epochs:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def slices(self) -> Iterator[slice]:
-        """Yield the places in the epoch's order that this process gets, batch by batch."""
+        """Yield the slice of the epoch's order that this process gets, batch by batch."""
         for step in range(len(self)):
             start = step * self.batch_size
             size = min(self.batch_size, len(self._part) - start)
@@ -106,7 +106,7 @@ class Epochs:
             )
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32; of floats without 255."""
+        """Return normalized float32 inputs: ``(pixels / 255 - mean) / std`` for uint8, ``(x - mean) / std`` for floats."""
         if self._normalization is None:
             return pixels.float()
         scale, shift = self._normalization
@@ -114,16 +114,16 @@ class Epochs:
 
     @property
     def epoch(self) -> int:
-        """The epoch that decides order and augmentation of the next iteration."""
+        """Epoch that determines order and augmentation of the next iteration."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, a whole number >= 0, of the iterations that start after this call."""
+        """Set the epoch, a whole number >= 0, for iterations that start after this call."""
         self._epoch = check_count("epoch", epoch, low=0)
 
 
 class Batches(Epochs):
-    """Iterate over one part of a data set, once per epoch.
+    """Batches of one part in memory; one iteration is one epoch.
 
     Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalized; ``target`` int64 ``(B,)``;
     ``index`` int64 ``(B,)``, the position of each sample in ``images``. All are on the device of the images.
@@ -172,7 +172,7 @@ class Batches(Epochs):
             yield self.normalized(pixels), self.images.target[index], index
 
     def _plan(self) -> dict[str, Tensor]:
-        """Return the order of the epoch, and how the image at each place of it is augmented, each ``(N,)``.
+        """Return the order of the epoch, and mirroring and crop offsets in that order, each ``(N,)``.
 
         All random numbers are drawn, used or not, so that options do not affect each other.
         """
@@ -195,7 +195,9 @@ class Batches(Epochs):
 
 
 def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
-    """Pad ``pixels (B, channels, H, W)`` with black, then crop to the old size at ``row, column (B,)``."""
+    """Pad ``pixels (B, channels, H, W)`` with black, then crop to the original size at offsets ``row`` and ``column``,
+    each ``(B,)``.
+    """
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     # several times faster than F.pad for uint8
@@ -210,7 +212,7 @@ _Place = tuple[int, int | None]
 
 
 class StreamedBatches(Epochs):
-    """Iterate over one part on disk or of a ``Dataset``, once per epoch, as :class:`~fedlas.lab.data.Batches` does.
+    """Batches of one part on disk or of a ``Dataset``; one iteration is one epoch.
 
     Each item is ``(x, target, index)`` as there, on the device of the labels. Workers read, crop and flip images;
     the device normalizes them.
@@ -291,7 +293,7 @@ class StreamedBatches(Epochs):
 
 
 class _BatchSampler:
-    """Batch sampler: the batches of an epoch as lists of places, iterated in the main process."""
+    """Batch sampler that yields the batches of an epoch as lists of seeded indices, in the main process."""
 
     def __init__(self, batches: StreamedBatches) -> None:
         self.batches = batches
@@ -314,6 +316,8 @@ class _BatchSampler:
 
 
 class _Rows(Dataset[Any]):
+    """Data set that reads samples by seeded index; a read error is returned instead of raised."""
+
     def __init__(self, read: Callable[[int], Tensor]) -> None:
         self.read = read
 
@@ -330,6 +334,7 @@ class _Rows(Dataset[Any]):
 
 
 def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
+    """Return stacked inputs and their indices, or the first read error and no indices."""
     wrong = next((item for item in items if isinstance(item, InputError)), None)
     if wrong is not None:
         return wrong, torch.empty(0, dtype=torch.int64)
@@ -340,6 +345,7 @@ def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputEr
 
 
 def _default_workers(world_size: int) -> int:
+    """Return one reading process per core of this rank's share, at most eight."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -1,4 +1,4 @@
-"""Check of a data set: whether its files are there, complete and readable."""
+"""Check whether the files of a data set are present, complete and readable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST = 10
 
 @dataclass(frozen=True)
 class Checked:
-    """Result of a check.
+    """Result of a data set check.
 
     Attributes:
         source: The data set.
@@ -42,7 +42,7 @@ class Checked:
     decoded: bool
 
     def counts(self, part: str) -> Tensor:
-        """Return samples of each class in a part, ``(C,)``."""
+        """Return the number of samples per class in a part, ``(C,)``."""
         return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)
 
 
@@ -54,7 +54,7 @@ def check_dataset(
     options: dict[str, Any] | None = None,
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Checked:
-    """Load a data set, count it, and decode every image of it.
+    """Load a data set, compare its counts with the published ones, and decode every image.
 
     Args:
         name: A name in :data:`~fedlas.lab.data.DATASETS`.
@@ -96,7 +96,7 @@ def check_dataset(
 def _decode(
     part: Files, quick: bool, advance: Callable[[], None]
 ) -> tuple[Counter[tuple[int, ...]], list[str]]:
-    """Return the counts of the sizes of readable images, and a line for each unreadable one."""
+    """Return the sizes of readable images with their counts, and one line per unreadable image."""
     sizes: Counter[tuple[int, ...]] = Counter()
     broken: list[str] = []
 
@@ -121,6 +121,7 @@ def _decode(
 
 
 def _differences(checked: Checked, expected: Expected) -> list[str]:
+    """Return one sentence per difference from the published counts."""
     source = checked.source
     problems = []
     if source.num_classes != expected.classes:

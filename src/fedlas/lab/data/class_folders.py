@@ -1,4 +1,4 @@
-"""Folders of images, one folder a class: found, checked and divided into a training and a test part."""
+"""List and check images in class folders, and divide them into parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_image_name(name: str) -> bool:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the names of the images in ``folder``, sorted; empty if the folder does not exist."""
+    """Return the sorted image names in ``folder``; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -41,7 +41,7 @@ def image_names(folder: Path) -> list[str]:
 def class_folders(
     place: Path, *, layout: str = "Arrange the images as PART/CLASS/*."
 ) -> list[Path]:
-    """Return the folders in ``place``, sorted by name, without hidden ones.
+    """Return the visible folders in ``place``, sorted by name.
 
     Args:
         place: The folder.
@@ -64,7 +64,8 @@ def class_folders(
 def divided_images(
     root: str | None, *, layout: str, deep: bool, val_from_train: bool = True
 ) -> tuple[Path, dict[str, Listed], tuple[str, ...]]:
-    """Return the user's own images: root, parts ``train``, ``test`` and perhaps ``val``, and class names.
+    """Return the root folder, the labeled paths of each part (``train``, ``test``, possibly ``val``) and the class
+    names.
 
     The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part, unless
     validation is not to be drawn from it. Without such folders, a stratified fifth of all images is the test part, the
@@ -110,7 +111,7 @@ def divided_images(
 def images_by_part(
     root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
-    """Return the root, and by part (``""`` without parts) and class the sorted paths of images below it.
+    """Return the root folder, and the sorted image paths by part (``""`` without parts) and class.
 
     Args:
         root: As there.
@@ -166,6 +167,7 @@ def images_by_part(
 
 
 def _folders(place: Path) -> list[Path]:
+    """Return the folders in ``place``, sorted by name, without hidden ones."""
     with os.scandir(place) as entries:
         return [
             place / name
@@ -174,7 +176,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _by_class(root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
-    """Return the sorted paths of images by class, relative to ``root``."""
+    """Return the sorted image paths of each class, relative to ``root``."""
 
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error

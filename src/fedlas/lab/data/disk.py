@@ -1,4 +1,4 @@
-"""Data sets on disk: where they are, their text files and images, and what is wrong with a damaged file."""
+"""Files of data sets on disk: folders, text files and images, and the damage of unreadable files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _BEGINNINGS = {b"version https://git-lfs": _LFS, b"<!doctype": _PAGE, b"<html": 
 
 
 def data_folder(root: str | None) -> Path | None:
-    """Return ``root`` if given, else ``$FEDLAS_DATA`` if set and not empty, else None; ``~`` is expanded."""
+    """Return ``root``, else ``$FEDLAS_DATA``, with ``~`` expanded; None if neither is set."""
     place = root if root is not None else os.environ.get(ENVIRONMENT)
     return Path(place).expanduser() if place else None
 
 
 def required_root(root: str | None, what: str) -> Path:
-    """Return ``root`` as a path that exists.
+    """Return ``root`` as an existing path.
 
     Args:
         root: Path from the user.
@@ -55,7 +55,8 @@ def required_root(root: str | None, what: str) -> Path:
 
 
 def located(root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
-    """Return the folder of a published data set: ``root`` (None: ``$FEDLAS_DATA``), or one of ``names`` below it.
+    """Return the folder of a published data set: ``root`` (by default ``$FEDLAS_DATA``), or a subfolder of a usual
+    name.
 
     Args:
         root: Path from the user.
@@ -96,7 +97,7 @@ def located(root: str | None, names: Sequence[str], marks: Sequence[str], source
 
 
 def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
-    """Check that every image that a data set lists exists.
+    """Raise InputError unless every listed file exists.
 
     Args:
         folder: Folder that the names are relative to.
@@ -115,7 +116,7 @@ def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
 
 
 def damage(path: Path) -> tuple[str, str]:
-    """Recognize by the first bytes of a file what is wrong with it.
+    """Return what is wrong with an unreadable file, judged by its first bytes, and how to fix it.
 
     Args:
         path: A path that exists but could not be read.
@@ -138,7 +139,7 @@ def damage(path: Path) -> tuple[str, str]:
 
 
 def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputError:
-    """Make the error for a file that could not be read, with the kind of damage if it is recognized.
+    """Return the error for an unreadable file, with the kind of damage if it is recognized.
 
     Args:
         expected: Kind of file that is expected.
@@ -154,7 +155,7 @@ def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputEr
 
 
 def read_table(path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
-    """Read the lines of a small text file as cells, without empty lines; more separators stay in the last cell.
+    """Return the cells of each non-empty line of a text file; further separators stay in the last cell.
 
     Args:
         path: The file.
@@ -238,7 +239,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
 
 
 def check_channels(channels: object) -> None:
-    """Refuse another number of channels than 1 or 3.
+    """Raise InputError unless ``channels`` is 1 or 3.
 
     Raises:
         InputError: For any other value.
@@ -257,7 +258,7 @@ def read_images(
     upright: bool = True,
     max_gib: float = 4.0,
 ) -> NDArray[np.uint8]:
-    """Decode all files into memory, on every core.
+    """Decode image files into one array, using all cores.
 
     Args:
         files: Files or their contents, at least one.
@@ -321,7 +322,7 @@ def read_images(
 
 
 def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
-    """Yield ``look(item)`` of each item in order, computed on every core: decoding releases the interpreter lock."""
+    """Yield ``look(item)`` for each item in order, computed in threads, since decoding releases the GIL."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
             yield from pool.map(look, items[start : start + 1000])

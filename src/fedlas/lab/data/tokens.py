@@ -1,4 +1,4 @@
-"""Tokens of texts as one array, which a batch can hold."""
+"""Token fields of texts as one array, for batching."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[np.float32]:
-    """Return tokens as one array ``(N, K, L)``, which holds whole numbers.
+    """Return token fields stacked into one float32 array ``(N, K, L)`` of whole numbers.
 
     Args:
         tokens: Output of a tokenizer: ``input_ids (N, L)``, ``attention_mask`` (all ones if it is missing) and, for

@@ -1,4 +1,4 @@
-"""Models of other libraries: ``timm:NAME``, and classifiers of images or texts of Hugging Face by a checkpoint."""
+"""Models of other libraries: ``timm:NAME``, and transformers classifiers of images or texts from a checkpoint."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def timm_builder(name: str) -> Builder:
 
 
 def _checked_name(name: str) -> str:
+    """Raise InputError unless timm has a model of this name; return the name."""
     timm = require("timm", extra="timm")
     model, dot, _ = name.partition(".")
     if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
@@ -85,7 +86,7 @@ def _checked_name(name: str) -> str:
 
 
 def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
-    """Load a checkpoint into a model of transformers, which knows older names of weights.
+    """Load a checkpoint into a transformers model, including weights under older names.
 
     Args:
         model: A ``PreTrainedModel``.
@@ -168,7 +169,8 @@ def build_hf(
 
 
 def take_tokens(model: nn.Module) -> nn.Module:
-    """Return the model, which then takes an array of :func:`fedlas.lab.data.tokens.token_array` in place of fields.
+    """Make the model accept an array of :func:`fedlas.lab.data.tokens.token_array` instead of token fields; return the
+    model.
 
     State:
         Adds a hook to the model that passes the fields by their names.
@@ -180,6 +182,7 @@ def take_tokens(model: nn.Module) -> nn.Module:
 def _by_name(
     model: nn.Module, inputs: tuple[Tensor], _: object
 ) -> tuple[tuple[()], dict[str, Tensor]]:
+    """Pass the fields of a token array to the model by name, as a forward pre-hook."""
     fields = inputs[0].long()
     if bool((fields != inputs[0]).any()):
         fix = "Leave out losses that mix inputs, and studies that add noise to them."

@@ -11,7 +11,7 @@ from fedlas.lab.models.base import MODELS, check_dropout
 
 
 class MLP(nn.Module):
-    """Flatten, hidden layers with ReLU, then the classifier ``fc``.
+    """Multi-layer perceptron: flatten, hidden layers with ReLU, then the classifier ``fc``.
 
     Args:
         num_inputs: Numbers in one input.

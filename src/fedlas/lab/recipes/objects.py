@@ -1,4 +1,4 @@
-"""Data, model and losses of a recipe as Python objects, in place of registered names."""
+"""Recipes from Python objects: data, model and losses in place of registered names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers"
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Parts of a data set, and functions that build a model and losses.
+    """Data, model builder and loss builders of a recipe made of Python objects.
 
     Attributes:
         source: Training, validation and test part.
@@ -43,7 +43,7 @@ class Objects:
     tokens: bool = False
 
     def build(self, kind: str, name: str, options: Mapping[str, Any], **offered: Any) -> nn.Module:
-        """Build the model, or the loss of that name."""
+        """Build the model, or the loss called ``name``, and check that it is a module."""
         function = self.model if kind == "model" else self.losses[name]
         registry: Registry[Any] = Registry(kind)
         registry.add(name.lower(), function)
@@ -58,7 +58,7 @@ class Objects:
 
 
 class _TokenModel(nn.Module):
-    """A model that takes fields of tokens by name, with one input: the model of a run has no other."""
+    """Wrapper that gives a model of several token fields a single input."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _TokenModel(nn.Module):
         return self.model(tokens)
 
     def get_classifier(self) -> nn.Module:
-        """Return the head, which is looked for here first."""
+        """Return the classifier head; :func:`find_head` asks for it here."""
         return find_head(self.model)
 
 
@@ -83,7 +83,7 @@ def recipe_of_objects(
     settings: Mapping[str, Any] | None = None,
     losses: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Recipe:
-    """Return a recipe whose data and model are Python objects. Nothing is divided: seeds change order and weights.
+    """Return a recipe whose data and model are Python objects; the parts are used as passed.
 
     Args:
         train: Pair ``(inputs, target)`` of arrays or tensors, or a ``TensorDataset``: float32 of any shape, or uint8
@@ -142,7 +142,7 @@ def recipe_of_objects(
 
 
 def part_of(data: object, name: str) -> Part:
-    """Return a part made of a pair of arrays, or of a ``Dataset``.
+    """Return a part from a pair of arrays or from a ``Dataset``.
 
     Raises:
         InputError: If it is neither.

@@ -1,4 +1,4 @@
-"""The runs of a recipe: recipe x losses x seeds, checked before the first run starts."""
+"""Runs of a recipe, one per loss and seed, checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Run:
 
     @property
     def features(self) -> str:
-        """Features that the loss gets, as :class:`~fedlas.Objective` takes it: the recipe's choice, else ``head``."""
+        """Features passed to the loss, as in :class:`~fedlas.Objective`: the recipe's choice, else ``head``."""
         return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved configuration in plain values, which ``config.yaml`` and checkpoints hold.
+        """Return the resolved configuration as plain values, as in ``config.yaml`` and checkpoints.
 
         It leaves out the folder of the data and the number of its readers, because a run on another machine is the
         same run.
@@ -111,7 +111,7 @@ def plan(
     seeds: Iterable[int] = (),
     out: Path | None = None,
 ) -> list[Run]:
-    """Return all runs of a bench, seed by seed, so that every method has a first result early.
+    """Return the runs of a bench, ordered by seed, so that every loss has a first result early.
 
     Args:
         recipe: The recipe.
@@ -172,7 +172,7 @@ def plan(
 
 
 def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
-    """Refuse an option that is not among ``options``; the nearest key of the section is suggested."""
+    """Raise InputError for an option that is not in ``options``, with the nearest key of the section."""
     names = {field.name for field in fields(config)} - {"options"}
     refuse_unknown(section, config.options, sorted(options | names))
 
@@ -244,7 +244,8 @@ def build_loss(
 
 
 def check_targets(run: Run, loss: torch.nn.Module) -> Any:
-    """Return the loss, or the one in it, that takes targets; None if there is none.
+    """Return the module in ``loss`` that takes cross-fitted targets, or None; the recipe must then set
+    ``data.cross_fit``.
 
     Raises:
         InputError: If the recipe does not say how to make them.
@@ -260,5 +261,5 @@ def check_targets(run: Run, loss: torch.nn.Module) -> Any:
 
 
 def taker_of_targets(loss: torch.nn.Module) -> Any:
-    """Return the loss, or the one in it, that takes targets; None if there is none."""
+    """Return the first module in ``loss`` that takes cross-fitted targets, or None."""
     return next((module for module in loss.modules() if hasattr(module, "set_targets")), None)

@@ -1,4 +1,4 @@
-"""Recipes: a YAML file that describes data, model and training, with overrides of single values."""
+"""Recipes: data, model and training of an experiment, from a YAML file with overrides of single values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Data of a run.
+    """Data settings of a run.
 
     Args:
         name: Registered data set.
@@ -96,7 +96,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Model of a run.
+    """Model settings of a run.
 
     Args:
         name: Registered model, or ``timm:NAME``.
@@ -119,7 +119,7 @@ class ModelConfig:
 
 
 def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Refuse a key of a section that is not among ``keys``; the nearest one is named."""
+    """Raise InputError for a key of a section that is not in ``keys``, with the nearest key."""
     names = [f"{section}.{key}" if section else key for key in keys]
     for key in content:
         full = f"{section}.{key}" if section else str(key)
@@ -128,7 +128,7 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
 
 
 def typed(kind: type[T], content: object, section: str) -> T:
-    """Convert a mapping to a dataclass: check types, and convert numbers in strings."""
+    """Return a dataclass from a mapping, with types checked and numeric strings converted."""
     if not isinstance(content, Mapping):
         raise InputError(
             f"{section} must be a section", content, f"Write {section}: {{key: value}}."
@@ -151,7 +151,7 @@ def typed(kind: type[T], content: object, section: str) -> T:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about an experiment except the loss and the seed.
+    """Configuration of an experiment, without the loss and the seed.
 
     Args:
         name: Name of the recipe.
@@ -186,11 +186,11 @@ class Recipe:
     objects: Any = None
 
     def registered_loss(self, loss: str) -> str:
-        """Return the registry name of a loss: the ``loss`` of its entry, else its own name."""
+        """Return the registry name of a loss or loss variant."""
         return str(self.losses.get(loss, {}).get("loss", loss))
 
     def loss_options(self, loss: str) -> dict[str, Any]:
-        """Return options of a loss, from its entry."""
+        """Return the options of a loss."""
         return {
             key: value
             for key, value in self.losses.get(loss, {}).items()
@@ -198,21 +198,21 @@ class Recipe:
         }
 
     def with_data_root(self, root: str | None) -> Recipe:
-        """Return the same recipe with its data in ``root``; None changes nothing."""
+        """Return the recipe with its data in ``root``; unchanged for None."""
         return self if root is None else replace(self, data=replace(self.data, root=root))
 
     def with_trackers(self, names: Iterable[str]) -> Recipe:
-        """Return the same recipe with these trackers in addition."""
+        """Return the recipe with additional trackers."""
         return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package, without groups of recipes."""
+    """Return the names of the package's recipes, without recipe groups."""
     return [name for name in shipped_names() if not is_group(read_content(name)[1])]
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply overrides.
+    """Return a recipe with overrides applied.
 
     Args:
         name: Name of a recipe of the package, or path of a ``.yaml`` file; see :mod:`fedlas.lab.recipes.text`.
@@ -230,7 +230,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
-    """Return the name of a recipe and the content of its file with overrides, for :func:`recipe_from`."""
+    """Return the name and the content of a recipe file, with overrides applied, for :func:`recipe_from`."""
     short, content = read_content(name)
     if is_group(content):
         raise InputError(
@@ -244,7 +244,7 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
 
 
 def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
-    """Return options from ``key=value`` with a YAML value, as ``--set`` takes them.
+    """Return options from ``key=value`` strings with YAML values, as ``--set`` takes them.
 
     Raises:
         InputError: If an override has another form.
@@ -268,7 +268,7 @@ _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corr
 
 
 def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
-    """Return a recipe from the sections of its YAML file.
+    """Return a checked recipe from the sections of its YAML file.
 
     Args:
         name: Name of the recipe.
@@ -324,7 +324,7 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
 
 
 def _check_tuning(recipe: Recipe) -> None:
-    """Refuse ways to fine-tune that exclude each other."""
+    """Raise InputError for fine-tuning options that exclude each other."""
     options = {
         "model.tune=head": recipe.model.tune == "head",
         "model.freeze": bool(recipe.model.freeze),
@@ -352,6 +352,7 @@ def _check_tuning(recipe: Recipe) -> None:
 def _options_by_name(
     content: dict[str, Any], section: str, example: str
 ) -> dict[str, dict[str, Any]]:
+    """Return a section that maps names to options, with empty options as ``{}``."""
     named = content.get(section) or {}
     if not isinstance(named, dict) or not all(
         isinstance(options, dict | None) for options in named.values()
@@ -363,7 +364,7 @@ def _options_by_name(
 
 
 def listed(value: object, name: str) -> list[Any]:
-    """Return a list; anything else, or an empty one, is refused."""
+    """Return ``value`` if it is a non-empty list, else raise InputError."""
     if isinstance(value, list) and value:
         return value
     raise InputError(
@@ -372,7 +373,7 @@ def listed(value: object, name: str) -> list[Any]:
 
 
 def _with_options(kind: type, section: object, name: str) -> dict[str, Any]:
-    """Return the section with every key that is not a field of ``kind`` in its ``options``."""
+    """Return the section with all keys that are not fields of ``kind`` moved into ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError(
             f"{name} must be a section with a name", section, "See the recipes of the package."

@@ -1,4 +1,4 @@
-"""A first recipe for a folder of images: everything chosen by what the images are."""
+"""Starter recipe for a folder of images, with settings chosen from a survey of the images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEPS = 1500
 
 @dataclass(frozen=True)
 class Starter:
-    """Settings of the new recipe.
+    """Settings of a starter recipe.
 
     Attributes:
         streamed: Whether images are read when needed, by the data set ``image-folder``, or once, by ``folder``.
@@ -44,7 +44,7 @@ class Starter:
 
 
 def choose_settings(contents: Survey) -> Starter:
-    """Choose the settings for a folder of images."""
+    """Return the settings of a starter recipe for a folder of images."""
     size = min(max(contents.shorter_side, 8), _LARGEST)
     streamed = contents.nested or contents.images * contents.channels * size**2 > _IN_MEMORY
     # The parts as the loaders divide them: the last is the test part, or a fifth of all.
@@ -60,7 +60,7 @@ def choose_settings(contents: Survey) -> Starter:
 
 
 def starter_recipe(contents: Survey, chosen: Starter) -> str:
-    """Return the recipe as YAML, with a comment at each choice."""
+    """Return the starter recipe as YAML, with a comment at each setting."""
     jinja = require("jinja2", extra="bench")
     text = (files("fedlas.lab.recipes") / "starter.yaml.j2").read_text(encoding="utf-8")
     counts = {part: sum(by_class.values()) for part, by_class in contents.counts.items() if part}
@@ -74,5 +74,5 @@ def starter_recipe(contents: Survey, chosen: Starter) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As a YAML string: every JSON string is one."""
+    """Return text as a YAML string; every JSON string is one."""
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -1,4 +1,4 @@
-"""YAML 1.2 from strangers: plain values, and no more of them than a person writes."""
+"""YAML 1.2 from untrusted text: plain values only, with limits on size and nesting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ is 8, ``1:30:00`` is 5400 and ``no`` is false."""
 
 
 def dump_yaml(value: object, **options: Any) -> str:
-    """Return YAML text that both YAML 1.1 and :func:`parse_yaml` read as ``value``.
+    """Return ``value`` as YAML text that YAML 1.1 and :func:`parse_yaml` read alike.
 
     Args:
         value: Plain values.
@@ -67,7 +67,7 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Return PyYAML's safe loader with YAML 1.2's numbers, and without aliases: nested ones unfold into billions."""
+    """Return PyYAML's safe loader with YAML 1.2 numbers, and without aliases, which could expand to billions of values."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only

@@ -1,4 +1,4 @@
-"""The page of ``fedlas runs diagnose``: figures of each run, its course over the epochs, and its failure cases."""
+"""Page of ``fedlas runs diagnose``: figures of each run, training courses, and failure cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COURSES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One failure case: the image as a data URI (empty without data) and what is known of it."""
+    """Failure case: the image as a data URI (empty without data), its index and a text."""
 
     image: str
     index: int
@@ -44,7 +44,7 @@ class Case:
 
 
 def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str:
-    """Return the page as HTML, without anything outside it.
+    """Return the page as self-contained HTML.
 
     Args:
         groups: At least one.
@@ -84,6 +84,7 @@ def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> 
 
 
 def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
+    """Return the template values of one run: figures, correlations and failure cases."""
     test = study.predictions
     b = study.bins
     scatter = score_scatter(study.score, test.confidence, test.correct, ax=axes())
@@ -140,7 +141,7 @@ def _show(interval: Interval) -> str:
 
 
 def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
-    """Test images of the run, or why there are none: a page without pictures is better than none."""
+    """Return the test images of a run, or None and the reason why there are none."""
     splits, missing = splits_at_hand(study.run.folder, data=data)
     if splits is None:
         return None, f"No images: {missing}"
@@ -165,7 +166,7 @@ def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Cas
 
 
 def thumbnail(part: Part, row: int) -> str:
-    """Return the image at a position of a part, as the model sees it, as a data URI.
+    """Return one image of a part, as the model sees it, as a PNG data URI.
 
     Args:
         part: In memory or in files.

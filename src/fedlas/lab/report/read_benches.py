@@ -1,4 +1,4 @@
-"""The methods of finished benches, read from their folders and calibrated."""
+"""Finished benches, read from their folders and calibrated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bench_result(
     replicates: int = REPLICATES,
     failures: Mapping[str, Mapping[str, str]] | None = None,
 ) -> BenchResult:
-    """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
+    """Return the result of finished benches side by side; predictions are calibrated, nothing is trained.
 
     Args:
         folders: Folders of benches; by name, or they have the names of their folders.

@@ -1,4 +1,4 @@
-"""A run as a task for another process, its result, and the contract of the executors that do it."""
+"""A run as a task for another process, its result, and the base class of executors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fedlas.lab.train.log import ShowProgress, TrainingProgress
 
 @dataclass(frozen=True)
 class Task:
-    """A run, with all that a process on another machine needs to do it in the same way.
+    """Run with everything that another process needs to execute it: command, folder, environment and resources.
 
     Attributes:
         run: The run, with absolute folder.
@@ -53,7 +53,7 @@ class Task:
 
     @classmethod
     def of(cls, run: Run) -> Task:
-        """Return a task with the command, folder and environment of this process."""
+        """Return the task of a run, with the command, working folder and environment of this process."""
         data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
         run = replace(run, folder=run.folder.absolute())
         return cls(run, tuple(sys.argv), environment=data)
@@ -61,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
+    """Outcome of a task; exactly one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
         name: Name of the run.
@@ -77,7 +77,7 @@ class TaskResult:
 
 
 def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a task in this process. An error is noted in the run's folder and returned."""
+    """Execute a task in this process; an error is recorded in the run folder and returned as a failed result."""
     try:
         return finish(task, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
@@ -85,7 +85,7 @@ def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
 
 
 def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a task in this process, or leave its run to another process that works on it."""
+    """Execute a task in this process; return a busy result if another process works on the run."""
     run = task.run
     try:
         metrics = execute(run, label=run.name, show=show)
@@ -101,13 +101,13 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
 
 
 def error_texts(error: Exception) -> dict[str, str]:
-    """Return arguments of :func:`failed` for an error."""
+    """Return the keyword arguments of :func:`failed` that describe an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
 def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
-    """Return the result of a run that failed. The error is noted in the run's folder."""
+    """Write an error to the run folder and return the failed result."""
     if is_main_process():
         # if the folder cannot be written, only the result holds the error
         with suppress(InputError):
@@ -118,7 +118,7 @@ def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
 def result_of(
     task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception
 ) -> TaskResult:
-    """Return the result of a task done elsewhere; an error while it is fetched is a failure of the run."""
+    """Return the result of a task from another process; an error while fetching counts as a failure of the run."""
     try:
         return get()
     except errors as error:
@@ -127,33 +127,34 @@ def result_of(
 
 
 def _line(metrics: dict[str, Any]) -> str:
+    """Return accuracy, ECE and training time as one line of text."""
     test = metrics["test"]
     # What a calibrator makes of it is in the table, which says by which.
     return f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%}  {metrics['seconds']:.0f} s"
 
 
 class Events(Protocol):
-    """Calls that an executor makes while it works."""
+    """Callbacks that an executor calls while it works."""
 
     def started(self, task: Task) -> None:
-        """Note that a task begins, or was submitted."""
+        """Record that a task was started or submitted."""
 
     def lost(self, task: Task, reason: str) -> None:
-        """Note that the process of a task was killed; the task resumes in another process."""
+        """Record that the process of a task was killed; the task resumes in another process."""
 
     def said(self, text: str) -> None:
         """Show a message of the executor to the user."""
 
     def show(self, task: Task) -> ShowProgress:
-        """Return the display for the progress of a task that is done in this process."""
+        """Return the progress display of a task that runs in this process."""
 
     def idle(self) -> None:
-        """Pass the time; called several times a second while runs are in other processes."""
+        """Refresh displays; called several times per second while tasks run in other processes."""
 
 
 @dataclass(kw_only=True)
 class Executor(ABC):
-    """Does runs. Stopping it stops them; when the bench is started again, each resumes from its checkpoint.
+    """Base class of executors of tasks; an interrupted run resumes from its checkpoint at the next start.
 
     Args:
         workers: Runs at a time; None is as many as there is room for.
@@ -185,12 +186,12 @@ class Executor(ABC):
 
     @property
     def processes(self) -> int:
-        """Number of processes of a run."""
+        """Number of processes per run: one per GPU, at least one."""
         return max(1, int(self.gpus_per_run or 0))
 
     @abstractmethod
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Do the tasks; yields the result of each, in the order in which they end."""
+        """Execute the tasks and yield each result as soon as it is available."""
 
     def ready(self, task: Task) -> Task:
         """Return the task with the threads, processes and retries of this executor.

@@ -1,4 +1,4 @@
-"""The Slurm executor: runs as the jobs of one array.
+"""Slurm executor: runs as the jobs of one job array.
 
 Source:
     Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
@@ -37,7 +37,7 @@ _TURNS = 60
 @EXECUTORS.register("slurm")
 @dataclass(kw_only=True)
 class SlurmExecutor(Executor):
-    """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
+    """Executor on Slurm through submitit: a job array with one job per run, resumed after time limit or preemption.
 
     Args:
         workers: Jobs at a time; None is as many as Slurm allows.
@@ -81,7 +81,7 @@ class SlurmExecutor(Executor):
             )
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Submit the tasks and, with ``wait``, wait for them."""
+        """Submit the tasks; with ``wait``, yield each result as soon as it is available."""
         executor = self._submitit(tasks)
         folder = tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
@@ -135,7 +135,7 @@ class SlurmExecutor(Executor):
                 events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
     def _submitit(self, tasks: Sequence[Task]) -> Any:
-        """Return a ``submitit.SlurmExecutor`` with these parameters."""
+        """Return a ``submitit.SlurmExecutor`` with the options of this executor."""
         submitit = require("submitit", extra="slurm")
         folder = job_folder(tasks[0].run.folder.parent)
         try:
@@ -160,7 +160,7 @@ class SlurmExecutor(Executor):
 
 
 def queued_jobs() -> list[str] | None:
-    """Return the numbers of the jobs in Slurm's queue, running ones too; None if it does not say."""
+    """Return the ids of pending and running jobs in Slurm's queue, or None if ``squeue`` fails."""
     try:
         command = ["squeue", "--noheader", "--array", "--format=%i"]
         return subprocess.run(
@@ -171,7 +171,7 @@ def queued_jobs() -> list[str] | None:
 
 
 def job_folder(bench: Path) -> Path:
-    """Return the folder of submitit's files, into which no link may lead.
+    """Return the folder for submitit's files.
 
     Raises:
         InputError: If one does.
@@ -180,7 +180,7 @@ def job_folder(bench: Path) -> Path:
 
 
 class _Resumable:
-    """A task that submitit queues again after a time limit, where it resumes from its checkpoint."""
+    """Task that submitit requeues after a time limit; the run resumes from its checkpoint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -189,5 +189,5 @@ class _Resumable:
         return work(self.task)
 
     def checkpoint(self) -> Any:
-        """Return the job that submitit queues again."""
+        """Return the submission that submitit requeues."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)

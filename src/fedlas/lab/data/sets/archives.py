@@ -189,7 +189,7 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
 
 
 def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> list[tuple[str, int]]:
-    """Return the path and class of each image in the class folders of a part; every class must have some."""
+    """Return the path and class index of each image in the class folders of a part."""
     listed = []
     for label, synset in enumerate(synsets):
         place = Path(part, synset, *below)

@@ -106,6 +106,7 @@ def load_synthetic(
 def _draw(
     random: np.random.RandomState, count: int, image_size: int, directions: NDArray[np.float64]
 ) -> Images:
+    """Return random images with labels drawn from their true class probabilities."""
     pixels = random.randint(0, 256, (count, image_size**2)).astype(np.uint8)
     # 255 / 2 and sqrt((256^2 - 1) / 12) are the mean and standard deviation of a uniform whole number in 0..255.
     logits = ((pixels - 127.5) / np.sqrt((256**2 - 1) / 12)) @ directions

@@ -1,4 +1,4 @@
-"""The user's images: arrays in one ``.npz`` file, or one folder a class, in memory or on disk."""
+"""The user's images: arrays in an ``.npz`` file, or one folder per class, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_npz(
 def read_npz(
     name: str, path: Path, named: Mapping[str, str] | None = None, channels: str = "auto"
 ) -> Source:
-    """Return the source called ``name`` in the file ``path``; see :func:`load_npz`."""
+    """Return a source from the arrays in an ``.npz`` file; see :func:`load_npz`."""
     places = {key: str((named or {}).get(key, key)) for key in _KEYS}
     try:
         with open_arrays(path) as archive:
@@ -105,7 +105,7 @@ _KEYS = (*_NEEDED, *_VAL, "classes")
 
 
 def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto") -> Images:
-    """Check ``{part}_images`` and ``{part}_target`` and return them with the channels second."""
+    """Return a part from ``{part}_images`` and ``{part}_target``, checked and with channels second."""
     images = arrays[f"{part}_images"]
     target = arrays[f"{part}_target"]
     if images.dtype.kind not in "buif" or images.ndim not in (2, 3, 4) or 0 in images.shape:
@@ -134,6 +134,7 @@ def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto"
 
 
 def _class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
+    """Return the class names in an array, or the class indices as names if there is none."""
     if names is None:
         return tuple(str(label) for label in range(count))
     if names.ndim != 1 or names.dtype.kind not in "US":
@@ -207,7 +208,7 @@ def load_folder(
 def images_in_memory(
     folder: Path, parts: Mapping[str, Listed], **options: Any
 ) -> dict[str, Images]:
-    """Decode the images of all parts, whose paths are relative to a folder; options are those of ``read_images``."""
+    """Read the images of all parts into memory; ``options`` are passed to ``read_images``."""
     listed = [image for part in parts.values() for image in part]
     images = torch.from_numpy(read_images([folder / name for name, _ in listed], **options))
     target = torch.tensor([label for _, label in listed])
@@ -259,7 +260,7 @@ def streamed_source(
     *,
     channels: int = 3,
 ) -> Source:
-    """Make a source of images on disk, with flips and ImageNet's statistics.
+    """Return a source of images on disk, with flips and ImageNet's mean and standard deviation.
 
     Args:
         name: Registry name or path.

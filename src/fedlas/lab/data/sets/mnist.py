@@ -96,7 +96,7 @@ def load_fashion_mnist(root: str | None = None) -> Source:
 def _parts(
     name: str, torchvisions: str, root: str | None, counts: Sequence[int]
 ) -> tuple[Images, Images]:
-    """Read the training and the test part; ``counts`` are the images of each class in the published training part."""
+    """Return the training and test part; ``counts`` are the published training images per class."""
     folder = data_folder(root)
     debian = name == "fashion-mnist" and root is None
     places = [folder / below for below in (name, f"{torchvisions}/raw", "")] if folder else []
@@ -127,7 +127,7 @@ def _parts(
 
 
 def _paths(place: Path) -> dict[str, Path] | None:
-    """Return the four files in a folder by content; None if one is missing."""
+    """Return the paths of the four IDX files in a folder by content, or None if one is missing."""
     paths = {}
     for key, name in _FILES.items():
         candidates = (place / name, place / f"{name}.gz", place / name.replace("-idx", ".idx"))
@@ -138,6 +138,7 @@ def _paths(place: Path) -> dict[str, Path] | None:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """Return the array in a raw or gzipped IDX file."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             # Magic number: two zero bytes, 8 (unsigned bytes), the number of dimensions. Each size has four bytes.

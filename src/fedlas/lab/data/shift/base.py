@@ -1,4 +1,4 @@
-"""Corruption at one severity, a function of image, seed and row; and the registry of corruptions."""
+"""Corruption of an image at one severity, seeded per image; and the registry of corruptions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LARGEST_SMALL = 96
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption at one severity.
+    """Image corruption at one severity, determined by seed and image index.
 
     Args:
         name: A name in :data:`CORRUPTIONS`.

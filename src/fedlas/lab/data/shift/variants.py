@@ -1,4 +1,4 @@
-"""Variants of a data set: corrupted images, wrong labels, long tails and held-out classes."""
+"""Modified data sets: corrupted images, label noise, long tails and held-out classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
 
 def corrupted(part: Part, corruption: Corruption) -> Part:
-    """Return the same part with every image corrupted: images in memory at once, images on disk when they are read.
+    """Return a part with every image corrupted: images in memory at once, images on disk when they are read.
 
     Args:
         part: Any part; its labels stay.
@@ -52,7 +52,7 @@ Kind = Literal["symmetric", "asymmetric"]
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """Amount and kind of label noise.
+    """Rate and kind of label noise.
 
     Args:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
@@ -79,7 +79,7 @@ class LabelNoise:
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
-    """Return the same splits with wrong labels in the training part; validation and test keep theirs.
+    """Return splits with wrong labels in the training part; validation and test labels stay unchanged.
 
     The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
     how many.
@@ -119,7 +119,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 
 
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
-    """Return the class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
+    """Return the class that each class is mistaken for, ``(C,)``: by the pairs of the data set, else the next class."""
     number = {name: label for label, name in enumerate(splits.classes)}
     other = {
         name: target for name, target in splits.mistaken_for if name in number and target in number
@@ -130,7 +130,8 @@ def _mistaken(splits: Splits) -> NDArray[np.int64]:
 
 
 def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
-    """Keep ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay as they are.
+    """Return splits with ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay
+    unchanged.
 
     Args:
         splits: Made by :func:`fedlas.lab.data.split`.
@@ -172,7 +173,7 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
 
 @dataclass(frozen=True, eq=False)
 class OpenSet:
-    """A data set divided into known and unknown classes.
+    """Data set divided into known classes and unknown (held-out) classes.
 
     Attributes:
         known: The data set without the held-out classes; the others are numbered from 0 in their order.
@@ -186,7 +187,7 @@ class OpenSet:
 
 
 def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
-    """Hold classes out of a data set: training, validation and test have no image of them.
+    """Hold classes out of a data set; return the remaining data set, and the test images of the held-out classes.
 
     Args:
         source: The data set.
@@ -226,7 +227,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
 
 
 def _number(source: Source, entry: int | str) -> int:
-    """Return the number of a class given by number or name; names come first, even those that look like numbers."""
+    """Return the index of a class given by index or name; text is looked up as a name only."""
     if isinstance(entry, str) and entry in source.classes:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
@@ -239,7 +240,9 @@ def _number(source: Source, entry: int | str) -> int:
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
-    """Return the images of some classes, renumbered in the order of ``numbers``; raise InputError if there are none."""
+    """Return the images of the given classes, relabeled in the order of ``numbers``; raise InputError if there are
+    none.
+    """
     # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
