@@ -143,7 +143,7 @@ class Source:
         mean: Mean of each channel or feature; of uint8 images in [0, 1] units. None computes it from the training
             samples in use; with an empty tuple, inputs are not normalized.
         std: Standard deviation of each, in the same units; None or empty exactly when ``mean`` is.
-        mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.
+        mistaken_for: Pairs of class names for asymmetric label noise: a class, and the class it is mistaken for.
         val: Validation part; None: a seed draws it from the training part.
 
     Raises:
@@ -179,18 +179,18 @@ class Source:
         # Classes and shapes.
         shape = self.train.shape
         count = len(self.classes)
-        fix = "Add images of another class: with one class there is nothing to classify."
+        fix = "Add images of another class."
         got = f"{count} ({', '.join(self.classes)})"
-        expect(count >= 2, "a data set needs at least two classes", got, fix)
+        expect(count >= 2, "a data set must have at least two classes", got, fix)
         alike = all(part.shape == shape for part in self.parts.values())
         alike = alike and (len(shape) != 3 or shape[1] == shape[2])
         got = ", ".join(f"{name} {part.shape}" for name, part in self.parts.items())
         fix = "Crop or resize them first (the folder loader does it with image_size)."
-        expect(alike, "all inputs must be square and of one shape", got, fix)
+        expect(alike, "all inputs must have the same shape, and images must be square", got, fix)
         kinds = {part.images.dtype for part in self.parts.values() if isinstance(part, Images)}
         got = ", ".join(map(str, kinds))
         fix = "Convert all to uint8, or all to float32."
-        expect(len(kinds) <= 1, "all inputs must be of one type", got, fix)
+        expect(len(kinds) <= 1, "all parts must have the same dtype", got, fix)
         # Labels.
         for part, images in self.parts.items():
             low = int(images.target.min())
@@ -215,8 +215,13 @@ class Source:
         # Augmentation and normalization.
         check_count("crop_padding", self.crop_padding, low=0)
         changed = (self.flip or self.crop_padding) and len(shape) != 3
-        fix = "Leave flip and crop_padding out."
-        expect(not changed, "only images can be flipped or cropped", f"inputs of {shape}", fix)
+        fix = "Leave both out."
+        expect(
+            not changed,
+            "flip and crop_padding must be set for images only",
+            f"inputs of {shape}",
+            fix,
+        )
         if isinstance(self.train, Files):
             choice = self.flip if self.flip == "alternating" else self.crop_padding
             expected = "images on disk must have no crop_padding and no alternating flips"
@@ -227,7 +232,7 @@ class Source:
         usable = not self.mean and self.mean == self.std
         usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
         expected = (
-            f"mean and std must both be None or hold {channels} numbers, finite and std above 0"
+            f"mean and std must both be None, or have {channels} finite numbers each, std above 0"
         )
         fix = (
             "Give one number per channel in [0, 1] units, or leave both out to have them computed."
@@ -244,8 +249,8 @@ Loader = Callable[..., Source]
 """``load(root: str | None = None, *, option=default, ...) -> Source``; without ``root`` if it needs no files."""
 
 DATASETS: Registry[Loader] = Registry("data set")
-"""Data sets by name; each is registered by its own module. Metadata ``files`` says what ``root`` must hold; a data set
-without it needs no files."""
+"""Data sets by name; each is registered by its own module. Metadata ``files`` describes the content of ``root``; a data
+set without it needs no files."""
 
 
 def option_names(name: str) -> list[str]:
@@ -275,8 +280,10 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     """
     for option in options:
         if option not in (names := option_names(name)):
-            raise InputError("options must be its own", repr(option), suggestion(option, names))
-    # Augmentation and statistics are checked before anything is read, which may take minutes.
+            raise InputError(
+                f"every option must be one of {name}", repr(option), suggestion(option, names)
+            )
+    # Augmentation and statistics are checked first, since reading the files may take minutes.
     common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}
     flip = common.get("flip", False)
     flips = flip in (True, False, "alternating")
@@ -288,7 +295,12 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
             common[key] = check_statistic(key, common[key])
     stored = "files" in DATASETS[name].metadata
     fix = "Leave root out."
-    expect(stored or root is None, "this data set needs no files, so no root", repr(root), fix)
+    expect(
+        stored or root is None,
+        f"the data set {name} must have no root, since it needs no files",
+        repr(root),
+        fix,
+    )
     source: Source = DATASETS.build(name, options, root=root)
     return replace(source, **common)
 
@@ -305,7 +317,7 @@ def check_statistic(name: str, value: object) -> tuple[float, ...]:
     """
     if not isinstance(value, list | tuple) or not value:
         raise InputError(
-            f"{name} must be a list of numbers", describe(value), "Give one per channel."
+            f"{name} must be a list of numbers", describe(value), "Pass one number per channel."
         )
     above_0 = name.endswith("std")
     low = 0.0 if above_0 else float("-inf")

@@ -31,7 +31,7 @@ class Epochs:
         shuffle: Use another order in each epoch.
         drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
         seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
+        rank: Index of this process, from 0, and so of its slice of each batch.
         world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
 
     Raises:
@@ -67,11 +67,11 @@ class Epochs:
                 f"rank must be below world_size {world_size}", rank, "Count ranks from 0."
             )
         if batch_size < world_size:
-            expected = f"batch_size must be at least one sample for each of {world_size} processes"
-            fix = "batch_size counts the samples of all processes together: choose a larger one."
+            expected = f"batch_size must be at least {world_size}, one sample per process"
+            fix = "Choose a larger batch_size; it counts the samples of all processes together."
             raise InputError(expected, batch_size, fix)
         if drop_last and len(part) < batch_size:
-            expected = f"with drop_last there must be at least batch_size={batch_size} images"
+            expected = f"with drop_last the part must have at least batch_size={batch_size} samples"
             raise InputError(
                 expected, len(part), "Choose a smaller batch_size, or drop_last=False."
             )
@@ -106,7 +106,7 @@ class Epochs:
             )
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Return normalized float32 inputs: ``(pixels / 255 - mean) / std`` for uint8, ``(x - mean) / std`` for floats."""
+        """Return normalized float32 inputs: ``(x / 255 - mean) / std`` for uint8, ``(x - mean) / std`` for floats."""
         if self._normalization is None:
             return pixels.float()
         scale, shift = self._normalization
@@ -185,7 +185,7 @@ class Batches(Epochs):
             first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
             mirrored = first[order] ^ bool(self._epoch % 2)
         corner = random.random_sample((2, count))
-        # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
+        # The corner of the crop in the padded image is uniform on 2 * padding + 1 offsets.
         rows, columns = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
         arrays = {"order": order, "mirrored": mirrored, "top": rows, "left": columns}
         return {
@@ -195,27 +195,25 @@ class Batches(Epochs):
 
 
 def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
-    """Pad ``pixels (B, channels, H, W)`` with black, then crop to the original size at offsets ``row`` and ``column``,
-    each ``(B,)``.
-    """
+    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``row`` and ``column``, ``(B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     # several times faster than F.pad for uint8
     padded[:, :, padding:-padding, padding:-padding] = pixels
-    # (B, channels, places, places, H, W), a view
+    # (B, channels, offsets, offsets, H, W), a view
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=pixels.device), :, row, column]
 
 
 _Place = tuple[int, int | None]
-"""Row of an image and seed of its augmentation; None without augmentation."""
+"""Index of an image, and seed of its augmentation; None without augmentation."""
 
 
 class StreamedBatches(Epochs):
     """Batches of one part on disk or of a ``Dataset``; one iteration is one epoch.
 
-    Each item is ``(x, target, index)`` as there, on the device of the labels. Workers read, crop and flip images;
-    the device normalizes them.
+    Each item is ``(x, target, index)`` as in ``Batches``, on the device of the labels. Workers read, crop and flip
+    images; the device normalizes them.
 
     Order and augmentation are a pure function of ``(seed, epoch)``: every image has its own seed, so they do not depend
     on the number of workers or processes, and they touch no global generator.
@@ -261,7 +259,7 @@ class StreamedBatches(Epochs):
         self.files = files
         self.augment = augment
         if workers is None:
-            # A Dataset need not survive the way to another process, unlike names of files.
+            # A Dataset may not be picklable for another process, unlike file names.
             workers = _default_workers(self.world_size) if isinstance(files, Files) else 0
         self.workers = check_count("workers", workers, low=0)
 

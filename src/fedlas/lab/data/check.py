@@ -19,7 +19,7 @@ from fedlas.lab.data.disk import damage, in_parallel
 from fedlas.lab.data.files import Files
 
 _MOST = 10
-"""Number of files or classes that a problem names."""
+"""Most files or classes that a problem lists."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _decode(
     sizes: Counter[tuple[int, ...]] = Counter()
     broken: list[str] = []
 
-    # The size of an image, what is wrong with it, or nothing if only its first bytes were read.
+    # Return the image's size, a text if it is unreadable, or None if only its first bytes were read.
     def look(row: int) -> tuple[int, int] | str | None:
         if quick:
             what, _ = damage(part.path(row))

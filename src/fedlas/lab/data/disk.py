@@ -34,7 +34,7 @@ def required_root(root: str | None, what: str) -> Path:
 
     Args:
         root: Path from the user.
-        what: Kind of file that the path must lead to, e.g. ``"an .npz file"``.
+        what: Kind of file or folder that is expected, e.g. ``"an .npz file"``.
 
     Raises:
         InputError: If ``root`` is None or does not exist.
@@ -55,17 +55,16 @@ def required_root(root: str | None, what: str) -> Path:
 
 
 def located(root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
-    """Return the folder of a published data set: ``root`` (by default ``$FEDLAS_DATA``), or a subfolder of a usual
-    name.
+    """Return the folder of a published data set: ``root``, by default ``$FEDLAS_DATA``, or a usual subfolder.
 
     Args:
         root: Path from the user.
         names: Usual names of the folder, the published one first.
-        marks: Files and folders that it must hold.
-        source: Where to get it, as a full sentence.
+        marks: Files and folders that the folder must contain.
+        source: Where to get the data set, as a full sentence.
 
     Raises:
-        InputError: If it is not there; what an incomplete one lacks is named.
+        InputError: If the folder is missing or incomplete; the message names what is missing.
     """
     folder = data_folder(root)
     expected = f"the folder of the data set must hold {', '.join(marks)}"
@@ -105,11 +104,11 @@ def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
         listing: Name of the list.
 
     Raises:
-        InputError: If some are missing; the first is named and they are counted.
+        InputError: If some are missing, with their number and the first name.
     """
     if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
         raise InputError(
-            f"every image that {listing} lists must be there",
+            f"every image listed in {listing} must exist",
             f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}",
             "The archive was extracted only in part, or images were moved: extract it again.",
         )
@@ -122,11 +121,11 @@ def damage(path: Path) -> tuple[str, str]:
         path: A path that exists but could not be read.
 
     Returns:
-        What is wrong, as a clause, and what to do, as a sentence; two empty strings if nothing is recognized.
+        The damage as a clause and the remedy as a sentence; two empty strings if the damage is not recognized.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
-            return "it is no file", "Remove it."
+            return "it is not a regular file", "Remove it."
         with path.open("rb") as file:
             head = file.read(64)
     except OSError:
@@ -178,7 +177,7 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
             )
     except (OSError, ValueError) as error:
         raise unreadable(
-            f"{path.name} must be the text file of the data set",
+            f"{path.name} must be the readable text file of the data set",
             path,
             error,
             "The data set is incomplete: extract its archive again.",
@@ -187,9 +186,9 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
 
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Those whose suffixes are image suffixes. Pillow goes by content, and hands PostScript to another program."""
+"""Formats of the image suffixes. Pillow recognizes files by content, and would pass PostScript to another program."""
 _MOST_PIXELS = 80_000_000
-"""Decoded, they take 240 MB. Pillow warns from 89 million on."""
+"""Decoded, an image of this size takes 240 MB. Pillow warns from 89 million pixels on."""
 _READABLE = "every file with an image suffix must be a readable image"
 _SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
 
@@ -212,7 +211,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
         source = io.BytesIO(file)
         file = Path(f"image of {len(file):,} bytes")
     elif os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
-        raise InputError(_READABLE, f"{file}, which is no file", fix)
+        raise InputError(_READABLE, f"{file}, which is not a regular file", fix)
     try:
         with pil.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
@@ -224,7 +223,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
             # Pillow would clip such values to 255, not scale them
             if opened.mode.startswith(("I", "F")):
                 raise InputError(
-                    "images must have 8 bits a channel",
+                    "images must have 8 bits per channel",
                     f"{file} in mode {opened.mode}",
                     "Convert it to 8 bits, and choose which value becomes white.",
                 )
@@ -265,7 +264,7 @@ def read_images(
         image_size: Resize the shorter side to this many pixels and crop the center square; None keeps the size.
         channels: 3 for color, 1 for gray.
         upright: Apply the EXIF rotation.
-        max_gib: Most memory they may take, in GiB.
+        max_gib: Most memory that the images may take, in GiB.
 
     Returns:
         ``(N, channels, S, S)``.
@@ -284,7 +283,7 @@ def read_images(
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
-    # Refuse too much memory before all files are read.
+    # The memory is estimated from the first image, before all files are read.
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
@@ -310,7 +309,7 @@ def read_images(
             )
         if image.shape != first.shape:
             raise InputError(
-                "without image_size all images must be of one size",
+                "without image_size all images must have the same size",
                 f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}",
                 _SET_SIZE,
             )

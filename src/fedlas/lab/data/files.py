@@ -34,7 +34,7 @@ class View:
         train_crop: Crop of training images. ``"random-resized"`` crops a random area and aspect ratio and resizes it
             (Szegedy et al. 2015); ``"random"`` resizes as for testing and crops at a random place; ``"center"`` is the
             crop of testing.
-        squash: Resize to a square of ``resize`` pixels whatever the aspect ratio, instead of the shorter side.
+        squash: Resize to a square of ``resize`` pixels, ignoring the aspect ratio, instead of the shorter side.
         min_area: Least share of the image's area that ``"random-resized"`` keeps, in (0, 1].
         interpolation: ``"bilinear"`` or ``"bicubic"``, both with antialiasing.
         cut_bottom: Rows of pixels to remove first at the bottom of each image (a banner).
@@ -85,7 +85,7 @@ class View:
         mode = getattr(v2.InterpolationMode, self.interpolation.upper())
         size = (self.resize, self.resize) if self.squash else self.resize
         resized = v2.Resize(size, interpolation=mode)
-        # Held-out images are cut in the middle, whatever training does.
+        # Held-out images always get a center crop.
         cut = {
             "random-resized": [
                 v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)
@@ -111,8 +111,7 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
     """Return a decorator that gives a data set loader one option per field of :class:`View`, in place of ``view``.
 
     Args:
-        default: The view without options. What the files themselves ask for, ``cut_bottom`` and ``upright``, is no
-            option.
+        default: View without options. ``cut_bottom`` and ``upright`` depend on the files and are no options.
     """
     names = [each.name for each in fields(View) if each.name not in ("cut_bottom", "upright")]
 
@@ -191,7 +190,7 @@ class Files(_Lazy):
             or not len(self.names)
         ):
             raise InputError(
-                f"target must be int64 ({len(self.names)},) like the names, at least one",
+                f"target must be int64 ({len(self.names)},), one class index per name, and not empty",
                 describe(self.target),
                 "Pass one class index per file.",
             )
@@ -264,7 +263,7 @@ class Files(_Lazy):
             )
         except OSError as error:
             raise InputError(
-                "every image must be there", error, "Extract the archive again."
+                "every image file must exist", error, "Extract the archive again."
             ) from error
 
 
@@ -282,7 +281,7 @@ class Items(_Lazy):
 
     Args:
         dataset: Map-style ``Dataset``; its inputs are tensors of one shape.
-        rows: Positions in the data set, ``(N,)`` int64.
+        rows: Indices in the data set, ``(N,)`` int64.
         target: Class of each sample, ``(N,)`` int64, on the device of the batches.
         shape: Shape of an input.
     """
@@ -313,7 +312,7 @@ class Items(_Lazy):
         try:
             target = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(expected, f"labels that are no numbers ({error})", fix) from error
+            raise InputError(expected, f"labels that are not numbers ({error})", fix) from error
         if target.shape != (count,) or target.is_floating_point() or target.is_complex():
             raise InputError(expected, f"labels of {describe(target)}", fix)
         return cls(dataset, torch.arange(count), target.long(), tuple(first.shape))

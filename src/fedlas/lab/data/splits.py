@@ -26,12 +26,12 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
     Args:
         counts: Samples available in each class, ``(C,)``.
         size: How many to choose, between ``low.sum()`` and ``high.sum()``.
-        low: Least for each class, ``(C,)``.
-        high: Most for each class, ``(C,)``, at least ``low``.
+        low: Lower bound per class, ``(C,)``.
+        high: Upper bound per class, ``(C,)``, at least ``low``.
 
     Returns:
-        How many of each class, ``(C,)``, summing to ``size``: the exact shares rounded by largest remainder (the lower
-        class number among equals). Bounds are kept by changing the classes whose share this distorts least.
+        Number of samples per class, ``(C,)``, summing to ``size``: the exact shares rounded by largest remainder (ties
+        go to the lower class index). Bounds are kept by changing the classes whose share this distorts least.
 
     Example:
         >>> allocate(np.array([50, 30, 20]), 7, low=np.zeros(3, int), high=np.array([50, 30, 20])).tolist()
@@ -87,7 +87,7 @@ def hold_out(
     if int(counts.min()) < 2:
         scarce = int(counts.argmin())
         raise InputError(
-            "each class needs at least two images, one to train and one to test on",
+            "each class must have at least two images, one for training and one for testing",
             f"{counts[scarce]} of {classes[scarce]!r}",
             "Add images of this class, or provide the test part yourself.",
         )
@@ -101,7 +101,7 @@ def hold_out(
 
 
 FEWEST_VALIDATION = 200
-"""Validation images below which the chosen epoch and the fitted temperature are mostly chance."""
+"""With fewer validation images, the chosen epoch and the fitted temperature are mostly chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +160,7 @@ class Splits:
         )
 
     def save_indices(self, path: str | Path) -> Path:
-        """Write ``indices`` atomically to an ``.npz`` file with arrays ``train``, ``val`` and ``test``; return its
-        path.
+        """Write ``indices`` atomically to an ``.npz`` file with one array per part; return its path.
 
         With label noise there are two more arrays in the order of ``train``: ``train_target`` (the labels trained on)
         and ``train_clean_target``.
@@ -212,7 +211,7 @@ def split(
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
-    The validation part is that of the source, or is drawn from the training part. Then ``train_size`` images are drawn
+    The validation part comes from the source, or is drawn from the training part. Then ``train_size`` images are drawn
     from the rest, and the test part from the official one. Every class keeps its share as exactly as whole numbers
     allow. The validation part does not depend on ``train_size``. Every class has a training image; a small class may be
     missing in validation.
@@ -236,7 +235,7 @@ def split(
     """
     # How many images each part gets.
     if not isinstance(source, Source):
-        raise InputError("source must be a Source", describe(source), "Load one by its name.")
+        raise InputError("source must be a Source", describe(source), "Load one with load_dataset.")
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes
@@ -303,7 +302,7 @@ def too_small_to_choose(samples: int) -> str:
     if samples >= FEWEST_VALIDATION:
         return ""
     return (
-        f"{samples:,} validation images are too few to choose an epoch and a temperature by: with fewer than "
+        f"{samples:,} validation images are too few to choose an epoch and a temperature: with fewer than "
         f"{FEWEST_VALIDATION}, both are mostly chance. Raise data.val_size, or add images."
     )
 
@@ -311,8 +310,8 @@ def too_small_to_choose(samples: int) -> str:
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of ``images (N, channels, ...)``, uint8 or float32.
 
-    Those of uint8 are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
-    device; those of float32 are computed in float64 on the CPU. A constant channel gets deviation 1 instead of 0.
+    For uint8 they are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
+    device; for float32 they are computed in float64 on the CPU. A constant channel gets deviation 1 instead of 0.
     """
     if images.is_floating_point():
         columns = images.cpu().double().transpose(0, 1).flatten(1)
@@ -338,9 +337,9 @@ def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if isinstance(part, Images):
         return channel_moments(part.images)
     raise InputError(
-        "images on disk must come with mean and std, since reading all of them takes too long",
+        "images on disk must have mean and std set, since computing them would read every file",
         "none",
-        "Pass one number in [0, 1] per channel for each.",
+        "Pass mean and std, each one number in [0, 1] per channel.",
     )
 
 
@@ -349,7 +348,7 @@ def _val_count(val_size: object, available: int) -> int:
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
             raise InputError(
-                f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images",
+                f"val_size as a fraction must be in (0, 1) and give at least 1 of {available} training images",
                 val_size,
                 "Choose a fraction such as 0.1, or a whole number of images.",
             )

@@ -22,7 +22,7 @@ _LAYOUT = (
     "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
 )
 _GRID = 64
-"""Pixels a side that are looked at for color: a photograph in color shows it there."""
+"""Pixels per side that are sampled to detect color."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Survey:
     Attributes:
         root: The folder, absolute.
         counts: Images by part (``""`` in a folder without parts) and class.
-        sizes: How many images have which height and width in pixels.
-        gray: Images without color.
+        sizes: Number of images by height and width in pixels.
+        gray: Number of images without color.
         nested: Whether some images are in folders below the class folders.
-        others: Files that are no images, by suffix.
-        copies: Pairs of different files with the same content, relative to ``root``: those of different parts first,
-            then those of different classes, then the rest.
+        others: Number of files that are not images, by suffix.
+        copies: Pairs of files with the same content, relative to ``root``: first pairs across parts, then pairs
+            across classes, then the rest.
     """
 
     root: Path
@@ -114,7 +114,7 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     broken: list[str] = []
     gray = 0
 
-    # Height and width of an image and whether it is gray, or why it cannot be read.
+    # Return the image's height and width and whether it is gray, or the reason why it cannot be read.
     def look(name: str) -> tuple[tuple[int, int], bool] | str:
         try:
             image = open_image(place / name)
@@ -136,8 +136,8 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         )
         raise InputError(
             "every file with an image suffix must be a readable image",
-            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
-            "Repair or remove them: training refuses them, too.",
+            f"{len(broken):,} of {len(names):,} unreadable: {shown}",
+            "Repair or remove them: training would fail on them.",
         )
     counts = {
         part: {name: len(listed) for name, listed in by_class.items()}

@@ -138,7 +138,9 @@ def build_airnet(
     check_count("image_size", image_size, low=2)
     if not isinstance(widths, list | tuple) or len(widths) != 3:
         raise InputError(
-            "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192]."
+            "widths must be a list of three whole numbers",
+            repr(widths),
+            "Write e.g. widths=[64,192,192].",
         )
     widths = [check_count("widths", width) for width in widths]
     rate = check_dropout(dropout)

@@ -40,7 +40,7 @@ def check_inputs(name: str, shape: Sequence[int]) -> None:
     """Raise InputError if inputs are rows of features and the model takes only images.
 
     Raises:
-        InputError: If inputs of this shape are no images, and the model takes nothing else.
+        InputError: If inputs of this shape are rows of features, which the model does not take.
     """
     takers = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
     if len(shape) == 1 and name not in takers:
@@ -87,7 +87,7 @@ def check_dropout(dropout: object, *, option: str = "dropout") -> float:
     """Return ``dropout`` as a float, checked to be in [0, 1).
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is not a number in this range.
     """
     return check_number(option, dropout, low=0, high=1, high_open=True)
 

@@ -126,9 +126,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
         raise InputError(
-            "model.weights must be a safetensors file, or one of torch.save with nothing but tensors",
+            "model.weights must be a safetensors file, or a torch.save file that holds only tensors",
             f"{path} ({in_a_line(error)})",
-            "Load it where you trust it, and save model.state_dict().",
+            "If you trust the file, load it yourself and save model.state_dict().",
         ) from error
     match content:
         case {"best": {"objective": Mapping() as state}}:  # of a run: model and criterion
@@ -223,7 +223,7 @@ def _with_head(
 def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]) -> str:
     """Return the keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
 
-    # A tensor can be copied if it is dense, real, and has its values, which one on ``meta`` lacks.
+    # Only dense, real tensors with values can be copied; a tensor on ``meta`` has none.
     def plain(value: Tensor) -> bool:
         dense = value.layout == torch.strided and value.device.type == "cpu"
         return dense and not (value.is_complex() or value.is_quantized)

@@ -21,7 +21,7 @@ from fedlas.lab.models.library_models import take_tokens
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
 _CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
-"""Keys of ``data`` that change or read the parts that are passed; the others would choose them."""
+"""Keys of ``data`` that apply to parts passed in Python; the other keys choose or divide a data set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Objects:
 
     Attributes:
         source: Training, validation and test part.
-        model: Called with those of ``num_classes``, ``in_channels`` and ``image_size`` that are its parameters; None
+        model: Called with ``num_classes``, ``in_channels`` and ``image_size``, as far as it has these parameters; None
             builds the registered model of the recipe.
         losses: Functions that build losses, by name; called as ``model`` with ``num_classes``, ``num_samples``,
             ``num_epochs`` and ``num_features``.
@@ -50,9 +50,9 @@ class Objects:
         module = registry.build(name.lower(), options, **offered)
         if not isinstance(module, nn.Module):
             raise InputError(
-                f"the function of {kind} {name} must build it",
+                f"the function for the {kind} {name} must return a torch.nn.Module",
                 describe(module),
-                "Return a torch.nn.Module.",
+                "Return the module that it builds.",
             )
         return _TokenModel(module) if self.tokens and kind == "model" else module
 
@@ -96,7 +96,7 @@ def recipe_of_objects(
         name: Name of the data, of the recipe and so of its folder.
         model_name: Name of the model.
         settings: Sections of a recipe: ``model``, ``optimizer``, ``schedule``, ``train``, ``losses``, and ``data`` with
-            keys that divide nothing.
+            keys that do not divide the data.
         losses: Functions that build losses, by name.
 
     Raises:
@@ -112,9 +112,9 @@ def recipe_of_objects(
     content = {key: dict(value) for key, value in (settings or {}).items()}
     if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
         raise InputError(
-            f"settings of the data must be among {', '.join(_CHANGES)}",
+            f"settings of data must be among {', '.join(_CHANGES)}",
             wrong[0],
-            "Divide the data before it is passed.",
+            "Divide the data yourself, and pass the parts.",
         )
     parts = {
         key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
@@ -133,7 +133,7 @@ def recipe_of_objects(
     for loss in losses or {}:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
             raise InputError(
-                "a loss must be named with lower-case letters, digits and + . _ -",
+                "the name of a loss must consist of lower-case letters, digits and + . _ -",
                 repr(loss),
                 "Rename it: its runs get folders of that name.",
             )
@@ -162,5 +162,5 @@ def part_of(data: object, name: str) -> Part:
             describe(target),
             "Number the classes from 0.",
         )
-    # One number a sample is a row of one feature.
+    # One number per sample is a row of one feature.
     return Images(inputs[:, None] if inputs.ndim == 1 else inputs, target.long())

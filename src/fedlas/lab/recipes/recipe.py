@@ -31,8 +31,8 @@ class DataConfig:
         test_size: Test samples, stratified; null takes all.
         split_seed: Seed of the division into parts; null is the run's seed. With a common one, runs of several seeds
             are validated on the same samples, as an ensemble needs to be calibrated on them.
-        hold_out_classes: Classes, by number or name, that are neither trained nor tested on. Their test images are kept
-            as unknown ones, for ``fedlas runs ood``. The other classes get new numbers from 0.
+        hold_out_classes: Classes, by index or name, that are neither trained nor tested on. Their test images are kept
+            as unknown classes for ``fedlas runs ood``. The other classes are renumbered from 0.
         long_tail: Training images of the first class for each of the last; the classes between shrink exponentially.
             Null keeps all images.
         long_tail_seed: Seed of the images that are kept; null is that of the division into parts.
@@ -80,9 +80,9 @@ class DataConfig:
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError(
-                "data.test_mean and test_std must both be given",
-                "one of them",
-                "Give the other too.",
+                "data.test_mean and data.test_std must be set together",
+                "only one of them",
+                "Set both, or neither.",
             )
         values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
@@ -90,7 +90,9 @@ class DataConfig:
                 check_statistic(f"data.{name}", values[name])
         if self.long_tail is not None and check_number("data.long_tail", self.long_tail) < 1:
             raise InputError(
-                "data.long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1."
+                "data.long_tail must be at least 1",
+                self.long_tail,
+                "Choose e.g. 100 for a ratio of 100 to 1.",
             )
 
 
@@ -124,7 +126,9 @@ def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]
     for key in content:
         full = f"{section}.{key}" if section else str(key)
         if full not in names:
-            raise InputError("every key must be known", repr(full), suggestion(full, names))
+            raise InputError(
+                "every key must be a known option", repr(full), suggestion(full, names)
+            )
 
 
 def typed(kind: type[T], content: object, section: str) -> T:
@@ -234,9 +238,9 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
     short, content = read_content(name)
     if is_group(content):
         raise InputError(
-            "the name must be that of one recipe",
-            f"the group {name!r} of {len(content['recipes'])}",
-            "Run it with fedlas bench, or name one of them.",
+            "the name must be a single recipe",
+            f"the group {name!r} of {len(content['recipes'])} recipes",
+            "Run the group with fedlas bench, or name one of its recipes.",
         )
     for override in overrides:
         apply_override(content, override)
@@ -316,7 +320,7 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     recipe.schedule.milestone_epochs(recipe.train.epochs - recipe.train.probe_epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
         raise InputError(
-            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior replaces it",
             recipe.optimizer.weight_decay,
             "Write --set optimizer.weight_decay=0.",
         )
@@ -333,7 +337,7 @@ def _check_tuning(recipe: Recipe) -> None:
     chosen = [option for option, is_set in options.items() if is_set]
     if len(chosen) > 1 and chosen[0] == "model.tune=head":
         raise InputError(
-            "model.tune=head trains the head alone in every epoch",
+            "model.tune=head must not be combined with model.freeze or train.probe_epochs",
             chosen[1],
             f"Leave {chosen[1]} out, or write model.tune=full.",
         )
@@ -343,9 +347,9 @@ def _check_tuning(recipe: Recipe) -> None:
     }
     if chosen and any(others.values()):
         raise InputError(
-            f"{chosen[0]} takes neither model.bayesian nor train.average=swa",
+            f"{chosen[0]} must not be combined with model.bayesian or train.average=swa",
             next(option for option, is_set in others.items() if is_set),
-            f"Both change layers that rest: leave one of the two out, or {chosen[0]}.",
+            f"Leave out one of the two: the other changes layers that {chosen[0]} keeps fixed.",
         )
 
 
@@ -368,7 +372,7 @@ def listed(value: object, name: str) -> list[Any]:
     if isinstance(value, list) and value:
         return value
     raise InputError(
-        f"{name} must be a list of at least one", value, f"Write e.g. {name.split()[0]}: [...]."
+        f"{name} must be a list that is not empty", value, f"Write e.g. {name.split()[0]}: [...]."
     )
 
 
@@ -376,7 +380,9 @@ def _with_options(kind: type, section: object, name: str) -> dict[str, Any]:
     """Return the section with all keys that are not fields of ``kind`` moved into ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError(
-            f"{name} must be a section with a name", section, "See the recipes of the package."
+            f"{name} must be a section with the key name",
+            section,
+            "See the recipes of the package.",
         )
     names = {f.name for f in fields(kind)} - {"options"}
     values = {key: value for key, value in section.items() if key in names}

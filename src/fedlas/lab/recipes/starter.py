@@ -11,11 +11,11 @@ from fedlas.lab.data.splits import FEWEST_VALIDATION
 from fedlas.lab.data.survey import Survey
 
 _LARGEST = 64
-"""Pixels a side: larger images are made smaller, so that a first run takes minutes on a CPU."""
+"""Pixels per side; larger images are resized, so that a first run takes minutes on a CPU."""
 _IN_MEMORY = 2 * 2**30
-"""Bytes of images that are read into memory; more are read when needed."""
+"""Most bytes of images to read into memory; more are read on demand."""
 _STEPS = 1500
-"""Steps in which a small network learns: few images take more epochs."""
+"""Training steps to aim for; fewer images get more epochs."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Starter:
         test: Number of test images.
         val: Number of validation images.
         train: Number of training images.
-        epochs: Passes over them.
-        batch: Samples of a step.
+        epochs: Number of epochs.
+        batch: Batch size.
     """
 
     streamed: bool
@@ -47,13 +47,13 @@ def choose_settings(contents: Survey) -> Starter:
     """Return the settings of a starter recipe for a folder of images."""
     size = min(max(contents.shorter_side, 8), _LARGEST)
     streamed = contents.nested or contents.images * contents.channels * size**2 > _IN_MEMORY
-    # The parts as the loaders divide them: the last is the test part, or a fifth of all.
+    # As in the loaders, the last part is the test part; without parts it is a fifth of the images.
     *_, last = contents.counts.values()
     test = sum(last.values()) if len(contents.counts) > 1 else round(contents.images / 5)
     rest = contents.images - test
     val = max(round(rest / 10), min(FEWEST_VALIDATION, rest // 4), 1)
     train = rest - val
-    # Few images: small steps, or an epoch has hardly any.
+    # Few images get small batches, so that an epoch has enough steps.
     batch = 128 if train >= 10_000 else 64 if train >= 1000 else 32
     epochs = min(max(round(_STEPS * batch / train), 10), 60)
     return Starter(streamed, size, 32 if size <= 32 else 16, test, val, train, epochs, batch)

@@ -91,9 +91,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise InputError(
-                f"{parent} of --set must be a section", repr(override), "Check the key."
-            )
+            raise InputError(f"{parent} must be a section", repr(override), "Check the key.")
     place[last] = parse_value(value, override)
 
 
@@ -101,7 +99,7 @@ def parse_value(text: str, where: str) -> Any:
     """Return the plain value of a YAML text.
 
     Raises:
-        InputError: If it is not valid YAML; ``where`` names its origin.
+        InputError: If it is not valid YAML; the message names the origin ``where``.
     """
     try:
         return yaml_text.parse_yaml(text)
@@ -130,8 +128,8 @@ def _shipped() -> dict[str, Traversable]:
 def _contents(
     name: str, children: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return a recipe's content with inheritance resolved, and the changes of its published variant (None without one)."""
-    # A chain that returns to itself would never end.
+    """Return a recipe's content with inheritance resolved, and the changes of its published variant or None."""
+    # Circular inheritance would never end.
     if name in children:
         raise InputError(
             "a recipe must not extend itself", " -> ".join([*children, name]), "Correct extends."
@@ -170,7 +168,7 @@ def _read(name: str) -> dict[str, Any]:
     """Return the content of a recipe file, without inheritance."""
     if _is_path(name):
         if not Path(name).is_file():
-            raise InputError("the file must exist", name, "Check the path.")
+            raise InputError("the recipe file must exist", name, "Check the path.")
         return _parsed(Path(name))
     if name not in _shipped():
         raise InputError(
@@ -195,5 +193,7 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
         ) from error
     content = parse_value(text, str(source))
     if not isinstance(content, dict):
-        raise InputError("the file must hold a mapping", source, "See the recipes of the package.")
+        raise InputError(
+            "a recipe file must hold a mapping", source, "See the recipes of the package."
+        )
     return content

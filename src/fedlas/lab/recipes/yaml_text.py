@@ -23,8 +23,8 @@ _CORE_SCHEMA = {
         "-+.0123456789",
     ),
 }
-"""What text without quotes stands for in YAML 1.2, with its first characters. In YAML 1.1, which PyYAML reads, ``010``
-is 8, ``1:30:00`` is 5400 and ``no`` is false."""
+"""Patterns of unquoted scalars in YAML 1.2, with their first characters. In YAML 1.1, which PyYAML reads, ``010`` is 8,
+``1:30:00`` is 5400 and ``no`` is false."""
 
 
 def dump_yaml(value: object, **options: Any) -> str:
@@ -59,7 +59,7 @@ def parse_yaml(text: str) -> Any:
         KeyError,
         AttributeError,
         TypeError,
-    ) as error:  # tags whose text is no such value, such as !!bool x
+    ) as error:  # a tag that its text does not match, such as !!bool x
         raise ValueError(
             f"a value does not fit its tag ({type(error).__name__}: {error})"
         ) from error
@@ -67,7 +67,7 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Return PyYAML's safe loader with YAML 1.2 numbers, and without aliases, which could expand to billions of values."""
+    """Return PyYAML's safe loader with YAML 1.2 numbers, and without aliases, which could expand to billions."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only

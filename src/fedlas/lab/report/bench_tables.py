@@ -55,9 +55,9 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
     """Return one row per method: accuracy, NLL and ECE with noise floor as trained, NLL and ECE after calibration.
 
     Args:
-        model: Model of the report.
-        places: Digits after the point.
-        aurc: Show AURC too, for which a terminal has no room.
+        model: Result of a bench.
+        places: Decimal places.
+        aurc: Whether to show AURC, for which a terminal has no room.
     """
     accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
     ranking = column("aurc", places=places + 1)
@@ -71,7 +71,7 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
         (replace(ece, unit="% (floor)"), "test", " raw"),
         (ece, after, f" {word}"),
     ]
-    # Methods with a calibrator in their name have one stage.
+    # Methods that include a calibrator have one stage.
     has_after = any(run.measured.get(after) for run in model.summary.runs)
     shown = [
         (replace(about, title=about.title + when * has_after), stage)
@@ -83,7 +83,7 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
         for method in model.methods
     ]
     table = Table((Column("method", words=True), *(head for head, _ in shown)), tuple(rows))
-    # One number of seeds for all is in the line below the table.
+    # If all methods have the same number of seeds, the line below the table says so.
     if len({len(seeds) for seeds in model.seeds.values()}) == 1:
         return table
     counts = tuple((*row, Cell(str(len(model.seeds[row[0].value])))) for row in rows)
@@ -187,7 +187,7 @@ def _letters(name: object) -> str:
 def published_table(summary: Summary) -> Table | None:
     """Return published results before temperature scaling, of the same model if available; None if there are none.
 
-    They are of one seed, or of a number of seeds that is not stated, so there is no spread to test against.
+    Published results are of one seed, or of an unknown number of seeds, so they cannot be tested against.
     """
     configs = [run.folder.config for run in summary.runs if not run.folder.is_derived]
     config = next(filter(None, configs), None)

@@ -76,7 +76,7 @@ def result_table(
     Args:
         result: Values by method, seed and stage.
         stage: ``"test"`` or ``"test_calibrated"``.
-        metrics: None for all that were measured; details, so registered, come last and are folded at first.
+        metrics: None for all measured metrics; metrics registered as details come last and are folded at first.
         title: As in :class:`~fedlas.present.table.Table`.
         places: Decimals of numbers that are not in percent.
     """

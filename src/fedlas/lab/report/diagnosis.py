@@ -47,8 +47,8 @@ def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str
     """Return the page as self-contained HTML.
 
     Args:
-        groups: At least one.
-        data: Where the runs' data is, for the images.
+        groups: At least one group of runs.
+        data: Folder of the runs' data, for the images.
     """
     sections = [
         _section(group.name_of(study), study, data) for group in groups for study in group.studies
@@ -170,10 +170,10 @@ def thumbnail(part: Part, row: int) -> str:
 
     Args:
         part: In memory or in files.
-        row: Position, from 0.
+        row: Index of the image, from 0.
 
     Returns:
-        A PNG; of two or more than three channels the first is shown.
+        A PNG; an image of two or of more than three channels shows the first channel.
 
     Raises:
         InputError: If its file is gone or broken.

@@ -52,9 +52,9 @@ from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_te
 
 METRICS_SHOWN = ("nll", "ece")
 _FEWEST = 3
-"""Data sets from which ranks are tested."""
+"""Fewest data sets for tests of ranks."""
 _FEW = 6
-"""Data sets from which Wilcoxon's test can have a p-value of 0.05."""
+"""Fewest data sets with which Wilcoxon's test can reach a p-value of 0.05."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,10 +64,10 @@ class BenchResult:
     A notebook shows it as tables and a figure.
 
     Attributes:
-        name: Name of the whole.
-        models: Report model of each data set or model, by name. A method is a loss, or a loss and the calibrator after
+        name: Name of the result.
+        models: Result of each data set or model, by name. A method is a loss, or a loss and the calibrator after
             it, such as ``ce@temperature``.
-        kind: What they are: data sets, or models.
+        kind: Kind of ``models``: data sets, or models.
 
     Example:
         >>> from fedlas.lab import bench
@@ -131,7 +131,11 @@ class BenchResult:
         """Return means over seeds by method, one per data set; raise InputError if the metric has no direction."""
         metric = self._metric(metric)
         if not is_ranked(metric):
-            raise InputError("the metric must have a direction", metric, "Rank by nll or brier.")
+            raise InputError(
+                "the metric must be one where lower or higher is better",
+                metric,
+                "Choose e.g. nll or brier.",
+            )
         return {m: [fmean(o.values(m, metric)) for o in self.models.values()] for m in self.methods}
 
     def sentences(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[str]:
@@ -174,7 +178,7 @@ class BenchResult:
         """Return one row per pre-specified pair ``A:B``, with Wilcoxon's test over data sets and Holm's correction.
 
         Raises:
-            InputError: If a pair is none, or a method is missing.
+            InputError: If a pair is not ``A:B``, or a method is missing.
         """
         metric = self._metric(metric)
         about = column(metric)
@@ -206,8 +210,8 @@ class BenchResult:
             A row for each pair, with the probabilities that A is better, that both are equivalent and that B is better.
 
         Raises:
-            InputError: For fewer than three data sets, a metric without direction, a pair that is none, or a negative
-                ``rope``.
+            InputError: For fewer than three data sets, a metric without direction, a pair that is not ``A:B``, or a
+                negative ``rope``.
             MissingExtraError: Without baycomp.
 
         Note:
@@ -222,7 +226,7 @@ class BenchResult:
         check_number("rope", rope, low=0)
         if len(self.models) < _FEWEST:
             raise InputError(
-                f"signed ranks need {_FEWEST} data sets",
+                f"the signed-rank test requires at least {_FEWEST} data sets",
                 f"{len(self.models)} {self.kind}",
                 "Name more benches.",
             )

@@ -20,11 +20,11 @@ from fedlas.stats import ALPHA, holm, paired_t_test
 TEST = "paired t-test"
 """Test of differences between methods, see :func:`fedlas.stats.compare_to_best`."""
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
-"""Tests of calibration; those after ECE notice errors in one direction, or spread over the borders of bins."""
+"""Metrics with a test of calibration; all but ECE detect errors in one direction, or across the borders of bins."""
 _MOST_NAMES = 12
-"""Losses that the first sentence names."""
+"""Most losses that the first sentence names."""
 _BASELINE = "ce"
-"""The loss that needs nothing but a calibrator."""
+"""Loss that the others are compared with: calibrated cross-entropy."""
 
 
 def title(summary: Summary) -> str:
@@ -67,7 +67,7 @@ def what_was_run(summary: Summary) -> str:
 def answers(model: Result) -> list[Answer]:
     """Return up to five headline results: lowest NLL before and after calibration, calibration, accuracy, baseline.
 
-    They are the texts of the table, so that sentence and table never round differently.
+    Numbers are texts of the table, so that sentence and table never round differently.
     """
     nll = column("nll", places=3)
     calibrator = "auto" if model.after == AUTO else "temperature"
@@ -103,7 +103,7 @@ def _best(model: Result, about: Column, stage: str = "test") -> str:
     best = f"{comparison.best} ({cell_of(model, comparison.best, about, stage).value}{unit})"
     if not comparison.tests:
         return f"{best}."
-    # The first sentence says over how many seeds, which holds for all.
+    # Only the first sentence states the number of seeds, which is the same for all.
     first = about.metric == "nll" and stage == "test"
     over = f" over {number_of(comparison.n, 'seed')}" if first else ""
     if comparison.n < FEWEST_SEEDS:
@@ -263,7 +263,7 @@ def table_legend(model: Result) -> dict[Mark, str]:
     }
     # Only marks that the tables show are explained.
     texts = {mark: text for mark, text in texts.items() if mark in marks(model)}
-    # The empty mark stands for a cell without one, whose reason depends on the seeds and the metrics.
+    # The empty mark explains cells without a mark; the reason depends on the seeds and the metrics.
     if n < FEWEST_SEEDS:
         few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. The p-values are of a {TEST}"
         texts[""] = f"{few} over the {n} seeds, with Holm's correction for {comparisons}"
@@ -306,7 +306,7 @@ def missing_notes(model: Result) -> list[str]:
     notes: list[str] = []
     summary = model.summary
     trained = [run for run in summary.runs if not run.made_by]
-    # Derived methods are not expected to have every seed, so only trained ones can lack one.
+    # Only trained methods are expected to have every seed.
     for method in dict.fromkeys(run.loss for run in trained):
         seeds = sorted({run.seed for run in trained})
         missing = [str(seed) for seed in seeds if summary.run(method, seed) is None]
@@ -333,7 +333,7 @@ def missing_notes(model: Result) -> list[str]:
         notes.append(f"{len(problems) - _MOST_NAMES} more runs are without numbers.")
     apart = [method for method in summary.derived if trained and method not in summary.tested]
     return notes + [
-        f"{method} has n = {len(model.seeds[method])}: what is made of runs of several seeds counts once, by the "
-        "lowest. It is not tested; make it of other groups of runs, too, to see its spread."
+        f"{method} has n = {len(model.seeds[method])}: it combines runs of several seeds and counts as one run, of "
+        "the lowest seed. It is not tested; combine other groups of runs as well to see its spread."
         for method in apart
     ]

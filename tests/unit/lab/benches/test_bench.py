@@ -175,7 +175,7 @@ def test_a_model_that_fails_stops_no_other(tmp_path):
         ({"models": {}}, "models must name at least one"),
         ({"models": {"a/b": None}}, "a/b"),
         ({"models": {"mpl": None}}, "Did you mean 'mlp'"),
-        ({"models": {"own": lambda: 3}}, "must build it"),
+        ({"models": {"own": lambda: 3}}, "must return a torch.nn.Module"),
         ({"seeds": 0}, "seeds"),
         ({"settings": {"trian": {}}}, "trian"),
     ],

@@ -149,7 +149,7 @@ def test_busy_runs_are_skipped_with_a_notice(tmp_path):
         outcome, text = run(tmp_path, ["ce", "ls"])
         assert (outcome.busy, outcome.finished) == (["ce-s0"], ["ls-s0"])
         assert "ce-s0  skipped: " in text
-        with pytest.raises(InputError, match="a run must be free"):
+        with pytest.raises(InputError, match="at least one run must be free"):
             bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
 
 

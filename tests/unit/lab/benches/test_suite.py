@@ -48,7 +48,7 @@ def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
         ("recipes: []\n", "recipes of a group must be a list"),
         ("recipes: [digits]\nmethod: [ce]\n", "Did you mean 'methods'"),
         ("recipes: [digitz]\n", "Did you mean 'digits'"),
-        ("recipes: [paper/ood]\n", "must be that of one recipe"),
+        ("recipes: [paper/ood]\n", "must be a single recipe"),
         ("recipes: [digits]\nthen: x\n", "then of a group must be a list"),
     ],
 )

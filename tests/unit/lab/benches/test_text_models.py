@@ -149,7 +149,10 @@ def test_a_folder_of_hugging_face_has_tokens(tmp_path):
     ("changes", "match"),
     [
         ({"tokenizer": "test_text_models:ragged"}, "tokens must be input_ids"),
-        ({"tokenizer": "test_text_models:wide"}, "ids must be below the 8 of the model; got 9"),
+        (
+            {"tokenizer": "test_text_models:wide"},
+            "token ids must be below 8, the vocabulary size of the model; got 9",
+        ),
         ({"tokenizer": "builtins:len"}, "tokens must be input_ids"),
     ],
 )
@@ -164,7 +167,7 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     recipe = recipe_from("reviews", {"title": "t", "data": data, "model": {"name": "linear"}})
     with pytest.raises(InputError, match=r"must take tokens; got linear. Choose one of: hf"):
         plan(recipe, losses=["ce"])
-    with pytest.raises(InputError, match="takes tokens of at most 12 places"):
+    with pytest.raises(InputError, match="takes at most 12 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=2, image_size=13, checkpoint=str(checkpoint))
     for both in ({}, {"encoder": tokenizer, "tokenizer": tokenizer}):
         with pytest.raises(InputError, match=r"one of data.encoder and data.tokenizer"):

@@ -111,7 +111,9 @@ def test_deep_images_are_refused_rather_than_clipped(divided):
 
 def test_other_sizes_need_image_size(divided):
     write(divided / "train" / "dog" / "9.png", size=(7, 7))
-    with pytest.raises(InputError, match=r"one size; got .*9\.png with 7 x 7 .*0\.png with 6 x 6"):
+    with pytest.raises(
+        InputError, match=r"the same size; got .*9\.png with 7 x 7 .*0\.png with 6 x 6"
+    ):
         load(divided)
     assert len(load(divided, image_size=6).train) == 7
 

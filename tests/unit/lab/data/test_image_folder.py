@@ -64,7 +64,10 @@ def test_labels_in_a_file_next_to_the_images(tmp_path):
         "test": 4,
     }
     file.write_text(file.read_text().replace("val", "dev"))
-    with pytest.raises(InputError, match="must say train, test or val; got train, dev, test"):
+    with pytest.raises(
+        InputError,
+        match="must have the values train, test and optionally val; got train, dev, test",
+    ):
         load_dataset("image-list", str(file), part="part")
     (tmp_path / "images" / "3.png").unlink()
     with pytest.raises(InputError, match=r"1 of 12 missing .* images/3\.png"):

@@ -47,7 +47,7 @@ def test_class_names_in_bytes(tmp_path):
         ({"train_images": COLOR[0, 0, 0]}, "train_images must be numbers"),
         ({"train_images": COLOR.astype("U3")}, "train_images must be numbers"),
         ({"train_images": np.full((4, 3), np.nan)}, "inputs must be finite"),
-        ({"train_images": COLOR / 255}, "of one type; got torch"),
+        ({"train_images": COLOR / 255}, "the same dtype; got torch"),
         ({"train_images": COLOR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
         (
             {"train_target": np.array([0, 1, 2])},

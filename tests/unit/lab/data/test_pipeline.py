@@ -205,7 +205,7 @@ def test_images_are_left_as_they_were():
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"crop_padding": -1}, "crop_padding must be"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2; got 2"),
-        ({"batch_size": 3, "world_size": 4}, "at least one sample for each of 4 processes; got 3"),
+        ({"batch_size": 3, "world_size": 4}, "at least 4, one sample per process; got 3"),
         ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 images; got 23"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"std": (0.5, 0.5, 0.0)}, "std above 0"),

@@ -84,7 +84,7 @@ def test_torchvisions_batches_unless_they_are_damaged(batches):
             return (pytest.fail, ("the file was unpickled",))
 
     (batches / "data_batch_1").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"whole files of .*download=True"):
+    with pytest.raises(InputError, match=r"complete files of .*download=True"):
         load_dataset("cifar10", str(batches.parent))
 
 
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_aircraft_is_said(tmp_path):
     with pytest.raises(InputError, match=r"got 1 of 32 missing in .*0000003\.jpg"):
         load_dataset("aircraft", str(tmp_path))
     (folder / "variants.txt").write_text("707-320\n")
-    with pytest.raises(InputError, match=r"the whole files of .*; got .*727-200"):
+    with pytest.raises(InputError, match=r"the complete files of .*; got .*727-200"):
         load_dataset("aircraft", str(tmp_path))
 
 

@@ -168,7 +168,7 @@ def test_files_keep_names_labels_and_order(files):
     with pytest.raises(InputError, match="at least one"):
         files.take(torch.tensor([], dtype=torch.int64))
     gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
-    with pytest.raises(InputError, match=r"must be there; got .*nowhere\.png"):
+    with pytest.raises(InputError, match=r"must exist; got .*nowhere\.png"):
         gone.sizes()
 
 
@@ -186,5 +186,5 @@ def test_splits_of_files_are_disjoint_and_stratified(tmp_path):
     assert (splits.in_channels, splits.image_size, splits.mean) == (3, 16, source.mean)
     with pytest.raises(InputError, match="no crop_padding"):
         replace(source, crop_padding=2)
-    with pytest.raises(InputError, match="with mean and std"):
+    with pytest.raises(InputError, match="must have mean and std"):
         split(replace(source, mean=None, std=None), seed=0, val_size=6)

@@ -106,7 +106,7 @@ def test_a_model_without_a_fixed_size_takes_any(tmp_path):
     [
         ({}, "model.checkpoint must be a folder"),
         ({"checkpoint": "google/vit-base"}, "model.checkpoint must be a folder"),
-        ({"in_channels": 3}, "images must be those of the checkpoint: 1 channels, 16 x 16"),
+        ({"in_channels": 3}, "images must match the checkpoint: 1 channels, 16 x 16"),
         ({"image_size": 32}, "got 1 channels, 32 x 32"),
     ],
 )
@@ -136,7 +136,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, checkpoint):
 
 def test_another_kind_of_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="the model takes tokens of at most 512 places"):
+    with pytest.raises(InputError, match="the model takes at most 512 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=1, image_size=16, checkpoint=str(tmp_path))
 
 

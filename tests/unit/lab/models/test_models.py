@@ -33,7 +33,7 @@ def test_mlp_drops_after_each_hidden_layer():
     kinds = [type(layer).__name__ for layer in model.body]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
     assert {layer.p for layer in model.body if isinstance(layer, nn.Dropout)} == {0.25}
-    with pytest.raises(InputError, match="needs a hidden layer"):
+    with pytest.raises(InputError, match="requires at least one hidden layer"):
         build_model("mlp", num_classes=3, in_channels=1, hidden=[], dropout=0.25)
 
 

@@ -150,8 +150,8 @@ def test_another_training_part_is_refused(tmp_path):
         ({"parts": (rows(9), rows(9), (np.zeros((9, 4), np.float32), np.zeros(9, int)))}, "shape"),
         ({"parts": (rows(9), rows(9), "test.csv")}, "test must be a pair of arrays"),
         ({"parts": (rows(9), rows(9), (rows(9)[0], np.zeros(9)))}, "test must be whole numbers"),
-        ({"settings": {"data": {"val_size": 3}}}, "settings of the data must be among"),
-        ({"settings": {"trian": {}}}, "every key must be known"),
+        ({"settings": {"data": {"val_size": 3}}}, "settings of data must be among"),
+        ({"settings": {"trian": {}}}, "every key must be a known option"),
         ({"losses": {"My Loss": doubled}}, "lower-case"),
     ],
 )
@@ -162,7 +162,9 @@ def test_wrong_objects_are_refused(change, words):
 
 def test_a_function_that_builds_no_module_is_refused(tmp_path):
     run = plan(recipe(model=lambda: "net"), losses=["ce"], seeds=[0], out=tmp_path)[0]
-    with pytest.raises(InputError, match="the function of model two must build it"):
+    with pytest.raises(
+        InputError, match="the function for the model two must return a torch.nn.Module"
+    ):
         execute(run)
 
 

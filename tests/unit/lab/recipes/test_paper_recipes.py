@@ -170,7 +170,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
         assert ("test_mean" in run.config()["data"]) == bool(more)
     assert metrics[0]["val"] == metrics[1]["val"]
     assert metrics[0]["test"] != metrics[1]["test"]
-    with pytest.raises(InputError, match=r"test_mean and test_std .*both"):
+    with pytest.raises(InputError, match=r"test_mean and data.test_std .*together"):
         load_recipe("digits", odd[:1])
     wrong = ["data.test_mean=[0.0, 0.1]", "data.test_std=[0.1, 1]"]
     (run,) = plan(

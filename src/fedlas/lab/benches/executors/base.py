@@ -39,7 +39,7 @@ class Task:
         threads: Threads to compute with; None does not set them.
         processes: Processes that share the run, one per GPU.
         retries: How often a run resumes after one of several processes was killed.
-        report: Whether to compute what a report shows of the run in addition to its metrics, such as intervals.
+        report: Whether to compute the numbers of a report in addition to the metrics, such as intervals.
     """
 
     run: Run
@@ -65,8 +65,8 @@ class TaskResult:
 
     Attributes:
         name: Name of the run.
-        line: Its main numbers, if it is finished.
-        error: The error that ended it, after the name of its class.
+        line: Main metrics as text, if the run finished.
+        error: Class name and message of the error that ended the run.
         busy: Why the run was left to another process.
     """
 
@@ -92,7 +92,7 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
     except BusyError as error:
         return TaskResult(run.name, busy=str(error))
     if task.report and is_main_process():
-        # what of the folder cannot be used is for the report to say
+        # the report names what it cannot use in the folder
         with suppress(ValueError, InputError):
             finished = read_run(RunFolder(run.folder))
             keep_estimates(finished)
@@ -129,7 +129,7 @@ def result_of(
 def _line(metrics: dict[str, Any]) -> str:
     """Return accuracy, ECE and training time as one line of text."""
     test = metrics["test"]
-    # What a calibrator makes of it is in the table, which says by which.
+    # Values after calibration are in the table, with the name of the calibrator.
     return f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%}  {metrics['seconds']:.0f} s"
 
 
@@ -157,7 +157,7 @@ class Executor(ABC):
     """Base class of executors of tasks; an interrupted run resumes from its checkpoint at the next start.
 
     Args:
-        workers: Runs at a time; None is as many as there is room for.
+        workers: Number of runs at a time; None is as many as the resources allow.
         gpus_per_run: GPUs of a run. Below 1, several runs share one GPU; above 1, a run has one process per GPU. None
             is one GPU if there are any.
         cpus_per_run: Threads of a run; None divides the available ones.
@@ -180,7 +180,9 @@ class Executor(ABC):
             gpus = check_number("gpus_per_run", self.gpus_per_run, low=0)
             if gpus > 1 and gpus != int(gpus):
                 raise InputError(
-                    "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then."
+                    "gpus_per_run above 1 must be a whole number",
+                    gpus,
+                    "Choose a whole number of GPUs per run.",
                 )
         check_count("retries", self.retries, low=0)
 
@@ -197,13 +199,13 @@ class Executor(ABC):
         """Return the task with the threads, processes and retries of this executor.
 
         Raises:
-            InputError: In a process that is one of several of a launcher.
+            InputError: If this process is one of several that a launcher started.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
                 "an executor that starts processes must itself run in one process",
-                f"{os.environ['WORLD_SIZE']} processes of a launcher",
-                "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
+                f"{os.environ['WORLD_SIZE']} processes, started by a launcher",
+                "Start it without accelerate launch or torchrun, and set the GPUs of a run with --gpus-per-run.",
             )
         return replace(
             task,

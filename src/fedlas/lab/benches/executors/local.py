@@ -233,8 +233,8 @@ def _devices(
     needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
         raise InputError(
-            f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}",
-            f"{len(gpus)} here",
+            f"{workers} workers with {gpus_per_run:g} GPUs each require {needed} GPUs",
+            f"{len(gpus)} on this machine",
             "Lower --workers or --gpus-per-run.",
         )
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)

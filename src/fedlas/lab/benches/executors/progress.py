@@ -15,7 +15,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
 
 _QUIET = 600.0
-"""Seconds between two lines without a terminal while no run ends."""
+"""Seconds between two lines if there is no terminal and no run ends."""
 
 
 class JointProgress(Bar):
@@ -26,7 +26,7 @@ class JointProgress(Bar):
         tasks: All tasks of the bench.
 
     Note:
-        Runs in this process report their steps; of runs in other processes the logs are read.
+        Runs in this process report their steps; runs in other processes are followed through their logs.
     """
 
     def __init__(self, console: Console | None, tasks: Sequence[Task]) -> None:
@@ -35,7 +35,7 @@ class JointProgress(Bar):
         self._done: dict[str, float] = {
             name: len(folder.log) for name, folder in self._folders.items()
         }
-        # Epochs of an earlier start took no time of this one, so that they would make the time left too short.
+        # Epochs of an earlier start are not counted: they would make the estimate of the time left too short.
         self._before = sum(self._done.values())
         self._ended = 0
         self._text = ""

@@ -98,11 +98,11 @@ class RayExecutor(Executor):
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
         """Yield the connected ``ray`` module; close the connection at the end if it was opened here."""
-        # or Ray replaces the builtin print for good
+        # otherwise Ray replaces the builtin print permanently
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
         # Ray starts workers with niceness 15: on a machine that is busy they never get a turn.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # a user of this package cannot act on Ray's own
+        # Ray's own warnings are hidden: a user of this package cannot act on them
         with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")
             # A connection that was there before belongs to the caller and stays open.
@@ -123,7 +123,7 @@ class RayExecutor(Executor):
                     )
                 except (ConnectionError, RuntimeError, ValueError) as error:
                     raise InputError(
-                        "the cluster must be reachable",
+                        "the Ray cluster must be reachable",
                         f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})",
                         "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head.",
                     ) from error
@@ -141,7 +141,7 @@ class RayExecutor(Executor):
         cpus = self.cpus_per_run or 1
         if gpus > total or cpus > there.get("CPU", 0.0):
             raise InputError(
-                f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run",
+                f"the Ray cluster must have {cpus} CPUs and {gpus:g} GPUs, as one run needs",
                 f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs",
                 "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
             )

@@ -59,7 +59,7 @@ def load_npz(
     named = {} if arrays is None else arrays
     expect(
         isinstance(named, Mapping),
-        "data.arrays must map names to those in the file",
+        "data.arrays must map array names to names in the file",
         describe(named),
         "Write e.g. {train_images: X_train}.",
     )
@@ -141,7 +141,7 @@ def _class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
         raise InputError(
             "classes must be a one-dimensional array of strings",
             describe(names),
-            "Or leave it out.",
+            "Convert it, or leave it out.",
         )
     return tuple(
         np.char.decode(names, "utf-8").tolist() if names.dtype.kind == "S" else names.tolist()
@@ -330,9 +330,9 @@ def load_image_list(
             listed.setdefault(str(name), []).append(row)
         if not {"train", "test"} <= listed.keys() <= {"train", "val", "test"}:
             raise InputError(
-                f"column {part!r} must say train, test or val",
+                f"column {part!r} must have the values train, test and optionally val",
                 ", ".join(listed),
-                "Rename the parts.",
+                "Rename the values.",
             )
     return streamed_source(
         f"image-list {file}", file.parent, listed, classes, view, channels=channels

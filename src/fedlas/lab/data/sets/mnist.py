@@ -28,7 +28,7 @@ _DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 _MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))
 _FREE_BYTES = 2**26
 _MOST_RATIO = 20
-"""A file may grow by this factor, or to ``_FREE_BYTES``: the published ones grow fivefold, to 47 MB."""
+"""Largest factor by which a file above ``_FREE_BYTES`` may unpack; the published files grow fivefold, to 47 MB."""
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 
@@ -119,7 +119,7 @@ def _parts(
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
         raise InputError(
-            f"the training part must have {[*counts]} images of its classes",
+            f"the training part must have {[*counts]} images per class",
             f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)",
             "Keep the two in separate folders, mnist and fashion-mnist below the root.",
         )
@@ -145,7 +145,7 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
             dimensions = 3 if "images" in path.name else 1
             magic = file.read(4)
             if magic != bytes((0, 0, 8, dimensions)):
-                raise ValueError(f"it begins with {magic.hex(' ')}")
+                raise ValueError(f"its magic number is {magic.hex(' ')}")
             shape = np.frombuffer(file.read(4 * dimensions), ">u4", dimensions).tolist()
             claimed = math.prod(shape)
             if claimed > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):

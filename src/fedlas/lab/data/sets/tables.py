@@ -25,7 +25,7 @@ from fedlas.lab.data.tokens import token_array
 Missing = Literal["refuse", "mean"]
 Rows = NDArray[np.float32]
 Encode = Callable[..., NDArray[Any]]
-"""From a table and the rows of its training part to inputs ``(N, ...)``."""
+"""``encode(table, train_rows)`` returns inputs ``(N, ...)``; statistics come from the training rows only."""
 
 _MOST_CATEGORIES = 100
 TEST_FRACTION = 0.2
@@ -48,7 +48,7 @@ def load_table(
         root: Path of the file.
         target: Column of the labels.
         features: Columns of the features; null takes all others. Numbers stay, lists of numbers become several columns,
-            and text becomes a column a category.
+            and text becomes one column per category.
         test: File of the test part; null takes a stratified fifth of the rows, the same for every seed.
         missing: ``mean`` puts the mean of the training part in the place of a missing number; ``refuse`` raises.
 
@@ -149,7 +149,7 @@ def load_hf(
         raise InputError(
             f"the data set must have the splits {', '.join(chosen)}",
             f"{folder} with {', '.join(splits)}",
-            "Name them with data.train and data.test; null for test holds out a fifth.",
+            "Set data.train and data.test; data.test=null holds out a fifth.",
         )
     tables = [_arrow_split(folder / split) for split in chosen]
     about = _info(folder / chosen[0])
@@ -198,7 +198,7 @@ def _arrow_split(folder: Path) -> Any:
         return arrow.concat_tables(tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "a split must be Arrow files that state.json lists",
+            "a split must consist of the Arrow files listed in its state.json",
             f"{folder} ({error})",
             "Write it with datasets.save_to_disk.",
         ) from error
@@ -256,7 +256,7 @@ def labels_of(
         raise InputError(
             _LABELS,
             f"{name!r} with {', '.join(map(repr, labels[:5]))}",
-            "Remove the rows, or name another column of labels.",
+            "Remove such rows, or choose another column of labels.",
         )
     number = {label: place for place, label in enumerate(labels)}
     if classes is not None:
@@ -277,7 +277,7 @@ def _odd(label: object) -> bool:
 
 
 def column_of(table: Any, name: str, option: str) -> Any:
-    """Return a table column as one ``pyarrow.Array``; a missing column raises InputError with the name of ``option``."""
+    """Return a table column as one ``pyarrow.Array``; ``option`` names the option that selected the column."""
     if name not in table.column_names:
         raise InputError(
             f"data.{option} must name a column of the table",
@@ -291,7 +291,7 @@ def _features(names: list[str], missing: str, table: object, train: NDArray[np.i
     """Return features ``(N, D)``: numbers and lists of numbers unchanged, text one-hot encoded."""
     columns = [_numbers(table, name, missing, train) for name in names]
     if not columns:
-        raise InputError("the table must have a column of features", "none", "Add one.")
+        raise InputError("the table must have at least one column of features", "none", "Add one.")
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
@@ -305,8 +305,8 @@ def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -
         lengths = {len(each) if each is not None else 0 for each in lists}
         if len(lengths) != 1:
             raise InputError(
-                f"lists of column {name!r} must have one length",
-                f"{len(lengths)} lengths",
+                f"lists in column {name!r} must have the same length",
+                f"{len(lengths)} different lengths",
                 "Pad or drop them.",
             )
         values = np.array(lists, dtype=np.float64)
@@ -323,11 +323,11 @@ def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -
     absent = np.isnan(values)
     if absent.any() and missing == "refuse":
         raise InputError(
-            "every row must have all its features",
-            f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number",
+            "every row must have all features",
+            f"{absent.any(axis=1).sum():,} rows without a number in column {name!r}",
             "Set data.missing=mean, remove the rows, or choose columns with data.features=[...].",
         )
-    present = np.ma.masked_array(values, absent)[train]  # the test part decides no mean
+    present = np.ma.masked_array(values, absent)[train]  # means come from the training part only
     return np.where(absent, present.mean(axis=0).filled(0.0), values)
 
 
@@ -349,9 +349,9 @@ def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> En
     """Return the function that turns a text column into features or tokens."""
     if (encoder is None) == (tokenizer is None):
         raise InputError(
-            "texts need one of data.encoder and data.tokenizer",
+            "exactly one of data.encoder and data.tokenizer must be set for texts",
             f"encoder {encoder}, tokenizer {tokenizer}",
-            "Write module:function, a function of yours.",
+            "Set one of them to module:function, a function of yours.",
         )
     return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
 
@@ -375,7 +375,7 @@ def _encoded(column: str, encoder: str, table: object, _train: NDArray[np.int64]
         raise InputError(
             f"{encoder} must return features ({len(texts)}, D)",
             describe(features),
-            "Return a row for each text.",
+            "Return one row per text.",
         )
     return features
 
@@ -407,7 +407,7 @@ def _images(
     contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
     if None in contents:
         raise InputError(
-            "images must lie in the data set",
+            "images must be stored in the data set",
             f"paths in {column!r}",
             "Embed them before saving: dataset.cast_column(..., Image(decode=True)).",
         )

@@ -40,7 +40,9 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
         return replace(part, corruption=corruption)
     if isinstance(part, Items) or part.images.is_floating_point():
         raise InputError(
-            "corruptions are defined for 8-bit images", f"floats of {part.shape}", "Leave them out."
+            "corruptions require 8-bit images",
+            f"floats of {part.shape}",
+            "Leave the corruption out.",
         )
     images = part.images.cpu()
     changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
@@ -58,7 +60,7 @@ class LabelNoise:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
         kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
             mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
-        seed: Seed of the labels that are changed; None is that of the division into parts.
+        seed: Seed of the labels that are changed; None is the seed of the division into parts.
 
     Raises:
         InputError: For another kind, or a rate out of range.
@@ -130,8 +132,7 @@ def _mistaken(splits: Splits) -> NDArray[np.int64]:
 
 
 def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
-    """Return splits with ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay
-    unchanged.
+    """Return splits with ``n * factor ** (-c / (C - 1))`` training images of class ``c``; other parts stay unchanged.
 
     Args:
         splits: Made by :func:`fedlas.lab.data.split`.
@@ -176,7 +177,7 @@ class OpenSet:
     """Data set divided into known classes and unknown (held-out) classes.
 
     Attributes:
-        known: The data set without the held-out classes; the others are numbered from 0 in their order.
+        known: The data set without the held-out classes; the remaining classes are renumbered from 0, in order.
         unknown: Test images of the held-out classes; targets are positions in ``held_out``.
         held_out: Names of the held-out classes, in the order of the data set.
     """
@@ -198,7 +199,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
             held-out classes have no test images.
 
     Note:
-        Label probabilities, if known, become those conditional on the known classes.
+        Label probabilities, if available, become conditional on the known classes.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -212,7 +213,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     numbers = sorted(_number(source, entry) for entry in classes)
     if not numbers or len(set(numbers)) != len(numbers) or source.num_classes - len(numbers) < 2:
         raise InputError(
-            f"hold_out_classes must name different ones of the {source.num_classes} classes and leave at least two",
+            f"hold_out_classes must name distinct classes and leave at least two of {source.num_classes}",
             list(classes),
             "Name each class once, and fewer of them.",
         )
@@ -240,9 +241,7 @@ def _number(source: Source, entry: int | str) -> int:
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
-    """Return the images of the given classes, relabeled in the order of ``numbers``; raise InputError if there are
-    none.
-    """
+    """Return the images of the given classes, relabeled in their order; raise InputError if there are none."""
     # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
@@ -250,9 +249,9 @@ def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
         raise InputError(
-            "held-out and other classes must have images",
+            "both held-out and known classes must have images in every part",
             f"none of classes {list(numbers)}",
-            "Hold out others.",
+            "Hold out other classes.",
         )
     images = part.take(rows).with_target(target[rows])
     if isinstance(images, Images) and part.label_probs is not None:

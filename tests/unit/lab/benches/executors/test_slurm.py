@@ -138,20 +138,20 @@ def test_a_slurm_that_takes_no_jobs_is_an_input_error(cluster, tmp_path, tasks, 
     """A wrong partition was a traceback of submitit."""
     text = "sbatch: error: invalid partition specified: gpus"
     (cluster / "sbatch").write_text(f"#!/bin/bash\necho '{text}' >&2\nexit 1\n")
-    with pytest.raises(InputError, match=r"Slurm must take the jobs; got .*invalid partition"):
+    with pytest.raises(InputError, match=r"Slurm must accept the jobs; got .*invalid partition"):
         list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 
 def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"Slurm must be on this machine.*got no srun"):
+    with pytest.raises(InputError, match=r"Slurm must be installed on this machine.*got no srun"):
         list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"gpus_per_run": 0.5}, "gpus_per_run must be whole"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run must be a whole number"),
         ({"minutes": 0}, "minutes must be a whole number"),
         ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[\.\.\.\]"),
         ({"sbatch": "x"}, "sbatch must map"),
