@@ -195,7 +195,7 @@ class Batches(Epochs):
 
 
 def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
-    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``row`` and ``column``, ``(B,)``."""
+    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``row``, ``column`` ``(B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     # several times faster than F.pad for uint8

@@ -163,7 +163,7 @@ def test_wrong_objects_are_refused(change, words):
 def test_a_function_that_builds_no_module_is_refused(tmp_path):
     run = plan(recipe(model=lambda: "net"), losses=["ce"], seeds=[0], out=tmp_path)[0]
     with pytest.raises(
-        InputError, match="the function for the model two must return a torch.nn.Module"
+        InputError, match=r"the function for the model two must return a torch\.nn\.Module"
     ):
         execute(run)
 
