@@ -121,6 +121,7 @@ def run_all(
     results: dict[str, TaskResult] = {}
 
     def note(result: TaskResult, style: str | None = None) -> None:
+        """Store the result of a run and print it as one line."""
         results[result.name] = result
         text = str(result.line)
         if result.busy is not None:

@@ -281,7 +281,9 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     for option in options:
         if option not in (names := option_names(name)):
             raise InputError(
-                f"every option must be one of {name}", repr(option), suggestion(option, names)
+                f"every option must be an option of the data set {name}",
+                repr(option),
+                suggestion(option, names),
             )
     # Augmentation and statistics are checked first, since reading the files may take minutes.
     common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}

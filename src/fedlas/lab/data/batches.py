@@ -277,6 +277,7 @@ class StreamedBatches(Epochs):
     @cached_property
     def _loader(self) -> DataLoader[Any]:
         # workers do not use the accelerator
+        """``DataLoader`` that reads uint8 inputs on the CPU."""
         read = self.files.to("cpu").reader(augment=self.augment, flip=bool(self.flip))
         return DataLoader(
             _Rows(read),

@@ -100,8 +100,8 @@ def _decode(
     sizes: Counter[tuple[int, ...]] = Counter()
     broken: list[str] = []
 
-    # Return the image's size, a text if it is unreadable, or None if only its first bytes were read.
     def look(row: int) -> tuple[int, int] | str | None:
+        """Return the image's size, a text if it is unreadable, or None if only its first bytes were read."""
         if quick:
             what, _ = damage(part.path(row))
             return f"{part.path(row)} ({what})" if what else None

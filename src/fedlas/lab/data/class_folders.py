@@ -140,7 +140,7 @@ def images_by_part(
             )
         if names and ("train" not in names or len(names) == 1):
             raise InputError(
-                "root must hold train and val or test",
+                "root must have a folder train and a folder val or test",
                 f"only {' and '.join(names)} in {place}",
                 (
                     f"Add one, or pass {place / names[0]}: a fifth of it becomes the test part."

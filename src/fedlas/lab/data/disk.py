@@ -274,6 +274,7 @@ def read_images(
     """
 
     def read(file: Path | bytes) -> NDArray[np.uint8]:
+        """Return the pixels of one file, resized if ``image_size`` is set."""
         image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
             bilinear = require("PIL.Image", extra="bench").Resampling.BILINEAR
@@ -299,6 +300,7 @@ def read_images(
         return f"image {row}" if isinstance(files[row], bytes) else files[row]
 
     def fill(row: int) -> None:
+        """Decode one file into its place of the array; raise InputError for another size."""
         image = read(files[row])
         height, width = image.shape[1:]
         if height != width:
@@ -321,7 +323,7 @@ def read_images(
 
 
 def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
-    """Yield ``look(item)`` for each item in order, computed in threads, since decoding releases the GIL."""
+    """Apply ``look`` to each item in threads, since decoding releases the GIL, and yield the results in order."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
             yield from pool.map(look, items[start : start + 1000])

@@ -118,6 +118,7 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
     def decorate(load: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(load)
         def loader(root: str | None = None, **options: Any) -> Any:
+            """Load the data set with the view that the options describe."""
             chosen = {name: options.pop(name) for name in names if name in options}
             return load(root, view=replace(default, **chosen), **options)
 

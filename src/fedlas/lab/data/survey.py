@@ -114,8 +114,8 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     broken: list[str] = []
     gray = 0
 
-    # Return the image's height and width and whether it is gray, or the reason why it cannot be read.
     def look(name: str) -> tuple[tuple[int, int], bool] | str:
+        """Return the image's height and width and whether it is gray, or the reason why it cannot be read."""
         try:
             image = open_image(place / name)
         except InputError as error:

@@ -45,7 +45,7 @@ def check_inputs(name: str, shape: Sequence[int]) -> None:
     takers = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
     if len(shape) == 1 and name not in takers:
         raise InputError(
-            f"the model must take rows of {shape[0]} features",
+            f"the model must accept rows of {shape[0]} features",
             name,
             f"Choose one of: {', '.join(takers)}.",
         )

@@ -219,7 +219,9 @@ def build_wide_resnet(
     blocks, rest = divmod(check_count("depth", depth) - 4, 6)
     if rest or blocks < 1:
         below = max(10, 6 * blocks + 4)
-        raise InputError("depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
+        raise InputError(
+            "depth must be 6 n + 4 for a whole number n", depth, f"Choose {below} or {below + 6}."
+        )
     inside = check_dropout(block_dropout, option="block_dropout")
     # Three stages of blocks; the first block of stages 2 and 3 halves the image.
     channels = 16

@@ -223,8 +223,8 @@ def _with_head(
 def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]) -> str:
     """Return the keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
 
-    # Only dense, real tensors with values can be copied; a tensor on ``meta`` has none.
     def plain(value: Tensor) -> bool:
+        """Return whether a tensor is dense, real and has values; a tensor on ``meta`` has none."""
         dense = value.layout == torch.strided and value.device.type == "cpu"
         return dense and not (value.is_complex() or value.is_quantized)
 
@@ -246,6 +246,7 @@ def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expecte
     }
 
     def listed(keys: list[str]) -> str:
+        """Return the first five keys as text, with the number of further keys."""
         return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
     return "; ".join(

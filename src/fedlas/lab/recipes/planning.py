@@ -149,7 +149,7 @@ def plan(
         tokens = objects.tokens if objects else recipe.data.options.get("tokenizer") is not None
         if tokens and recipe.model.name not in takers:
             raise InputError(
-                "the model must take tokens",
+                "the model must accept tokens",
                 recipe.model.name,
                 f"Choose one of: {', '.join(takers)}; or pass vectors of an encoder instead of tokens.",
             )

@@ -114,6 +114,7 @@ def _shipped() -> dict[str, Traversable]:
     """Return the recipe files of the package by recipe name."""
 
     def below(folder: Traversable, prefix: str) -> dict[str, Traversable]:
+        """Return the recipe files below a folder by recipe name."""
         recipes: dict[str, Traversable] = {}
         for item in folder.iterdir():
             if item.is_dir():
@@ -141,7 +142,7 @@ def _contents(
     if base is not None:
         if not isinstance(base, str):
             raise InputError(
-                "extends must name a recipe", repr(base), "Write e.g. extends: cifar10."
+                "extends must be the name of a recipe", repr(base), "Write e.g. extends: cifar10."
             )
         # A recipe of the package must not depend on a file that only one machine has.
         if _is_path(base) and not _is_path(name):
@@ -179,6 +180,7 @@ def _read(name: str) -> dict[str, Any]:
 
 @cache
 def _read_shipped(name: str) -> dict[str, Any]:
+    """Return the content of a recipe file of the package, read once."""
     return _parsed(_shipped()[name])
 
 

@@ -50,7 +50,7 @@ def parse_yaml(text: str) -> Any:
     """
     yaml = require("yaml", extra="bench")
     if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"it has more than {_MOST_CHARACTERS:,} characters")
+        raise ValueError(f"the text has more than {_MOST_CHARACTERS:,} characters")
     try:
         return yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
@@ -74,6 +74,7 @@ def _loader() -> Any:
         levels = 0
 
         def compose_node(self, parent: object, index: object) -> Any:
+            """Refuse aliases, deep nesting, values that are not plain, and long numbers."""
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
                 raise yaml.composer.ComposerError(
@@ -101,6 +102,7 @@ def _loader() -> Any:
             return node
 
         def compose_mapping_node(self, anchor: object) -> Any:
+            """Refuse a mapping in which a key occurs twice."""
             node = super().compose_mapping_node(anchor)
             first: dict[tuple[str, str], int] = {}
             for key, _ in node.value:
@@ -136,6 +138,7 @@ def _dumper() -> Any:
 
 
 def _add_core_schema(kind: Any) -> None:
+    """Make a loader or dumper recognize unquoted values as YAML 1.2 does."""
     for name, (pattern, first) in _CORE_SCHEMA.items():
         kind.add_implicit_resolver(_TAG + name, re.compile(rf"(?:{pattern})\Z"), list(first))
 

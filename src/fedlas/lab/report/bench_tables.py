@@ -154,6 +154,7 @@ def link(*parts: str) -> str:
 
 
 def _run_link(run: FinishedRun) -> Cell:
+    """Return a cell with the name of a run and a link to its page or folder."""
     if run.folder.is_packed:
         return Cell(run.name, link=link(RUNS))
     return Cell(
@@ -162,6 +163,7 @@ def _run_link(run: FinishedRun) -> Cell:
 
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+    """Return the label and link of each file of a run."""
     if run.folder.is_packed:
         return (("all", link(RUNS)), ("log", link(RUNS)))
     page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []

@@ -73,11 +73,13 @@ def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str
 
 
 def _has(record: dict[str, Any], path: str) -> bool:
+    """Return whether a log record has a value at ``section.name``."""
     room, name = path.split(".")
     return (record.get(room) or {}).get(name) is not None
 
 
 def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> Any:
+    """Return a figure of one logged value over the epochs."""
     ax = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))
     training_curves(history, metric=path, ax=ax).set_ylabel(path.split(".")[1].replace("_", " "))
     return figure(ax, title)
@@ -124,6 +126,7 @@ def _association_table(name: str, study: Study) -> Table:
 
 
 def _associations(study: Study) -> list[tuple[str, Any]]:
+    """Return each association of the indicator with its label."""
     indicator = study.indicator
     return [
         ("Z and confidence", indicator.confidence),
@@ -153,6 +156,7 @@ def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
 
 
 def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Case]:
+    """Return the failure cases at the chosen indices, with images if there are any."""
     test = study.predictions
     return [
         Case(

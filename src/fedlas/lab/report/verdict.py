@@ -169,6 +169,7 @@ def _against_baseline(model: Result, calibrator: str) -> str:
     at = [model.summary.seeds.index(seed) for seed in seeds]
 
     def nll(name: str, stage: str) -> list[float]:
+        """Return the NLL of a method at the common seeds."""
         values = model.summary.values(name, "nll", stage)
         return [values[index] for index in at]
 

@@ -165,7 +165,7 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     tokenizer = "test_text_models:tokenize"
     data = {"name": "texts", "root": str(table), "tokenizer": tokenizer}
     recipe = recipe_from("reviews", {"title": "t", "data": data, "model": {"name": "linear"}})
-    with pytest.raises(InputError, match=r"must take tokens; got linear. Choose one of: hf"):
+    with pytest.raises(InputError, match=r"must accept tokens; got linear. Choose one of: hf"):
         plan(recipe, losses=["ce"])
     with pytest.raises(InputError, match="takes at most 12 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=2, image_size=13, checkpoint=str(checkpoint))

@@ -170,5 +170,5 @@ def test_a_function_that_builds_no_module_is_refused(tmp_path):
 
 def test_models_of_images_refuse_rows(tmp_path):
     images = replace(recipe(model=None), model=replace(recipe().model, name="resnet8"))
-    with pytest.raises(InputError, match="must take rows of 5 features; got resnet8"):
+    with pytest.raises(InputError, match="must accept rows of 5 features; got resnet8"):
         execute(plan(images, losses=["ce"], seeds=[0], out=tmp_path)[0])

@@ -46,7 +46,7 @@ def test_a_file_extends_a_recipe_of_the_package(write):
     [
         ("extends: digitz\n", "Did you mean 'digits'"),
         ("extends: nowhere.yaml\n", "the recipe file must exist"),
-        ("extends: [digits]\n", "extends must name a recipe"),
+        ("extends: [digits]\n", "extends must be the name of a recipe"),
         ("extends: mine.yaml\n", "must not extend itself"),
         ("extends: digits\npublished: 3\n", "published must be a section"),
         ("[1, 2]", "must hold a mapping"),

@@ -63,7 +63,7 @@ def work(task: Task) -> TaskResult:
 
 
 def launch(task: Task) -> TaskResult:
-    """Do a task with ``task.processes`` processes of ``torchrun``.
+    """Execute a task with ``torchrun`` in ``task.processes`` processes.
 
     Returns:
         The first process's result. If a process was killed or failed, all are restarted and resume from the checkpoint,
@@ -353,6 +353,7 @@ def end_with_parent() -> None:
     """Exit this process when its parent ends, even if the parent was killed."""
 
     def watch() -> None:
+        """Wait for the parent process to end, then exit."""
         parent = multiprocessing.parent_process()
         if parent is not None:
             parent.join()

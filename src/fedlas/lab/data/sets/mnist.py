@@ -120,8 +120,8 @@ def _parts(
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
         raise InputError(
             f"the training part must have {[*counts]} images per class",
-            f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)",
-            "Keep the two in separate folders, mnist and fashion-mnist below the root.",
+            f"{paths['train_target'].parent} with other counts",
+            "Keep MNIST and Fashion-MNIST, whose files have the same names, in folders mnist and fashion-mnist.",
         )
     return train, test
 
