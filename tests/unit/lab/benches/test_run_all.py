@@ -88,7 +88,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_report_says_why_a_run_failed_that_could_not_note_it(
+def test_report_names_failure_that_was_not_written(
     tmp_path, losses, capsys, monkeypatch
 ):
     def full(*_):
@@ -126,7 +126,7 @@ def test_reasons_are_for_readers(tmp_path, bench_of_ce, losses):
     ]
 
 
-def test_finished_runs_are_skipped_and_failed_ones_tried_again(
+def test_finished_runs_are_skipped_and_failed_retried(
     bench_of_ce, tmp_path, losses, monkeypatch
 ):
     run(tmp_path, ["failing"])
@@ -161,7 +161,7 @@ def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path
     assert stamps(tmp_path) == before
 
 
-def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(
+def test_incomparable_settings_stop_before_any_write(
     bench_of_ce, tmp_path
 ):
     before = stamps(tmp_path)
@@ -177,7 +177,7 @@ def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touc
 
 
 @pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_calibrated": {}}'])
-def test_metrics_that_cannot_be_used_do_not_stop_the_others(bench_of_ce, tmp_path, content):
+def test_unusable_metrics_do_not_stop_other_runs(bench_of_ce, tmp_path, content):
     (tmp_path / "ce-s0" / "metrics.json").write_text(content)
     outcome, text = run(tmp_path, ["ce", "ls"])
     assert outcome.finished == ["ls-s0"]
@@ -188,7 +188,7 @@ def test_metrics_that_cannot_be_used_do_not_stop_the_others(bench_of_ce, tmp_pat
     assert not (tmp_path / "ce-s0" / "error.txt").exists()
 
 
-def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
+def test_bad_data_or_model_stops_before_writing(tmp_path):
     for override in ("data.val_size=1000000", "model.hidden=[0]"):
         with pytest.raises(InputError):
             run(tmp_path / "out", ["ce"], load_recipe("synthetic", [*TINY, override]))
@@ -226,7 +226,7 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     assert "resumes after epoch 1" in text
 
 
-def test_a_bench_that_continues_under_another_version_says_so(bench_of_ce, tmp_path):
+def test_other_code_version_is_reported_on_resume(bench_of_ce, tmp_path):
     _, text = run(tmp_path, ["ce", "ls"])
     assert "other code" not in text
     path = tmp_path / "ce-s0" / "environment.json"

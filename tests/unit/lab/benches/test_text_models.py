@@ -112,7 +112,7 @@ def distilled(num_classes):
     return DistilBert(DistilBertConfig(**SMALL, **sizes, num_labels=num_classes))
 
 
-def test_python_takes_tokens_and_models_that_take_them_by_name(tmp_path):
+def test_python_bench_passes_tokens_by_name(tmp_path):
     target = np.array([label for _, label in TEXTS])
     tokens = {name: np.array(rows) for name, rows in tokenize([text for text, _ in TEXTS]).items()}
     parts = [

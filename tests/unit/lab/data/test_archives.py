@@ -114,7 +114,7 @@ def test_a_class_without_images_is_named(root, emptied):
 
 
 @of("tiny-imagenet")
-def test_tiny_imagenet_as_published_and_with_sorted_validation_images(root):
+def test_tiny_imagenet_published_and_sorted_layouts(root):
     source = load_dataset("tiny-imagenet", str(root.parent))
     assert source.classes == ("goldfish", "European fire salamander", "bullfrog")
     assert source.train.target.tolist() == [0] * 6 + [1] * 6 + [2] * 6

@@ -95,7 +95,7 @@ def test_gray_and_upright(root):
     [
         (
             lambda root: (root / "val").rename(root / "rest"),
-            "must hold train and val or test; got only train in",
+            "must have a folder train and a folder val or test; got only train in",
         ),
         (
             lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"),
@@ -117,7 +117,7 @@ def test_folders_that_do_not_fit(root, change, words):
         load(root)
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_not_skipped(root, monkeypatch):
+def test_unreadable_folder_is_an_error(root, monkeypatch):
     picture(root / "train" / "ant" / "deep" / "a.jpg")
     scandir = os.scandir
 

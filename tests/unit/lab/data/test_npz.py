@@ -85,7 +85,7 @@ def test_other_arrays_are_refused(tmp_path, changes, words):
         load_dataset("npz", write(tmp_path / "mine.npz", **changes))
 
 
-def test_floats_keep_their_values_and_channels_may_come_first(tmp_path):
+def test_floats_keep_values_with_channels_first(tmp_path):
     floats = {
         "train_images": COLOR.transpose(0, 3, 1, 2) / 7.0,
         "test_images": COLOR[:2].transpose(0, 3, 1, 2) / 7.0,
@@ -132,7 +132,7 @@ def test_truncated_file(tmp_path, keep, save):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_file_is_an_error_wherever_the_damage_is(tmp_path, save):
+def test_damage_anywhere_in_file_is_an_error(tmp_path, save):
     """Every overwritten stretch gives an InputError or, where a name of the archive is hit, still the right arrays."""
     path = tmp_path / "mine.npz"
     save(path, **GOOD)

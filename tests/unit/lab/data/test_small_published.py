@@ -91,7 +91,7 @@ def test_torchvisions_batches_unless_they_are_damaged(batches):
 @pytest.mark.parametrize(
     "name", ["cifar10", "cifar100", "svhn", "aircraft", "mnist", "fashion-mnist"]
 )
-def test_nothing_there_says_how_to_get_it_and_fetches_nothing(name, tmp_path):
+def test_missing_data_names_download_and_fetches_nothing(name, tmp_path):
     for root, words in ((str(tmp_path), str(tmp_path)), (None, "FEDLAS_DATA")):
         with pytest.raises(InputError, match="download=True") as error:
             load_dataset(name, root)
@@ -186,7 +186,7 @@ def whole(counts):
     return {**images, "train_target": target, "test_target": test}
 
 
-def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(tmp_path):
+def test_mnist_and_fashion_mnist_differ_by_counts(tmp_path):
     """Their files have the same names; only the counts of the classes distinguish them."""
     write_idx(tmp_path / "clothes", whole([6000] * 10))
     write_idx(

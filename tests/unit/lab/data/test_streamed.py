@@ -67,7 +67,7 @@ def test_the_number_of_workers_changes_nothing(files):
             )
 
 
-def test_an_epoch_is_a_function_of_seed_and_number_alone(files):
+def test_epoch_depends_on_seed_and_number_alone(files):
     loader = batches(files, **TRAINING)
     first = collect(loader)
     loader.set_epoch(1)
@@ -134,7 +134,7 @@ def test_flips_are_half_and_half(files):
     assert 29 < flipped < 81  # 110 coins, five standard deviations
 
 
-def test_corruption_is_done_after_the_crop_and_always_alike(files):
+def test_corruption_follows_crop_and_is_deterministic(files):
     corrupted = replace(files, corruption=Corruption("contrast", 5))
     first, again = collect(batches(corrupted))[0], collect(batches(corrupted))[0]
     assert torch.equal(first, again)

@@ -115,7 +115,7 @@ def wide(path):
     ("attack", "reason"),
     [(postscript, "cannot identify"), (pipe, "no file"), (wide, "9,000 x 9,000")],
 )
-def test_only_images_of_the_allowed_formats_and_sizes_are_opened(divided, attack, reason):
+def test_only_allowed_formats_and_sizes_are_opened(divided, attack, reason):
     attack(divided / "train" / "ant" / "5.png")
     with pytest.raises(InputError, match=reason):
         survey(divided)

@@ -46,7 +46,7 @@ def test_a_test_file_and_lists_in_parquet(tmp_path):
     assert source.test.images[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_missing_numbers_are_refused_or_filled_by_the_training_mean(tmp_path):
+def test_missing_numbers_are_refused_or_imputed(tmp_path):
     rows = [[n, n % 2] for n in range(10)]
     rows[3][0] = ""
     path = write_csv(tmp_path / "t.csv", ["a", "label"], rows)
@@ -130,7 +130,7 @@ def test_a_recipe_trains_on_a_table(tmp_path, model):
     assert trained.splits.train.shape == (2 + 2 + 3,)
 
 
-def test_the_encoder_of_a_strangers_folder_is_not_called(tmp_path, monkeypatch):
+def test_encoder_of_untrusted_folder_is_not_called(tmp_path, monkeypatch):
     encoder = "fakes_data:counted_letters"
     data = FAKES["texts"](tmp_path)
     [run] = plan(

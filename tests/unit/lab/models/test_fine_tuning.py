@@ -46,7 +46,7 @@ def of_hf(folder, checkpoint, *overrides, loss="ce"):
     return planned(folder, model, *overrides, loss=loss)
 
 
-def test_a_checkpoint_of_hugging_face_is_the_start_of_a_run(tmp_path, checkpoint, caplog):
+def test_run_starts_from_hugging_face_checkpoint(tmp_path, checkpoint, caplog):
     run = of_hf(tmp_path, checkpoint, loss="fedlas")
     start = build_objective(run, prepare_data(run)).model
     theirs = ViT.from_pretrained(checkpoint, local_files_only=True)
@@ -84,7 +84,7 @@ def test_a_linear_probe_changes_the_head_alone(tmp_path, tune):
         assert {"fc", "conv1.0", "bn1"} <= changed
 
 
-def test_dropout_before_the_head_rests_in_a_linear_probe(tmp_path):
+def test_linear_probe_disables_dropout_before_head(tmp_path):
     run = planned(tmp_path, "model={name: resnet8, width: 4, dropout: 0.5, tune: head}")
     objective = build_objective(run, prepare_data(run))
     trainable = [name for name, p in objective.model.named_parameters() if p.requires_grad]

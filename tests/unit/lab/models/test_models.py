@@ -84,7 +84,7 @@ def test_width_sets_all_stages():
         build_model("resnet8", num_classes=2, in_channels=1, width=0)
 
 
-def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
+def test_shortcut_subsamples_and_zero_pads_channels():
     block = build_model("resnet8", num_classes=2, in_channels=1, width=2).eval().stages[1][0]
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 2, 5, 5)

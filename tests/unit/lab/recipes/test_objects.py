@@ -75,7 +75,7 @@ def test_runs_of_objects_are_trained_measured_and_collected(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
-def test_a_stopped_run_of_objects_ends_with_the_same_bits(tmp_path, kind):
+def test_resumed_run_of_objects_is_bit_identical(tmp_path, kind):
     parts = PARTS if kind == "arrays" else [Jittered(*part) for part in PARTS]
     settings = {"train": {"epochs": 3, "batch_size": 32, "precision": "fp32"}}
 
@@ -104,7 +104,7 @@ def test_a_stopped_run_of_objects_ends_with_the_same_bits(tmp_path, kind):
         assert torch.equal(logits[1], logits[3])
 
 
-def test_a_dataset_draws_other_noise_in_each_epoch_and_the_same_in_a_second_pass():
+def test_dataset_noise_is_fixed_per_epoch():
     run = plan(recipe([Jittered(*part) for part in PARTS]), losses=["ce"], seeds=[0])[0]
     splits = prepare_data(run)
     batches = splits.training_batches(batch_size=32, seed=0)

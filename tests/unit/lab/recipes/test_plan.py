@@ -82,7 +82,7 @@ def test_the_map_before_the_pool_is_a_variant(name):
     assert {(loss.alpha, loss.beta) for loss in built} == {(recipe.losses["fedlas"]["alpha"], 4)}
 
 
-def test_what_is_not_used_is_not_in_the_configuration():
+def test_unused_options_are_not_in_configuration():
     """Folders from before there was an option are taken up again."""
     (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"]))
     config = run.config()

@@ -81,7 +81,7 @@ def test_a_planned_pair_is_tested_between_calibrators(result):
     assert min(first.p, second.p) == min(1.0, 2 * min(first.p_value, second.p_value))
 
 
-def test_what_is_kept_is_taken_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
+def test_cache_is_used_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
     path = shutil.copytree(bench / "ce-s0", tmp_path / "ce-s0")
     run = read_run(RunFolder(path))
     after = after_calibrators(run, ["my-bias"])
@@ -117,7 +117,7 @@ def test_a_pack_needs_no_predictions(bench, tmp_path):
         bench_result([folder], ["isotonic"])
 
 
-def test_a_calibrator_that_cannot_be_fitted_names_the_run(bench):
+def test_unfittable_calibrator_error_names_run(bench):
     with pytest.raises(InputError, match=r"feature-clipping of ce-s0: .*features"):
         at_stages(collect(bench), ["feature-clipping"])
 

@@ -30,7 +30,7 @@ def numbers(folder):
 
 
 @pytest.mark.system
-def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
+def test_two_workers_match_one_process_after_kill(
     tmp_path, tasks, told, stops, resumed
 ):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
@@ -75,7 +75,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
 
 
-def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
+def test_default_workers_fill_the_cores(tmp_path, tasks, monkeypatch):
     monkeypatch.setattr(local, "available_cores", lambda: 4)
     (small,) = tasks(tmp_path, "synthetic", ["ce"])
     large = replace(small, threads=None)
@@ -88,7 +88,7 @@ def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
     assert LocalExecutor()._room(small) == 1
 
 
-def test_a_run_in_this_process_has_its_tasks_threads(tmp_path, tasks, told):
+def test_in_process_run_uses_task_threads(tmp_path, tasks, told):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]")
     before = torch.get_num_threads()
     torch.set_num_threads(2)

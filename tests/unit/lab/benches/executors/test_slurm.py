@@ -94,7 +94,7 @@ def test_submitted_jobs_are_waited_for(cluster, tmp_path, tasks, told):
     assert not (cluster / "canceled").exists()
 
 
-def test_a_killed_job_is_a_failure_where_slurm_keeps_no_accounts(
+def test_killed_job_fails_without_slurm_accounting(
     cluster, tmp_path, tasks, told, monkeypatch
 ):
     (cluster / "sbatch").write_text('#!/bin/bash\necho "Submitted batch job 5"\n')
@@ -134,7 +134,7 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     assert interrupted.texts[-1] == "canceled 2 Slurm jobs of 5"
 
 
-def test_a_slurm_that_takes_no_jobs_is_an_input_error(cluster, tmp_path, tasks, told):
+def test_rejected_jobs_raise_input_error(cluster, tmp_path, tasks, told):
     """A wrong partition was a traceback of submitit."""
     text = "sbatch: error: invalid partition specified: gpus"
     (cluster / "sbatch").write_text(f"#!/bin/bash\necho '{text}' >&2\nexit 1\n")
