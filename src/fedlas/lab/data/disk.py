@@ -312,7 +312,8 @@ def read_images(
         if image.shape != first.shape:
             raise InputError(
                 "without image_size all images must have the same size",
-                f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}",
+                f"{named(row)} with {height} x {width} and "
+                f"{named(0)} with {first.shape[1]} x {first.shape[2]}",
                 _SET_SIZE,
             )
         images[row] = image

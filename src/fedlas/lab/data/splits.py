@@ -63,7 +63,7 @@ def shuffled_classes(
 def choose_positions(
     groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None
 ) -> IntArray:
-    """Return sorted indices: from each class the next ``amounts`` of ``groups``, after skipping the first ``skip``."""
+    """Return sorted indices: from each class ``amounts`` of ``groups``, after skipping the first ``skip``."""
     starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
     parts = [
         group[start : start + amount]
@@ -180,7 +180,7 @@ class Splits:
         """Return shuffled, augmented batches of the training part.
 
         Args:
-            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size``, as ``Epochs`` takes them.
+            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size`` of ``Epochs``.
         """
         options |= {"mean": self.mean, "std": self.std, "flip": self.flip, "shuffle": True}
         if isinstance(self.train, Images):

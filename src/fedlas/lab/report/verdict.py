@@ -254,8 +254,8 @@ def table_legend(model: Result) -> dict[Mark, str]:
         }
     comparisons = number_of(others, "comparison")
     texts: dict[Mark, str] = {
-        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {ALPHA:g} after Holm's "
-        f"correction for {comparisons}",
+        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, "
+        f"p ≤ {ALPHA:g} after Holm's correction for {comparisons}",
         "leading": "best mean, but another method could be as good by that test, or was not tested",
         "same": f"not distinguishable from the best mean: two-sided {TEST} over the {n} seeds against ★ or ☆, "
         f"p > {ALPHA:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
@@ -266,7 +266,8 @@ def table_legend(model: Result) -> dict[Mark, str]:
     texts = {mark: text for mark, text in texts.items() if mark in marks(model)}
     # The empty mark explains cells without a mark; the reason depends on the seeds and the metrics.
     if n < FEWEST_SEEDS:
-        few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. The p-values are of a {TEST}"
+        few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. "
+        few += f"The p-values are of a {TEST}"
         texts[""] = f"{few} over the {n} seeds, with Holm's correction for {comparisons}"
     elif unranked := [column(metric).title for metric in summary.metrics if not is_ranked(metric)]:
         texts[""] = (

@@ -28,7 +28,7 @@ _DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 _MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))
 _FREE_BYTES = 2**26
 _MOST_RATIO = 20
-"""Largest factor by which a file above ``_FREE_BYTES`` may unpack; the published files grow fivefold, to 47 MB."""
+"""Largest factor by which a file above ``_FREE_BYTES`` may unpack; published files grow fivefold."""
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 

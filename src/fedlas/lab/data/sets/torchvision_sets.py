@@ -187,7 +187,8 @@ def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) ->
     """Load a part with torchvision, which checks the MD5 sums of pickles before opening them."""
     folder = data_folder(root)
     call = f"torchvision.datasets.{kind}"
-    expected = f"root must hold {f'{name}.npz or ' if kind.startswith('CIFAR') else ''}the complete files of {call}"
+    npz = f"{name}.npz or " if kind.startswith("CIFAR") else ""
+    expected = f"root must hold {npz}the complete files of {call}"
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())
     fix = f"{call}(FOLDER, {keywords}, download=True) fetches them."
     if folder is None:
