@@ -22,7 +22,7 @@ from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
 """Metrics of a table that has to fit a terminal."""
-SELECTION = "Scores are ranked by AUROC on these images. If you choose one by this ranking, measure it on other images."
+SELECTION = "Scores are ranked by AUROC on these images. If you choose one by that, measure it on other images."
 
 
 def ood_cell(detection: Detection, method: str, data: str, row: Row, metric: str) -> Cell:
