@@ -88,9 +88,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_report_names_failure_that_was_not_written(
-    tmp_path, losses, capsys, monkeypatch
-):
+def test_report_names_failure_that_was_not_written(tmp_path, losses, capsys, monkeypatch):
     def full(*_):
         raise InputError("there must be space", "a full disk", "Free some.")
 
@@ -126,9 +124,7 @@ def test_reasons_are_for_readers(tmp_path, bench_of_ce, losses):
     ]
 
 
-def test_finished_runs_are_skipped_and_failed_retried(
-    bench_of_ce, tmp_path, losses, monkeypatch
-):
+def test_finished_runs_are_skipped_and_failed_retried(bench_of_ce, tmp_path, losses, monkeypatch):
     run(tmp_path, ["failing"])
     before = stamps(tmp_path / "ce-s0")
     monkeypatch.setattr(
@@ -161,9 +157,7 @@ def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path
     assert stamps(tmp_path) == before
 
 
-def test_incomparable_settings_stop_before_any_write(
-    bench_of_ce, tmp_path
-):
+def test_incomparable_settings_stop_before_any_write(bench_of_ce, tmp_path):
     before = stamps(tmp_path)
     changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
     with pytest.raises(InputError, match=r"ls-s0, .*optimizer\.lr: 0\.05 before, 0\.7 now"):
@@ -196,7 +190,9 @@ def test_bad_data_or_model_stops_before_writing(tmp_path):
 
 
 def test_all_failed(tmp_path, losses):
-    with pytest.raises(InputError, match=r"1 failed, failing-s0 first: RuntimeError: \[no luck\]"):
+    with pytest.raises(
+        InputError, match=r"1 failed, the first failing-s0: RuntimeError: \[no luck\]"
+    ):
         bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_dry_run_prints_runs_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "runs/paper/cub-vit/fedlas+-s1" in text
     assert "runs/paper/aircraft-vit/ce-s0" in text
     assert "24 runs, 0 of them finished; about 1,711,200 steps" in text
-    assert "missing: vit_base_patch16_384.safetensors" in text
+    assert "missing: pre-trained weights vit_base_patch16_384.safetensors" in text
     assert not list(tmp_path.iterdir())
     assert dry_run_bench(load_group("digits"), losses=["fedlas"], seeds=[0], out=Path("x")) == 0
     lines = capsys.readouterr().out.splitlines()

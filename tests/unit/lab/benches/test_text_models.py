@@ -179,7 +179,7 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     [
         ([[1]], "tokens must be input_ids"),
         ({"ids": [[1]]}, r"got ids \('input_ids'\)"),
-        ({"input_ids": [[1]], "offsets": [[1]]}, r"got input_ids, offsets \(other fields"),
+        ({"input_ids": [[1]], "offsets": [[1]]}, r"got input_ids, offsets \(unknown fields"),
         ({"input_ids": [[0.5]]}, "tokens must be"),
         ({"input_ids": [[-1]]}, "tokens must be"),
         ({"input_ids": [[2**24]]}, "tokens must be"),

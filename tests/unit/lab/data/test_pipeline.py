@@ -206,7 +206,7 @@ def test_images_are_left_as_they_were():
         ({"crop_padding": -1}, "crop_padding must be"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2; got 2"),
         ({"batch_size": 3, "world_size": 4}, "at least 4, one sample per process; got 3"),
-        ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 images; got 23"),
+        ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 samples; got 23"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"std": (0.5, 0.5, 0.0)}, "std above 0"),
         ({"std": (0.5, float("nan"), 0.5)}, "finite"),

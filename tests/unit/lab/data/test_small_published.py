@@ -210,7 +210,7 @@ def test_mnist_and_fashion_mnist_differ_by_counts(tmp_path):
         ),
         (
             lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12))),
-            "begins with 00 00 08 03",
+            "magic number is 00 00 08 03",
         ),
         (lambda path: path.write_bytes(gzip.decompress(path.read_bytes())), "BadGzipFile"),
         (lambda path: path.write_bytes(b""), "it is empty"),

@@ -113,7 +113,7 @@ def test_splits_never_change():
         ({"val_size": 0.0}, r"val_size as a fraction must be in \(0, 1\).*got 0.0"),
         ({"val_size": 1.0}, r"val_size as a fraction must be in \(0, 1\)"),
         ({"val_size": float("nan")}, r"val_size as a fraction must be in \(0, 1\)"),
-        ({"val_size": 0.01}, "come to at least 1 of 20 training images; got 0.01"),
+        ({"val_size": 0.01}, "give at least 1 of 20 training images; got 0.01"),
         ({"val_size": 0.99}, "at most 18 of 20 training images; got 0.99"),
         ({"val_size": True}, "val_size must be a whole number or a fraction"),
         ({"val_size": "0.1"}, "val_size must be a whole number or a fraction"),

@@ -147,7 +147,7 @@ def test_corruption_follows_crop_and_is_deterministic(files):
     [
         ({"workers": -1}, "workers must be a whole number of at least 0"),
         ({"batch_size": 0}, "batch_size"),
-        ({"batch_size": 12, "drop_last": True}, "at least batch_size=12 images; got 11"),
+        ({"batch_size": 12, "drop_last": True}, "at least batch_size=12 samples; got 11"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"seed": -1}, "seed"),
@@ -165,7 +165,7 @@ def test_files_keep_names_labels_and_order(files):
     assert part.sizes().tolist() == [files.path(row).stat().st_size for row in (7, 2)]
     assert torch.equal(part.image(0), files.image(7))
     assert (len(part), part.shape, part.label_probs) == (2, (3, 12, 12), None)
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="not empty"):
         files.take(torch.tensor([], dtype=torch.int64))
     gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
     with pytest.raises(InputError, match=r"must exist; got .*nowhere\.png"):

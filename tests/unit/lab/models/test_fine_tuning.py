@@ -144,7 +144,10 @@ def test_another_kind_of_model_is_refused(tmp_path):
     ("change", "words"),
     [
         (["model.tune=body"], "model.tune must be"),
-        (["model.tune=head", "train.average=swa", "schedule.name=swa"], "tune=head takes neither"),
+        (
+            ["model.tune=head", "train.average=swa", "schedule.name=swa"],
+            "tune=head must not be combined with model.bayesian",
+        ),
     ],
 )
 def test_wrong_fine_tuning_is_refused(tmp_path, change, words):

@@ -47,7 +47,7 @@ def test_mlp_without_hidden_layers_is_linear():
 
 def test_mlp_says_which_images_it_was_built_for():
     model = build_model("mlp", num_classes=3, in_channels=1, image_size=8)
-    with pytest.raises(InputError, match=r"64 numbers .*got \(2, 1, 28, 28\)"):
+    with pytest.raises(InputError, match=r"64 numbers, .*got \(2, 1, 28, 28\)"):
         model(torch.zeros(2, 1, 28, 28))
 
 

@@ -94,5 +94,5 @@ def test_groups_are_no_recipes():
     assert sorted([*groups, *recipe_names()]) == shipped_names()
     with pytest.raises(InputError, match="single recipe; got the group 'paper/table-1'"):
         load_recipe("paper/table-1")
-    with pytest.raises(InputError, match=r"key .*known; got 'recipes'"):
+    with pytest.raises(InputError, match=r"key .*known option; got 'recipes'"):
         load_recipe("digits", ["recipes=3"])

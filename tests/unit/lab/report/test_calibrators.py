@@ -195,7 +195,10 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
     text = capsys.readouterr().out
     check_latex(text)
     assert "differences up to 9 are equivalent" in text
-    for wrong, match in (((-1.0, folders), "rope"), ((0.0, folders[:2]), "need 3 data sets")):
+    for wrong, match in (
+        ((-1.0, folders), "rope"),
+        ((0.0, folders[:2]), "requires at least 3 data sets"),
+    ):
         with pytest.raises(InputError, match=match):
             bench_result(wrong[1], ["raw"]).bayes_table("nll", wrong[0])
 

@@ -239,9 +239,7 @@ def changed(summary, **p_values):
     )
 
 
-def test_within_noise_sign_is_in_all_formats(
-    measured, tmp_path
-):
+def test_within_noise_sign_is_in_all_formats(measured, tmp_path):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.model.summary, ece=0.001)
     model = result_from(summary)

@@ -193,7 +193,7 @@ class Executor(ABC):
 
     @abstractmethod
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Execute the tasks and yield each result as soon as it is available."""
+        """Execute the tasks and yield each result when it is available."""
 
     def ready(self, task: Task) -> Task:
         """Return the task with the threads, processes and retries of this executor.

@@ -148,7 +148,7 @@ class LocalExecutor(Executor):
     """
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Execute the tasks in order and yield each result as soon as it is available."""
+        """Execute the tasks in order and yield each result when it is available."""
         tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
         count = min(self.workers or self._room(tasks[0]), len(tasks))
         if (

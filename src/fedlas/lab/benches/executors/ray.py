@@ -60,7 +60,7 @@ class RayExecutor(Executor):
         self.address = self.address or os.environ.get("RAY_ADDRESS") or None
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Execute the tasks, in order as far as resources allow, and yield each result as soon as it is available."""
+        """Execute the tasks, in order as far as resources allow, and yield each result when it is available."""
         ready = deque(self.ready(task) for task in tasks)
         with self._cluster() as ray:
             gpus = self._gpus(ray.cluster_resources())

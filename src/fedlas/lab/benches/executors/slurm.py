@@ -89,7 +89,7 @@ class SlurmExecutor(Executor):
             )
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Submit the tasks; with ``wait``, yield each result as soon as it is available."""
+        """Submit the tasks; with ``wait``, yield each result when it is available."""
         executor = self._submitit(tasks)
         folder = tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]

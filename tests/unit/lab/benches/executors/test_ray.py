@@ -34,9 +34,7 @@ def numbers(folder):
     return metrics
 
 
-def test_two_workers_match_one_process_after_kill(
-    executor, tmp_path, tasks, told, stops, resumed
-):
+def test_two_workers_match_one_process_after_kill(executor, tmp_path, tasks, told, stops, resumed):
     digits = ("digits", ["ce", "fedlas"], "model.width=4")
     (killed,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=5", "model.hidden=[8]")
     stops.order(killed.run.folder, 3)
@@ -116,5 +114,5 @@ def test_a_cluster_that_cannot_be_reached(monkeypatch, tmp_path, tasks, told):
         raise ConnectionError("nobody\nthere")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(InputError, match=r"the cluster .*10\.0\.0\.1 .*ray start --head"):
+    with pytest.raises(InputError, match=r"the Ray cluster .*10\.0\.0\.1 .*ray start --head"):
         list(RayExecutor(address="10.0.0.1").results(tasks(tmp_path, "synthetic", ["ce"]), told()))

@@ -94,9 +94,7 @@ def test_submitted_jobs_are_waited_for(cluster, tmp_path, tasks, told):
     assert not (cluster / "canceled").exists()
 
 
-def test_killed_job_fails_without_slurm_accounting(
-    cluster, tmp_path, tasks, told, monkeypatch
-):
+def test_killed_job_fails_without_slurm_accounting(cluster, tmp_path, tasks, told, monkeypatch):
     (cluster / "sbatch").write_text('#!/bin/bash\necho "Submitted batch job 5"\n')
     (cluster / "squeue").write_text("#!/bin/bash\necho 4_1\n")
     (cluster / "squeue").chmod(0o755)
@@ -153,7 +151,7 @@ def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     [
         ({"gpus_per_run": 0.5}, "gpus_per_run must be a whole number"),
         ({"minutes": 0}, "minutes must be a whole number"),
-        ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[\.\.\.\]"),
+        ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[module load cuda\]"),
         ({"sbatch": "x"}, "sbatch must map"),
     ],
 )
