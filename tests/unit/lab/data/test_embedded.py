@@ -34,7 +34,7 @@ def test_digits_parts_hold_each_image_once():
 
 
 def test_digits_refuse_a_root():
-    with pytest.raises(InputError, match="no root, .*got '/data'"):
+    with pytest.raises(InputError, match=r"no root, .*got '/data'"):
         load_dataset("digits", "/data")
 
 

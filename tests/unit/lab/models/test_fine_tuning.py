@@ -146,7 +146,7 @@ def test_another_kind_of_model_is_refused(tmp_path):
         (["model.tune=body"], "model.tune must be"),
         (
             ["model.tune=head", "train.average=swa", "schedule.name=swa"],
-            "tune=head must not be combined with model.bayesian",
+            "head must not be combined with model.bayesian",
         ),
     ],
 )
