@@ -128,7 +128,10 @@ def test_resumed_equals_uninterrupted(source, tmp_path, monkeypatch, number, opt
     [
         (["model.tune=head", "model.freeze=[fc]"], "model.tune=head must not be combined"),
         (["model.tune=head", "train.probe_epochs=1"], "got train.probe_epochs"),
-        (["model.freeze=[conv1]", "train.average=swa", "schedule.name=swa"], "neither"),
+        (
+            ["model.freeze=[conv1]", "train.average=swa", "schedule.name=swa"],
+            "must not be combined with model.bayesian",
+        ),
         (
             ["train.probe_epochs=1", "model.bayesian=true"],
             "must not be combined with model.bayesian",
