@@ -130,7 +130,7 @@ def test_what_a_person_should_know_is_said(tmp_path, capsys):
         "1 file without an image suffix passed over (.txt)",
         "5 images in two classes, where one label must be wrong, such as a/0.png and b/",
         "b has 5 images and a 30",
-        "validation images are too few to choose an epoch and a temperature by",
+        "validation images are too few to choose an epoch and a temperature",
     ):
         assert words in out
 

@@ -1,4 +1,4 @@
-"""All runs of a recipe: planned, executed somewhere, counted in a dry run.
+"""Run a recipe: plan its runs, execute them, or forecast them in a dry run.
 
 In: recipes, losses, seeds, an executor. Out: finished run folders.
 """

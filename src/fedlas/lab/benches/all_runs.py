@@ -1,4 +1,4 @@
-"""All runs of a plan, checked before the first one starts, handed to an executor; and a bench of Python objects."""
+"""Execute all runs of a plan after checking each of them; and ``bench`` for data and models as Python objects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Builder = Callable[..., nn.Module]
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:
-    """Return a line if fits of finished runs warned; none without warnings."""
+    """Return a list with one sentence that names the finished runs whose fits warned; empty without warnings."""
     names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
     return (
         [f"A fit warned in {counted(names)}; the report lists it under the runs."] if names else []
@@ -53,13 +53,13 @@ def notes_of(runs: Sequence[Run]) -> list[str]:
 
 @dataclass
 class BenchOutcome:
-    """Outcome of the runs of a bench, by run name, in the order of the plan.
+    """Names of the finished, failed, busy and pending runs of a bench, in the order of the plan.
 
     Attributes:
-        finished: Runs that have metrics, those of earlier starts included.
+        finished: Runs that have metrics, including runs of earlier starts.
         failed: Error of each run that failed.
-        busy: Runs that another process is working on.
-        pending: Runs that were submitted and not waited for.
+        busy: Runs that another process works on.
+        pending: Runs that were submitted, without waiting for their results.
     """
 
     finished: list[str]
@@ -68,36 +68,36 @@ class BenchOutcome:
     pending: list[str]
 
     def check_finished(self, folder: Path) -> None:
-        """Raise InputError, with the reason of the first run that failed, if no run in ``folder`` finished."""
+        """Raise InputError with the reason of the first failure if no run in ``folder`` finished."""
         if self.finished:
             return
         for run, error in self.failed.items():
             reason = error.splitlines()[0].removeprefix("InputError: ").rstrip(".")
             raise InputError(
-                "a run must finish",
-                f"{len(self.failed)} failed, {run} first: {reason}",
-                f"See error.txt in the folders in {folder}, where it could be written.",
+                "at least one run must finish",
+                f"{len(self.failed)} failed, the first {run}: {reason}",
+                f"See error.txt in the run folders in {folder}.",
             )
         raise InputError(
-            "a run must be free",
-            f"{len(self.busy)} in {folder}, all of which other processes are working on",
-            "Wait for them, or choose another --out.",
+            "at least one run must be free to start",
+            f"{len(self.busy)} in {folder}, all in use by other processes",
+            "Wait until they finish, or choose another --out.",
         )
 
 
 def run_all(
     runs: Sequence[Run], *, executor: Executor | None = None, console: Console | None = None
 ) -> BenchOutcome:
-    """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
+    """Execute every run that is not finished; a failed run is recorded in its folder and does not stop the others.
 
     Args:
-        runs: From :func:`fedlas.lab.recipes.planning`.
-        executor: Where they happen; None is one after the other in this process.
-        console: ``rich.console.Console`` for a line a run; None makes one on standard error.
+        runs: Planned runs.
+        executor: Executes the runs; None executes them one after the other in this process.
+        console: ``rich.console.Console`` for one line per run; None makes one on standard error.
 
     Raises:
-        InputError: Before any run starts: if the folder is something else's, a run's folder holds one of another
-            configuration or on other data, data or model cannot be had, or the executor cannot start.
+        InputError: Before any run starts: if the folder is not a bench folder, a run folder has another configuration
+            or other data, the data or model cannot be loaded, or the executor cannot start.
     """
     executor = executor or LocalExecutor(workers=1)
     device = new_accelerator().device
@@ -113,7 +113,7 @@ def run_all(
         build_objective(run, splits)
         threads = threads_for(run)
         for folder in _siblings(runs):
-            # a run of the plan fails by itself; another is no part of the report
+            # an unreadable run of the plan fails on its own turn; another one is not part of the report
             with suppress(UnreadableError):
                 check_data(folder, data_fingerprint(run))
     if new:
@@ -121,6 +121,7 @@ def run_all(
     results: dict[str, TaskResult] = {}
 
     def note(result: TaskResult, style: str | None = None) -> None:
+        """Store the result of a run and print it as one line."""
         results[result.name] = result
         text = str(result.line)
         if result.busy is not None:
@@ -166,30 +167,31 @@ def run_all(
 
 
 def _of_other_code(folders: Sequence[RunFolder]) -> list[str]:
-    """Return a line if runs of a bench were made with other code than this; none if all were made with it."""
+    """Return a list with one sentence on the runs that were made with other code; empty if there are none."""
     now = environment()
     changed = {folder.name: changes for folder in folders if (changes := code_changes(folder, now))}
     if not changed:
         return []
     names = list(changed)
-    advice = "Where that matters, run all with another --out."
+    advice = "If that matters, run all of them again with another --out."
     return [
         f"{counted(names)} {'was' if len(names) == 1 else 'were'} made with other code: {changed[names[0]]}. {advice}"
     ]
 
 
 def _is_done(run: Run) -> bool:
-    """Return whether a run is finished and has its intervals, as far as they can be computed."""
+    """Return whether a run is finished and its intervals are computed, as far as possible."""
     folder = RunFolder(run.folder)
     if not folder.is_finished:
         return False
     try:
         return not lacks_estimates(read_run(folder))
-    except (ValueError, InputError, OSError):  # its error is shown when its turn comes
+    except (ValueError, InputError, OSError):  # executing the run shows its error
         return True
 
 
 def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOutcome:
+    """Sort the names of planned runs by the result of their tasks; runs without a result are pending."""
     by_name = {run.name: results[run.name] for run in runs if run.name in results}
     return BenchOutcome(
         finished=[name for name, result in by_name.items() if result.line is not None],
@@ -200,19 +202,19 @@ def _outcome(runs: Sequence[Run], results: Mapping[str, TaskResult]) -> BenchOut
 
 
 def _check_folders(runs: Sequence[Run]) -> None:
-    """Refuse to put runs into a folder with others that the report could not compare them with."""
+    """Raise InputError if a bench folder holds runs that a report could not compare with ``runs``."""
     for place in dict.fromkeys(run.folder.parent for run in runs):
         check_bench_folder(place)
     for run in runs:
         # A stranger's bench may hold a link in place of a run.
         path_inside(run.folder.parent, run.folder / "config.yaml")
-        with suppress(UnreadableError):  # it fails by itself, when its turn comes
+        with suppress(UnreadableError):  # executing the run shows its error
             check_claim(run)
     planned = {run.folder for run in runs}
     siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
     others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
     configs = [*others, *((run.name, run.config()) for run in runs)]
-    # What the machines of a cluster decide is not known yet.
+    # Settings that the machines of a cluster decide are not known yet.
     free = {key for run in runs for key in left_open(run)}
     previous = [
         (name, {**config, "train": {k: v for k, v in config["train"].items() if k not in free}})
@@ -222,7 +224,7 @@ def _check_folders(runs: Sequence[Run]) -> None:
 
 
 def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
-    """Return the run folders of the bench, those of other losses and seeds included."""
+    """Return all run folders in the bench folders of ``runs``, including other losses and seeds."""
     return [
         folder
         for bench in dict.fromkeys(run.folder.parent for run in runs)
@@ -246,14 +248,14 @@ def bench(
 ) -> BenchResult:
     """Train every model with every loss and seed, calibrate it, and compare the outcomes by paired tests over seeds.
 
-    Nothing is divided: seeds change the order of the data and the initial weights, equally for every loss.
+    The parts are used as passed: seeds change the data order and the initial weights, equally for every loss.
 
     Args:
         train: ``Dataset`` of ``(input, class index)``, or a pair ``(inputs, target)`` of arrays or tensors: float32 of
             any shape, or uint8 images. Inputs may be the output of a tokenizer of transformers, whose fields the models
             take by name.
         val: As ``train``; epochs and calibrators are chosen on it.
-        test: As ``train``; what is reported is measured on it.
+        test: As ``train``; all reported numbers are measured on it.
         models: Functions that build a model, by name; they may take ``num_classes``. None builds the registered model
             of that name, such as ``mlp``.
         losses: Registered losses; or functions that build losses by name, None for the registered one of that name.
@@ -272,7 +274,7 @@ def bench(
 
     State:
         Everything is in ``out``. The same call resumes: a run that was killed ends as an undisturbed one, bit for bit,
-        and what is finished is not computed again.
+        and finished runs are not computed again.
 
     Example:
         >>> import torch, tempfile
@@ -289,7 +291,7 @@ def bench(
     chosen = range(check_count("seeds", seeds)) if isinstance(seeds, int) else seeds
     builders = {n: b for n, b in losses.items() if b} if isinstance(losses, Mapping) else {}
     if not models:
-        raise InputError("models must name at least one", models, "Pass e.g. {'mlp': None}.")
+        raise InputError("models must name at least one model", models, "Pass e.g. {'mlp': None}.")
     runs: list[Run] = []
     folders = {}
     for model, build in models.items():

@@ -1,4 +1,4 @@
-"""Recipes under one name, such as the cells of a table, and a forecast of their bench."""
+"""Groups of recipes, such as the cells of a table, and the dry run of a bench."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KEYS = ("title", "recipes", "methods", "seeds", "then")
 
 @dataclass(frozen=True)
 class Group:
-    """Recipes under one name.
+    """Named group of recipes that one bench runs.
 
     Attributes:
-        name: Its name.
-        title: One line that says what it is.
-        recipes: One, or those of a group.
-        then: Commands that make the group's table or figure of the finished runs.
+        name: Name of the group.
+        title: One-line description.
+        recipes: The recipes; a single recipe is a group of one.
+        then: Commands that make the group's table or figure from the finished runs.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Group:
     then: tuple[str, ...] = ()
 
     def folder(self, recipe: Recipe, out: Path | None) -> Path:
-        """Return the folder of a recipe's runs: below ``out`` for a group, else ``out``; ``runs/RECIPE`` for None.
+        """Return the folder of a recipe's runs: ``out``, or its subfolder in a group; by default ``runs/RECIPE``.
 
         Two groups that share a recipe share its runs, unless ``out`` differs.
         """
@@ -45,10 +45,10 @@ class Group:
     def plan(
         self, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
     ) -> list[tuple[Recipe, list[Run]]]:
-        """Return the runs of each recipe, all checked before the first one starts.
+        """Return each recipe with its planned runs; all runs are checked before any run starts.
 
         Raises:
-            InputError: As :func:`fedlas.lab.recipes.planning.plan`.
+            InputError: As planning each recipe alone.
         """
         folders = [self.folder(recipe, out) for recipe in self.recipes]
         for folder in folders:
@@ -67,13 +67,13 @@ def load_group(
     data: str | None = None,
     trackers: Sequence[str] = (),
 ) -> Group:
-    """Return a group of recipes, or one recipe as a group of its own.
+    """Return a group of recipes; a single recipe becomes a group of one.
 
     Args:
         name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are
             in the same folder.
         overrides: Applied to every recipe.
-        data: Where every recipe's data is; None for the recipes' own places.
+        data: Data folder of every recipe; None keeps the folders of the recipes.
         trackers: Trackers of every recipe's runs, in addition to the recipe's own.
 
     Raises:
@@ -87,7 +87,7 @@ def load_group(
     refuse_unknown("", content, _KEYS)
     for key in content.keys() - {"title"}:
         listed(content[key], f"{key} of a group")
-    # The command line counts more than the group, and the group more than its recipes.
+    # The command line overrides the group, and the group overrides its recipes.
     overridden = {override.partition("=")[0].strip() for override in overrides}
     changes = {
         key: content[key]
@@ -109,7 +109,7 @@ def load_group(
 def dry_run_bench(
     group: Group, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None
 ) -> int:
-    """Check a bench without training, and print what it would do; no run folder is written.
+    """Check a bench and print what it would run, without training or writing anything.
 
     Returns:
         0.
@@ -124,14 +124,12 @@ def dry_run_bench(
         check_bench_folder(runs[0].folder.parent)
         ahead = [forecast(run) for run in runs]
         images = train_size(runs[0])
-        size = (
-            "images that are not there to be counted"
-            if images is None
-            else f"about {images:,} images"
-        )
+        size = "an unknown number of images" if images is None else f"about {images:,} images"
         train = recipe.train
         weights = recipe.model.weights
-        missing = f"missing: {weights}, the pre-trained weights; --set model.weights=FILE says where they are"
+        missing = (
+            f"missing: pre-trained weights {weights}; name their file with --set model.weights=FILE"
+        )
         say(
             "",
             f"{recipe.name}: {recipe.title}",
@@ -145,6 +143,7 @@ def dry_run_bench(
 
 
 def _table(forecasts: Sequence[Forecast]) -> list[str]:
+    """Return the lines of a table with one row per run: name, steps, state and folder."""
     rows = [
         (f.run.name, "?" if f.steps is None else f"{f.steps:,}", f.state, str(f.run.folder))
         for f in forecasts
@@ -155,6 +154,7 @@ def _table(forecasts: Sequence[Forecast]) -> list[str]:
 
 
 def _totals(forecasts: Sequence[Forecast]) -> str:
+    """Return one line with the numbers of runs and steps, and how many of them are left."""
     counted = [f for f in forecasts if f.steps is not None and f.left is not None]
     steps = sum(f.steps or 0 for f in counted)
     rest = sum(f.left or 0 for f in counted)
@@ -164,5 +164,5 @@ def _totals(forecasts: Sequence[Forecast]) -> str:
     if counted:
         parts.append(f"about {steps:,} steps, {rest:,} of them left")
     if unknown:
-        parts.append(f"steps of {unknown} runs unknown: their data is not there to be counted")
+        parts.append(f"steps of {unknown} runs unknown, since their data was not found")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Data sets: images with labels in two parts, class names, normalization; and the registry of them."""
+"""Data sets: ``Images`` (a part in memory), ``Source`` (the parts of a data set), and the registry of data sets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Flip = bool | Literal["alternating"]
 
 
 def expect(holds: bool, expected: str, got: object, fix: str) -> None:
-    """Raise InputError unless a condition ``holds``."""
+    """Raise InputError unless ``holds``."""
     if not holds:
         raise InputError(expected, got, fix)
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Inputs and labels of one part in memory: images, or rows of numbers such as those of a table.
+    """Inputs and labels of one part in memory: images, or rows of features.
 
     Args:
         images: ``(N, channels, H, W)`` uint8; or float32 ``(N, D, ...)``, images or rows of ``D`` features, finite.
@@ -79,26 +79,27 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(channels, H, W)`` of an image; ``(D,)`` of a row."""
+        """Shape of one input: ``(channels, H, W)`` for images, ``(D,)`` for rows of features."""
         return tuple(self.images.shape[1:])
 
     def image(self, row: int) -> Tensor:
-        """Return one image for display, uint8 ``(channels, H, W)``; floats from the least to the largest."""
+        """Return one image for display, uint8 ``(channels, H, W)``; floats are scaled from minimum to maximum."""
         return shown(self.images[row])
 
     def take(self, indices: Tensor) -> Images:
-        """Return a copy of the inputs at ``indices`` (int64), in that order."""
+        """Return a copy of the samples at ``indices`` (int64), in that order."""
         return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
-        """Return the same part on ``device``; no copy if it is there already."""
+        """Return this part on ``device``; nothing is copied if it is already there."""
         return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
-        """Return the same inputs with other labels ``(N,)`` int64, and without the true probabilities."""
+        """Return the same inputs with new labels ``(N,)`` int64 and without label probabilities."""
         return Images(self.images, target)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
+        """Return this part with ``change`` applied to each tensor."""
         probs = self.label_probs
         return Images(
             change(self.images), change(self.target), None if probs is None else change(probs)
@@ -111,7 +112,7 @@ Part = Images | Files | Items
 
 @dataclass(frozen=True)
 class Expected:
-    """Published counts of a data set: its metadata ``expected``, for ``fedlas data check``.
+    """Published image and class counts of a data set, which ``fedlas data check`` compares with.
 
     Attributes:
         train: Number of images outside the test part.
@@ -128,7 +129,7 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as its authors or the user's folders divide it: training and test part, perhaps validation.
+    """Data set with a training and a test part, and a validation part if the data set defines one.
 
     Args:
         name: Registry name or path, for messages and reports.
@@ -142,7 +143,7 @@ class Source:
         mean: Mean of each channel or feature; of uint8 images in [0, 1] units. None computes it from the training
             samples in use; with an empty tuple, inputs are not normalized.
         std: Standard deviation of each, in the same units; None or empty exactly when ``mean`` is.
-        mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.
+        mistaken_for: Pairs of class names for asymmetric label noise: a class, and the class it is mistaken for.
         val: Validation part; None: a seed draws it from the training part.
 
     Raises:
@@ -170,7 +171,7 @@ class Source:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts by name, without validation if a seed draws it."""
+        """Parts by name; ``val`` only if the data set defines one."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -178,18 +179,18 @@ class Source:
         # Classes and shapes.
         shape = self.train.shape
         count = len(self.classes)
-        fix = "Add images of another class: with one class there is nothing to classify."
+        fix = "Add images of another class."
         got = f"{count} ({', '.join(self.classes)})"
-        expect(count >= 2, "a data set needs at least two classes", got, fix)
+        expect(count >= 2, "a data set must have at least two classes", got, fix)
         alike = all(part.shape == shape for part in self.parts.values())
         alike = alike and (len(shape) != 3 or shape[1] == shape[2])
         got = ", ".join(f"{name} {part.shape}" for name, part in self.parts.items())
         fix = "Crop or resize them first (the folder loader does it with image_size)."
-        expect(alike, "all inputs must be square and of one shape", got, fix)
+        expect(alike, "all inputs must have the same shape, and images must be square", got, fix)
         kinds = {part.images.dtype for part in self.parts.values() if isinstance(part, Images)}
         got = ", ".join(map(str, kinds))
         fix = "Convert all to uint8, or all to float32."
-        expect(len(kinds) <= 1, "all inputs must be of one type", got, fix)
+        expect(len(kinds) <= 1, "all parts must have the same dtype", got, fix)
         # Labels.
         for part, images in self.parts.items():
             low = int(images.target.min())
@@ -214,8 +215,13 @@ class Source:
         # Augmentation and normalization.
         check_count("crop_padding", self.crop_padding, low=0)
         changed = (self.flip or self.crop_padding) and len(shape) != 3
-        fix = "Leave flip and crop_padding out."
-        expect(not changed, "only images can be flipped or cropped", f"inputs of {shape}", fix)
+        fix = "Leave both out."
+        expect(
+            not changed,
+            "flip and crop_padding must be set for images only",
+            f"inputs of {shape}",
+            fix,
+        )
         if isinstance(self.train, Files):
             choice = self.flip if self.flip == "alternating" else self.crop_padding
             expected = "images on disk must have no crop_padding and no alternating flips"
@@ -226,7 +232,7 @@ class Source:
         usable = not self.mean and self.mean == self.std
         usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
         expected = (
-            f"mean and std must both be None or hold {channels} numbers, finite and std above 0"
+            f"mean and std must both be None, or have {channels} finite numbers each, std above 0"
         )
         fix = (
             "Give one number per channel in [0, 1] units, or leave both out to have them computed."
@@ -235,7 +241,7 @@ class Source:
 
     @property
     def num_classes(self) -> int:
-        """``C``."""
+        """Number of classes ``C``."""
         return len(self.classes)
 
 
@@ -243,12 +249,12 @@ Loader = Callable[..., Source]
 """``load(root: str | None = None, *, option=default, ...) -> Source``; without ``root`` if it needs no files."""
 
 DATASETS: Registry[Loader] = Registry("data set")
-"""Data sets by name; each is registered by its own module. Metadata ``files`` says what ``root`` must hold; a data set
-without it needs no files."""
+"""Data sets by name; each is registered by its own module. Metadata ``files`` describes the content of ``root``; a data
+set without it needs no files."""
 
 
 def option_names(name: str) -> list[str]:
-    """Return the names of the options of a data set, those that every data set has included."""
+    """Return the names of a data set's options, including the options common to all data sets."""
     return [
         *(each for each in inspect.signature(DATASETS[name].value).parameters if each != "root"),
         *COMMON_OPTIONS,
@@ -274,8 +280,12 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     """
     for option in options:
         if option not in (names := option_names(name)):
-            raise InputError("options must be its own", repr(option), suggestion(option, names))
-    # Augmentation and statistics are checked before anything is read, which may take minutes.
+            raise InputError(
+                f"every option must be an option of the data set {name}",
+                repr(option),
+                suggestion(option, names),
+            )
+    # Augmentation and statistics are checked first, since reading the files may take minutes.
     common = {key: options.pop(key) for key in COMMON_OPTIONS if key in options}
     flip = common.get("flip", False)
     flips = flip in (True, False, "alternating")
@@ -287,13 +297,18 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
             common[key] = check_statistic(key, common[key])
     stored = "files" in DATASETS[name].metadata
     fix = "Leave root out."
-    expect(stored or root is None, "this data set needs no files, so no root", repr(root), fix)
+    expect(
+        stored or root is None,
+        f"the data set {name} must have no root, since it needs no files",
+        repr(root),
+        fix,
+    )
     source: Source = DATASETS.build(name, options, root=root)
     return replace(source, **common)
 
 
 def check_statistic(name: str, value: object) -> tuple[float, ...]:
-    """Return ``value`` as a tuple of means or of standard deviations of the channels.
+    """Return the channel means or standard deviations in an option value, as a tuple.
 
     Args:
         name: Name of the option; if it ends in ``std``, the numbers must be above 0.
@@ -304,7 +319,7 @@ def check_statistic(name: str, value: object) -> tuple[float, ...]:
     """
     if not isinstance(value, list | tuple) or not value:
         raise InputError(
-            f"{name} must be a list of numbers", describe(value), "Give one per channel."
+            f"{name} must be a list of numbers", describe(value), "Pass one number per channel."
         )
     above_0 = name.endswith("std")
     low = 0.0 if above_0 else float("-inf")

@@ -1,4 +1,4 @@
-"""Batches of one part, from memory or from disk: order, slices of each process, augmentation and normalization."""
+"""Batches of one part, from memory or disk: order, slices per process, augmentation and normalization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.lab.data.files import Files, Items
 
 
 class Epochs:
-    """Batches of one part, in an order and with an augmentation that depend on the epoch.
+    """Base class of batches over one part, with order and augmentation determined by seed and epoch.
 
     Args:
         part: A part, in memory or on disk.
@@ -31,7 +31,7 @@ class Epochs:
         shuffle: Use another order in each epoch.
         drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
         seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
+        rank: Index of this process, from 0, and so of its slice of each batch.
         world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
 
     Raises:
@@ -67,11 +67,11 @@ class Epochs:
                 f"rank must be below world_size {world_size}", rank, "Count ranks from 0."
             )
         if batch_size < world_size:
-            expected = f"batch_size must be at least one sample for each of {world_size} processes"
-            fix = "batch_size counts the samples of all processes together: choose a larger one."
+            expected = f"batch_size must be at least {world_size}, one sample per process"
+            fix = "Choose a larger batch_size; it counts the samples of all processes together."
             raise InputError(expected, batch_size, fix)
         if drop_last and len(part) < batch_size:
-            expected = f"with drop_last there must be at least batch_size={batch_size} images"
+            expected = f"with drop_last the part must have at least batch_size={batch_size} samples"
             raise InputError(
                 expected, len(part), "Choose a smaller batch_size, or drop_last=False."
             )
@@ -96,7 +96,7 @@ class Epochs:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def slices(self) -> Iterator[slice]:
-        """Yield the places in the epoch's order that this process gets, batch by batch."""
+        """Yield the slice of the epoch's order that this process gets, batch by batch."""
         for step in range(len(self)):
             start = step * self.batch_size
             size = min(self.batch_size, len(self._part) - start)
@@ -106,7 +106,7 @@ class Epochs:
             )
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Return ``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32; of floats without 255."""
+        """Return normalized float32 inputs: ``(x / 255 - mean) / std`` for uint8, ``(x - mean) / std`` for floats."""
         if self._normalization is None:
             return pixels.float()
         scale, shift = self._normalization
@@ -114,16 +114,16 @@ class Epochs:
 
     @property
     def epoch(self) -> int:
-        """The epoch that decides order and augmentation of the next iteration."""
+        """Epoch that determines order and augmentation of the next iteration."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, a whole number >= 0, of the iterations that start after this call."""
+        """Set the epoch, a whole number >= 0, for iterations that start after this call."""
         self._epoch = check_count("epoch", epoch, low=0)
 
 
 class Batches(Epochs):
-    """Iterate over one part of a data set, once per epoch.
+    """Batches of one part in memory; one iteration is one epoch.
 
     Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalized; ``target`` int64 ``(B,)``;
     ``index`` int64 ``(B,)``, the position of each sample in ``images``. All are on the device of the images.
@@ -172,7 +172,7 @@ class Batches(Epochs):
             yield self.normalized(pixels), self.images.target[index], index
 
     def _plan(self) -> dict[str, Tensor]:
-        """Return the order of the epoch, and how the image at each place of it is augmented, each ``(N,)``.
+        """Return the order of the epoch, and mirroring and crop offsets in that order, each ``(N,)``.
 
         All random numbers are drawn, used or not, so that options do not affect each other.
         """
@@ -185,7 +185,7 @@ class Batches(Epochs):
             first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
             mirrored = first[order] ^ bool(self._epoch % 2)
         corner = random.random_sample((2, count))
-        # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
+        # The corner of the crop in the padded image is uniform on 2 * padding + 1 offsets.
         rows, columns = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
         arrays = {"order": order, "mirrored": mirrored, "top": rows, "left": columns}
         return {
@@ -195,25 +195,25 @@ class Batches(Epochs):
 
 
 def _crop(pixels: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
-    """Pad ``pixels (B, channels, H, W)`` with black, then crop to the old size at ``row, column (B,)``."""
+    """Pad ``pixels (B, channels, H, W)``, then crop to the original size at offsets ``row``, ``column`` ``(B,)``."""
     batch, channels, height, width = pixels.shape
     padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     # several times faster than F.pad for uint8
     padded[:, :, padding:-padding, padding:-padding] = pixels
-    # (B, channels, places, places, H, W), a view
+    # (B, channels, offsets, offsets, H, W), a view
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(batch, device=pixels.device), :, row, column]
 
 
 _Place = tuple[int, int | None]
-"""Row of an image and seed of its augmentation; None without augmentation."""
+"""Index of an image, and seed of its augmentation; None without augmentation."""
 
 
 class StreamedBatches(Epochs):
-    """Iterate over one part on disk or of a ``Dataset``, once per epoch, as :class:`~fedlas.lab.data.Batches` does.
+    """Batches of one part on disk or of a ``Dataset``; one iteration is one epoch.
 
-    Each item is ``(x, target, index)`` as there, on the device of the labels. Workers read, crop and flip images;
-    the device normalizes them.
+    Each item is ``(x, target, index)`` as in ``Batches``, on the device of the labels. Workers read, crop and flip
+    images; the device normalizes them.
 
     Order and augmentation are a pure function of ``(seed, epoch)``: every image has its own seed, so they do not depend
     on the number of workers or processes, and they touch no global generator.
@@ -259,7 +259,7 @@ class StreamedBatches(Epochs):
         self.files = files
         self.augment = augment
         if workers is None:
-            # A Dataset need not survive the way to another process, unlike names of files.
+            # A Dataset may not be picklable for another process, unlike file names.
             workers = _default_workers(self.world_size) if isinstance(files, Files) else 0
         self.workers = check_count("workers", workers, low=0)
 
@@ -277,6 +277,7 @@ class StreamedBatches(Epochs):
     @cached_property
     def _loader(self) -> DataLoader[Any]:
         # workers do not use the accelerator
+        """``DataLoader`` that reads uint8 inputs on the CPU."""
         read = self.files.to("cpu").reader(augment=self.augment, flip=bool(self.flip))
         return DataLoader(
             _Rows(read),
@@ -291,7 +292,7 @@ class StreamedBatches(Epochs):
 
 
 class _BatchSampler:
-    """Batch sampler: the batches of an epoch as lists of places, iterated in the main process."""
+    """Batch sampler that yields the batches of an epoch as lists of seeded indices, in the main process."""
 
     def __init__(self, batches: StreamedBatches) -> None:
         self.batches = batches
@@ -314,6 +315,8 @@ class _BatchSampler:
 
 
 class _Rows(Dataset[Any]):
+    """Data set that reads samples by seeded index; a read error is returned instead of raised."""
+
     def __init__(self, read: Callable[[int], Tensor]) -> None:
         self.read = read
 
@@ -330,6 +333,7 @@ class _Rows(Dataset[Any]):
 
 
 def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
+    """Return stacked inputs and their indices, or the first read error and no indices."""
     wrong = next((item for item in items if isinstance(item, InputError)), None)
     if wrong is not None:
         return wrong, torch.empty(0, dtype=torch.int64)
@@ -340,6 +344,7 @@ def _collate(shape: tuple[int, ...], items: list[Any]) -> tuple[Tensor | InputEr
 
 
 def _default_workers(world_size: int) -> int:
+    """Return one reading process per core of this rank's share, at most eight."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -1,4 +1,4 @@
-"""Check of a data set: whether its files are there, complete and readable."""
+"""Check whether the files of a data set are present, complete and readable."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fedlas.lab.data.disk import damage, in_parallel
 from fedlas.lab.data.files import Files
 
 _MOST = 10
-"""Number of files or classes that a problem names."""
+"""Most files or classes that a problem lists."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Result of a check.
+    """Result of a data set check.
 
     Attributes:
         source: The data set.
@@ -42,7 +42,7 @@ class Checked:
     decoded: bool
 
     def counts(self, part: str) -> Tensor:
-        """Return samples of each class in a part, ``(C,)``."""
+        """Return the number of samples per class in a part, ``(C,)``."""
         return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)
 
 
@@ -54,7 +54,7 @@ def check_dataset(
     options: dict[str, Any] | None = None,
     on_image: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Checked:
-    """Load a data set, count it, and decode every image of it.
+    """Load a data set, compare its counts with the published ones, and decode every image.
 
     Args:
         name: A name in :data:`~fedlas.lab.data.DATASETS`.
@@ -96,12 +96,12 @@ def check_dataset(
 def _decode(
     part: Files, quick: bool, advance: Callable[[], None]
 ) -> tuple[Counter[tuple[int, ...]], list[str]]:
-    """Return the counts of the sizes of readable images, and a line for each unreadable one."""
+    """Return the sizes of readable images with their counts, and one line per unreadable image."""
     sizes: Counter[tuple[int, ...]] = Counter()
     broken: list[str] = []
 
-    # The size of an image, what is wrong with it, or nothing if only its first bytes were read.
     def look(row: int) -> tuple[int, int] | str | None:
+        """Return the image's size, a text if it is unreadable, or None if only its first bytes were read."""
         if quick:
             what, _ = damage(part.path(row))
             return f"{part.path(row)} ({what})" if what else None
@@ -121,6 +121,7 @@ def _decode(
 
 
 def _differences(checked: Checked, expected: Expected) -> list[str]:
+    """Return one sentence per difference from the published counts."""
     source = checked.source
     problems = []
     if source.num_classes != expected.classes:

@@ -1,4 +1,4 @@
-"""Folders of images, one folder a class: found, checked and divided into a training and a test part."""
+"""List and check images in class folders, and divide them into parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_image_name(name: str) -> bool:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the names of the images in ``folder``, sorted; empty if the folder does not exist."""
+    """Return the sorted image names in ``folder``; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -41,14 +41,14 @@ def image_names(folder: Path) -> list[str]:
 def class_folders(
     place: Path, *, layout: str = "Arrange the images as PART/CLASS/*."
 ) -> list[Path]:
-    """Return the folders in ``place``, sorted by name, without hidden ones.
+    """Return the visible folders in ``place``, sorted by name.
 
     Args:
         place: The folder.
-        layout: A sentence that says how the folders should be arranged.
+        layout: Sentence that describes the expected arrangement of folders.
 
     Raises:
-        InputError: If there are fewer than two.
+        InputError: If there are fewer than two folders.
     """
     folders = _folders(place)
     if len(folders) < 2:
@@ -64,7 +64,7 @@ def class_folders(
 def divided_images(
     root: str | None, *, layout: str, deep: bool, val_from_train: bool = True
 ) -> tuple[Path, dict[str, Listed], tuple[str, ...]]:
-    """Return the user's own images: root, parts ``train``, ``test`` and perhaps ``val``, and class names.
+    """Return the root folder, the labeled paths by part (``train``, ``test``, maybe ``val``) and the class names.
 
     The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part, unless
     validation is not to be drawn from it. Without such folders, a stratified fifth of all images is the test part, the
@@ -72,9 +72,9 @@ def divided_images(
 
     Args:
         root: Folder from the user.
-        layout: A sentence that says how the folders should be arranged.
-        deep: Look for images in folders below the class folders too.
-        val_from_train: Whether a seed draws the validation part from the training part; else ``val`` is it.
+        layout: Sentence that describes the expected arrangement of folders.
+        deep: Whether to search folders below the class folders.
+        val_from_train: Whether a seed draws the validation part from the training part; else it is the folder ``val``.
 
     Raises:
         InputError: As :func:`images_by_part`, or if there is no folder ``val`` next to ``train`` and ``test``.
@@ -90,13 +90,13 @@ def divided_images(
             raise InputError(
                 "with val_from_train=false there must be folders train, val and test",
                 f"{', '.join(filter(None, parts)) or 'no parts'} in {place}",
-                "Leave it out: a seed then draws validation images.",
+                "Leave val_from_train out: a seed then draws validation images.",
             )
         return place, {"train": first, "val": rest[0], "test": rest[1]}, classes
     if rest:
         more = [image for part in rest[:-1] for image in part]
         return place, {"train": [*first, *more], "test": rest[-1]}, classes
-    # With one set, a stratified part of it is the test part: the same for every seed.
+    # Without folders of parts, a stratified fifth is the test part, the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
     train, test = hold_out(target, size, classes, stream(Purpose.FIXED_TEST))
@@ -110,12 +110,12 @@ def divided_images(
 def images_by_part(
     root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
-    """Return the root, and by part (``""`` without parts) and class the sorted paths of images below it.
+    """Return the root folder, and the sorted image paths by part (``""`` without parts) and class.
 
     Args:
-        root: As there.
-        layout: As there.
-        deep: As there.
+        root: Folder from the user.
+        layout: Sentence that describes the expected arrangement of folders.
+        deep: Whether to search folders below the class folders.
 
     Raises:
         InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
@@ -134,16 +134,16 @@ def images_by_part(
         ]
         if others and not names:
             raise InputError(
-                "parts must be named in lower case",
+                "folders of parts must be named in lower case",
                 f"{others[0]} in {place}",
                 f"Rename it to {others[0].lower()}.",
             )
         if names and ("train" not in names or len(names) == 1):
             raise InputError(
-                "root must hold train and val or test",
+                "root must have a folder train and a folder val or test",
                 f"only {' and '.join(names)} in {place}",
                 (
-                    f"Add one, or pass {place / names[0]}, of which a fifth is held out."
+                    f"Add one, or pass {place / names[0]}: a fifth of it becomes the test part."
                     if len(names) == 1
                     else layout
                 ),
@@ -159,13 +159,14 @@ def images_by_part(
             where = "train" if differing[0] in classes else part
             raise InputError(
                 f"train and {part} must have the same classes",
-                f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}",
+                f"{len(differing)} in only one of them, such as {differing[0]!r} in {where}",
                 "Rename, add or remove class folders until both agree.",
             )
     return place, parts
 
 
 def _folders(place: Path) -> list[Path]:
+    """Return the folders in ``place``, sorted by name, without hidden ones."""
     with os.scandir(place) as entries:
         return [
             place / name
@@ -174,7 +175,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _by_class(root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
-    """Return the sorted paths of images by class, relative to ``root``."""
+    """Return the sorted image paths of each class, relative to ``root``."""
 
     def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
         raise error

@@ -1,4 +1,4 @@
-"""Data sets on disk: where they are, their text files and images, and what is wrong with a damaged file."""
+"""Files of data sets on disk: folders, text files and images, and the damage of unreadable files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _BEGINNINGS = {b"version https://git-lfs": _LFS, b"<!doctype": _PAGE, b"<html": 
 
 
 def data_folder(root: str | None) -> Path | None:
-    """Return ``root`` if given, else ``$FEDLAS_DATA`` if set and not empty, else None; ``~`` is expanded."""
+    """Return ``root``, else ``$FEDLAS_DATA``, with ``~`` expanded; None if neither is set."""
     place = root if root is not None else os.environ.get(ENVIRONMENT)
     return Path(place).expanduser() if place else None
 
 
 def required_root(root: str | None, what: str) -> Path:
-    """Return ``root`` as a path that exists.
+    """Return ``root`` as an existing path.
 
     Args:
         root: Path from the user.
-        what: Kind of file that the path must lead to, e.g. ``"an .npz file"``.
+        what: Kind of file or folder that is expected, e.g. ``"an .npz file"``.
 
     Raises:
         InputError: If ``root`` is None or does not exist.
@@ -55,16 +55,16 @@ def required_root(root: str | None, what: str) -> Path:
 
 
 def located(root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
-    """Return the folder of a published data set: ``root`` (None: ``$FEDLAS_DATA``), or one of ``names`` below it.
+    """Return the folder of a published data set: ``root``, by default ``$FEDLAS_DATA``, or a usual subfolder.
 
     Args:
         root: Path from the user.
         names: Usual names of the folder, the published one first.
-        marks: Files and folders that it must hold.
-        source: Where to get it, as a full sentence.
+        marks: Files and folders that the folder must contain.
+        source: Where to get the data set, as a full sentence.
 
     Raises:
-        InputError: If it is not there; what an incomplete one lacks is named.
+        InputError: If the folder is missing or incomplete; the message names what is missing.
     """
     folder = data_folder(root)
     expected = f"the folder of the data set must hold {', '.join(marks)}"
@@ -96,7 +96,7 @@ def located(root: str | None, names: Sequence[str], marks: Sequence[str], source
 
 
 def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
-    """Check that every image that a data set lists exists.
+    """Raise InputError unless every listed file exists.
 
     Args:
         folder: Folder that the names are relative to.
@@ -104,28 +104,28 @@ def require_listed(folder: Path, names: Sequence[str], listing: str) -> None:
         listing: Name of the list.
 
     Raises:
-        InputError: If some are missing; the first is named and they are counted.
+        InputError: If some are missing, with their number and the first name.
     """
     if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
         raise InputError(
-            f"every image that {listing} lists must be there",
+            f"every image listed in {listing} must exist",
             f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}",
             "The archive was extracted only in part, or images were moved: extract it again.",
         )
 
 
 def damage(path: Path) -> tuple[str, str]:
-    """Recognize by the first bytes of a file what is wrong with it.
+    """Return what is wrong with an unreadable file, judged by its first bytes, and how to fix it.
 
     Args:
         path: A path that exists but could not be read.
 
     Returns:
-        What is wrong, as a clause, and what to do, as a sentence; two empty strings if nothing is recognized.
+        The damage as a clause and the remedy as a sentence; two empty strings if the damage is not recognized.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
-            return "it is no file", "Remove it."
+            return "it is not a regular file", "Remove it."
         with path.open("rb") as file:
             head = file.read(64)
     except OSError:
@@ -138,7 +138,7 @@ def damage(path: Path) -> tuple[str, str]:
 
 
 def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputError:
-    """Make the error for a file that could not be read, with the kind of damage if it is recognized.
+    """Return the error for an unreadable file, with the kind of damage if it is recognized.
 
     Args:
         expected: Kind of file that is expected.
@@ -154,7 +154,7 @@ def unreadable(expected: str, path: Path, error: Exception, fix: str) -> InputEr
 
 
 def read_table(path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
-    """Read the lines of a small text file as cells, without empty lines; more separators stay in the last cell.
+    """Return the cells of each non-empty line of a text file; further separators stay in the last cell.
 
     Args:
         path: The file.
@@ -177,7 +177,7 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
             )
     except (OSError, ValueError) as error:
         raise unreadable(
-            f"{path.name} must be the text file of the data set",
+            f"{path.name} must be the readable text file of the data set",
             path,
             error,
             "The data set is incomplete: extract its archive again.",
@@ -186,9 +186,9 @@ def read_table(path: Path, columns: int = 1, *, separator: str | None = None) ->
 
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Those whose suffixes are image suffixes. Pillow goes by content, and hands PostScript to another program."""
+"""Formats of the image suffixes. Pillow recognizes files by content, and would pass PostScript to another program."""
 _MOST_PIXELS = 80_000_000
-"""Decoded, they take 240 MB. Pillow warns from 89 million on."""
+"""Decoded, an image of this size takes 240 MB. Pillow warns from 89 million pixels on."""
 _READABLE = "every file with an image suffix must be a readable image"
 _SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
 
@@ -211,7 +211,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
         source = io.BytesIO(file)
         file = Path(f"image of {len(file):,} bytes")
     elif os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
-        raise InputError(_READABLE, f"{file}, which is no file", fix)
+        raise InputError(_READABLE, f"{file}, which is not a regular file", fix)
     try:
         with pil.open(source, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
@@ -223,7 +223,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
             # Pillow would clip such values to 255, not scale them
             if opened.mode.startswith(("I", "F")):
                 raise InputError(
-                    "images must have 8 bits a channel",
+                    "images must have 8 bits per channel",
                     f"{file} in mode {opened.mode}",
                     "Convert it to 8 bits, and choose which value becomes white.",
                 )
@@ -238,7 +238,7 @@ def open_image(file: Path | bytes, *, channels: int = 3, upright: bool = True) -
 
 
 def check_channels(channels: object) -> None:
-    """Refuse another number of channels than 1 or 3.
+    """Raise InputError unless ``channels`` is 1 or 3.
 
     Raises:
         InputError: For any other value.
@@ -257,14 +257,14 @@ def read_images(
     upright: bool = True,
     max_gib: float = 4.0,
 ) -> NDArray[np.uint8]:
-    """Decode all files into memory, on every core.
+    """Decode image files into one array, using all cores.
 
     Args:
         files: Files or their contents, at least one.
         image_size: Resize the shorter side to this many pixels and crop the center square; None keeps the size.
         channels: 3 for color, 1 for gray.
         upright: Apply the EXIF rotation.
-        max_gib: Most memory they may take, in GiB.
+        max_gib: Most memory that the images may take, in GiB.
 
     Returns:
         ``(N, channels, S, S)``.
@@ -274,6 +274,7 @@ def read_images(
     """
 
     def read(file: Path | bytes) -> NDArray[np.uint8]:
+        """Return the pixels of one file, resized if ``image_size`` is set."""
         image = open_image(file, channels=channels, upright=upright)
         if image_size is not None:
             bilinear = require("PIL.Image", extra="bench").Resampling.BILINEAR
@@ -283,7 +284,7 @@ def read_images(
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
-    # Refuse too much memory before all files are read.
+    # The memory is estimated from the first image, before all files are read.
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
@@ -299,6 +300,7 @@ def read_images(
         return f"image {row}" if isinstance(files[row], bytes) else files[row]
 
     def fill(row: int) -> None:
+        """Decode one file into its place of the array; raise InputError for another size."""
         image = read(files[row])
         height, width = image.shape[1:]
         if height != width:
@@ -309,8 +311,9 @@ def read_images(
             )
         if image.shape != first.shape:
             raise InputError(
-                "without image_size all images must be of one size",
-                f"{named(row)} with {height} x {width} and {named(0)} with {first.shape[1]} x {first.shape[2]}",
+                "without image_size all images must have the same size",
+                f"{named(row)} with {height} x {width} and "
+                f"{named(0)} with {first.shape[1]} x {first.shape[2]}",
                 _SET_SIZE,
             )
         images[row] = image
@@ -321,7 +324,7 @@ def read_images(
 
 
 def in_parallel(look: Callable[[Any], T], items: Sequence[Any]) -> Iterator[T]:
-    """Yield ``look(item)`` of each item in order, computed on every core: decoding releases the interpreter lock."""
+    """Apply ``look`` to each item in threads, since decoding releases the GIL, and yield the results in order."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), 1000):  # a million futures at once take a gigabyte
             yield from pool.map(look, items[start : start + 1000])

@@ -1,4 +1,4 @@
-"""Parts that are read when they are needed: image files, resized and cropped, and samples of a torch ``Dataset``."""
+"""Parts that are read on demand: image files, and samples of a torch ``Dataset``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class View:
-    """Resizing and cropping of the images of one data set.
+    """Resizing and cropping of the images of a data set.
 
     Args:
         resize: Shorter side in pixels before a crop, at least ``crop``.
@@ -34,7 +34,7 @@ class View:
         train_crop: Crop of training images. ``"random-resized"`` crops a random area and aspect ratio and resizes it
             (Szegedy et al. 2015); ``"random"`` resizes as for testing and crops at a random place; ``"center"`` is the
             crop of testing.
-        squash: Resize to a square of ``resize`` pixels whatever the aspect ratio, instead of the shorter side.
+        squash: Resize to a square of ``resize`` pixels, ignoring the aspect ratio, instead of the shorter side.
         min_area: Least share of the image's area that ``"random-resized"`` keeps, in (0, 1].
         interpolation: ``"bilinear"`` or ``"bicubic"``, both with antialiasing.
         cut_bottom: Rows of pixels to remove first at the bottom of each image (a banner).
@@ -72,7 +72,7 @@ class View:
         check_count("cut_bottom", self.cut_bottom, low=0)
 
     def pipeline(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
-        """Return a transform from a PIL image to uint8 ``(channels, crop, crop)``, made of torchvision's v2.
+        """Return a torchvision transform from a PIL image to uint8 ``(channels, crop, crop)``.
 
         Args:
             augment: Crop as for training; otherwise as for testing, without randomness.
@@ -85,7 +85,7 @@ class View:
         mode = getattr(v2.InterpolationMode, self.interpolation.upper())
         size = (self.resize, self.resize) if self.squash else self.resize
         resized = v2.Resize(size, interpolation=mode)
-        # Held-out images are cut in the middle, whatever training does.
+        # Held-out images always get a center crop.
         cut = {
             "random-resized": [
                 v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)
@@ -108,17 +108,17 @@ class View:
 
 
 def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a loader of a data set: the fields of :class:`View` become options, in place of its argument ``view``.
+    """Return a decorator that gives a data set loader one option per field of :class:`View`, in place of ``view``.
 
     Args:
-        default: The view without options. What the files themselves ask for, ``cut_bottom`` and ``upright``, is no
-            option.
+        default: View without options. ``cut_bottom`` and ``upright`` depend on the files and are no options.
     """
     names = [each.name for each in fields(View) if each.name not in ("cut_bottom", "upright")]
 
     def decorate(load: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(load)
         def loader(root: str | None = None, **options: Any) -> Any:
+            """Load the data set with the view that the options describe."""
             chosen = {name: options.pop(name) for name in names if name in options}
             return load(root, view=replace(default, **chosen), **options)
 
@@ -134,7 +134,7 @@ def with_view(default: View) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 class _Lazy:
-    """What parts that are read when they are needed have in common: their labels."""
+    """Base class of parts that are read on demand, with their labels in memory."""
 
     target: Tensor
     """Class of each sample, ``(N,)`` int64, on the device of the batches."""
@@ -144,21 +144,21 @@ class _Lazy:
 
     @property
     def label_probs(self) -> None:
-        """None: true probabilities are unknown; :class:`~fedlas.lab.data.Images` may have them."""
+        """Always None, since true class probabilities are unknown."""
         return None
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same part with labels, and so batches, on ``device``."""
+        """Return the same part with its labels, and so its batches, on ``device``."""
         return self.with_target(self.target.to(device))
 
     def with_target(self, target: Tensor) -> Self:
-        """Return the same samples with other labels ``(N,)`` int64."""
+        """Return the same samples with new labels ``(N,)`` int64."""
         return replace(self, target=target)  # type: ignore[type-var]  # every subclass is a dataclass
 
 
 @dataclass(frozen=True, eq=False)
 class Files(_Lazy):
-    """Image files and labels of one part; the counterpart of :class:`~fedlas.lab.data.Images` for large images.
+    """Image files and labels of one part, read on demand; for images that do not fit into memory.
 
     Args:
         folder: Folder that the names are relative to.
@@ -191,7 +191,7 @@ class Files(_Lazy):
             or not len(self.names)
         ):
             raise InputError(
-                f"target must be int64 ({len(self.names)},) like the names, at least one",
+                f"target must be int64 ({len(self.names)},), one class index per name, and not empty",
                 describe(self.target),
                 "Pass one class index per file.",
             )
@@ -206,21 +206,21 @@ class Files(_Lazy):
         *,
         channels: int = 3,
     ) -> Files:
-        """Return files from plain lists."""
+        """Return a part from a list of names and a list of labels."""
         encoded = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(folder, encoded, torch.tensor(target, dtype=torch.int64), view, channels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """``(channels, H, W)`` of an image after the crop."""
+        """Shape ``(channels, H, W)`` of an image after cropping."""
         return self.channels, self.view.crop, self.view.crop
 
     def path(self, row: int) -> Path:
-        """Return the path of the image at a position."""
+        """Return the path of the image at an index."""
         return self.folder / os.fsdecode(bytes(self.names[row]))
 
     def open(self, row: int) -> Any:
-        """Return the image at a position as a decoded PIL image, neither resized nor cropped.
+        """Return the image at an index as a decoded PIL image, neither resized nor cropped.
 
         Raises:
             InputError: If it cannot be read; the message names the file.
@@ -228,7 +228,7 @@ class Files(_Lazy):
         return open_image(self.path(row), channels=self.channels, upright=self.view.upright)
 
     def reader(self, *, augment: bool, flip: bool) -> Callable[[int], Tensor]:
-        """Return the function that reads, crops and corrupts the image at a position; see :meth:`View.pipeline`."""
+        """Return a function that reads, crops and corrupts the image at an index; see :meth:`View.pipeline`."""
         pipeline = self.view.pipeline(augment=augment, flip=flip)
 
         def read(row: int) -> Tensor:
@@ -238,7 +238,7 @@ class Files(_Lazy):
         return read
 
     def image(self, row: int) -> Tensor:
-        """Return one image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
+        """Return one image as uint8 ``(channels, H, W)``, cropped as in testing and not normalized.
 
         Raises:
             InputError: If it cannot be read.
@@ -253,7 +253,7 @@ class Files(_Lazy):
         )
 
     def sizes(self) -> NDArray[np.int64]:
-        """Return the size of each file in bytes, ``(N,)``: it identifies a download without reading it.
+        """Return the file sizes in bytes, ``(N,)``, which identify a download without reading it.
 
         Raises:
             InputError: If a file is missing.
@@ -264,12 +264,12 @@ class Files(_Lazy):
             )
         except OSError as error:
             raise InputError(
-                "every image must be there", error, "Extract the archive again."
+                "every image file must exist", error, "Extract the archive again."
             ) from error
 
 
 def shown(inputs: Tensor) -> Tensor:
-    """Return numbers as uint8, from the least to the largest; uint8 unchanged."""
+    """Return numbers scaled to uint8 from minimum to maximum; uint8 is returned unchanged."""
     if inputs.dtype == torch.uint8:
         return inputs
     spread = (inputs - inputs.min()) / (inputs.max() - inputs.min()).clamp(min=1e-12)
@@ -282,7 +282,7 @@ class Items(_Lazy):
 
     Args:
         dataset: Map-style ``Dataset``; its inputs are tensors of one shape.
-        rows: Positions in the data set, ``(N,)`` int64.
+        rows: Indices in the data set, ``(N,)`` int64.
         target: Class of each sample, ``(N,)`` int64, on the device of the batches.
         shape: Shape of an input.
     """
@@ -294,7 +294,7 @@ class Items(_Lazy):
 
     @classmethod
     def of(cls, dataset: object, name: str) -> Items:
-        """Return all samples of a data set, whose labels are read from ``targets`` if it has them, else one by one.
+        """Return all samples of a data set, with labels from its ``targets`` or else from each item.
 
         Raises:
             InputError: If it is empty or has no length, or an item is not a tensor with a class index.
@@ -313,17 +313,17 @@ class Items(_Lazy):
         try:
             target = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(expected, f"labels that are no numbers ({error})", fix) from error
+            raise InputError(expected, f"labels that are not numbers ({error})", fix) from error
         if target.shape != (count,) or target.is_floating_point() or target.is_complex():
             raise InputError(expected, f"labels of {describe(target)}", fix)
         return cls(dataset, torch.arange(count), target.long(), tuple(first.shape))
 
     def reader(self, **_: bool) -> Callable[[int], Tensor]:
-        """Return the function that reads the input at a position; the data set itself augments it, or does not."""
+        """Return a function that reads the input at an index; augmentation is up to the data set."""
         return lambda row: self.dataset[int(self.rows[row])][0]
 
     def image(self, row: int) -> Tensor:
-        """Return one input for display, uint8 from its least number to its largest."""
+        """Return one input for display, scaled to uint8 from minimum to maximum."""
         return shown(self.reader()(row))
 
     def take(self, indices: Tensor) -> Items:

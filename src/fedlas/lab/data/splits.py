@@ -21,17 +21,17 @@ IntArray = NDArray[np.int64]
 
 
 def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> IntArray:
-    """Divide ``size`` among classes in proportion to ``counts``, within bounds.
+    """Return how many samples to choose per class: ``size`` in proportion to ``counts``, within bounds.
 
     Args:
         counts: Samples available in each class, ``(C,)``.
         size: How many to choose, between ``low.sum()`` and ``high.sum()``.
-        low: Least for each class, ``(C,)``.
-        high: Most for each class, ``(C,)``, at least ``low``.
+        low: Lower bound per class, ``(C,)``.
+        high: Upper bound per class, ``(C,)``, at least ``low``.
 
     Returns:
-        How many of each class, ``(C,)``, summing to ``size``: the exact shares rounded by largest remainder (the lower
-        class number among equals). Bounds are kept by changing the classes whose share this distorts least.
+        Number of samples per class, ``(C,)``, summing to ``size``: the exact shares rounded by largest remainder (ties
+        go to the lower class index). Bounds are kept by changing the classes whose share this distorts least.
 
     Example:
         >>> allocate(np.array([50, 30, 20]), 7, low=np.zeros(3, int), high=np.array([50, 30, 20])).tolist()
@@ -54,7 +54,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
 def shuffled_classes(
     target: IntArray, num_classes: int, random: np.random.RandomState
 ) -> list[IntArray]:
-    """Return the positions of each class in ``target (N,)``, each class in random order."""
+    """Return the indices of each class in ``target (N,)``, shuffled within each class."""
     order = np.argsort(target, kind="stable")
     groups = np.split(order, np.cumsum(np.bincount(target, minlength=num_classes))[:-1])
     return [random.permutation(group) for group in groups]
@@ -63,7 +63,7 @@ def shuffled_classes(
 def choose_positions(
     groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None = None
 ) -> IntArray:
-    """Return ``amounts[c]`` sorted positions of each class after its first ``skip[c]``, ``(amounts.sum(),)``."""
+    """Return sorted indices: from each class ``amounts`` of ``groups``, after skipping the first ``skip``."""
     starts = np.zeros(len(groups), dtype=np.int64) if skip is None else skip
     parts = [
         group[start : start + amount]
@@ -75,7 +75,7 @@ def choose_positions(
 def hold_out(
     target: IntArray, size: int, classes: tuple[str, ...], random: np.random.RandomState
 ) -> tuple[IntArray, IntArray]:
-    """Divide positions into a part to keep and a stratified part of about ``size``, both with every class.
+    """Return the indices of a kept part and of a stratified held-out part of about ``size``, both with every class.
 
     Returns:
         ``(kept, held_out)``, sorted positions.
@@ -87,7 +87,7 @@ def hold_out(
     if int(counts.min()) < 2:
         scarce = int(counts.argmin())
         raise InputError(
-            "each class needs at least two images, one to train and one to test on",
+            "each class must have at least two images, one for training and one for testing",
             f"{counts[scarce]} of {classes[scarce]!r}",
             "Add images of this class, or provide the test part yourself.",
         )
@@ -101,12 +101,12 @@ def hold_out(
 
 
 FEWEST_VALIDATION = 200
-"""Validation images below which the chosen epoch and the fitted temperature are mostly chance."""
+"""With fewer validation images, the chosen epoch and the fitted temperature are mostly chance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training, validation and test part of a run, with one normalization for all three. Made by :func:`split`.
+    """Training, validation and test part of a run, with one normalization for all three; made by :func:`split`.
 
     Args:
         name: Name of the source.
@@ -140,12 +140,12 @@ class Splits:
 
     @property
     def num_classes(self) -> int:
-        """``C``."""
+        """Number of classes ``C``."""
         return len(self.classes)
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image, 1 for gray and 3 for color; features of a row."""
+        """Number of channels of an image (1 gray, 3 color), or of features of a row."""
         return self.train.shape[0] if self.train.shape else 1
 
     @property
@@ -160,7 +160,7 @@ class Splits:
         )
 
     def save_indices(self, path: str | Path) -> Path:
-        """Write ``indices`` to ``path`` (``.npz`` with arrays ``train``, ``val``, ``test``) atomically and return it.
+        """Write ``indices`` atomically to an ``.npz`` file with one array per part; return its path.
 
         With label noise there are two more arrays in the order of ``train``: ``train_target`` (the labels trained on)
         and ``train_clean_target``.
@@ -177,10 +177,10 @@ class Splits:
         return write_arrays(path, arrays, "a file of splits", {"train", "val", "test"}.issubset)
 
     def training_batches(self, **options: Any) -> Batches | StreamedBatches:
-        """Return augmented batches of the training part in random order.
+        """Return shuffled, augmented batches of the training part.
 
         Args:
-            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size``, as ``Epochs`` takes them.
+            **options: ``batch_size``, ``seed``, ``drop_last``, ``rank`` and ``world_size`` of ``Epochs``.
         """
         options |= {"mean": self.mean, "std": self.std, "flip": self.flip, "shuffle": True}
         if isinstance(self.train, Images):
@@ -188,7 +188,7 @@ class Splits:
         return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
 
     def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
-        """Return batches of any part in fixed order, without augmentation.
+        """Return batches of a part in fixed order, without augmentation.
 
         Args:
             part: One of the three, or another with images of the same shape.
@@ -211,7 +211,7 @@ def split(
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
-    The validation part is that of the source, or is drawn from the training part. Then ``train_size`` images are drawn
+    The validation part comes from the source, or is drawn from the training part. Then ``train_size`` images are drawn
     from the rest, and the test part from the official one. Every class keeps its share as exactly as whole numbers
     allow. The validation part does not depend on ``train_size``. Every class has a training image; a small class may be
     missing in validation.
@@ -235,7 +235,7 @@ def split(
     """
     # How many images each part gets.
     if not isinstance(source, Source):
-        raise InputError("source must be a Source", describe(source), "Load one by its name.")
+        raise InputError("source must be a Source", describe(source), "Load one with load_dataset.")
     check_count("seed", seed, low=0)
     available = len(source.train)
     num_classes = source.num_classes
@@ -298,20 +298,20 @@ def split(
 
 
 def too_small_to_choose(samples: int) -> str:
-    """Return a warning for a validation part too small to choose an epoch and a temperature; else no text."""
+    """Return a warning if the validation part is too small to choose epoch and temperature, else an empty string."""
     if samples >= FEWEST_VALIDATION:
         return ""
     return (
-        f"{samples:,} validation images are too few to choose an epoch and a temperature by: with fewer than "
+        f"{samples:,} validation images are too few to choose an epoch and a temperature: with fewer than "
         f"{FEWEST_VALIDATION}, both are mostly chance. Raise data.val_size, or add images."
     )
 
 
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel of ``images (N, channels, ...)``, uint8 or float32.
+    """Return mean and standard deviation per channel of ``images (N, channels, ...)``, uint8 or float32.
 
-    Those of uint8 are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
-    device; those of float32 are computed in float64 on the CPU. A constant channel gets deviation 1 instead of 0.
+    For uint8 they are in [0, 1] units and come from exact counts of the 256 values, so they are the same on every
+    device; for float32 they are computed in float64 on the CPU. A constant channel gets deviation 1 instead of 0.
     """
     if images.is_floating_point():
         columns = images.cpu().double().transpose(0, 1).flatten(1)
@@ -333,20 +333,22 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
 
 
 def _moments(part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel of a part in memory; raise InputError for a part on disk."""
     if isinstance(part, Images):
         return channel_moments(part.images)
     raise InputError(
-        "images on disk must come with mean and std, since reading all of them takes too long",
+        "images on disk must have mean and std set, since computing them would read every file",
         "none",
-        "Pass one number in [0, 1] per channel for each.",
+        "Pass mean and std, each one number in [0, 1] per channel.",
     )
 
 
 def _val_count(val_size: object, available: int) -> int:
+    """Return the number of validation samples that a count or a fraction asks for."""
     if isinstance(val_size, float):
         if not 0 < val_size < 1 or round(val_size * available) < 1:
             raise InputError(
-                f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images",
+                f"val_size as a fraction must be in (0, 1) and give at least 1 of {available} training images",
                 val_size,
                 "Choose a fraction such as 0.1, or a whole number of images.",
             )
@@ -361,7 +363,7 @@ def _val_count(val_size: object, available: int) -> int:
 def _draw(
     part: Part, purpose: Purpose, seed: int, num_classes: int
 ) -> tuple[list[IntArray], IntArray]:
-    """Return the positions of each class of a part in random order, and how many each class has."""
+    """Return the shuffled indices of each class of a part, and the class counts ``(C,)``."""
     target = part.target.cpu().numpy()
     return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(
         target, minlength=num_classes

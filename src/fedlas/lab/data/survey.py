@@ -1,4 +1,4 @@
-"""Survey of a folder of images: parts, classes, sizes and colors; unreadable files, and copies."""
+"""Survey of image folders: parts, classes, sizes, colors, unreadable files and duplicates."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _LAYOUT = (
     "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
 )
 _GRID = 64
-"""Pixels a side that are looked at for color: a photograph in color shows it there."""
+"""Pixels per side that are sampled to detect color."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A folder of images.
+    """Contents of a folder of images.
 
     Attributes:
         root: The folder, absolute.
         counts: Images by part (``""`` in a folder without parts) and class.
-        sizes: How many images have which height and width in pixels.
-        gray: Images without color.
+        sizes: Number of images by height and width in pixels.
+        gray: Number of images without color.
         nested: Whether some images are in folders below the class folders.
-        others: Files that are no images, by suffix.
-        copies: Pairs of different files with the same content, relative to ``root``: those of different parts first,
-            then those of different classes, then the rest.
+        others: Number of files that are not images, by suffix.
+        copies: Pairs of files with the same content, relative to ``root``: first pairs across parts, then pairs
+            across classes, then the rest.
     """
 
     root: Path
@@ -60,32 +60,32 @@ class Survey:
 
     @property
     def channels(self) -> int:
-        """1 if no image has color, else 3."""
+        """1 if all images are gray, else 3."""
         return 1 if self.gray == self.images else 3
 
     @property
     def shorter_side(self) -> int:
-        """Median length of the shorter side in pixels."""
+        """Median length of the shorter image side in pixels."""
         return round(median(min(size) for size in self.sizes.elements()))
 
     @property
     def per_class(self) -> dict[str, int]:
-        """Images of each class in all parts together."""
+        """Number of images per class over all parts."""
         return {
             name: sum(by_class[name] for by_class in self.counts.values()) for name in self.classes
         }
 
     def between_parts(self) -> list[tuple[str, str]]:
-        """Return copies of which one is in another part than the other: a test image that was trained on."""
+        """Return duplicate pairs across parts, such as a test image that is also in the training part."""
         return [pair for pair in self.copies if not _alike(self.counts, pair)[0]]
 
     def between_classes(self) -> list[tuple[str, str]]:
-        """Return copies in different classes: at least one label is wrong."""
+        """Return duplicate pairs across classes, where at least one label is wrong."""
         return [pair for pair in self.copies if not _alike(self.counts, pair)[1]]
 
 
 def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = None) -> Survey:
-    """Look at every image in a folder of class folders, with or without ``train``, ``val`` and ``test`` around them.
+    """Read every image in class folders, with or without folders ``train``, ``val`` and ``test`` around them.
 
     Args:
         root: The folder.
@@ -114,8 +114,8 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     broken: list[str] = []
     gray = 0
 
-    # Height and width of an image and whether it is gray, or why it cannot be read.
     def look(name: str) -> tuple[tuple[int, int], bool] | str:
+        """Return the image's height and width and whether it is gray, or the reason why it cannot be read."""
         try:
             image = open_image(place / name)
         except InputError as error:
@@ -136,8 +136,8 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         )
         raise InputError(
             "every file with an image suffix must be a readable image",
-            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
-            "Repair or remove them: training refuses them, too.",
+            f"{len(broken):,} of {len(names):,} unreadable: {shown}",
+            "Repair or remove them: training would fail on them.",
         )
     counts = {
         part: {name: len(listed) for name, listed in by_class.items()}
@@ -148,6 +148,7 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
 
 
 def _is_gray(image: Any) -> bool:
+    """Return whether the sampled pixels have equal channels."""
     step = max(1, min(image.size) // _GRID)
     pixels = np.asarray(image)[::step, ::step]
     return bool((pixels == pixels[..., :1]).all())
@@ -156,7 +157,7 @@ def _is_gray(image: Any) -> bool:
 def _copies(
     place: Path, names: list[str], counts: dict[str, dict[str, int]]
 ) -> tuple[tuple[str, str], ...]:
-    """Return each later copy with the first file of its content."""
+    """Return pairs of duplicate files: the first file of a content, and each later one."""
     by_size: dict[int, list[str]] = {}
     for name in names:
         by_size.setdefault((place / name).stat().st_size, []).append(name)
@@ -171,7 +172,7 @@ def _copies(
 
 
 def _alike(counts: Mapping[str, object], pair: tuple[str, str]) -> tuple[bool, bool]:
-    """Return whether both files are in the same part, and whether in folders of the same class."""
+    """Return whether two files are in the same part, and whether they have the same class."""
     (part, label), (other_part, other_label) = (
         (f"/{name}" if "" in counts else name).split("/")[:2] for name in pair
     )
@@ -179,7 +180,7 @@ def _alike(counts: Mapping[str, object], pair: tuple[str, str]) -> tuple[bool, b
 
 
 def _others(place: Path) -> Counter[str]:
-    """Return files that are passed over, by suffix; hidden ones are not worth a word."""
+    """Return the number of visible files that are not images, by suffix."""
     suffixes: Counter[str] = Counter()
     for _, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]

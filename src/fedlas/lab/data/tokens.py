@@ -1,4 +1,4 @@
-"""Tokens of texts as one array, which a batch can hold."""
+"""Token fields of texts as one array, for batching."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, describe
 
 FIELDS = ("input_ids", "attention_mask", "token_type_ids")
-"""Fields of tokens, by the names that a tokenizer gives them, in the order of their array."""
+"""Token fields in the order of the array, named as by a tokenizer."""
 
 
 def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[np.float32]:
-    """Return tokens as one array ``(N, K, L)``, which holds whole numbers.
+    """Return token fields stacked into one float32 array ``(N, K, L)`` of whole numbers.
 
     Args:
         tokens: Output of a tokenizer: ``input_ids (N, L)``, ``attention_mask`` (all ones if it is missing) and, for
@@ -30,13 +30,13 @@ def token_array(tokens: Mapping[str, Any], count: int | None = None) -> NDArray[
         fields = {FIELDS[1]: np.ones_like(ids), **tokens}
         array = np.stack([fields.pop(name) for name in FIELDS if name in fields], axis=1)
         if fields or array.dtype.kind not in "iu" or not 0 <= array.min() <= array.max() < 2**24:
-            raise ValueError("other fields, or numbers that are no ids")
+            raise ValueError("unknown fields, or values that are not token ids")
         if array.ndim != 3 or count not in (None, len(array)):
             raise ValueError(f"{describe(ids)}, for {count} texts")
     except (KeyError, TypeError, ValueError) as error:  # rows of several lengths are a ValueError
         raise InputError(
             f"tokens must be {', '.join(FIELDS)}, each (N, L)",
             f"{', '.join(tokens) if isinstance(tokens, Mapping) else describe(tokens)} ({error})",
-            "Return what a tokenizer of transformers does, with padding=True and truncation=True.",
+            "Return the output of a transformers tokenizer, with padding=True and truncation=True.",
         ) from error
     return array.astype(np.float32)

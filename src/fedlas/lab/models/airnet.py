@@ -17,7 +17,7 @@ _LEAST_VARIANCE = 5e-4
 
 
 class AirNet(nn.Module):
-    """Frozen whitening convolution, three groups of two 3 x 3 convolutions, global max-pool, classifier ``fc``.
+    """Convolutional network: frozen whitening, three groups of two 3 x 3 convolutions, max-pool, classifier ``fc``.
 
     Args:
         num_classes: ``C``.
@@ -73,7 +73,7 @@ class AirNet(nn.Module):
 
     @torch.no_grad()
     def fit_inputs(self, images: Tensor) -> None:
-        """Set the first convolution so that its outputs are uncorrelated and of variance 1 on ``images``.
+        """Set the first convolution to whiten patches of ``images``: uncorrelated outputs of variance 1.
 
         Args:
             images: Normalized training images ``(N, in_channels, H, W)``.
@@ -88,7 +88,7 @@ class AirNet(nn.Module):
 
 
 def _both_signs(filters: Tensor, channels: int) -> Tensor:
-    """Return filters ``(2 n, channels, 2, 2)``: each and its negative, since GELU passes one side only."""
+    """Return filters ``(2 n, channels, 2, 2)``: each filter and its negative, since GELU passes only one sign."""
     return torch.cat((filters, -filters)).unflatten(1, (channels, 2, 2))
 
 
@@ -138,7 +138,9 @@ def build_airnet(
     check_count("image_size", image_size, low=2)
     if not isinstance(widths, list | tuple) or len(widths) != 3:
         raise InputError(
-            "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192]."
+            "widths must be a list of three whole numbers",
+            repr(widths),
+            "Write e.g. widths=[64,192,192].",
         )
     widths = [check_count("widths", width) for width in widths]
     rate = check_dropout(dropout)

@@ -1,4 +1,4 @@
-"""Registry of backbones, the function that builds one, and the classifier that several of them share."""
+"""Registry of models, ``build_model``, and the classifier that several models share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ classifier."""
 
 
 def builder_of(name: str) -> Builder:
-    """Return the builder of the model ``name``: a name in :data:`MODELS`, or ``LIBRARY:NAME``.
+    """Return the builder of a model by its name in :data:`MODELS`, or by ``LIBRARY:NAME``.
 
     Raises:
         InputError: For an unknown name; the message names the closest one.
@@ -37,15 +37,15 @@ def builder_of(name: str) -> Builder:
 
 
 def check_inputs(name: str, shape: Sequence[int]) -> None:
-    """Refuse a model of images for rows of features.
+    """Raise InputError if inputs are rows of features and the model takes only images.
 
     Raises:
-        InputError: If inputs of this shape are no images, and the model takes nothing else.
+        InputError: If inputs of this shape are rows of features, which the model does not take.
     """
     takers = [entry.name for entry in MODELS.entries() if entry.metadata["rows"]]
     if len(shape) == 1 and name not in takers:
         raise InputError(
-            f"the model must take rows of {shape[0]} features",
+            f"the model must accept rows of {shape[0]} features",
             name,
             f"Choose one of: {', '.join(takers)}.",
         )
@@ -54,7 +54,7 @@ def check_inputs(name: str, shape: Sequence[int]) -> None:
 def build_model(
     name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any
 ) -> nn.Module:
-    """Build a new model, initialized from torch's global generator.
+    """Return a new model, initialized from torch's global generator.
 
     Args:
         name: A name in :data:`MODELS`, or ``timm:NAME`` for a model of timm.
@@ -84,24 +84,24 @@ def build_model(
 
 
 def check_dropout(dropout: object, *, option: str = "dropout") -> float:
-    """Return ``dropout`` if it is a rate in [0, 1).
+    """Return ``dropout`` as a float, checked to be in [0, 1).
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is not a number in this range.
     """
     return check_number(option, dropout, low=0, high=1, high_open=True)
 
 
 class GlobalMean(nn.Module):
-    """Mean over all positions; a module, so that hooks can read its input."""
+    """Global average pooling, as a module so that hooks can read its input."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map ``(N, D, H, W)`` to ``(N, D)``."""
+        """Return the mean ``(N, D)`` over the positions of ``maps (N, D, H, W)``."""
         return maps.mean((2, 3))
 
 
 class PooledClassifier(nn.Module):
-    """ReLU, global mean, dropout and the classifier ``fc`` after a stack of convolutions.
+    """Convolutional features, then ReLU, global average pooling, dropout and the classifier ``fc``.
 
     Args:
         features: From images to a map ``(N, D, H, W)``.

@@ -1,4 +1,4 @@
-"""Models of other libraries: ``timm:NAME``, and classifiers of images or texts of Hugging Face by a checkpoint."""
+"""Models of other libraries: ``timm:NAME``, and transformers classifiers of images or texts from a checkpoint."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def timm_builder(name: str) -> Builder:
 
 
 def _checked_name(name: str) -> str:
+    """Raise InputError unless timm has a model of this name; return the name."""
     timm = require("timm", extra="timm")
     model, dot, _ = name.partition(".")
     if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
@@ -85,14 +86,14 @@ def _checked_name(name: str) -> str:
 
 
 def load_pretrained(model: Any, folder: Path) -> tuple[set[str], list[str]]:
-    """Load a checkpoint into a model of transformers, which knows older names of weights.
+    """Load a checkpoint into a transformers model, including weights under older names.
 
     Args:
         model: A ``PreTrainedModel``.
         folder: With ``config.json`` and ``model.safetensors``; nothing else is read, and nothing is downloaded.
 
     Returns:
-        Names of the model's weights that the checkpoint does not fill, and of those in it that the model lacks.
+        Names of model weights that the checkpoint lacks, and names of checkpoint weights that the model lacks.
 
     State:
         The weights of the checkpoint are in the model.
@@ -126,7 +127,7 @@ def build_hf(
             is run.
 
     Raises:
-        InputError: If there is no such folder, it is no such classifier's, or channels or size differ from its own.
+        InputError: If there is no such folder, it holds no such classifier, or channels or size differ from its own.
     """
     if checkpoint is None or not (Path(checkpoint) / "config.json").is_file():
         expected = "model.checkpoint must be a folder with the config.json of a model"
@@ -146,29 +147,27 @@ def build_hf(
     except (
         Exception
     ) as error:  # transformers raises many kinds for a configuration it does not know
-        expected = (
-            "the checkpoint must be of a classifier of images or texts that transformers knows"
-        )
+        expected = "model.checkpoint must hold an image or text classifier that transformers knows"
         got = f"{checkpoint} ({' '.join(str(error).split())[:200]})"
         raise InputError(expected, got, "Choose another checkpoint.") from error
     if not of_images:
         most = getattr(config, "max_position_embeddings", None) or image_size
         if in_channels not in (2, len(FIELDS)) or image_size > most:
             got = f"inputs of shape ({in_channels}, {image_size})"
-            fix = "Set data.tokenizer=module:function, with truncation in it."
-            raise InputError(f"the model takes tokens of at most {most} places", got, fix)
+            fix = "Set data.tokenizer to a module:function that truncates texts."
+            raise InputError(f"the model takes at most {most} tokens per sequence", got, fix)
         return take_tokens(model)
     channels = getattr(config, "num_channels", in_channels)
     size = getattr(config, "image_size", image_size)
     if channels != in_channels or size != image_size:
-        expected = f"images must be those of the checkpoint: {channels} channels, {size} x {size}"
+        expected = f"images must match the checkpoint: {channels} channels, {size} x {size}"
         fix = f"Set data.channels={channels} and data.crop={size} or data.image_size={size}."
         raise InputError(expected, f"{in_channels} channels, {image_size} x {image_size}", fix)
     return model
 
 
 def take_tokens(model: nn.Module) -> nn.Module:
-    """Return the model, which then takes an array of :func:`fedlas.lab.data.tokens.token_array` in place of fields.
+    """Make the model accept the array of ``token_array`` instead of token fields by name, and return the model.
 
     State:
         Adds a hook to the model that passes the fields by their names.
@@ -180,13 +179,16 @@ def take_tokens(model: nn.Module) -> nn.Module:
 def _by_name(
     model: nn.Module, inputs: tuple[Tensor], _: object
 ) -> tuple[tuple[()], dict[str, Tensor]]:
+    """Pass the fields of a token array to the model by name, as a forward pre-hook."""
     fields = inputs[0].long()
     if bool((fields != inputs[0]).any()):
-        fix = "Leave out losses that mix inputs, and studies that add noise to them."
-        raise InputError("tokens must be whole numbers", "tokens that were changed", fix)
+        fix = "Leave out losses that mix inputs and studies that add noise to inputs."
+        raise InputError("tokens must be whole numbers", "fractions", fix)
     words = getattr(getattr(model, "config", None), "vocab_size", None)
     if words is not None and bool((fields[:, 0] >= words).any()):
         fix = "Use the tokenizer of the checkpoint."
         largest = int(fields[:, 0].max())
-        raise InputError(f"ids must be below the {words:,} of the model", largest, fix)
+        raise InputError(
+            f"token ids must be below {words:,}, the vocabulary size of the model", largest, fix
+        )
     return (), dict(zip(FIELDS, fields.unbind(1), strict=False))

@@ -11,12 +11,12 @@ from fedlas.lab.models.base import MODELS, check_dropout
 
 
 class MLP(nn.Module):
-    """Flatten, hidden layers with ReLU, then the classifier ``fc``.
+    """Multi-layer perceptron: flatten, hidden layers with ReLU, then the classifier ``fc``.
 
     Args:
         num_inputs: Numbers in one input.
         num_classes: ``C``.
-        hidden: Size of each hidden layer; none for a linear model.
+        hidden: Size of each hidden layer; empty for a linear model.
         dropout: Rate of dropout after each hidden layer.
     """
 
@@ -44,7 +44,7 @@ class MLP(nn.Module):
         """
         if inputs.shape[1:].numel() != self.num_inputs:
             raise InputError(
-                f"each input must have the {self.num_inputs} numbers the model was built for",
+                f"each input must have {self.num_inputs} numbers, as the model was built for",
                 describe(inputs),
                 "Build the model with the image_size and in_channels of the data.",
             )
@@ -94,6 +94,8 @@ def build_mlp(
     rate = check_dropout(dropout)
     if rate and not sizes:
         raise InputError(
-            "dropout needs a hidden layer", f"dropout {rate} and hidden []", "Leave it out."
+            "dropout requires at least one hidden layer",
+            f"dropout {rate} and hidden []",
+            "Leave it out.",
         )
     return MLP(in_channels * image_size**2, num_classes, sizes, rate)

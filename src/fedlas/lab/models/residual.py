@@ -11,7 +11,7 @@ from fedlas.lab.models.base import MODELS, GlobalMean, PooledClassifier, check_d
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions with a shortcut without parameters.
+    """Residual block of two 3 x 3 convolutions, with a shortcut without parameters.
 
     Where the block halves the image, the shortcut takes every second pixel and fills new channels with zeros
     ("option A" of the paper).
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
         self.new_channels = width - in_width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
+        """Return maps ``(N, width, ceil(H / stride), ceil(W / stride))`` of ``x (N, in_width, H, W)``."""
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1 or self.new_channels:
             # Pooling over single pixels is slicing, bit for bit; its gradient is faster, and keeps channels last.
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """3 x 3 stem, three stages of ``width``, ``2 * width`` and ``4 * width`` channels, global mean, classifier ``fc``.
+    """Residual network for small images: 3 x 3 stem, three stages, global average pooling, classifier ``fc``.
 
     Args:
         num_classes: ``C``.
@@ -98,6 +98,7 @@ class SmallResNet(nn.Module):
 
 
 def _register(depth: int, size: str) -> None:
+    """Register a residual network; ``size`` is its number of parameters in millions."""
     name = f"resnet{depth}"
 
     def build(
@@ -127,7 +128,7 @@ _register(56, "0.86")
 
 
 def checkpoint_filter_fn(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return published weights of the same network under the names and in the order of this one; others unchanged.
+    """Return published weights of the same network, renamed and reordered for this one; other weights unchanged.
 
     The published implementation (``layer1.0.conv1 ... linear``) puts the new channels of a shortcut on both sides of
     the old ones, this one behind them. So the channels that the blocks of a stage share are put into another order,
@@ -161,7 +162,7 @@ def checkpoint_filter_fn(weights: dict[str, Tensor], model: nn.Module) -> dict[s
 
 
 class WideBlock(nn.Module):
-    """Batch norm, ReLU and 3 x 3 convolution, twice, with a shortcut; dropout between the convolutions.
+    """Pre-activation residual block: batch norm, ReLU and 3 x 3 convolution twice, with dropout in between.
 
     Where the shape changes, the shortcut is a 1 x 1 convolution of the activated input.
 
@@ -183,7 +184,7 @@ class WideBlock(nn.Module):
         self.shortcut = None if same else nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_width, H, W)`` to ``(N, width, ceil(H / stride), ceil(W / stride))``."""
+        """Return maps ``(N, width, ceil(H / stride), ceil(W / stride))`` of ``x (N, in_width, H, W)``."""
         activated = F.relu(self.bn1(x))
         residual = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(activated)))))
         return residual + (x if self.shortcut is None else self.shortcut(activated))
@@ -218,7 +219,9 @@ def build_wide_resnet(
     blocks, rest = divmod(check_count("depth", depth) - 4, 6)
     if rest or blocks < 1:
         below = max(10, 6 * blocks + 4)
-        raise InputError("depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
+        raise InputError(
+            "depth must be 6 n + 4 for a whole number n", depth, f"Choose {below} or {below + 6}."
+        )
     inside = check_dropout(block_dropout, option="block_dropout")
     # Three stages of blocks; the first block of stages 2 and 3 halves the image.
     channels = 16

@@ -16,7 +16,7 @@ before the first block. ``imagenet``: 7 x 7 with stride 2, then a max-pool of st
 
 
 def first_convolution(stem: Stem, in_channels: int, original: nn.Conv2d) -> nn.Conv2d:
-    """Return the first convolution of a stem.
+    """Return the first convolution for a stem; the original one if it fits.
 
     Args:
         stem: Kind of stem.
@@ -43,6 +43,7 @@ _SIZES = {18: "11.2", 34: "21.3", 50: "23.5", 101: "42.5"}
 
 
 def _register(depth: int) -> None:
+    """Register torchvision's ResNet of this depth."""
     name = f"resnet{depth}"
 
     def build(

@@ -28,7 +28,7 @@ _HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "l
 
 
 def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
-    """Load pre-trained weights into a model: all of them, except for a head with another number of classes.
+    """Load pre-trained weights into a model, except for a head with another number of classes.
 
     Args:
         model: The model, changed in place.
@@ -93,7 +93,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
 
 def _load_hf(model: nn.Module, folder: Path) -> tuple[str, ...]:
-    """Load a checkpoint of transformers: all of it, except for a head with another number of classes."""
+    """Load a transformers checkpoint, except for a head with another number of classes."""
     head = next(name for name, module in model.named_modules() if module is find_head(model))
     try:
         missing, unknown = load_pretrained(model, folder)
@@ -107,7 +107,7 @@ def _load_hf(model: nn.Module, folder: Path) -> tuple[str, ...]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors in a file of weights, on the CPU, under their names in the file.
+    """Return the tensors in a weights file, on the CPU, by their names in the file.
 
     Args:
         path: As for :func:`load_weights`.
@@ -126,9 +126,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
         raise InputError(
-            "model.weights must be a safetensors file, or one of torch.save with nothing but tensors",
+            "model.weights must be a safetensors file, or a torch.save file that holds only tensors",
             f"{path} ({in_a_line(error)})",
-            "Load it where you trust it, and save model.state_dict().",
+            "If you trust the file, load it yourself and save model.state_dict().",
         ) from error
     match content:
         case {"best": {"objective": Mapping() as state}}:  # of a run: model and criterion
@@ -151,7 +151,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def weights_digest(path: str | Path) -> str:
-    """Return SHA-256 of the file, to compare the weights from which runs started.
+    """Return the SHA-256 digest of a weights file, to compare the weights that runs started from.
 
     Raises:
         InputError: If there is no such file.
@@ -169,6 +169,7 @@ def weights_digest(path: str | Path) -> str:
 
 
 def _existing(path: str | Path) -> Path:
+    """Return the path of a weights file, or of the weights in a folder; raise InputError if there is none."""
     file = Path(path)
     if file.is_dir():
         file /= _RUN if (file / _RUN).exists() else "model.safetensors"
@@ -182,6 +183,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
+    """Return the error for weights that do not belong to the model."""
     return InputError(
         f"the file must hold the weights of this {type(model).__name__}",
         f"{path} with {got}",
@@ -190,7 +192,7 @@ def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights without the prefixes of wrappers, unless the model's own keys have them too."""
+    """Return the weights without wrapper prefixes, unless the model's own keys have them."""
     names = model.state_dict()
 
     def foreign(prefix: str) -> bool:
@@ -206,7 +208,7 @@ def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor
 def _with_head(
     weights: dict[str, Tensor], state: Mapping[str, Tensor], name: str
 ) -> dict[str, Tensor]:
-    """Return the weights with the head renamed as in the model, if the file has it under another name."""
+    """Return the weights with the head renamed as in the model, if the file names it differently."""
     if f"{name}.weight" in weights:
         return weights
     other = next(
@@ -221,8 +223,8 @@ def _with_head(
 def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expected: set[str]) -> str:
     """Return the keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
 
-    # A tensor can be copied if it is dense, real, and has its values, which one on ``meta`` lacks.
     def plain(value: Tensor) -> bool:
+        """Return whether a tensor is dense, real and has values; a tensor on ``meta`` has none."""
         dense = value.layout == torch.strided and value.device.type == "cpu"
         return dense and not (value.is_complex() or value.is_quantized)
 
@@ -244,6 +246,7 @@ def _misfits(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], expecte
     }
 
     def listed(keys: list[str]) -> str:
+        """Return the first five keys as text, with the number of further keys."""
         return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
     return "; ".join(

@@ -1,4 +1,4 @@
-"""Recipes: YAML and overrides to a checked configuration, and the runs that it plans.
+"""Recipes: checked configurations from YAML and overrides, and the runs planned from them.
 
 In: the name of a preset or file, ``KEY=VALUE`` overrides. Out: a ``Recipe``, and a list of ``Run``.
 """

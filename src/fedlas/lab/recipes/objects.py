@@ -1,4 +1,4 @@
-"""Data, model and losses of a recipe as Python objects, in place of registered names."""
+"""Recipes from Python objects: data, model and losses in place of registered names."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from fedlas.lab.models.library_models import take_tokens
 from fedlas.lab.recipes.recipe import Recipe, recipe_from
 
 _CHANGES = ("label_noise", "long_tail", "long_tail_seed", "cross_fit", "workers")
-"""Keys of ``data`` that change or read the parts that are passed; the others would choose them."""
+"""Keys of ``data`` that apply to parts passed in Python; the other keys choose or divide a data set."""
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Parts of a data set, and functions that build a model and losses.
+    """Data, model builder and loss builders of a recipe made of Python objects.
 
     Attributes:
         source: Training, validation and test part.
-        model: Called with those of ``num_classes``, ``in_channels`` and ``image_size`` that are its parameters; None
+        model: Called with ``num_classes``, ``in_channels`` and ``image_size``, as far as it has these parameters; None
             builds the registered model of the recipe.
         losses: Functions that build losses, by name; called as ``model`` with ``num_classes``, ``num_samples``,
             ``num_epochs`` and ``num_features``.
@@ -43,22 +43,22 @@ class Objects:
     tokens: bool = False
 
     def build(self, kind: str, name: str, options: Mapping[str, Any], **offered: Any) -> nn.Module:
-        """Build the model, or the loss of that name."""
+        """Build the model, or the loss called ``name``, and check that it is a module."""
         function = self.model if kind == "model" else self.losses[name]
         registry: Registry[Any] = Registry(kind)
         registry.add(name.lower(), function)
         module = registry.build(name.lower(), options, **offered)
         if not isinstance(module, nn.Module):
             raise InputError(
-                f"the function of {kind} {name} must build it",
+                f"the function for the {kind} {name} must return a torch.nn.Module",
                 describe(module),
-                "Return a torch.nn.Module.",
+                "Return the module that it builds.",
             )
         return _TokenModel(module) if self.tokens and kind == "model" else module
 
 
 class _TokenModel(nn.Module):
-    """A model that takes fields of tokens by name, with one input: the model of a run has no other."""
+    """Wrapper that gives a model of several token fields a single input."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _TokenModel(nn.Module):
         return self.model(tokens)
 
     def get_classifier(self) -> nn.Module:
-        """Return the head, which is looked for here first."""
+        """Return the classifier head; :func:`find_head` asks for it here."""
         return find_head(self.model)
 
 
@@ -83,7 +83,7 @@ def recipe_of_objects(
     settings: Mapping[str, Any] | None = None,
     losses: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> Recipe:
-    """Return a recipe whose data and model are Python objects. Nothing is divided: seeds change order and weights.
+    """Return a recipe whose data and model are Python objects; the parts are used as passed.
 
     Args:
         train: Pair ``(inputs, target)`` of arrays or tensors, or a ``TensorDataset``: float32 of any shape, or uint8
@@ -96,7 +96,7 @@ def recipe_of_objects(
         name: Name of the data, of the recipe and so of its folder.
         model_name: Name of the model.
         settings: Sections of a recipe: ``model``, ``optimizer``, ``schedule``, ``train``, ``losses``, and ``data`` with
-            keys that divide nothing.
+            keys that do not divide the data.
         losses: Functions that build losses, by name.
 
     Raises:
@@ -112,9 +112,9 @@ def recipe_of_objects(
     content = {key: dict(value) for key, value in (settings or {}).items()}
     if wrong := [key for key in content.get("data", {}) if key not in _CHANGES]:
         raise InputError(
-            f"settings of the data must be among {', '.join(_CHANGES)}",
+            f"settings of data must be among {', '.join(_CHANGES)}",
             wrong[0],
-            "Divide the data before it is passed.",
+            "Divide the data yourself, and pass the parts.",
         )
     parts = {
         key: part_of(value, key) for key, value in (("train", train), ("val", val), ("test", test))
@@ -133,7 +133,7 @@ def recipe_of_objects(
     for loss in losses or {}:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", loss):
             raise InputError(
-                "a loss must be named with lower-case letters, digits and + . _ -",
+                "the name of a loss must consist of lower-case letters, digits and + . _ -",
                 repr(loss),
                 "Rename it: its runs get folders of that name.",
             )
@@ -142,7 +142,7 @@ def recipe_of_objects(
 
 
 def part_of(data: object, name: str) -> Part:
-    """Return a part made of a pair of arrays, or of a ``Dataset``.
+    """Return a part from a pair of arrays or from a ``Dataset``.
 
     Raises:
         InputError: If it is neither.
@@ -162,5 +162,5 @@ def part_of(data: object, name: str) -> Part:
             describe(target),
             "Number the classes from 0.",
         )
-    # One number a sample is a row of one feature.
+    # One number per sample is a row of one feature.
     return Images(inputs[:, None] if inputs.ndim == 1 else inputs, target.long())

@@ -1,4 +1,4 @@
-"""The runs of a recipe: recipe x losses x seeds, checked before the first run starts."""
+"""Runs of a recipe, one per loss and seed, checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -54,14 +54,13 @@ class Run:
 
     @property
     def features(self) -> str:
-        """Features that the loss gets, as :class:`~fedlas.Objective` takes it: the recipe's choice, else ``head``."""
+        """Features passed to the loss, as in :class:`~fedlas.Objective`: the recipe's choice, else ``head``."""
         return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved configuration in plain values, which ``config.yaml`` and checkpoints hold.
+        """Return the resolved configuration as plain values, as in ``config.yaml`` and checkpoints.
 
-        It leaves out the folder of the data and the number of its readers, because a run on another machine is the
-        same run.
+        The data folder and the number of workers are left out, because they do not change the run.
         """
         recipe = asdict(replace(self.recipe, objects=None))
         # The plan of a bench and the place of the data do not change a run, so they do not bind it.
@@ -101,7 +100,7 @@ _UNUSED: dict[str, dict[str, Any]] = {
         "average_start": ...,
     },
 }
-"""Keys that a configuration leaves out at these values; those of an average, if there is none."""
+"""Keys that a configuration omits at these values; keys of weight averaging are omitted without averaging."""
 
 
 def plan(
@@ -111,7 +110,7 @@ def plan(
     seeds: Iterable[int] = (),
     out: Path | None = None,
 ) -> list[Run]:
-    """Return all runs of a bench, seed by seed, so that every method has a first result early.
+    """Return the runs of a bench, ordered by seed, so that every loss has a first result early.
 
     Args:
         recipe: The recipe.
@@ -134,9 +133,9 @@ def plan(
     # A name that is given twice would be two runs in one folder.
     for kind, values in (("losses", names), ("seeds", chosen)):
         if len(set(values)) != len(values):
-            raise InputError(f"{kind} must differ from each other", values, "Name each once.")
+            raise InputError(f"{kind} must be distinct", values, "Name each once.")
     if not names:
-        raise InputError("there must be a loss to run", "none", "Name one with --losses.")
+        raise InputError("at least one loss must be chosen", "none", "Name one with --losses.")
     for seed in chosen:
         check_count("seeds", seed, low=0)
     # Check all that needs no data: an error in the last loss must not show after hours of the others.
@@ -150,9 +149,9 @@ def plan(
         tokens = objects.tokens if objects else recipe.data.options.get("tokenizer") is not None
         if tokens and recipe.model.name not in takers:
             raise InputError(
-                "the model must take tokens",
+                "the model must accept tokens",
                 recipe.model.name,
-                f"Choose one of: {', '.join(takers)}; or give vectors of an encoder in place of tokens.",
+                f"Choose one of: {', '.join(takers)}; or pass vectors of an encoder instead of tokens.",
             )
     check_select(recipe.train.select)
     check_trackers(recipe.trackers)
@@ -161,7 +160,7 @@ def plan(
     runs = [
         Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names
     ]
-    # options of losses that are not run are checked too
+    # options of losses that are not run are also checked
     classes = 10 if objects is None else objects.source.num_classes
     for loss in dict.fromkeys([*names, *recipe.losses]):
         run = Run(recipe, loss, chosen[0], folder)
@@ -172,7 +171,7 @@ def plan(
 
 
 def _check_options(section: str, config: DataConfig | ModelConfig, options: set[str]) -> None:
-    """Refuse an option that is not among ``options``; the nearest key of the section is suggested."""
+    """Raise InputError for an option that is not in ``options``, with the nearest key of the section."""
     names = {field.name for field in fields(config)} - {"options"}
     refuse_unknown(section, config.options, sorted(options | names))
 
@@ -205,13 +204,13 @@ def build_loss(
             *LOSSES,
             *(variant for variant, options in run.recipe.losses.items() if "loss" in options),
         ]
-        raise InputError("the name must be a registered loss", repr(name), suggestion(name, names))
+        raise InputError("the loss must be registered", repr(name), suggestion(name, names))
     # The name of a variant becomes that of a folder and must not hide a registered loss.
     if name != run.loss and (
         run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)
     ):
         raise InputError(
-            "a variant must have a new name of lower-case letters, digits and + . _ -",
+            "a loss variant must have a new name of lower-case letters, digits and + . _ -",
             f"{run.loss!r} for {name!r}",
             f"Call it e.g. {name}-variant.",
         )
@@ -226,17 +225,16 @@ def build_loss(
         if is_object
         else LOSSES.builder(name, run.loss_options, **offered)()
     )
-    # An option without effect is refused, since a reader of the recipe would believe in it.
+    # An option without effect is refused, since a reader of the recipe would trust it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         raise InputError(
-            f"features can be chosen for a loss that needs them, unlike {run.loss}",
+            f"features must be set only for a loss that uses features, unlike {run.loss}",
             f"features={run.features!r} for {name}",
             "Leave it out.",
         )
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
-            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch, "
-            "for batches of any size",
+            f"reduction must be 'mean' for {run.loss}, because training needs one number per batch",
             repr(reduction),
             "Leave it out.",
         )
@@ -244,21 +242,21 @@ def build_loss(
 
 
 def check_targets(run: Run, loss: torch.nn.Module) -> Any:
-    """Return the loss, or the one in it, that takes targets; None if there is none.
+    """Return the module in ``loss`` that takes cross-fitted targets, or None; require ``data.cross_fit`` for it.
 
     Raises:
-        InputError: If the recipe does not say how to make them.
+        InputError: If there is such a module and the recipe does not set ``data.cross_fit``.
     """
     taker = taker_of_targets(loss)
     if taker is not None and run.recipe.data.cross_fit is None:
         raise InputError(
-            f"data.cross_fit must say how many models make the targets of {run.loss}",
+            f"{run.loss} requires data.cross_fit, the number of models that predict its targets",
             "none",
-            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
+            "Add --set data.cross_fit=2, which costs as much as one more training; 3 costs two.",
         )
     return taker
 
 
 def taker_of_targets(loss: torch.nn.Module) -> Any:
-    """Return the loss, or the one in it, that takes targets; None if there is none."""
+    """Return the first module in ``loss`` that takes cross-fitted targets, or None."""
     return next((module for module in loss.modules() if hasattr(module, "set_targets")), None)

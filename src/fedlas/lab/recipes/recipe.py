@@ -1,4 +1,4 @@
-"""Recipes: a YAML file that describes data, model and training, with overrides of single values."""
+"""Recipes: data, model and training of an experiment, from a YAML file with overrides of single values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Data of a run.
+    """Data settings of a run.
 
     Args:
         name: Registered data set.
@@ -31,8 +31,8 @@ class DataConfig:
         test_size: Test samples, stratified; null takes all.
         split_seed: Seed of the division into parts; null is the run's seed. With a common one, runs of several seeds
             are validated on the same samples, as an ensemble needs to be calibrated on them.
-        hold_out_classes: Classes, by number or name, that are neither trained nor tested on. Their test images are kept
-            as unknown ones, for ``fedlas runs ood``. The other classes get new numbers from 0.
+        hold_out_classes: Classes, by index or name, that are neither trained nor tested on. Their test images are kept
+            as unknown classes for ``fedlas runs ood``. The other classes are renumbered from 0.
         long_tail: Training images of the first class for each of the last; the classes between shrink exponentially.
             Null keeps all images.
         long_tail_seed: Seed of the images that are kept; null is that of the division into parts.
@@ -80,9 +80,9 @@ class DataConfig:
         # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError(
-                "data.test_mean and test_std must both be given",
-                "one of them",
-                "Give the other too.",
+                "data.test_mean and data.test_std must be set together",
+                "only one of them",
+                "Set both, or neither.",
             )
         values = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
         for name in ("mean", "std", "test_mean", "test_std"):
@@ -90,13 +90,15 @@ class DataConfig:
                 check_statistic(f"data.{name}", values[name])
         if self.long_tail is not None and check_number("data.long_tail", self.long_tail) < 1:
             raise InputError(
-                "data.long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1."
+                "data.long_tail must be at least 1",
+                self.long_tail,
+                "Choose e.g. 100 for a ratio of 100 to 1.",
             )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Model of a run.
+    """Model settings of a run.
 
     Args:
         name: Registered model, or ``timm:NAME``.
@@ -119,16 +121,18 @@ class ModelConfig:
 
 
 def refuse_unknown(section: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Refuse a key of a section that is not among ``keys``; the nearest one is named."""
+    """Raise InputError for a key of a section that is not in ``keys``, with the nearest key."""
     names = [f"{section}.{key}" if section else key for key in keys]
     for key in content:
         full = f"{section}.{key}" if section else str(key)
         if full not in names:
-            raise InputError("every key must be known", repr(full), suggestion(full, names))
+            raise InputError(
+                "every key must be a known option", repr(full), suggestion(full, names)
+            )
 
 
 def typed(kind: type[T], content: object, section: str) -> T:
-    """Convert a mapping to a dataclass: check types, and convert numbers in strings."""
+    """Return a dataclass from a mapping, with types checked and numeric strings converted."""
     if not isinstance(content, Mapping):
         raise InputError(
             f"{section} must be a section", content, f"Write {section}: {{key: value}}."
@@ -151,7 +155,7 @@ def typed(kind: type[T], content: object, section: str) -> T:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about an experiment except the loss and the seed.
+    """Configuration of an experiment, without the loss and the seed.
 
     Args:
         name: Name of the recipe.
@@ -186,11 +190,11 @@ class Recipe:
     objects: Any = None
 
     def registered_loss(self, loss: str) -> str:
-        """Return the registry name of a loss: the ``loss`` of its entry, else its own name."""
+        """Return the registry name of a loss or loss variant."""
         return str(self.losses.get(loss, {}).get("loss", loss))
 
     def loss_options(self, loss: str) -> dict[str, Any]:
-        """Return options of a loss, from its entry."""
+        """Return the options of a loss."""
         return {
             key: value
             for key, value in self.losses.get(loss, {}).items()
@@ -198,21 +202,21 @@ class Recipe:
         }
 
     def with_data_root(self, root: str | None) -> Recipe:
-        """Return the same recipe with its data in ``root``; None changes nothing."""
+        """Return the recipe with its data in ``root``; unchanged for None."""
         return self if root is None else replace(self, data=replace(self.data, root=root))
 
     def with_trackers(self, names: Iterable[str]) -> Recipe:
-        """Return the same recipe with these trackers in addition."""
+        """Return the recipe with additional trackers."""
         return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package, without groups of recipes."""
+    """Return the names of the package's recipes, without recipe groups."""
     return [name for name in shipped_names() if not is_group(read_content(name)[1])]
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply overrides.
+    """Return a recipe with overrides applied.
 
     Args:
         name: Name of a recipe of the package, or path of a ``.yaml`` file; see :mod:`fedlas.lab.recipes.text`.
@@ -230,13 +234,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
-    """Return the name of a recipe and the content of its file with overrides, for :func:`recipe_from`."""
+    """Return the name and the content of a recipe file, with overrides applied, for :func:`recipe_from`."""
     short, content = read_content(name)
     if is_group(content):
         raise InputError(
-            "the name must be that of one recipe",
-            f"the group {name!r} of {len(content['recipes'])}",
-            "Run it with fedlas bench, or name one of them.",
+            "the name must be a single recipe",
+            f"the group {name!r} of {len(content['recipes'])} recipes",
+            "Run the group with fedlas bench, or name one of its recipes.",
         )
     for override in overrides:
         apply_override(content, override)
@@ -244,7 +248,7 @@ def recipe_content(name: str, overrides: Iterable[str] = ()) -> tuple[str, dict[
 
 
 def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
-    """Return options from ``key=value`` with a YAML value, as ``--set`` takes them.
+    """Return options from ``key=value`` strings with YAML values, as ``--set`` takes them.
 
     Raises:
         InputError: If an override has another form.
@@ -268,7 +272,7 @@ _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corr
 
 
 def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
-    """Return a recipe from the sections of its YAML file.
+    """Return a checked recipe from the sections of its YAML file.
 
     Args:
         name: Name of the recipe.
@@ -316,7 +320,7 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     recipe.schedule.milestone_epochs(recipe.train.epochs - recipe.train.probe_epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
         raise InputError(
-            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior replaces it",
             recipe.optimizer.weight_decay,
             "Write --set optimizer.weight_decay=0.",
         )
@@ -324,7 +328,7 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
 
 
 def _check_tuning(recipe: Recipe) -> None:
-    """Refuse ways to fine-tune that exclude each other."""
+    """Raise InputError for fine-tuning options that exclude each other."""
     options = {
         "model.tune=head": recipe.model.tune == "head",
         "model.freeze": bool(recipe.model.freeze),
@@ -333,7 +337,7 @@ def _check_tuning(recipe: Recipe) -> None:
     chosen = [option for option, is_set in options.items() if is_set]
     if len(chosen) > 1 and chosen[0] == "model.tune=head":
         raise InputError(
-            "model.tune=head trains the head alone in every epoch",
+            "model.tune=head must not be combined with model.freeze or train.probe_epochs",
             chosen[1],
             f"Leave {chosen[1]} out, or write model.tune=full.",
         )
@@ -343,15 +347,16 @@ def _check_tuning(recipe: Recipe) -> None:
     }
     if chosen and any(others.values()):
         raise InputError(
-            f"{chosen[0]} takes neither model.bayesian nor train.average=swa",
+            f"{chosen[0]} must not be combined with model.bayesian or train.average=swa",
             next(option for option, is_set in others.items() if is_set),
-            f"Both change layers that rest: leave one of the two out, or {chosen[0]}.",
+            f"Leave out one of the two: the other changes layers that {chosen[0]} keeps fixed.",
         )
 
 
 def _options_by_name(
     content: dict[str, Any], section: str, example: str
 ) -> dict[str, dict[str, Any]]:
+    """Return a section that maps names to options, with empty options as ``{}``."""
     named = content.get(section) or {}
     if not isinstance(named, dict) or not all(
         isinstance(options, dict | None) for options in named.values()
@@ -363,19 +368,21 @@ def _options_by_name(
 
 
 def listed(value: object, name: str) -> list[Any]:
-    """Return a list; anything else, or an empty one, is refused."""
+    """Return ``value`` if it is a non-empty list, else raise InputError."""
     if isinstance(value, list) and value:
         return value
     raise InputError(
-        f"{name} must be a list of at least one", value, f"Write e.g. {name.split()[0]}: [...]."
+        f"{name} must be a list that is not empty", value, f"Write e.g. {name.split()[0]}: [...]."
     )
 
 
 def _with_options(kind: type, section: object, name: str) -> dict[str, Any]:
-    """Return the section with every key that is not a field of ``kind`` in its ``options``."""
+    """Return the section with all keys that are not fields of ``kind`` moved into ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError(
-            f"{name} must be a section with a name", section, "See the recipes of the package."
+            f"{name} must be a section with the key name",
+            section,
+            "See the recipes of the package.",
         )
     names = {f.name for f in fields(kind)} - {"options"}
     values = {key: value for key, value in section.items() if key in names}

@@ -1,4 +1,4 @@
-"""Recipes as text: their names, and their content after inheritance, published variant and overrides."""
+"""Recipe files: names, and contents after inheritance, published variant and overrides."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PUBLISHED = "-published"
 
 
 def shipped_names() -> list[str]:
-    """Return the names of the recipes and groups that come with the package, published variants included."""
+    """Return the names of the package's recipes and recipe groups, including published variants."""
     published = [name + PUBLISHED for name in _shipped() if _contents(name)[1] is not None]
     return sorted([*_shipped(), *published])
 
 
 def is_group(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a file is a group: it names recipes instead of being one."""
+    """Return whether the content of a recipe file is a group, which lists other recipes."""
     return "recipes" in content
 
 
 def read_content(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the content of a recipe's file.
+    """Return the name and the content of a recipe file, with inheritance resolved.
 
     Args:
         name: Name of a recipe of the package, with ``-published`` for its published variant, or path of a ``.yaml``
@@ -63,7 +63,7 @@ def read_content(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the values of ``change``. Sections are merged key by key; other values are replaced."""
+    """Return ``base`` updated with ``change``; nested sections are merged key by key."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -74,7 +74,7 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set the value of one dotted key.
+    """Set one dotted key of ``content`` from ``key=value``.
 
     Raises:
         InputError: If the override is not ``key=value``, or a part of the key is not a section.
@@ -91,17 +91,15 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise InputError(
-                f"{parent} of --set must be a section", repr(override), "Check the key."
-            )
+            raise InputError(f"{parent} must be a section", repr(override), "Check the key.")
     place[last] = parse_value(value, override)
 
 
 def parse_value(text: str, where: str) -> Any:
-    """Return the plain values in YAML text.
+    """Return the plain value of a YAML text.
 
     Raises:
-        InputError: If it is not valid YAML; ``where`` names its origin.
+        InputError: If it is not valid YAML; the message names the origin ``where``.
     """
     try:
         return yaml_text.parse_yaml(text)
@@ -113,7 +111,10 @@ def parse_value(text: str, where: str) -> Any:
 
 @cache
 def _shipped() -> dict[str, Traversable]:
+    """Return the recipe files of the package by recipe name."""
+
     def below(folder: Traversable, prefix: str) -> dict[str, Traversable]:
+        """Return the recipe files below a folder by recipe name."""
         recipes: dict[str, Traversable] = {}
         for item in folder.iterdir():
             if item.is_dir():
@@ -128,8 +129,8 @@ def _shipped() -> dict[str, Traversable]:
 def _contents(
     name: str, children: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return content with the recipe that it extends, and the changes of the published variant (None without one)."""
-    # A chain that returns to itself would never end.
+    """Return a recipe's content with inheritance resolved, and the changes of its published variant or None."""
+    # Circular inheritance would never end.
     if name in children:
         raise InputError(
             "a recipe must not extend itself", " -> ".join([*children, name]), "Correct extends."
@@ -141,7 +142,7 @@ def _contents(
     if base is not None:
         if not isinstance(base, str):
             raise InputError(
-                "extends must name a recipe", repr(base), "Write e.g. extends: cifar10."
+                "extends must be the name of a recipe", repr(base), "Write e.g. extends: cifar10."
             )
         # A recipe of the package must not depend on a file that only one machine has.
         if _is_path(base) and not _is_path(name):
@@ -165,9 +166,10 @@ def _is_path(name: str) -> bool:
 
 
 def _read(name: str) -> dict[str, Any]:
+    """Return the content of a recipe file, without inheritance."""
     if _is_path(name):
         if not Path(name).is_file():
-            raise InputError("the file must exist", name, "Check the path.")
+            raise InputError("the recipe file must exist", name, "Check the path.")
         return _parsed(Path(name))
     if name not in _shipped():
         raise InputError(
@@ -178,6 +180,7 @@ def _read(name: str) -> dict[str, Any]:
 
 @cache
 def _read_shipped(name: str) -> dict[str, Any]:
+    """Return the content of a recipe file of the package, read once."""
     return _parsed(_shipped()[name])
 
 
@@ -192,5 +195,7 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
         ) from error
     content = parse_value(text, str(source))
     if not isinstance(content, dict):
-        raise InputError("the file must hold a mapping", source, "See the recipes of the package.")
+        raise InputError(
+            "a recipe file must hold a mapping", source, "See the recipes of the package."
+        )
     return content

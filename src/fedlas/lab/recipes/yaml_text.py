@@ -1,4 +1,4 @@
-"""YAML 1.2 from strangers: plain values, and no more of them than a person writes."""
+"""YAML 1.2 from untrusted text: plain values only, with limits on size and nesting."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CORE_SCHEMA = {
         "-+.0123456789",
     ),
 }
-"""What text without quotes stands for in YAML 1.2, with its first characters. In YAML 1.1, which PyYAML reads, ``010``
-is 8, ``1:30:00`` is 5400 and ``no`` is false."""
+"""Patterns of unquoted scalars in YAML 1.2, with their first characters. In YAML 1.1, which PyYAML reads, ``010`` is 8,
+``1:30:00`` is 5400 and ``no`` is false."""
 
 
 def dump_yaml(value: object, **options: Any) -> str:
-    """Return YAML text that both YAML 1.1 and :func:`parse_yaml` read as ``value``.
+    """Return ``value`` as YAML text that YAML 1.1 and :func:`parse_yaml` read alike.
 
     Args:
         value: Plain values.
@@ -50,7 +50,7 @@ def parse_yaml(text: str) -> Any:
     """
     yaml = require("yaml", extra="bench")
     if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"it has more than {_MOST_CHARACTERS:,} characters")
+        raise ValueError(f"the text has more than {_MOST_CHARACTERS:,} characters")
     try:
         return yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
@@ -59,7 +59,7 @@ def parse_yaml(text: str) -> Any:
         KeyError,
         AttributeError,
         TypeError,
-    ) as error:  # tags whose text is no such value, such as !!bool x
+    ) as error:  # a tag that its text does not match, such as !!bool x
         raise ValueError(
             f"a value does not fit its tag ({type(error).__name__}: {error})"
         ) from error
@@ -67,13 +67,14 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Return PyYAML's safe loader with YAML 1.2's numbers, and without aliases: nested ones unfold into billions."""
+    """Return PyYAML's safe loader with YAML 1.2 numbers, and without aliases, which could expand to billions."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
         levels = 0
 
         def compose_node(self, parent: object, index: object) -> Any:
+            """Refuse aliases, deep nesting, values that are not plain, and long numbers."""
             mark = self.peek_event().start_mark
             if self.levels == _MOST_LEVELS or self.check_event(yaml.AliasEvent):
                 raise yaml.composer.ComposerError(
@@ -101,6 +102,7 @@ def _loader() -> Any:
             return node
 
         def compose_mapping_node(self, anchor: object) -> Any:
+            """Refuse a mapping in which a key occurs twice."""
             node = super().compose_mapping_node(anchor)
             first: dict[tuple[str, str], int] = {}
             for key, _ in node.value:
@@ -136,6 +138,7 @@ def _dumper() -> Any:
 
 
 def _add_core_schema(kind: Any) -> None:
+    """Make a loader or dumper recognize unquoted values as YAML 1.2 does."""
     for name, (pattern, first) in _CORE_SCHEMA.items():
         kind.add_implicit_resolver(_TAG + name, re.compile(rf"(?:{pattern})\Z"), list(first))
 

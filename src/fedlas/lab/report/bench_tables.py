@@ -1,4 +1,4 @@
-"""The tables of a bench: a line for each method, all details of the main metrics, the runs, and the CSV."""
+"""Tables of a bench: one row per method, detailed metrics, the runs, and the CSV file."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def results_table(summary: Summary) -> Table:
 
 
 def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> Table:
-    """Return one line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
+    """Return one row per method: accuracy, NLL and ECE with noise floor as trained, NLL and ECE after calibration.
 
     Args:
-        model: Model of the report.
-        places: Digits after the point.
-        aurc: Show AURC too, for which a terminal has no room.
+        model: Result of a bench.
+        places: Decimal places.
+        aurc: Whether to show AURC, for which a terminal has no room.
     """
     accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
     ranking = column("aurc", places=places + 1)
@@ -71,7 +71,7 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
         (replace(ece, unit="% (floor)"), "test", " raw"),
         (ece, after, f" {word}"),
     ]
-    # Methods with a calibrator in their name have one stage.
+    # Methods that include a calibrator have one stage.
     has_after = any(run.measured.get(after) for run in model.summary.runs)
     shown = [
         (replace(about, title=about.title + when * has_after), stage)
@@ -83,7 +83,7 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
         for method in model.methods
     ]
     table = Table((Column("method", words=True), *(head for head, _ in shown)), tuple(rows))
-    # One number of seeds for all is in the line below the table.
+    # If all methods have the same number of seeds, the line below the table says so.
     if len({len(seeds) for seeds in model.seeds.values()}) == 1:
         return table
     counts = tuple((*row, Cell(str(len(model.seeds[row[0].value])))) for row in rows)
@@ -91,7 +91,7 @@ def short_bench_table(model: Result, *, places: int = 3, aurc: bool = False) -> 
 
 
 def short_cell(model: Result, method: str, about: Column, stage: str = "test") -> Cell:
-    """Return mean, deviation and mark of the comparison; with ~ where a calibration error is within noise."""
+    """Return mean, deviation and mark of a method; ``~`` if a calibration error is within noise."""
     cell = cell_of(model, method, about, stage)
     noise = noise_of(model, method, about, stage)
     if noise.floor and stage == "test":
@@ -100,7 +100,7 @@ def short_cell(model: Result, method: str, about: Column, stage: str = "test") -
 
 
 def long_table(model: Result) -> Table:
-    """Return the main metrics as trained, and ECE after calibration, with intervals, noise floors and tests."""
+    """Return main metrics as trained and ECE after calibration, with intervals, noise floors and tests."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
     before = result_table(model, "test", metrics, places=3)
     after = result_table(model, model.after, ["ece"] if "ece" in model.summary.metrics else [])
@@ -113,7 +113,7 @@ def long_table(model: Result) -> Table:
 
 
 def runs_table(summary: Summary) -> Table:
-    """Return a row for each run, with links to its page and its files."""
+    """Return one row per run, with links to its page and its files."""
     shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_calibrated")]
     columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
                for metric, stage in shown]  # fmt: skip
@@ -139,7 +139,7 @@ def runs_table(summary: Summary) -> Table:
 
 
 def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
-    """Return the software and hardware of the runs; several values where the runs or their starts differ."""
+    """Return software and hardware of the runs; several values if the runs or their starts differ."""
     several = " (differs between runs or their starts)"
     rows = [
         [key, "; ".join(values) + several * (len(values) > 1)]
@@ -149,11 +149,12 @@ def environment_table(environment: Mapping[str, Sequence[str]]) -> Table:
 
 
 def link(*parts: str) -> str:
-    """Return a relative address below the report. It starts with ``./``, so no name can turn it into another scheme."""
+    """Return a relative URL; its leading ``./`` keeps a name from acting as a URL scheme."""
     return "./" + quote("/".join(parts))
 
 
 def _run_link(run: FinishedRun) -> Cell:
+    """Return a cell with the name of a run and a link to its page or folder."""
     if run.folder.is_packed:
         return Cell(run.name, link=link(RUNS))
     return Cell(
@@ -162,6 +163,7 @@ def _run_link(run: FinishedRun) -> Cell:
 
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+    """Return the label and link of each file of a run."""
     if run.folder.is_packed:
         return (("all", link(RUNS)), ("log", link(RUNS)))
     page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
@@ -174,20 +176,20 @@ def _number(value: float | None, form: str) -> str:
 
 @cache
 def published_numbers() -> tuple[dict[str, str], ...]:
-    """Return the rows: source, protocol, data, model, method, metrics in percent, note."""
+    """Return published results by row: source, protocol, data, model, method, metrics in percent, note."""
     text = (files("fedlas.lab.report") / "published_numbers.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
 def _letters(name: object) -> str:
-    """Return a name of data or a model as a registry and a paper both write it."""
+    """Return a data or model name in lower case without hyphens, so that registry and papers agree."""
     return str(name).lower().replace("-", "")
 
 
 def published_table(summary: Summary) -> Table | None:
-    """Return published numbers before temperature, of the model of the runs if there are any; None if there are none.
+    """Return published results before temperature scaling, of the same model if available; None if there are none.
 
-    They are of one seed, or of a number of seeds that is not stated, so there is no spread to test against.
+    Published results are of one seed, or of an unknown number of seeds, so they cannot be tested against.
     """
     configs = [run.folder.config for run in summary.runs if not run.folder.is_derived]
     config = next(filter(None, configs), None)

@@ -1,4 +1,4 @@
-"""Cells, marks and tables of a result: mean and deviation over seeds, with interval, noise floor and p-value."""
+"""Cells, marks and tables of a result: mean and deviation over seeds, interval, noise floor and p-value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedlas.stats import BestMethod
 def by_seed(
     result: Result, about: Column, stage: str = "test"
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Return values by seed and noise floors of the methods, in the unit of a column, for a figure."""
+    """Return values per seed and noise floors per method, in the unit of a column, for a figure."""
     scale = 100 if about.unit else 1
     values = {m: [scale * v for v in result.values(m, about.metric, stage)] for m in result.methods}
     floors = {m: noise_of(result, m, about, stage).floor_value for m in result.methods if values[m]}
@@ -26,7 +26,7 @@ def by_seed(
 
 
 def noise_of(result: Result, method: str, about: Column, stage: str = "test") -> NoiseText:
-    """Return the interval, noise floor and calibration test over the same runs."""
+    """Return interval, noise floor and calibration test of a method as text."""
     return noise_text(
         result.summary.estimates(method, about.metric, stage, seeds=result.seeds[method]),
         about.format,
@@ -34,7 +34,7 @@ def noise_of(result: Result, method: str, about: Column, stage: str = "test") ->
 
 
 def mark(result: Result, method: str, metric: str, stage: str = "test") -> Mark:
-    """Return the mark of a method; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
+    """Return the mark of a method; empty below :data:`FEWEST_SEEDS` seeds."""
     comparison = result.comparisons.get((metric, stage))
     if comparison is None or comparison.best is None or comparison.n < FEWEST_SEEDS:
         return ""
@@ -47,7 +47,7 @@ def mark(result: Result, method: str, metric: str, stage: str = "test") -> Mark:
 
 
 def cell_of(result: Result, method: str, about: Column, stage: str = "test") -> Cell:
-    """Return mean and deviation over seeds with the mark, and below them interval, floor and p-value."""
+    """Return a cell with mean, deviation and mark; interval, noise floor and p-value are its details."""
     values = result.values(method, about.metric, stage)
     comparison = result.comparisons.get((about.metric, stage))
     p_value = comparison.p_values.get(method) if comparison else None
@@ -71,12 +71,12 @@ def result_table(
     title: str = "",
     places: int = 4,
 ) -> Table:
-    """Return a row for each method, a column for each metric.
+    """Return one row per method and one column per metric.
 
     Args:
         result: Values by method, seed and stage.
         stage: ``"test"`` or ``"test_calibrated"``.
-        metrics: None for all that were measured; details, so registered, come last and are folded at first.
+        metrics: None for all measured metrics; metrics registered as details come last and are folded at first.
         title: As in :class:`~fedlas.present.table.Table`.
         places: Decimals of numbers that are not in percent.
     """
@@ -103,7 +103,7 @@ def result_table(
 # A page, its text and its legends ask for the tables of one result, one after the other.
 @lru_cache(maxsize=1)
 def tables(result: Result) -> tuple[tuple[str, Table], ...]:
-    """Stage and table of everything that was measured."""
+    """Return each measured stage with its table."""
     return tuple(
         (stage, result_table(result, stage, title=f"{when.capitalize()} temperature scaling"))
         for stage, when in STAGES.items()
@@ -112,13 +112,13 @@ def tables(result: Result) -> tuple[tuple[str, Table], ...]:
 
 
 def marks(result: Result) -> frozenset[Mark]:
-    """Marks that some table shows."""
+    """Return the marks that occur in the tables."""
     return frozenset(cell.mark for _, table in tables(result) for row in table.rows for cell in row)
 
 
 @lru_cache(maxsize=1)
 def all_noise(result: Result) -> tuple[NoiseText, ...]:
-    """Everything that is known of chance over the test samples."""
+    """Return interval, noise floor and calibration test of every method, metric and stage."""
     return tuple(
         noise_of(result, method, about, stage)
         for stage, table in tables(result)
@@ -129,7 +129,7 @@ def all_noise(result: Result) -> tuple[NoiseText, ...]:
 
 
 def mark_of(method: str, comparison: BestMethod) -> Mark:
-    """Return the mark of a method in a comparison with the best."""
+    """Return the mark of a method from a comparison with the best method."""
     if method == comparison.best:
         return "leading" if comparison.not_distinguishable or comparison.untested else "best"
     if method in comparison.not_distinguishable:
@@ -144,7 +144,7 @@ def mark_of(method: str, comparison: BestMethod) -> Mark:
 
 
 def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
-    """Return the number of one run, with its own interval, noise floor and p-value."""
+    """Return the value of one run, with its interval, noise floor and p-value."""
     value = run.measured[stage].get(about.metric)
     estimate = run.estimates.get(about.metric, stage) if run.estimates else None
     noise = noise_text([estimate] if estimate else [], about.format)

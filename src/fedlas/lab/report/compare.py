@@ -12,7 +12,7 @@ from fedlas.stats import Difference
 
 
 def differences_figure(by_metric: Mapping[str, Sequence[Difference]]) -> Any:
-    """Draw the differences seed by seed, one panel for each metric, one row for each pair.
+    """Draw paired differences seed by seed: one panel per metric, one row per pair.
 
     Args:
         by_metric: For each metric the differences, the same pairs in the same order.

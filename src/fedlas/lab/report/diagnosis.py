@@ -1,4 +1,4 @@
-"""The page of ``fedlas runs diagnose``: figures of each run, its course over the epochs, and its failure cases."""
+"""Page of ``fedlas runs diagnose``: figures of each run, training courses, and failure cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COURSES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One failure case: the image as a data URI (empty without data) and what is known of it."""
+    """Failure case: the image as a data URI (empty without data), its index and a text."""
 
     image: str
     index: int
@@ -44,11 +44,11 @@ class Case:
 
 
 def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str:
-    """Return the page as HTML, without anything outside it.
+    """Return the page as self-contained HTML.
 
     Args:
-        groups: At least one.
-        data: Where the runs' data is, for the images.
+        groups: At least one group of runs.
+        data: Folder of the runs' data, for the images.
     """
     sections = [
         _section(group.name_of(study), study, data) for group in groups for study in group.studies
@@ -73,17 +73,20 @@ def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str
 
 
 def _has(record: dict[str, Any], path: str) -> bool:
+    """Return whether a log record has a value at ``section.name``."""
     room, name = path.split(".")
     return (record.get(room) or {}).get(name) is not None
 
 
 def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> Any:
+    """Return a figure of one logged value over the epochs."""
     ax = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))
     training_curves(history, metric=path, ax=ax).set_ylabel(path.split(".")[1].replace("_", " "))
     return figure(ax, title)
 
 
 def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
+    """Return the template values of one run: figures, correlations and failure cases."""
     test = study.predictions
     b = study.bins
     scatter = score_scatter(study.score, test.confidence, test.correct, ax=axes())
@@ -123,6 +126,7 @@ def _association_table(name: str, study: Study) -> Table:
 
 
 def _associations(study: Study) -> list[tuple[str, Any]]:
+    """Return each association of the indicator with its label."""
     indicator = study.indicator
     return [
         ("Z and confidence", indicator.confidence),
@@ -140,7 +144,7 @@ def _show(interval: Interval) -> str:
 
 
 def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
-    """Test images of the run, or why there are none: a page without pictures is better than none."""
+    """Return the test images of a run, or None and the reason why there are none."""
     splits, missing = splits_at_hand(study.run.folder, data=data)
     if splits is None:
         return None, f"No images: {missing}"
@@ -152,6 +156,7 @@ def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
 
 
 def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Case]:
+    """Return the failure cases at the chosen indices, with images if there are any."""
     test = study.predictions
     return [
         Case(
@@ -165,14 +170,14 @@ def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Cas
 
 
 def thumbnail(part: Part, row: int) -> str:
-    """Return the image at a position of a part, as the model sees it, as a data URI.
+    """Return one image of a part, as the model sees it, as a PNG data URI.
 
     Args:
         part: In memory or in files.
-        row: Position, from 0.
+        row: Index of the image, from 0.
 
     Returns:
-        A PNG; of two or more than three channels the first is shown.
+        A PNG; an image of two or of more than three channels shows the first channel.
 
     Raises:
         InputError: If its file is gone or broken.

@@ -1,4 +1,4 @@
-"""The report of ``fedlas runs ood``: tables and sentences, ``ood.csv`` to compute with and ``ood.html`` to read."""
+"""Report of ``fedlas runs ood``: tables and sentences for the terminal, ``ood.csv`` and ``ood.html``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
 """Metrics of a table that has to fit a terminal."""
-SELECTION = "Scores are ranked by AUROC on these images. Choosing one by it is selection: measure the choice on others."
+SELECTION = "Scores are ranked by AUROC on these images. If you choose one by that, measure it on other images."
 
 
 def ood_cell(detection: Detection, method: str, data: str, row: Row, metric: str) -> Cell:
@@ -35,7 +35,7 @@ def ood_cell(detection: Detection, method: str, data: str, row: Row, metric: str
 
 
 def score_tables(detection: Detection, metrics: Sequence[str] | None = None) -> list[Table]:
-    """Return a table for each other data set and loss: scores against metrics, the best first."""
+    """Return one table per OOD data set and loss: scores by metric, best first."""
     names = list(metrics or DETECTION)
     heads = (Column("score", words=True), *map(column_of, names))
     tables = []
@@ -58,7 +58,7 @@ def score_tables(detection: Detection, metrics: Sequence[str] | None = None) -> 
 
 
 def method_tables(detection: Detection) -> list[Table]:
-    """Return a table for each other data set and metric: scores against losses, the best loss marked."""
+    """Return one table per OOD data set and metric: scores by loss, the best loss marked."""
     heads = (Column("score", words=True), *map(Column, detection.methods))
     tables = []
     for data in detection.data:
@@ -73,7 +73,7 @@ def method_tables(detection: Detection) -> list[Table]:
 
 
 def verdicts(detection: Detection) -> list[str]:
-    """Return the best score for each loss and other data set, in a sentence each."""
+    """Return one sentence per OOD data set and loss that names the best score."""
     lines = []
     for data in detection.data:
         for method in detection.methods:
@@ -87,19 +87,19 @@ def verdicts(detection: Detection) -> list[str]:
 
 
 def title_of(score: str, stage: str) -> str:
-    """Return a score's name in a table."""
+    """Return the display name of a score."""
     return str(OOD_SCORES[score].metadata["title"]) + (", after T" if stage == AFTER else "")
 
 
 def column_of(metric: str) -> Column:
-    """Return the column of a metric."""
+    """Return the table column of a detection metric."""
     about = DETECTION[metric]
     arrow = "↑" if about.metadata["higher_is_better"] else "↓"
     return Column(str(about.metadata["title"]), "%", arrow, plain_summary(about.summary), metric)
 
 
 def statement(detection: Detection) -> list[str]:
-    """Return the sentences that explain the numbers."""
+    """Return the sentences below the tables: sizes, chance levels, seeds, marks and metrics."""
     first = detection.runs[0]
     lines = []
     for label, number in first.sets.items():
@@ -138,7 +138,7 @@ def statement(detection: Detection) -> list[str]:
 
 
 def warnings(detection: Detection) -> list[str]:
-    """Return sentences on anything that makes the numbers misleading: changed images, missing scores and runs."""
+    """Return warnings about misleading numbers: changed images, missing scores and missing runs."""
     lines = []
     for label in detection.runs[0].sets:
         notes = dict.fromkeys(note for run in detection.runs for note in run.notes[label])
@@ -168,7 +168,7 @@ def write_files(folder: Path, detection: Detection, *, command: str) -> tuple[Pa
 
 
 def table_csv(detection: Detection) -> str:
-    """Return a row for each run, data set, score and stage: fractions in full precision, with their intervals."""
+    """Return CSV text with one row per run, data set, score and stage: fractions with intervals."""
     about = ["run", "loss", "seed", "in", "out", "score", "stage", "temperature"]
     rows = []
     for run in detection.runs:
@@ -189,13 +189,13 @@ def table_csv(detection: Detection) -> str:
 
 
 def sections(detection: Detection) -> list[tuple[str, Sequence[Table]]]:
-    """Return headings and their tables: losses against each other where there are several, then each by itself."""
+    """Return headings with their tables: losses compared, if there are several, then scores compared."""
     compared = [("Losses compared", method_tables(detection))] if len(detection.methods) > 1 else []
     return [*compared, ("Scores compared", score_tables(detection))]
 
 
 def page(detection: Detection, command: str) -> str:
-    """Return ``ood.html``: one file that needs nothing else."""
+    """Return ``ood.html`` as one self-contained file."""
     return render(
         "ood.html.j2",
         room="fedlas.lab.report",
@@ -217,14 +217,14 @@ def page(detection: Detection, command: str) -> str:
 
 
 def _options(detection: Detection, score: str) -> str:
-    """Return the options of a score; one without a value is left to the score."""
+    """Return the options of a score as text, without unset options."""
     return ", ".join(
         f"{key} {value}" for key, value in detection.chosen.of(score).items() if value is not None
     )
 
 
 def _figures(detection: Detection, label: str) -> tuple[Any, list[Any], str]:
-    """Return ROC curves and histograms of the first seed: of one loss all scores, of several the first of each."""
+    """Return ROC curves, histograms and a caption: all scores of one loss, or the first score of each loss."""
     firsts = [
         next(run for run in detection.runs if run.loss == method) for method in detection.methods
     ]

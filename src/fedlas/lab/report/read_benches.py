@@ -1,4 +1,4 @@
-"""The methods of finished benches, read from their folders and calibrated."""
+"""Finished benches, read from their folders and calibrated."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def bench_result(
     replicates: int = REPLICATES,
     failures: Mapping[str, Mapping[str, str]] | None = None,
 ) -> BenchResult:
-    """Return the methods of finished benches side by side; predictions are calibrated, nothing is trained.
+    """Return the result of finished benches side by side; predictions are calibrated, nothing is trained.
 
     Args:
         folders: Folders of benches; by name, or they have the names of their folders.
         calibrators: Registered calibrators, or ``raw``: each becomes a method of every loss.
-        name: Name of the whole; empty for the recipe, or the number of data sets.
-        named: Whether the names of the methods name the calibrator.
-        kind: What the folders are: data sets, or models.
-        replicates: Replicates of the noise floors as trained that are not in the runs' folders; 0 computes none.
+        name: Name of the result; empty for the recipe, or the number of data sets.
+        named: Whether the names of methods include the calibrator.
+        kind: Kind of the folders: data sets, or models.
+        replicates: Replicates for noise floors as trained that the run folders lack; 0 computes none.
         failures: Reason of each run that failed in this process, by the name of its bench and its own.
 
     Raises:
@@ -54,6 +54,6 @@ def bench_result(
         raise InputError(
             "the benches must have a method in common",
             "; ".join(f"{key}: {', '.join(model.methods)}" for key, model in models.items()),
-            "Run the same losses.",
+            "Run the same losses in all of them.",
         )
     return result

@@ -1,4 +1,4 @@
-"""The report over a bench folder: ``report.html`` to read, ``report.md`` to paste, ``results.csv`` to compute with.
+"""Report of a bench folder: ``report.html`` to read, ``report.md`` to paste, ``results.csv`` to compute with.
 
 The page needs nothing else: no script, no network, light and dark, screen and print.
 """
@@ -61,7 +61,7 @@ _CALIBRATORS = {"test_calibrated": "temperature scaling", AUTO: "auto"}
 
 @dataclass(frozen=True)
 class Report:
-    """Paths of the three files of a report, and the model they were made from."""
+    """Paths of the three report files, and the result that they show."""
 
     markdown: Path
     html: Path
@@ -72,7 +72,7 @@ class Report:
 def read_report(
     folder: str | Path, *, replicates: int = REPLICATES, failures: Mapping[str, str] | None = None
 ) -> Result:
-    """Return the model of the report over a bench folder.
+    """Return the result of a bench folder, for :func:`write_report`.
 
     Args:
         folder: A bench folder, see :func:`collect`.
@@ -88,7 +88,7 @@ def read_report(
 
 
 def write_report(model: Result, *, heading: str = "") -> Report:
-    """Write ``report.md``, ``report.html`` and ``results.csv`` into the bench folder of a model.
+    """Write ``report.md``, ``report.html`` and ``results.csv`` into the bench folder of a result.
 
     Each file is replaced atomically, and all three are made before the first is written. The same runs give the same
     bytes, but for the date of the page.
@@ -113,7 +113,7 @@ def write_report(model: Result, *, heading: str = "") -> Report:
 
 
 def markdown_report(model: Result) -> str:
-    """Return ``report.md``; names from the runs are escaped."""
+    """Return the text of ``report.md``; names from the runs are escaped."""
     summary = model.summary
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
     if commands := summary.commands:
@@ -142,7 +142,7 @@ def markdown_report(model: Result) -> str:
 
 
 def html_report(model: Result, *, heading: str = "") -> str:
-    """Return ``report.html``; everything that comes from the runs is escaped. An empty heading names the recipe."""
+    """Return the text of ``report.html``; text from the runs is escaped. An empty heading names the recipe."""
     summary = model.summary
     diagrams, diagram_notes, seed = _diagrams(model)
     first = tables(model)[0][1]
@@ -185,7 +185,7 @@ def html_report(model: Result, *, heading: str = "") -> str:
 
 @free_figures()
 def _by_seed(model: Result, stage: str) -> list[Any]:
-    """Draw ECE and NLL, method by method and seed by seed, with noise floors; leave out a metric without values."""
+    """Draw ECE and NLL per method and seed, with noise floors; skip a metric without values."""
     pictures = []
     when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
     for about in (column("ece"), column("nll")):
@@ -199,7 +199,7 @@ def _by_seed(model: Result, stage: str) -> list[Any]:
 
 
 def _methods(summary: Summary) -> list[Entry[Any]]:
-    """Return the registry entries of the losses and of the methods on top of them."""
+    """Return the registry entries of the losses and uncertainty methods of the runs."""
     made_by = dict.fromkeys(run.made_by for run in summary.runs if run.made_by in UNCERTAINTY)
     return [
         *(LOSSES[name] for name in summary.methods if name in LOSSES),
@@ -208,7 +208,7 @@ def _methods(summary: Summary) -> list[Entry[Any]]:
 
 
 def _diagrams(model: Result) -> tuple[list[Any], list[str], int | None]:
-    """Return a diagram for each method at the first seed that all have, notes on those not drawn, and the seed."""
+    """Return a reliability diagram per method at the first common seed, notes on missing ones, and the seed."""
     summary = model.summary
     seed = summary.common_seeds[0] if summary.common_seeds else None
     pictures = []
@@ -226,6 +226,7 @@ def _diagrams(model: Result) -> tuple[list[Any], list[str], int | None]:
 
 
 def _curves(model: Result) -> list[Any]:
+    """Draw validation ECE and accuracy by epoch, one line per method."""
     history = model.summary.history
     pictures = []
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):

@@ -1,4 +1,4 @@
-"""Methods of one or several benches side by side: tables, ranks over data sets, figures; for print, too."""
+"""Methods of one or several benches side by side: tables, ranks over data sets, and figures, also for print."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ from fedlas.stats import ALPHA, RankComparison, compare_ranks, holm, wilcoxon_te
 
 METRICS_SHOWN = ("nll", "ece")
 _FEWEST = 3
-"""Data sets from which ranks are tested."""
+"""Fewest data sets for tests of ranks."""
 _FEW = 6
-"""Data sets from which Wilcoxon's test can have a p-value of 0.05."""
+"""Fewest data sets with which Wilcoxon's test can reach a p-value of 0.05."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BenchResult:
-    """The outcome of a bench, or of several: of each data set or model a report model with the same methods.
+    """Result of one or several benches, by data set or model, with the methods common to all.
 
     A notebook shows it as tables and a figure.
 
     Attributes:
-        name: Name of the whole.
-        models: Report model of each data set or model, by name. A method is a loss, or a loss and the calibrator after
+        name: Name of the result.
+        models: Result of each data set or model, by name. A method is a loss, or a loss and the calibrator after
             it, such as ``ce@temperature``.
-        kind: What they are: data sets, or models.
+        kind: Kind of ``models``: data sets, or models.
 
     Example:
         >>> from fedlas.lab import bench
@@ -81,12 +81,12 @@ class BenchResult:
 
     @property
     def methods(self) -> list[str]:
-        """Methods that every data set or model has, in the order of the first."""
+        """Methods common to all data sets or models, in the order of the first."""
         first, *others = self.models.values()
         return [m for m in first.summary.methods if all(m in o.summary.methods for o in others)]
 
     def table(self, metric: str | None = None, *, spread: bool = True) -> Table:
-        """Return a row for each method.
+        """Return one row per method.
 
         Args:
             metric: Columns are data sets or models, and the mean rank where the metric has a direction; None for a
@@ -112,11 +112,11 @@ class BenchResult:
         return Table((Column("method", words=True), *heads, *last), tuple(rows), title)
 
     def tables(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[Table]:
-        """Return the table of one data set or model; of several one for each metric."""
+        """Return the table of one data set or model, or one table per metric for several."""
         return [self.table()] if len(self.models) == 1 else [self.table(m) for m in metrics]
 
     def ranks(self, metric: str = "nll") -> RankComparison:
-        """Return the mean ranks of the methods over data sets or models, with their tests.
+        """Return the mean ranks of the methods over data sets or models, with tests.
 
         Args:
             metric: A metric with a direction; each value that is ranked is a mean over seeds.
@@ -128,14 +128,18 @@ class BenchResult:
         return compare_ranks(self._means(metric), higher_is_better=higher)
 
     def _means(self, metric: str) -> dict[str, list[float]]:
-        """Return a mean over seeds for each method and data set, of a metric with a direction."""
+        """Return means over seeds by method, one per data set; raise InputError if the metric has no direction."""
         metric = self._metric(metric)
         if not is_ranked(metric):
-            raise InputError("the metric must have a direction", metric, "Rank by nll or brier.")
+            raise InputError(
+                "the metric must be one where lower or higher is better",
+                metric,
+                "Choose e.g. nll or brier.",
+            )
         return {m: [fmean(o.values(m, metric)) for o in self.models.values()] for m in self.methods}
 
     def sentences(self, metrics: Sequence[str] = METRICS_SHOWN) -> list[str]:
-        """Return the verdict: of one data set by tests over seeds, of several by tests over data sets."""
+        """Return the verdict as sentences: tests over seeds for one data set, over data sets for several."""
         if len(self.models) == 1:
             (model,) = self.models.values()
             return [f"{answer.question}: {answer.text}" for answer in answers(model)]
@@ -147,6 +151,7 @@ class BenchResult:
         ]
 
     def _ranked(self, metric: str) -> list[str]:
+        """Return sentences on mean ranks by a metric, with Friedman's, Nemenyi's and Wilcoxon's tests."""
         ranks = self.ranks(metric)
         n = ranks.n
         order = ", ".join(f"{method} {rank:.2f}" for method, rank in ranks.ranks.items())
@@ -170,10 +175,10 @@ class BenchResult:
         ]
 
     def pairs_table(self, pairs: Sequence[str], metric: str) -> Table:
-        """Return pre-specified pairs ``A:B`` over data sets, with Wilcoxon's test and Holm's correction over them.
+        """Return one row per pre-specified pair ``A:B``, with Wilcoxon's test over data sets and Holm's correction.
 
         Raises:
-            InputError: If a pair is none, or a method is missing.
+            InputError: If a pair is not ``A:B``, or a method is missing.
         """
         metric = self._metric(metric)
         about = column(metric)
@@ -193,7 +198,7 @@ class BenchResult:
         return table_of(heads, rows, title=title, notes=few * (len(self.models) < _FEW))
 
     def bayes_table(self, metric: str, rope: float = 0.0, pairs: Sequence[str] = ()) -> Table:
-        """Return how probable it is that one method is better than another, by the Bayesian signed-rank test.
+        """Return the probabilities that one method is better than another, by the Bayesian signed-rank test.
 
         Args:
             metric: A metric with a direction; what is compared is its mean over seeds on each data set.
@@ -205,8 +210,8 @@ class BenchResult:
             A row for each pair, with the probabilities that A is better, that both are equivalent and that B is better.
 
         Raises:
-            InputError: For fewer than three data sets, a metric without direction, a pair that is none, or a negative
-                ``rope``.
+            InputError: For fewer than three data sets, a metric without direction, a pair that is not ``A:B``, or a
+                negative ``rope``.
             MissingExtraError: Without baycomp.
 
         Note:
@@ -221,7 +226,7 @@ class BenchResult:
         check_number("rope", rope, low=0)
         if len(self.models) < _FEWEST:
             raise InputError(
-                f"signed ranks need {_FEWEST} data sets",
+                f"the signed-rank test requires at least {_FEWEST} data sets",
                 f"{len(self.models)} {self.kind}",
                 "Name more benches.",
             )
@@ -246,7 +251,7 @@ class BenchResult:
     def blocks(
         self, metrics: Sequence[str] = METRICS_SHOWN, *, details: bool = False
     ) -> list[Block]:
-        """Return sentences, tables and notes, for a terminal."""
+        """Return the sentences, tables and notes to print in a terminal."""
         if len(self.models) == 1:
             (model,) = self.models.values()
             legend = short_legend(model)
@@ -261,13 +266,13 @@ class BenchResult:
         return [*self.sentences(metrics), *tables, Note(self.caption(*tables)), *self.missing()]
 
     def missing(self) -> list[str]:
-        """Return sentences on runs without numbers, and why."""
+        """Return sentences on missing runs, with the reasons."""
         notes = {name: missing_notes(model) for name, model in self.models.items()}
         several = len(notes) > 1
         return [f"{name}: {each}" if several else each for name in notes for each in notes[name]]
 
     def caption(self, *tables: Table) -> str:
-        """Return the sentences below tables in print: what the numbers are, over what, and by which test."""
+        """Return the caption of printed tables: test set, spread over seeds, and test."""
         models = list(self.models.values())
         sizes = sorted({m.samples for m in models if m.samples})
         count = (
@@ -291,7 +296,7 @@ class BenchResult:
         return " ".join(parts)
 
     def to_latex(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
-        """Return LaTeX: one table of one data set; of several a table for each metric. It needs ``booktabs``."""
+        """Return LaTeX tables for ``booktabs``: one for a single data set, else one per metric."""
         return "\n\n".join(
             latex(
                 table,
@@ -302,7 +307,7 @@ class BenchResult:
         )
 
     def to_frame(self) -> Any:
-        """Return a ``pandas.DataFrame`` with a row for each data set, method and seed; metrics are fractions."""
+        """Return a ``pandas.DataFrame`` with one row per data set, method and seed; metrics are fractions."""
         rows = []
         for name, model in self.models.items():
             for run in model.summary.runs:
@@ -317,7 +322,7 @@ class BenchResult:
         return require("pandas", extra="tables").DataFrame(rows)
 
     def figure(self, metric: str = "nll", *, ax: Axes | None = None) -> Any:
-        """Draw a dot for each seed; of several data sets the critical-difference diagram.
+        """Draw one dot per seed; for several data sets, draw the critical-difference diagram.
 
         Args:
             metric: Registry name.
@@ -335,7 +340,7 @@ class BenchResult:
 
     @free_figures()
     def html(self, metrics: Sequence[str] = METRICS_SHOWN) -> str:
-        """Return a page with sentences, tables and figures; one file that needs nothing else."""
+        """Return a self-contained page with sentences, tables and figures."""
         tables = self.tables(metrics)
         return render(
             "comparison.html.j2",
@@ -357,7 +362,7 @@ class BenchResult:
 
     @free_figures()
     def write(self, folder: Path, metrics: Sequence[str] = METRICS_SHOWN) -> list[Path]:
-        """Write ``comparison.html`` and ``.tex``, and a figure for each metric as PDF and SVG; return their paths.
+        """Write ``comparison.html`` and ``.tex``, and one figure per metric as PDF and SVG; return the paths.
 
         Raises:
             InputError: If the folder cannot be written to.
@@ -384,7 +389,9 @@ class BenchResult:
         return "".join(parts) + themed_svg(self.figure(), f"{METRICS_SHOWN[0]} of the methods")
 
     def _pair(self, pair: str) -> tuple[str, str]:
+        """Return the two methods of a pair ``A:B``; raise InputError if a data set lacks one."""
         return [pair_of(model.summary, pair) for model in self.models.values()][-1]
 
     def _metric(self, metric: str) -> str:
+        """Return the name of a metric; raise InputError if a data set lacks it."""
         return [measured_metric(model.summary, metric) for model in self.models.values()][-1]

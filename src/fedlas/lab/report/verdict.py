@@ -1,4 +1,4 @@
-"""The sentences of a report: its runs, their results, and the meaning of the marks and numbers in its tables."""
+"""Sentences of a report: its runs, its results, and the legends of marks and numbers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fedlas.stats import ALPHA, holm, paired_t_test
 TEST = "paired t-test"
 """Test of differences between methods, see :func:`fedlas.stats.compare_to_best`."""
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
-"""Tests of calibration; those after ECE notice errors in one direction, or spread over the borders of bins."""
+"""Metrics with a test of calibration; all but ECE detect errors in one direction, or across the borders of bins."""
 _MOST_NAMES = 12
-"""Losses that the first sentence names."""
+"""Most losses that the first sentence names."""
 _BASELINE = "ce"
-"""The loss that needs nothing but a calibrator."""
+"""Loss that the others are compared with: calibrated cross-entropy."""
 
 
 def title(summary: Summary) -> str:
@@ -33,7 +33,7 @@ def title(summary: Summary) -> str:
 
 
 def what_was_run(summary: Summary) -> str:
-    """Return one or two sentences that let a stranger read the tables."""
+    """Return a summary of the runs: losses, seeds, finished and missing runs, and epoch selection."""
     methods = summary.methods
     seeds = summary.seeds
     derived = summary.derived
@@ -65,9 +65,9 @@ def what_was_run(summary: Summary) -> str:
 
 
 def answers(model: Result) -> list[Answer]:
-    """Return at most five sentences: which loss is best, raw and after calibration, and how calibrated it is.
+    """Return up to five headline results: lowest NLL before and after calibration, calibration, accuracy, baseline.
 
-    They are the texts of the table, so that sentence and table never round differently.
+    Numbers are texts of the table, so that sentence and table never round differently.
     """
     nll = column("nll", places=3)
     calibrator = "auto" if model.after == AUTO else "temperature"
@@ -82,7 +82,7 @@ def answers(model: Result) -> list[Answer]:
 
 
 def verdict(model: Result) -> str:
-    """Return one sentence: which loss has the lowest NLL, as trained and after calibration; empty without runs."""
+    """Return the methods with the lowest NLL, as trained and after calibration, as one sentence; empty without runs."""
     texts = {answer.question: answer.text for answer in answers(model)}
     parts = [
         f"{question[0].lower()}{question[1:]} {text.rstrip('.')}"
@@ -93,7 +93,7 @@ def verdict(model: Result) -> str:
 
 
 def _best(model: Result, about: Column, stage: str = "test") -> str:
-    """Return the method with the best mean, and whether that is more than chance over the seeds."""
+    """Return the method with the best mean, and whether its lead is beyond chance over the seeds."""
     comparison = model.comparisons.get((about.metric, stage))
     if comparison is None or (not comparison.tests and comparison.best is None):
         return ""
@@ -103,7 +103,7 @@ def _best(model: Result, about: Column, stage: str = "test") -> str:
     best = f"{comparison.best} ({cell_of(model, comparison.best, about, stage).value}{unit})"
     if not comparison.tests:
         return f"{best}."
-    # The first sentence says over how many seeds, which holds for all.
+    # Only the first sentence states the number of seeds, which is the same for all.
     first = about.metric == "nll" and stage == "test"
     over = f" over {number_of(comparison.n, 'seed')}" if first else ""
     if comparison.n < FEWEST_SEEDS:
@@ -124,7 +124,7 @@ def _best(model: Result, about: Column, stage: str = "test") -> str:
 
 
 def _calibration(model: Result, calibrator: str) -> str:
-    """Return whether the method with the lowest NLL is calibrated by every test, and in which direction it errs."""
+    """Return the ECE of the method with the lowest NLL, and whether a test rejects its calibration."""
     comparison = model.comparisons.get(("nll", "test"))
     name = comparison.best if comparison and comparison.best else model.methods[0]
     about = column("ece", places=3)
@@ -161,7 +161,7 @@ def _noise(model: Result, name: str) -> str:
 
 
 def _against_baseline(model: Result, calibrator: str) -> str:
-    """Return which losses have a lower NLL than calibrated cross-entropy; themselves calibrated if auto is known."""
+    """Return the losses with a lower NLL than calibrated cross-entropy, by paired tests over seeds."""
     seeds = model.summary.common_seeds
     ours = model.after if model.after == AUTO else "test"
     if _BASELINE not in model.summary.tested or len(seeds) < FEWEST_SEEDS:
@@ -169,6 +169,7 @@ def _against_baseline(model: Result, calibrator: str) -> str:
     at = [model.summary.seeds.index(seed) for seed in seeds]
 
     def nll(name: str, stage: str) -> list[float]:
+        """Return the NLL of a method at the common seeds."""
         values = model.summary.values(name, "nll", stage)
         return [values[index] for index in at]
 
@@ -200,13 +201,13 @@ def _against_baseline(model: Result, calibrator: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return ``"a, b and c"``; of more than ``most`` names how many more there are."""
+    """Return ``"a, b and c"``; names after the first ``most`` are counted as "n more"."""
     shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def spread_note(model: Result) -> str:
-    """Explain ± in one sentence."""
+    """Return a sentence that explains the ± in tables."""
     sizes = sorted({len(seeds) for seeds in model.seeds.values()})
     if sizes[-1] == 1:
         return "One seed each (n = 1), so no spread is known."
@@ -215,7 +216,7 @@ def spread_note(model: Result) -> str:
 
 
 def short_legend(model: Result) -> list[str]:
-    """Explain the short table, in at most three lines."""
+    """Return at most three lines that explain the short table."""
     n = len(model.summary.common_seeds)
     spread = (
         f"Mean ± sd over {n} seeds"
@@ -241,7 +242,7 @@ def short_legend(model: Result) -> list[str]:
 
 
 def table_legend(model: Result) -> dict[Mark, str]:
-    """Explain each mark that occurs, in the order to print them."""
+    """Return the explanation of each mark that occurs, in the order to print them."""
     summary = model.summary
     n = len(summary.common_seeds)
     others = len(summary.tested) - 1
@@ -253,8 +254,8 @@ def table_legend(model: Result) -> dict[Mark, str]:
         }
     comparisons = number_of(others, "comparison")
     texts: dict[Mark, str] = {
-        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {ALPHA:g} after Holm's "
-        f"correction for {comparisons}",
+        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, "
+        f"p ≤ {ALPHA:g} after Holm's correction for {comparisons}",
         "leading": "best mean, but another method could be as good by that test, or was not tested",
         "same": f"not distinguishable from the best mean: two-sided {TEST} over the {n} seeds against ★ or ☆, "
         f"p > {ALPHA:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
@@ -263,9 +264,10 @@ def table_legend(model: Result) -> dict[Mark, str]:
     }
     # Only marks that the tables show are explained.
     texts = {mark: text for mark, text in texts.items() if mark in marks(model)}
-    # The empty mark stands for a cell without one, whose reason depends on the seeds and the metrics.
+    # The empty mark explains cells without a mark; the reason depends on the seeds and the metrics.
     if n < FEWEST_SEEDS:
-        few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. The p-values are of a {TEST}"
+        few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. "
+        few += f"The p-values are of a {TEST}"
         texts[""] = f"{few} over the {n} seeds, with Holm's correction for {comparisons}"
     elif unranked := [column(metric).title for metric in summary.metrics if not is_ranked(metric)]:
         texts[""] = (
@@ -283,12 +285,12 @@ def table_legend(model: Result) -> dict[Mark, str]:
 
 
 def marks_notes(model: Result) -> list[str]:
-    """Return the legend as sentences that begin with the mark."""
+    """Return one sentence per mark, beginning with the mark."""
     return [f"{SYMBOLS[mark]} {text}.".strip() for mark, text in table_legend(model).items()]
 
 
 def noise_notes(model: Result) -> list[str]:
-    """Explain interval, floor and p-value, and why some are missing."""
+    """Return sentences that explain interval, noise floor and p-value, and why some are missing."""
     several = any(len(seeds) > 1 for seeds in model.seeds.values())
     return [
         *noise_legend(all_noise(model), several=several),
@@ -297,16 +299,16 @@ def noise_notes(model: Result) -> list[str]:
 
 
 def all_notes(model: Result) -> list[str]:
-    """Return everything that stands below the tables of a report."""
+    """Return all sentences below the tables of a report."""
     return [spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]
 
 
 def missing_notes(model: Result) -> list[str]:
-    """Return sentences on seeds that some methods lack; empty when all have the same seeds."""
+    """Return sentences on missing seeds and failed or unfinished runs; empty if nothing is missing."""
     notes: list[str] = []
     summary = model.summary
     trained = [run for run in summary.runs if not run.made_by]
-    # Derived methods are not expected to have every seed, so only trained ones can lack one.
+    # Only trained methods are expected to have every seed.
     for method in dict.fromkeys(run.loss for run in trained):
         seeds = sorted({run.seed for run in trained})
         missing = [str(seed) for seed in seeds if summary.run(method, seed) is None]
@@ -333,7 +335,7 @@ def missing_notes(model: Result) -> list[str]:
         notes.append(f"{len(problems) - _MOST_NAMES} more runs are without numbers.")
     apart = [method for method in summary.derived if trained and method not in summary.tested]
     return notes + [
-        f"{method} has n = {len(model.seeds[method])}: what is made of runs of several seeds counts once, by the "
-        "lowest. It is not tested; make it of other groups of runs, too, to see its spread."
+        f"{method} has n = {len(model.seeds[method])}: it combines runs of several seeds and counts as one run, of "
+        "the lowest seed. It is not tested; combine other groups of runs as well to see its spread."
         for method in apart
     ]

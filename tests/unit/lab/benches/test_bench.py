@@ -75,7 +75,7 @@ def content(folder):
     return kept
 
 
-def test_the_result_holds_every_model_loss_seed_and_calibrator(result):
+def test_result_has_every_model_loss_seed_and_calibrator(result):
     assert isinstance(result, BenchResult)
     frame = result.to_frame()
     assert len(frame) == 2 * 2 * 2 * 2
@@ -113,7 +113,7 @@ def test_killed_and_resumed_it_ends_as_undisturbed(result, tmp_path, step):
     assert again.to_frame().equals(result.to_frame())
 
 
-def test_a_folder_of_other_data_or_settings_is_refused(result, tmp_path):
+def test_folder_with_other_data_or_settings_is_refused(result, tmp_path):
     folder = shutil.copytree(
         next(iter(result.models.values())).summary.folder.parent, tmp_path / "bench"
     )
@@ -175,7 +175,7 @@ def test_a_model_that_fails_stops_no_other(tmp_path):
         ({"models": {}}, "models must name at least one"),
         ({"models": {"a/b": None}}, "a/b"),
         ({"models": {"mpl": None}}, "Did you mean 'mlp'"),
-        ({"models": {"own": lambda: 3}}, "must build it"),
+        ({"models": {"own": lambda: 3}}, "must return a torch.nn.Module"),
         ({"seeds": 0}, "seeds"),
         ({"settings": {"trian": {}}}, "trian"),
     ],
@@ -186,7 +186,7 @@ def test_what_cannot_be_used_starts_nothing(tmp_path, changes, match):
     assert not (tmp_path / "bench").exists()
 
 
-def test_a_bench_of_python_is_reported_without_its_objects(result, capsys):
+def test_bench_of_objects_is_reported_without_objects(result, capsys):
     from fedlas.cli import main
 
     folder = next(iter(result.models.values())).summary.folder

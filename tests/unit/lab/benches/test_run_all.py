@@ -88,9 +88,7 @@ def test_failures_do_not_stop_the_others(tmp_path, losses):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_report_says_why_a_run_failed_that_could_not_note_it(
-    tmp_path, losses, capsys, monkeypatch
-):
+def test_report_names_failure_that_was_not_written(tmp_path, losses, capsys, monkeypatch):
     def full(*_):
         raise InputError("there must be space", "a full disk", "Free some.")
 
@@ -126,9 +124,7 @@ def test_reasons_are_for_readers(tmp_path, bench_of_ce, losses):
     ]
 
 
-def test_finished_runs_are_skipped_and_failed_ones_tried_again(
-    bench_of_ce, tmp_path, losses, monkeypatch
-):
+def test_finished_runs_are_skipped_and_failed_retried(bench_of_ce, tmp_path, losses, monkeypatch):
     run(tmp_path, ["failing"])
     before = stamps(tmp_path / "ce-s0")
     monkeypatch.setattr(
@@ -149,7 +145,7 @@ def test_busy_runs_are_skipped_with_a_notice(tmp_path):
         outcome, text = run(tmp_path, ["ce", "ls"])
         assert (outcome.busy, outcome.finished) == (["ce-s0"], ["ls-s0"])
         assert "ce-s0  skipped: " in text
-        with pytest.raises(InputError, match="a run must be free"):
+        with pytest.raises(InputError, match="at least one run must be free"):
             bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
 
 
@@ -161,9 +157,7 @@ def test_a_changed_recipe_stops_before_anything_is_touched(bench_of_ce, tmp_path
     assert stamps(tmp_path) == before
 
 
-def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(
-    bench_of_ce, tmp_path
-):
+def test_incomparable_settings_stop_before_any_write(bench_of_ce, tmp_path):
     before = stamps(tmp_path)
     changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
     with pytest.raises(InputError, match=r"ls-s0, .*optimizer\.lr: 0\.05 before, 0\.7 now"):
@@ -177,7 +171,7 @@ def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touc
 
 
 @pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_calibrated": {}}'])
-def test_metrics_that_cannot_be_used_do_not_stop_the_others(bench_of_ce, tmp_path, content):
+def test_unusable_metrics_do_not_stop_other_runs(bench_of_ce, tmp_path, content):
     (tmp_path / "ce-s0" / "metrics.json").write_text(content)
     outcome, text = run(tmp_path, ["ce", "ls"])
     assert outcome.finished == ["ls-s0"]
@@ -188,7 +182,7 @@ def test_metrics_that_cannot_be_used_do_not_stop_the_others(bench_of_ce, tmp_pat
     assert not (tmp_path / "ce-s0" / "error.txt").exists()
 
 
-def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
+def test_bad_data_or_model_stops_before_writing(tmp_path):
     for override in ("data.val_size=1000000", "model.hidden=[0]"):
         with pytest.raises(InputError):
             run(tmp_path / "out", ["ce"], load_recipe("synthetic", [*TINY, override]))
@@ -196,7 +190,9 @@ def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
 
 
 def test_all_failed(tmp_path, losses):
-    with pytest.raises(InputError, match=r"1 failed, failing-s0 first: RuntimeError: \[no luck\]"):
+    with pytest.raises(
+        InputError, match=r"1 failed, the first failing-s0: RuntimeError: \[no luck\]"
+    ):
         bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 
@@ -226,7 +222,7 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     assert "resumes after epoch 1" in text
 
 
-def test_a_bench_that_continues_under_another_version_says_so(bench_of_ce, tmp_path):
+def test_other_code_version_is_reported_on_resume(bench_of_ce, tmp_path):
     _, text = run(tmp_path, ["ce", "ls"])
     assert "other code" not in text
     path = tmp_path / "ce-s0" / "environment.json"

@@ -33,7 +33,7 @@ def test_a_recipe_is_a_group_of_its_own():
     assert group.folder(group.recipes[0], Path("out")) == Path("out")
 
 
-def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
+def test_groups_share_runs_of_a_recipe_by_default():
     flips, table = load_group("paper/flips"), load_group("paper/table-1")
     assert flips.folder(flips.recipes[0], None) == table.folder(table.recipes[0], None)
     assert table.folder(table.recipes[0], Path("out")) == Path("out/cifar10-resnet50")
@@ -48,16 +48,16 @@ def test_groups_share_the_runs_of_a_recipe_unless_told_otherwise():
         ("recipes: []\n", "recipes of a group must be a list"),
         ("recipes: [digits]\nmethod: [ce]\n", "Did you mean 'methods'"),
         ("recipes: [digitz]\n", "Did you mean 'digits'"),
-        ("recipes: [paper/ood]\n", "must be that of one recipe"),
+        ("recipes: [paper/ood]\n", "must be a single recipe"),
         ("recipes: [digits]\nthen: x\n", "then of a group must be a list"),
     ],
 )
-def test_nonsense(write, text, message):
+def test_invalid_group_file_is_refused(write, text, message):
     with pytest.raises(InputError, match=message):
         load_group(write(text))
 
 
-def test_every_recipe_is_run_and_one_that_cannot_be_is_said(write, tmp_path, monkeypatch, capsys):
+def test_unrunnable_recipe_is_reported_and_others_run(write, tmp_path, monkeypatch, capsys):
     asked = []
 
     def bench(recipe, **options):
@@ -140,21 +140,21 @@ def test_drop_last_takes_whole_batches_only():
     assert run.recipe.train.drop_last
 
 
-def test_a_dry_run_prints_every_run_and_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_dry_run_prints_runs_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert dry_run_bench(load_group("paper/fine-grained"), seeds=[0, 1]) == 0
     text = capsys.readouterr().out
     assert "runs/paper/cub-vit/fedlas+-s1" in text
     assert "runs/paper/aircraft-vit/ce-s0" in text
     assert "24 runs, 0 of them finished; about 1,711,200 steps" in text
-    assert "missing: vit_base_patch16_384.safetensors" in text
+    assert "missing: pre-trained weights vit_base_patch16_384.safetensors" in text
     assert not list(tmp_path.iterdir())
     assert dry_run_bench(load_group("digits"), losses=["fedlas"], seeds=[0], out=Path("x")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["fedlas-s0", "300", "new", "x/fedlas-s0"] for line in lines)
 
 
-def test_a_dry_run_finds_what_the_bench_would_find():
+def test_dry_run_raises_the_errors_of_bench():
     with pytest.raises(InputError, match=r"milestones .*before the last epoch"):
         load_group("paper/table-1", ["train.epochs=100"])
     with pytest.raises(InputError, match="Did you mean 'momentum'"):

@@ -112,7 +112,7 @@ def distilled(num_classes):
     return DistilBert(DistilBertConfig(**SMALL, **sizes, num_labels=num_classes))
 
 
-def test_python_takes_tokens_and_models_that_take_them_by_name(tmp_path):
+def test_python_bench_passes_tokens_by_name(tmp_path):
     target = np.array([label for _, label in TEXTS])
     tokens = {name: np.array(rows) for name, rows in tokenize([text for text, _ in TEXTS]).items()}
     parts = [
@@ -149,7 +149,10 @@ def test_a_folder_of_hugging_face_has_tokens(tmp_path):
     ("changes", "match"),
     [
         ({"tokenizer": "test_text_models:ragged"}, "tokens must be input_ids"),
-        ({"tokenizer": "test_text_models:wide"}, "ids must be below the 8 of the model; got 9"),
+        (
+            {"tokenizer": "test_text_models:wide"},
+            "token ids must be below 8, the vocabulary size of the model; got 9",
+        ),
         ({"tokenizer": "builtins:len"}, "tokens must be input_ids"),
     ],
 )
@@ -162,9 +165,9 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     tokenizer = "test_text_models:tokenize"
     data = {"name": "texts", "root": str(table), "tokenizer": tokenizer}
     recipe = recipe_from("reviews", {"title": "t", "data": data, "model": {"name": "linear"}})
-    with pytest.raises(InputError, match=r"must take tokens; got linear. Choose one of: hf"):
+    with pytest.raises(InputError, match=r"must accept tokens; got linear. Choose one of: hf"):
         plan(recipe, losses=["ce"])
-    with pytest.raises(InputError, match="takes tokens of at most 12 places"):
+    with pytest.raises(InputError, match="takes at most 12 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=2, image_size=13, checkpoint=str(checkpoint))
     for both in ({}, {"encoder": tokenizer, "tokenizer": tokenizer}):
         with pytest.raises(InputError, match=r"one of data.encoder and data.tokenizer"):
@@ -176,7 +179,7 @@ def test_models_and_tokens_must_fit(table, checkpoint, tmp_path):
     [
         ([[1]], "tokens must be input_ids"),
         ({"ids": [[1]]}, r"got ids \('input_ids'\)"),
-        ({"input_ids": [[1]], "offsets": [[1]]}, r"got input_ids, offsets \(other fields"),
+        ({"input_ids": [[1]], "offsets": [[1]]}, r"got input_ids, offsets \(unknown fields"),
         ({"input_ids": [[0.5]]}, "tokens must be"),
         ({"input_ids": [[-1]]}, "tokens must be"),
         ({"input_ids": [[2**24]]}, "tokens must be"),

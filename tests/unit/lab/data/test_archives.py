@@ -58,7 +58,7 @@ def cut(path):
         (lambda root: cut(root / "classes.txt"), "it is empty"),
         (
             lambda root: (root / "classes.txt").write_text("2 b\n3 c\n"),
-            r"classes of classes\.txt.*got 1\.",
+            r"must be in classes\.txt.*got 1\.",
         ),
         (
             lambda root: shutil.rmtree(root / "images" / "003.Sooty_Albatross"),
@@ -109,12 +109,12 @@ def test_a_whole_imagenet_is_named_by_torchvision(tmp_path):
 def test_a_class_without_images_is_named(root, emptied):
     for path in (root / emptied / SYNSETS[1]).iterdir():
         path.unlink()
-    with pytest.raises(InputError, match=rf"{emptied} .*each class; got none in .*{SYNSETS[1]}"):
+    with pytest.raises(InputError, match=rf"{emptied} .*every class; got none in .*{SYNSETS[1]}"):
         load_dataset("imagenet", str(root), partial=True)
 
 
 @of("tiny-imagenet")
-def test_tiny_imagenet_as_published_and_with_sorted_validation_images(root):
+def test_tiny_imagenet_published_and_sorted_layouts(root):
     source = load_dataset("tiny-imagenet", str(root.parent))
     assert source.classes == ("goldfish", "European fire salamander", "bullfrog")
     assert source.train.target.tolist() == [0] * 6 + [1] * 6 + [2] * 6
@@ -141,12 +141,12 @@ def test_tiny_imagenet_as_published_and_with_sorted_validation_images(root):
     [
         (
             lambda root: shutil.rmtree(root / "train" / SYNSETS[2]),
-            "images of each class; got none in .*n01641577",
+            "images of every class; got none in .*n01641577",
         ),
         (lambda root: (root / "val/images/val_4.JPEG").unlink(), "got 1 of 6 missing.*val_4"),
         (
             lambda root: (root / ANNOTATIONS).write_text("val_0.JPEG\tn1\t0"),
-            "got 1 others, the first n1",
+            "got 1 unknown, the first n1",
         ),
         (lambda root: (root / "words.txt").unlink(), "without words"),
         (lambda root: (root / "val/images/val_2.JPEG").write_bytes(b"junk" * 20), "readable image"),

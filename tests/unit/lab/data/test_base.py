@@ -92,12 +92,15 @@ def test_take_keeps_rows_together():
             "every class must have training images; got none for 1 of 4 .* 'd'",
         ),
         ({"test": part(8, 4)}, r"test labels must be in \[0, 3\)"),
-        ({"test": part(shape=(3, 4, 4))}, r"of one shape; got train \(1, 4, 4\), test \(3, 4, 4\)"),
+        (
+            {"test": part(shape=(3, 4, 4))},
+            r"the same shape.* square; got train \(1, 4, 4\), test \(3, 4, 4\)",
+        ),
         ({"train": part(shape=(1, 4, 5)), "test": part(shape=(1, 4, 5))}, "square"),
-        ({"mean": (0.5,)}, "mean and std must both be None or hold 1 numbers"),
+        ({"mean": (0.5,)}, "mean and std must both be None, or have 1 finite numbers"),
         (
             {"mean": (0.5, 0.5), "std": (0.5, 0.5)},
-            "mean and std must both be None or hold 1 numbers",
+            "mean and std must both be None, or have 1 finite numbers",
         ),
         ({"mean": (0.5,), "std": (0.0,)}, "std above 0"),
         ({"mean": (0.5,), "std": (float("nan"),)}, "finite"),

@@ -5,7 +5,7 @@ from fedlas.errors import InputError
 from fedlas.lab.data import check_dataset
 
 
-def test_a_small_data_set_differs_from_the_published_one(tmp_path):
+def test_small_data_set_differs_from_published_counts(tmp_path):
     found = check_dataset("cub", str(FAKES["cub"](tmp_path)))
     assert [problem.split(";")[0] for problem in found.problems[:3]] == [
         "There are 3 classes",

@@ -38,7 +38,7 @@ def test_they_are_the_fifteen_of_the_paper():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shape_stays_image_changes_and_the_argument_does_not(name, channels):
+def test_corruption_keeps_shape_and_leaves_argument_unchanged(name, channels):
     image = scene(channels=channels)
     before = image.clone()
     for severity in SEVERITIES:
@@ -50,7 +50,7 @@ def test_shape_stays_image_changes_and_the_argument_does_not(name, channels):
     assert torch.equal(image, before)
 
 
-def test_the_row_and_the_seed_decide_what_is_drawn(name):
+def test_index_and_seed_determine_random_numbers(name):
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first, again = (Corruption(name, 3)(scene(), 4) for _ in range(2))
     assert torch.equal(first, again)
@@ -168,7 +168,7 @@ def test_zoom_keeps_the_center_and_enlarges():
     assert np.allclose(larger, larger[::-1, ::-1])
 
 
-def test_clouds_fill_the_unit_interval_and_smooth_ones_are_smooth():
+def test_plasma_fractal_range_and_smoothness():
     rough, smooth = (clouds(64, decay, np.random.RandomState(0)) for decay in (1.2, 4.0))
     for field in (rough, smooth):
         assert (field.min(), field.max()) == (0, 1)

@@ -16,7 +16,7 @@ def test_digits_are_divided_and_scaled():
     assert share.abs().max() < 0.002
 
 
-def test_the_size_of_the_digits_test_part_can_be_chosen():
+def test_digits_test_size_can_be_chosen():
     source = load_dataset("digits", num_test=800)
     assert (len(source.train), len(source.test)) == (997, 800)
     for size in (9, 1788, 0.5):
@@ -34,7 +34,7 @@ def test_digits_parts_hold_each_image_once():
 
 
 def test_digits_refuse_a_root():
-    with pytest.raises(InputError, match="no root; got '/data'"):
+    with pytest.raises(InputError, match=r"no root, .*got '/data'"):
         load_dataset("digits", "/data")
 
 
@@ -50,7 +50,7 @@ def test_synthetic_labels_follow_their_probabilities():
         assert abs(accuracy - confidence[chunk].mean()) < 3 * 0.5 / len(chunk) ** 0.5
 
 
-def test_synthetic_probabilities_are_a_function_of_the_pixels_shared_by_both_parts():
+def test_synthetic_probabilities_depend_on_pixels_alone():
     """Logits (up to a constant per row) fitted on the training pixels predict those of the test part."""
     source = load_dataset("synthetic", num_classes=3, num_train=200, num_test=50, image_size=4)
 

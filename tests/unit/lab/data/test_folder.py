@@ -39,7 +39,7 @@ def test_divided_folder(divided):
     assert (source.flip, source.crop_padding, source.mean) == (False, 0, None)
 
 
-def test_undivided_folder_gives_a_fixed_stratified_fifth_to_test(tmp_path):
+def test_undivided_folder_tests_on_fixed_stratified_fifth(tmp_path):
     for label, name in enumerate("abc"):
         for row in range(10):
             write(tmp_path / name / f"{row}.png", (label, row, 0))
@@ -111,12 +111,14 @@ def test_deep_images_are_refused_rather_than_clipped(divided):
 
 def test_other_sizes_need_image_size(divided):
     write(divided / "train" / "dog" / "9.png", size=(7, 7))
-    with pytest.raises(InputError, match=r"one size; got .*9\.png with 7 x 7 .*0\.png with 6 x 6"):
+    with pytest.raises(
+        InputError, match=r"the same size; got .*9\.png with 7 x 7 .*0\.png with 6 x 6"
+    ):
         load(divided)
     assert len(load(divided, image_size=6).train) == 7
 
 
-def test_the_error_on_an_oblong_image_names_it_once(divided):
+def test_oblong_image_error_names_file_once(divided):
     # the first of all, with which the others are compared
     write(divided / "train" / "cat" / "0.png", size=(6, 9))
     with pytest.raises(InputError, match=r"square; got .*0\.png with 9 x 6") as error:
@@ -155,11 +157,11 @@ def test_a_folder_around_the_classes_is_named(divided):
         ),
         (
             lambda root: (root / "test").rename(root / "tset"),
-            "must hold train and val or test; got only train in",
+            "must have a folder train and a folder val or test; got only train in",
         ),
         (
             lambda root: (root / "train").rename(root / "training"),
-            "must hold train and val or test; got only test in",
+            "must have a folder train and a folder val or test; got only test in",
         ),
         (
             lambda root: (root / "test" / "cat" / "0.PNG").rename(root / "0.PNG"),

@@ -64,7 +64,10 @@ def test_labels_in_a_file_next_to_the_images(tmp_path):
         "test": 4,
     }
     file.write_text(file.read_text().replace("val", "dev"))
-    with pytest.raises(InputError, match="must say train, test or val; got train, dev, test"):
+    with pytest.raises(
+        InputError,
+        match="must have the values train, test and optionally val; got train, dev, test",
+    ):
         load_dataset("image-list", str(file), part="part")
     (tmp_path / "images" / "3.png").unlink()
     with pytest.raises(InputError, match=r"1 of 12 missing .* images/3\.png"):
@@ -92,7 +95,7 @@ def test_gray_and_upright(root):
     [
         (
             lambda root: (root / "val").rename(root / "rest"),
-            "must hold train and val or test; got only train in",
+            "must have a folder train and a folder val or test; got only train in",
         ),
         (
             lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"),
@@ -114,7 +117,7 @@ def test_folders_that_do_not_fit(root, change, words):
         load(root)
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_not_skipped(root, monkeypatch):
+def test_unreadable_folder_is_an_error(root, monkeypatch):
     picture(root / "train" / "ant" / "deep" / "a.jpg")
     scandir = os.scandir
 

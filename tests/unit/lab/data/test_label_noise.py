@@ -23,7 +23,7 @@ def splits_of(counts, val_size, **options):
     st.sampled_from(["symmetric", "asymmetric"]),
     st.integers(0, 2**32),
 )
-def test_exactly_the_share_of_each_class_is_wrong_in_training_only(counts, rate, kind, seed):
+def test_exact_noise_rate_per_training_class(counts, rate, kind, seed):
     clean = splits_of(counts, len(counts))
     noisy = with_label_noise(clean, LabelNoise(rate, kind), seed=seed)
     assert np.array_equal(noisy.clean_target, clean.train.target.numpy())
@@ -56,7 +56,7 @@ def test_pure_function_of_the_seed():
     assert not torch.equal(first, other)
 
 
-def test_a_data_set_says_what_its_classes_are_mistaken_for(tmp_path):
+def test_asymmetric_noise_uses_pairs_of_data_set(tmp_path):
     splits = split(load_dataset("cifar10", str(FAKES["cifar10"](tmp_path))), seed=0, val_size=20)
     noisy = with_label_noise(splits, LabelNoise(0.5, "asymmetric"), seed=0)
     found = {

@@ -27,7 +27,7 @@ def test_the_profile_of_the_paper():
 
 
 @given(st.lists(st.integers(3, 40), min_size=2, max_size=6), st.floats(1, 1000), st.integers(0, 99))
-def test_a_subset_of_the_training_part_with_every_class(counts, factor, seed):
+def test_long_tail_keeps_every_training_class(counts, factor, seed):
     whole = splits_of(counts, len(counts))
     tail = long_tailed(whole, factor, seed=seed)
     assert set(tail.indices["train"]) <= set(whole.indices["train"])

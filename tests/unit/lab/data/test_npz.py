@@ -47,7 +47,7 @@ def test_class_names_in_bytes(tmp_path):
         ({"train_images": COLOR[0, 0, 0]}, "train_images must be numbers"),
         ({"train_images": COLOR.astype("U3")}, "train_images must be numbers"),
         ({"train_images": np.full((4, 3), np.nan)}, "inputs must be finite"),
-        ({"train_images": COLOR / 255}, "of one type; got torch"),
+        ({"train_images": COLOR / 255}, "the same dtype; got torch"),
         ({"train_images": COLOR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
         (
             {"train_target": np.array([0, 1, 2])},
@@ -85,7 +85,7 @@ def test_other_arrays_are_refused(tmp_path, changes, words):
         load_dataset("npz", write(tmp_path / "mine.npz", **changes))
 
 
-def test_floats_keep_their_values_and_channels_may_come_first(tmp_path):
+def test_floats_keep_values_with_channels_first(tmp_path):
     floats = {
         "train_images": COLOR.transpose(0, 3, 1, 2) / 7.0,
         "test_images": COLOR[:2].transpose(0, 3, 1, 2) / 7.0,
@@ -132,7 +132,7 @@ def test_truncated_file(tmp_path, keep, save):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_file_is_an_error_wherever_the_damage_is(tmp_path, save):
+def test_damage_anywhere_in_file_is_an_error(tmp_path, save):
     """Every overwritten stretch gives an InputError or, where a name of the archive is hit, still the right arrays."""
     path = tmp_path / "mine.npz"
     save(path, **GOOD)

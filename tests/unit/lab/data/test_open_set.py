@@ -32,7 +32,7 @@ def test_classes_keep_their_images_under_new_numbers(source):
     assert names == [str(k) for k in source.test.target.tolist() if k in (3, 7)]
 
 
-def test_a_name_that_looks_like_a_number_is_the_name():
+def test_numeric_text_is_a_class_name():
     images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2]))
     source = Source("mine", images, images, ("2", "1", "0"))
     assert open_set(source, ["2"]).held_out == ("2",)

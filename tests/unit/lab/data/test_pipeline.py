@@ -66,7 +66,7 @@ def test_pixels_equal_those_of_the_slow_way(
     assert sorted(index.tolist()) == list(range(count))
 
 
-def test_alternating_flips_mirror_each_image_in_every_other_epoch():
+def test_alternating_flips_mirror_every_other_epoch():
     images = Images(
         torch.arange(40 * 4).reshape(40, 1, 2, 2).to(torch.uint8),
         torch.zeros(40, dtype=torch.int64),
@@ -142,7 +142,7 @@ def test_global_generators_neither_matter_nor_change():
     torch.set_rng_state(state)
 
 
-def test_a_resumed_run_sees_what_the_undisturbed_one_saw():
+def test_resumed_run_sees_the_same_batches():
     options = {"batch_size": 4, "flip": True, "crop_padding": 2, "shuffle": True}
     undisturbed = raw(part(), **options)
     for epoch in range(3):
@@ -153,7 +153,7 @@ def test_a_resumed_run_sees_what_the_undisturbed_one_saw():
     assert torch.equal(together(resumed)[0], expected[0])
 
 
-def test_changing_the_epoch_midway_leaves_the_running_iteration_alone():
+def test_set_epoch_leaves_running_iteration_unchanged():
     batches = raw(part(), batch_size=5, shuffle=True)
     expected = together(batches)[2]
     seen = []
@@ -205,8 +205,8 @@ def test_images_are_left_as_they_were():
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"crop_padding": -1}, "crop_padding must be"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2; got 2"),
-        ({"batch_size": 3, "world_size": 4}, "at least one sample for each of 4 processes; got 3"),
-        ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 images; got 23"),
+        ({"batch_size": 3, "world_size": 4}, "at least 4, one sample per process; got 3"),
+        ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 samples; got 23"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"std": (0.5, 0.5, 0.0)}, "std above 0"),
         ({"std": (0.5, float("nan"), 0.5)}, "finite"),

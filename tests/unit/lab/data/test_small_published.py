@@ -84,14 +84,14 @@ def test_torchvisions_batches_unless_they_are_damaged(batches):
             return (pytest.fail, ("the file was unpickled",))
 
     (batches / "data_batch_1").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"whole files of .*download=True"):
+    with pytest.raises(InputError, match=r"complete files of .*download=True"):
         load_dataset("cifar10", str(batches.parent))
 
 
 @pytest.mark.parametrize(
     "name", ["cifar10", "cifar100", "svhn", "aircraft", "mnist", "fashion-mnist"]
 )
-def test_nothing_there_says_how_to_get_it_and_fetches_nothing(name, tmp_path):
+def test_missing_data_names_download_and_fetches_nothing(name, tmp_path):
     for root, words in ((str(tmp_path), str(tmp_path)), (None, "FEDLAS_DATA")):
         with pytest.raises(InputError, match="download=True") as error:
             load_dataset(name, root)
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_aircraft_is_said(tmp_path):
     with pytest.raises(InputError, match=r"got 1 of 32 missing in .*0000003\.jpg"):
         load_dataset("aircraft", str(tmp_path))
     (folder / "variants.txt").write_text("707-320\n")
-    with pytest.raises(InputError, match=r"the whole files of .*; got .*727-200"):
+    with pytest.raises(InputError, match=r"the complete files of .*; got .*727-200"):
         load_dataset("aircraft", str(tmp_path))
 
 
@@ -186,7 +186,7 @@ def whole(counts):
     return {**images, "train_target": target, "test_target": test}
 
 
-def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(tmp_path):
+def test_mnist_and_fashion_mnist_differ_by_counts(tmp_path):
     """Their files have the same names; only the counts of the classes distinguish them."""
     write_idx(tmp_path / "clothes", whole([6000] * 10))
     write_idx(
@@ -210,7 +210,7 @@ def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(tmp_path):
         ),
         (
             lambda path: path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12))),
-            "begins with 00 00 08 03",
+            "magic number is 00 00 08 03",
         ),
         (lambda path: path.write_bytes(gzip.decompress(path.read_bytes())), "BadGzipFile"),
         (lambda path: path.write_bytes(b""), "it is empty"),

@@ -87,14 +87,14 @@ def test_pure_function_of_the_seed():
     assert not np.array_equal(first.indices["val"], other.indices["val"])
 
 
-def test_validation_does_not_depend_on_train_size_and_train_grows():
+def test_validation_is_independent_of_train_size():
     whole = source([40, 50, 60])
     small, large = (split(whole, seed=3, val_size=30, train_size=size) for size in (30, 60))
     assert np.array_equal(small.indices["val"], large.indices["val"])
     assert set(small.indices["train"]) <= set(large.indices["train"])
 
 
-def test_test_part_is_the_official_one_whatever_the_seed():
+def test_test_part_is_official_for_every_seed():
     whole = source([10, 10], [7, 5])
     assert split(whole, seed=1, val_size=4).indices["test"].tolist() == list(range(12))
 
@@ -113,7 +113,7 @@ def test_splits_never_change():
         ({"val_size": 0.0}, r"val_size as a fraction must be in \(0, 1\).*got 0.0"),
         ({"val_size": 1.0}, r"val_size as a fraction must be in \(0, 1\)"),
         ({"val_size": float("nan")}, r"val_size as a fraction must be in \(0, 1\)"),
-        ({"val_size": 0.01}, "come to at least 1 of 20 training images; got 0.01"),
+        ({"val_size": 0.01}, "give at least 1 of 20 training images; got 0.01"),
         ({"val_size": 0.99}, "at most 18 of 20 training images; got 0.99"),
         ({"val_size": True}, "val_size must be a whole number or a fraction"),
         ({"val_size": "0.1"}, "val_size must be a whole number or a fraction"),
@@ -135,7 +135,7 @@ def test_sizes_that_do_not_fit_are_named(sizes, words):
         split(source([10, 10]), **{"seed": 0} | sizes)
 
 
-def test_statistics_are_of_the_images_that_are_trained_on():
+def test_statistics_come_from_training_images():
     whole = source([50, 50])
     splits = split(whole, seed=0, val_size=40)
     pixels = splits.train.images.double() / 255
@@ -180,7 +180,7 @@ def test_read_only_folder_is_a_clear_error(tmp_path):
         split(source([10, 10]), seed=0, val_size=4).save_indices(tmp_path / "split.npz")
 
 
-def test_a_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
+def test_file_in_place_of_folder_raises(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="can be written to"):
         split(source([10, 10]), seed=0, val_size=4).save_indices(tmp_path / "run" / "split.npz")

@@ -26,14 +26,14 @@ def test_allocation_keeps_size_and_bounds(problem):
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.floats(0, 1))
-def test_unbounded_allocation_is_within_one_of_the_exact_share(counts, fraction):
+def test_unbounded_allocation_is_within_one_sample(counts, fraction):
     counts = np.array(counts)
     size = round(fraction * counts.sum())
     amounts = allocate(counts, size, low=np.zeros_like(counts), high=counts)
     assert (np.abs(amounts - counts * size / counts.sum()) < 1).all()
 
 
-def test_bounds_take_from_the_classes_where_it_hurts_least():
+def test_bounds_distort_class_shares_least():
     counts = np.array([96, 2, 2])
     assert allocate(counts, 10, low=np.ones(3, int), high=counts).tolist() == [8, 1, 1]
 
@@ -56,12 +56,12 @@ def test_hold_out_leaves_every_class_on_both_sides():
     assert np.bincount(target[held_out]).tolist() == [19, 1]
 
 
-def test_hold_out_names_the_class_that_is_too_small():
+def test_hold_out_names_too_small_class():
     with pytest.raises(InputError, match=r"two images.*got 1 of 'rare'"):
         hold_out(np.array([0, 0, 0, 1]), 1, ("common", "rare"), stream(Purpose.FIXED_TEST))
 
 
-def test_streams_of_different_purpose_or_key_differ_and_never_change():
+def test_streams_differ_by_purpose_and_key():
     draws = {stream(purpose, key).randint(2**31) for purpose in Purpose for key in (0, 1)}
     assert len(draws) == 2 * len(Purpose)
     # Frozen: published splits and runs depend on these numbers.

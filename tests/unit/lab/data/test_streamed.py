@@ -67,7 +67,7 @@ def test_the_number_of_workers_changes_nothing(files):
             )
 
 
-def test_an_epoch_is_a_function_of_seed_and_number_alone(files):
+def test_epoch_depends_on_seed_and_number_alone(files):
     loader = batches(files, **TRAINING)
     first = collect(loader)
     loader.set_epoch(1)
@@ -134,7 +134,7 @@ def test_flips_are_half_and_half(files):
     assert 29 < flipped < 81  # 110 coins, five standard deviations
 
 
-def test_corruption_is_done_after_the_crop_and_always_alike(files):
+def test_corruption_follows_crop_and_is_deterministic(files):
     corrupted = replace(files, corruption=Corruption("contrast", 5))
     first, again = collect(batches(corrupted))[0], collect(batches(corrupted))[0]
     assert torch.equal(first, again)
@@ -147,7 +147,7 @@ def test_corruption_is_done_after_the_crop_and_always_alike(files):
     [
         ({"workers": -1}, "workers must be a whole number of at least 0"),
         ({"batch_size": 0}, "batch_size"),
-        ({"batch_size": 12, "drop_last": True}, "at least batch_size=12 images; got 11"),
+        ({"batch_size": 12, "drop_last": True}, "at least batch_size=12 samples; got 11"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"seed": -1}, "seed"),
@@ -165,10 +165,10 @@ def test_files_keep_names_labels_and_order(files):
     assert part.sizes().tolist() == [files.path(row).stat().st_size for row in (7, 2)]
     assert torch.equal(part.image(0), files.image(7))
     assert (len(part), part.shape, part.label_probs) == (2, (3, 12, 12), None)
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="not empty"):
         files.take(torch.tensor([], dtype=torch.int64))
     gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
-    with pytest.raises(InputError, match=r"must be there; got .*nowhere\.png"):
+    with pytest.raises(InputError, match=r"must exist; got .*nowhere\.png"):
         gone.sizes()
 
 
@@ -186,5 +186,5 @@ def test_splits_of_files_are_disjoint_and_stratified(tmp_path):
     assert (splits.in_channels, splits.image_size, splits.mean) == (3, 16, source.mean)
     with pytest.raises(InputError, match="no crop_padding"):
         replace(source, crop_padding=2)
-    with pytest.raises(InputError, match="with mean and std"):
+    with pytest.raises(InputError, match="must have mean and std"):
         split(replace(source, mean=None, std=None), seed=0, val_size=6)

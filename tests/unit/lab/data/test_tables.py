@@ -46,11 +46,11 @@ def test_a_test_file_and_lists_in_parquet(tmp_path):
     assert source.test.images[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_missing_numbers_are_refused_or_filled_by_the_training_mean(tmp_path):
+def test_missing_numbers_are_refused_or_imputed(tmp_path):
     rows = [[n, n % 2] for n in range(10)]
     rows[3][0] = ""
     path = write_csv(tmp_path / "t.csv", ["a", "label"], rows)
-    with pytest.raises(InputError, match="1 rows of column 'a' without a number"):
+    with pytest.raises(InputError, match="1 rows without a number in column 'a'"):
         load_dataset("table", str(path))
     source = load_dataset("table", str(path), missing="mean")
     every = torch.cat([source.train.images, source.test.images]).flatten()
@@ -66,7 +66,7 @@ def test_missing_numbers_are_refused_or_filled_by_the_training_mean(tmp_path):
     [
         ({"target": "lable"}, "data.target must name a column .*'lable'.*'label'"),
         ({"features": ["sise"]}, "data.features must name a column .*'size'"),
-        ({"features": []}, "must have a column of features"),
+        ({"features": []}, "must have at least one column of features"),
         ({"missing": "drop"}, "missing must be"),
         ({"test": "none.csv"}, "the table must be"),
         ({"target": "size"}, "labels must be class names or whole numbers"),
@@ -130,7 +130,7 @@ def test_a_recipe_trains_on_a_table(tmp_path, model):
     assert trained.splits.train.shape == (2 + 2 + 3,)
 
 
-def test_the_encoder_of_a_strangers_folder_is_not_called(tmp_path, monkeypatch):
+def test_encoder_of_untrusted_folder_is_not_called(tmp_path, monkeypatch):
     encoder = "fakes_data:counted_letters"
     data = FAKES["texts"](tmp_path)
     [run] = plan(
@@ -159,7 +159,7 @@ def test_hugging_face_splits_of_numbers_and_texts(tmp_path):
     )
     assert texts.train.images.unique(dim=0).tolist() == [[0, 1, 0, 0], [2, 0, 0, 0]]
     (tmp_path / "whole" / "data-00000-of-00001.arrow").write_bytes(b"not arrow")
-    with pytest.raises(InputError, match="a split must be Arrow files"):
+    with pytest.raises(InputError, match="a split must consist of the Arrow files"):
         load_dataset("hf", root, target="y")
 
 

@@ -39,7 +39,7 @@ def test_random_crops_are_anywhere_and_keep_the_scale():
     assert min(left for left, _ in corners) == 0
 
 
-def test_random_resized_crops_keep_at_least_the_least_area():
+def test_random_resized_crop_keeps_min_area():
     for seed in range(30):
         pixels = drawn(View(resize=20, crop=16, min_area=0.5), seed).float()
         seen = (pixels[0].max() - pixels[0].min() + 2) * (pixels[1].max() - pixels[1].min() + 2)
@@ -52,7 +52,7 @@ def test_squashing_keeps_everything():
     assert int(pixels[0].min()) <= 2
 
 
-def test_center_crops_in_training_are_those_of_testing_but_for_the_mirror():
+def test_training_center_crop_matches_testing_except_flip():
     view = View(resize=20, crop=10, train_crop="center")
     plain = view.pipeline(augment=False, flip=False)(ramp())
     assert {torch.equal(drawn(view, seed, flip=True), plain) for seed in range(10)} == {True, False}

@@ -32,7 +32,7 @@ def test_convolutions_begin_as_the_identity():
     torch.testing.assert_close(convolution(maps), maps)
 
 
-def test_the_first_layer_whitens_the_images_it_is_fitted_to():
+def test_first_layer_whitens_fitted_images():
     # neighbors are correlated
     model, images = build(), torch.rand(64, 3, 12, 12) @ torch.rand(12, 12)
     images = (images - images.mean()) / images.std()
@@ -44,7 +44,7 @@ def test_the_first_layer_whitens_the_images_it_is_fitted_to():
     assert torch.equal(model.whitening[12:], -model.whitening[:12])
 
 
-def test_a_run_fits_it_to_its_training_part_and_does_not_train_it():
+def test_run_fits_but_does_not_train_whitening():
     (run,) = plan(
         load_recipe("digits", ["model={name: airnet, widths: [8, 8, 8]}"]), losses=["ce"], seeds=[0]
     )
@@ -65,7 +65,7 @@ def test_nonsense_widths(widths):
         build(widths=widths)
 
 
-def test_the_factor_of_the_features_is_that_of_the_logits_without_bias():
+def test_feature_scale_multiplies_logits_without_bias():
     images, models = torch.randn(2, 3, 32, 32), [build(), build(feature_scale=1.0)]
     published, plain = (model.eval()(images) - model.fc.bias for model in models)
     torch.testing.assert_close(plain, 9 * published)

@@ -46,7 +46,7 @@ def of_hf(folder, checkpoint, *overrides, loss="ce"):
     return planned(folder, model, *overrides, loss=loss)
 
 
-def test_a_checkpoint_of_hugging_face_is_the_start_of_a_run(tmp_path, checkpoint, caplog):
+def test_run_starts_from_hugging_face_checkpoint(tmp_path, checkpoint, caplog):
     run = of_hf(tmp_path, checkpoint, loss="fedlas")
     start = build_objective(run, prepare_data(run)).model
     theirs = ViT.from_pretrained(checkpoint, local_files_only=True)
@@ -84,7 +84,7 @@ def test_a_linear_probe_changes_the_head_alone(tmp_path, tune):
         assert {"fc", "conv1.0", "bn1"} <= changed
 
 
-def test_dropout_before_the_head_rests_in_a_linear_probe(tmp_path):
+def test_linear_probe_disables_dropout_before_head(tmp_path):
     run = planned(tmp_path, "model={name: resnet8, width: 4, dropout: 0.5, tune: head}")
     objective = build_objective(run, prepare_data(run))
     trainable = [name for name, p in objective.model.named_parameters() if p.requires_grad]
@@ -106,7 +106,7 @@ def test_a_model_without_a_fixed_size_takes_any(tmp_path):
     [
         ({}, "model.checkpoint must be a folder"),
         ({"checkpoint": "google/vit-base"}, "model.checkpoint must be a folder"),
-        ({"in_channels": 3}, "images must be those of the checkpoint: 1 channels, 16 x 16"),
+        ({"in_channels": 3}, "images must match the checkpoint: 1 channels, 16 x 16"),
         ({"image_size": 32}, "got 1 channels, 32 x 32"),
     ],
 )
@@ -136,7 +136,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, checkpoint):
 
 def test_another_kind_of_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="the model takes tokens of at most 512 places"):
+    with pytest.raises(InputError, match="the model takes at most 512 tokens per sequence"):
         build_model("hf", num_classes=2, in_channels=1, image_size=16, checkpoint=str(tmp_path))
 
 
@@ -144,7 +144,10 @@ def test_another_kind_of_model_is_refused(tmp_path):
     ("change", "words"),
     [
         (["model.tune=body"], "model.tune must be"),
-        (["model.tune=head", "train.average=swa", "schedule.name=swa"], "tune=head takes neither"),
+        (
+            ["model.tune=head", "train.average=swa", "schedule.name=swa"],
+            "head must not be combined with model.bayesian",
+        ),
     ],
 )
 def test_wrong_fine_tuning_is_refused(tmp_path, change, words):

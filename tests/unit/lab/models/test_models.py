@@ -33,7 +33,7 @@ def test_mlp_drops_after_each_hidden_layer():
     kinds = [type(layer).__name__ for layer in model.body]
     assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
     assert {layer.p for layer in model.body if isinstance(layer, nn.Dropout)} == {0.25}
-    with pytest.raises(InputError, match="needs a hidden layer"):
+    with pytest.raises(InputError, match="requires at least one hidden layer"):
         build_model("mlp", num_classes=3, in_channels=1, hidden=[], dropout=0.25)
 
 
@@ -47,7 +47,7 @@ def test_mlp_without_hidden_layers_is_linear():
 
 def test_mlp_says_which_images_it_was_built_for():
     model = build_model("mlp", num_classes=3, in_channels=1, image_size=8)
-    with pytest.raises(InputError, match=r"64 numbers .*got \(2, 1, 28, 28\)"):
+    with pytest.raises(InputError, match=r"64 numbers, .*got \(2, 1, 28, 28\)"):
         model(torch.zeros(2, 1, 28, 28))
 
 
@@ -84,7 +84,7 @@ def test_width_sets_all_stages():
         build_model("resnet8", num_classes=2, in_channels=1, width=0)
 
 
-def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
+def test_shortcut_subsamples_and_zero_pads_channels():
     block = build_model("resnet8", num_classes=2, in_channels=1, width=2).eval().stages[1][0]
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 2, 5, 5)

@@ -80,7 +80,7 @@ class Published(torch.nn.Module):
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
 
-def test_published_weights_of_the_same_network_with_channels_in_another_order(tmp_path):
+def test_published_weights_with_reordered_channels(tmp_path):
     torch.manual_seed(0)
     published = Published(blocks=3)
     published(torch.randn(16, 3, 8, 8))  # moves the statistics of batch norms
@@ -91,7 +91,7 @@ def test_published_weights_of_the_same_network_with_channels_in_another_order(tm
     torch.testing.assert_close(ours.eval()(images), published.eval()(images))
 
 
-def test_published_weights_of_another_depth_or_width_name_what_does_not_fit(tmp_path):
+def test_published_weights_of_other_size_name_mismatches(tmp_path):
     file = tmp_path / "published.safetensors"
     save_file(Published(blocks=3).state_dict(), file)
     with pytest.raises(InputError, match=r"180 missing: .*stages\.0\.3"):
@@ -146,7 +146,7 @@ def test_as_training_scripts_save_them(theirs, tmp_path, wrap):
     assert equal(ours, theirs)
 
 
-def test_a_head_of_other_classes_stays_untrained_and_is_said(theirs, tmp_path):
+def test_head_of_other_classes_stays_untrained(theirs, tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     ours = small(num_classes=9)
     before = ours.fc.weight.clone()
@@ -159,7 +159,7 @@ def test_a_head_of_other_classes_stays_untrained_and_is_said(theirs, tmp_path):
     assert equal(ours, theirs, but=("fc.weight", "fc.bias"))
 
 
-def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path):
+def test_transformer_positions_are_interpolated_to_other_size(tmp_path):
     torch.manual_seed(0)
     old, new = vit(image_size=32), vit(num_classes=3, image_size=64)
     save_file(old.state_dict(), tmp_path / "vit.safetensors")
@@ -199,7 +199,7 @@ def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path)
         ),
     ],
 )
-def test_what_does_not_fit_is_listed_and_nothing_changes(theirs, tmp_path, change, message):
+def test_mismatches_are_listed_and_nothing_changes(theirs, tmp_path, change, message):
     state = dict(theirs.state_dict())
     change(state)
     torch.save(state, tmp_path / "w.pt")
@@ -246,7 +246,7 @@ class Evil:
 )
 def test_what_is_no_file_of_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="nothing but tensors"):
+    with pytest.raises(InputError, match="holds only tensors"):
         load_weights(small(), tmp_path / name)
 
 
@@ -280,7 +280,7 @@ def test_damaged_anywhere(theirs, tmp_path, form):
     whole = path.read_bytes()
     for cut in (len(whole) - 1, *(noise.randrange(len(whole)) for _ in range(20))):
         path.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match="nothing but tensors"):
+        with pytest.raises(InputError, match="holds only tensors"):
             load_weights(small(), path)
     # headers are at the beginning, and the directory of an archive is at the end
     for near in (200, len(whole)):
@@ -293,7 +293,7 @@ def test_damaged_anywhere(theirs, tmp_path, form):
                 load_weights(small(), path)
 
 
-def test_keys_that_the_filter_of_timm_does_not_expect(tmp_path):
+def test_keys_unexpected_by_timm_filter_raise(tmp_path):
     """It reads the second dimension of the position embedding, which this one does not have."""
     own = vit()
     before = {key: value.clone() for key, value in own.state_dict().items()}
@@ -305,7 +305,7 @@ def test_keys_that_the_filter_of_timm_does_not_expect(tmp_path):
 
 def test_code_in_a_real_archive_is_not_run(tmp_path):
     torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(InputError, match="nothing but tensors"):
+    with pytest.raises(InputError, match="holds only tensors"):
         load_weights(small(), tmp_path / "evil.pt")
 
 

@@ -50,7 +50,7 @@ def test_dropout_inside_the_blocks():
         built(block_dropout=1)
 
 
-def test_a_block_is_the_identity_beside_a_dead_branch():
+def test_block_with_zero_branch_is_identity():
     _, block, wider, *_ = built(depth=10, width=1).eval().features
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 16, 5, 5)

@@ -132,7 +132,7 @@ def test_transformers_get_images_as_their_weights_expect():
         )  # fmt: skip
 
 
-def test_the_published_net_for_tiny_imagenet_pools_to_four_cells():
+def test_tiny_imagenet_net_pools_to_four_cells():
     assert load_recipe("paper/tiny-imagenet-resnet101-published").model.options == {"pool_size": 2}
     assert load_recipe("paper/tiny-imagenet-resnet101").model.options == {}
 
@@ -170,7 +170,7 @@ def test_another_normalisation_for_the_test_part(tmp_path):
         assert ("test_mean" in run.config()["data"]) == bool(more)
     assert metrics[0]["val"] == metrics[1]["val"]
     assert metrics[0]["test"] != metrics[1]["test"]
-    with pytest.raises(InputError, match=r"test_mean and test_std .*both"):
+    with pytest.raises(InputError, match=r"test_mean and data.test_std .*together"):
         load_recipe("digits", odd[:1])
     wrong = ["data.test_mean=[0.0, 0.1]", "data.test_std=[0.1, 1]"]
     (run,) = plan(
@@ -198,7 +198,7 @@ def weighed(tmp_path, *overrides, classes=10):
     return plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")[0], path
 
 
-def test_a_run_starts_from_the_weights_and_remembers_which(tmp_path):
+def test_run_starts_from_weights_and_records_digest(tmp_path):
     run, path = weighed(tmp_path)
     objective = build_objective(run, prepare_data(run))
     weights = torch.load(path, weights_only=True)
@@ -223,7 +223,7 @@ def test_another_head_is_said_once(tmp_path, caplog):
     ]
 
 
-def test_other_weights_do_not_go_on_in_the_same_folder(tmp_path):
+def test_other_weights_cannot_resume_a_folder(tmp_path):
     run, path = weighed(tmp_path)
     execute(run)
     (run.folder / "metrics.json").unlink()
@@ -241,7 +241,7 @@ def test_weights_that_are_not_there(tmp_path):
     assert not run.folder.exists()
 
 
-def test_a_model_whose_features_cannot_be_saved_is_refused_before_training(tmp_path):
+def test_model_without_savable_features_is_refused(tmp_path):
     tiny = ["train.epochs=1", "data.train_size=40", "data.val_size=40", "data.test_size=40"]
     recipe = load_recipe("digits", [*tiny, "model={name: 'timm:deit_tiny_distilled_patch16_224'}"])
     (run,) = plan(recipe, losses=["ce"], seeds=[0], out=tmp_path / "runs")

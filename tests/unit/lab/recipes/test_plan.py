@@ -82,7 +82,7 @@ def test_the_map_before_the_pool_is_a_variant(name):
     assert {(loss.alpha, loss.beta) for loss in built} == {(recipe.losses["fedlas"]["alpha"], 4)}
 
 
-def test_what_is_not_used_is_not_in_the_configuration():
+def test_unused_options_are_not_in_configuration():
     """Folders from before there was an option are taken up again."""
     (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"]))
     config = run.config()
@@ -104,16 +104,16 @@ def test_what_is_not_used_is_not_in_the_configuration():
     [
         (["data.split_seed=-1"], {}, "split_seed must be a whole number of at least 0"),
         ([], {"losses": ["fedlass"]}, "Did you mean 'fedlas'"),
-        ([], {"losses": ["ce", "ce"]}, "differ from each other"),
-        ([], {"seeds": [1, 1]}, "differ from each other"),
+        ([], {"losses": ["ce", "ce"]}, "must be distinct"),
+        ([], {"seeds": [1, 1]}, "must be distinct"),
         ([], {"seeds": [-1]}, "seeds must be a whole number of at least 0"),
         ([], {"losses": ["all", "ce"]}, "'all'"),
         (["methods=[cee]"], {}, "Did you mean 'ce'"),
         (["losses.mine.loss=aclss"], {}, "Did you mean 'acls'"),
         (["losses.mine.loss=acls"], {"losses": ["min"]}, "Did you mean 'mine'"),
         (["losses.mine.loss=acls", "losses.mine.alhpa=1"], {}, "Did you mean 'alpha'"),
-        (["losses.fedlas.loss=acls"], {}, "a variant must have a new name"),
-        (["losses.A b.loss=acls"], {}, "a variant must have a new name"),
+        (["losses.fedlas.loss=acls"], {}, "a loss variant must have a new name"),
+        (["losses.A b.loss=acls"], {}, "a loss variant must have a new name"),
         (["losses.fedlass.alpha=1"], {}, "Did you mean 'fedlas"),
         (["losses.fedlas.alhpa=1"], {}, "Did you mean 'alpha'"),
         (["losses.fedlas.alpha=7"], {}, "FedLAS: alpha"),
@@ -123,7 +123,7 @@ def test_what_is_not_used_is_not_in_the_configuration():
         (
             ["losses.ls.features=map"],
             {"losses": ["ce"]},
-            "features can be chosen for a loss that needs them, unlike ls",
+            "features must be set only for a loss that uses features, unlike ls",
         ),
         (
             ["losses.fedlas.reduction=sum"],

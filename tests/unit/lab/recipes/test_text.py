@@ -45,8 +45,8 @@ def test_a_file_extends_a_recipe_of_the_package(write):
     ("text", "message"),
     [
         ("extends: digitz\n", "Did you mean 'digits'"),
-        ("extends: nowhere.yaml\n", "the file must exist"),
-        ("extends: [digits]\n", "extends must name a recipe"),
+        ("extends: nowhere.yaml\n", "the recipe file must exist"),
+        ("extends: [digits]\n", "extends must be the name of a recipe"),
         ("extends: mine.yaml\n", "must not extend itself"),
         ("extends: digits\npublished: 3\n", "published must be a section"),
         ("[1, 2]", "must hold a mapping"),
@@ -92,7 +92,7 @@ def test_groups_are_no_recipes():
         "paper/sensitivity",
     } <= {*groups}
     assert sorted([*groups, *recipe_names()]) == shipped_names()
-    with pytest.raises(InputError, match="one recipe; got the group 'paper/table-1'"):
+    with pytest.raises(InputError, match="single recipe; got the group 'paper/table-1'"):
         load_recipe("paper/table-1")
-    with pytest.raises(InputError, match=r"key .*known; got 'recipes'"):
+    with pytest.raises(InputError, match=r"key .*known option; got 'recipes'"):
         load_recipe("digits", ["recipes=3"])

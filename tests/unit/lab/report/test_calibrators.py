@@ -81,7 +81,7 @@ def test_a_planned_pair_is_tested_between_calibrators(result):
     assert min(first.p, second.p) == min(1.0, 2 * min(first.p_value, second.p_value))
 
 
-def test_what_is_kept_is_taken_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
+def test_cache_is_used_until_predictions_or_code_change(bench, tmp_path, monkeypatch):
     path = shutil.copytree(bench / "ce-s0", tmp_path / "ce-s0")
     run = read_run(RunFolder(path))
     after = after_calibrators(run, ["my-bias"])
@@ -117,7 +117,7 @@ def test_a_pack_needs_no_predictions(bench, tmp_path):
         bench_result([folder], ["isotonic"])
 
 
-def test_a_calibrator_that_cannot_be_fitted_names_the_run(bench):
+def test_unfittable_calibrator_error_names_run(bench):
     with pytest.raises(InputError, match=r"feature-clipping of ce-s0: .*features"):
         at_stages(collect(bench), ["feature-clipping"])
 
@@ -195,7 +195,10 @@ def test_bayesian_signed_ranks(benches, monkeypatch, capsys):
     text = capsys.readouterr().out
     check_latex(text)
     assert "differences up to 9 are equivalent" in text
-    for wrong, match in (((-1.0, folders), "rope"), ((0.0, folders[:2]), "need 3 data sets")):
+    for wrong, match in (
+        ((-1.0, folders), "rope"),
+        ((0.0, folders[:2]), "requires at least 3 data sets"),
+    ):
         with pytest.raises(InputError, match=match):
             bench_result(wrong[1], ["raw"]).bayes_table("nll", wrong[0])
 

@@ -183,7 +183,7 @@ def test_without_predictions_what_is_kept_is_taken(folder, measured):
     assert again.csv.read_bytes() == measured.csv.read_bytes()
 
 
-def test_without_either_there_is_a_dash_and_a_reason(folder):
+def test_missing_estimates_show_dash_and_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
     report = write_report(read_report(folder, replicates=REPLICATES))
@@ -239,9 +239,7 @@ def changed(summary, **p_values):
     )
 
 
-def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(
-    measured, tmp_path
-):
+def test_within_noise_sign_is_in_all_formats(measured, tmp_path):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.model.summary, ece=0.001)
     model = result_from(summary)
@@ -296,12 +294,12 @@ def test_text_of_several_runs():
         ([0.001], None, "p = 0.001", False),
     ],
 )
-def test_p_values_are_a_range_a_bound_or_an_estimate(p_values, least, said, calibrated):
+def test_p_value_is_range_bound_or_estimate(p_values, least, said, calibrated):
     text = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, p, least, 999) for p in p_values], str)
     assert (text.p_value, text.calibrated) == (said, calibrated)
 
 
-def test_the_legend_says_how_many_replicates_there_were_and_that_some_have_fewer():
+def test_legend_states_replicates_and_runs_with_fewer():
     many = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 1 / 1001, 1000)], str)
     few = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 0.01, 99)], str)
     assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]

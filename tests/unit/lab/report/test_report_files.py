@@ -85,7 +85,7 @@ def test_page_is_well_formed_and_needs_nothing_else(full_report):
     assert not re.search(r"url\((?!#)|@import", full_report.html.read_text(encoding="utf-8"))
 
 
-def test_the_page_opens_with_its_sentence_and_says_date_and_version(full_report, tmp_path):
+def test_page_states_summary_date_and_version(full_report, tmp_path):
     page = full_report.html.read_text(encoding="utf-8")
     verdict = answers(full_report.model)[0]
     header = page[page.index("<header>") : page.index("</header>")]
@@ -127,7 +127,7 @@ def test_the_same_runs_give_the_same_bytes(full_bench, full_report):
     assert not list(full_bench.glob(".*.part"))
 
 
-def test_csv_is_one_row_per_run_and_stage_in_full_precision(full_report):
+def test_csv_has_full_precision_rows_per_stage(full_report):
     rows = list(csv.DictReader(full_report.csv.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 18 * 2
     for row in rows:
@@ -237,7 +237,7 @@ def test_one_method_is_no_winner(tmp_path, write_bench):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_missing_seeds_are_named_and_left_out_of_tests(tmp_path, write_bench, write_run):
+def test_missing_seeds_are_named_and_not_tested(tmp_path, write_bench, write_run):
     write_bench(tmp_path / "b", losses=("ce", "ls"), seeds=(0, 1, 2), samples=80)
     write_run(tmp_path / "b" / "fedlas-s0", loss="fedlas", seed=0, samples=80)
     write_run(tmp_path / "b" / "fedlas-s2", loss="fedlas", seed=2, samples=80)
@@ -283,7 +283,7 @@ def test_names_cannot_become_markup(tmp_path, write_run):
     assert "<script>alert(1)</script>|`x`" in shown(report.model.summary, width=140)
 
 
-def test_what_is_missing_or_broken_in_a_run_is_said(tmp_path, write_bench):
+def test_missing_or_broken_files_are_reported(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce", "ls"), seeds=(0,), samples=80)
     (folder / "ce-s0" / "predictions" / "test.npz").unlink()
     (folder / "ls-s0" / "predictions" / "test.npz").write_bytes(b"PK junk")
@@ -385,7 +385,7 @@ def test_read_only_folder(tmp_path, write_bench):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_path_in_the_way_is_an_input_error(tmp_path, write_bench):
+def test_path_in_the_way_raises_input_error(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     (folder / "report.md").mkdir()
     with pytest.raises(InputError, match="can be written to"):

@@ -85,7 +85,7 @@ def test_unregistered_losses_come_last(tmp_path, write_run):
     assert collect(tmp_path).methods == ["ce", "fedlas", "aaa"]
 
 
-def test_runs_without_numbers_are_sorted_by_what_is_known(tmp_path, write_run):
+def test_runs_without_numbers_are_sorted_by_state(tmp_path, write_run):
     write_run(tmp_path / "ce-s0", samples=50)
     for name in ("failed", "silent", "started", "empty", "figures", ".cache"):
         (tmp_path / name).mkdir()
@@ -149,7 +149,7 @@ def test_missing_and_null_entries_are_not_measured(tmp_path):
     assert (run.measured["test"], run.temperature, run.recipe) == ({"ece": 0.1}, None, "")
 
 
-def test_a_copy_of_a_run_is_not_counted_twice(tmp_path, write_run):
+def test_copied_run_is_counted_once(tmp_path, write_run):
     write_run(tmp_path / "ce-s0", samples=50)
     write_run(tmp_path / "ce-s0-copy", samples=50)
     summary = collect(tmp_path)

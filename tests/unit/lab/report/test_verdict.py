@@ -39,7 +39,7 @@ def texts(summary):
     return {answer.question: answer.text for answer in answers(result_from(summary))}
 
 
-def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
+def test_best_has_star_from_five_seeds_on():
     values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
     assert texts(summary(values)) == {"Lowest NLL": "ce (0.208), beyond chance over 5 seeds."}
     rows = {
@@ -80,7 +80,7 @@ def test_one_seed_one_method_and_a_mixed_outcome(values, text):
         ({"a": [0.20, 0.21, 0.19, 0.20]}, None),  # too few seeds to say so
     ],
 )  # fmt: skip
-def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text):
+def test_losses_are_compared_with_calibrated_cross_entropy(values, text):
     count = len(next(iter(values.values())))
     plain = summary({"ce": [0.4, 0.41, 0.42, 0.4, 0.41][:count], **values})
     scaled = [0.30, 0.29, 0.31, 0.30, 0.30]
@@ -109,7 +109,7 @@ def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text
     assert texts(replace(plain, runs=tuple(auto))).get("Against ce + auto") == expected
 
 
-def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
+def test_auto_columns_need_all_methods(model, tmp_path):
     head = [column.head for column in short_bench_table(model).columns]
     assert head == [
         "method",
@@ -155,7 +155,7 @@ def model(full_bench, tmp_path_factory):
         ((0.03, 0.03), 0.6, "over-confident, beyond chance by O-ECE"),
     ],
 )
-def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
+def test_best_method_is_tested_by_every_metric(gaps, p, text):
     """The table marks ECE's own test, so the sentence names another test that rejects calibration."""
     runs = []
     for seed, gap in enumerate(gaps):
@@ -177,7 +177,7 @@ def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
     assert said == f"ce has an ECE of 3.0 %, {text}."
 
 
-def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(tmp_path):
+def test_sample_count_is_of_measured_images(tmp_path):
     """With ``data.test_size`` the verdict named more images than there were."""
     (tmp_path / "data.json").write_text('{"test": {"samples": 1000}}')
     run = FinishedRun(
@@ -190,7 +190,7 @@ def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(
     assert result_from(Summary(tmp_path, (again,))).samples == 200
 
 
-def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
+def test_six_methods_fit_80_by_24_terminal(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     show_bench(model)
     lines = capsys.readouterr().out.rstrip("\n").split("\n")

@@ -94,7 +94,7 @@ def test_steps_of_the_folds_are_counted(tmp_path):
 
 
 def test_a_loss_that_takes_targets_says_where_they_come_from(tmp_path):
-    with pytest.raises(InputError, match=r"cross_fit must say how many"):
+    with pytest.raises(InputError, match=r"requires data.cross_fit, the number of models"):
         planned(tmp_path, settings=SMALL)
     with pytest.raises(InputError, match="cross_fit"):
         planned(tmp_path, settings=[*SMALL, "data.cross_fit=1"])

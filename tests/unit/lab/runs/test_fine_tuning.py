@@ -126,10 +126,16 @@ def test_resumed_equals_uninterrupted(source, tmp_path, monkeypatch, number, opt
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["model.tune=head", "model.freeze=[fc]"], "model.tune=head trains the head alone"),
+        (["model.tune=head", "model.freeze=[fc]"], "model.tune=head must not be combined"),
         (["model.tune=head", "train.probe_epochs=1"], "got train.probe_epochs"),
-        (["model.freeze=[conv1]", "train.average=swa", "schedule.name=swa"], "neither"),
-        (["train.probe_epochs=1", "model.bayesian=true"], "neither model.bayesian"),
+        (
+            ["model.freeze=[conv1]", "train.average=swa", "schedule.name=swa"],
+            "must not be combined with model.bayesian",
+        ),
+        (
+            ["train.probe_epochs=1", "model.bayesian=true"],
+            "must not be combined with model.bayesian",
+        ),
     ],
 )
 def test_ways_that_exclude_each_other_are_refused(tmp_path, change, words):

@@ -80,7 +80,7 @@ def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert (
         last
-        == "2 runs, 0 of them finished; steps of 2 runs unknown: their data is not there to be counted"
+        == "2 runs, 0 of them finished; steps of 2 runs unknown, since their data was not found"
     )
 
 

@@ -98,7 +98,7 @@ def test_ranges_that_only_together_or_between_their_ends_are_too_much():
     [
         ("digits", {"objective": "nlll"}, "--objective.*Did you mean 'nll'"),
         ("digits", {"objective": "true_ece"}, "--objective.*logits and target alone"),
-        ("digits", {"trials": 0}, "trials"), ("paper/table-1", {}, "must be that of one recipe"),
+        ("digits", {"trials": 0}, "trials"), ("paper/table-1", {}, "must be a single recipe"),
     ],
 )  # fmt: skip
 def test_other_nonsense_is_refused(source, options, message):

@@ -1,4 +1,4 @@
-"""Executors, which do the runs of a bench: in this process, in several, on a Ray cluster, or on Slurm.
+"""Executors of runs: in this process, in several processes, on a Ray cluster, or on Slurm.
 
 In: tasks, each a run with what another process needs to do it. Out: a ``Result`` for each, in the order they end.
 """

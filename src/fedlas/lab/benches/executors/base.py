@@ -1,4 +1,4 @@
-"""A run as a task for another process, its result, and the contract of the executors that do it."""
+"""A run as a task for another process, its result, and the base class of executors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fedlas.lab.train.log import ShowProgress, TrainingProgress
 
 @dataclass(frozen=True)
 class Task:
-    """A run, with all that a process on another machine needs to do it in the same way.
+    """Run with everything that another process needs to execute it: command, folder, environment and resources.
 
     Attributes:
         run: The run, with absolute folder.
@@ -39,7 +39,7 @@ class Task:
         threads: Threads to compute with; None does not set them.
         processes: Processes that share the run, one per GPU.
         retries: How often a run resumes after one of several processes was killed.
-        report: Whether to compute what a report shows of the run in addition to its metrics, such as intervals.
+        report: Whether to compute the numbers of a report in addition to the metrics, such as intervals.
     """
 
     run: Run
@@ -53,7 +53,7 @@ class Task:
 
     @classmethod
     def of(cls, run: Run) -> Task:
-        """Return a task with the command, folder and environment of this process."""
+        """Return the task of a run, with the command, working folder and environment of this process."""
         data = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
         run = replace(run, folder=run.folder.absolute())
         return cls(run, tuple(sys.argv), environment=data)
@@ -61,12 +61,12 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
+    """Outcome of a task; exactly one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
         name: Name of the run.
-        line: Its main numbers, if it is finished.
-        error: The error that ended it, after the name of its class.
+        line: Main metrics as text, if the run finished.
+        error: Class name and message of the error that ended the run.
         busy: Why the run was left to another process.
     """
 
@@ -77,7 +77,7 @@ class TaskResult:
 
 
 def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a task in this process. An error is noted in the run's folder and returned."""
+    """Execute a task in this process; an error is recorded in the run folder and returned as a failed result."""
     try:
         return finish(task, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
@@ -85,14 +85,14 @@ def attempt(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
 
 
 def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
-    """Do a task in this process, or leave its run to another process that works on it."""
+    """Execute a task in this process; return a busy result if another process works on the run."""
     run = task.run
     try:
         metrics = execute(run, label=run.name, show=show)
     except BusyError as error:
         return TaskResult(run.name, busy=str(error))
     if task.report and is_main_process():
-        # what of the folder cannot be used is for the report to say
+        # the report names what it cannot use in the folder
         with suppress(ValueError, InputError):
             finished = read_run(RunFolder(run.folder))
             keep_estimates(finished)
@@ -101,13 +101,13 @@ def finish(task: Task, *, show: ShowProgress = TrainingProgress) -> TaskResult:
 
 
 def error_texts(error: Exception) -> dict[str, str]:
-    """Return arguments of :func:`failed` for an error."""
+    """Return the keyword arguments of :func:`failed` that describe an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "text": text}
 
 
 def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
-    """Return the result of a run that failed. The error is noted in the run's folder."""
+    """Write an error to the run folder and return the failed result."""
     if is_main_process():
         # if the folder cannot be written, only the result holds the error
         with suppress(InputError):
@@ -118,7 +118,7 @@ def failed(run: Run, error: str, *, text: str | None = None) -> TaskResult:
 def result_of(
     task: Task, get: Callable[[], TaskResult], errors: type[Exception] = Exception
 ) -> TaskResult:
-    """Return the result of a task done elsewhere; an error while it is fetched is a failure of the run."""
+    """Return the result of a task from another process; an error while fetching counts as a failure of the run."""
     try:
         return get()
     except errors as error:
@@ -127,36 +127,37 @@ def result_of(
 
 
 def _line(metrics: dict[str, Any]) -> str:
+    """Return accuracy, ECE and training time as one line of text."""
     test = metrics["test"]
-    # What a calibrator makes of it is in the table, which says by which.
+    # Values after calibration are in the table, with the name of the calibrator.
     return f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%}  {metrics['seconds']:.0f} s"
 
 
 class Events(Protocol):
-    """Calls that an executor makes while it works."""
+    """Callbacks that an executor calls while it works."""
 
     def started(self, task: Task) -> None:
-        """Note that a task begins, or was submitted."""
+        """Record that a task was started or submitted."""
 
     def lost(self, task: Task, reason: str) -> None:
-        """Note that the process of a task was killed; the task resumes in another process."""
+        """Record that the process of a task was killed; the task resumes in another process."""
 
     def said(self, text: str) -> None:
         """Show a message of the executor to the user."""
 
     def show(self, task: Task) -> ShowProgress:
-        """Return the display for the progress of a task that is done in this process."""
+        """Return the progress display of a task that runs in this process."""
 
     def idle(self) -> None:
-        """Pass the time; called several times a second while runs are in other processes."""
+        """Refresh displays; called several times per second while tasks run in other processes."""
 
 
 @dataclass(kw_only=True)
 class Executor(ABC):
-    """Does runs. Stopping it stops them; when the bench is started again, each resumes from its checkpoint.
+    """Base class of executors of tasks; an interrupted run resumes from its checkpoint at the next start.
 
     Args:
-        workers: Runs at a time; None is as many as there is room for.
+        workers: Number of runs at a time; None is as many as the resources allow.
         gpus_per_run: GPUs of a run. Below 1, several runs share one GPU; above 1, a run has one process per GPU. None
             is one GPU if there are any.
         cpus_per_run: Threads of a run; None divides the available ones.
@@ -179,30 +180,32 @@ class Executor(ABC):
             gpus = check_number("gpus_per_run", self.gpus_per_run, low=0)
             if gpus > 1 and gpus != int(gpus):
                 raise InputError(
-                    "gpus_per_run above 1 must be whole", gpus, "A run gets whole GPUs then."
+                    "gpus_per_run above 1 must be a whole number",
+                    gpus,
+                    "Choose a whole number of GPUs per run.",
                 )
         check_count("retries", self.retries, low=0)
 
     @property
     def processes(self) -> int:
-        """Number of processes of a run."""
+        """Number of processes per run: one per GPU, at least one."""
         return max(1, int(self.gpus_per_run or 0))
 
     @abstractmethod
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Do the tasks; yields the result of each, in the order in which they end."""
+        """Execute the tasks and yield each result when it is available."""
 
     def ready(self, task: Task) -> Task:
         """Return the task with the threads, processes and retries of this executor.
 
         Raises:
-            InputError: In a process that is one of several of a launcher.
+            InputError: If this process is one of several that a launcher started.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
                 "an executor that starts processes must itself run in one process",
-                f"{os.environ['WORLD_SIZE']} processes of a launcher",
-                "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
+                f"{os.environ['WORLD_SIZE']} processes, started by a launcher",
+                "Start it without accelerate launch or torchrun, and set the GPUs of a run with --gpus-per-run.",
             )
         return replace(
             task,

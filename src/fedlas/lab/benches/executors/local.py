@@ -1,4 +1,4 @@
-"""Runs on this machine: one after the other, several in worker processes, or one in several processes."""
+"""Local executor: one run after the other, several in worker processes, or one run in several processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SIGNALS = [
 
 
 def work(task: Task) -> TaskResult:
-    """Do a task in a process of its own, on this or another machine."""
+    """Execute a task in a worker process, on this or another machine, in the folder and environment of the task."""
     try:
         os.chdir(task.folder)
     except OSError as error:
@@ -63,7 +63,7 @@ def work(task: Task) -> TaskResult:
 
 
 def launch(task: Task) -> TaskResult:
-    """Do a task with ``task.processes`` processes of ``torchrun``.
+    """Execute a task with ``torchrun`` in ``task.processes`` processes.
 
     Returns:
         The first process's result. If a process was killed or failed, all are restarted and resume from the checkpoint,
@@ -113,7 +113,7 @@ def launch(task: Task) -> TaskResult:
 
 
 def _rank(task: Task, note: Path) -> TaskResult:
-    """Return one of the processes. A final error is written to ``note``, because another process may end first."""
+    """Execute the task as one rank; write a final error to ``note``, because another rank may end first."""
     end_with_parent()
     try:
         with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
@@ -130,7 +130,7 @@ def _rank(task: Task, note: Path) -> TaskResult:
 
 @EXECUTORS.register("local")
 class LocalExecutor(Executor):
-    """On this machine, ``workers`` runs at a time; more than one are in processes of their own.
+    """Executor on this machine: ``workers`` runs at a time, each in its own process if there is more than one.
 
     Args:
         workers: Runs at a time; None is one a core where they have one thread each (small models without a GPU, see
@@ -148,7 +148,7 @@ class LocalExecutor(Executor):
     """
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Do the tasks in their order."""
+        """Execute the tasks in order and yield each result when it is available."""
         tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
         count = min(self.workers or self._room(tasks[0]), len(tasks))
         if (
@@ -209,7 +209,7 @@ class LocalExecutor(Executor):
             end([worker.process for worker in workers])
 
     def _room(self, task: Task) -> int:
-        """Return runs at a time if nothing says how many."""
+        """Return the default number of workers: one per core for small models without a GPU, else one."""
         if (
             task.threads is None
             or self.gpus_per_run
@@ -223,7 +223,7 @@ class LocalExecutor(Executor):
 def _devices(
     worker: int, workers: int, gpus_per_run: float | None, gpus: Sequence[str]
 ) -> str | None:
-    """Return ``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
+    """Return ``CUDA_VISIBLE_DEVICES`` for a worker, or None to leave it unset."""
     if gpus_per_run is None:
         return gpus[worker % len(gpus)] if gpus else None
     if gpus_per_run == 0:
@@ -233,8 +233,8 @@ def _devices(
     needed = workers * int(gpus_per_run) if gpus_per_run >= 1 else -(-workers // share)
     if needed > len(gpus):
         raise InputError(
-            f"{workers} workers with {gpus_per_run:g} GPUs each need {needed}",
-            f"{len(gpus)} here",
+            f"{workers} workers with {gpus_per_run:g} GPUs each require {needed} GPUs",
+            f"{len(gpus)} on this machine",
             "Lower --workers or --gpus-per-run.",
         )
     first = worker // share if gpus_per_run < 1 else worker * int(gpus_per_run)
@@ -242,7 +242,7 @@ def _devices(
 
 
 class Worker:
-    """A process that does one task after the other. It is replaced if it ends before its task does.
+    """Worker process that executes one task after the other; restarted if it ends before its task does.
 
     Args:
         folder: Its output goes to ``.workers/NUMBER.log`` below.
@@ -264,7 +264,7 @@ class Worker:
         self._start()
 
     def give(self, task: Task) -> None:
-        """Begin a task; the worker must be free."""
+        """Start a task; the worker must be free."""
         self.task = task
         if not self.process.is_alive():
             self.connection.close()
@@ -273,7 +273,7 @@ class Worker:
             self.connection.send(task)
 
     def take(self) -> TaskResult | str:
-        """Return the result of the task, or how the process ended. The next task then starts another process."""
+        """Return the result of the task, or how the process ended; the next task then starts a new process."""
         self.task = None
         try:
             return self.connection.recv()
@@ -282,6 +282,7 @@ class Worker:
             return exit_text(self.process.exitcode)
 
     def _start(self) -> None:
+        """Start the process and connect to it; try twice, since the fork server may have been killed."""
         starter = context()
         for last in (False, True):
             self.connection, theirs = starter.Pipe()
@@ -305,7 +306,7 @@ class Worker:
 
 
 def _serve(connection: Connection, log: Path, devices: str | None) -> None:
-    """Do the tasks of a connection until it closes. Output goes to ``log``."""
+    """Execute the tasks received on a connection until it closes; write output to ``log``."""
     # Ctrl-C reaches all processes, and the parent ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -325,7 +326,7 @@ def _serve(connection: Connection, log: Path, devices: str | None) -> None:
 
 
 def open_log(path: Path) -> IO[str]:
-    """Open the file for a worker's output; a full or read-only disk, which each task names, gets none."""
+    """Open the file for a worker's output, or the null device if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return no_device(path).open("a")
@@ -335,7 +336,7 @@ def open_log(path: Path) -> IO[str]:
 
 @cache
 def context() -> Any:
-    """Return the multiprocessing context: forks of a server that has imported everything, where the system has that.
+    """Return the multiprocessing context: a fork server with preloaded modules where available, else ``spawn``.
 
     The server has used no accelerator and runs no threads, so that forking it is safe.
     """
@@ -349,9 +350,10 @@ def context() -> Any:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, even if the parent was killed."""
+    """Exit this process when its parent ends, even if the parent was killed."""
 
     def watch() -> None:
+        """Wait for the parent process to end, then exit."""
         parent = multiprocessing.parent_process()
         if parent is not None:
             parent.join()
@@ -361,7 +363,7 @@ def end_with_parent() -> None:
 
 
 def end(processes: Any) -> None:
-    """Terminate processes, and kill those that still run after a few seconds."""
+    """Terminate processes, and kill those still alive after five seconds."""
     for process in processes:
         if process.pid is not None and process.is_alive():
             process.terminate()
@@ -374,12 +376,12 @@ def end(processes: Any) -> None:
 
 
 def exit_text(code: int | None) -> str:
-    """Return how a process ended, as text: ``signal 9`` or ``exit status 1``."""
+    """Return how a process ended as text, such as ``signal 9`` or ``exit status 1``."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
+    """Return the ids of the GPUs that this process may use, as in ``CUDA_VISIBLE_DEVICES``."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return names.split(",")[:count] if names else [str(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""Progress of all runs of a bench: one bar over their epochs, or a line every ten minutes without a terminal."""
+"""Joint progress bar over the runs of a bench; without a terminal, one line every ten minutes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import Progress, ShowProgress
 
 _QUIET = 600.0
-"""Seconds between two lines without a terminal while no run ends."""
+"""Seconds between two lines if there is no terminal and no run ends."""
 
 
 class JointProgress(Bar):
-    """Shows the progress of the runs of a bench. A context manager.
+    """Context manager that shows the progress of all runs of a bench.
 
     Args:
         console: ``rich.console.Console``.
         tasks: All tasks of the bench.
 
     Note:
-        Runs in this process report their steps; of runs in other processes the logs are read.
+        Runs in this process report their steps; runs in other processes are followed through their logs.
     """
 
     def __init__(self, console: Console | None, tasks: Sequence[Task]) -> None:
@@ -35,7 +35,7 @@ class JointProgress(Bar):
         self._done: dict[str, float] = {
             name: len(folder.log) for name, folder in self._folders.items()
         }
-        # Epochs of an earlier start took no time of this one, so that they would make the time left too short.
+        # Epochs of an earlier start are not counted: they would make the estimate of the time left too short.
         self._before = sum(self._done.values())
         self._ended = 0
         self._text = ""
@@ -46,12 +46,12 @@ class JointProgress(Bar):
         )
 
     def started(self, task: Task) -> None:
-        """Print the epoch after which a run resumes, if it began before."""
+        """Print the epoch after which a run resumes, if it was trained before."""
         if done := self._done[task.run.name]:
             say(f"{task.run.name}  resumes after epoch {done:.0f}", on=self.console)
 
     def lost(self, task: Task, reason: str) -> None:
-        """Print that a run resumes in another process."""
+        """Print that the process of a run ended and that the run resumes in another process."""
         done = len(RunFolder(task.run.folder).log)
         text = f"{task.run.name}  its process ended ({reason}); it resumes after epoch {done}"
         say(text, style="yellow", on=self.console)
@@ -61,21 +61,21 @@ class JointProgress(Bar):
         say(text, style="dim", on=self.console)
 
     def show(self, task: Task) -> ShowProgress:
-        """Return the function that shows a run of this process as a part of this bar."""
+        """Return the progress display of a run in this process, as part of this bar."""
         return partial(_part, self, task.run.name)
 
     def ended(self, result: TaskResult) -> None:
-        """Count a run that finished, failed, or was left to another process."""
+        """Count a run as ended: finished, failed, or left to another process."""
         self._done[result.name], self._ended = self._epochs[result.name], self._ended + 1
         self._shown = time.monotonic()
         self.tell()
 
     def due(self) -> bool:
-        """Return whether it is time to show something: at most twice a second."""
+        """Return whether half a second has passed since the last update."""
         return time.monotonic() - self._looked >= 0.5
 
     def idle(self) -> None:
-        """Read the logs of runs in other processes, at most twice a second."""
+        """Update the bar from the logs of runs in other processes, at most twice per second."""
         if self.due():
             for name, folder in self._folders.items():
                 if self._done[name] < self._epochs[name]:
@@ -83,12 +83,12 @@ class JointProgress(Bar):
             self.tell()
 
     def at(self, name: str, epochs: float) -> None:
-        """Note how many epochs of a run are done."""
+        """Set the number of finished epochs of a run."""
         if epochs > self._done[name]:
             self._done[name], self._text = epochs, f"{name} {epochs:.0f}/{self._epochs[name]}"
 
     def tell(self) -> None:
-        """Show how far the runs are."""
+        """Redraw the bar; without a terminal, print a line if the last one is ten minutes old."""
         self._looked = time.monotonic()
         self.update(
             label=self._counted(), done=sum(self._done.values()) - self._before, text=self._text
@@ -98,11 +98,12 @@ class JointProgress(Bar):
             self._shown = self._looked
 
     def _counted(self) -> str:
+        """Return how many runs have ended, such as ``2 of 6 runs``."""
         return f"{self._ended} of {len(self._epochs)} runs"
 
 
 class _Part(Progress):
-    """Progress of one run of this process, shown in the bar of all."""
+    """Progress of one run in this process, shown as part of the joint bar."""
 
     def __init__(self, joint: JointProgress, name: str, steps: int) -> None:
         self._joint = joint
@@ -127,4 +128,5 @@ class _Part(Progress):
 def _part(
     joint: JointProgress, name: str, _label: str, *, steps: int, **_more: Any
 ) -> Iterator[Progress]:
+    """Yield the progress of one run; the arguments are those of every ``ShowProgress``."""
     yield _Part(joint, name, steps)

@@ -1,4 +1,4 @@
-"""The Ray executor: runs as tasks of a running cluster, or of a new one on this machine.
+"""Ray executor: runs as tasks on a running cluster, or on a new one on this machine.
 
 Source:
     Moritz et al.: Ray: A Distributed Framework for Emerging AI Applications, OSDI 2018. https://arxiv.org/abs/1712.05889
@@ -32,7 +32,7 @@ from fedlas.lab.benches.executors.local import work
 @EXECUTORS.register("ray")
 @dataclass(kw_only=True)
 class RayExecutor(Executor):
-    """On a Ray cluster, one task per run. Ray places the runs, and restarts a run whose process or machine was lost.
+    """Executor on a Ray cluster, one Ray task per run; Ray restarts a run whose process or machine was lost.
 
     Args:
         workers: Runs at a time; None is as many as the cluster has room for.
@@ -60,7 +60,7 @@ class RayExecutor(Executor):
         self.address = self.address or os.environ.get("RAY_ADDRESS") or None
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Do the tasks, in their order as far as there is room."""
+        """Execute the tasks, in order as far as resources allow, and yield each result when it is available."""
         ready = deque(self.ready(task) for task in tasks)
         with self._cluster() as ray:
             gpus = self._gpus(ray.cluster_resources())
@@ -97,12 +97,12 @@ class RayExecutor(Executor):
 
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
-        """Ray, connected. A connection made here is closed at the end."""
-        # or Ray replaces the builtin print for good
+        """Yield the connected ``ray`` module; close the connection at the end if it was opened here."""
+        # otherwise Ray replaces the builtin print permanently
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
         # Ray starts workers with niceness 15: on a machine that is busy they never get a turn.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # a user of this package cannot act on Ray's own
+        # Ray's own warnings are hidden: a user of this package cannot act on them
         with warnings.catch_warnings(action="ignore"):
             ray: Any = require("ray", extra="ray")
             # A connection that was there before belongs to the caller and stays open.
@@ -123,7 +123,7 @@ class RayExecutor(Executor):
                     )
                 except (ConnectionError, RuntimeError, ValueError) as error:
                     raise InputError(
-                        "the cluster must be reachable",
+                        "the Ray cluster must be reachable",
                         f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})",
                         "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head.",
                     ) from error
@@ -135,13 +135,13 @@ class RayExecutor(Executor):
                     ray.shutdown()
 
     def _gpus(self, there: dict[str, float]) -> float:
-        """Return GPUs of a run."""
+        """Return the number of GPUs per run; raise InputError if the cluster is too small for one run."""
         total = there.get("GPU", 0.0)
         gpus = float(total > 0) if self.gpus_per_run is None else self.gpus_per_run
         cpus = self.cpus_per_run or 1
         if gpus > total or cpus > there.get("CPU", 0.0):
             raise InputError(
-                f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run",
+                f"the Ray cluster must have {cpus} CPUs and {gpus:g} GPUs, as one run needs",
                 f"{there.get('CPU', 0):g} CPUs and {total:g} GPUs",
                 "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
             )

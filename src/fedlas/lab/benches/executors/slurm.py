@@ -1,4 +1,4 @@
-"""The Slurm executor: runs as the jobs of one array.
+"""Slurm executor: runs as the jobs of one job array.
 
 Source:
     Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
@@ -31,13 +31,13 @@ from fedlas.lab.benches.executors.base import (
 from fedlas.lab.benches.executors.local import work
 
 _TURNS = 60
-"""Turns of half a second between two looks at the queue."""
+"""Polls, half a second apart, between two checks of the queue."""
 
 
 @EXECUTORS.register("slurm")
 @dataclass(kw_only=True)
 class SlurmExecutor(Executor):
-    """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
+    """Executor on Slurm through submitit: a job array with one job per run, resumed after time limit or preemption.
 
     Args:
         workers: Jobs at a time; None is as many as Slurm allows.
@@ -70,18 +70,26 @@ class SlurmExecutor(Executor):
         super().__post_init__()
         if self.gpus_per_run != int(self.gpus_per_run or 0):
             raise InputError(
-                "gpus_per_run must be whole", self.gpus_per_run, "Slurm gives whole GPUs."
+                "gpus_per_run must be a whole number",
+                self.gpus_per_run,
+                "Slurm assigns whole GPUs: choose 0, 1 or more.",
             )
         check_count("minutes", self.minutes)
         if isinstance(self.setup, str) or not all(isinstance(line, str) for line in self.setup):
-            raise InputError("setup must be a list of commands", self.setup, "Write setup=[...].")
+            raise InputError(
+                "setup must be a list of shell commands",
+                self.setup,
+                "Write e.g. setup=[module load cuda].",
+            )
         if not isinstance(self.sbatch, dict | None):
             raise InputError(
-                "sbatch must map options to values", self.sbatch, "Write sbatch={key: value}."
+                "sbatch must map options to values",
+                self.sbatch,
+                "Write e.g. sbatch={partition: gpu}.",
             )
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[TaskResult]:
-        """Submit the tasks and, with ``wait``, wait for them."""
+        """Submit the tasks; with ``wait``, yield each result when it is available."""
         executor = self._submitit(tasks)
         folder = tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
@@ -91,9 +99,9 @@ class SlurmExecutor(Executor):
                 jobs = [executor.submit(_Resumable(task)) for task in ready]
         except require("submitit.core.utils", extra="slurm").FailedJobError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
-            fix = "Change what sbatch asks for, such as partition, account, minutes or mem."
+            fix = "Change the requested resources, such as partition, account, minutes or mem."
             raise InputError(
-                "Slurm must take the jobs", lines[-1] if lines else error, fix
+                "Slurm must accept the jobs", lines[-1] if lines else error, fix
             ) from error
         number = str(jobs[0].job_id).split("_")[0]
         events.said(f"submitted as Slurm job {number}; its output is in {folder / '.slurm'}")
@@ -109,7 +117,7 @@ class SlurmExecutor(Executor):
         absent: set[Any] = set()
         try:
             for turn in count(1):
-                # Without accounting, submitit waits for a killed job forever: it is gone if two looks do not find it.
+                # Without accounting, submitit waits for a killed job forever: a job that two checks miss is lost.
                 gone: set[Any] = set()
                 if turn % _TURNS == 0 and (queue := queued_jobs()) is not None:
                     now = {job for job in pending if str(job.job_id) not in queue}
@@ -135,14 +143,16 @@ class SlurmExecutor(Executor):
                 events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
     def _submitit(self, tasks: Sequence[Task]) -> Any:
-        """Return a ``submitit.SlurmExecutor`` with these parameters."""
+        """Return a ``submitit.SlurmExecutor`` with the options of this executor."""
         submitit = require("submitit", extra="slurm")
         folder = job_folder(tasks[0].run.folder.parent)
         try:
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
         except RuntimeError as error:
             raise InputError(
-                "Slurm must be on this machine", "no srun", "Start it on a machine of the cluster."
+                "Slurm must be installed on this machine",
+                "no srun",
+                "Start it on a machine of the cluster.",
             ) from error
         executor.update_parameters(
             nodes=1,
@@ -160,7 +170,7 @@ class SlurmExecutor(Executor):
 
 
 def queued_jobs() -> list[str] | None:
-    """Return the numbers of the jobs in Slurm's queue, running ones too; None if it does not say."""
+    """Return the ids of pending and running jobs in Slurm's queue, or None if ``squeue`` fails."""
     try:
         command = ["squeue", "--noheader", "--array", "--format=%i"]
         return subprocess.run(
@@ -171,16 +181,16 @@ def queued_jobs() -> list[str] | None:
 
 
 def job_folder(bench: Path) -> Path:
-    """Return the folder of submitit's files, into which no link may lead.
+    """Return the folder for submitit's files.
 
     Raises:
-        InputError: If one does.
+        InputError: If a link leads into the folder.
     """
     return refuse_links(bench, bench / ".slurm")
 
 
 class _Resumable:
-    """A task that submitit queues again after a time limit, where it resumes from its checkpoint."""
+    """Task that submitit requeues after a time limit; the run resumes from its checkpoint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -189,5 +199,5 @@ class _Resumable:
         return work(self.task)
 
     def checkpoint(self) -> Any:
-        """Return the job that submitit queues again."""
+        """Return the submission that submitit requeues."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)

@@ -56,7 +56,9 @@ def load_cub(root: str | None = None, *, view: View) -> Source:
             again,
         )
     if strange := sorted(set(labels.values()) - names.keys()):
-        raise InputError("the lists must name classes of classes.txt", strange[0], again)
+        raise InputError(
+            "every class in image_class_labels.txt must be in classes.txt", strange[0], again
+        )
     require_listed(folder / "images", list(paths.values()), "images.txt")
     # The published split: 1 is training. Labels follow the order of classes.txt.
     number = {identity: label for label, identity in enumerate(names)}
@@ -105,7 +107,7 @@ def load_imagenet(root: str | None = None, *, partial: bool = False, view: View)
     train, test = (_listed(folder, part, synsets) for part in ("train", "val"))
     counts = (len(synsets), len(train), len(test))
     whole = (_WHOLE.classes, _WHOLE.train, _WHOLE.test)
-    if counts != whole and not partial:  # its numbers would look like those of the whole
+    if counts != whole and not partial:  # results would look as if they were of the whole data set
         expected = "there must be {:,} classes, {:,} images in train and {:,} in val".format(*whole)
         fix = "Extract the archives again ('fedlas data check' names the classes that lack images), or set "
         fix += f"data.partial=true for a part of ImageNet. {_IMAGENET}"
@@ -159,8 +161,8 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
         require_listed(folder / "val" / "images", [row[0] for row in rows], "val_annotations.txt")
         if foreign := [row[1] for row in rows if row[1] not in synsets]:
             raise InputError(
-                "val_annotations.txt must name classes of wnids.txt",
-                f"{len(foreign)} others, the first {foreign[0]}",
+                "every class in val_annotations.txt must be in wnids.txt",
+                f"{len(foreign)} unknown, the first {foreign[0]}",
                 f"Fetch it again. {_TINY}",
             )
         test = [(f"val/images/{row[0]}", synsets.index(row[1])) for row in rows]
@@ -189,14 +191,14 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
 
 
 def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> list[tuple[str, int]]:
-    """Return the path and class of each image in the class folders of a part; every class must have some."""
+    """Return the path and class index of each image in the class folders of a part."""
     listed = []
     for label, synset in enumerate(synsets):
         place = Path(part, synset, *below)
         names = image_names(folder / place)
         if not names:
             raise InputError(
-                f"{part} must have images of each class",
+                f"{part} must have images of every class",
                 f"none in {folder / place}",
                 "An archive was extracted only in part, or its images are not in class folders.",
             )

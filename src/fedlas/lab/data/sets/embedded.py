@@ -15,7 +15,7 @@ from fedlas.lab.data.splits import hold_out
 _NUM_IMAGES = 1797
 _NUM_CLASSES = 10
 _MOST = 200_000_000
-"""Numbers of a synthetic data set: a stranger's recipe may ask for any."""
+"""Most numbers in a synthetic data set, since an untrusted recipe may ask for any."""
 
 
 @DATASETS.register(
@@ -91,7 +91,7 @@ def load_synthetic(
     check_count("image_size", image_size)
     if (size := (num_train + num_test) * (image_size**2 + num_classes)) > _MOST:
         raise InputError(
-            f"pixels and label probabilities must be at most {_MOST:,}",
+            f"the data set must have at most {_MOST:,} pixels and label probabilities",
             f"{size:,}",
             "Choose fewer or smaller images.",
         )
@@ -106,6 +106,7 @@ def load_synthetic(
 def _draw(
     random: np.random.RandomState, count: int, image_size: int, directions: NDArray[np.float64]
 ) -> Images:
+    """Return random images with labels drawn from their true class probabilities."""
     pixels = random.randint(0, 256, (count, image_size**2)).astype(np.uint8)
     # 255 / 2 and sqrt((256^2 - 1) / 12) are the mean and standard deviation of a uniform whole number in 0..255.
     logits = ((pixels - 127.5) / np.sqrt((256**2 - 1) / 12)) @ directions

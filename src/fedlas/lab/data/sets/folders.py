@@ -1,4 +1,4 @@
-"""The user's images: arrays in one ``.npz`` file, or one folder a class, in memory or on disk."""
+"""The user's images: arrays in an ``.npz`` file, or one folder per class, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load_npz(
     named = {} if arrays is None else arrays
     expect(
         isinstance(named, Mapping),
-        "data.arrays must map names to those in the file",
+        "data.arrays must map array names to names in the file",
         describe(named),
         "Write e.g. {train_images: X_train}.",
     )
@@ -71,7 +71,7 @@ def load_npz(
 def read_npz(
     name: str, path: Path, named: Mapping[str, str] | None = None, channels: str = "auto"
 ) -> Source:
-    """Return the source called ``name`` in the file ``path``; see :func:`load_npz`."""
+    """Return a source from the arrays in an ``.npz`` file; see :func:`load_npz`."""
     places = {key: str((named or {}).get(key, key)) for key in _KEYS}
     try:
         with open_arrays(path) as archive:
@@ -105,7 +105,7 @@ _KEYS = (*_NEEDED, *_VAL, "classes")
 
 
 def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto") -> Images:
-    """Check ``{part}_images`` and ``{part}_target`` and return them with the channels second."""
+    """Return a part from ``{part}_images`` and ``{part}_target``, checked and with channels second."""
     images = arrays[f"{part}_images"]
     target = arrays[f"{part}_target"]
     if images.dtype.kind not in "buif" or images.ndim not in (2, 3, 4) or 0 in images.shape:
@@ -134,13 +134,14 @@ def images_from_arrays(arrays: dict[str, Any], part: str, channels: str = "auto"
 
 
 def _class_names(names: np.ndarray | None, count: int) -> tuple[str, ...]:
+    """Return the class names in an array, or the class indices as names if there is none."""
     if names is None:
         return tuple(str(label) for label in range(count))
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise InputError(
             "classes must be a one-dimensional array of strings",
             describe(names),
-            "Or leave it out.",
+            "Convert it, or leave it out.",
         )
     return tuple(
         np.char.decode(names, "utf-8").tolist() if names.dtype.kind == "S" else names.tolist()
@@ -207,7 +208,7 @@ def load_folder(
 def images_in_memory(
     folder: Path, parts: Mapping[str, Listed], **options: Any
 ) -> dict[str, Images]:
-    """Decode the images of all parts, whose paths are relative to a folder; options are those of ``read_images``."""
+    """Read the images of all parts into memory; ``options`` are passed to ``read_images``."""
     listed = [image for part in parts.values() for image in part]
     images = torch.from_numpy(read_images([folder / name for name, _ in listed], **options))
     target = torch.tensor([label for _, label in listed])
@@ -259,7 +260,7 @@ def streamed_source(
     *,
     channels: int = 3,
 ) -> Source:
-    """Make a source of images on disk, with flips and ImageNet's statistics.
+    """Return a source of images on disk, with flips and ImageNet's mean and standard deviation.
 
     Args:
         name: Registry name or path.
@@ -329,9 +330,9 @@ def load_image_list(
             listed.setdefault(str(name), []).append(row)
         if not {"train", "test"} <= listed.keys() <= {"train", "val", "test"}:
             raise InputError(
-                f"column {part!r} must say train, test or val",
+                f"column {part!r} must have the values train, test and optionally val",
                 ", ".join(listed),
-                "Rename the parts.",
+                "Rename the values.",
             )
     return streamed_source(
         f"image-list {file}", file.parent, listed, classes, view, channels=channels

@@ -28,7 +28,7 @@ _DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 _MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))
 _FREE_BYTES = 2**26
 _MOST_RATIO = 20
-"""A file may grow by this factor, or to ``_FREE_BYTES``: the published ones grow fivefold, to 47 MB."""
+"""Largest factor by which a file above ``_FREE_BYTES`` may unpack; published files grow fivefold."""
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 
@@ -96,7 +96,7 @@ def load_fashion_mnist(root: str | None = None) -> Source:
 def _parts(
     name: str, torchvisions: str, root: str | None, counts: Sequence[int]
 ) -> tuple[Images, Images]:
-    """Read the training and the test part; ``counts`` are the images of each class in the published training part."""
+    """Return the training and test part; ``counts`` are the published training images per class."""
     folder = data_folder(root)
     debian = name == "fashion-mnist" and root is None
     places = [folder / below for below in (name, f"{torchvisions}/raw", "")] if folder else []
@@ -119,15 +119,15 @@ def _parts(
     # Only the class counts distinguish the two: files, shapes and number of images are the same.
     if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
         raise InputError(
-            f"the training part must have {[*counts]} images of its classes",
-            f"{paths['train_target'].parent} with other counts (both data sets' files have the same names)",
-            "Keep the two in separate folders, mnist and fashion-mnist below the root.",
+            f"the training part must have {[*counts]} images per class",
+            f"{paths['train_target'].parent} with other counts",
+            "Keep MNIST and Fashion-MNIST, whose files have the same names, in folders mnist and fashion-mnist.",
         )
     return train, test
 
 
 def _paths(place: Path) -> dict[str, Path] | None:
-    """Return the four files in a folder by content; None if one is missing."""
+    """Return the paths of the four IDX files in a folder by content, or None if one is missing."""
     paths = {}
     for key, name in _FILES.items():
         candidates = (place / name, place / f"{name}.gz", place / name.replace("-idx", ".idx"))
@@ -138,13 +138,14 @@ def _paths(place: Path) -> dict[str, Path] | None:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """Return the array in a raw or gzipped IDX file."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             # Magic number: two zero bytes, 8 (unsigned bytes), the number of dimensions. Each size has four bytes.
             dimensions = 3 if "images" in path.name else 1
             magic = file.read(4)
             if magic != bytes((0, 0, 8, dimensions)):
-                raise ValueError(f"it begins with {magic.hex(' ')}")
+                raise ValueError(f"its magic number is {magic.hex(' ')}")
             shape = np.frombuffer(file.read(4 * dimensions), ">u4", dimensions).tolist()
             claimed = math.prod(shape)
             if claimed > max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size):

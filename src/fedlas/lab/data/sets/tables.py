@@ -1,4 +1,4 @@
-"""Rows of features: tables in CSV and Parquet, texts by an encoder or a tokenizer, Hugging Face data sets on disk."""
+"""Data sets of tables and texts: CSV and Parquet files, encoded or tokenized texts, and Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedlas.lab.data.tokens import token_array
 Missing = Literal["refuse", "mean"]
 Rows = NDArray[np.float32]
 Encode = Callable[..., NDArray[Any]]
-"""From a table and the rows of its training part to inputs ``(N, ...)``."""
+"""``encode(table, train_rows)`` returns inputs ``(N, ...)``; statistics come from the training rows only."""
 
 _MOST_CATEGORIES = 100
 TEST_FRACTION = 0.2
@@ -48,7 +48,7 @@ def load_table(
         root: Path of the file.
         target: Column of the labels.
         features: Columns of the features; null takes all others. Numbers stay, lists of numbers become several columns,
-            and text becomes a column a category.
+            and text becomes one column per category.
         test: File of the test part; null takes a stratified fifth of the rows, the same for every seed.
         missing: ``mean`` puts the mean of the training part in the place of a missing number; ``refuse`` raises.
 
@@ -149,7 +149,7 @@ def load_hf(
         raise InputError(
             f"the data set must have the splits {', '.join(chosen)}",
             f"{folder} with {', '.join(splits)}",
-            "Name them with data.train and data.test; null for test holds out a fifth.",
+            "Set data.train and data.test; data.test=null holds out a fifth.",
         )
     tables = [_arrow_split(folder / split) for split in chosen]
     about = _info(folder / chosen[0])
@@ -170,7 +170,7 @@ def load_hf(
 
 
 def read_table(path: Path) -> Any:
-    """Return the ``pyarrow.Table`` in a .csv or .parquet file.
+    """Read a .csv or .parquet file into a ``pyarrow.Table``.
 
     Raises:
         InputError: If it cannot be read or has another suffix.
@@ -187,7 +187,7 @@ def read_table(path: Path) -> Any:
 
 
 def _arrow_split(folder: Path) -> Any:
-    """Return the table of a split: its Arrow files, of streams or of files, in their order."""
+    """Return the table of a split, concatenated from its Arrow files in order."""
     arrow: Any = require("pyarrow", extra="tables")
     try:
         names = [each["filename"] for each in read_json(folder / "state.json")["_data_files"]]
@@ -198,14 +198,14 @@ def _arrow_split(folder: Path) -> Any:
         return arrow.concat_tables(tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "a split must be Arrow files that state.json lists",
+            "a split must consist of the Arrow files listed in its state.json",
             f"{folder} ({error})",
             "Write it with datasets.save_to_disk.",
         ) from error
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    """Return what ``dataset_info.json`` says of each column; nothing without it."""
+    """Return the column types in ``dataset_info.json``, or ``{}`` without that file."""
     path = folder / "dataset_info.json"
     features = read_json(path).get("features") if path.is_file() else None
     return features if isinstance(features, dict) else {}
@@ -220,7 +220,7 @@ def _source(
     classes: Sequence[str] | None = None,
     tokens: bool = False,
 ) -> Source:
-    """Return a source of one table, divided, or of a training and a test table."""
+    """Return a source from one table, which is divided, or from a training and a test table."""
     labels = [column_of(table, target, "target").to_pylist() for table in tables]
     targets, names = labels_of(labels, target, classes)
     arrow: Any = require("pyarrow", extra="tables")
@@ -239,7 +239,7 @@ def _source(
 def labels_of(
     columns: Sequence[list[Any]], name: str, classes: Sequence[str] | None = None
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
-    """Return the class index of each label of each column, and the names of the classes.
+    """Return class indices for the labels of each table, and the class names.
 
     Args:
         columns: Labels of each table.
@@ -256,7 +256,7 @@ def labels_of(
         raise InputError(
             _LABELS,
             f"{name!r} with {', '.join(map(repr, labels[:5]))}",
-            "Remove the rows, or name another column of labels.",
+            "Remove such rows, or choose another column of labels.",
         )
     number = {label: place for place, label in enumerate(labels)}
     if classes is not None:
@@ -266,7 +266,7 @@ def labels_of(
 
 
 def _rank(label: object) -> tuple[int, Any]:
-    """Sort numbers by value, before text."""
+    """Return a sort key that orders numbers by value, before text."""
     return (0, label) if isinstance(label, int | float) else (1, str(label))
 
 
@@ -277,7 +277,7 @@ def _odd(label: object) -> bool:
 
 
 def column_of(table: Any, name: str, option: str) -> Any:
-    """Return a column of a table as one ``pyarrow.Array``; ``option`` names the option that chose it."""
+    """Return a table column as one ``pyarrow.Array``; ``option`` names the option that selected the column."""
     if name not in table.column_names:
         raise InputError(
             f"data.{option} must name a column of the table",
@@ -288,15 +288,15 @@ def column_of(table: Any, name: str, option: str) -> Any:
 
 
 def _features(names: list[str], missing: str, table: object, train: NDArray[np.int64]) -> Rows:
-    """Return features ``(N, D)``: numbers, lists of numbers, and a column for each category of text."""
+    """Return features ``(N, D)``: numbers and lists of numbers unchanged, text one-hot encoded."""
     columns = [_numbers(table, name, missing, train) for name in names]
     if not columns:
-        raise InputError("the table must have a column of features", "none", "Add one.")
+        raise InputError("the table must have at least one column of features", "none", "Add one.")
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the column as numbers ``(N, k)``."""
+    """Return a column as numbers ``(N, k)``: text is one-hot encoded, missing numbers are imputed or refused."""
     types = require("pyarrow", extra="tables").types
     column = column_of(table, name, "features")
     kind = column.type
@@ -305,8 +305,8 @@ def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -
         lengths = {len(each) if each is not None else 0 for each in lists}
         if len(lengths) != 1:
             raise InputError(
-                f"lists of column {name!r} must have one length",
-                f"{len(lengths)} lengths",
+                f"lists in column {name!r} must have the same length",
+                f"{len(lengths)} different lengths",
                 "Pad or drop them.",
             )
         values = np.array(lists, dtype=np.float64)
@@ -323,16 +323,16 @@ def _numbers(table: object, name: str, missing: str, train: NDArray[np.int64]) -
     absent = np.isnan(values)
     if absent.any() and missing == "refuse":
         raise InputError(
-            "every row must have all its features",
-            f"{absent.any(axis=1).sum():,} rows of column {name!r} without a number",
+            "every row must have all features",
+            f"{absent.any(axis=1).sum():,} rows without a number in column {name!r}",
             "Set data.missing=mean, remove the rows, or choose columns with data.features=[...].",
         )
-    present = np.ma.masked_array(values, absent)[train]  # the test part decides no mean
+    present = np.ma.masked_array(values, absent)[train]  # means come from the training part only
     return np.where(absent, present.mean(axis=0).filled(0.0), values)
 
 
 def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
-    """Return a column of 0 and 1 for each category; a missing text is a category of its own."""
+    """Return one 0/1 column per category; missing text is a category of its own."""
     texts = [value or "" for value in values]
     categories = {text: place for place, text in enumerate(sorted(set(texts)))}
     if len(categories) > _MOST_CATEGORIES:
@@ -346,41 +346,42 @@ def _one_hot(values: list[str | None], name: str) -> NDArray[Any]:
 
 
 def _text_encoder(column: str, encoder: str | None, tokenizer: str | None) -> Encode:
-    """Return the function that makes inputs of a column of texts."""
+    """Return the function that turns a text column into features or tokens."""
     if (encoder is None) == (tokenizer is None):
         raise InputError(
-            "texts need one of data.encoder and data.tokenizer",
+            "exactly one of data.encoder and data.tokenizer must be set for texts",
             f"encoder {encoder}, tokenizer {tokenizer}",
-            "Write module:function, a function of yours.",
+            "Set one of them to module:function, a function of yours.",
         )
     return partial(_encoded if encoder else _tokens, column, str(encoder or tokenizer))
 
 
 def _texts(table: object, column: str) -> list[str]:
+    """Return a column as strings; missing text is empty."""
     return [text or "" for text in column_of(table, column, "text").to_pylist()]
 
 
 def _tokens(column: str, tokenizer: str, table: object, _train: NDArray[np.int64]) -> Rows:
-    """Return the tokens of the texts by the user's tokenizer."""
+    """Return the tokens of a text column, by the user's tokenizer."""
     texts = _texts(table, column)
     return token_array(_function(tokenizer, "tokenizer")(texts), len(texts))
 
 
 def _encoded(column: str, encoder: str, table: object, _train: NDArray[np.int64]) -> Rows:
-    """Return the features of the texts by the user's encoder."""
+    """Return the features of a text column, by the user's encoder."""
     texts = _texts(table, column)
     features = np.asarray(_function(encoder, "encoder")(texts), dtype=np.float32)
     if features.ndim != 2 or len(features) != len(texts):
         raise InputError(
             f"{encoder} must return features ({len(texts)}, D)",
             describe(features),
-            "Return a row for each text.",
+            "Return one row per text.",
         )
     return features
 
 
 def _function(name: str, option: str) -> Any:
-    """Return the function ``module:function``, from an installed module or a file in the working folder."""
+    """Import ``module:function`` from a file in the working folder, or from an installed module."""
     module, _, function = name.partition(":")
     try:
         file = Path(f"{module}.py")
@@ -402,11 +403,11 @@ def _function(name: str, option: str) -> Any:
 def _images(
     column: str, image_size: int | None, channels: int, table: object, _train: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Return the images of a column of encoded bytes."""
+    """Return the decoded images in a column of encoded bytes."""
     contents = [each["bytes"] for each in column_of(table, column, "inputs").to_pylist()]
     if None in contents:
         raise InputError(
-            "images must lie in the data set",
+            "images must be stored in the data set",
             f"paths in {column!r}",
             "Embed them before saving: dataset.cast_column(..., Image(decode=True)).",
         )

@@ -86,11 +86,12 @@ def load_cifar100(root: str | None = None) -> Source:
 
 
 def _images(pixels: object, labels: object) -> Images:
-    """Return a part of what torchvision read, with channels last or second."""
+    """Return a part from pixels, with channels last or second, and labels."""
     return images_from_arrays({"_images": pixels, "_target": np.asarray(labels)}, "")
 
 
 def _cifar(name: str, root: str | None, num_classes: int, **published: Any) -> Source:
+    """Return CIFAR-10 or CIFAR-100 from an ``.npz`` file or torchvision's folder."""
     folder = data_folder(root)
     path = folder if folder is None or folder.is_file() else folder / f"{name}.npz"
     if path is not None and path.is_file():
@@ -183,10 +184,11 @@ def load_aircraft(root: str | None = None, *, level: Level = "variant", view: Vi
 
 
 def _read(name: str, kind: str, root: str | None, options: Mapping[str, Any]) -> Any:
-    """Return a part of a data set as torchvision reads it; it checks the MD5 sums of pickles before it opens them."""
+    """Load a part with torchvision, which checks the MD5 sums of pickles before opening them."""
     folder = data_folder(root)
     call = f"torchvision.datasets.{kind}"
-    expected = f"there must be {f'a file {name}.npz or ' if kind.startswith('CIFAR') else ''}the whole files of {call}"
+    npz = f"{name}.npz or " if kind.startswith("CIFAR") else ""
+    expected = f"root must hold {npz}the complete files of {call}"
     keywords = ", ".join(f"{key}={value!r}" for key, value in options.items())
     fix = f"{call}(FOLDER, {keywords}, download=True) fetches them."
     if folder is None:

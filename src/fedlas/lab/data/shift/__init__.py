@@ -1,4 +1,4 @@
-"""Changes of a data set: corruptions, label noise, long tails and held-out classes. None needs a download."""
+"""Modified data sets: corruptions, label noise, long tails and held-out classes. None needs a download."""
 
 from __future__ import annotations
 

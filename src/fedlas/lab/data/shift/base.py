@@ -1,4 +1,4 @@
-"""Corruption at one severity, a function of image, seed and row; and the registry of corruptions."""
+"""Corruption of an image at one severity, seeded per image; and the registry of corruptions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Pixels = NDArray[np.float64]
 CORRUPTIONS: Registry[Callable[[Pixels, Any, np.random.RandomState], Pixels]] = Registry(
     "corruption"
 )
-"""``corruption(image, strength, random) -> image``; metadata ``small`` and ``large`` hold the five published strengths,
-those of CIFAR-10-C for 32 x 32 pixels and those of ImageNet-C for 224 x 224."""
+"""``corruption(image, strength, random) -> image``; metadata ``small`` and ``large`` hold the five published strengths
+of CIFAR-10-C for 32 x 32 pixels and of ImageNet-C for 224 x 224."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -37,18 +37,18 @@ _LARGEST_SMALL = 96
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption at one severity.
+    """Image corruption at one severity, determined by seed and image index.
 
     Args:
         name: A name in :data:`CORRUPTIONS`.
         severity: 1 to 5.
-        seed: Whole number >= 0; seed and row decide the random numbers of an image.
+        seed: Whole number >= 0; seed and index determine the random numbers of an image.
 
     Raises:
         InputError: For an unknown name (the message names the closest one) or a number out of range.
 
     Note:
-        Strengths are the published ones of CIFAR-10-C up to 96 pixels and those of ImageNet-C above. The formulas
+        Strengths are the published ones of CIFAR-10-C up to 96 pixels, and of ImageNet-C above. The formulas
         follow the paper's descriptions. What the paper takes from photographs (frost) or other programs (motion blur)
         is computed, so images differ from the published files. Compare results with each other, not with published
         tables.
@@ -79,7 +79,7 @@ class Corruption:
 
         Args:
             image: ``(channels, H, W)`` uint8, 1 or 3 channels.
-            row: Its position in its part; the same row always gets the same corruption.
+            row: Index of the image in its part; the same index always gets the same corruption.
 
         Returns:
             The same shape and dtype, on the CPU.

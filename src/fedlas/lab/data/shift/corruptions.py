@@ -1,4 +1,4 @@
-"""The corruptions: noise, blur, weather and digital ones."""
+"""Image corruptions: noise, blur, weather and digital artifacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
 
 
 def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
-    """Return each channel of ``image`` convolved with an odd-sized ``kernel``, the image mirrored at its border."""
+    """Return ``image`` convolved per channel with an odd-sized ``kernel``, mirrored at the border."""
     signal: Any = require("scipy.signal", extra="bench")
     rows = kernel.shape[0] // 2
     columns = kernel.shape[1] // 2
@@ -23,7 +23,7 @@ def convolve(image: Pixels, kernel: NDArray[np.float64]) -> Pixels:
 
 
 def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
-    """Return each channel of ``image`` blurred by a Gaussian of ``sigma`` pixels."""
+    """Return ``image`` blurred per channel by a Gaussian of ``sigma`` pixels."""
     blurred: Pixels = require("scipy.ndimage", extra="bench").gaussian_filter(
         image, (sigma, sigma, 0), mode="nearest"
     )
@@ -31,7 +31,7 @@ def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
 
 
 def disk(radius: float, softness: float) -> NDArray[np.float64]:
-    """Return a disk of ``radius`` pixels whose edge is softened by a Gaussian of ``softness`` pixels; sums to 1."""
+    """Return the kernel of a disk of ``radius`` pixels with an edge softened over ``softness`` pixels; sums to 1."""
     reach = int(np.ceil(radius)) + 2
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (rows**2 + columns**2 <= radius**2).astype(np.float64)
@@ -42,7 +42,7 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
 
 
 def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
-    """Return a half Gaussian of ``2 * radius + 1`` points along a line from the center; sums to 1.
+    """Return a motion blur kernel: a half Gaussian along a line from the center; sums to 1.
 
     Args:
         radius: Half the length of the line in pixels.
@@ -66,7 +66,7 @@ def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
 
 
 def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np.float64]:
-    """Return a periodic random field by midpoint displacement (the diamond-square algorithm).
+    """Return a random plasma fractal by midpoint displacement (the diamond-square algorithm).
 
     Args:
         size: Height and width.
@@ -210,7 +210,7 @@ def zoom_blur(
 
 
 def zoomed(image: Pixels, factor: float) -> Pixels:
-    """Return ``image`` enlarged around its center by ``factor`` and cut to its size."""
+    """Return ``image`` enlarged by ``factor`` around its center and cropped to its size."""
     ndimage: Any = require("scipy.ndimage", extra="bench")
     center = (np.array(image.shape) - 1) / 2
     scale = np.array([1 / factor, 1 / factor, 1])

@@ -1,4 +1,4 @@
-"""Variants of a data set: corrupted images, wrong labels, long tails and held-out classes."""
+"""Modified data sets: corrupted images, label noise, long tails and held-out classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedlas.lab.data.splits import Splits, choose_positions, shuffled_classes
 
 
 def corrupted(part: Part, corruption: Corruption) -> Part:
-    """Return the same part with every image corrupted: images in memory at once, images on disk when they are read.
+    """Return a part with every image corrupted: images in memory at once, images on disk when they are read.
 
     Args:
         part: Any part; its labels stay.
@@ -40,7 +40,9 @@ def corrupted(part: Part, corruption: Corruption) -> Part:
         return replace(part, corruption=corruption)
     if isinstance(part, Items) or part.images.is_floating_point():
         raise InputError(
-            "corruptions are defined for 8-bit images", f"floats of {part.shape}", "Leave them out."
+            "corruptions require 8-bit images",
+            f"floats of {part.shape}",
+            "Leave the corruption out.",
         )
     images = part.images.cpu()
     changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
@@ -52,13 +54,13 @@ Kind = Literal["symmetric", "asymmetric"]
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """Amount and kind of label noise.
+    """Rate and kind of label noise.
 
     Args:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
         kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
             mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
-        seed: Seed of the labels that are changed; None is that of the division into parts.
+        seed: Seed of the labels that are changed; None is the seed of the division into parts.
 
     Raises:
         InputError: For another kind, or a rate out of range.
@@ -79,7 +81,7 @@ class LabelNoise:
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
-    """Return the same splits with wrong labels in the training part; validation and test keep theirs.
+    """Return splits with wrong labels in the training part; validation and test labels stay unchanged.
 
     The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
     how many.
@@ -119,7 +121,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 
 
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
-    """Return the class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
+    """Return the class that each class is mistaken for, ``(C,)``: by the pairs of the data set, else the next class."""
     number = {name: label for label, name in enumerate(splits.classes)}
     other = {
         name: target for name, target in splits.mistaken_for if name in number and target in number
@@ -130,7 +132,7 @@ def _mistaken(splits: Splits) -> NDArray[np.int64]:
 
 
 def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
-    """Keep ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay as they are.
+    """Return splits with ``n * factor ** (-c / (C - 1))`` training images of class ``c``; other parts stay unchanged.
 
     Args:
         splits: Made by :func:`fedlas.lab.data.split`.
@@ -172,10 +174,10 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
 
 @dataclass(frozen=True, eq=False)
 class OpenSet:
-    """A data set divided into known and unknown classes.
+    """Data set divided into known classes and unknown (held-out) classes.
 
     Attributes:
-        known: The data set without the held-out classes; the others are numbered from 0 in their order.
+        known: The data set without the held-out classes; the remaining classes are renumbered from 0, in order.
         unknown: Test images of the held-out classes; targets are positions in ``held_out``.
         held_out: Names of the held-out classes, in the order of the data set.
     """
@@ -186,7 +188,7 @@ class OpenSet:
 
 
 def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
-    """Hold classes out of a data set: training, validation and test have no image of them.
+    """Hold classes out of a data set; return the remaining data set, and the test images of the held-out classes.
 
     Args:
         source: The data set.
@@ -197,7 +199,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
             held-out classes have no test images.
 
     Note:
-        Label probabilities, if known, become those conditional on the known classes.
+        Label probabilities, if available, become conditional on the known classes.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -211,7 +213,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
     numbers = sorted(_number(source, entry) for entry in classes)
     if not numbers or len(set(numbers)) != len(numbers) or source.num_classes - len(numbers) < 2:
         raise InputError(
-            f"hold_out_classes must name different ones of the {source.num_classes} classes and leave at least two",
+            f"hold_out_classes must name distinct classes and leave at least two of {source.num_classes}",
             list(classes),
             "Name each class once, and fewer of them.",
         )
@@ -226,7 +228,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
 
 
 def _number(source: Source, entry: int | str) -> int:
-    """Return the number of a class given by number or name; names come first, even those that look like numbers."""
+    """Return the index of a class given by index or name; text is looked up as a name only."""
     if isinstance(entry, str) and entry in source.classes:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
@@ -239,7 +241,7 @@ def _number(source: Source, entry: int | str) -> int:
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
-    """Return the images of some classes, renumbered in the order of ``numbers``; raise InputError if there are none."""
+    """Return the images of the given classes, relabeled in their order; raise InputError if there are none."""
     # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
@@ -247,9 +249,9 @@ def _of_classes(part: Part, numbers: Sequence[int]) -> Part:
     rows = (target >= 0).nonzero().flatten()
     if not len(rows):
         raise InputError(
-            "held-out and other classes must have images",
+            "both held-out and known classes must have images in every part",
             f"none of classes {list(numbers)}",
-            "Hold out others.",
+            "Hold out other classes.",
         )
     images = part.take(rows).with_target(target[rows])
     if isinstance(images, Images) and part.label_probs is not None:

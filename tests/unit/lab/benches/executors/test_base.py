@@ -29,7 +29,7 @@ def test_processes_of_a_run():
     assert LocalExecutor(gpus_per_run=0.5).processes == LocalExecutor(gpus_per_run=0).processes == 1
 
 
-def test_under_a_launcher_only_this_process_can_be_used(tmp_path, tasks, monkeypatch):
+def test_launcher_allows_only_in_process_executor(tmp_path, tasks, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"starts processes .* got 2 processes"):
         LocalExecutor(workers=2).ready(tasks(tmp_path, "synthetic", ["ce"])[0])

@@ -27,7 +27,7 @@ def rank_of(_):
 
 
 @pytest.mark.parametrize("what", ["kill", "kill other"])
-def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, stops, resumed, what):
+def test_two_process_run_resumes_after_kill(tmp_path, tasks, stops, resumed, what):
     """The one that writes, or the other one."""
     (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=5", "model.hidden=[8]")
     stops.order(task.run.folder, 3, what=what)

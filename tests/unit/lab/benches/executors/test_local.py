@@ -30,9 +30,7 @@ def numbers(folder):
 
 
 @pytest.mark.system
-def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
-    tmp_path, tasks, told, stops, resumed
-):
+def test_two_workers_match_one_process_after_kill(tmp_path, tasks, told, stops, resumed):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
     both = tasks(tmp_path / "two", "synthetic", ["ce", "ls"], *FIVE)
     stops.order(both[0].run.folder, 3)
@@ -75,7 +73,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
 
 
-def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
+def test_default_workers_fill_the_cores(tmp_path, tasks, monkeypatch):
     monkeypatch.setattr(local, "available_cores", lambda: 4)
     (small,) = tasks(tmp_path, "synthetic", ["ce"])
     large = replace(small, threads=None)
@@ -88,7 +86,7 @@ def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
     assert LocalExecutor()._room(small) == 1
 
 
-def test_a_run_in_this_process_has_its_tasks_threads(tmp_path, tasks, told):
+def test_in_process_run_uses_task_threads(tmp_path, tasks, told):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -127,9 +125,9 @@ def test_what_each_worker_sees_of_the_gpus():
     assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]
     assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
     assert _devices(0, 1, 0, gpus) == ""
-    with pytest.raises(InputError, match=r"3 workers .*need 6; got 4 here"):
+    with pytest.raises(InputError, match=r"3 workers .*require 6 GPUs; got 4 on"):
         _devices(0, 3, 2, gpus)
-    with pytest.raises(InputError, match=r"1 workers .*need 1; got 0 here"):
+    with pytest.raises(InputError, match=r"1 workers .*require 1 GPUs; got 0 on"):
         _devices(0, 1, 1, [])
 
 

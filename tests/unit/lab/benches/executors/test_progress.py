@@ -69,7 +69,7 @@ def test_one_line_on_a_terminal(tmp_path, tasks, clock):
     assert all(len(line) <= 80 for line in re.split(r"[\r\n]|\x1b\[\w+", text.getvalue()))
 
 
-def test_a_run_of_this_process_is_a_part_of_the_bar(tmp_path, tasks, clock):
+def test_in_process_run_moves_joint_bar(tmp_path, tasks, clock):
     ce, ls = tasks(tmp_path, "synthetic", ["ce", "ls"])
     progress, text = shown([ce, ls], force_terminal=True, color_system=None)
     with progress, progress.show(ce)("[1/2] ce-s0", epochs=2, steps=10) as part:

@@ -34,9 +34,7 @@ def numbers(folder):
     return metrics
 
 
-def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(
-    executor, tmp_path, tasks, told, stops, resumed
-):
+def test_two_workers_match_one_process_after_kill(executor, tmp_path, tasks, told, stops, resumed):
     digits = ("digits", ["ce", "fedlas"], "model.width=4")
     (killed,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=5", "model.hidden=[8]")
     stops.order(killed.run.folder, 3)
@@ -100,7 +98,7 @@ def test_a_cluster_without_room(executor, tmp_path, tasks, told):
     assert not (tmp_path / "ce-s0").exists()
 
 
-def test_an_address_is_the_callers_the_environments_or_none(monkeypatch):
+def test_address_comes_from_caller_or_environment(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert RayExecutor().address is None
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
@@ -116,5 +114,5 @@ def test_a_cluster_that_cannot_be_reached(monkeypatch, tmp_path, tasks, told):
         raise ConnectionError("nobody\nthere")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(InputError, match=r"the cluster .*10\.0\.0\.1 .*ray start --head"):
+    with pytest.raises(InputError, match=r"the Ray cluster .*10\.0\.0\.1 .*ray start --head"):
         list(RayExecutor(address="10.0.0.1").results(tasks(tmp_path, "synthetic", ["ce"]), told()))

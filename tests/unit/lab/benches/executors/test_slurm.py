@@ -94,9 +94,7 @@ def test_submitted_jobs_are_waited_for(cluster, tmp_path, tasks, told):
     assert not (cluster / "canceled").exists()
 
 
-def test_a_killed_job_is_a_failure_where_slurm_keeps_no_accounts(
-    cluster, tmp_path, tasks, told, monkeypatch
-):
+def test_killed_job_fails_without_slurm_accounting(cluster, tmp_path, tasks, told, monkeypatch):
     (cluster / "sbatch").write_text('#!/bin/bash\necho "Submitted batch job 5"\n')
     (cluster / "squeue").write_text("#!/bin/bash\necho 4_1\n")
     (cluster / "squeue").chmod(0o755)
@@ -134,26 +132,26 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     assert interrupted.texts[-1] == "canceled 2 Slurm jobs of 5"
 
 
-def test_a_slurm_that_takes_no_jobs_is_an_input_error(cluster, tmp_path, tasks, told):
+def test_rejected_jobs_raise_input_error(cluster, tmp_path, tasks, told):
     """A wrong partition was a traceback of submitit."""
     text = "sbatch: error: invalid partition specified: gpus"
     (cluster / "sbatch").write_text(f"#!/bin/bash\necho '{text}' >&2\nexit 1\n")
-    with pytest.raises(InputError, match=r"Slurm must take the jobs; got .*invalid partition"):
+    with pytest.raises(InputError, match=r"Slurm must accept the jobs; got .*invalid partition"):
         list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 
 def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"Slurm must be on this machine.*got no srun"):
+    with pytest.raises(InputError, match=r"Slurm must be installed on this machine.*got no srun"):
         list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"gpus_per_run": 0.5}, "gpus_per_run must be whole"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run must be a whole number"),
         ({"minutes": 0}, "minutes must be a whole number"),
-        ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[\.\.\.\]"),
+        ({"setup": "module load cuda"}, r"setup must be a list .*setup=\[module load cuda\]"),
         ({"sbatch": "x"}, "sbatch must map"),
     ],
 )

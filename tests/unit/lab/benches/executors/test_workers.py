@@ -62,7 +62,7 @@ def test_the_server_of_forks_ends_with_its_parent():
         assert process.stdout.read() == ""  # the pipe closes when the child ends
 
 
-def test_a_disk_without_room_for_its_output_does_not_stop_a_worker(tmp_path):
+def test_full_disk_does_not_stop_worker(tmp_path):
     """On a read-only disk every worker ended with a traceback, three times a run."""
     (tmp_path / ".workers").touch()
     with local.open_log(tmp_path / ".workers" / "0.log") as file:
