@@ -1,4 +1,4 @@
-"""One run: executed, stored in its folder, loaded again, and summarized with others.
+"""Single runs: execution, run folders, loading, and summaries over a bench.
 
 In: a :class:`~fedlas.lab.recipes.Run` (recipe, loss, seed). Out: a ``RunFolder``, and a ``Summary`` of many.
 

@@ -1,6 +1,6 @@
-"""Finished runs measured again: post-hoc calibrators, shifted data, OOD data, uncertainty methods, diagnosis.
+"""Studies of finished runs: post-hoc calibrators, shifted data, OOD data, uncertainty methods, diagnosis.
 
-In: run folders. Out: numbers and predictions; ``lab.report`` makes tables and pages of them.
+Input: run folders. Output: metrics and predictions, from which ``lab.report`` makes tables and pages.
 """
 
 from typing import TYPE_CHECKING
