@@ -289,10 +289,10 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     ("arguments", "message"),
     [
         ([], "required: RUN"),
-        (["nowhere", "--data", "digits"], "the folder must be that of a run"),
-        (["{run}"], "no --data, and a run that holds out no classes"),
+        (["nowhere", "--data", "digits"], "the folder must be a run folder"),
+        (["{run}"], "no --data, and a run without held-out classes"),
         (["{run}", "--data", "digit"], "Did you mean 'digits'?"),
-        (["{run}", "--data", "digits", "digits"], "each data set must be named once"),
+        (["{run}", "--data", "digits", "digits"], "labels of data sets must be unique"),
         (["{run}", "--data", "cifar10:"], "NAME:ROOT"),
         (["{run}", "--data", "held-out=digits"], "NAME:ROOT"),
         (["{run}", "--data", "../x=digits"], "a label of letters"),
@@ -312,7 +312,7 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
         (["{run}", "{run}", "--data", "digits"], "each run must be named once"),
         (
             ["{run}/predictions", "--data", "digits"],
-            "a folder must be a run, or hold finished runs",
+            "each folder must be a run folder, or hold finished runs",
         ),
         (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
     ],

@@ -47,16 +47,16 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([":fedlas"], "a pair must be A:B"),
-        (["fedlas:fedlas"], "a pair must be A:B"),
-        (["fedlas:"], "a pair must be A:B"),
+        ([":fedlas"], "a pair must be two different methods, A:B"),
+        (["fedlas:fedlas"], "a pair must be two different methods, A:B"),
+        (["fedlas:"], "a pair must be two different methods, A:B"),
         (["fedls:ls"], "Did you mean 'fedlas'"),
         (["fedlas:ls", "--metrics", "eec"], "Did you mean 'ece'"),
         (["fedlas:ls", "--metrics", "ks"], "They measured"),
         (["fedlas@auto:ls@auto"], "calibrators need predictions"),
         (["--method", "atuo"], "Did you mean 'auto'"),
         (["fedlas@auto:ls", "--stage", "auto"], "--stage is for methods without a calibrator"),
-        (["none"], "the folder must exist"),
+        (["none"], "the bench folder must exist"),
     ],
 )
 def test_what_cannot_be_compared(tmp_path, arguments, message, capsys):

@@ -147,5 +147,5 @@ def test_nonsense(run_folder, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             export(run_folder, **options)
-    with pytest.raises(InputError, match="the folder must be that of a run"):
+    with pytest.raises(InputError, match="the folder must be a run folder"):
         export(tmp_path)

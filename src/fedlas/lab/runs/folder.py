@@ -296,8 +296,8 @@ class RunFolder:
         """The plan of the run, from its ``config.yaml``.
 
         Raises:
-            InputError: If this is no run folder, the run was made of other runs, or its configuration cannot be read; or if
-                loss, recipe or seed could not be parts of a path.
+            InputError: If this is no run folder, the run was made of other runs, or its configuration cannot be read;
+                or if loss, recipe or seed could not be parts of a path.
         """
         config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):

@@ -22,8 +22,8 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
 
     Returns:
         ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes``
-        (warnings of the fits), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the temperatures are
-        None, and ``val`` and ``test_calibrated`` are empty.
+        (warnings of the fits), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the
+        temperatures are None, and ``val`` and ``test_calibrated`` are empty.
     """
     if val is None:
         unknown: dict[str, Any] = {

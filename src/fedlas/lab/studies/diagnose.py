@@ -167,7 +167,7 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
         strength = associations(alpha_i, test.correct)
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
-            source = "the score that this loss uses in place of a feature norm"
+            source = "what this loss has in place of the indicator, which is no feature norm"
     return Study(
         run=run,
         metrics=metrics,

@@ -204,7 +204,7 @@ def restore(
     if not wrong and saved["epoch"] > job.config.epochs:
         wrong = f"epoch {saved['epoch']} of {job.config.epochs}"
     if not wrong and len(saved["hooks"]) != len(hooks):
-        wrong = f"{len(saved['hooks'])} hook states for {len(hooks)} hooks"
+        wrong = f"it has {len(saved['hooks'])} hook states for {len(hooks)} hooks"
     if wrong:
         raise _unusable(path, wrong)
     # The name of the part goes into the error, since the loaders themselves do not say what they read.

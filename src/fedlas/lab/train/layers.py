@@ -83,9 +83,9 @@ def layer_shares(
 
     Args:
         model: The model; its modules must be registered from the input to the output.
-        decay: Factor between the rates of a layer and its predecessor. A layer is a numbered block such as ``stages.0.1`` or
-            ``blocks.3``; what is registered before, between or after blocks without a number is a layer too. So the
-            last one holds the head, and the norm before it, and has share 1.
+        decay: Factor between the rates of a layer and its predecessor. A layer is a numbered block such as
+            ``stages.0.1`` or ``blocks.3``, or the modules before, between or after such blocks. So the last layer holds
+            the head and the norm before it, and has factor 1.
         rates: Factor by dotted name of a module or parameter, which overrides ``decay``; the longest name counts.
 
     Raises:

@@ -74,7 +74,7 @@ def edit(folder, **changes):
         ({"data": 3}, "must be that of a run"),
         ({"model": None}, "must be that of a run"),
         ({"data": {"options": 3}}, "must be that of a run"),
-        ({"uncertainty": {}}, "the run must be one that was trained"),
+        ({"uncertainty": {}}, "the folder must be of a trained run"),
     ],
 )
 def test_names_and_seeds_are_checked_where_a_run_is_loaded(bench, changes, message):

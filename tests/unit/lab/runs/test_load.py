@@ -61,7 +61,7 @@ def test_best_weights_give_the_saved_predictions(run):
 
 def test_nonsense(run, tmp_path):
     for folder in (tmp_path, Path("nowhere"), run.folder / "config.yaml"):
-        with pytest.raises(InputError, match="the folder must be that of a run"):
+        with pytest.raises(InputError, match="the folder must be a run folder"):
             _ = RunFolder(folder).run
     other = tmp_path / "unfinished"
     other.mkdir()

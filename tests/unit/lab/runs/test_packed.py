@@ -265,4 +265,4 @@ def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, cap
     assert "ls-s9" in out
     assert "folders of 6 of them" in out.replace("\n", " ")
     assert main(["runs", "pack", str(tmp_path / "none")]) == 2
-    assert "the folder must exist" in capsys.readouterr().err
+    assert "the bench folder must exist" in capsys.readouterr().err

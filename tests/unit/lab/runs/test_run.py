@@ -145,7 +145,7 @@ COMPLETE = (
         (COMPLETE.replace(b"0.5", b'"x"'), ".*test.ece is not a number"),
         (COMPLETE.replace(b"0.5", b"[]"), ".*test.ece is not a number"),
         (COMPLETE.replace(b"1.5", b"{}"), ".*temperature is not a number"),
-        (COMPLETE.replace(b'"text"', b"3"), ".*notes are not texts"),
+        (COMPLETE.replace(b'"text"', b"3"), ".*notes is not a list of strings"),
     ],
 )
 def test_damaged_metrics(tmp_path, content, message):

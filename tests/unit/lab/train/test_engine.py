@@ -86,7 +86,7 @@ def test_the_indicator_moves_once_a_part():
 
 def test_inputs_that_cannot_be_cut():
     engine = Engine(linear(), TrainConfig(accumulate=2), ACCELERATOR)
-    with pytest.raises(InputError, match=r"inputs must be one tensor .*got dict"):
+    with pytest.raises(InputError, match=r"inputs must be a single tensor .*got dict"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
     whole = Engine(linear(), TrainConfig(), ACCELERATOR)
     assert (

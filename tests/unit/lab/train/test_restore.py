@@ -91,7 +91,7 @@ KINDS = [  # where, what is put there, what the error says of it
     ("schedule.base_lrs", "x", "schedule.base_lrs is str"),
     ("average", {}, "average: "),
     ("average", None, "average: "),
-    ("hooks", [], "it holds the state of 0 hooks, and the run has 1"),
+    ("hooks", [], "0 hook states for 1 hooks"),
     ("hooks.0", None, "the state of a hook "),
     ("hooks.0.psi", GONE, "the state of a hook lacks 'psi'"),
     ("hooks.0.psi", torch.zeros(2, 2), "the state of a hook psi is"),

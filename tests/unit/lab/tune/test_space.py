@@ -73,7 +73,7 @@ def test_settings_are_counted():
         ("alpha", "missing"), ("=1:2", "must be an option"), ("ls.margin=1:2", "must be an option of ls or ce"),
         ("alphq=0:1", "Did you mean 'alpha'"), ("data.val_size=10,20", "must be an option"),
         ("train.epochs=1,2", "must be an option.*train.batch_size"),
-        ("alpha=0.5:1.5", r"ls's ranges must be accepted.*alpha must be a finite number in \[0, 1\]"),
+        ("alpha=0.5:1.5", r"in the ranges of ls.*alpha must be a finite number in \[0, 1\]"),
         ("alpha=low,high", "alpha must be a finite number"), ("alpha=0:.inf", "not convert"),
         ("alpha=0:inf", "alpha must be a finite number"), ("reduction=mean,sum", "reduction must be 'mean'"),
         ("optimizer.lrr=0.1,0.2", "known.*optimizer.lr"), ("optimizer.momentum=0,1.5", "momentum must be a finite"),
@@ -111,7 +111,7 @@ def test_other_nonsense_is_refused(source, options, message):
     [
         ("1:", "could not convert"), ("a:b", "could not convert"),
         ("2:1", "low <= high|low=2.0, high=1.0"), ("0:1:log", "low > 0|low=0.0"),
-        ("0:1:lin", "unknown ending"), ("0.5:2:int", "invalid literal"), ("1,,2", "missing"), ("[1,2", "YAML"),
+        ("0:1:lin", "unknown suffix"), ("0.5:2:int", "invalid literal"), ("1,,2", "missing"), ("[1,2", "YAML"),
     ],
 )  # fmt: skip
 def test_what_is_no_range_is_refused(text, message):

@@ -107,5 +107,5 @@ def test_what_cannot_have_rules_is_refused():
     with pytest.raises(InputError, match="at least 19"):
         rule_shift(TRAIN, column([0]), permutations=5)
     without = Predictions(TRAIN.logits, TRAIN.target)
-    with pytest.raises(InputError, match="train must hold features"):
+    with pytest.raises(InputError, match="train must have features"):
         rule_shift(without, column([0]))

@@ -173,8 +173,9 @@ def apply_method(derived: Derived) -> dict[str, Any]:
             method cannot be applied to these runs.
 
     State:
-        All files are written to ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``, ``predictions/``,
-        ``work/`` for what the method trains, and last ``metrics.json``, which marks the run as finished.
+        All files are written to ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``,
+        ``predictions/``, ``work/`` for models that the method trains, and last ``metrics.json``, which marks the run
+        as finished.
     """
     accelerator = new_accelerator()
     path = derived.folder

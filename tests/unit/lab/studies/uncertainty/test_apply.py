@@ -333,7 +333,7 @@ def test_nonsense_is_named_before_anything_starts(
 
 def test_what_is_no_finished_run(shared, done, train, tmp_path):
     derived, *_ = done
-    with pytest.raises(InputError, match="the folder must be that of a run"):
+    with pytest.raises(InputError, match="the folder must be a run folder"):
         plan_method("mc-dropout", [tmp_path])
     with pytest.raises(InputError, match="made of ce-s0, ce-s1, ce-s2"):
         _ = RunFolder(derived.folder).run
