@@ -314,7 +314,10 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
             ["{run}/predictions", "--data", "digits"],
             "each folder must be a run folder, or hold finished runs",
         ),
-        (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
+        (
+            ["{run}", "{open}", "--data", "digits"],
+            "the same configuration except for loss and seed",
+        ),
     ],
 )
 def test_nonsense(capsys, finished_bench, finished_open_set, monkeypatch, arguments, message):

@@ -182,7 +182,7 @@ def test_a_run_or_a_study_is_no_folder_for_a_bench(bench, tmp_path, capsys):
 
 def test_a_table_of_somebody_else_is_no_sign_of_a_bench(tmp_path):
     (tmp_path / "results.csv").write_text("name,score\n")
-    with pytest.raises(InputError, match=r"new, empty .*results\.csv"):
+    with pytest.raises(InputError, match=r"new or empty.*results\.csv"):
         check_bench_folder(tmp_path)
 
 

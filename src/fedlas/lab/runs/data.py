@@ -81,7 +81,7 @@ def source_of(run: Run) -> Source:
         return passed
     if run.recipe.data.options.get("python"):
         raise InputError(
-            "the data of the run must be passed again, since it was made of Python objects",
+            "the data of the run must be passed again, because it was trained on Python objects",
             run.folder,
             "Rerun the program that trained it.",
         )

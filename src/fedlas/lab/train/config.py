@@ -14,7 +14,7 @@ from fedlas.metrics.row_mean import nll
 from fedlas.predictions import Predictions
 
 REFINED = "refined_nll"
-"""Name of :func:`refined_nll` as a selection metric; no test metric, as it is fitted to the same data."""
+"""Name of :func:`refined_nll` as a selection metric; no test metric, since its temperature fits the same data."""
 
 
 def check_select(metric: str, option: str = "train.select") -> str:

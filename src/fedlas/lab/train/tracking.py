@@ -42,7 +42,7 @@ def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
             require(name, extra="trackers")
         except MissingExtraError as error:
             raise InputError(
-                f"the package of {name} must be installed",
+                f"the package of the tracker {name} must be installed",
                 "no such package",
                 f"Run: pip install {name.replace('_', '-')}",
             ) from error

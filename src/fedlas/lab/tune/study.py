@@ -235,7 +235,7 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
 
 
 def load_studies(tuning: Tuning) -> dict[str, Any]:
-    """Return the ``optuna.Study`` of each method, by name, creating missing ones."""
+    """Return the optuna study of each method, by name, creating missing ones."""
     optuna = require("optuna", extra="tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     direction = "maximize" if tuning.maximize else "minimize"

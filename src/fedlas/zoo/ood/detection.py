@@ -255,7 +255,7 @@ def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
 
 
 def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
-    """Return the share of negatives above the first threshold that detects the given share of positives."""
+    """Return the false positive rate at the first threshold with the given true positive rate."""
     true, false = (
         counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
     )

@@ -244,7 +244,7 @@ def vim_score(
         raise InputError(
             f"the head must be a linear layer with weight ({train.num_classes}, {width})",
             head,
-            "Pass the layer whose input the features are.",
+            "Pass the layer that takes these features as input.",
         )
     chosen = (
         dimension
@@ -259,7 +259,7 @@ def vim_score(
         raise InputError(
             f"dimension must be below {width}, the number of features",
             chosen,
-            "Choose a smaller one, or leave it out.",
+            "Choose a smaller dimension, or omit it.",
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)

@@ -113,5 +113,5 @@ def _check_images(name: str, images: Tensor) -> None:
         raise InputError(
             f"{name} must be uint8 (N, channels, H, W)",
             describe(images),
-            "Put the channels second.",
+            "Move the channels to the second axis.",
         )

@@ -52,7 +52,7 @@ def gradients(module, batch, **config):
 
 
 @given(st.integers(1, 24), st.integers(1, 30), st.booleans())
-def test_parts_add_up_to_the_gradient_of_the_whole_batch(samples, pieces, indexed):
+def test_accumulated_gradient_equals_whole_batch_gradient(samples, pieces, indexed):
     module = linear().double()
     torch.manual_seed(samples)
     batch = (
@@ -130,7 +130,7 @@ def convolutional():
     )
 
 
-def test_channels_last_is_a_layout_and_no_other_result(tmp_path):
+def test_channels_last_does_not_change_results(tmp_path):
     plain, last = convolutional(), convolutional()
     layouts = []
     last.model.register_forward_pre_hook(

@@ -125,7 +125,9 @@ def put(state, place, value):
 @pytest.mark.parametrize(
     ("place", "value", "message"), KINDS, ids=[f"{k[0]}-{n}" for n, k in enumerate(KINDS)]
 )
-def test_nonsense_is_named_and_changes_nothing(trained, tmp_path, place, value, message):
+def test_invalid_checkpoint_entry_is_named_changes_nothing(
+    trained, tmp_path, place, value, message
+):
     folder, optimizer = trained
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

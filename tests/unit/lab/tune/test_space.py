@@ -18,7 +18,7 @@ def ranges(losses, *specs):
     return {method.name: method.ranges for method in methods(losses, *specs)}
 
 
-def test_ranges_are_declared_at_registration_and_presets_are_the_recipes_or_the_defaults():
+def test_ranges_and_presets_of_registered_losses():
     assert ranges(["mbls", "ce"]) == {"mbls": {"alpha": "0.01:1:log", "margin": "0:20"}, "ce": {}}
     (fedlas,) = methods(["fedlas"])
     assert fedlas.preset == fedlas.inside == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
@@ -33,7 +33,7 @@ def test_a_variant_keeps_what_is_not_tuned():
     assert build_loss(run, num_classes=3, num_samples=9).spread == "mean"
 
 
-def test_the_loss_inside_a_loss_is_tuned_with_it():
+def test_base_loss_is_tuned_too():
     tuning = plan_tuning(
         "digits", ["losses.mdca.base={name: focal, gamma: 2}"], losses=["modulated", "mdca"]
     )
@@ -80,13 +80,13 @@ def test_settings_are_counted():
         ("model.widht=8,16", "known.*width"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_refused_before_anything_starts(spec, message, tmp_path):
+def test_invalid_search_space_fails_before_start(spec, message, tmp_path):
     with pytest.raises(InputError, match=message):
         plan_tuning("digits", losses=["ls", "ce"], space=[spec], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_ranges_that_only_together_or_between_their_ends_are_too_much():
+def test_ranges_invalid_only_jointly_or_inside():
     with pytest.raises(InputError, match=r"every .*whole number.*:int"):
         plan_tuning("digits", losses=["cals-alm"], space=["every=1:3"])
     with pytest.raises(InputError, match="rho_max must be"):
@@ -101,7 +101,7 @@ def test_ranges_that_only_together_or_between_their_ends_are_too_much():
         ("digits", {"trials": 0}, "trials"), ("paper/table-1", {}, "must be that of one recipe"),
     ],
 )  # fmt: skip
-def test_other_nonsense_is_refused(source, options, message):
+def test_other_invalid_arguments_are_refused(source, options, message):
     with pytest.raises(InputError, match=message):
         plan_tuning(source, **options)
 

@@ -37,7 +37,7 @@ def test_damaged_files(tmp_path, content):
     with pytest.raises(InputError, match="Remove it"):
         Outputs.load(path)
     np.savez(path, logits=np.zeros((2, 2)))
-    with pytest.raises(InputError, match=r"Outputs\.save wrote"):
+    with pytest.raises(InputError, match=r"written by Outputs\.save"):
         Outputs.load(path)
 
 
