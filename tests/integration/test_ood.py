@@ -320,7 +320,9 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
         ),
     ],
 )
-def test_invalid_arguments_are_refused(capsys, finished_bench, finished_open_set, monkeypatch, arguments, message):
+def test_invalid_arguments_are_refused(
+    capsys, finished_bench, finished_open_set, monkeypatch, arguments, message
+):
     monkeypatch.setattr(ood_outputs, "predict", None)  # it is refused before anything is predicted
     words = [a.format(run=finished_bench / "ce-s0", open=finished_open_set) for a in arguments]
     status, out, err = call(capsys, "runs", "ood", *words)

@@ -13,7 +13,7 @@ from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy import FORMATS, export_model, fit_calibration
 from fedlas.errors import InputError
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.export import test_images as images_of
+from fedlas.lab.studies.export import iter_test_images as images_of
 from fedlas.predictions import Predictions
 
 pytestmark = pytest.mark.system

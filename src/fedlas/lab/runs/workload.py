@@ -39,7 +39,7 @@ class Forecast:
     state: str
 
 
-def train_size(run: Run) -> int | None:
+def count_train_images(run: Run) -> int | None:
     """Return the approximate number of training images of a run, or None if its data is not available.
 
     The size of a published data set is known without its files; other data is read.
@@ -60,7 +60,7 @@ def train_size(run: Run) -> int | None:
 def forecast(run: Run) -> Forecast:
     """Return the expected work of a run, from its folder and the size of its data."""
     train = run.recipe.train
-    images = train_size(run)
+    images = count_train_images(run)
     # A size that is not known before the data is read leaves the steps open.
     each = None if images is None else _steps(images, train)
     folder = RunFolder(run.folder)

@@ -70,7 +70,7 @@ def export_run(
         calibration=calibration,
         mean=tested.mean,
         std=tested.std,
-        images=partial(test_images, trained),
+        images=partial(iter_test_images, trained),
         expected=run.predictions("test"),
         about=_description(run, trained),
     )
@@ -82,7 +82,7 @@ def export_run(
     return trained.run.name, calibration, exported, card
 
 
-def test_images(trained: Trained) -> Iterator[Tensor]:
+def iter_test_images(trained: Trained) -> Iterator[Tensor]:
     """Yield batches of the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
     splits = trained.splits
     scale, shift = multiply_add(

@@ -55,7 +55,7 @@ def relu_moments(mean: Tensor, var: Tensor) -> Moments:
     return (std * (alpha * above + density)).clamp_min(0), var * spread.clamp_min(0)
 
 
-def forward(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
+def propagate_moments(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
     """Return the input and output moments of every layer, in order; inputs include a constant 1 for the bias."""
     mean = features
     var = torch.zeros_like(features)
@@ -111,7 +111,7 @@ def gradients(
     layers: Sequence[Layer], features: Tensor, label: int
 ) -> tuple[Tensor, list[Moments]]:
     """Return ``log Z`` of one sample ``(D,)``, and its gradients with respect to the moments of all weights."""
-    passed = forward(layers, features[None])
+    passed = propagate_moments(layers, features[None])
     log_z, to_mean, to_var = log_prob(*passed[-1], label)
     slopes: list[Moments] = []
     for depth in range(len(layers) - 1, -1, -1):

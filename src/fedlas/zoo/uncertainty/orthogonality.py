@@ -21,7 +21,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def filters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the filters of each linear and convolutional layer as rows ``(filters, inputs * kernel size)``.
+    """Return the filters of each linear and convolutional layer as rows ``(n, inputs * kernel size)``.
 
     Args:
         model: Any network.

@@ -20,7 +20,7 @@ from fedlas._core.check import check_choice, check_count
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
-from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
+from fedlas.zoo.uncertainty._moments import NODES, Layer, gradients, log_prob, propagate_moments
 
 __all__ = ["Prior", "ProbabilisticBackprop"]
 
@@ -133,7 +133,7 @@ class ProbabilisticBackprop(FeatureHead):
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        return forward(self._layers, self._fitted()(predictions))[-1]
+        return propagate_moments(self._layers, self._fitted()(predictions))[-1]
 
     def predict(self, predictions: Predictions) -> Predictions:
         """Return predictions whose logits are the log of the probabilities under the posterior.

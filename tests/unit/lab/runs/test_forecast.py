@@ -8,7 +8,7 @@ from PIL import Image
 
 from fedlas.lab.benches import Group, dry_run_bench
 from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import RunFolder, forecast, train_size
+from fedlas.lab.runs import RunFolder, count_train_images, forecast
 
 
 def own_images(form, folder):
@@ -61,11 +61,11 @@ def test_images_are_counted_where_they_are(form, tmp_path):
             recipe(form, root, *overrides), losses=["ce"], seeds=[0], out=tmp_path / "runs"
         )[0]
 
-    assert train_size(run(root)) == 24
-    assert train_size(run(root, "data.train_size=20")) == 20
+    assert count_train_images(run(root)) == 24
+    assert count_train_images(run(root, "data.train_size=20")) == 20
     assert forecast(run(root)).steps == 4 * 3
-    assert train_size(run(tmp_path / "elsewhere")) is None
-    assert train_size(run(None, "data.train_size=20")) == 20
+    assert count_train_images(run(tmp_path / "elsewhere")) is None
+    assert count_train_images(run(None, "data.train_size=20")) == 20
 
 
 def test_dry_run_counts_steps_or_gives_reason(tmp_path, capsys):

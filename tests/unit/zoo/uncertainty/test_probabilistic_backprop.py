@@ -14,10 +14,10 @@ from fedlas.zoo.uncertainty import ProbabilisticBackprop
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
 from fedlas.zoo.uncertainty._moments import (
     Layer,
-    forward,
     gradients,
     linear_moments,
     log_prob,
+    propagate_moments,
     relu_moments,
 )
 from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, absorb, gamma_update
@@ -99,7 +99,7 @@ def test_gradients_against_autograd_of_the_forward_pass(sizes, label):
         layer.mean.requires_grad_()
         layer.var.requires_grad_()
     # The logarithm of the probability anew from what the layers do, by draws that do not move.
-    mean, var = forward(layers, features[None])[-1]
+    mean, var = propagate_moments(layers, features[None])[-1]
     nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     std = (var[0] + 1).sqrt()
     total = 0

@@ -48,7 +48,7 @@ class MethodResult:
 
 
 Method = Callable[..., MethodResult]
-"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. One with a parameter ``folder: Path``
+"""Function ``(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. With a parameter ``folder: Path`` it
 gets a folder of its own inside the result's, in which its training resumes after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
