@@ -48,8 +48,8 @@ class MethodResult:
 
 
 Method = Callable[..., MethodResult]
-"""Function ``(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. With a parameter ``folder: Path`` it
-gets a folder of its own inside the result's, in which its training resumes after a kill."""
+"""Function ``(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. With a parameter ``folder: Path``
+it gets a folder of its own inside the result's, in which its training resumes after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 """Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and
