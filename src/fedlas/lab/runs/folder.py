@@ -333,8 +333,8 @@ class RunFolder:
         for section, keys in _NEVER.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
                 raise InputError(
-                    "config.yaml must not set the data path, downloads or trackers",
-                    f"{section or 'the key'} {strange[0]} in {self.config_path}",
+                    f"the config.yaml of a run must not set {section and section + '.'}{strange[0]}",
+                    f"{self.config_path}, which sets it",
                     fix,
                 )
         options = {key: value for key, value in config["loss"].items() if key != "name"}

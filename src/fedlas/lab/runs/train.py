@@ -199,7 +199,7 @@ def training_batches(run: Run, splits: Splits, accelerator: Accelerator) -> Epoc
     if 0 < last < processes and not train.drop_last:
         raise InputError(
             f"the last batch must have a sample for each of {processes} processes",
-            f"{last} samples ({len(splits.train)} training samples in all)",
+            f"{last} of {len(splits.train)} training samples in it",
             "Set train.drop_last=true, or another train.batch_size.",
         )
     return splits.training_batches(

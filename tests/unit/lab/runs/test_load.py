@@ -105,7 +105,7 @@ def test_a_run_remembers_where_its_data_was(moved, monkeypatch, tmp_path):
 def test_moved_data_error_names_the_data_option(moved, tmp_path):
     run, place = moved
     place.rename(tmp_path / "new.npz")
-    with pytest.raises(InputError, match=r"where it was .*mine\.npz.*--data PATH"):
+    with pytest.raises(InputError, match=r"must be available.*mine\.npz.*--data PATH"):
         load_trained(run.folder)
     splits, why = splits_at_hand(run.folder)
     assert splits is None

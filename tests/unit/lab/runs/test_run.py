@@ -104,7 +104,7 @@ def test_busy_folder(tmp_path):
     run.folder.mkdir(parents=True)
     with (
         filelock.FileLock(run.folder / ".lock"),
-        pytest.raises(BusyError, match="another process is working on"),
+        pytest.raises(BusyError, match="another process is using"),
     ):
         execute(run)
     assert [path.name for path in run.folder.iterdir()] in ([".lock"], [])
@@ -136,8 +136,8 @@ COMPLETE = (
         (b"{", "must be readable JSON"),
         (b"\xff", "must be readable JSON"),
         (b"[]", "must hold an object"),
-        (b"{}", ".*format None"),
-        (b'{"format": 2}', ".*format 2"),
+        (b"{}", ".*format is None"),
+        (b'{"format": 2}', ".*format is 2"),
         (
             b'{"format": 1, "test": {}}',
             ".*test_calibrated, temperature, best_epoch, seconds, notes missing",

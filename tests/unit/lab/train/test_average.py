@@ -300,7 +300,7 @@ def test_rate_of_the_schedule_for_averaging():
 
 @pytest.mark.parametrize(
     ("milestones", "message"),
-    [([0.5], "two milestones"), ([0.7, 0.4], "must rise"), ([0.5, 10], "before the last")],
+    [([0.5], "two milestones"), ([0.7, 0.4], "must increase"), ([0.5, 10], "before the last")],
 )
 def test_invalid_milestones_are_refused(milestones, message):
     with pytest.raises(InputError, match=message):

@@ -95,7 +95,7 @@ def test_inputs_that_cannot_be_cut():
         )
         == 1
     )
-    with pytest.raises(InputError, match=r"accumulate .*4; got 5"):
+    with pytest.raises(InputError, match=r"accumulate .*\(4\); got 5"):
         TrainConfig(accumulate=5, batch_size=4)
 
 

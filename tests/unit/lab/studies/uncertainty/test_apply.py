@@ -221,7 +221,7 @@ def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
             saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6
         )
     mixed = [apart["ce-s1"], shared["ce-s1"]]
-    with pytest.raises(InputError, match=r"validated on the same.*split_seed"):
+    with pytest.raises(InputError, match=r"same validation images.*split_seed"):
         apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
     metrics = apply_method(
         plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"})
@@ -318,7 +318,7 @@ def test_killed_method_resumes_in_its_folder(shared, tmp_path, changeable):
         ("mc-dropout", ["ce-s0"], {"sampels": 3}, "Did you mean 'samples'"),
         ("deep-ensemble", ["ce-s0", "ce-s1"], {"size": 3}, "got 'size'. Leave it out"),
         ("mc-dropout", ["ce-s0"], {"runs": 3}, "got 'runs'"),
-        ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "named once"),
+        ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "must be distinct"),
     ],
 )
 def test_invalid_method_arguments_fail_before_start(
@@ -343,7 +343,7 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
     with pytest.raises(InputError, match="must be finished"):
         plan_method("mc-dropout", [unfinished])
     other = train(tmp_path / "other", "data.sharpness=2.0")["ce-s0"]
-    with pytest.raises(InputError, match=r"one data set.*sha256"):
+    with pytest.raises(InputError, match=r"same data set.*sha256"):
         plan_method("hyper-ensemble", [shared["ce-s0"], other])
     bins = train(tmp_path / "bins", "train.num_bins=10")["ce-s0"]
     with pytest.raises(InputError, match=r"number of bins.*num_bins: 15 before, 10 now"):

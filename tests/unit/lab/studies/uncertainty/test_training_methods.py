@@ -336,7 +336,7 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     assert not folder.exists()  # nothing to train
     twin = build("bayes-by-backprop", [member], {"samples": 3}, folder=folder)
     torch.testing.assert_close(twin.test.logits, found.test.logits)  # trained anew like it
-    with pytest.raises(InputError, match="plain weights"):
+    with pytest.raises(InputError, match="Bayesian layers"):
         build("orthogonal-ensemble", [bayesian], {}, folder=tmp_path / "none")
     # on the mean weights
     second = build("two-stage", [bayesian], FAST["two-stage"], folder=tmp_path / "second")
