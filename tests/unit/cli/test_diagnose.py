@@ -87,6 +87,6 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
     shutil.copytree(folder / "ce-s0", run)
     (run / "predictions" / "val.npz").unlink()
     assert main(["runs", "diagnose", str(run)]) == 2
-    assert "it must have its val predictions" in " ".join(
+    assert "it must have val predictions" in " ".join(
         capsys.readouterr().err.replace("the run must", "it must").split()
     )
