@@ -57,7 +57,7 @@ def test_its_source_is_named(name):
     assert 1 <= entry.metadata["least"] <= (entry.metadata["most"] or 99)
 
 
-def test_every_option_is_a_keyword_with_a_plain_default(name):
+def test_options_are_keywords_with_plain_defaults(name):
     first, *_ = inspect.signature(UNCERTAINTY[name].value).parameters
     assert first == "runs"
     for option in options_of(name).values():

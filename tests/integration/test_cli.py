@@ -105,7 +105,7 @@ def test_every_option_shows_one_default(verb):
         (["runs", "report", "nothing"], "nothing"),
         (["runs", "uncertainty", "mc-dropout"], "required: RUN"),
         (["runs", "uncertainty", "mc-dropot", "nothing"], "Did you mean 'mc-dropout'?"),
-        (["runs", "uncertainty", "mc-dropout", "nothing"], "must be that of a run"),
+        (["runs", "uncertainty", "mc-dropout", "nothing"], "must be a run folder"),
         (["runs", "uncertainty", "mc-dropout", "nothing", "--set", "samples"], "key=value"),
         (["runs", "uncertainty", "mc-dropout", "nothing", "--nam", "x"], "Did you mean '--name'?"),
     ],

@@ -129,7 +129,7 @@ def test_predictions_are_made_once(capsys, run, monkeypatch):
     assert Outputs.load(run / "predictions" / "ood-digits.npz")[0].num_samples == 600
 
 
-def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path):
+def test_changed_images_of_same_name_are_repredicted(capsys, run, tmp_path):
     random = np.random.default_rng(0)
     for count in (30, 40):
         arrays = {
@@ -204,7 +204,7 @@ def test_seeds_of_one_loss(capsys, bench, monkeypatch):
     assert (bench / "ood.csv").is_file()
 
 
-def test_what_cannot_be_taken_from_a_bench_is_named(capsys, bench):
+def test_unusable_bench_runs_are_named(capsys, bench):
     (bench / "ls-s1" / "metrics.json").unlink()
     _, out, _ = call(capsys, "runs", "ood", bench, "--data", "digits", "--scores", "msp", *FAST[:2])
     assert "ls-s1 is left out: it is not finished." in out
@@ -229,12 +229,12 @@ def test_open_set(capsys, open_set_run):
     assert "synthetic vs digits" in out
 
 
-def test_runs_that_hold_out_nothing_are_the_runs_they_were(run):
+def test_runs_without_held_out_classes_are_unchanged(run):
     assert "hold_out" not in (run / "config.yaml").read_text()
     assert not (run / "predictions" / "ood-held-out.npz").exists()
 
 
-def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch):
+def test_score_that_cannot_run_is_named(capsys, run, monkeypatch):
     """Unless it was asked for, with --scores or with an option of its own."""
     monkeypatch.setattr(
         OOD_SCORES, "_entries", {name: OOD_SCORES._entries[name] for name in ("msp", "knn")}
@@ -289,10 +289,10 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
     ("arguments", "message"),
     [
         ([], "required: RUN"),
-        (["nowhere", "--data", "digits"], "the folder must be that of a run"),
-        (["{run}"], "no --data, and a run that holds out no classes"),
+        (["nowhere", "--data", "digits"], "the folder must be a run folder"),
+        (["{run}"], "no --data, and a run without held-out classes"),
         (["{run}", "--data", "digit"], "Did you mean 'digits'?"),
-        (["{run}", "--data", "digits", "digits"], "each data set must be named once"),
+        (["{run}", "--data", "digits", "digits"], "labels of data sets must be unique"),
         (["{run}", "--data", "cifar10:"], "NAME:ROOT"),
         (["{run}", "--data", "held-out=digits"], "NAME:ROOT"),
         (["{run}", "--data", "../x=digits"], "a label of letters"),
@@ -312,12 +312,17 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
         (["{run}", "{run}", "--data", "digits"], "each run must be named once"),
         (
             ["{run}/predictions", "--data", "digits"],
-            "a folder must be a run, or hold finished runs",
+            "each folder must be a run folder, or hold finished runs",
         ),
-        (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
+        (
+            ["{run}", "{open}", "--data", "digits"],
+            "the same configuration except for loss and seed",
+        ),
     ],
 )
-def test_nonsense(capsys, finished_bench, finished_open_set, monkeypatch, arguments, message):
+def test_invalid_arguments_are_refused(
+    capsys, finished_bench, finished_open_set, monkeypatch, arguments, message
+):
     monkeypatch.setattr(ood_outputs, "predict", None)  # it is refused before anything is predicted
     words = [a.format(run=finished_bench / "ce-s0", open=finished_open_set) for a in arguments]
     status, out, err = call(capsys, "runs", "ood", *words)

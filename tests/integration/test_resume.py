@@ -228,7 +228,7 @@ def test_killed_again_and_again_at_the_same_place(server, undisturbed, tmp_path)
     check(tmp_path, expected)
 
 
-def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path):
+def test_run_resumes_after_full_disk(undisturbed, server, tmp_path):
     expected = undisturbed(PERCEPTRON)
     recipe, loss, settings = PERCEPTRON
     overrides = [word for setting in settings for word in ("--set", setting)]

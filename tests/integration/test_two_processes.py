@@ -113,7 +113,7 @@ def test_two_equal_one(folders):
     assert sorted(p.name for p in one.rglob("*")) == sorted(p.name for p in two.rglob("*"))
 
 
-def test_killed_and_resumed_and_only_the_main_process_speaks(folders, tmp_path):
+def test_killed_run_resumes_only_main_process_prints(folders, tmp_path):
     out = tmp_path / "cut"
     main, other = launch(out, processes=2, kill_main=("renamed", "2", "SIGKILL", "checkpoint.pt"))
     main.communicate(timeout=1500)

@@ -1,4 +1,4 @@
-"""The laboratory: a recipe in, runs and a report out.
+"""Laboratory: trains runs from recipes, and reports on them.
 
 The command line runs what is here. The library, which is everything outside ``lab`` and ``cli``, never imports it.
 """

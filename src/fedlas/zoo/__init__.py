@@ -1,6 +1,6 @@
-"""The annex: OOD scores, ensembles, Bayesian layers, a calibrator of groups. Nothing in the library imports it.
+"""Optional methods, which the rest of the library never imports: OOD scores, uncertainty methods, semantic grouping.
 
-:mod:`fedlas.zoo.ood` scores samples by how unlike the training data they are; :mod:`fedlas.zoo.uncertainty` has
+:mod:`fedlas.zoo.ood` scores how unlike the training data a sample is; :mod:`fedlas.zoo.uncertainty` has
 ensembles, dropout, Laplace and Bayesian weights; :class:`SemanticGrouping` is registered with the calibrators.
 """
 

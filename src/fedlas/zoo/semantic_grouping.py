@@ -1,4 +1,4 @@
-"""Semantic-aware grouping: a temperature for each group of samples, with groups learned from the features."""
+"""Semantic-aware grouping: a temperature per group of samples, with groups learned from the features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STEPS = 100
 
 
 class GroupedNLL:
-    """Mean negative log-likelihood of a mixture over groups, each with a temperature of its own, plus a penalty.
+    """Mean negative log-likelihood of a mixture over groups with one temperature each, plus an L2 penalty.
 
     ``1/N sum_i -log sum_k g_ik softmax(s_k z_i)[y_i] + penalty * mean(W^2)`` with ``g_i = softmax(W h_i)`` and
     ``s_k = 1 / temperature_k``.
@@ -46,7 +46,7 @@ class GroupedNLL:
 
     @torch.no_grad()
     def evaluate(self, weight: Tensor, log_scale: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Return value, gradient for ``W (K, D)`` and gradient for ``log s (K,)``."""
+        """Return the value, and its gradients with respect to ``W (K, D)`` and ``log s (K,)``."""
         scale = log_scale.exp()
         value = 0.0
         slope = torch.zeros_like(weight)
@@ -78,7 +78,7 @@ class GroupedNLL:
 
 
 def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
-    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` started at ``scale``."""
+    """Return ``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` initially ``scale``."""
     # This need not be a minimum: there are many, and different starts shall lead to different partitions.
     weight = start.clone().requires_grad_()
     log_scale = torch.full((len(start),), scale, dtype=torch.float64).log().requires_grad_()
@@ -99,13 +99,13 @@ _LEAST = 20
 
 
 class Partitions(Numbers):
-    """The mean over partitions of predictions with the temperature of each sample's group, as log-probabilities."""
+    """Average over partitions of predictions with one temperature per group, as log-probabilities."""
 
     shapes: ClassVar = {"weight": "UKD", "temperature": "UK"}
     has_steps = True
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
-        """Return calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
+        """Return calibrated log-probabilities for logits ``(n, C)`` and features ``(n, D)``."""
         mean = torch.full_like(rows, -torch.inf)
         for weight, temperature in zip(self.weight, self.temperature, strict=True):
             scale = temperature[(features @ weight.T).argmax(dim=1)].unsqueeze(1)
@@ -113,7 +113,7 @@ class Partitions(Numbers):
         return mean
 
     def check(self, classes: int) -> None:
-        """Refuse temperatures that are not above 0 too."""
+        """Check the stored numbers; the temperatures must be above 0."""
         super().check(classes)
         must((self.temperature > 0).all(), "temperatures must be above 0")
 
@@ -125,7 +125,7 @@ class Partitions(Numbers):
     url="https://arxiv.org/abs/2306.04985",
 )
 class SemanticGrouping(Calibrator):
-    """Averages over partitions of the samples by their features, with a temperature for each group; keeps the arg-max.
+    """Temperature scaling per group, averaged over partitions of the samples by features; keeps the arg-max.
 
     ``p = mean_u softmax(z / temperature[u, k_u])`` with the group ``k_u = argmax_k (W_u h)_k`` of the features ``h``.
     ``W_u`` is learned with soft groups from a random start: it maximizes the likelihood of ``sum_k softmax(W_u h)_k
@@ -191,7 +191,7 @@ class SemanticGrouping(Calibrator):
 
     @property
     def weight(self) -> Tensor:
-        """``W (num_partitions, num_groups, D)`` for the unscaled features, float64.
+        """Grouping weights ``W (num_partitions, num_groups, D)`` for unscaled features, float64.
 
         Raises:
             InputError: Before ``fit``.
@@ -210,7 +210,7 @@ class SemanticGrouping(Calibrator):
         return temperature
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> Partitions:
-        """Return the partitions of ``val``."""
+        """Fit the partitions and their temperatures to ``val``."""
         # The samples in one order, so that the random halves do not depend on how they were stored.
         features = cast(Tensor, val.features).cpu()
         order = canonical_order(val.logits, val.target, features)
@@ -254,7 +254,7 @@ class SemanticGrouping(Calibrator):
     def _temperatures(
         self, weight: Tensor, features: Tensor, logits: Tensor, target: Tensor, overall: float
     ) -> Tensor:
-        """Return a temperature a group ``(K,)``; ``overall`` for a group too small or whose search warns."""
+        """Return a temperature per group ``(K,)``; ``overall`` if a group is too small or its fit warns."""
         group = (features.double() @ weight.T).argmax(dim=1)
         temperatures = torch.full((self.num_groups,), overall, dtype=torch.float64)
         for number in range(self.num_groups):
@@ -266,7 +266,7 @@ class SemanticGrouping(Calibrator):
 
 
 def halves(row: Tensor, draw: np.random.RandomState) -> tuple[Tensor, Tensor]:
-    """Return indices of two random halves of the samples; equal numbers in ``row (N,)`` are in the same one."""
+    """Return the indices of two random halves of the samples; equal codes in ``row (N,)`` stay together."""
     shuffled = torch.from_numpy(draw.permutation(int(row.max()) + 1))
     place = shuffled.argsort()[row]
     order = place.argsort(stable=True)

@@ -207,7 +207,7 @@ def test_wrong_words_of_monitor(ask, folder, tmp_path):
             "there must be a column of labels for each score",
         ),
         (["t.csv", "--probs", "p_a", "p_b", "p_c", "--target", "y"], "--probs p_a,p_b,p_c"),
-        (["."], "a folder must be that of a run; got . with t.csv. Name a file of predictions"),
+        (["."], "the folder must be a run folder; got . with t.csv. Name a file of predictions"),
     ],
 )
 def test_the_command_says_what_to_write(words, message, tmp_path, monkeypatch, capsys):

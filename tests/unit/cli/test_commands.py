@@ -199,7 +199,7 @@ def test_evaluate_refuses(files, tmp_path):
         ("nan.npz", "finite"),
         ("range.npz", r"\[0, 2\)"),
         ("noise.npz", "npz"),
-        ("empty", "a folder must be that of a run"),
+        ("empty", "the folder must be a run folder"),
     ):
         with pytest.raises(InputError, match=message):
             evaluate_file(tmp_path / file)

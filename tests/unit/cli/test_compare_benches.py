@@ -24,7 +24,7 @@ def test_the_table(tmp_path, capsys):
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "paired t-test over seeds" in out
     assert main(["compare", str(tmp_path), "fedlas:ls", "--stage", "auto"]) == 2
-    assert "calibrators need predictions" in capsys.readouterr().err
+    assert "calibrators need the validation and test predictions" in capsys.readouterr().err
 
 
 def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
@@ -47,16 +47,16 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([":fedlas"], "a pair must be A:B"),
-        (["fedlas:fedlas"], "a pair must be A:B"),
-        (["fedlas:"], "a pair must be A:B"),
+        ([":fedlas"], "a pair must be two different methods, A:B"),
+        (["fedlas:fedlas"], "a pair must be two different methods, A:B"),
+        (["fedlas:"], "a pair must be two different methods, A:B"),
         (["fedls:ls"], "Did you mean 'fedlas'"),
         (["fedlas:ls", "--metrics", "eec"], "Did you mean 'ece'"),
         (["fedlas:ls", "--metrics", "ks"], "They measured"),
-        (["fedlas@auto:ls@auto"], "calibrators need predictions"),
+        (["fedlas@auto:ls@auto"], "calibrators need the validation and test predictions"),
         (["--method", "atuo"], "Did you mean 'auto'"),
         (["fedlas@auto:ls", "--stage", "auto"], "--stage is for methods without a calibrator"),
-        (["none"], "the folder must exist"),
+        (["none"], "the bench folder must exist"),
     ],
 )
 def test_what_cannot_be_compared(tmp_path, arguments, message, capsys):

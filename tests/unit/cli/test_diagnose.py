@@ -66,7 +66,7 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
         "fedlas-s0",
     ]
     assert main(["runs", "diagnose", str(bench / "fedlas-s1")]) == 2
-    assert "predictions must hold the features" in capsys.readouterr().err
+    assert "the predictions must include features" in capsys.readouterr().err
 
 
 def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
@@ -78,8 +78,8 @@ def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
 
 def test_errors_say_what_to_do(folder, tmp_path, capsys):
     for arguments, words in (
-        ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
-        ([str(tmp_path / "none")], "the folder must be that of a run"),
+        ([str(tmp_path)], "each folder must be a run folder, or hold finished runs"),
+        ([str(tmp_path / "none")], "the folder must be a run folder"),
     ):
         assert main(["runs", "diagnose", *arguments]) == 2
         assert words in capsys.readouterr().err
@@ -87,6 +87,6 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
     shutil.copytree(folder / "ce-s0", run)
     (run / "predictions" / "val.npz").unlink()
     assert main(["runs", "diagnose", str(run)]) == 2
-    assert "it must have its val predictions" in " ".join(
+    assert "it must have val predictions" in " ".join(
         capsys.readouterr().err.replace("the run must", "it must").split()
     )

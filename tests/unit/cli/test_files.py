@@ -305,7 +305,7 @@ def test_compare_refuses(files, given, message, capsys):
             [".", "a:b", "--weights", "w"],
             "--weights is for lists of seeds and two files; got folders",
         ),
-        (["none", "a:b"], "the folder must exist"),
+        (["none", "a:b"], "the bench folder must exist"),
     ],
 )
 def test_options_of_files_and_of_folders_are_used_or_refused(files, given, message, capsys):

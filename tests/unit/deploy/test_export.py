@@ -13,7 +13,7 @@ from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.deploy import FORMATS, export_model, fit_calibration
 from fedlas.errors import InputError
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.export import test_images as images_of
+from fedlas.lab.studies.export import iter_test_images as images_of
 from fedlas.predictions import Predictions
 
 pytestmark = pytest.mark.system
@@ -147,5 +147,5 @@ def test_nonsense(run_folder, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             export(run_folder, **options)
-    with pytest.raises(InputError, match="the folder must be that of a run"):
+    with pytest.raises(InputError, match="the folder must be a run folder"):
         export(tmp_path)

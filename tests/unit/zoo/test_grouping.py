@@ -49,7 +49,7 @@ def test_extreme_logits_stay_finite():
     assert all(torch.isfinite(slope).all() for slope in slopes)
 
 
-def test_learning_lowers_the_value_and_starts_where_it_is_told():
+def test_learning_lowers_value_from_given_start():
     data = draw(samples=400)
     problem = GroupedNLL(*data, penalty=0.1)
     start = torch.randn(2, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_a_strong_penalty_takes_the_weights_to_zero():
     assert strong < 1e-3 < weak
 
 
-def test_copies_of_a_sample_are_in_the_same_half():
+def test_duplicate_samples_share_a_half():
     """Temperatures of a partition would be fitted to samples that it was learned on."""
     rows = equal_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
     first, second = halves(rows, stream(0, 1))

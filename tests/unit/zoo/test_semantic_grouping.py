@@ -47,7 +47,7 @@ def test_without_groups_in_the_data_it_costs_little():
     assert grouped < plain + 2e-3
 
 
-def test_it_does_not_believe_the_samples_that_drew_the_groups():
+def test_temperatures_are_fitted_to_other_samples():
     """With as many features as samples, groups that fit their own labels perfectly are easily found."""
     val, test = (
         draw(samples=400, dim=200, factors=(2.0, 2.0)),
@@ -83,7 +83,7 @@ def test_one_group_is_temperature_scaling_of_halves():
     assert len(set(calibrator.temperature.flatten().tolist())) == 3
 
 
-def test_the_seed_decides_and_no_global_generator_is_touched():
+def test_seed_determines_fit_without_global_generators():
     val = draw(samples=400)
     state = torch.get_rng_state()
     np_state = np.random.get_state()[1].copy()
@@ -132,7 +132,7 @@ def test_too_few_samples_for_groups_of_their_own():
     torch.testing.assert_close(calibrator.transform(val).probs, (val.logits / known).softmax(1))
 
 
-def test_small_groups_and_those_at_a_bound_take_the_temperature_of_all():
+def test_small_or_bounded_groups_use_overall_temperature():
     val = draw(samples=600)
     weight = torch.tensor([[9.0, 0, 0], [0, 0, 0], [0, 9.0, 0]], dtype=torch.float64)
     group = (val.features @ weight.T).argmax(1)

@@ -12,7 +12,7 @@ from fedlas.lab.recipes.planning import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, listed, load_recipe, refuse_unknown
 from fedlas.lab.recipes.text import is_group, read_content
 from fedlas.lab.runs.bench_folder import check_bench_folder
-from fedlas.lab.runs.workload import Forecast, forecast, train_size
+from fedlas.lab.runs.workload import Forecast, count_train_images, forecast
 
 _KEYS = ("title", "recipes", "methods", "seeds", "then")
 
@@ -123,7 +123,7 @@ def dry_run_bench(
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
         check_bench_folder(runs[0].folder.parent)
         ahead = [forecast(run) for run in runs]
-        images = train_size(runs[0])
+        images = count_train_images(runs[0])
         size = "an unknown number of images" if images is None else f"about {images:,} images"
         train = recipe.train
         weights = recipe.model.weights

@@ -1,7 +1,7 @@
-"""Methods x seeds x stages: what finished runs measured, compared and tested once.
+"""Results of finished runs by method, seed and stage, with comparisons between the methods.
 
-In: a ``Summary`` of run folders, or what a study returned. Out: ``Result``, which ``lab.report`` shows and nothing else
-computes again.
+Input: a ``Summary`` of run folders, or the output of a study. Output: ``Result``, which ``lab.report`` displays
+without computing anything again.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What ``fedlas runs ood`` measured, as a result over losses and seeds."""
+"""OOD detection results of ``fedlas runs ood``, by loss and seed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Detection:
-    """Results of runs that differ in loss and seed only.
+    """OOD detection results of runs that differ in loss and seed only.
 
     Attributes:
         runs: The runs, by loss and then seed.
         chosen: Scores and options.
-        replicates: Behind each interval.
-        skipped: Why other folders are not among them, as sentences.
+        replicates: Bootstrap replicates of each interval.
+        skipped: A sentence for each folder that was left out, with the reason.
     """
 
     runs: Sequence[RunResult]
@@ -38,7 +38,7 @@ class Detection:
 
     @cached_property
     def result(self) -> Result:
-        """The runs as a result: the other data set, the score and its stage are the stage of the metrics."""
+        """The runs as a ``Result``, in which each combination of OOD data set, score and stage is one stage."""
         runs = []
         for each in self.runs:
             measured = {}
@@ -57,21 +57,21 @@ class Detection:
 
     @property
     def methods(self) -> list[str]:
-        """Losses."""
+        """Names of the losses."""
         return self.result.summary.methods
 
     @property
     def data(self) -> list[str]:
-        """Labels of the other data sets."""
+        """Labels of the OOD data sets."""
         return list(dict.fromkeys(label for run in self.runs for label in run.sets))
 
     @property
     def title(self) -> str:
-        """Heading of the report."""
+        """Title of the report."""
         return f"OOD detection: {self.runs[0].data} vs {', '.join(self.data)}"
 
     def ranked(self, method: str, data: str) -> list[Row]:
-        """Return scores with the stages at which some run has them, the best by mean AUROC first."""
+        """Return the scores and their stages, sorted by mean AUROC on ``data``, best first."""
         rows = dict.fromkeys(
             (score, stage) for run in self.runs for _, score, stage in run.detected
         )

@@ -16,7 +16,7 @@ from fedlas.stats.compare import correct, seed_difference
 def method_differences(
     summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test"
 ) -> list[Difference]:
-    """Return the differences of pairs of methods over the seeds that both have, corrected for the number of pairs.
+    """Return paired differences between methods over their common seeds, corrected for multiple comparisons.
 
     Args:
         summary: Runs of a bench.
@@ -25,7 +25,7 @@ def method_differences(
         stage: ``test``, ``test_calibrated`` or ``auto``.
 
     Raises:
-        InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
+        InputError: If a pair is invalid, a method or metric is missing, or a pair has no seed in common.
     """
     metric = measured_metric(summary, metric)
     return correct(
@@ -37,7 +37,7 @@ def measured_metric(summary: Summary, metric: str) -> str:
     """Return the registry name of a metric that the runs measured.
 
     Raises:
-        InputError: If they did not.
+        InputError: If no run measured the metric.
     """
     metric = METRICS[metric].name if metric in METRICS else metric
     if metric not in summary.metrics:
@@ -45,20 +45,22 @@ def measured_metric(summary: Summary, metric: str) -> str:
         fix = f"They measured {', '.join(names)}."
         if metric not in METRICS:
             fix = suggestion(metric, names)
-        raise InputError("the runs must have measured the metric", repr(metric), fix)
+        raise InputError("the metric must be one that the runs measured", repr(metric), fix)
     return metric
 
 
 def pair_of(summary: Summary, pair: str) -> tuple[str, str]:
-    """Return the two methods of ``A:B``.
+    """Parse ``A:B`` into two methods that have finished runs.
 
     Raises:
-        InputError: If it is no pair, or a method has no finished run.
+        InputError: If ``pair`` is not of this form, or a method has no finished run.
     """
     first, _, second = pair.partition(":")
     if not first or not second or first == second:
         raise InputError(
-            "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+            "a pair must be two different methods, A:B",
+            repr(pair),
+            "Write e.g. fedlas:ls for FedLAS minus LS.",
         )
     for method in (first, second):
         if method not in summary.methods:
@@ -78,7 +80,9 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     ]
     if not both:
         raise InputError(
-            "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+            "the methods of a pair must have a seed in common",
+            f"none for {':'.join(pair)}",
+            "Run both with the same seeds.",
         )
     seeds, first, second = zip(*both, strict=True)
     difference = seed_difference(first, second, metric=metric, names=pair)

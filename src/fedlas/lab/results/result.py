@@ -1,4 +1,4 @@
-"""What a bench measured: values by method, seed and stage, with comparisons and tests, computed once."""
+"""Results of a bench: values by method, seed and stage, with comparisons and tests."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fedlas.stats import BestMethod
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
 _CLASS = re.compile(r"^(?:[\w.]*\bInputError: |[\w.]+\.(?=\w+: ))")
-"""Class of an error before its text, of which a reader needs the name at most."""
+"""Error class at the start of a message; messages are shown without it."""
 Key = tuple[str, str]
 """Metric and stage."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Methods x seeds x stages of runs, and what follows from them.
+    """Metrics of finished runs by method, seed and stage, with comparisons between the methods.
 
     Attributes:
         summary: The runs.
         methods: Their methods, sorted by mean NLL before temperature scaling, the lowest first.
         seeds: Seeds behind each method's means: the same for all if all have one in common.
         comparisons: Comparison of the methods by metric and stage; None where there is no best.
-        samples: Test samples; None if that is not known.
+        samples: Number of test samples; None if it is not known.
     """
 
     summary: Summary
@@ -43,13 +43,13 @@ class Result:
 
     @property
     def after(self) -> str:
-        """The stage after calibration: auto, or a temperature where there are no predictions."""
+        """Name of the stage after calibration: ``auto`` if any run has it, otherwise ``test_calibrated``."""
         return (
             AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
         )
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
-        """Return one value for each of the method's seeds that has it."""
+        """Return the values of a metric, one per seed of the method that has a value."""
         by_seed = dict(
             zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True)
         )
@@ -57,7 +57,7 @@ class Result:
 
     @cached_property
     def classes(self) -> float:
-        """Number of classes, as far as the intervals say it; infinite where they do not."""
+        """Number of classes with class-wise intervals, the lowest over the runs; infinite if no run has any."""
         counts = (
             len(run.estimates.classes)
             for run in self.summary.runs
@@ -69,12 +69,12 @@ class Result:
 def result_from(
     summary: Summary, keys: Iterable[Key] | None = None, higher: Mapping[str, bool] | None = None
 ) -> Result:
-    """Return the result of runs; everything is compared and tested here, once for each metric and stage.
+    """Return the result of runs, with the methods compared once per metric and stage.
 
     Args:
         summary: The runs.
         keys: Metrics and stages; None for all metrics before and after temperature and auto.
-        higher: Whether higher is better, of metrics that are not registered.
+        higher: Whether higher is better, for metrics that are not registered.
     """
     keys = keys or [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     result = Result(
@@ -92,7 +92,7 @@ def result_from(
 
 
 def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
-    """Return the summary with the reasons of runs that failed, also where nothing could be written in their folders.
+    """Return the summary with the runs that failed in this process added to ``failed``.
 
     Args:
         summary: The runs, as read from their folders.
@@ -112,7 +112,7 @@ def with_failures(summary: Summary, failures: Mapping[str, str]) -> Summary:
 
 
 def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
-    """Return the seeds of each method: the same for all, but fewer of a method made of several runs."""
+    """Return the seeds of each method: the common seeds, or for a derived method the common seeds that it has."""
     common = summary.common_seeds
     every = {
         m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods
@@ -126,7 +126,7 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
 
 
 def _samples(run: FinishedRun) -> int | None:
-    """Return the number of test samples in the split, which ``data.test_size`` may make smaller."""
+    """Return the number of test samples from the saved splits or the data fingerprint, or None if it is unknown."""
     with suppress(UnreadableError):  # published results have no splits
         return len(run.folder.splits["test"])
     test = (run.folder.data or {}).get("test")

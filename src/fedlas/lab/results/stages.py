@@ -1,4 +1,4 @@
-"""Test metrics of finished runs after calibrators that are fitted on the validation predictions; nothing is trained."""
+"""Test metrics of finished runs after calibrators that are fitted to the validation predictions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ AUTO = "auto"
 RAW = "raw"
 """The name of predictions without a calibrator."""
 KEYS = {RAW: "test", "temperature": "test_calibrated"}
-"""Keys in ``metrics.json`` of what every run has."""
+"""Keys in ``metrics.json`` of the stages that every run has."""
 
 
 @dataclass
 class After:
-    """Numbers of one run after one calibrator.
+    """Test metrics of one run after one calibrator.
 
     Attributes:
         metrics: Test metrics by registry name.
@@ -51,7 +51,7 @@ class After:
 
 @dataclass
 class _Kept:
-    """Content of ``calibrated.json``: numbers by calibrator, and the predictions and the version they are of."""
+    """Content of ``calibrated.json``: metrics by calibrator, and the digests and versions that they depend on."""
 
     val: str
     test: str
@@ -62,13 +62,13 @@ class _Kept:
 
 
 def check_calibrators(names: Sequence[str]) -> None:
-    """Raise InputError for a name that is neither a calibrator's nor ``raw``."""
+    """Raise InputError if a name is neither a registered calibrator nor ``raw``."""
     for name in names:
         _ = name == RAW or CALIBRATORS[name]
 
 
 def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool = True) -> Summary:
-    """Return the summary with metrics after each calibrator, for every run.
+    """Return the summary with the test metrics after each calibrator added to every run.
 
     Args:
         summary: The runs.
@@ -99,12 +99,12 @@ def with_calibrators(summary: Summary, names: Sequence[str], *, required: bool =
 
 
 def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = True) -> Summary:
-    """Return the runs as of methods: a loss and a calibrator after it, such as ``ce@temperature``.
+    """Return a summary in which each pair of loss and calibrator is a method, such as ``ce@temperature``.
 
     Args:
         summary: The runs, as trained.
         calibrators: Registered calibrators, or ``raw``, whose methods have the names of the losses.
-        named: Whether the calibrator is a part of the method's name.
+        named: Whether the name of the calibrator is appended to the name of the loss.
 
     Raises:
         InputError: As :func:`with_calibrators`.
@@ -127,14 +127,14 @@ def at_stages(summary: Summary, calibrators: Sequence[str], *, named: bool = Tru
 
 
 def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After]:
-    """Return numbers after calibrators, from the run's file or computed and kept there.
+    """Return the test metrics after each calibrator, read from or added to the run's ``calibrated.json``.
 
     Args:
         run: The run.
         names: Registered calibrators.
 
     Raises:
-        InputError: If one cannot be fitted, or there are neither predictions nor the file.
+        InputError: If a calibrator cannot be fitted, or the run has neither predictions nor the file.
 
     State:
         Keeps them in the run's ``calibrated.json``, where that can be written, until its predictions, the version of
@@ -145,9 +145,9 @@ def after_calibrators(run: FinishedRun, names: Sequence[str]) -> dict[str, After
     if not all(is_file(folder.part_path(part)) for part in ("val", "test")):
         if stored is None or not stored.after.keys() >= {*names}:
             raise InputError(
-                "calibrators need predictions of every run",
-                folder.path,
-                "Keep the runs' predictions, or compare after temperature.",
+                "calibrators need the validation and test predictions of every run",
+                f"none in {folder.path}",
+                "Keep the predictions of the runs, or compare after temperature.",
             )
         return {name: stored.after[name] for name in names}
     now = _Kept(_digest(folder, "val"), _digest(folder, "test"), folder.num_bins)
@@ -180,7 +180,7 @@ def _with(run: FinishedRun, after: Mapping[str, After]) -> FinishedRun:
 
 
 def _measured(folder: RunFolder, name: str) -> After:
-    """Fit one calibrator and measure the test predictions after it."""
+    """Fit a calibrator and compute the test metrics after it."""
     entry = CALIBRATORS[name]
     val = folder.predictions(entry.metadata.get("part", "val"))
     test = folder.predictions("test")
@@ -207,7 +207,7 @@ def _code(name: str) -> str | None:
 
 
 def _keep(folder: RunFolder, content: _Kept) -> None:
-    """Write the file, without calibrators whose code could change unseen."""
+    """Write ``calibrated.json``, without calibrators whose code has no digest."""
     after = {name: each for name, each in content.after.items() if each.code is not None}
     plain = require("msgspec", extra="bench").to_builtins(replace(content, after=after))
     # read-only folders and infinite values: computed again each time
@@ -217,7 +217,7 @@ def _keep(folder: RunFolder, content: _Kept) -> None:
 
 
 def _stored(folder: RunFolder) -> _Kept | None:
-    """Return the content of the file; None if it cannot be used."""
+    """Return the content of ``calibrated.json``, or None if it is missing or unusable."""
     msgspec = require("msgspec", extra="bench")
     try:
         text = folder.text(folder.calibrated_path)

@@ -1,4 +1,4 @@
-"""One run: executed, stored in its folder, loaded again, and summarized with others.
+"""Single runs: execution, run folders, loading, and summaries over a bench.
 
 In: a :class:`~fedlas.lab.recipes.Run` (recipe, loss, seed). Out: a ``RunFolder``, and a ``Summary`` of many.
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fedlas.lab.runs.provenance import environment, note_start
     from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
     from fedlas.lab.runs.train import build_objective
-    from fedlas.lab.runs.workload import Forecast, forecast, threads_for, train_size
+    from fedlas.lab.runs.workload import Forecast, count_train_images, forecast, threads_for
 
 __all__ = [
     "RUNS",
@@ -51,6 +51,7 @@ __all__ = [
     "check_bench_folder",
     "claim",
     "collect",
+    "count_train_images",
     "data_fingerprint",
     "environment",
     "execute",
@@ -69,7 +70,6 @@ __all__ = [
     "settled",
     "splits_at_hand",
     "threads_for",
-    "train_size",
     "warn_of_small_validation",
     "with_estimates",
 ]
@@ -91,6 +91,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
             "provenance": "environment note_start",
             "summary": "FinishedRun RunEstimates Summary",
             "train": "build_objective",
-            "workload": "Forecast forecast threads_for train_size",
+            "workload": "Forecast forecast threads_for count_train_images",
         },
     )

@@ -1,4 +1,4 @@
-"""The folder of a run before and while it is worked on: whose it is, whether it is finished, its lock."""
+"""Ownership of a run folder: whether its run is finished, checks before it is used, and its lock."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "n
 
 
 class Claim(Protocol):
-    """Owner of a folder: a run, or a method on top of runs."""
+    """Owner of a run folder: a run, or a method applied to runs."""
 
     @property
     def folder(self) -> Path:
-        """The folder."""
+        """Path of the run folder."""
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved configuration, plain values only; the folder refuses another one."""
+        """Return the resolved configuration as plain values, which must match the folder's."""
 
 
 class BusyError(InputError):
@@ -58,16 +58,16 @@ _OPEN = {"precision": "auto", "channels_last": None}
 
 
 def left_open(run: Run) -> list[str]:
-    """Return the settings of training that the recipe of a run leaves to the machine."""
+    """Return the names of the training settings that the recipe leaves to the machine, such as ``precision``."""
     return [key for key, value in _OPEN.items() if getattr(run.recipe.train, key) == value]
 
 
 def begun(run: Run) -> Run:
-    """Return the run with the precision and layout that its folder began with; only reads."""
+    """Return the run with the precision and memory layout that are saved in its folder; only reads."""
     try:
         section = (RunFolder(run.folder).config or {}).get("train")
     except UnreadableError:
-        return run  # its use will say what is wrong with it
+        return run  # an unreadable folder is reported when it is used
     if not isinstance(section, Mapping):
         return run
     decided = {key: section[key] for key in left_open(run) if key in section}
@@ -76,13 +76,13 @@ def begun(run: Run) -> Run:
 
 
 def settled(run: Run, device: torch.device) -> Run:
-    """Return the run with precision and layout decided: as it began, or what suits the device; only reads."""
+    """Return the run with precision and memory layout resolved: as saved, else as suits the device; only reads."""
     run = begun(run)
     return replace(run, recipe=replace(run.recipe, train=suited(run.recipe.train, device)))
 
 
 def opened(run: Run, device: torch.device) -> tuple[Run, dict[str, Any] | None]:
-    """Return the settled run, and the contents of its ``metrics.json`` if it is finished; only reads.
+    """Return the run with its precision resolved, and its metrics if it is finished, else None; only reads.
 
     Raises:
         InputError: As :func:`finished`.
@@ -92,7 +92,7 @@ def opened(run: Run, device: torch.device) -> tuple[Run, dict[str, Any] | None]:
 
 
 def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | None:
-    """Return contents of ``metrics.json``, or None if the run is not finished; only reads.
+    """Return the contents of ``metrics.json``, or None if the run is not finished; only reads.
 
     Args:
         run: The run.
@@ -113,7 +113,7 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
             raise ValueError(f"{', '.join(missing)} missing")
     except ValueError as error:
         raise InputError(
-            "metrics.json must be whole",
+            "metrics.json must be complete and valid",
             f"{folder.metrics_path} ({error})",
             "Use the release that wrote it, or remove it to measure the run again.",
         ) from error
@@ -121,13 +121,13 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> None:
-    """Refuse the contents of a ``metrics.json`` that is of another format, or edited so that it cannot be shown.
+    """Raise ValueError if the contents of ``metrics.json`` have another format or invalid values.
 
     Raises:
         ValueError: With a few words on what is wrong.
     """
     if metrics.get("format") != FORMAT:
-        raise ValueError(f"it has format {metrics.get('format')!r}, this version reads {FORMAT}")
+        raise ValueError(f"its format is {metrics.get('format')!r}; this version reads {FORMAT}")
     values = {name: metrics.get(name) for name in NUMBERS}
     for stage in ("val", "test", "test_calibrated"):
         if not isinstance(scores := metrics.get(stage, {}), dict):
@@ -138,11 +138,11 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is not a number")
     notes = metrics.get("notes", [])
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise ValueError("notes are not texts")
+        raise ValueError("notes is not a list of strings")
 
 
 def must_be_finished(folder: RunFolder) -> dict[str, Any]:
-    """Return contents of ``metrics.json`` of a trained run.
+    """Return the contents of ``metrics.json`` of a trained run; raise InputError if the run is not finished.
 
     Raises:
         InputError: As :attr:`RunFolder.run` and :func:`finished`, or if the run is not finished.
@@ -150,17 +150,17 @@ def must_be_finished(folder: RunFolder) -> dict[str, Any]:
     metrics = finished(folder.run, folder)
     if metrics is None:
         raise InputError(
-            "a run must be finished", folder.path, "Rerun its fedlas command: it resumes."
+            "the run must be finished", folder.path, "Rerun its fedlas command: it resumes."
         )
     return metrics
 
 
 def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
-    """Refuse a folder that holds a run of another configuration; only reads.
+    """Raise InputError if a folder holds a run of another configuration or foreign files; only reads.
 
     Raises:
-        InputError: If it does (every difference is named), holds results and does not say of which configuration, or
-            holds files of something else.
+        InputError: If the configuration differs (every difference is named), there are results without a
+            configuration, or there are files of something else.
         UnreadableError: If it cannot be read.
     """
     folder = folder or RunFolder(run.folder)
@@ -173,8 +173,8 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
         ]
         if results:
             raise InputError(
-                f"a folder with {results[0]} must say in config.yaml what it was made with",
-                f"{folder.path}, where it is missing or empty",
+                f"a folder with {results[0]} must also have a config.yaml",
+                f"{folder.path}, where config.yaml is missing or empty",
                 "Choose another --out, or remove the folder to start over.",
             )
         check_vacant(folder.path, _FIRST)
@@ -182,22 +182,22 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
     # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if changes := differences(folder.config, run.config()):
         raise InputError(
-            "the folder of the run must hold the same configuration",
+            "the run folder must have the same configuration",
             f"{folder.path}, which differs in {'; '.join(changes)}",
             "Use the old settings to resume, or another --out to start over.",
         )
 
 
 def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
-    """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
+    """Raise InputError if a folder holds files other than the allowed ones; only reads.
 
     Args:
         folder: Where something new is to be put.
-        allowed: Names that may lie there.
+        allowed: Names of files that may be in the folder.
 
     Raises:
-        InputError: If there are others.
-        UnreadableError: If it cannot be read.
+        InputError: If there are other files.
+        UnreadableError: If the folder cannot be read.
     """
     try:
         others = foreign(folder, allowed)
@@ -206,14 +206,14 @@ def check_vacant(folder: Path, allowed: Collection[str] = ()) -> None:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise InputError(
-            "the output folder must be new, empty or its own",
+            "the output folder must be new or empty",
             f"{folder} with {shown}",
             "Choose another --out, such as a new folder in it.",
         )
 
 
 def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """Refuse a folder whose run was started on other data; only reads.
+    """Raise InputError if the run in a folder was started on other data; only reads.
 
     Args:
         folder: Run folder; one without ``data.json`` is free for any data.
@@ -227,7 +227,7 @@ def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
         return
     if changes := differences({key: old[key] for key in data if key in old}, data):
         raise InputError(
-            "the folder must hold a run on the same data",
+            "the run folder must be of a run on the same data",
             f"{folder.path}, which differs in {'; '.join(changes)}",
             "Use the old data (--data) to resume, or another --out to start over.",
         )
@@ -241,10 +241,10 @@ def locked(
     *,
     left_behind: str = "",
 ) -> Iterator[Any]:
-    """Keep other runs out of the folder, and give what ``action`` returns on the main process once it has the lock.
+    """Hold the lock of a run folder, and yield the result of ``action``, which the main process runs once.
 
-    The main process holds the lock, which goes with it, however it ends. A link named ``left_behind``, by which a
-    killed process kept others from a file, is removed then.
+    The main process holds the lock, which is released when the process ends, even by a kill. A link named
+    ``left_behind``, which a killed process may have left to reserve a file, is removed.
     """
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(RunFolder(folder).lock_path)
@@ -257,8 +257,8 @@ def locked(
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
-                "the folder of the run must not be in use",
-                f"{folder}, which another process is working on",
+                "the run folder must not be in use",
+                f"{folder}, which another process is using",
                 "Wait for it, or choose another --out.",
             ) from error
         except OSError as error:
@@ -277,7 +277,7 @@ def locked(
 
 
 def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make the locked folder this run's: metrics if another process has just finished it, else what it is made with.
+    """Write configuration and data fingerprint to the locked folder, or return its metrics if the run is finished.
 
     Args:
         run: The run.

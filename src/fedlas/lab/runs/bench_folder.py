@@ -1,4 +1,4 @@
-"""Folders of runs: those in a bench, those that a command can use, and whether a folder is one."""
+"""Folders of runs: listing a bench, selecting usable runs, and recognizing run folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedlas.lab.runs.folder import RunFolder, UnreadableError, packed_names
 
 
 def run_folders(bench: Path) -> list[RunFolder]:
-    """Return the packed runs and visible folders in ``bench``, by name; None if it is no folder."""
+    """Return the run folders of a bench, packed runs included, by name; empty if ``bench`` is not a folder."""
     if not bench.is_dir():
         return []
     folders = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -26,14 +26,14 @@ def run_folders(bench: Path) -> list[RunFolder]:
 
 
 def leave_out(name: str, reason: object) -> str:
-    """Warn that a run cannot be read and is left out; return the text of the warning."""
+    """Log a warning that a run is left out, and return its text."""
     text = left_out(name, reason)
     logging.getLogger("fedlas").warning("%s", text)
     return text
 
 
 def left_out(name: str, reason: object) -> str:
-    """Return the text that names a run left out of a report, and the reason."""
+    """Return the sentence that a run is left out, with the reason."""
     return f"{name} is left out: {reason}"
 
 
@@ -44,12 +44,12 @@ def find_runs(
     content: str,
     data: str | None = None,
 ) -> tuple[list[RunFolder], list[str]]:
-    """Return the runs that were named, and those in bench folders that can be used.
+    """Return the named run folders and the usable runs of the named bench folders.
 
     Args:
-        folders: Run folders, taken without a look into them, or folders of benches.
-        why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
-            that it raises leaves the run out, with a warning.
+        folders: Run folders, which are not checked, or bench folders.
+        why_not: Returns the reason why a run of a bench cannot be used: empty if it can, None to skip the run without
+            a note. If an error is raised, the run is left out with a warning.
         content: Content that a bench must have, such as ``"finished runs"``.
         data: Where the runs' data is; None searches the usual places.
 
@@ -57,9 +57,9 @@ def find_runs(
         The runs, and a sentence for each that is left out.
 
     Raises:
-        InputError: If a folder is neither a run's nor a bench's, or no run is found.
+        InputError: If a folder is neither a run folder nor a bench folder, or no run is found.
     """
-    expected = f"a folder must be a run, or hold {content}"
+    expected = f"each folder must be a run folder, or hold {content}"
     fix = "Pass one that fedlas runs train or bench made."
     runs: list[RunFolder] = []
     notes: list[str] = []
@@ -86,14 +86,14 @@ def find_runs(
 
 
 RESULTS = "results.csv"
-"""Table of a report, one row a run and stage."""
+"""File of a report's table, one row per run and stage."""
 HEAD = ("run", "recipe", "loss", "seed", "stage")
-"""Its first columns."""
+"""First columns of the table."""
 _RUN = re.compile(r".+-s\d+")
 
 
 def is_run(folder: RunFolder) -> bool:
-    """Return whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
+    """Return whether ``config.yaml`` describes a run, trained or derived; False if it cannot be read."""
     try:
         return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
     except UnreadableError:
@@ -101,17 +101,17 @@ def is_run(folder: RunFolder) -> bool:
 
 
 def check_bench_folder(folder: Path) -> None:
-    """Refuse a folder that is a run's, or holds only files of something else; only reads.
+    """Raise InputError if a folder is a run or a study, or holds only unrelated files; only reads.
 
-    A bench's own folder is known by a run in it, or by the ``results.csv`` of a report. Recipes may lie in a new one.
+    A bench folder is recognized by a run in it, or by the ``results.csv`` of a report. A new one may hold recipes.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the folder cannot be used as a bench folder.
     """
     itself = RunFolder(folder)
     if itself.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(itself):
         raise InputError(
-            "--out must be a folder for runs",
+            "--out must be a folder for several runs",
             f"{folder}, which is a run or a study",
             f"Choose another --out, such as the folder above it, {folder.absolute().parent}.",
         )

@@ -1,4 +1,4 @@
-"""Reads a bench folder: finished and other runs, with reasons; and packs the finished ones."""
+"""Reading a bench folder into a summary of its runs, and packing the finished ones."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from fedlas.stats.estimates import REPLICATES
 
 
 def collect(folder: str | Path) -> Summary:
-    """Read a bench folder, whose direct children are run folders.
+    """Read all runs of a bench folder.
 
     Args:
         folder: The bench folder. Children whose name starts with a dot, and folders without any file of a run, are
             ignored.
 
     Returns:
-        Its runs. One whose files cannot be used is among the ``unreadable``, with the reason, and a warning names it.
+        The runs. A run whose files cannot be used is listed in ``unreadable`` with the reason, and a warning names it.
 
     Raises:
         InputError: If the folder does not exist, no run in it has finished, or its runs differ in more than
-            loss and seed: in recipe, configuration or data. A run without ``config.yaml`` or ``data.json`` is not
-            compared by it. What was made of other runs must be of the same data; if these were trained otherwise than
-            those in the folder, a note says so.
+            loss and seed: in recipe, configuration or data. A missing
+            ``config.yaml`` or ``data.json`` is not compared. Derived results must be of the same data; a note names
+            settings in which their member runs differ from the runs of the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError("the folder must exist", folder, "Pass the --out of a fedlas bench.")
+        raise InputError("the bench folder must exist", folder, "Pass the --out of a fedlas bench.")
     # Sort the runs. One that cannot be read is listed, so that it does not hide the results of the others.
     runs: list[FinishedRun] = []
     failed: list[Problem] = []
@@ -108,7 +108,7 @@ def collect(folder: str | Path) -> Summary:
 
 
 def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
-    """Return a folder's finished run, its failure, or whether it may be a run's; ValueError if it cannot be used."""
+    """Return the finished run or the failure in a folder, else whether a run was started there."""
     names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
     if folder.holds(folder.metrics_path):
         run = read_run(folder)
@@ -135,7 +135,7 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
 
 
 def _ordered(methods: list[str]) -> list[str]:
-    """Return baselines by age and the newest last, as papers print them; cross-entropy is the oldest of all."""
+    """Return the methods by year of publication, cross-entropy first and unregistered methods last."""
 
     def key(method: str) -> tuple[float, int, str]:
         if method not in LOSSES:
@@ -164,7 +164,7 @@ def _nothing_finished(
 
 
 def read_run(folder: RunFolder) -> FinishedRun:
-    """Return the finished run in a folder; a ValueError says in a few words why it cannot be used."""
+    """Return the finished run in a folder, or raise ValueError with a short reason."""
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
     content = folder.metrics
@@ -204,7 +204,6 @@ def read_run(folder: RunFolder) -> FinishedRun:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return a finite number, or None for null, NaN and infinities: something that was not measured."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -212,10 +211,10 @@ Config = Mapping[str, Any]
 
 
 def check_config(config: Config) -> None:
-    """Refuse a configuration that is not built like one of a run, so that it can be compared.
+    """Raise ValueError if a configuration does not have the structure of a run's.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If a section is missing or not a mapping.
     """
     runs = config.get("runs") if is_derived(config) else {"": {"config": config}}
     for run in runs.values() if isinstance(runs, dict) else [None]:
@@ -225,7 +224,7 @@ def check_config(config: Config) -> None:
 
 
 def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
-    """Refuse runs that cannot share a table: they may differ in loss and seed, the runs of one loss in seed only.
+    """Raise InputError if runs differ in more than loss and seed, or runs of one loss in more than the seed.
 
     Args:
         configs: Name and configuration of each run.
@@ -242,23 +241,23 @@ def check_alike(configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> N
             other, settings = first.setdefault(group, (name, part))
             if changes := differences(settings, part):
                 raise InputError(
-                    "all runs of one folder must have the same configuration but for loss and seed",
+                    "all runs of one folder must have the same configuration except for loss and seed",
                     f"{name}, which differs from {other} in {'; '.join(changes)}",
                     fix,
                 )
 
 
 def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
-    """Refuse folders whose runs, or the runs they are made of, were given other data.
+    """Raise InputError if the data settings of runs, or of their member runs, differ.
 
-    In all else they may differ, as that may be the point: a hyper-ensemble, a network with dropout.
+    All other settings may differ, as they do for a hyper-ensemble or MC dropout.
 
     Args:
         configs: Name and configuration of each folder.
         fix: Fix to suggest.
 
     Raises:
-        InputError: For the first that differs; every difference is named.
+        InputError: For the first folder that differs; every difference is named.
     """
     sections: list[tuple[str, Config]] = []
     for name, config in configs:
@@ -272,12 +271,12 @@ def check_data_alike(configs: Iterable[tuple[str, Config]], fix: str) -> None:
 
 
 def settings_note(config: Config, other: str, trained: Config) -> str | None:
-    """Return a note on settings of the member runs that differ from those of ``other``; None if none does.
+    """Return a note on settings in which the member runs differ from a trained run, or None if they agree.
 
     Args:
-        config: Settings of what was made of runs.
-        other: Name of a run in the same folder.
-        trained: That run's configuration.
+        config: Configuration of a derived result.
+        other: Name of a trained run in the same folder.
+        trained: Configuration of the trained run.
     """
     changes: dict[str, None] = {}
     for run in _runs(config):
@@ -288,7 +287,7 @@ def settings_note(config: Config, other: str, trained: Config) -> str | None:
 
 
 def _runs(config: Config) -> list[Config]:
-    """Return configurations of the runs it is made of, or its own."""
+    """Return the configurations of the member runs, or of the run itself if it was trained."""
     if not is_derived(config):
         return [config]
     return [run["config"] for run in config["runs"].values()]
@@ -301,20 +300,19 @@ def _settings(config: Config) -> dict[str, Any]:
 def pack(
     bench: Path, *, replicates: int = REPLICATES, console: Console | None = None
 ) -> tuple[Path, Summary]:
-    """Pack the finished runs of a bench folder, those that are packed already included.
+    """Pack the finished runs of a bench folder into ``runs.zip``, including runs that are packed already.
 
-    A packed run keeps what reports, comparisons and a bench that resumes need: configuration, fingerprint of the data,
-    environments, metrics, intervals and log; also metrics after calibrators and those of ``fedlas runs shift``.
-    Checkpoint and predictions stay in its folder, which nothing removes.
+    A packed run keeps the files that reports, comparisons and resuming a bench need: configuration, data fingerprint,
+    environments, metrics, intervals, log, metrics after calibrators and results of ``fedlas runs shift``. Checkpoint
+    and predictions stay in the run folder, which is not removed.
 
     Args:
         bench: The bench folder.
-        replicates: Number for intervals that are not there yet, as they cannot be computed from a pack; 0 computes
-            none.
+        replicates: Replicates for missing intervals, which cannot be computed from a pack; 0 computes none.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
     Returns:
-        ``runs.zip``, and the runs of the bench folder, of which the finished ones are packed.
+        Path of ``runs.zip``, and the summary of the bench folder.
 
     Raises:
         InputError: As :func:`~fedlas.lab.runs.collection.collect`, or if the file cannot be written.
@@ -337,7 +335,7 @@ def pack(
 
 
 def write_pack(bench: Path, runs: Mapping[str, Mapping[str, str]]) -> Path:
-    """Write ``runs.zip`` atomically: the same texts give the same bytes.
+    """Write ``runs.zip`` atomically; the same texts give the same bytes.
 
     Args:
         bench: The bench folder.

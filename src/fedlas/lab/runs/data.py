@@ -1,4 +1,4 @@
-"""The data of a run: what its recipe names, split by its seed, and the fingerprints that tie the run to it."""
+"""Data of a run: the data set of its recipe, split by its seed, and the fingerprints that identify it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.log import warn_once
 
 HELD_OUT = "held-out"
-"""Name of the images of the classes that a run holds out, where other data sets have theirs."""
+"""Label of the images of held-out classes, in place of the name of an OOD data set."""
 
 
 def prepare_data(run: Run) -> Splits:
-    """Return the three parts of a run's data; they depend on the seed, or on ``data.split_seed``, not on the loss."""
+    """Return the train, validation and test parts of a run's data, split by its seed or ``data.split_seed``."""
     data = run.recipe.data
     seed = run.seed if data.split_seed is None else data.split_seed
     splits = split(
@@ -61,13 +61,13 @@ def prepare_data(run: Run) -> Splits:
 
 
 def warn_of_small_validation(samples: int) -> None:
-    """Warn of a validation part that is too small, once for each size in a process."""
+    """Warn if the validation part is too small, once per size and process."""
     if warning := too_small_to_choose(samples):
         warn_once(warning)
 
 
 def data_root(run: Run) -> Path | None:
-    """Return the absolute path that the run reads its data from; None if it reads none or searches for it."""
+    """Return the absolute path of a run's data, or None if it reads no files or searches for them."""
     if run.recipe.objects is not None or "files" not in DATASETS[run.recipe.data.name].metadata:
         return None
     place = data_folder(run.recipe.data.root)
@@ -75,13 +75,13 @@ def data_root(run: Run) -> Path | None:
 
 
 def source_of(run: Run) -> Source:
-    """Return the data set of the run, before a seed divides it."""
+    """Return the data set of a run before it is split."""
     if run.recipe.objects is not None:
         passed: Source = run.recipe.objects.source
         return passed
     if run.recipe.data.options.get("python"):
         raise InputError(
-            "the data of the run must be passed again, since it was made of Python objects",
+            "the data of the run must be passed again, because it was trained on Python objects",
             run.folder,
             "Rerun the program that trained it.",
         )
@@ -90,23 +90,24 @@ def source_of(run: Run) -> Source:
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
-    """Return the fingerprint of the run's data set; it is the same for every seed."""
+    """Return the fingerprint of a run's data set, which does not depend on the seed."""
     return source_fingerprint(source_of(run))
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
-    """Return validation and test part, each with the splits that normalize it, see :func:`as_tested`.
+    """Return the validation and the test part, each with the splits that hold its normalization.
 
-    Every prediction on the test part of a run uses one of the two; anything else measures another transform.
+    Every prediction on held-out data must use these splits, because the test part may be normalized differently, see
+    :func:`as_tested`.
     """
     return (splits, splits.val), (as_tested(run, splits), splits.test)
 
 
 def as_tested(run: Run, splits: Splits) -> Splits:
-    """Return the splits with the test part's own normalization, if the recipe has one.
+    """Return the splits with the recipe's normalization for the test part, or unchanged if it has none.
 
     Raises:
-        InputError: If it does not fit the images.
+        InputError: If the normalization does not fit the images.
     """
     mean = run.recipe.data.test_mean
     std = run.recipe.data.test_std
@@ -114,7 +115,7 @@ def as_tested(run: Run, splits: Splits) -> Splits:
         return splits
     if not usable_statistics(mean, std, splits.in_channels):
         raise InputError(
-            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
+            f"test_mean and test_std must each hold {splits.in_channels} finite numbers, std above 0",
             f"{mean} and {std}",
             "Give one per channel.",
         )
@@ -123,17 +124,17 @@ def as_tested(run: Run, splits: Splits) -> Splits:
 
 @lru_cache(maxsize=1)
 def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
-    """Return the data set, kept from run to run: reading it can take longer than an epoch."""
+    """Return a data set without its held-out classes, cached because reading can take longer than an epoch."""
     source = load_dataset(name, root, **json.loads(options))
     classes = json.loads(held_out)
     return open_set(source, classes) if classes else source
 
 
 def unknown_images(run: Run) -> Part:
-    """Test images of the classes that the run holds out.
+    """Return the test images of the classes that the run holds out.
 
     Raises:
-        InputError: If it holds out none.
+        InputError: If the run holds out no classes.
     """
     source = _open_set(*_source_key(run))
     if isinstance(source, OpenSet):
@@ -146,7 +147,7 @@ def unknown_images(run: Run) -> Part:
 
 
 def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
-    """Return fingerprints of data set, split and initial weights, which identify a run with its configuration."""
+    """Return the fingerprints of data set, split and initial weights, which must match when a run resumes."""
     weights = run.recipe.model.weights
     start = {} if weights is None else {"weights": weights_digest(weights)}
     return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
@@ -164,7 +165,7 @@ def _source_key(run: Run) -> tuple[str, str | None, str, str]:
 
 @lru_cache(maxsize=1)
 def source_fingerprint(source: Source) -> dict[str, Any]:
-    """Return the size, shape and SHA-256 of each part; plain values for ``data.json``.
+    """Return the size, shape and SHA-256 of each part of a data set, as plain values for ``data.json``.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -177,7 +178,7 @@ def source_fingerprint(source: Source) -> dict[str, Any]:
 
 
 def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
-    """Return fingerprints of the images (not the labels) and of the weights behind the outputs of a model.
+    """Return the fingerprints of the images and the checkpoint that model outputs were computed from.
 
     Raises:
         InputError: If the checkpoint cannot be read.
@@ -195,7 +196,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
 
 
 def split_fingerprint(splits: Splits) -> str:
-    """Return SHA-256 of which images a seed put into which part."""
+    """Return the SHA-256 of the sample indices of all parts, and of the training labels if they have noise."""
     digest = sha256()
     for name in ("train", "val", "test"):
         indices = splits.indices[name]

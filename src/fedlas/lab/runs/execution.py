@@ -1,4 +1,4 @@
-"""One run, from its plan to ``metrics.json``: folder, training, predictions, metrics."""
+"""Execution of one run, from its plan to ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fedlas.lab.train.tracking import Tracking
 def execute(
     run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress
 ) -> dict[str, Any]:
-    """Train, predict and measure; resume an earlier start, or return the metrics of a finished run.
+    """Train a run, predict and measure, and return its metrics; an interrupted run resumes.
 
     Args:
         run: The run.
@@ -45,10 +45,10 @@ def execute(
 
     Raises:
         InputError: If the folder cannot be written to, holds a run of another configuration or on other data, or is
-            being worked on by another process; and whatever data, model, loss or training find wrong.
+            used by another process; or if data, model, loss or training settings are invalid.
 
     State:
-        Everything lands in ``run.folder``. ``metrics.json`` is written last, and marks the run as finished.
+        All files are written to ``run.folder``; ``metrics.json`` comes last and marks the run as finished.
     """
     accelerator = new_accelerator()
     device = accelerator.device

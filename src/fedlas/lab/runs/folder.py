@@ -1,4 +1,4 @@
-"""Run folder: the names of its files, and their contents, each read once."""
+"""Run folders: names of their files, and the contents, each read once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NEVER = {
 
 
 def is_derived(config: Mapping[str, Any]) -> bool:
-    """Return whether a ``config.yaml`` is of something made of runs."""
+    """Return whether a configuration is of a result derived from other runs, such as an ensemble."""
     return "uncertainty" in config
 
 
@@ -52,7 +52,7 @@ class UnreadableError(InputError):
 
 
 class _File:
-    """A file of a run folder: of an instance its path, of the class its name."""
+    """Descriptor of a file in a run folder: its path on an instance, its name on the class."""
 
     def __init__(self, name: str) -> None:
         self.name = Path(name)
@@ -63,18 +63,17 @@ class _File:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk: in a folder of its own, or packed with the others of its bench.
+    """A run on disk: in a folder of its own, or in the ``runs.zip`` of its bench.
 
     Args:
         path: The folder.
-        label: Its name among others; None is that of the folder.
+        label: Name of the run among others; None for the name of the folder.
         data_root: Where the run's data is; None searches the usual places.
 
     State:
-        What a file holds is read when it is first asked for, and kept; make a new object to see what has changed since.
-        Predictions are large and not kept. A missing file is None or empty, except predictions and splits. A folder
-        with a configuration or metrics of its own stands for itself; otherwise what it lacks is taken from the pack,
-        see :mod:`fedlas.lab.runs.folder`.
+        Each file is read at first use and cached, except predictions, which are large; make a new object to see later
+        changes. A missing file is None or empty, except predictions and splits. If the folder has no configuration or
+        metrics of its own, its text files are read from the pack of the bench.
     """
 
     path: Path
@@ -98,16 +97,16 @@ class RunFolder:
     work_path = _File("work")
 
     def writable(self, path: Path) -> Path:
-        """Return ``path`` if no link leads out of the folder, which may be a stranger's; else raise InputError."""
+        """Return ``path``; raise InputError if a link leads out of the folder, which may be from a stranger."""
         return path_inside(self.path, path)
 
     def part_path(self, part: str) -> Path:
-        """Return the predictions on a part of the data, such as ``test``."""
+        """Return the path of the predictions on a part of the data, such as ``test``."""
         return self.predictions_path / f"{part}.npz"
 
     @property
     def name(self) -> str:
-        """Label, or name of the folder."""
+        """Label of the run, or else the name of its folder."""
         return (
             self.label
             or (self.path if self.path.name not in ("", "..") else self.path.resolve()).name
@@ -115,7 +114,7 @@ class RunFolder:
 
     @property
     def is_packed(self) -> bool:
-        """Whether it is read from the pack of its bench."""
+        """Whether the run is read from the ``runs.zip`` of its bench."""
         return self._packed(self.metrics_path) is not None
 
     def _packed(self, path: Path) -> str | None:
@@ -125,11 +124,11 @@ class RunFolder:
         return None if pack is None else pack.text(self.path.name, path.name)
 
     def holds(self, path: Path) -> bool:
-        """Return whether one of its text files is there, on disk or packed."""
+        """Return whether a text file of the run exists, on disk or in the pack."""
         return path.exists() or self._packed(path) is not None
 
     def text(self, path: Path) -> str | None:
-        """Return the content of one of its text files, on disk or packed; None if it is missing.
+        """Return the content of a text file, on disk or in the pack, or None if it is missing.
 
         Raises:
             OSError: If it cannot be read.
@@ -139,24 +138,24 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has metrics, which are written last."""
+        """Whether the run has metrics, which are written last."""
         return is_file(self.metrics_path) or self.is_packed
 
     @property
     def is_derived(self) -> bool:
-        """Whether it was made of other runs; raises as :attr:`config`."""
+        """Whether the run was made of other runs, such as an ensemble."""
         return is_derived(self.config or {})
 
     @property
     def files(self) -> list[str]:
-        """The files that a report links to, those that are there; relative to the folder."""
+        """Paths of the existing files that a report links to, relative to the folder."""
         first = (self.metrics_path, self.log_path, self.config_path, self.environment_path)
         paths = (*first, self.part_path("val"), self.part_path("test"), self.intervals_path)
         return [path.relative_to(self.path).as_posix() for path in paths if is_file(path)]
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
-        """Contents of ``config.yaml``, the resolved configuration; None if it is missing or empty.
+        """The resolved configuration in ``config.yaml``; None if the file is missing or empty.
 
         Raises:
             UnreadableError: If it cannot be read, or is no mapping.
@@ -166,7 +165,7 @@ class RunFolder:
             text = self.text(path)
             content = None if text is None else parse_yaml(text)
             if not isinstance(content, dict | None):
-                raise ValueError(f"it holds {describe(content)}")
+                raise ValueError(f"not a mapping but {describe(content)}")
         except (OSError, ValueError) as error:
             raise UnreadableError(
                 f"{path.name} must be readable YAML",
@@ -177,7 +176,7 @@ class RunFolder:
 
     @cached_property
     def data(self) -> dict[str, Any] | None:
-        """Contents of ``data.json``, the fingerprint of the data; None if it is missing.
+        """The data fingerprint in ``data.json``; None if the file is missing.
 
         Raises:
             UnreadableError: If it cannot be read.
@@ -186,7 +185,7 @@ class RunFolder:
 
     @cached_property
     def kept_root(self) -> str | None:
-        """Absolute path of the data when the run was last started; None if it needs no files, or that is not known."""
+        """Absolute path of the data at the last start; None if the run reads no files or the path is unknown."""
         try:
             with no_device(self.data_root_path).open("rb") as file:
                 root = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
@@ -195,7 +194,7 @@ class RunFolder:
         return root if os.path.isabs(root) and "\0" not in root else None  # noqa: PTH117 - it is a text
 
     def keep_root(self, root: Path) -> None:
-        """Note where the data is; the name of a folder need not be UTF-8."""
+        """Write the path of the data to ``data_root.txt``, as bytes because it need not be UTF-8."""
         write_atomically(self.data_root_path, lambda file: file.write(os.fsencode(root) + b"\n"))
 
     @cached_property
@@ -221,7 +220,7 @@ class RunFolder:
 
     @cached_property
     def starts(self) -> list[dict[str, Any]]:
-        """The environments of all starts, oldest first; none if ``environment.json`` is missing or damaged."""
+        """Environments of all starts, oldest first; empty if ``environment.json`` is missing or damaged."""
         try:
             content = parse_json(self.text(self.environment_path) or "[]", finite=False)
         except (OSError, ValueError):
@@ -234,13 +233,13 @@ class RunFolder:
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        """Records of the log, one an epoch."""
+        """Records of the training log, one per epoch."""
         packed = self._packed(self.log_path)
         return read_log(self.log_path) if packed is None else parse_log(packed)
 
     @cached_property
     def splits(self) -> dict[str, NDArray[np.int64]]:
-        """Which images of the data set are in each part.
+        """Sample indices of each part of the data set.
 
         Raises:
             UnreadableError: If ``splits.npz`` is missing or cannot be read.
@@ -255,7 +254,7 @@ class RunFolder:
             ) from error
 
     def predictions(self, part: str) -> Predictions:
-        """Return predictions on a part of the data.
+        """Return the predictions on a part of the data.
 
         Raises:
             InputError: If the file is missing or cannot be read.
@@ -263,7 +262,7 @@ class RunFolder:
         return Predictions.load(self.part_path(part))
 
     def test_predictions(self) -> Predictions | str:
-        """Return predictions on the test part, or why there are none."""
+        """Return the predictions on the test part, or the reason why they cannot be read."""
         path = self.part_path("test")
         if not is_file(path):
             return f"{self.name}: {path.relative_to(self.path).as_posix()} is missing"
@@ -274,7 +273,7 @@ class RunFolder:
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """SHA-256 of the file with the test predictions; None if it cannot be read."""
+        """SHA-256 of the file of test predictions; None if the file cannot be read."""
         try:
             with no_device(self.part_path("test")).open("rb") as file:
                 return file_digest(file, "sha256").hexdigest()
@@ -283,7 +282,7 @@ class RunFolder:
 
     @property
     def num_bins(self) -> int:
-        """Bins of the metrics; 15, the default, where the configuration does not say. Raises as :attr:`config`."""
+        """Number of bins of the metrics in the configuration, 15 by default."""
         train = (self.config or {}).get("train")
         value = train.get("num_bins") if isinstance(train, dict) else None
         return (
@@ -294,18 +293,18 @@ class RunFolder:
 
     @cached_property
     def run(self) -> Run:
-        """The run as planned, finished or not.
+        """The plan of the run, from its ``config.yaml``.
 
         Raises:
-            InputError: If it is no run folder, one made of other runs, or its configuration cannot be read; or if loss,
-                recipe or seed could not be parts of a path.
+            InputError: If this is no run folder, the run was made of other runs, or its configuration cannot be read;
+                or if loss, recipe or seed could not be parts of a path.
         """
         config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):
             raise InputError(
-                "the run must be one that was trained",
-                f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}",
-                "Pass one of these.",
+                "the folder must be of a trained run",
+                f"{self.path}, which was made of {', '.join(map(str, config.get('runs') or ()))}",
+                "Pass the folder of one of these runs.",
             )
         sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
         sections += [
@@ -317,7 +316,7 @@ class RunFolder:
             or not all(isinstance(s, dict) for s in sections)
         ):
             raise InputError(
-                "the folder must be that of a run",
+                "the folder must be a run folder",
                 self.path,
                 "Pass one that fedlas runs train or bench made.",
             )
@@ -334,8 +333,8 @@ class RunFolder:
         for section, keys in _NEVER.items():
             if strange := sorted((content[section] if section else content).keys() & set(keys)):
                 raise InputError(
-                    "config.yaml must not say where data lies, how it is fetched or who is shown the run",
-                    f"{section or 'the key'} {strange[0]} in {self.config_path}",
+                    f"the config.yaml of a run must not set {section and section + '.'}{strange[0]}",
+                    f"{self.config_path}, which sets it",
                     fix,
                 )
         options = {key: value for key, value in config["loss"].items() if key != "name"}
@@ -347,11 +346,11 @@ class RunFolder:
 
 RUNS = "runs.zip"
 PACK_MARK = b"fedlas runs 1"
-"""Comment of the zip: a file of another kind is not refused but ignored."""
+"""Comment that marks the zip as a pack of runs; other zips are ignored."""
 
 
 def packed_names(bench: Path) -> list[str]:
-    """Return the names of the runs that are packed in a bench folder; none if it has no pack.
+    """Return the names of the runs in the pack of a bench folder, or an empty list without a pack.
 
     Raises:
         InputError: If its pack cannot be read.
@@ -369,5 +368,5 @@ def _pack(bench: Path) -> TextArchive | None:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, *_version: int) -> TextArchive:
-    """Return the pack, kept in memory until the file changes."""
+    """Return the pack, cached until the file changes."""
     return TextArchive(path, PACK_MARK)

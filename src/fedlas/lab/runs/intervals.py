@@ -1,4 +1,4 @@
-"""Intervals and noise floors of a run, computed once and kept in its folder as ``intervals.json``."""
+"""Intervals and noise floors of runs, computed once and cached as ``intervals.json`` in the run folder."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from fedlas.stats.estimates import (
 FILE = RunFolder.intervals_path.name
 FORMAT = 3
 _TOLERANCE = 1e-4
-"""Difference up to which a recomputed metric is the recorded one: another machine rounds otherwise."""
+"""Relative difference up to which a recomputed metric equals the recorded one; machines round differently."""
 
 
 def with_estimates(
     summary: Summary, *, replicates: int = REPLICATES, console: Console | None = None
 ) -> Summary:
-    """Return ``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
+    """Return ``summary`` with the estimates of each run, read from or written to its ``intervals.json``.
 
     Args:
         summary: From :func:`fedlas.lab.runs.collection.collect`.
-        replicates: Number for what must be computed; 0 computes nothing and takes what is there.
+        replicates: Bootstrap replicates of missing intervals; 0 computes none and only reads the files.
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
     Raises:
         InputError: If ``replicates`` is too small for an interval.
 
     State:
-        Writes ``intervals.json`` into run folders that can be written to. One that is there is kept as long as the
-        predictions, the temperature, the bins and ``replicates`` are the same; without predictions it is
-        used unchanged, and what disagrees with ``metrics.json`` is left out.
+        Writes ``intervals.json`` into run folders that can be written to. An existing file is used as long as the
+        predictions, the temperature, the bins and ``replicates`` are the same; without predictions it is always used,
+        except for values that disagree with ``metrics.json``.
     """
     check_replicates(replicates)
     stored = {run.name: _stored(run) for run in summary.runs}
@@ -74,25 +74,25 @@ def with_estimates(
 
 
 def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
-    """Compute the estimates of a run that lacks them, and keep them in its ``intervals.json``; shows nothing."""
+    """Compute the estimates of a run and write ``intervals.json``, unless the file is up to date."""
     if lacks_estimates(run, replicates=replicates):
         _save(run, _computed(run, replicates, lambda *_: None), run.path)
 
 
 def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
-    """Return whether a run has test predictions and no ``intervals.json`` that fits them."""
+    """Return whether a run has test predictions but no up-to-date ``intervals.json``."""
     return _is_stale(run, _stored(run), replicates)
 
 
 def scaled(run: FinishedRun, predictions: Predictions) -> Predictions | None:
-    """Test predictions after the run's temperature; None if it has none."""
+    """Return the predictions with logits divided by the run's temperature, or None if it has none."""
     if run.temperature is None or run.temperature <= 0:
         return None
     return predictions.with_logits(predictions.logits / run.temperature)
 
 
 def failure_reasons(summary: Summary) -> list[str]:
-    """Return why intervals are missing, each reason once with the runs that it is about."""
+    """Return the reasons why intervals are missing, each with the names of its runs."""
     about: dict[str, list[str]] = {}
     for run in summary.runs:
         for reason in run.estimates.reasons if run.estimates else ():
@@ -111,7 +111,7 @@ def _stages(run: FinishedRun) -> list[str]:
 
 
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
-    """Return contents of the file; None if there is none that can be used."""
+    """Return the contents of ``intervals.json``, or None if the file is missing or unusable."""
     try:
         content = parse_json(run.folder.text(run.folder.intervals_path) or "null")
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def _stored(run: FinishedRun) -> dict[str, Any] | None:
 
 
 def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
-    """Return the inputs that the numbers in the file depend on."""
+    """Return the settings and fingerprints that the intervals depend on."""
     return {
         "format": FORMAT,
         "predictions": run.folder.fingerprint,
@@ -157,7 +157,7 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
 def _computed(
     run: FinishedRun, replicates: int, advance: Callable[[str, float], None]
 ) -> dict[str, Any] | None:
-    """Return contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
+    """Compute the contents of ``intervals.json``, or None if test predictions are unreadable or fewer than 2."""
     predictions = run.folder.test_predictions()
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
         advance(run.name, len(_stages(run)))
@@ -205,7 +205,7 @@ def _save(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tup
 def _checked(
     run: FinishedRun, content: Mapping[str, Any] | None, *, computed: bool
 ) -> RunEstimates:
-    """Return the estimates of the file whose values agree with ``metrics.json``."""
+    """Return the stored estimates whose values agree with ``metrics.json``."""
     if content is None:
         predictions = run.folder.test_predictions()
         why = (
@@ -214,7 +214,7 @@ def _checked(
             else "it has fewer than 2 test samples"
         )
         if isinstance(predictions, Predictions) and not computed:
-            why = "none were computed, as no replicates were asked for"
+            why = "replicates is 0"
         return RunEstimates(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
     stages: dict[str, dict[str, Estimate]] = {}
     apart: dict[str, None] = {}
@@ -245,7 +245,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _estimates(entries: object) -> dict[str, Estimate]:
-    """Return those of a file by name, without what is something else."""
+    """Return the valid estimates in a section of the file, by name."""
     estimates = {}
     for name, entry in _dict(entries).items():
         with suppress(InputError):

@@ -1,4 +1,4 @@
-"""Finished runs, loaded again: the model with its best weights, and the data."""
+"""Loading of finished runs: the model with its best weights, and the data."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fedlas.lab.train.checkpoint import load_checkpoint, restore_module
 from fedlas.objective import Objective
 
 ENCODER = "FEDLAS_ENCODER"
-"""Environment variable that names the encoder of texts that a run folder may have called."""
+"""Environment variable that names the one text encoder that a run folder may import."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run.
+    """A finished run in memory: its model with the best weights, and its data.
 
     Attributes:
         run: The plan of the run.
         objective: Model and loss with the weights of the best epoch, in ``eval()``.
-        splits: Its data, split as it was.
+        splits: Data of the run, split as in training.
         metrics: Contents of its ``metrics.json``.
     """
 
@@ -42,20 +42,20 @@ class Trained:
     metrics: dict[str, Any]
 
     def to(self, device: torch.device | str) -> Trained:
-        """Return the same with model and data on a device."""
+        """Return a copy with model and data on a device."""
         return replace(self, objective=self.objective.to(device), splits=self.splits.to(device))
 
 
 def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Trained:
-    """Return a finished run with its best weights.
+    """Load a finished run with its best weights and its data.
 
     Args:
         folder: A run folder.
-        data: Where its data is, unless ``folder`` says so; None looks where it was, then in the usual places.
+        data: Path of the data, unless ``folder`` has it; None tries the path at training, then the usual places.
 
     Raises:
-        InputError: If it is no folder of a finished run, its files cannot be read, or the data is not what it was
-            trained on.
+        InputError: If the folder is not of a finished run, its files cannot be read, or the data differs from that of
+            the training.
     """
     folder = _opened(folder, data)
     metrics = must_be_finished(folder)
@@ -74,15 +74,15 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
 def splits_at_hand(
     folder: Path | RunFolder, *, data: str | None = None
 ) -> tuple[Splits | None, str]:
-    """Return the data of a run, for what is better shown than not, such as images and names of classes.
+    """Return the data of a run, or None and the reason why it is not available.
 
     Args:
         folder: A run folder.
         data: As :func:`load_trained`.
 
     Returns:
-        The splits, and why there are none: the data is not there, is not what the run was trained on, or cannot be
-        read; the caller says if it shows less.
+        The splits and an empty string; or None and the reason: the data is missing, differs from the training data, or
+        cannot be read.
     """
     try:
         opened = _with_data(_opened(folder, data))
@@ -101,19 +101,19 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
 
 
 def _check_encoder(run: Run) -> None:
-    """Refuse to import the encoder of texts that a stranger's configuration names, unless the user names it too."""
+    """Raise InputError if the configuration names a text encoder that the environment variable does not."""
     options = run.recipe.data.options
     encoder = options.get("encoder") or options.get("tokenizer")
     if encoder is not None and os.environ.get(ENCODER) != encoder:
         raise InputError(
-            f"{ENCODER} must name the encoder of the run's texts, which is imported and called",
+            f"{ENCODER} must name the text encoder of the run, whose code is executed",
             f"{encoder} in {run.folder}",
             f"If you trust it, set {ENCODER}={encoder}.",
         )
 
 
 def _with_data(folder: RunFolder) -> RunFolder:
-    """Return the same folder with the place of its data: as told, else where it was, else in the usual places."""
+    """Return the run folder with its data root: as given, else as saved, else None for the usual places."""
     # A stranger's folder may name any place: what is there must have the fingerprint of the run's data.
     if folder.config and not folder.is_derived:
         _check_encoder(folder.run)
@@ -126,22 +126,22 @@ def _with_data(folder: RunFolder) -> RunFolder:
         data_fingerprint(folder.run)
     except InputError as error:
         raise InputError(
-            "the data of the run must be where it was at training",
+            "the data of the run must be available",
             f"{root}, which does not exist",
-            "Say where it is now: --data PATH, or data=PATH in Python.",
+            "Pass its path: --data PATH, or data=PATH in Python.",
         ) from error
     return folder
 
 
 def _check_size(run: Run, splits: Splits, checkpoint: Path) -> None:
-    """Refuse a model larger than its checkpoint: the configuration of a stranger may ask for any memory."""
+    """Raise InputError if the model is larger than its checkpoint: a stranger's file could exhaust the memory."""
     with torch.device("meta"):
         size = sum(
             each.numel() * each.element_size() for each in plain_model(run, splits).parameters()
         )
     if size > checkpoint.stat().st_size:
         raise InputError(
-            "the model of the run must fit into its checkpoint",
+            "the model must not be larger than its checkpoint",
             f"{size:,} bytes of weights for {checkpoint}",
             "Use the configuration that it was trained with.",
         )

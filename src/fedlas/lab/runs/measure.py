@@ -1,4 +1,4 @@
-"""Metrics of a run, before and after a temperature, and the alarms of its training."""
+"""Metrics of a run, before and after temperature scaling, and a summary of its training alarms."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedlas.predictions import Predictions
 
 
 def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
-    """Return metrics before and after temperature scaling, which is fitted on validation by NLL.
+    """Return the metrics before and after temperature scaling, which is fitted to ``val`` by NLL.
 
     Returns:
-        ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
-        fits warned of), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the temperatures are
-        None, and ``val`` and ``test_calibrated`` are empty.
+        ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes``
+        (warnings of the fits), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the
+        temperatures are None, and ``val`` and ``test_calibrated`` are empty.
     """
     if val is None:
         unknown: dict[str, Any] = {
@@ -46,12 +46,12 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
 
 
 def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
-    """Return the default metrics and AURC, since a loss may pay for calibration with the order."""
+    """Return the default metrics and AURC, which shows if calibration costs ranking quality."""
     return {**evaluate(predictions, num_bins=num_bins), "aurc": METRICS["aurc"].value(predictions)}
 
 
 def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
-    """Return the commonest alarm of gate or indicator after the warm-up of finished runs, and its meaning, as a line.
+    """Return one line on the most frequent gate or indicator alarm after the warm-up; empty without alarms.
 
     Args:
         runs: Finished runs.
@@ -73,14 +73,16 @@ def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
     return [f"Alarms in {counted(names)}, mostly {kind!r} ({count}): {meaning}; {command}"]
 
 
-_STUCK = "nearly all samples are smoothed one way, as by label smoothing, so compare with ls"
+_STUCK = (
+    "the gate smooths nearly all samples in one direction, like label smoothing; compare with ls"
+)
 _UNSETTLED = (
-    "the indicator's running mean does not fit held-out samples yet, so strengths say little; train longer, or lower "
-    "the learning rate"
+    "the indicator's running mean does not fit held-out samples yet, so strengths are unreliable; train longer, or "
+    "lower the learning rate"
 )
 """Meaning of an alarm of the gate, and of one of the indicator, and what to do."""
 
 
 def counted(names: Sequence[str]) -> str:
-    """Return the name of one run, or how many there are."""
+    """Return the name of the only run, or the number of runs, such as ``3 runs``."""
     return names[0] if len(names) == 1 else f"{len(names)} runs"

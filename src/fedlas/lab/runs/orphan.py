@@ -1,4 +1,4 @@
-"""Ends this process when its parent ends, even while it imports: the server of forks loads this module first."""
+"""Ends this process when its parent ends, even during imports: the fork server loads this module first."""
 
 from __future__ import annotations
 

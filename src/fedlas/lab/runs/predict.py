@@ -27,7 +27,7 @@ from fedlas.zoo.ood import Outputs
 def predictions_of(
     model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool
 ) -> Predictions:
-    """Predict one part of the data, with the label probabilities where they are known."""
+    """Return the predictions on one part of the data, with label probabilities if they are known."""
     batches = splits.batches(part, batch_size=batch_size)
     # Named here, it need not be searched for by a run of the model.
     network = model.model if isinstance(model, Objective) else model
@@ -40,7 +40,7 @@ def predictions_of(
 def held_out_predictions(
     run: Run, splits: Splits, model: nn.Module, *, features: bool = False
 ) -> tuple[Predictions, Predictions]:
-    """Predict the validation and the test part of a run, each under its own normalization."""
+    """Return the predictions on the validation and the test part of a run, each with its normalization."""
     size = run.recipe.train.batch_size
     val, test = (
         predictions_of(model, by, part, batch_size=size, features=features)
@@ -52,7 +52,7 @@ def held_out_predictions(
 def unknown_predictions(
     run: Run, splits: Splits, model: nn.Module, *, features: bool = False
 ) -> Predictions:
-    """Predict the test images of the classes that a run holds out; their targets are all 0.
+    """Return the predictions on test images of the classes that a run holds out, with all targets 0.
 
     Raises:
         InputError: If it holds out none.
@@ -67,7 +67,7 @@ def unknown_predictions(
 def save_predictions(
     run: Run, splits: Splits, model: nn.Module, val: Predictions, test: Predictions
 ) -> None:
-    """Save the predictions of a finished training; those of held-out classes where ``fedlas runs ood`` looks."""
+    """Save the validation and test predictions of a run, and its predictions on held-out classes if any."""
     folder = RunFolder(run.folder)
     val.save(folder.part_path("val"))
     test.save(folder.part_path("test"))

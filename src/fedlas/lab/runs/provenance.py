@@ -27,11 +27,11 @@ _PACKAGES = ("torchvision", "numpy", "accelerate", "scipy", "scikit-learn")
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return software, hardware and code versions for ``environment.json``: they explain different numbers elsewhere.
+    """Return the software, hardware and code versions that are recorded in ``environment.json``.
 
-    The commit is that of the checkout the package runs from, null for an installed package; ``dirty`` says whether
-    files differ from it or are new in the package. No host or user name: of absolute paths in the command only
-    the last part is kept.
+    ``commit`` is the commit of the checkout that the package runs from, None for an installed package; ``dirty`` is
+    True if files differ from the commit or are new in the package. Host and user names are left out: absolute paths
+    in the command are cut to their last part.
     """
     (commit, dirty), kind = _commit(), torch.device(device).type
     return {
@@ -51,16 +51,16 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
-    """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
+    """Append the environment of this start, and the entries ``more``, to ``environment.json``."""
     run = RunFolder(folder)
     now = {**environment(device), **more}
     if changes := code_changes(run, now):
-        warn_once(f"{run.name} resumes with other code: {changes}. Its epochs are of both.")
+        warn_once(f"{run.name} resumes with other code: {changes}. Its epochs mix both.")
     write_json(run.environment_path, [*run.starts, now])
 
 
 def code_changes(run: RunFolder, now: Mapping[str, Any]) -> str:
-    """Return how the code of the last start of a run differs from that of an environment; no text if it does not."""
+    """Return the differences in code versions since the last start of a run, or an empty string."""
     start = run.starts[-1] if run.starts else now
     before, after = ({key: each.get(key) for key in _CODE} for each in (start, now))
     return "; ".join(differences(before, after))
@@ -73,7 +73,7 @@ def _command() -> str:
 
 
 def _without_folders(word: str) -> str:
-    """Return an argument, of an absolute path in it (also after ``--out=`` or ``data.root=``) the last part only."""
+    """Return an argument with an absolute path, also after ``--out=``, cut to its last part."""
     if Path(word).is_absolute():
         return Path(word).name or word
     key, equals, value = word.partition("=")
@@ -98,7 +98,7 @@ def _cpu() -> str:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """Return the commit of this checkout, and whether tracked files or those of the package differ from it."""
+    """Return the commit of this checkout, and whether tracked files or files of the package differ from it."""
     here = Path(__file__).resolve()
     try:
         tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)

@@ -1,4 +1,4 @@
-"""Runs of a bench folder: finished, failed, unfinished and unreadable ones, and their numbers aligned by seed."""
+"""Runs of a bench folder: finished, failed, unfinished and unreadable ones, and their metrics aligned by seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedlas.metrics import METRICS
 from fedlas.stats import ALPHA, BestMethod, Estimate, compare_to_best
 
 STAGES = {"test": "before", "test_calibrated": "after"}
-"""Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
+"""Keys of the test metrics in ``metrics.json``: before and after temperature scaling."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class RunEstimates:
     classes: Mapping[int, Estimate] = field(default_factory=dict)
 
     def get(self, metric: str, stage: str = "test") -> Estimate | None:
-        """Return the value of ``metric`` at ``stage``; None where it is not known."""
+        """Return the estimate of ``metric`` at ``stage``, or None if it is unknown."""
         return self.stages.get(stage, {}).get(metric)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
+    """A finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
 
     Attributes:
         folder: The run folder.
         measured: ``{"val" | "test" | "test_calibrated": {metric: value}}``, fractions.
         notes: Warnings of the run, such as a calibrator that did not fit.
-        made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
+        made_by: Uncertainty method that made the run of other runs; None for a trained run.
         estimates: Intervals and noise floors of its metrics; None where they were not computed, see
             :func:`fedlas.lab.runs.intervals.with_estimates`.
     """
@@ -85,7 +85,7 @@ NUMBERS = tuple(each.name for each in fields(FinishedRun) if each.type == "float
 
 @dataclass(frozen=True)
 class Problem:
-    """A run without numbers: the name of its folder and what is known of the cause."""
+    """A run without metrics: the name of its folder, and the reason."""
 
     name: str
     reason: str
@@ -93,7 +93,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Summary:
-    """All runs of a bench folder.
+    """All runs of a bench folder, finished or not.
 
     Attributes:
         folder: The bench folder.
@@ -120,7 +120,7 @@ class Summary:
 
     @property
     def commands(self) -> list[str]:
-        """Distinct commands of the starts, in their order."""
+        """Distinct commands that started the runs, in order of first use."""
         commands = [start.get("command") for start in self.starts]
         return list(
             dict.fromkeys(
@@ -130,7 +130,7 @@ class Summary:
 
     @property
     def environment(self) -> dict[str, list[str]]:
-        """Distinct values of each key over the starts, as text; several values say that the starts differ."""
+        """Distinct values of each environment entry over all starts, as text."""
         merged: dict[str, dict[str, None]] = {}
         for start in self.starts:
             for key, value in leaves(start):
@@ -140,7 +140,7 @@ class Summary:
 
     @property
     def configurations(self) -> dict[str, tuple[str, str]]:
-        """Name of the first run of each method, and the text of its ``config.yaml``, where there is one."""
+        """Name and ``config.yaml`` text of the first run of each method that has the file."""
         texts: dict[str, tuple[str, str]] = {}
         for run in self.runs:
             if (
@@ -152,7 +152,7 @@ class Summary:
 
     @property
     def history(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Log records of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them."""
+        """Log records of each method over all seeds, as :func:`fedlas.plots.training_curves` takes them."""
         lines: dict[str, list[Mapping[str, Any]]] = {method: [] for method in self.methods}
         for run in self.runs:
             lines[run.loss] += run.folder.log
@@ -165,7 +165,7 @@ class Summary:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Losses with a finished run: by the year of their paper, then those that are not registered as first seen."""
+        """Losses with a finished run, by year of their paper; unregistered losses last."""
         return list(dict.fromkeys(run.loss for run in self.runs))
 
     @cached_property
@@ -175,12 +175,12 @@ class Summary:
 
     @cached_property
     def derived(self) -> list[str]:
-        """Methods made of other runs, such as ensembles: one may stand for several seeds at once."""
+        """Methods made of other runs, such as ensembles."""
         return list(dict.fromkeys(run.loss for run in self.runs if run.made_by))
 
     @cached_property
     def common_seeds(self) -> list[int]:
-        """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
+        """Seeds that every trained method finished; if all methods are derived, seeds that each of them has."""
         derived = self.derived
         methods = [method for method in self.methods if method not in derived] or derived
         return [
@@ -190,7 +190,7 @@ class Summary:
         ]
 
     def incomplete(self, metric: str, stage: str = "test") -> list[str]:
-        """Return methods made of other runs that have no value at some common seed, and so are not tested."""
+        """Return the derived methods without a value at some common seed, which are left out of tests."""
         common = set(self.common_seeds)
 
         def lacks(method: str) -> bool:
@@ -211,18 +211,18 @@ class Summary:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Metrics that some run measured, in the order of the registry; unknown ones last."""
+        """Metrics that some run measured, in the order of the registry; unregistered ones last."""
         names = dict.fromkeys(
             m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {})
         )
         return [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
 
     def run(self, method: str, seed: int) -> FinishedRun | None:
-        """Return the finished run of ``method`` with ``seed``."""
+        """Return the finished run of a method and seed, or None."""
         return self._by_method_and_seed.get((method, seed))
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
-        """Return one value per entry of ``seeds``, in that order; NaN where there is none."""
+        """Return the values of a metric, one per entry of ``seeds``; NaN where a run or value is missing."""
         runs = (self._by_method_and_seed.get((method, seed)) for seed in self.seeds)
         return [
             math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan)
@@ -232,7 +232,7 @@ class Summary:
     def estimates(
         self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
     ) -> list[Estimate]:
-        """Return intervals and noise floors of the runs of ``method`` that measured ``metric``, by seed.
+        """Return the estimates of a metric, one per run of ``method``; empty if any run lacks an estimate.
 
         Args:
             method: A loss.
@@ -241,7 +241,7 @@ class Summary:
             seeds: Seeds of the runs; None is all.
 
         Returns:
-            One for each run; none unless it is known of all of them, or it would be about other runs than their mean.
+            One estimate per run, or an empty list, since an average over some of the runs would be misleading.
         """
         runs = [
             run
@@ -257,14 +257,14 @@ class Summary:
     def compare(
         self, metric: str, stage: str = "test", *, higher: bool | None = None
     ) -> BestMethod | None:
-        """Return the best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
+        """Return the best method by ``metric`` over common seeds, and the methods indistinguishable from it.
 
-        A method made of other runs takes part if it has all these seeds.
+        A method made of other runs is compared only if it has all common seeds.
 
         Args:
             metric: Name of a metric.
             stage: Key of ``measured``.
-            higher: Whether higher is better, of a metric that is not registered.
+            higher: Whether higher is better, for a metric that is not registered.
 
         Returns:
             None if the metric is not registered (then the better direction is unknown), is not ranked, or has
@@ -287,7 +287,7 @@ class Summary:
 
 
 def is_ranked(metric: str) -> bool:
-    """Return whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
+    """Return whether a best method by ``metric`` is meaningful: it has a direction and involves no trade-off.
 
     Example:
         >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]

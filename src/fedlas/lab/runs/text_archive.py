@@ -1,4 +1,4 @@
-"""Zips of small text files from strangers: checked for size, names and copies before anything is unpacked."""
+"""Zips of small text files from strangers: size, names and duplicates are checked before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MOST_RATIO = 10
 
 
 class TextArchive:
-    """The text files of a zip, each in one folder; none if the zip has another comment, since it is another program's.
+    """The text files of a zip, in one folder per run; empty if the comment of the zip is not ``mark``.
 
     Args:
         path: The zip.
         mark: Comment that the zip must have.
 
     Raises:
-        InputError: If it cannot be read, a name could not be part of a path, a file is there twice, or the files are
-            much larger than the zip.
+        InputError: If the zip cannot be read, a name could not be part of a path, a file occurs twice, or the files
+            are much larger than the zip.
     """
 
     def __init__(self, path: Path, mark: bytes) -> None:
@@ -49,7 +49,7 @@ class TextArchive:
             )
             if names in self._files:
                 raise InputError(
-                    "each file must be in the pack once",
+                    "file names in the pack must be unique",
                     f"{about.filename} twice in {path}",
                     self._fix,
                 )
@@ -58,8 +58,8 @@ class TextArchive:
         size = path.stat().st_size
         if total > max(_FREE_BYTES, _MOST_RATIO * size):
             raise InputError(
-                f"the pack must be compressed at most {_MOST_RATIO} times",
-                f"{path} with {total:,} in {size:,}",
+                f"the compression ratio of the pack must be at most {_MOST_RATIO}",
+                f"{total:,} bytes from {size:,} in {path}",
                 self._fix,
             )
 
@@ -68,10 +68,10 @@ class TextArchive:
         return iter(dict.fromkeys(folder for folder, _ in self._files))
 
     def text(self, folder: str, file: str) -> str | None:
-        """Return the content of a file, UTF-8; None if it is not there.
+        """Return the content of a UTF-8 file, or None if it is not in the zip.
 
         Raises:
-            InputError: If it is damaged or larger than two megabytes.
+            InputError: If the file is damaged or larger than two megabytes.
         """
         about = self._files.get((folder, file))
         if about is None:
@@ -83,5 +83,5 @@ class TextArchive:
             return self._zip.read(about).decode()
         except Exception as error:  # the decompressors raise anything for damaged bytes
             raise InputError(
-                "the pack must be a whole zip", f"{got} ({error})", self._fix
+                "the pack must be an undamaged zip", f"{got} ({error})", self._fix
             ) from error

@@ -1,4 +1,4 @@
-"""The training of a run: its model, loss and job; and models of folds, whose predictions are targets of some losses."""
+"""Training of a run: its model, loss and job, and the cross-fitting of targets that some losses need."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
 from fedlas.zoo.uncertainty.bayesian_layers import to_bayesian
 
 _FIRST_IMAGES = 5_000
-"""Training images that a model with ``fit_inputs`` gets before it is trained."""
+"""Number of training images that ``fit_inputs`` of a model gets before training."""
 
 
 def build_objective(
     run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True
 ) -> Objective:
-    """Return the model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+    """Return the model and loss of a run; the initial weights do not depend on the loss.
 
     Args:
         run: The run.
         splits: Its data.
         rank: Rank of this process.
-        pretrained: Read the recipe's file of weights, if it names one, and fit the model's input layer, if it has one
-            to be fitted; not needed where a checkpoint follows.
+        pretrained: Whether to load the recipe's weights, if any, and to fit the model's input layer, if it needs a
+            fit; False if a checkpoint is loaded afterward.
 
     State:
-        Seeds the global generators for training; for each rank differently, or all would drop out the same units.
+        Seeds the global generators for training, differently for each rank, so that dropout masks differ.
     """
     # Each step draws from a seed of its own, so a loss that draws numbers does not change the initial weights.
     seed_everything(derive(run.seed, "model"))
@@ -98,7 +98,7 @@ def build_objective(
 
 
 def plain_model(run: Run, data: Splits | Source) -> nn.Module:
-    """Return the model of a run, for the shape of its data."""
+    """Return the model of a run, built for the shape of its data."""
     shape = (*data.train.shape, 1, 1)
     model = run.recipe.model
     size = {"num_classes": data.num_classes, "in_channels": shape[0], "image_size": shape[1]}
@@ -110,7 +110,7 @@ def plain_model(run: Run, data: Splits | Source) -> nn.Module:
 
 
 def _head_inputs(model: nn.Module) -> int | None:
-    """Return the length of the head's input; None without one linear head: a loss that needs it then complains."""
+    """Return the number of input features of the head, or None if the head is not one linear layer."""
     try:
         length = getattr(find_head(model), "in_features", None)
     except InputError:
@@ -126,7 +126,7 @@ def training_job(
     *,
     watch_norms: bool = False,
 ) -> TrainingJob:
-    """Return the job that trains an objective as the recipe of a run says, in the run's folder.
+    """Return the training job of an objective, configured by the recipe of a run.
 
     Args:
         run: Recipe, seed (of the order of the data) and folder.
@@ -156,7 +156,7 @@ def training_job(
 
 
 def _resting(run: Run, model: nn.Module) -> list[str]:
-    """Return the names of layers that stay as in testing: those that are named, or all that the head is not in."""
+    """Return the names of frozen layers: ``model.freeze``, or all without trainable parameters unless tuned in full."""
     if run.recipe.model.tune == "full":
         return run.recipe.model.freeze
     return [
@@ -167,9 +167,9 @@ def _resting(run: Run, model: nn.Module) -> list[str]:
 
 
 def train_run(run: Run, splits: Splits, job: TrainingJob) -> Fitted:
-    """Do the job of a run, or resume it where an earlier start stopped.
+    """Train a run, or resume it from its checkpoint.
 
-    A loss that takes targets gets them first, from models of folds that are trained in folders below the run's.
+    A loss that needs out-of-fold targets gets them first, from models that are trained in subfolders of the run.
 
     Raises:
         InputError: As :func:`fedlas.lab.train.loop.fit`.
@@ -212,13 +212,13 @@ def training_batches(run: Run, splits: Splits, accelerator: Accelerator) -> Epoc
 
 
 FOLD_LOSS = "ce"
-"""Loss of the models of the folds."""
+"""Loss of the models that are trained for cross-fitting."""
 LEFT_OUT = "left-out"
-"""Name of the predictions on the part that a model was not trained on."""
+"""Name of the predictions on the fold that a model was not trained on."""
 
 
 def fold_runs(run: Run) -> list[Run]:
-    """Return the runs of the folds, in folders inside the run's; none for a loss that takes no targets."""
+    """Return one run per cross-fitting fold, in subfolders of the run; empty if the loss takes no targets."""
     loss = build_loss(run, num_classes=10, num_samples=1000)
     folds = run.recipe.data.cross_fit
     if folds is None or taker_of_targets(loss) is None:
@@ -234,7 +234,7 @@ def fold_runs(run: Run) -> list[Run]:
 def folds_of(
     target: NDArray[np.int64], num_classes: int, folds: int, *, seed: int
 ) -> NDArray[np.int64]:
-    """Return the fold of each sample ``(N,)``: folds of equal size, with classes divided as equally as possible."""
+    """Return the fold index of each sample ``(N,)``, stratified by class; folds have equal size."""
     order = np.concatenate(shuffled_classes(target, num_classes, stream(Purpose.CROSS_FIT, seed)))
     fold = np.empty_like(order)
     fold[order] = np.arange(len(order)) % folds
@@ -247,19 +247,19 @@ def cross_fitted_probs(
     accelerator: Accelerator,
     train: Callable[[Run, Objective, Splits], object],
 ) -> Tensor:
-    """Return probabilities ``(N, C)`` of all training samples, each by a model that was trained without it.
+    """Return out-of-fold probabilities ``(N, C)`` of the training samples, after temperature scaling.
 
-    One temperature, fitted on these held-out predictions, calibrates them.
+    One temperature is fitted to the out-of-fold predictions.
 
     Args:
-        run: The run that they are for; its seed decides the folds.
+        run: The run that needs the targets; its seed determines the folds.
         splits: Its data.
         accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
         train: Trains an objective as a run says, on the training part of splits.
 
     State:
-        Each model has a folder, whose predictions stay and whose checkpoint goes; one that is finished is not trained
-        again. The global generators are as they were.
+        Each model has a folder, which keeps the predictions but not the checkpoint; a finished model is not trained
+        again. The state of the global generators is restored.
     """
     runs = fold_runs(run)
     target = splits.train.target.cpu()
@@ -295,13 +295,13 @@ def cross_fitted_probs(
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use, by its affinity and the limit of its container."""
+    """Return the number of cores available to this process, by its affinity and container limit."""
     return int(require("joblib", extra="bench").cpu_count())
 
 
 @contextmanager
 def limited_to(threads: int | None) -> Iterator[None]:
-    """Compute with ``threads`` threads of PyTorch and of NumPy's linear algebra; None changes nothing."""
+    """Limit PyTorch and BLAS to ``threads`` threads inside the context; None changes nothing."""
     if threads is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Steps and threads of a run before it is done, and how far it has come."""
+"""Expected work of a run before it starts: optimizer steps, threads and progress."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fedlas.lab.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class Forecast:
-    """One run, before it is done.
+    """Expected work of a run: its optimizer steps, in total and left, and its state.
 
     Attributes:
         run: The run.
         steps: About how many optimizer steps it takes from the start; None if the size of its data is unknown.
         left: About how many of them are still to be done.
-        state: ``new``, ``finished``, ``failed before`` or how far it has come.
+        state: ``new``, ``finished``, ``failed before`` or ``resumes after epoch ...``.
     """
 
     run: Run
@@ -39,8 +39,8 @@ class Forecast:
     state: str
 
 
-def train_size(run: Run) -> int | None:
-    """Return how many images a run trains on, exactly or to a few; None if its data is not there.
+def count_train_images(run: Run) -> int | None:
+    """Return the approximate number of training images of a run, or None if its data is not available.
 
     The size of a published data set is known without its files; other data is read.
     """
@@ -58,9 +58,9 @@ def train_size(run: Run) -> int | None:
 
 
 def forecast(run: Run) -> Forecast:
-    """Return what is known of a run before it starts, from its folder and the size of its data."""
+    """Return the expected work of a run, from its folder and the size of its data."""
     train = run.recipe.train
-    images = train_size(run)
+    images = count_train_images(run)
     # A size that is not known before the data is read leaves the steps open.
     each = None if images is None else _steps(images, train)
     folder = RunFolder(run.folder)
@@ -89,13 +89,12 @@ def forecast(run: Run) -> Forecast:
 
 
 def _steps(images: int, train: TrainConfig) -> int:
-    """Return steps of an epoch."""
     whole = images // train.batch_size
     return whole if train.drop_last and whole else math.ceil(images / train.batch_size)
 
 
 def _epochs_done(folder: RunFolder, every: int) -> int:
-    """Return epochs in the checkpoint, from which the run resumes; the log may hold later ones."""
+    """Return the number of epochs in the checkpoint, from which the run resumes; the log may hold more."""
     # Without a checkpoint, training starts from the beginning, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0
@@ -114,10 +113,10 @@ other, most of all while other processes compute, too.
 
 
 def threads_for(run: Run) -> int | None:
-    """Return 1 for a small model where there is no GPU; else None, which means all threads that PyTorch uses.
+    """Return 1 for a small model on a CPU-only machine, else None for PyTorch's default number of threads.
 
-    Sums of several threads round differently. So this depends on the recipe alone, and not on how many runs there are
-    at a time or what else the machine does.
+    The number of threads changes rounding, so it depends on the recipe alone, not on the number of parallel runs or
+    the load of the machine.
 
     Raises:
         InputError: If the data cannot be read, or the model not built.
@@ -132,7 +131,7 @@ def threads_for(run: Run) -> int | None:
 
 
 def forward_operations(model: nn.Module, shape: Sequence[int]) -> int:
-    """Count the operations of a forward pass of one input of a shape; a multiply-add is two."""
+    """Return the floating-point operations of a forward pass of one input; a multiply-add counts as 2."""
     total = 0
 
     def count(layer: Any, _: Any, output: Any) -> None:

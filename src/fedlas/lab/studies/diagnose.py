@@ -1,4 +1,4 @@
-"""Diagnosis of a finished run: held-out predictions against the indicator, and the gate's decisions on them."""
+"""Diagnosis of a finished run: the indicator against held-out predictions, and the gate's decisions on them."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Study:
         predictions: Predictions of its test part.
         score: ``Z (N,)`` of each test sample.
         score_source: Source of the score, as text.
-        indicator: Correlations of the score.
+        indicator: Correlations of the score with confidence and correctness.
         bins: Signed gap in groups of equal size by score.
-        failures: Where indicator and state disagree most.
+        failures: Samples on which indicator and correctness disagree most.
         psi: The gate's directions ``(N,)``; None for a loss without a gate.
         alpha_i: Strengths ``(N,)``; None likewise.
         alpha: Strength at the mean norm; None likewise.
-        gate: Summary of the two; None likewise.
-        strength: How strength and being right go together; None likewise.
+        gate: Summary of directions and strengths; None likewise.
+        strength: Association of strength and correctness; None likewise.
         history: Log of the run.
     """
 
@@ -84,7 +84,7 @@ class Study:
 
     @property
     def alarms_by_kind(self) -> list[str]:
-        """A sentence for each kind of alarm: when it was raised, and its latest words."""
+        """A sentence per kind of alarm: the epochs, and the text of the latest alarm."""
         kinds: dict[str, list[tuple[int, str]]] = {}
         for epoch, alarm in self.alarms:
             kinds.setdefault(alarm_kind(alarm), []).append((epoch, alarm))
@@ -102,7 +102,7 @@ class Study:
 
     @property
     def samples(self) -> dict[str, Tensor]:
-        """Score, confidence, correctness, direction and strength of each test sample, ``(N,)``."""
+        """Columns ``(N,)`` of the test samples: score, confidence, correctness, and direction and strength if gated."""
         columns = {
             "score": self.score,
             "confidence": self.predictions.confidence,
@@ -112,7 +112,7 @@ class Study:
         return columns | {name: value for name, value in decided.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the numbers, for JSON."""
+        """Return the diagnosis as values for JSON."""
         content = {
             "run": self.run.name,
             "recipe": self.run.recipe.name,
@@ -132,7 +132,7 @@ class Study:
 
 
 def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Study:
-    """Study the test predictions of a finished run; needs its data and model only if its loss reads maps.
+    """Diagnose a finished run on its test predictions; its data is needed only if the loss reads feature maps.
 
     Args:
         folder: A run folder with ``predictions/{val,test}.npz`` and ``checkpoint.pt``.
@@ -140,12 +140,12 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
         cases: Failure cases of each kind.
 
     Returns:
-        The study. A loss with gate and indicator is asked itself, with the state of the best epoch. For another the
-        score is the L1 norm of the features, standardized by the mean and deviation of the validation part: what the
-        indicator would say, had it watched.
+        The diagnosis. A loss with gate and indicator computes the score itself, in its state at the best epoch. For any
+        other loss the score is the L1 norm of the features, standardized by mean and standard deviation over the
+        validation part.
 
     Raises:
-        InputError: If the folder is no finished run, or its predictions hold no features.
+        InputError: If the run is not finished, or its predictions hold no features.
     """
     metrics = must_be_finished(folder)
     run = folder.run
@@ -187,7 +187,7 @@ def study_run(folder: RunFolder, *, num_bins: int = 10, cases: int = 12) -> Stud
 
 
 def lacking_for_diagnosis(folder: RunFolder) -> str:
-    """Return why a finished run cannot be studied: a missing file, or predictions without features; else no text."""
+    """Return the reason why a finished run cannot be diagnosed, or an empty string."""
     parts = [folder.part_path(part) for part in ("val", "test")]
     for path in (*parts, folder.splits_path, folder.checkpoint_path):
         if not path.is_file():
@@ -204,24 +204,22 @@ def lacking_for_diagnosis(folder: RunFolder) -> str:
 
 
 def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
-    """Return predictions of a part, and the features in them."""
+    """Return the predictions on a part, and their features."""
     path = folder.part_path(part)
     if not path.is_file():
-        raise InputError(
-            f"the run must have its {part} predictions", f"no {path}", "Train it again."
-        )
+        raise InputError(f"the run must have {part} predictions", f"no {path}", "Train it again.")
     predictions = folder.predictions(part)
     if predictions.features is None:
         raise InputError(
-            "predictions must hold the features the indicator reads",
-            f"{path} without",
+            "the predictions must include features, which the indicator reads",
+            f"none in {path}",
             "Train the run with train.save_features=true.",
         )
     return predictions, predictions.features
 
 
 def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
-    """Return the loss with the state of the best epoch."""
+    """Return the loss with its state at the best epoch."""
     state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
     weights = {
@@ -235,7 +233,7 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
 
 
 def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same for a loss that reads features which no run saves, the maps before the pool."""
+    """Return the gate's outputs for a loss that reads feature maps, which are not saved with predictions."""
     trained = load_trained(folder)
     splits = as_tested(trained.run, trained.splits)
     objective = trained.objective
@@ -254,12 +252,12 @@ def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
 def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
     norms = feature_norms(features)
     usual = feature_norms(reference)
-    spread = float(usual.std()) or 1.0  # a collapsed network has one norm for all: then Z is 0
+    spread = float(usual.std()) or 1.0  # a collapsed network has equal norms: then Z is 0
     return (norms - usual.mean()) / spread
 
 
 def plain_numbers(value: object) -> Any:
-    """Return ``value`` as JSON can hold it: NaN becomes None."""
+    """Return ``value`` with NaN replaced by None, as JSON requires."""
     if isinstance(value, dict):
         return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -269,7 +267,7 @@ def plain_numbers(value: object) -> Any:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but the seed.
+    """Diagnoses of runs that differ only in the seed.
 
     Attributes:
         place: Prefix that distinguishes it from groups of the same loss, with a space; empty if none is needed.
@@ -281,20 +279,20 @@ class RunGroup:
 
     @property
     def name(self) -> str:
-        """Place and loss."""
+        """Display name of the group: prefix and loss."""
         return self.place + self.studies[0].run.loss
 
     def name_of(self, study: Study) -> str:
-        """Place and name of one of its runs."""
+        """Return the display name of one run of the group: prefix and name of the run."""
         return self.place + study.run.name
 
 
 def grouped(studies: Sequence[Study]) -> list[RunGroup]:
-    """Return the studies in groups, in the order in which each begins.
+    """Group the diagnoses of runs that differ only in the seed, in order of first appearance.
 
-    The name of a group is the first of these that distinguishes it: the loss, recipe and loss, the bench's folder
-    and loss, a number. Runs of several recipes are always named by more than their loss. A run that is there twice is
-    in a second group, since a mean over it and itself would be one over two seeds by name only.
+    A group is named by the first of these that is unique: the loss (only if all runs have one recipe), recipe and loss,
+    bench folder and loss, a number. A second run with the same settings and seed starts another group, because a mean
+    over both would not be a mean over two seeds.
     """
     members: dict[tuple[str, int], list[Study]] = {}
     for study in studies:

@@ -1,4 +1,4 @@
-"""The files for others of a finished run: its exported model and its calibration card."""
+"""Files of a finished run for other users: its exported model and its calibration card."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def export_run(
     data: str | None = None,
     replicates: int = REPLICATES,
 ) -> tuple[str, Calibration, Exported, CalibrationCard]:
-    """Write a run's model to a file, its calibration inside, and make the card of that file.
+    """Export the calibrated model of a run to a file, and return the file with its calibration card.
 
     Args:
         folder: Folder of a finished run with validation and test predictions.
@@ -56,7 +56,7 @@ def export_run(
     trained = load_trained(run)
     if trained.run.recipe.model.bayesian is not None:
         raise InputError(
-            "the model must say the same each time",
+            "the model must be deterministic",
             f"{run.path}, which draws weights",
             "Export a run without model.bayesian.",
         )
@@ -70,7 +70,7 @@ def export_run(
         calibration=calibration,
         mean=tested.mean,
         std=tested.std,
-        images=partial(test_images, trained),
+        images=partial(iter_test_images, trained),
         expected=run.predictions("test"),
         about=_description(run, trained),
     )
@@ -82,8 +82,8 @@ def export_run(
     return trained.run.name, calibration, exported, card
 
 
-def test_images(trained: Trained) -> Iterator[Tensor]:
-    """Yield the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
+def iter_test_images(trained: Trained) -> Iterator[Tensor]:
+    """Yield batches of the test images as uint8 ``(n, channels, H, W)``, in the order of the predictions."""
     splits = trained.splits
     scale, shift = multiply_add(
         splits.mean, splits.std, channels=splits.in_channels, device=torch.device("cpu")
@@ -93,7 +93,7 @@ def test_images(trained: Trained) -> Iterator[Tensor]:
 
 
 def _plain_model(trained: Trained) -> nn.Module:
-    """Build the run's model again, so that it has none of the hooks that a loss may have added."""
+    """Return the run's model, rebuilt without the hooks that a loss may have added."""
     with torch.random.fork_rng(devices=[]):
         model = build_model(
             trained.run.recipe.model.name, **_shape(trained), **trained.run.recipe.model.options
@@ -133,11 +133,11 @@ def _shape(trained: Trained) -> dict[str, int]:
 def card_of_run(
     folder: Path, *, calibrate: str, data: str | None = None, **options: Any
 ) -> CalibrationCard:
-    """Return the calibration card of a finished run whose calibration is yet to be fitted.
+    """Fit a calibrator to a finished run, and return the calibration card.
 
     Args:
         folder: The run folder.
-        calibrate: Calibrator to fit on its validation predictions, or none.
+        calibrate: Calibrator to fit to the run's validation predictions, or ``none``.
         data: Where its data is, for the names of its classes; None searches the usual places.
         **options: Options of :func:`run_card`.
 
@@ -160,7 +160,7 @@ def run_card(
     classes: Sequence[str] | None = None,
     exported: Mapping[str, Any] | None = None,
 ) -> CalibrationCard:
-    """Return the calibration card of a finished run, made of its predictions.
+    """Return the calibration card of a finished run and its calibration.
 
     Args:
         folder: The run, with validation and test predictions.
@@ -171,13 +171,13 @@ def run_card(
         exported: The exported file that the card belongs to, and how it was checked.
 
     Raises:
-        InputError: If it is no finished run, its files cannot be read, or a number is out of range.
+        InputError: If the run is not finished, its files cannot be read, or an option is out of range.
     """
     try:
         run = read_run(folder)
     except ValueError as error:
         raise InputError(
-            "a card needs the folder of a finished run",
+            "a card requires the folder of a finished run",
             f"{folder.path}: {error}",
             "Rerun its fedlas command: it resumes.",
         ) from error
@@ -212,7 +212,7 @@ def run_card(
 
 
 def _split_sizes(folder: RunFolder) -> dict[str, int]:
-    """Return the number of samples of each part; none where the split was not saved."""
+    """Return the number of samples of each part, or an empty dict if the split was not saved."""
     try:
         return {part: len(indices) for part, indices in folder.splits.items()}
     except UnreadableError:

@@ -1,4 +1,4 @@
-"""Predictions of a run's parts for calibrators, made from its model where the run has none."""
+"""Predictions on the parts of a run that calibrators need, computed by its model where they are not saved."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from fedlas.present.stages import HeldOut
 
 Show = Callable[[str], None]
 DRIFT = "val-drift"
-"""Part that a run does not leave; it is made from its model when first asked for."""
+"""Part that training does not save; it is computed by the run's model at first use."""
 _LEVELS = 10
 
 
 def test_part(folder: Path) -> Predictions:
-    """Return a run's test predictions.
+    """Return the test predictions of a run.
 
     Raises:
-        InputError: If the folder is a bench's or no run's, or they cannot be read.
+        InputError: If the folder is a bench or no run folder, or the predictions cannot be read.
     """
     run = RunFolder(folder)
     if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
         raise InputError(
-            "the folder must be that of one run",
+            "the folder must be a single run's",
             f"the bench {folder}",
             f"Run fedlas runs report {folder}, or name one of its runs.",
         )
     if not is_run(run) and not is_file(run.part_path("test")):
         files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
         raise InputError(
-            "a folder must be that of a run",
+            "the folder must be a run folder",
             f"{folder} with {few(files) if files else 'no file of predictions'}",
             "Name a file of predictions, or a run folder.",
         )
@@ -54,7 +54,7 @@ def run_held_out(
     data: str | None = None,
     show: Show = lambda _text: None,
 ) -> HeldOut:
-    """Return what calibrators of a run are fitted on: its validation part, and parts that its model makes.
+    """Return the held-out predictions of a run for calibrators: its validation part, and parts computed on demand.
 
     Args:
         folder: The run folder.
@@ -66,7 +66,7 @@ def run_held_out(
         InputError: If the validation predictions cannot be read.
 
     State:
-        A part that is made is saved in the run's folder, and read from there the next time.
+        A computed part is saved in the run folder, and read from there the next time.
     """
     held_out = RunFolder(folder).predictions("val") if val is None else val
     parts = {DRIFT: partial(_drifted, folder, data, show)}
@@ -74,7 +74,7 @@ def run_held_out(
 
 
 def _drifted(folder: Path, data: str | None, show: Show, needs: frozenset[str]) -> Predictions:
-    """Return predictions on the run's validation images under growing noise: those saved, if they have the fields."""
+    """Return predictions on validation images under growing noise, from the saved file if it has the fields."""
     run = RunFolder(folder)
     path = run.part_path(DRIFT)
     if path.is_file():

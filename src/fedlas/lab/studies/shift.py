@@ -1,4 +1,4 @@
-"""Finished runs under common corruptions of their test images."""
+"""Metrics of finished runs under common corruptions of their test images."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def measure_shift(
     save_to: Callable[[int, str], Path] | None = None,
     replicates: int = 0,
 ) -> list[dict[str, Any]]:
-    """Measure runs on their test images under each corruption, before and after their validation's temperature.
+    """Measure runs under each corruption of their test images, before and after temperature scaling.
 
     Args:
-        runs: The runs. Those with the same test images share the corrupted ones.
+        runs: The runs. Runs with the same test images share the corrupted images.
         corruptions: Each at one severity.
         on_step: Called after each corruption of each run.
-        save_to: Path for the predictions, by place of the run and name of the part; None keeps none.
+        save_to: Path of the predictions, given the index of the run and the name of the part; None saves none.
         replicates: Replicates of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
@@ -82,13 +82,13 @@ def _same_images(first: Part, second: Part) -> bool:
 
 
 class _Measured:
-    """A run with the temperature of its clean validation part, as its user would have it."""
+    """A run with the temperature that is fitted to its clean validation part."""
 
     def __init__(self, trained: Trained, replicates: int) -> None:
         run = trained.run
         if run.recipe.data.corruption is not None:
             raise InputError(
-                "the run must be one on clean test images",
+                "the run must have clean test images",
                 f"{run.name} with data.corruption={run.recipe.data.corruption.name}",
                 "Train one without it.",
             )
@@ -105,11 +105,11 @@ class _Measured:
         )
 
     def predicted(self, part: Part) -> Predictions:
-        """Return the predictions of test images."""
+        """Return the predictions on a part of test images."""
         return self._predictions(self._tested, part)
 
     def metrics(self, predictions: Predictions) -> dict[str, Any]:
-        """Return the metrics before and after the temperature."""
+        """Return the metrics before and after temperature scaling."""
         bins = self.trained.run.recipe.train.num_bins
         stages = {"test": predictions, "test_calibrated": self._scaling.transform(predictions)}
         metrics: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
@@ -122,7 +122,7 @@ class _Measured:
         return metrics
 
     def without_corruption(self) -> dict[str, Any]:
-        """Return the run's result before any corruption."""
+        """Return the result on clean test images, with an empty list for corrupted ones."""
         return {
             "temperature": self._scaling.temperature,
             "notes": list(self._notes),

@@ -1,7 +1,7 @@
-"""The training loop, on accelerate, and checkpoints that survive a kill at any moment.
+"""Training loop on accelerate, with checkpoints that survive a kill at any moment.
 
-In: a ``TrainingJob``: objective, batches, configuration of loop, optimizer and schedule. Out: the objective with the
-best epoch's weights, and a folder with ``checkpoint.pt`` and ``log.jsonl``.
+Input: a ``TrainingJob`` with objective, batches, and configurations of loop, optimizer and schedule. Output: the
+objective with the best epoch's weights, and a folder with ``checkpoint.pt`` and ``log.jsonl``.
 """
 
 from typing import TYPE_CHECKING

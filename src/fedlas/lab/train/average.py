@@ -1,4 +1,4 @@
-"""Averages of the weights over training. Once averaging has begun, the average is validated, kept and used.
+"""Averages of the weights during training; once averaging starts, the average is validated and kept.
 
 Source:
     Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, SIAM J. Control and Optimization 30 (1992).
@@ -22,7 +22,7 @@ from fedlas.lab.train.config import AverageName, TrainConfig
 
 
 class Weights:
-    """The weights themselves, without an average.
+    """Base class of weight averaging; without a subclass, the trained weights are used directly.
 
     Args:
         model: The model that is trained.
@@ -38,25 +38,25 @@ class Weights:
 
     @property
     def model(self) -> nn.Module:
-        """The model whose predictions count."""
+        """Model to validate and keep."""
         return self.source
 
     def step(self, epoch: int) -> None:
-        """Called after each step of the optimizer."""
+        """Update the average after an optimizer step."""
 
     def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Accelerator) -> None:
-        """Called after the epoch's last step, with the batches of the epoch."""
+        """Update the average after the last step of an epoch."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state for a checkpoint."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
+        """Restore the state from :meth:`state_dict`."""
 
 
 class _Average(Weights):
-    """An average in a model of its own. Before the first epoch of averaging, the weights themselves are used."""
+    """Average in a second model; before averaging starts, the trained weights are used."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, averaged: AveragedModel) -> None:
         super().__init__(model, config)
@@ -64,20 +64,20 @@ class _Average(Weights):
 
     @property
     def model(self) -> nn.Module:
-        """The average, once there is one; the trained model before."""
+        """The averaged model once averaging has started, and the trained model before."""
         return self.averaged.module if int(self.averaged.n_averaged) else self.source
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the average, and the number of weights in it."""
+        """Return the average and the number of averaged weights."""
         return self.averaged.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
+        """Restore the state from :meth:`state_dict`."""
         self.averaged.load_state_dict(state)
 
 
 class ExponentialAverage(_Average):
-    """Exponential moving average after every step: ``average <- d_t average + (1 - d_t) weights``.
+    """Exponential moving average, updated after every step: ``average <- d_t average + (1 - d_t) weights``.
 
     ``d_t = min(decay, (1 + t) / (10 + t))`` at the ``t``-th step of averaging, so that the average forgets its start
     soon, even in a short run. Running statistics of batch norms are averaged like weights; counters are copied.
@@ -90,7 +90,7 @@ class ExponentialAverage(_Average):
         self.decay = config.average_decay
 
     def step(self, epoch: int) -> None:
-        """Add the new weights to the average."""
+        """Update the average with the current weights."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
 
@@ -106,13 +106,13 @@ class ExponentialAverage(_Average):
 
 
 class StochasticWeightAverage(_Average):
-    """Mean of the weights at the ends of epochs (SWA), with batch-norm statistics estimated again."""
+    """Stochastic weight averaging (SWA): mean of the weights at the ends of epochs."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model, config, AveragedModel(model))
 
     def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Accelerator) -> None:
-        """Add the epoch's last weights to the average."""
+        """Add the weights at the end of an epoch to the average, and update its batch-norm statistics."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
             estimate_batch_norms(self.averaged.module, batches, accelerator)
@@ -123,14 +123,14 @@ AVERAGES: dict[AverageName, type[Weights]] = {
     "ema": ExponentialAverage,
     "swa": StochasticWeightAverage,
 }
-"""Class of each ``train.average``."""
+"""Class for each value of ``train.average``."""
 
 
 @torch.no_grad()
 def estimate_batch_norms(
     model: nn.Module, batches: Iterable[Any], accelerator: Accelerator
 ) -> None:
-    """Set the running statistics of batch norms to their mean over ``batches``, then put the model into ``eval()``.
+    """Set the running statistics of batch norms to their means over ``batches``, and switch to ``eval()``.
 
     Args:
         model: Any model; a model without batch norms is not run.

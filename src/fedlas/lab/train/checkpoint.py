@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, loaded without running code, compared with the configuration, and restored whole."""
+"""Checkpoints: atomic writing, safe loading, comparison with a configuration, and restoring a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedlas.lab.train.average import Weights
 from fedlas.lab.train.job import TrainingJob
 
 CHECKPOINT = "checkpoint.pt"
-"""Its name in the folder of a run."""
+"""File name of the checkpoint in a run folder."""
 FORMAT = 1
 
 
@@ -30,7 +30,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, A
     Args:
         path: File to write. An older checkpoint survives until the new one is complete.
         state: Tensors and plain values only, which is all that :func:`load_checkpoint` accepts.
-        config: Resolved configuration of the run. A later load compares its own with it.
+        config: Resolved configuration of the run, which is compared when the checkpoint is loaded.
 
     Raises:
         InputError: If the folder is not writable.
@@ -41,15 +41,15 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, A
 
 
 def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU, and check its format and configuration.
 
     Args:
         path: File written by :func:`save_checkpoint`.
         config: Configuration that the checkpoint must have been written under; None skips the comparison.
 
     Raises:
-        InputError: If the file is missing, truncated, of another format or not a checkpoint, if a part of it is missing
-            or of another kind, or if the configurations differ; the message names every difference.
+        InputError: If the file is missing, truncated, of another format or not a checkpoint, if an entry is missing
+            or of another type, or if the configurations differ; the message names every difference.
 
     Note:
         Nothing in the file is executed: only tensors and plain values are read.
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
         raise InputError("the checkpoint must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:
         raise InputError(
-            "the file must be a whole checkpoint of plain tensors",
+            "the file must be a complete checkpoint of tensors and plain values",
             f"{path} ({error})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
@@ -71,7 +71,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
         or not isinstance(state.get("config"), dict)
     ):
         raise InputError(
-            f"the file must be of format {FORMAT}", path, "Use the release that wrote it."
+            f"the checkpoint must be of format {FORMAT}", path, "Use the release that wrote it."
         )
     # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
     if config is not None and (changes := differences(state["config"], config)):
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
         raise InputError(
-            "the checkpoint must hold a whole run",
+            "the checkpoint must be complete and valid",
             f"{path}, where {wrong}",
             "Use the release that wrote it, or train again with another --out.",
         )
@@ -97,7 +97,7 @@ _BEST: dict[str, Any] = {"epoch": int, "value": (int, float), "objective": dict}
 
 
 def _wrong(state: Mapping[str, Any]) -> str:
-    """Return what a checkpoint of any model lacks; no text if it lacks nothing."""
+    """Return the first missing or invalid entry of a checkpoint as text, or an empty string."""
     for place, parts in (("", _PARTS), ("best.", _BEST)):
         holder = state["best"] if place else state
         for name, kind in parts.items():
@@ -124,7 +124,7 @@ def differences(
     *,
     words: tuple[str, str] = ("before", "now"),
 ) -> list[str]:
-    """Return differences of two nested configurations, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
+    """Return the differences of two nested configurations, such as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
     Example:
         >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
@@ -150,7 +150,7 @@ def _differ(before: object, now: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """Return ``repr(value)``; shortened where it nests deeply or repeats itself, which a file of a stranger may."""
+    """Return ``repr(value)``, shortened if the value is long or deeply nested."""
     return repr(value) if isinstance(value, bool | float | str | None) else _SHORT.repr(value)
 
 
@@ -165,10 +165,10 @@ _BUFFERS = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq
 
 
 def restore_module(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Load a state dict from the checkpoint ``path``.
+    """Load a state dict from the checkpoint ``path`` into a module.
 
     Raises:
-        InputError: If it has other keys, shapes or kinds of values than the module's own; nothing changes then.
+        InputError: If keys, shapes or types differ from the module's; nothing changes then.
     """
     if wrong := misfit(module.state_dict(), state, "weights"):
         raise _unusable(path, wrong)
@@ -182,14 +182,14 @@ def restore(
     schedule: LRScheduler,
     weights: Weights,
 ) -> None:
-    """Put everything that trains back to where it was. What the caller made for this run changes before the objective.
+    """Restore objective, optimizer, schedule, average, hooks and random generators from a checkpoint.
 
     Args:
         saved: From :func:`~fedlas.lab.train.checkpoint.load_checkpoint`.
-        job: Its objective and hooks are put back.
+        job: Training job whose objective and hooks are restored.
         optimizer: Over the objective's parameters.
         schedule: Schedule of that optimizer, just built.
-        weights: The average.
+        weights: The weight averaging.
 
     Raises:
         InputError: If any part does not fit; the objective is unchanged then.
@@ -204,7 +204,7 @@ def restore(
     if not wrong and saved["epoch"] > job.config.epochs:
         wrong = f"epoch {saved['epoch']} of {job.config.epochs}"
     if not wrong and len(saved["hooks"]) != len(hooks):
-        wrong = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
+        wrong = f"it has {len(saved['hooks'])} hook states for {len(hooks)} hooks"
     if wrong:
         raise _unusable(path, wrong)
     # The name of the part goes into the error, since the loaders themselves do not say what they read.
@@ -231,7 +231,7 @@ def restore(
 
 
 def misfit(like: Any, value: Any, name: str) -> str:
-    """Return how ``value`` differs in kind from ``like``: type, keys, length, shape. Empty text if it does not.
+    """Return how ``value`` differs from ``like`` in type, keys, length or shape, or an empty string.
 
     Numbers may be any finite number; what is None in ``like`` may also be a number.
 

@@ -1,4 +1,4 @@
-"""Configuration of the training loop, checked when it is made, and the metrics that can choose the best epoch."""
+"""Configuration of the training loop, and the metrics that can select the best epoch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedlas.metrics.row_mean import nll
 from fedlas.predictions import Predictions
 
 REFINED = "refined_nll"
-"""Selects by :func:`refined_nll`; it is no metric of a test set, because it fits what it measures."""
+"""Name of :func:`refined_nll` as a selection metric; no test metric, since its temperature fits the same data."""
 
 
 def check_select(metric: str, option: str = "train.select") -> str:
-    """Return ``metric`` if it can choose the best epoch: computed from logits and target alone, or ``refined_nll``.
+    """Return ``metric`` if it can select the best epoch: computed from logits and target alone, or ``refined_nll``.
 
     Raises:
-        InputError: Otherwise; the message names the nearest one that can.
+        InputError: For any other metric; the message names the nearest valid one.
     """
     able = [e.name for e in METRICS.entries() if e.default and not e.needs]
     able.append(REFINED)
@@ -35,13 +35,13 @@ def check_select(metric: str, option: str = "train.select") -> str:
 
 
 def merit(metric: str, value: float) -> float:
-    """Return a number that is higher for a better value of what selects; a metric with a sign is best at 0."""
+    """Return a selection score, higher for a better value of ``metric``; signed metrics are best at 0."""
     higher = False if metric == REFINED else METRICS[metric].higher_is_better
     return -abs(value) if higher is None else value if higher else -value
 
 
 def refined_nll(predictions: Predictions) -> float:
-    """Return the NLL after the temperature that is best for the same predictions.
+    """Return the NLL after temperature scaling fitted to the same predictions.
 
     Args:
         predictions: Predictions of the validation part.
@@ -64,7 +64,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def check_literals(kind: type, values: Mapping[str, Any], section: str) -> None:
-    """Check that fields of a dataclass that are declared as ``Literal`` have one of the declared values.
+    """Raise InputError if a ``Literal`` field of a dataclass has a value that is not declared.
 
     Args:
         kind: The dataclass.
@@ -72,7 +72,7 @@ def check_literals(kind: type, values: Mapping[str, Any], section: str) -> None:
         section: The section of a recipe that holds them.
 
     Raises:
-        InputError: For another value; the nearest one is named.
+        InputError: For any other value; the message names the nearest valid one.
     """
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal and name in values:
@@ -81,7 +81,7 @@ def check_literals(kind: type, values: Mapping[str, Any], section: str) -> None:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimizer of a run.
+    """Configuration of the optimizer.
 
     Args:
         name: ``sgd`` or ``adamw``.
@@ -118,7 +118,7 @@ class OptimizerConfig:
                 raise InputError(
                     f"optimizer.layer_rates.{layer} must be above 0",
                     0,
-                    f"Write model.freeze=[{layer}], which rests its batch norms too.",
+                    f"Write model.freeze=[{layer}], which also freezes its batch norms.",
                 )
         for name in ("lr", "weight_decay", "criterion_lr"):
             if (value := getattr(self, name)) is not None:
@@ -126,7 +126,9 @@ class OptimizerConfig:
         check_number("optimizer.momentum", self.momentum, low=0, high=1)
         if self.nesterov and self.momentum == 0:
             raise InputError(
-                "optimizer.nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9."
+                "optimizer.nesterov requires optimizer.momentum above 0",
+                0,
+                "Set momentum, e.g. 0.9.",
             )
         if self.clip_norm is not None:
             check_number("optimizer.clip_norm", self.clip_norm, low=0, low_open=True)
@@ -134,7 +136,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate changes from epoch to epoch.
+    """Configuration of the learning rate schedule over epochs.
 
     Args:
         name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end), ``one-cycle`` (rises linearly for
@@ -159,16 +161,16 @@ class ScheduleConfig:
             check_number("schedule.milestones", milestone, low=0, low_open=True)
         if self.name == "swa" and len(self.milestones) != 2:
             raise InputError(
-                "schedule.name=swa needs two milestones",
+                "schedule.name=swa requires two milestones",
                 self.milestones,
                 "Write e.g. schedule.milestones=[0.4,0.7].",
             )
 
     def milestone_epochs(self, epochs: int) -> list[int]:
-        """Return the milestones of a run of ``epochs`` in epochs; fractions are rounded, to at least 1.
+        """Return the milestones in epochs for a run of ``epochs``; fractions are rounded, to at least 1.
 
         Raises:
-            InputError: If a milestone is not before the end of the run, or those of ``swa`` are in the wrong order.
+            InputError: If a milestone is not before the end of the run, or the milestones of ``swa`` do not increase.
         """
         resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
         late = [
@@ -183,13 +185,17 @@ class ScheduleConfig:
                 "Write them as fractions such as 0.5, or train longer.",
             )
         if self.name == "swa" and resolved[0] > resolved[1]:
-            raise InputError("schedule.milestones of swa must rise", self.milestones, "Swap them.")
+            raise InputError(
+                "schedule.milestones must increase for schedule.name=swa",
+                self.milestones,
+                "Swap them.",
+            )
         return resolved
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training loop.
+    """Configuration of the training loop.
 
     Args:
         epochs: Passes over the training part.
@@ -244,7 +250,7 @@ class TrainConfig:
             check_count(f"train.{name}", getattr(self, name))
         if self.accumulate > self.batch_size:
             raise InputError(
-                f"train.accumulate must be at most batch_size {self.batch_size}",
+                f"train.accumulate must be at most train.batch_size ({self.batch_size})",
                 self.accumulate,
                 "Choose fewer parts.",
             )

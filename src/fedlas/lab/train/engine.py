@@ -1,4 +1,4 @@
-"""The training step: precision and layout that suit the machine, optimizer, schedule, processes, parts of a batch."""
+"""Training step: precision and memory layout, optimizer, schedule, processes, gradient accumulation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CPU_UNITS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX
 
 
 def native_precision(device: torch.device) -> tuple[Precision, str]:
-    """Return the precision that ``train.precision=auto`` stands for on a device, and why.
+    """Return the precision that ``train.precision=auto`` selects on a device, and the reason.
 
     Returns:
         ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason.
@@ -55,17 +55,17 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
 
 
 def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """Return the configuration with ``precision=auto`` and ``channels_last=null`` decided for a device.
+    """Return the configuration with ``precision=auto`` and ``channels_last=null`` resolved for a device.
 
     Raises:
-        InputError: For bf16 on a device for which torch has no autocast: it would be fp32 without a word.
+        InputError: For bf16 on a device without autocast, which would silently be fp32.
     """
     precision: Precision = (
         native_precision(device)[0] if config.precision == "auto" else config.precision
     )
     if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
         raise InputError(
-            "bf16 needs a device with autocast",
+            "bf16 requires a device with autocast",
             f"{device.type}, for which this torch has none",
             "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out.",
         )
@@ -76,7 +76,7 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
 
 
 def precision_text(used: Precision, requested: Precision, device: torch.device) -> str:
-    """Return the precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
+    """Return the precision of a run with its reason, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
     if requested == "auto":
         reason = f"auto: {why}" if used == native else "auto: as the run began"
@@ -87,7 +87,7 @@ def precision_text(used: Precision, requested: Precision, device: torch.device) 
 
 
 def emulation_warning(precision: Precision, device: torch.device) -> str | None:
-    """Return a warning for bf16 on a device that only emulates it; else None."""
+    """Return a warning if bf16 is only emulated on the device, or None."""
     native, why = native_precision(device)
     if precision != "bf16" or native == "bf16":
         return None
@@ -98,13 +98,14 @@ def emulation_warning(precision: Precision, device: torch.device) -> str | None:
 
 
 _RISE = 0.25
-"""Share of a run in which the rate of ``one-cycle`` rises."""
+"""Share of a run in which the learning rate of ``one-cycle`` rises."""
 
 
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`).
+    """Return SGD or AdamW with the parameter groups of the model and the criterion.
 
-    With ``layer_decay`` or ``layer_rates`` the model has a group for each share of the rate, the largest first.
+    The groups are from :func:`fedlas.param_groups`. With ``layer_decay`` or ``layer_rates`` the model has one group per
+    learning rate factor, the largest first.
 
     Raises:
         InputError: If ``layer_rates`` names no layer of the model.
@@ -128,13 +129,13 @@ def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.opti
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int, probe_epochs: int = 0
 ) -> LambdaLR:
-    """Return a schedule to step once per epoch.
+    """Return a learning rate schedule to step once per epoch.
 
     Args:
         optimizer: The optimizer.
         config: The schedule.
         epochs: Epochs of the schedule.
-        probe_epochs: Epochs at the full rate before them.
+        probe_epochs: Epochs at the full rate before the schedule.
 
     Raises:
         InputError: If a milestone is not before the last epoch.
@@ -163,16 +164,16 @@ def build_schedule(
 
 
 class Engine:
-    """Runs the steps of training. Every process holds the whole objective; DDP averages gradients over processes.
+    """Training steps with autocast, gradient accumulation and DDP over processes.
 
     Args:
         objective: Model and criterion; moved to channels-last if the configuration says so.
-        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` are used; what they leave open is
-            decided for the accelerator's device.
+        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` are used; automatic values are
+            resolved for the accelerator's device.
         accelerator: ``accelerate.Accelerator``.
 
     Attributes:
-        config: The configuration, decided.
+        config: The configuration, with automatic values resolved.
         wrapped: Module to call in training, after :meth:`start`.
         optimizer: Optimizer to step, after :meth:`start`.
 
@@ -201,7 +202,7 @@ class Engine:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Prepare training with an optimizer over the objective's parameters.
+        """Prepare the objective and the optimizer for training.
 
         State:
             With ``compile``, torch forgets what this process compiled before. Every run has its own modules, and after
@@ -215,7 +216,7 @@ class Engine:
             self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]  # a module in, a module out
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context for the forward pass, in the configuration's precision."""
+        """Return the autocast context for forward passes, in the configured precision."""
         return torch.autocast(
             self.accelerator.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
         )
@@ -223,7 +224,7 @@ class Engine:
     def parts(
         self, inputs: Any, target: Tensor, index: Any
     ) -> Iterator[tuple[Any, Tensor, Any, Any]]:
-        """Cut a batch of this process into parts ``(inputs, target, index, share)``, the same number on every process.
+        """Split a batch into parts ``(inputs, target, index, share)``, equally many on every process.
 
         Args:
             inputs: ``(B, ...)``; of any type if the batch is not cut.
@@ -250,7 +251,7 @@ class Engine:
         pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
             raise InputError(
-                "inputs must be one tensor to be cut by train.accumulate",
+                "inputs must be a single tensor if train.accumulate is above 1",
                 describe(inputs),
                 "Set train.accumulate=1.",
             )
@@ -273,17 +274,17 @@ class Engine:
             yield *part, len(part[1]) * self.processes / total
 
     def collecting(self, last: bool) -> AbstractContextManager[Any]:
-        """Return a context for the passes of a part: only the step's last part exchanges gradients."""
+        """Return a context that delays the exchange of gradients until the last part of a step."""
         if last or self.processes == 1:
             return nullcontext()
         return self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor, share: Any) -> None:
-        """Add the gradient of a part's loss, weighted by its share."""
+        """Add the gradient of a part's loss, weighted by the part's share of the samples."""
         (loss if share is None else loss * share).backward()
 
     def step(self, clip_norm: float | None) -> None:
-        """Step the optimizer with the collected gradients."""
+        """Clip the accumulated gradients, and step the optimizer."""
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()

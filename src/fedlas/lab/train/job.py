@@ -1,4 +1,4 @@
-"""One training: objective, data, settings and hooks, as :func:`fedlas.lab.train.loop.fit` takes them."""
+"""Training job: objective, data, configurations and hooks, as :func:`fedlas.lab.train.loop.fit` takes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedlas.predictions import Predictions
 
 
 class Hook(Protocol):
-    """Observes the batches and predictions of a run and adds to its log. It must not change the run.
+    """Observer of batches and predictions that adds entries to the log; it must not change the training.
 
     The features are what the criterion reads: the classifier head's input, unless the objective says otherwise.
 
@@ -27,15 +27,15 @@ class Hook(Protocol):
     """
 
     def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
-        """Called for a training batch before the optimizer's step: ``logits (B, C)`` of the samples ``index (B,)``."""
+        """Observe a training batch before the optimizer step: ``logits (B, C)`` of samples with indices ``(B,)``."""
 
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
-        """Called for a validation batch of the model in ``eval()``: ``logits (B, C)`` and ``features (B, D)``."""
+        """Observe a validation batch in ``eval()``: ``logits (B, C)`` and ``features (B, D)``."""
 
     def on_epoch(
         self, predictions: Predictions, gather: Callable[[Any], list[Any]]
     ) -> Mapping[str, Any]:
-        """Called after an epoch; returns what is added to its record in the log, as JSON can hold it.
+        """Return the entries to add to the log record of an epoch, as JSON values.
 
         Args:
             predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
@@ -44,28 +44,28 @@ class Hook(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values that a checkpoint must hold."""
+        """Return the state for a checkpoint, as tensors and plain values."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned.
+        """Restore the state from :meth:`state_dict`.
 
         Raises:
-            KeyError: If something is missing; nothing changes then.
+            KeyError: If an entry is missing; nothing changes then.
         """
 
 
 class EpochBatches(Protocol):
-    """Training data: batches ``(inputs, target, index)`` whose order depends on the epoch alone."""
+    """Batches ``(inputs, target, index)`` whose order depends on the epoch alone."""
 
     def __iter__(self) -> Any: ...
     def __len__(self) -> int: ...
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0."""
+        """Set the epoch, counted from 0, that determines the order."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Objective, data and settings of a training.
+    """Objective, data, configurations and hooks of a training.
 
     Attributes:
         objective: Model and criterion; trained in place.

@@ -1,4 +1,4 @@
-"""Fine-tuning: which layers of a model rest, and at which share of the learning rate the others move."""
+"""Fine-tuning: frozen layers, and learning rate factors by layer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import nn
 from fedlas._core.check import InputError, suggestion
 
 _BLOCK = re.compile(r"(?:[^.]*[^.\d][^.]*\.)+?\d+(?:\.\d+)*(?=\.)")
-"""Start of the name of a parameter in a numbered block, through the first run of numbers: ``stages.0.1``."""
+"""Prefix of the name of a parameter in a numbered block, up to the first sequence of numbers: ``stages.0.1``."""
 
 
 def freeze(model: nn.Module, names: Collection[str]) -> None:
-    """Stop the training of layers: their parameters need no gradient from now on.
+    """Freeze layers: their parameters need no gradient from now on.
 
     Args:
         model: The model.
         names: Dotted names of modules or parameters; each stands for all that is in it.
 
     Raises:
-        InputError: If a name is none of the model's (the nearest is named), or no parameter is left to train; nothing
-            changes then.
+        InputError: If the model has no layer of a name (the message has the nearest), or no parameter is left to
+            train; nothing changes then.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
@@ -37,17 +37,19 @@ def freeze(model: nn.Module, names: Collection[str]) -> None:
     resting = {name for name in parameters if covering(name, names) is not None}
     if len(resting) == len(parameters):
         raise InputError(
-            "model.freeze must leave a parameter to train", ", ".join(names), "Leave the head out."
+            "model.freeze must leave at least one parameter trainable",
+            ", ".join(names),
+            "Leave the head out.",
         )
     for name in resting:
         parameters[name].requires_grad_(False)
 
 
 def check_layers(model: nn.Module, names: Iterable[str], option: str) -> None:
-    """Refuse a name that is no module and no parameter of the model.
+    """Raise InputError if a name is neither a module nor a parameter of the model.
 
     Raises:
-        InputError: With the nearest name.
+        InputError: For an unknown name; the message has the nearest name.
     """
     layers = [
         name
@@ -63,7 +65,7 @@ def check_layers(model: nn.Module, names: Iterable[str], option: str) -> None:
 
 
 def covering(name: str, layers: Iterable[str]) -> str | None:
-    """Return the longest of ``layers`` that a parameter is in; None if it is in none.
+    """Return the longest name in ``layers`` that contains a parameter, or None.
 
     Example:
         >>> covering("stages.1.0.conv1.weight", ["stages", "stages.1", "stages.10"])
@@ -77,17 +79,17 @@ def covering(name: str, layers: Iterable[str]) -> str | None:
 def layer_shares(
     model: nn.Module, *, decay: float | None = None, rates: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """Return the share of the learning rate of each parameter that is trained, by name.
+    """Return the learning rate factor of each trainable parameter, by name.
 
     Args:
         model: The model; its modules must be registered from the input to the output.
-        decay: Factor from a layer to the one before it. A layer is a numbered block such as ``stages.0.1`` or
-            ``blocks.3``; what is registered before, between or after blocks without a number is a layer too. So the
-            last one holds the head, and the norm before it, and has share 1.
-        rates: Share by dotted name of a module or parameter, in place of what ``decay`` gives; the longest name counts.
+        decay: Factor between the rates of a layer and its predecessor. A layer is a numbered block such as
+            ``stages.0.1`` or ``blocks.3``, or the modules before, between or after such blocks. So the last layer holds
+            the head and the norm before it, and has factor 1.
+        rates: Factor by dotted name of a module or parameter, which overrides ``decay``; the longest name counts.
 
     Raises:
-        InputError: If a name of ``rates`` is none of the model's.
+        InputError: If the model has no layer of a name in ``rates``.
 
     Source:
         Layer-wise decay: Clark, Luong, Le, Manning 2020 (ELECTRA, https://arxiv.org/abs/2003.10555); a share by layer:
@@ -114,7 +116,7 @@ def layer_shares(
 
 
 def _layer_of(name: str) -> str:
-    """Return the numbered block that a parameter is in; empty text if it is in none."""
+    """Return the numbered block that contains a parameter, or an empty string."""
     numbered = re.match(r"\d+(?=\.)", name) or _BLOCK.match(name)
     return numbered.group() if numbered else ""
 
@@ -122,13 +124,13 @@ def _layer_of(name: str) -> str:
 def split_group(
     group: Mapping[str, Any], model: nn.Module, shares: Mapping[str, float], lr: float
 ) -> list[dict[str, Any]]:
-    """Return a parameter group of the whole model as one for each share, the largest first.
+    """Split the parameter group of a model into one group per learning rate factor, largest first.
 
     Args:
         group: From :func:`fedlas.param_groups`.
         model: Its model.
         shares: From :func:`layer_shares`.
-        lr: Learning rate at share 1.
+        lr: Learning rate at factor 1.
     """
     parameters = dict(model.named_parameters())
     return [
@@ -143,13 +145,13 @@ def split_group(
 
 
 class FineTuning:
-    """Which parameters train in an epoch: the head alone while it is probed, then all that were trained.
+    """Trainable parameters by epoch: the head alone during linear probing, then all that are not frozen.
 
     Args:
         model: The model, whose trained parameters are those that need a gradient now.
         frozen: Names of layers that stay in ``eval()`` in every epoch.
         head: The classifier, which alone trains in the first epochs; None if ``probe_epochs`` is 0.
-        probe_epochs: Number of these epochs.
+        probe_epochs: Number of epochs of linear probing.
 
     Source:
         Linear probing, then fine-tuning: Kumar, Raghunathan, Jones, Ma, Liang 2022, https://arxiv.org/abs/2202.10054
@@ -167,7 +169,7 @@ class FineTuning:
         self.before_head = [m for m in modules.values() if head not in [*m.modules()]]
 
     def begin(self, epoch: int) -> bool:
-        """Choose what trains in an epoch, counted from 1; return whether it is another set than before."""
+        """Select the parameters that train in an epoch, counted from 1; return whether the selection changed."""
         trains = epoch > self.probe_epochs
         changed = any(parameter.requires_grad != trains for parameter in self.body)
         for parameter in self.body:
@@ -175,6 +177,6 @@ class FineTuning:
         return changed
 
     def rest(self, epoch: int) -> None:
-        """Put the layers that rest in an epoch into ``eval()``."""
+        """Put the layers that are frozen in an epoch into ``eval()``."""
         for layer in self.before_head if epoch <= self.probe_epochs else self.frozen:
             layer.eval()

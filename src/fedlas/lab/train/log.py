@@ -1,4 +1,4 @@
-"""The log of a run, one line of JSON an epoch, with its alarms; and its progress: a bar, or lines in a log file."""
+"""Log of a run, one JSON line per epoch with its alarms, and the display of its progress."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fedlas._core.terminal import Console, say
 from fedlas._core.text import printable
 
 LOG = "log.jsonl"
-"""Name of the file in the folder of a run."""
+"""File name of the log in a run folder."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log, in order, up to the first line that a kill cut short; a missing file has none."""
+    """Return the records of a log up to the first incomplete line, or an empty list if the file is missing."""
     return parse_log(path.read_text(errors="replace") if path.is_file() else "")
 
 
 def parse_log(text: str) -> list[dict[str, Any]]:
-    """Return the records in the text of a log, as :func:`read_log`."""
+    """Return the records in the text of a log, up to the first incomplete line."""
     records: list[dict[str, Any]] = []
     for line in text.splitlines():
         try:
@@ -43,14 +43,14 @@ def parse_log(text: str) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, last_epoch: int) -> list[dict[str, Any]]:
-    """Remove the records after ``last_epoch``, which no checkpoint holds, and return the others."""
+    """Remove the records after ``last_epoch`` from a log, and return the others."""
     records = [record for record in read_log(path) if record["epoch"] <= last_epoch]
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
     return records
 
 
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line, and have it on the disk before the checkpoint that relies on it.
+    """Append a record to a log, and flush it to disk.
 
     Raises:
         InputError: If the file is not writable, or the disk is full. The file is unchanged then.
@@ -71,13 +71,13 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
 
 
 WARM_UP = 0.1
-"""Share of the epochs in which running statistics, which start from nothing, settle: an alarm then says nothing."""
+"""Share of the epochs in which running statistics are not reliable yet, so that alarms are ignored."""
 
 
 def alarm_epochs(
     history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_epochs: int = 0
 ) -> dict[str, list[int]]:
-    """Return epochs with an alarm after the warm-up, by kind of alarm.
+    """Return the epochs with an alarm after the warm-up, by kind of alarm.
 
     Args:
         history: Records of the log.
@@ -101,14 +101,14 @@ def alarm_epochs(
 
 @lru_cache(maxsize=64)
 def warn_once(text: str) -> None:
-    """Log a warning once in a process, however many runs it concerns."""
+    """Log a warning once per process."""
     logging.getLogger("fedlas").warning("%s", printable(text))
 
 
 def leaves(
     values: Mapping[str, Any], separator: str = ".", above: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings, each under the keys that lead to it.
+    """Yield the values of nested mappings, each with its keys joined by ``separator``.
 
     Example:
         >>> dict(leaves({"epoch": 2, "val": {"ece": 0.1}}))
@@ -122,16 +122,16 @@ def leaves(
 
 
 class Progress(Protocol):
-    """Display of the progress of a training."""
+    """Protocol of a progress display of a training."""
 
     def due(self) -> bool:
-        """Return whether a loss would be shown now. Ask before reading one, which stalls an accelerator."""
+        """Return whether a loss would be displayed now; ask before reading a loss, which stalls an accelerator."""
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        """Note that a step is done, with its ``loss`` if given."""
+        """Display that a step is done, with its ``loss`` if given."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Note that an epoch is done; ``record`` is its line of the log."""
+        """Display that an epoch is done, with its log record."""
 
 
 ShowProgress = Callable[..., AbstractContextManager[Progress]]
@@ -140,7 +140,7 @@ ShowProgress = Callable[..., AbstractContextManager[Progress]]
 
 
 class TrainingProgress(Bar):
-    """Shows the progress of a run. A context manager.
+    """Progress bar of a training, or progress lines in a log file. A context manager.
 
     Args:
         name: Text in front of the bar.
@@ -175,18 +175,18 @@ class TrainingProgress(Bar):
         self.started = self.shown = time.monotonic()
 
     def due(self) -> bool:
-        """Return whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
+        """Return whether a loss would be displayed now; ask before reading a loss, which stalls an accelerator."""
         return self.live and time.monotonic() - self.shown > 0.1
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        """Show that a step is done, with its ``loss`` if given."""
+        """Display that a step is done, with its ``loss`` if given."""
         if loss is not None:
             self.shown = time.monotonic()
             text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  {self.metrics}"
             self.update(done=(epoch - 1) * self.steps + step, text=text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Show that an epoch is done; ``record`` is its line of the log."""
+        """Display that an epoch is done, with its log record."""
         val = record["val"]
         number = record["epoch"]
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}"

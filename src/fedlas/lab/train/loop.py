@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: it validates and saves a checkpoint after each epoch, and keeps the best one."""
+"""Training loop on accelerate, with validation and a checkpoint after each epoch; the best epoch is kept."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from fedlas.predictions import Predictions
 
 
 class DivergedError(InputError):
-    """Loss or logits are no longer finite: the settings do not train, but the input is correct."""
+    """The training diverged: loss or logits are not finite, although the input is valid."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Outcome of a run. Its objective holds the best epoch's weights.
+    """Result of a training; its objective holds the best epoch's weights.
 
     Attributes:
         best_epoch: Epoch whose weights, or average of weights, were kept, counted from 1.
@@ -45,7 +45,7 @@ class Fitted:
 
 
 def fit(job: TrainingJob) -> Fitted:
-    """Train until the last epoch, from ``checkpoint.pt`` in the job's folder if there is one.
+    """Train the objective of a job until its last epoch, resuming from ``checkpoint.pt`` if there is one.
 
     Returns:
         The best epoch and the log. The objective holds the best epoch's weights.
@@ -53,7 +53,7 @@ def fit(job: TrainingJob) -> Fitted:
     Raises:
         InputError: For a head that hooks need and the model lacks, a checkpoint that cannot be read or belongs to
             another configuration, a metric that cannot select (``config.select``), or a folder that is not writable.
-        DivergedError: For a loss, or validation logits, that are no longer finite.
+        DivergedError: If the loss or validation logits are no longer finite.
 
     State:
         A run stopped at any moment resumes from its last checkpoint; on a CPU it ends with the same weights, bit for
@@ -89,7 +89,7 @@ def fit(job: TrainingJob) -> Fitted:
 
 
 class _Training:
-    """The state of a job while it trains, restored from its checkpoint if there is one."""
+    """State of a training job, restored from its checkpoint if there is one."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job = job
@@ -103,7 +103,7 @@ class _Training:
         # The main process decides, so that all start at the same epoch. Then each reads the shared file.
         path = job.folder / CHECKPOINT
         saved = load_checkpoint(path, job.identity) if on_main(accelerator, path.exists) else None
-        # Module of each model whose input hooks get: that of the objective, and of its average.
+        # By model (the objective's, and its average): the module whose input the hooks get.
         self.read: dict[nn.Module, nn.Module] = {}
         if job.hooks:
             self.read[job.objective.model] = _read_in(job.objective, job.objective.model)
@@ -126,7 +126,7 @@ class _Training:
         self.history = on_main(accelerator, lambda: truncate_log(job.folder / LOG, self.done))
 
     def epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
-        """Train and validate an epoch, counted from 1; returns its record for the log."""
+        """Train and validate one epoch, counted from 1, and return its log record."""
         job = self.job
         config = self.job.config
         weights = self.weights
@@ -147,7 +147,9 @@ class _Training:
         scores = evaluate(predictions, num_bins=config.num_bins)
         if self.select == REFINED:
             scores[REFINED] = refined_nll(predictions)
-        elif self.select not in scores:  # it says nothing of so few classes, but was asked for
+        elif (
+            self.select not in scores
+        ):  # not a default metric for so few classes, but selected by the user
             scores[self.select] = METRICS[self.select].value(predictions)
         value = scores[self.select]
         best = self.best
@@ -172,7 +174,7 @@ class _Training:
         return record
 
     def save(self, epoch: int) -> None:
-        """Write the checkpoint."""
+        """Write a checkpoint."""
         job = self.job
         state = {
             "epoch": epoch,
@@ -188,7 +190,7 @@ class _Training:
             save_checkpoint(job.folder / CHECKPOINT, state, job.identity)
 
     def _train(self, epoch: int, bar: Progress) -> dict[str, float]:
-        """Train on one pass over the data; return mean loss and accuracy of each batch before its step."""
+        """Train on one pass over the data, and return the mean loss and accuracy before each step."""
         engine = self.engine
         accelerator = self.job.accelerator
         hooks = self.job.hooks
@@ -228,7 +230,7 @@ class _Training:
         return {"loss": loss_sum / samples, "accuracy": hits / samples}
 
     def _validate(self) -> tuple[Predictions, dict[str, Any]]:
-        """Predict validation with the model or its average; return predictions and the hooks' additions to the log."""
+        """Return the predictions of the model or its average on validation, and the hooks' log entries."""
         job = self.job
         model = self.weights.model
         device = self.job.accelerator.device
@@ -255,13 +257,13 @@ def _diverged(got: str) -> DivergedError:
 
 
 def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
-    """Return the module of a model whose input hooks get: the one the criterion reads, or the classifier head."""
+    """Return the module whose input the hooks get: the one that the criterion reads, or the classifier head."""
     read = objective.head_in(model)
     return objective.classifier_in(model) if read is None else read
 
 
 def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the objective's state with the weights of ``model``."""
+    """Return a copy on the CPU of the objective's state, with the weights of ``model``."""
     state = objective.state_dict() | {
         f"model.{key}": value for key, value in model.state_dict().items()
     }

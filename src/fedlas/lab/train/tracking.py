@@ -1,4 +1,4 @@
-"""Experiment trackers: accelerate shows the log of a run in TensorBoard, Weights & Biases, MLflow and other tools."""
+"""Experiment trackers of accelerate (TensorBoard, Weights & Biases, MLflow and others) for the log of a run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TRACKERS = {
 
 
 def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that trackers are known and installed.
+    """Raise InputError if a tracker is unknown or not installed.
 
     Raises:
-        InputError: Otherwise.
+        InputError: For an unknown tracker or a missing package.
     """
     for name in trackers:
         check_choice("a tracker", name, list(TRACKERS))
@@ -42,17 +42,17 @@ def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
             require(name, extra="trackers")
         except MissingExtraError as error:
             raise InputError(
-                f"the package of {name} must be installed",
+                f"the package of the tracker {name} must be installed",
                 "no such package",
                 f"Run: pip install {name.replace('_', '-')}",
             ) from error
 
 
 class Tracking:
-    """Shows a run to trackers while it trains. A context manager.
+    """Trackers that receive the log of a run. A context manager.
 
     Args:
-        trackers: Options by name: ``project`` (the recipe's name by default), and what the tool's own function takes.
+        trackers: Options by tracker: ``project`` (the recipe's name by default), and options of the tool itself.
         folder: Folder of the run, which holds its log.
         project: Name that the runs of a recipe share.
         name: Name of the run.
@@ -89,9 +89,9 @@ class Tracking:
             except Exception as error:
                 self._close()
                 raise InputError(
-                    f"the tracker {name} must open",
+                    f"the tracker {name} must start",
                     f"{type(error).__name__}: {in_a_line(error, 300)}",
-                    f"See the documentation of {name}, or train without it: the log has everything.",
+                    f"See the documentation of {name}, or train without it; log.jsonl has all records.",
                 ) from error
         for record in read_log(self.folder / LOG):
             self.epoch(record)
@@ -106,18 +106,18 @@ class Tracking:
         self._close()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Show a record of the log."""
+        """Send the log record of an epoch to the trackers."""
         self._log(record, int(record["epoch"]))
 
     def final(self, metrics: Mapping[str, Any]) -> None:
-        """Show the metrics of the finished run."""
+        """Send the metrics of the finished run to the trackers."""
         values = {
             key: metrics[key] for key in ("test", "test_calibrated", "temperature", "best_epoch")
         }
         self._log(values, int(metrics["epochs"]))
 
     def _start(self, name: str, options: dict[str, Any]) -> Any:
-        """Return the started tracker of accelerate."""
+        """Return a started tracker of accelerate."""
         kind = require("accelerate.tracking", extra="bench").LOGGER_TYPE_TO_CLASS[name]
         # tools allow no slash in it
         project = str(options.pop("project", self.project)).replace("/", "-")
@@ -163,7 +163,7 @@ class Tracking:
 
 
 def tracked_values(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers of a record of the log, under names such as ``val/ece``, and the number of alarms.
+    """Return the finite numbers of a log record under names such as ``val/ece``, and the number of alarms.
 
     Example:
         >>> tracked_values({"epoch": 2, "val": {"ece": 0.1, "mce": None}, "alarms": ["stuck"]})

@@ -1,6 +1,6 @@
-"""Search of the options of losses on validation data with optuna, the same budget for every method.
+"""Hyperparameter search for losses on validation data with optuna, with the same budget for every method.
 
-In: a recipe and search spaces. Out: ``optuna.log`` with every trial, and the best setting of each method as a recipe.
+Input: a recipe and search spaces. Output: ``optuna.log`` with every trial, and a recipe with the best settings.
 
 ``space`` finds the parameters of each method and their ranges, ``study`` plans and runs the trials, ``best`` writes the
 outcome.

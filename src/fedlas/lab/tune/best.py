@@ -1,4 +1,4 @@
-"""The outcome of a study: a table, and ``best.yaml``, which ``fedlas bench`` runs with seeds that are new to it."""
+"""Outcome of a tuning study: a table, and the recipe ``best.yaml`` with seeds that were not used for tuning."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import optuna
 
 Ranked = Mapping[str, list[Any]]
-"""Trials of each method that have ended, best first; those that diverged have the value None and come last."""
+"""Finished trials of each method, best first; diverged trials have the value None and come last."""
 
 
 def ranked_trials(tuning: Tuning) -> Ranked:
-    """Return the trials of each method from optuna's journal, as ``optuna.trial.FrozenTrial``."""
+    """Return the finished trials of each method, best first, as ``optuna.trial.FrozenTrial``."""
     sign = -1 if tuning.maximize else 1
     return {
         name: sorted(
@@ -32,7 +32,7 @@ def ranked_trials(tuning: Tuning) -> Ranked:
 
 
 def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
-    """Return a row for each method."""
+    """Return a table of preset and best trial, one row per method."""
     rows = []
     for method in tuning.methods:
         trials = ranked[method.name]
@@ -56,7 +56,7 @@ def outcome_table(tuning: Tuning, ranked: Ranked) -> Table:
 
 
 def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
-    """Write ``best.yaml``, a recipe with the presets and the best settings; None if every trial diverged.
+    """Write ``best.yaml``, a recipe with presets and best settings, or return None if every trial diverged.
 
     The best setting of ``ls`` is its variant ``ls-tuned``. If keys of the recipe were tuned, methods no longer share a
     recipe: each gets ``best-LOSS.yaml`` with its best setting, and ``best.yaml`` is their group.
@@ -88,7 +88,7 @@ def write_best(tuning: Tuning, ranked: Ranked) -> Path | None:
 def _with_best(
     content: dict[str, Any], method: Method, trial: optuna.trial.FrozenTrial
 ) -> dict[str, Any]:
-    """Return the content of a recipe with the best setting of a method as a further method."""
+    """Return the content of a recipe with the best setting of a method added as another method."""
     name = f"{method.name}-tuned" if trial.number else method.name
     changed = with_variant(content, method.name, name, trial.params) if trial.number else content
     return {**changed, "methods": [*content["methods"], name]}

@@ -1,6 +1,6 @@
 """Search spaces: ranges such as ``0.01:0.3:log`` or ``1,2,4``, declared by a loss at registration or by ``--space``.
 
-``base.alpha`` is the option ``alpha`` of the loss inside a loss that wraps another one.
+``base.alpha`` is the option ``alpha`` of the base loss of a loss that wraps another one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     import optuna
 
 _SECTIONS = ("optimizer.", "schedule.", "model.")
-"""Sections of a recipe whose keys may be tuned; other keys decide budget, data, objective or speed."""
+"""Sections of a recipe whose keys may be tuned; other keys set budget, data, objective or speed."""
 _TRAIN_KEYS = ("train.batch_size", "train.average_decay", "train.average_start")
 
 
 def distribution_of(text: str, where: str) -> Any:
-    """Return optuna's distribution of a parameter.
+    """Return the optuna distribution of a range or a list of values.
 
     Args:
         text: ``0.01:0.3``, ``0.01:0.3:log``, ``1:4:int`` or ``0.5,1,2,4``.
-        where: Origin of the text, for errors.
+        where: Origin of the text, shown in errors.
 
     Raises:
         InputError: For another form, or a range that optuna does not accept.
@@ -51,20 +51,20 @@ def distribution_of(text: str, where: str) -> Any:
             )
         low, high, *flags = text.split(":")
         if not set(flags) <= {"log", "int"}:
-            raise ValueError("unknown ending")
+            raise ValueError("unknown suffix")
         if "int" in flags:
             return distributions.IntDistribution(int(low), int(high), log="log" in flags)
         return distributions.FloatDistribution(float(low), float(high), log="log" in flags)
     except ValueError as error:
         raise InputError(
-            "a range must have two numbers, the lower one first, and lie above 0 for :log",
+            "a range must be two numbers, low:high, both above 0 for :log",
             f"{where!r} ({error})",
             "Write KEY=low:high, low:high:log, low:high:int, or values such as 0.5,1,2 (no spaces).",
         ) from error
 
 
 def tuned_rows() -> list[dict[str, str]]:
-    """Return the rows of ``fedlas list tuning``: the ranges that each loss declares at its registration."""
+    """Return the rows of ``fedlas list tuning``: the ranges that each loss declares at registration."""
     rows = []
     for entry in LOSSES.entries():
         ranges = [f"{name} {text}" for name, text in entry.metadata.get("tune", {}).items()]
@@ -89,7 +89,7 @@ class Method:
 
     @property
     def space(self) -> dict[str, Any]:
-        """Optuna's distribution of each parameter."""
+        """Optuna distribution of each parameter, by name."""
         return {
             key: distribution_of(text, f"{self.name}.{key}={text}")
             for key, text in self.ranges.items()
@@ -97,7 +97,7 @@ class Method:
 
     @property
     def inside(self) -> dict[str, Any]:
-        """The preset's values that lie in their ranges; from others optuna cannot learn."""
+        """Preset values that lie in their ranges; optuna cannot learn from other values."""
         return {
             key: self.preset[key]
             for key, domain in self.space.items()
@@ -105,11 +105,11 @@ class Method:
         }
 
     def params(self, trial: optuna.Trial) -> Mapping[str, Any]:
-        """Return the parameters of one of optuna's trials; the first is the preset's."""
+        """Return the parameters of a trial; the first trial has the preset."""
         return dict(trial.params) if trial.number else self.preset
 
     def ends(self) -> list[dict[str, Any]]:
-        """Return settings that a loss must accept if it accepts the whole space."""
+        """Return settings at the ends of the ranges, which test whether a loss accepts the whole space."""
         values = {key: _ends(domain) for key, domain in self.space.items()}
         longest = max(map(len, values.values()), default=0)
         return [
@@ -118,7 +118,7 @@ class Method:
         ]
 
     def grid(self, budget: int) -> list[dict[str, Any]] | None:
-        """Return every setting but the preset; None if a budget does not cover them and the preset."""
+        """Return all settings except the preset, or None if they and the preset exceed the budget."""
         values = [_values(domain) for domain in self.space.values()]
         if math.prod(map(len, values)) > budget or not all(values):
             return None
@@ -127,27 +127,27 @@ class Method:
         return rest if len(rest) < budget else None
 
     def trials(self, budget: int) -> int:
-        """Return the number of trials within a budget: a space with fewer settings has fewer."""
+        """Return the number of trials within a budget, which a small discrete space may not use up."""
         rest = self.grid(budget)
         return budget if rest is None else 1 + len(rest)
 
 
 def contains(domain: Any, value: Any) -> bool:
-    """Return whether a value is in one of optuna's distributions."""
+    """Return whether a value lies in an optuna distribution."""
     if hasattr(domain, "choices"):
         return value in domain.choices
     return isinstance(value, int | float) and bool(domain.low <= value <= domain.high)
 
 
 def _values(domain: Any) -> Sequence[Any]:
-    """Return every value; none for a range of real numbers."""
+    """Return all values of a discrete distribution, or an empty tuple for a continuous one."""
     if hasattr(domain, "choices"):
         return tuple(domain.choices)
     return range(domain.low, domain.high + 1) if domain.step else ()
 
 
 def _ends(domain: Any) -> Sequence[Any]:
-    """Return the listed values, or the ends of a range; of real numbers also a fraction, which a count is not."""
+    """Return the listed values, or the ends of a range; for a continuous range also a value in between."""
     if hasattr(domain, "choices"):
         return tuple(domain.choices)
     between = () if domain.step else (domain.low + (domain.high - domain.low) / math.e,)
@@ -155,7 +155,7 @@ def _ends(domain: Any) -> Sequence[Any]:
 
 
 def is_recipe_key(parameter: str) -> bool:
-    """Return whether a parameter is a key of the recipe instead of an option of the loss."""
+    """Return whether a parameter is a key of the recipe, not an option of the loss."""
     return parameter in _TRAIN_KEYS or parameter.startswith(_SECTIONS)
 
 
@@ -168,7 +168,7 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 
 def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> list[Method]:
-    """Return the methods with their spaces.
+    """Return the methods of a recipe with their search spaces.
 
     Args:
         recipe: The recipe.
@@ -219,7 +219,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
 
 
 def set_option(options: dict[str, Any], loss: str, key: str, value: object) -> None:
-    """Set an option of a loss or, for ``base.OPTION``, of the loss inside it."""
+    """Set an option of a loss, or of its base loss for ``base.OPTION``."""
     if key.startswith("base."):
         base = options.get("base", _defaults(loss)["base"])
         options["base"] = {"name": base} if isinstance(base, str) else dict(base)
@@ -246,7 +246,7 @@ def _defaults(loss: str) -> dict[str, Any]:
 def _options(
     loss: str, changed: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, str | None]]:
-    """Return value and declared range of each option of a loss and of the loss inside it."""
+    """Return the value and declared range of each option of a loss and its base loss."""
     values = {**_defaults(loss), **changed}
     ranges = LOSSES[loss].metadata.get("tune", {})
     options = {prefix + key: (value, ranges.get(key)) for key, value in values.items()}

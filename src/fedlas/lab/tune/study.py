@@ -1,4 +1,4 @@
-"""A study: planned and checked before it starts, its trials suggested and stored by optuna, its runs as of a bench."""
+"""Tuning study: planning and checks, trials suggested and stored by optuna, and runs as in a bench."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
 _ROUND = 5
-"""Trials of a method that are suggested together and may run at the same time; those of the first round are random."""
+"""Trials of a method that are suggested together and may run in parallel; the first round is random."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A study. Made by :func:`plan_tuning`.
+    """A planned tuning study, made by :func:`plan_tuning`.
 
     Attributes:
         content: Content of the recipe's file, with overrides and the folder of the data.
@@ -51,7 +51,7 @@ class Tuning:
         methods: The tuned methods.
         seeds: Seeds that every trial is run with.
         budget: Trials of each method.
-        objective: Metric of the validation part by which trials are compared, or ``refined_nll``.
+        objective: Validation metric by which trials are compared, or ``refined_nll``.
         folder: Folder of the study.
     """
 
@@ -65,12 +65,12 @@ class Tuning:
 
     @property
     def title(self) -> str:
-        """The objective in tables."""
+        """Name of the objective in tables."""
         return "refined NLL" if self.objective == REFINED else METRICS[self.objective].title
 
     @property
     def maximize(self) -> bool:
-        """True if a higher objective is better."""
+        """Whether a higher objective is better."""
         return merit(self.objective, 1.0) > merit(self.objective, 0.5)
 
     def value(self, run: Run) -> float:
@@ -85,7 +85,7 @@ class Tuning:
     def runs(
         self, method: Method, number: int = 0, params: Mapping[str, Any] | None = None
     ) -> list[Run]:
-        """Return the runs of a trial, one per seed; without parameters those of the preset.
+        """Return the runs of a trial, one per seed, with the preset if ``params`` is None.
 
         Raises:
             InputError: If the recipe or the loss does not accept these parameters.
@@ -97,7 +97,7 @@ class Tuning:
         return plan(recipe, losses=[name], seeds=self.seeds, out=self.folder / "trials")
 
     def config(self, method: Method) -> dict[str, Any]:
-        """Return plain values in which a resumed study of a method must not differ."""
+        """Return the settings of a method that must not change when a study resumes."""
         config = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
         return {
             **config,
@@ -110,7 +110,7 @@ class Tuning:
 def with_variant(
     content: Mapping[str, Any], loss: str, name: str, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of a recipe with a variant of a loss that has other parameters; the preset stays."""
+    """Return the content of a recipe with an added variant of a loss that has other parameters."""
     changed = copy.deepcopy(dict(content))
     losses = changed["losses"] = changed.get("losses") or {}
     options = losses[name] = {"loss": loss, **copy.deepcopy(losses.get(loss) or {})}
@@ -135,7 +135,7 @@ def plan_tuning(
     out: Path | None = None,
     data: str | None = None,
 ) -> Tuning:
-    """Plan a study, and check everything that can be checked before training.
+    """Plan a tuning study, with all checks that are possible before training.
 
     Args:
         source: Recipe of the package, or path of a ``.yaml`` file.
@@ -168,7 +168,7 @@ def plan_tuning(
                 tuning.runs(method, params=params)
             except InputError as error:
                 raise InputError(
-                    f"every value of {method.name}'s ranges must be accepted",
+                    f"the recipe must accept every value in the ranges of {method.name}",
                     f"{params_text(params)}: {str(error).rstrip('.')}",
                     "Narrow the range with --space; whole numbers are low:high:int.",
                 ) from error
@@ -176,7 +176,7 @@ def plan_tuning(
 
 
 def dry_run_study(tuning: Tuning) -> None:
-    """Print what a study would do: the space, trials, runs and steps of every method."""
+    """Print the search space, trials, runs and steps of every method, without running anything."""
     seeds = len(tuning.seeds)
     epochs = tuning.recipe.train.epochs
     counts = f"{tuning.budget} trials x {number_of(seeds, 'seed')} x {epochs} epochs"
@@ -196,15 +196,15 @@ def dry_run_study(tuning: Tuning) -> None:
 
 
 def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
-    """Run the trials that have not ended, in rounds in which every method has equally many.
+    """Run the unfinished trials of a study, in rounds of equally many trials per method.
 
     Args:
         tuning: From :func:`plan_tuning`.
-        executor: Where the runs happen; None is one after the other in this process.
+        executor: Executor of the runs; None runs them one after the other in this process.
 
     Raises:
-        InputError: If the folder holds another study or other files, or is in use; or for an error of a run. A loss
-            that is no longer finite ends only its trial.
+        InputError: If the folder holds another study or other files, or is in use; or if a run fails. A diverged run
+            ends only its trial.
 
     State:
         ``tuning.folder`` gets optuna's journal and the folders of all runs. After a stop, the same call resumes the
@@ -235,7 +235,7 @@ def run_study(tuning: Tuning, executor: Executor | None = None) -> None:
 
 
 def load_studies(tuning: Tuning) -> dict[str, Any]:
-    """Return the ``optuna.Study`` of each method, by name; new ones where there are none."""
+    """Return the optuna study of each method, by name, creating missing ones."""
     optuna = require("optuna", extra="tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     direction = "maximize" if tuning.maximize else "minimize"
@@ -252,7 +252,7 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{STORAGE} must be a journal of optuna",
+            f"{STORAGE} must be a readable optuna journal",
             f"{tuning.folder / STORAGE} ({error})",
             "Choose another --out.",
         ) from error
@@ -261,10 +261,10 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
 def _prepare(
     study: optuna.Study, tuning: Tuning, method: Method, config: Mapping[str, Any]
 ) -> None:
-    """Refuse the study of other settings; queue the preset and, where the budget covers them, all settings."""
+    """Check the settings of a study, and queue the preset and, if the budget covers them, all settings."""
     if changes := differences(study.user_attrs.get("config", config), config):
         raise InputError(
-            "the folder must hold the same study",
+            "the folder must hold a study with the same settings",
             f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}",
             "Use the old settings to resume (--trials and --losses may grow), or another --out.",
         )
@@ -274,7 +274,7 @@ def _prepare(
 
 
 def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method, Any, Any]]:
-    """Return methods with their study and trials to run: those that were stopped, else new ones; none at the end."""
+    """Return the methods, studies and trials to run next: interrupted trials, else new ones; empty when done."""
     optuna = require("optuna", extra="tune")
     states = optuna.trial.TrialState
     trials = []
@@ -305,7 +305,7 @@ def _next_round(tuning: Tuning, studies: Mapping[str, Any]) -> list[tuple[Method
 def _run_round(
     tuning: Tuning, trials: Sequence[Any], executor: Executor, threads: int | None
 ) -> None:
-    """Do the runs of some trials, and tell optuna the value of each trial when its runs have ended."""
+    """Run some trials, and report the value of each to optuna when its runs have ended."""
     tasks: list[Task] = []
     owners: dict[str, Any] = {}
     errors: dict[str, str | None] = {}
@@ -345,7 +345,7 @@ def _tell(
     runs: Sequence[Run],
     error: str | None,
 ) -> None:
-    """Give the value of a trial to optuna, print it, and remove its checkpoints."""
+    """Report the value of a trial to optuna, print it, and remove the checkpoints of its runs."""
     states = require("optuna.trial", extra="tune").TrialState
     value = math.nan if error else fmean(tuning.value(run) for run in runs)
     finite = math.isfinite(value)

@@ -1,8 +1,8 @@
-"""Out-of-distribution detection: scores of samples, higher = more OOD, and how well they detect.
+"""Out-of-distribution detection: scores per sample (higher = more OOD), and detection metrics.
 
-In: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of in-distribution
-samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals. :func:`rule_shift`
-tests whether a whole set differs from known samples.
+Input: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of
+in-distribution samples. Output: one score per sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals.
+:func:`rule_shift` tests whether a whole set differs from in-distribution samples.
 """
 
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.

@@ -1,4 +1,4 @@
-"""In-distribution and OOD samples counted at each distinct score, of all samples or of bootstrap replicates."""
+"""Counts of in-distribution and OOD samples at each distinct score, for all samples or bootstrap replicates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCK = 2**17
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Numbers of samples at each distinct score, ascending, of ``R`` replicates; no row is all 0.
+    """Sample counts at each distinct score, ascending, for ``R`` replicates.
 
     Attributes:
         inside: In-distribution samples ``(R, G)``.
@@ -36,19 +36,19 @@ class Counts:
 
     @cached_property
     def low(self) -> tuple[Floats, Floats]:
-        """In-distribution and OOD samples with each score or a lower one, each ``(R, G)``."""
+        """Counts of in-distribution and OOD samples at or below each score, each ``(R, G)``."""
         return self.inside.cumsum(axis=1), self.outside.cumsum(axis=1)
 
     @cached_property
     def high(self) -> tuple[Floats, Floats]:
-        """In-distribution and OOD samples with each score or a higher one, each ``(R, G)``."""
+        """Counts of in-distribution and OOD samples at or above each score, each ``(R, G)``."""
         inside, outside = self.low
         # Counts are whole numbers, so these differences are exact and no second cumulative sum is needed.
         return inside[:, -1:] - inside + self.inside, outside[:, -1:] - outside + self.outside
 
 
 class Counter:
-    """Counts the samples at each distinct score.
+    """Counter of the samples at each distinct score.
 
     Args:
         id_score: ``(N,)``, finite.
@@ -56,7 +56,7 @@ class Counter:
         id_correct: ``(N,)`` bool, or None.
 
     Raises:
-        InputError: If one of them is something else.
+        InputError: If an argument has another shape or type, or is not finite.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Counter:
             self._correct.shape != inside.shape or self._correct.dtype != np.bool_
         ):
             expected = f"id_correct must be ({len(inside)},) bool"
-            raise InputError(expected, describe(self._correct), "One for each in-distribution.")
+            raise InputError(
+                expected, describe(self._correct), "Pass one value per in-distribution sample."
+            )
         values, place = np.unique(np.concatenate((inside, outside)), return_inverse=True)
         self._groups = len(values)
         self._inside = place[: len(inside)]
@@ -79,16 +81,16 @@ class Counter:
 
     @property
     def pairs(self) -> int:
-        """Most pairs of an in-distribution and an OOD sample of which no two have a sample in common."""
+        """Maximum number of disjoint pairs of an in-distribution and an OOD sample."""
         return min(len(self._inside), len(self._outside))
 
     def all_samples(self) -> Counts:
-        """Return the counts of all samples, in one row."""
+        """Return the counts of the original samples, as a single replicate."""
         correct = None if self._correct is None else self._count(self._inside[self._correct][None])
         return Counts(self._count(self._inside[None]), self._count(self._outside[None]), correct)
 
     def replicates(self, number: int, seed: int) -> Iterator[Counts]:
-        """Yield the counts of bootstrap replicates, in blocks; replicates do not depend on the size of a block."""
+        """Yield the counts of bootstrap replicates in blocks; draws do not depend on the block size."""
         rows = max(1, _BLOCK // self._groups)
         # Each side has its own generator, so its draws depend neither on the other side nor on the size of a block.
         sides = [np.random.Generator(np.random.PCG64([seed, side])) for side in range(2)]
@@ -110,7 +112,7 @@ class Counter:
             )
 
     def _count(self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None) -> Floats:
-        """Return how often each group occurs in each row of ``places (R, N)``: ``(R, G)``."""
+        """Return the count of each group in each row of ``places (R, N)``, as ``(R, G)``."""
         rows = len(places)
         flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
         counted = np.bincount(
@@ -120,14 +122,14 @@ class Counter:
 
 
 def _array(expected: str, array: ArrayLike | Tensor) -> NDArray[Any]:
-    """Return the numbers as an array, also those of a tensor on a device; NumPy has no bfloat16."""
+    """Return the values as an array; tensors move to the CPU, and bfloat16, which NumPy lacks, becomes float32."""
     try:
         if isinstance(array, Tensor):
             array = array.detach().cpu()
             array = array.float() if array.dtype == torch.bfloat16 else array
         return np.asarray(array)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(expected, describe(array), "Pass one a sample.") from error
+        raise InputError(expected, describe(array), "Pass one value per sample.") from error
 
 
 def _checked(name: str, score: ArrayLike | Tensor) -> Floats:
@@ -137,11 +139,13 @@ def _checked(name: str, score: ArrayLike | Tensor) -> Floats:
     except (TypeError, ValueError):
         values = None
     if values is None:
-        raise InputError(f"{name} must be numbers", describe(score), "Pass one score a sample.")
+        raise InputError(f"{name} must be numbers", describe(score), "Pass one score per sample.")
     shaped = values.ndim == 1 and len(values) > 0
     if not shaped or not np.isfinite(values).all():
-        got = "NaN or infinite ones among them" if shaped else describe(values)
+        got = "NaN or infinite scores" if shaped else describe(values)
         raise InputError(
-            f"{name} must be finite scores (N,), at least one", got, "Check the score."
+            f"{name} must be finite and of shape (N,), not empty",
+            got,
+            "Pass one finite score per sample.",
         )
     return values

@@ -1,4 +1,4 @@
-"""The contract of an OOD score, higher for samples less like the training data; the registry; a score by its name."""
+"""Registry of OOD scores and their inputs, and computation of a score by name; higher = more OOD."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Score = Callable[..., Tensor]
 """``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""
 
 OOD_SCORES: Registry[Score] = Registry("OOD score")
-"""Scores by name. Metadata: ``title`` (its name in tables), ``paper`` (its title), ``year``, ``url``; ``packages``, the
-optional ones that it needs. Parameters in :data:`INPUTS` are the inputs of a score; the others are options with a
-default."""
+"""Scores by name. Metadata: ``title`` (name in tables), ``paper`` (title of the paper), ``year``, ``url``; ``packages``
+(optional packages that the score requires). Parameters in :data:`INPUTS` are the inputs of a score; the others are
+options with a default."""
 
 INPUTS = {
     "logits": "logits",
@@ -42,12 +42,12 @@ channel by which they were divided."""
 
 
 def needs_of(entry: Entry[Score]) -> frozenset[str]:
-    """Return the inputs of the score, out of :data:`INPUTS`."""
+    """Return the names of a score's inputs, among :data:`INPUTS`."""
     return frozenset(inspect.signature(entry.value).parameters) & INPUTS.keys()
 
 
 def options_of(entry: Entry[Score]) -> dict[str, Any]:
-    """Return the options of the score with their defaults.
+    """Return the options of a score with their defaults.
 
     Example:
         >>> import fedlas.zoo.ood
@@ -58,13 +58,13 @@ def options_of(entry: Entry[Score]) -> dict[str, Any]:
 
 
 def follows_temperature(entry: Entry[Score]) -> bool:
-    """Return whether the score depends on the saved logits, and so on a temperature."""
+    """Return whether a score is computed from logits, and so depends on a temperature."""
     return "logits" in needs_of(entry)
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """In-distribution samples that scores are fitted on; none of them is scored.
+    """In-distribution samples that scores are fitted to.
 
     Attributes:
         val: Predictions on held-out samples.
@@ -83,7 +83,7 @@ class Reference:
     head: nn.Linear | None = None
 
     def scaled(self, temperature: float) -> Reference:
-        """Return the reference with all logits divided by ``temperature``; features and head are unchanged."""
+        """Return a copy with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
             None if part is None else part.with_logits(part.logits / temperature)
             for part in (self.val, self.train)
@@ -98,12 +98,12 @@ def compute_score(
     reference: Reference | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Return the score of every sample.
+    """Return an OOD score of every sample, by registry name.
 
     Args:
         name: Registry name.
-        outputs: The model's outputs for the samples, or predictions, whose labels are not read. Outputs must hold the
-            score itself if it is computed from images.
+        outputs: The model's outputs for the samples, or predictions, whose labels are ignored. A score that is
+            computed from images must be in ``outputs.scores``.
         reference: In-distribution samples, for a score that is fitted.
         options: Options of the score; the others keep their defaults.
 
@@ -125,14 +125,14 @@ def compute_score(
         outputs = Outputs.of(outputs)
     if not isinstance(outputs, Outputs) or not isinstance(fitted_on, Reference):
         raise InputError(
-            "outputs must be Outputs or Predictions, and the reference a Reference",
+            "outputs must be Outputs or Predictions, and reference must be a Reference",
             f"{type(outputs).__name__} and {type(fitted_on).__name__}",
             "Wrap arrays: Predictions(logits, features=features).",
         )
     if "model" in needs:
         if name not in outputs.scores:
             raise InputError(
-                f"the score {name} is computed from images, so outputs must hold it",
+                f"outputs.scores must hold {name}, which is computed from images",
                 f"outputs with {', '.join(outputs.scores) or 'no scores'}",
                 "Compute it with the function of that name, and pass it in scores.",
             )
@@ -145,7 +145,7 @@ def compute_score(
     for need in sorted(needs):
         if offered[need] is None:
             raise InputError(
-                f"the score {name} needs {INPUTS[need]}",
+                f"the score {name} requires {INPUTS[need]}",
                 "none",
                 "Pass them, or choose another score.",
             )
@@ -155,8 +155,8 @@ def compute_score(
     if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
         finite = int(torch.isfinite(score).sum())
         raise InputError(
-            f"the score {name} must be finite ({outputs.num_samples},)",
+            f"the score {name} must be finite and of shape ({outputs.num_samples},)",
             f"{tuple(score.shape)}, {finite} finite",
-            "Look at the logits and features: they may be too large for float32.",
+            "Check the logits and features, which may be too large for float32.",
         )
     return score

@@ -1,7 +1,7 @@
-"""How well a score separates OOD samples from in-distribution ones: AUROC, AUPR, FPR95 and OSCR, exact with ties.
+"""Detection metrics of OOD scores: AUROC, AUPR, FPR95 and OSCR, exact with ties.
 
-Samples are counted at each distinct score, so that the order of equal scores does not matter: a pair of equal scores
-counts half for an area under a curve, and a threshold takes all of them or none.
+Samples are counted at each distinct score, so that the order of ties does not matter: a tied pair counts half for an
+area under a curve, and a threshold includes all samples of a tie or none.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ Positive = Literal["in", "out"]
 DetectionMetric = Callable[[Counts], Floats]
 
 DETECTION: Registry[DetectionMetric] = Registry("detection metric")
-"""Functions of :class:`Counts` to one value a replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
+"""Functions of :class:`Counts` to one value per replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
 class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no difference; ``higher_is_better``;
 ``needs_correct``."""
 
 
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
 def _auroc(counts: Counts) -> Floats:
-    """Probability that an OOD sample scores above an in-distribution one, plus half of that of a tie; 0.5 is chance."""
+    """Return the probability that an OOD sample scores above an in-distribution sample; ties count half."""
     return auroc_of_counts(counts.inside, counts.outside)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
 def _aupr_in(counts: Counts) -> Floats:
-    """Average precision with in-distribution as the positive class, lowest scores first; chance is its share."""
+    """Return the average precision with in-distribution as the positive class, lowest scores first."""
     return _average_precision(counts.inside, *counts.low)
 
 
 @DETECTION.register("aupr-out", title="AUPR-out", positive="out", higher_is_better=True)
 def _aupr_out(counts: Counts) -> Floats:
-    """Average precision with OOD as the positive class, highest scores first; chance is its share."""
+    """Return the average precision with OOD as the positive class, highest scores first."""
     return _average_precision(counts.outside, *reversed(counts.high))
 
 
 @DETECTION.register("fpr95-in", title="FPR95-in", positive="in", higher_is_better=False)
 def _fpr95_in(counts: Counts) -> Floats:
-    """Share of the OOD samples that pass when at least 95 % of the in-distribution ones do (positive: in)."""
+    """Return the share of OOD samples accepted at the threshold that accepts 95 % of in-distribution samples."""
     return _false_positive_rate(counts, "in", 0.95)
 
 
 @DETECTION.register("fpr95-out", title="FPR95-out", positive="out", higher_is_better=False)
 def _fpr95_out(counts: Counts) -> Floats:
-    """Share of the in-distribution samples that are flagged when at least 95 % of the OOD ones are (positive: out)."""
+    """Return the share of in-distribution samples flagged at the threshold that flags 95 % of OOD samples."""
     return _false_positive_rate(counts, "out", 0.95)
 
 
 @DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_correct=True)
 def _oscr(counts: Counts) -> Floats:
-    """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
+    """Return the area under the curve of correct classification rate over false positive rate."""
     if counts.correct is None:
-        raise InputError("oscr must know which samples are correct", "None", "Pass id_correct.")
+        raise InputError("id_correct is required for oscr", "None", "Pass id_correct.")
     pairs = counts.inside.sum(axis=1) * counts.outside.sum(axis=1)
     return pairs_in_order(counts.correct, counts.outside) / pairs
 
@@ -76,7 +76,7 @@ def _oscr(counts: Counts) -> Floats:
 def detection_metrics(
     id_score: ArrayLike, ood_score: ArrayLike, *, id_correct: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Return every detection metric of a score.
+    """Return all detection metrics of an OOD score.
 
     Args:
         id_score: Scores of in-distribution samples ``(N,)``, finite, higher = more OOD.
@@ -114,7 +114,7 @@ def detection_intervals(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return every detection metric of a score with a percentile interval of the stratified bootstrap.
+    """Return all detection metrics of an OOD score, with percentile intervals of a stratified bootstrap.
 
     Each replicate draws ``N`` in-distribution and ``M`` OOD samples with replacement, each from their own set. The
     intervals cover the variation of the two test sets for a given model, and not that between trainings.
@@ -159,13 +159,13 @@ def detection_intervals(
 
 
 def _interval(value: float, replicates: Floats, *, confidence_level: float, pairs: int) -> Interval:
-    """Return the percentile interval; where all replicates are equal, that of a share of ``pairs`` pairs."""
+    """Return the percentile interval, or an exact interval over ``pairs`` pairs if all replicates are equal."""
     interval = interval_from(
         value, replicates, confidence_level=confidence_level, method="percentile"
     )
     if interval.low < interval.high:
         return interval
-    # Perfectly separated samples are so in every replicate, too. Pairs without a common sample are each in order
+    # Perfectly separated samples are separated in every replicate. Pairs without a common sample are each in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
     few = math.floor(value * pairs + 1e-9)
     many = math.ceil(value * pairs - 1e-9)
@@ -248,14 +248,14 @@ def _measured(counts: Counts) -> dict[str, Floats]:
 
 
 def _average_precision(positive: Floats, true: Floats, false: Floats) -> Floats:
-    """Return the mean over the positives of the precision at the threshold that just takes each."""
+    """Return the mean of the precision at the thresholds that include each positive sample."""
     # a replicate may have no sample on this side of the threshold
     flagged = np.maximum(true + false, 1.0)
     return (positive * true / flagged).sum(axis=1) / positive.sum(axis=1)
 
 
 def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
-    """Return the share of the negative class at the first threshold that takes enough of the positive one."""
+    """Return the false positive rate at the first threshold with the given true positive rate."""
     true, false = (
         counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
     )

@@ -1,4 +1,4 @@
-"""The norm of the features, which is small for inputs unlike the training data."""
+"""OOD scores from the norm of the features, which is small for inputs unlike the training data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAPER = {
 
 @OOD_SCORES.register("feature-norm", title="Feature norm", **_PAPER)
 def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
-    """Norm of the features, negated.
+    """Negated norm of the features.
 
     Args:
         features: Input of the classifier head, ``(N, D)``.
@@ -52,7 +52,7 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
 
 @OOD_SCORES.register("negative-aware-norm", title="Negative-aware norm", **_PAPER)
 def negative_aware_norm_score(features: Tensor) -> Tensor:
-    """L1 norm of the features over the number of them that are active (above 0), negated: NAN.
+    """Negated L1 norm of the features, divided by the number of active features (above 0).
 
     Args:
         features: ``(N, D)`` after an activation that gives no negative values, such as ReLU.
@@ -81,7 +81,7 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
 
 
 def check_features(features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` if they are a finite floating tensor ``(N, D)`` that is not empty."""
+    """Return ``features``, or raise InputError unless they are a finite, non-empty floating tensor ``(N, D)``."""
     shaped = (
         is_dense(features)
         and features.ndim == 2

@@ -1,4 +1,4 @@
-"""Scores that are fitted on the logits and features of in-distribution samples; pytorch-ood has all but two."""
+"""OOD scores that are fitted to logits and features of in-distribution samples, mostly by pytorch-ood."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NO_VARIANCE = 1e-10
     packages=_PACKAGES,
 )
 def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
-    """KL divergence from the nearest class template, the mean softmax of a predicted class on validation.
+    """KL divergence from the nearest class template, which is the mean softmax of a predicted class on validation.
 
     Args:
         logits: ``(N, C)``.
@@ -66,7 +66,7 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
     val = check_predictions(val)
     if check_logits(logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
-            f"logits must be (N, {val.num_classes}) like those of val",
+            f"logits must be (N, {val.num_classes}), like val.logits",
             tuple(logits.shape),
             "Pass predictions of one model.",
         )
@@ -122,7 +122,7 @@ def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
     url="https://arxiv.org/abs/2106.09022",
 )
 def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
-    """Mahalanobis distance from the nearest class mean, less that from the mean of all training features.
+    """Mahalanobis distance from the nearest class mean, minus the distance from the mean of all training features.
 
     Args:
         features: ``(N, D)``.
@@ -158,7 +158,7 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
     packages=(*_PACKAGES, "sklearn"),
 )
 def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
-    """Distance of the normalized features to their ``k``-th nearest among those of training samples.
+    """Distance of the normalized features to their ``k``-th nearest neighbor among training samples.
 
     Args:
         features: ``(N, D)``.
@@ -185,7 +185,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
     bank = check_bank(features, train)
     if k > len(bank):
         raise InputError(
-            f"k must be at most {len(bank)}, the training samples to look among",
+            f"k must be at most {len(bank)}, the number of training samples",
             k,
             "Choose a smaller k (on the command line: --set knn.k=10), or more training samples.",
         )
@@ -206,7 +206,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
 def vim_score(
     features: Tensor, *, train: Predictions, head: nn.Linear, dimension: int | None = None
 ) -> Tensor:
-    """Virtual logit (length of the features outside the principal subspace) less the energy of the logits.
+    """Virtual logit (norm of the features outside the principal subspace) minus the energy of the logits.
 
     Args:
         features: ``(N, D)``.
@@ -244,7 +244,7 @@ def vim_score(
         raise InputError(
             f"the head must be a linear layer with weight ({train.num_classes}, {width})",
             head,
-            "Pass the layer whose input the features are.",
+            "Pass the layer that takes these features as input.",
         )
     chosen = (
         dimension
@@ -257,9 +257,9 @@ def vim_score(
     )
     if check_count("dimension", chosen, low=0) >= width:
         raise InputError(
-            f"dimension must be below the {width} features",
+            f"dimension must be below {width}, the number of features",
             chosen,
-            "Choose a smaller one, or leave it out.",
+            "Choose a smaller dimension, or omit it.",
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
@@ -269,7 +269,7 @@ def vim_score(
 
 @contextmanager
 def _solvable() -> Iterator[None]:
-    """Report training features whose covariance has no eigenvalues in floating point, such as those of 1e25."""
+    """Raise InputError if a covariance has no eigenvalues in floating point, as for features of 1e25."""
     try:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # missing in torch's annotations
@@ -283,11 +283,11 @@ def _detectors() -> Any:
 
 
 def check_bank(features: Tensor, train: Predictions) -> Tensor:
-    """Return the training features ``(N', D)``, checked like the ``features (N, D)`` to score."""
+    """Return the training features ``(N', D)``, after checking them and the ``features (N, D)`` to score."""
     bank = check_predictions(train).features
     if bank is None:
         raise InputError(
-            "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
+            "train must have features", "none", "Make them with fedlas.predict(..., features=True)."
         )
     check_features(bank)
     check_features(features, columns=bank.shape[1])
@@ -295,7 +295,7 @@ def check_bank(features: Tensor, train: Predictions) -> Tensor:
 
 
 class _Gaussians:
-    """Gaussians fitted to the features of training samples: one a class with a shared covariance, and one of all."""
+    """Gaussians fitted to training features: one per class with a shared covariance, and one for all samples."""
 
     # In float64 without a ridge: in float32 with one, as in pytorch-ood, rounding moves AUROC in the fourth digit
     # whenever the order of the samples changes, and where classes are compact the ridge outweighs their variance.
@@ -333,7 +333,7 @@ class _Gaussians:
         return self._half(features, squared)
 
     def background(self, features: Tensor) -> Tensor:
-        """Return half the squared Mahalanobis distance ``(N,)`` from the mean of all, by the covariance of all."""
+        """Return half the squared Mahalanobis distance ``(N,)`` from the overall mean, with the total covariance."""
         whitening = self._whitening(self._within + self._between)
         return self._half(features, lambda rows: (rows @ whitening).square().sum(dim=1))
 
@@ -343,13 +343,13 @@ class _Gaussians:
         )
 
     def _whitening(self, scatter: Tensor) -> Tensor:
-        """Return the matrix ``(D, K)`` to coordinates of unit covariance, without directions that do not vary."""
+        """Return the whitening matrix ``(D, K)``, without directions in which features do not vary."""
         std = (scatter.diagonal() / self._number).sqrt()
         varying = std > self._largest * torch.finfo(torch.float32).eps
         if not bool(varying.any()):
             expected = "training features must vary within classes"
             got = "features that are equal in each class"
-            raise InputError(expected, got, "Check the model.")
+            raise InputError(expected, got, "Check that the features come from the trained model.")
         # The eigenvectors of the correlation matrix, so that the units of the features do not matter.
         unit = torch.where(varying, 1 / std, 0.0)
         with _solvable():

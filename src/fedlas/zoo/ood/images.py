@@ -1,4 +1,4 @@
-"""Images of other data sets: adapted to a model's input, and searched for the model's own."""
+"""OOD images: conversion to a model's input size, and detection of duplicates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 4096
 
 
 def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, list[str]]:
-    """Return images with the channels and the size that a model was trained on, and the changes made to them.
+    """Return images with the channels and size that a model takes, and a description of each change.
 
     Args:
         images: ``(N, channels', H, W)`` uint8, gray or color.
@@ -28,7 +28,7 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
         ``(N, channels, size, size)`` uint8, the same tensor if nothing changes; and a description of each change.
 
     Raises:
-        InputError: If the images are something else, or are neither gray nor color.
+        InputError: If the images have another shape or type, or are neither gray nor color.
 
     Note:
         Scaling leaves traces that are unrelated to the content: an enlarged image is smoother than any the model has
@@ -45,7 +45,7 @@ def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, l
     colors, height, width = images.shape[1:]
     if colors != channels and (colors, channels) not in ((1, 3), (3, 1)):
         raise InputError(
-            f"images must have {channels} channel{'s' * (channels != 1)}, or be gray for color or color for gray",
+            f"images must have {channels} channel{'s' * (channels != 1)}, or 1 or 3 to convert gray and color",
             f"{colors} channels",
             "Convert them first.",
         )
@@ -72,7 +72,7 @@ def _adapted(images: Tensor, channels: int, size: int) -> Tensor:
 
 
 def count_duplicates(images: Tensor, others: Tensor) -> int:
-    """Return how many of ``images`` are pixel for pixel among ``others``.
+    """Return the number of ``images`` that are pixel-identical to an image in ``others``.
 
     Args:
         images: ``(N, channels, H, W)`` uint8.
@@ -82,7 +82,7 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
         A number from 0 to ``N``; copies that were scaled or compressed again are not found.
 
     Raises:
-        InputError: If either is something else.
+        InputError: If either has another shape or type.
 
     Example:
         >>> count_duplicates(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, 1, 2, 2, dtype=torch.uint8))
@@ -97,7 +97,7 @@ def count_duplicates(images: Tensor, others: Tensor) -> int:
 
 
 def _digests(images: Tensor) -> list[bytes]:
-    """Return a fingerprint of each image, long enough that two different images never share it by chance."""
+    """Return a 128-bit hash of each image."""
     return [
         blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()
     ]
@@ -113,5 +113,5 @@ def _check_images(name: str, images: Tensor) -> None:
         raise InputError(
             f"{name} must be uint8 (N, channels, H, W)",
             describe(images),
-            "Put the channels second.",
+            "Move the channels to the second axis.",
         )

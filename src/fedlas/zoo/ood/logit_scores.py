@@ -1,4 +1,4 @@
-"""Scores of logits alone, without a fit.
+"""OOD scores of logits that need no fit.
 
 Rows are scored in blocks that fit a processor's cache, in the precision of the logits (half precision in float32).
 Float64 is used where float32 would make scores equal. No score has a gradient.
@@ -110,7 +110,7 @@ def entropy_score(logits: Tensor) -> Tensor:
     url="https://arxiv.org/abs/1911.11132",
 )
 def max_logit_score(logits: Tensor) -> Tensor:
-    """The highest logit, negated; used by Vaze et al. 2022 for open sets.
+    """Negated highest logit; used by Vaze et al. 2022 for open-set recognition.
 
     Args:
         logits: ``(N, C)``.
@@ -219,14 +219,14 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
 
 
 def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``z_k - max z`` and ``exp(z_k - max z)``, the latter with 0 in place of one highest class."""
+    """Return ``z_k - max z``, and ``exp(z_k - max z)`` with 0 in place of one highest class."""
     highest, label = rows.max(dim=1, keepdim=True)
     exponents = rows - highest
     return exponents, exponents.exp().scatter_(1, label, 0.0)
 
 
 def _by_rows(logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
-    """Return the float64 scores ``(N,)`` of ``logits (N, C)``, computed in blocks; in float64 if below 1e-30."""
+    """Return float64 scores ``(N,)`` of ``logits (N, C)``, computed in blocks, in float64 where float32 underflows."""
     logits = _checked(logits)
     check_finite("logits", logits)
     scores = []
@@ -250,7 +250,9 @@ def _checked(logits: Tensor) -> Tensor:
     check_dense("logits", check_logits(logits))
     if logits.ndim != 2:
         raise InputError(
-            "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position."
+            "logits must be (N, C)",
+            describe(logits),
+            "Flatten dense logits to one row per position.",
         )
     # torch has no maximum of 8-bit floats
     return logits.float() if logits.dtype.itemsize == 1 else logits

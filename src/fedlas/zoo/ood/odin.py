@@ -1,4 +1,4 @@
-"""ODIN: a small step of the input toward higher confidence, which helps known images more than unknown ones."""
+"""ODIN: inputs perturbed toward higher confidence, which helps in-distribution images more than OOD images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def odin_score(
     temperature: float = 1000.0,
     eps: float = 0.0014,
 ) -> Tensor:
-    """Maximum softmax probability at a high temperature, of inputs moved toward the predicted class; negated.
+    """Negated maximum softmax probability at a high temperature, after a step toward the predicted class.
 
     Args:
         model: Classifier to logits ``(N, C)``, in ``eval()``.
@@ -43,7 +43,7 @@ def odin_score(
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If an option is out of range, the model is no module, or the number of channels is not that of
+        InputError: If an option is out of range, the model is no module, or the number of channels differs from
             ``std``.
         MissingExtraError: Without pytorch-ood.
 

@@ -1,4 +1,4 @@
-"""A model's outputs for images without labels of its classes: predictions without a target."""
+"""Outputs of a model for images of other data sets: predictions without targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCORE = "score_"
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """A model's outputs for ``N`` samples.
+    """Outputs of a model for ``N`` samples, without targets.
 
     There is no target: labels of another data set are not classes of the model, and with a target the file could be
     mistaken for predictions to evaluate.
@@ -59,25 +59,25 @@ class Outputs:
             shaped = is_dense(value) and value.shape == (self.num_samples,)
             if not shaped or not bool(torch.isfinite(value.double()).all()):
                 raise InputError(
-                    f"score {name} must be finite ({self.num_samples},)",
+                    f"score {name} must be finite and of shape ({self.num_samples},)",
                     describe(value),
                     "Pass one score for each row of logits.",
                 )
 
     @property
     def num_samples(self) -> int:
-        """``N``."""
+        """Number of samples ``N``."""
         return int(self.logits.shape[0])
 
     @classmethod
     @check_kinds
     def of(cls, predictions: Predictions) -> Outputs:
-        """Return the outputs in ``predictions``, without the labels."""
+        """Return the logits and features of ``predictions`` as outputs, without the labels."""
         return cls(predictions.logits, predictions.features)
 
     @check_kinds
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:
-        """Write ``path`` (``.npz``) atomically and return it.
+        """Write the outputs atomically to an ``.npz`` file, and return its path.
 
         Args:
             path: The file.
@@ -97,7 +97,7 @@ class Outputs:
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Outputs, dict[str, Any]]:
-        """Read the outputs that :meth:`save` wrote, and ``about``.
+        """Read the outputs and ``about`` from a file written by :meth:`save`.
 
         Raises:
             InputError: If the file is missing, truncated, or was not written by :meth:`save`.
@@ -125,7 +125,7 @@ class Outputs:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                "the file must be an .npz that Outputs.save wrote",
+                "the file must be an .npz written by Outputs.save",
                 f"{path} ({type(error).__name__}: {error})",
-                "Remove it, and it is written again.",
+                "Remove the file, so that it is written again.",
             ) from error

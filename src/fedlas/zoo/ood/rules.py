@@ -1,4 +1,4 @@
-"""Rules of a decision-tree ensemble: how often a sample, or a set of samples, hits each, against known samples."""
+"""Rules of a random forest as an OOD score and a shift test: how often samples hit each rule."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Hits = NDArray[np.int64]
 Statistic = Literal["distance", "information"]
 
 _MOST_GROWN = 10_000
-"""Training samples that a tree is grown from, at most, drawn with replacement: more of them take time only."""
+"""Maximum number of training samples per tree, drawn with replacement; more samples only take time."""
 
 _BINS = 10
-"""Bins of a histogram's values, of equal mass over the rules."""
+"""Number of equal-mass bins for the values of a histogram over rules."""
 
 
 @OOD_SCORES.register(
@@ -39,9 +39,9 @@ _BINS = 10
     packages=("sklearn",),
 )
 def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf: int = 5) -> Tensor:
-    """Mean rarity of the rules that the sample hits: mean over trees of 1 - the share of training samples in its leaf.
+    """Mean rarity of the rules that a sample hits: 1 minus the share of training samples in its leaf.
 
-    It is the distance of :func:`rule_shift` for a set of this one sample.
+    The mean is over trees. It equals the distance of :func:`rule_shift` for a set of this one sample.
 
     Args:
         features: ``(N, D)``.
@@ -77,7 +77,7 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf:
 
 @dataclass(frozen=True)
 class RuleShift:
-    """How a set of samples differs from known ones by the rules that it hits.
+    """Result of a permutation test for a shift in rule hits.
 
     Attributes:
         statistic: The distance, in ``[0, 1]``, or the information, in nats.
@@ -99,7 +99,7 @@ def rule_shift(
     permutations: int = 999,
     seed: int = 0,
 ) -> RuleShift:
-    """Test whether a set of samples hits the rules of the training data as known samples do.
+    """Test whether a set of samples hits the rules of the training data as in-distribution samples do.
 
     A rule is the path to a leaf of a random forest: conditions on features that lead to a class. The histogram of a set
     is the share of its samples that hit each rule.
@@ -115,7 +115,7 @@ def rule_shift(
             the difference); or ``"information"``, the mutual information of both histograms over rules, which a shift
             lowers.
         trees: As in :func:`rules_score`.
-        leaf: As there.
+        leaf: As in :func:`rules_score`.
         permutations: Random divisions of batch and held-out samples, at least 19; p is at least ``1 / (1 + number)``.
         seed: For the division of ``train`` and the permutations.
 
@@ -151,7 +151,7 @@ def rule_shift(
         if len(growing) < 4:
             fix = "Pass more samples."
             raise InputError(
-                "train must have at least 4 samples, or held_out be given", len(growing), fix
+                "train must have at least 4 samples if held_out is None", len(growing), fix
             )
         order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(growing)))
         rows, others = order.to(growing.device).chunk(2)
@@ -163,7 +163,7 @@ def rule_shift(
 
 
 class Rules:
-    """The rules of a random forest that predicts classes from features; grown once, they serve many sets.
+    """Rules of a random forest that predicts classes from features, for use on several sets.
 
     Args:
         features: ``(N, D)``.
@@ -196,18 +196,18 @@ class Rules:
         if self._nodes == trees:
             raise InputError(
                 "training features must separate classes, so that trees have rules",
-                "no tree with a condition",
+                "no tree with a split",
                 "Pass samples of at least two classes whose features vary.",
             )
 
     def hits(self, features: Tensor) -> Hits:
-        """Return the number of the rule that each sample hits in each tree, ``(N, trees)``."""
+        """Return the index of the rule that each sample hits in each tree, ``(N, trees)``."""
         checked = check_features(features, columns=self._width)
         nodes: Hits = self._forest.apply(_array(checked)).astype(np.int64) + self._first
         return nodes
 
     def counts(self, hits: Hits) -> Floats:
-        """Return how many samples hit each rule."""
+        """Return the number of samples that hit each rule."""
         return np.bincount(hits.ravel(), minlength=self._nodes).astype(np.float64)
 
     def shift(
@@ -219,7 +219,7 @@ class Rules:
         permutations: int = 999,
         seed: int = 0,
     ) -> RuleShift:
-        """Return how ``batch (M, D)`` differs from ``reference (K, D)``; see :func:`rule_shift` for the options."""
+        """Test ``batch (M, D)`` for a shift from ``reference (K, D)``; see :func:`rule_shift` for the options."""
         check_choice("statistic", statistic, get_args(Statistic))
         check_count("permutations", permutations, low=19)
         # Both statistics are symmetric, so it is the smaller set that is counted.
@@ -253,7 +253,7 @@ class Rules:
 
 
 def _information(first: Hits, second: Hits) -> float:
-    """Return the mutual information of two columns of bins, in nats."""
+    """Return the mutual information of two arrays of bin indices, in nats."""
     joint = np.bincount(first * _BINS + second, minlength=_BINS**2).reshape(_BINS, _BINS) / len(
         first
     )
@@ -263,6 +263,6 @@ def _information(first: Hits, second: Hits) -> float:
 
 
 def _array(features: Tensor) -> NDArray[np.float32]:
-    """Return float32, in which scikit-learn's trees compare."""
+    """Return a float32 array, the precision in which scikit-learn's trees compare."""
     array: NDArray[np.float32] = features.detach().float().cpu().numpy()
     return array

@@ -1,6 +1,6 @@
-"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, Bayesian heads.
+"""Uncertainty methods: ensembles, dropout, Bayesian weights, Laplace approximation, Bayesian heads.
 
-In: a model, or predictions of several. Out: modules that predict with the mean over draws, penalties for training, or
+Input: a model, or predictions of several models. Output: modules that average over draws, penalties for training, or
 combined :class:`~fedlas.Predictions`. ``fedlas.lab.studies.uncertainty`` applies them to finished runs.
 """
 

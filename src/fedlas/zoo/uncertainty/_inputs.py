@@ -1,4 +1,4 @@
-"""Networks on saved features: their inputs, standardized, and the sizes of their layers."""
+"""Base of small networks on saved features, and the standardization of their inputs."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from fedlas.predictions.any_predictions import check_predictions
 
 
 class FeatureHead:
-    """A small network on features with one hidden layer or none."""
+    """Base class of small networks on features, with at most one hidden layer."""
 
     hidden: int
     _inputs: Standardized | None = None
 
     def _sizes(self, train: Predictions, features: Tensor) -> list[int]:
-        """Return the number of units from the inputs to the logits."""
+        """Return the layer sizes from the inputs to the logits."""
         hidden = [self.hidden] if self.hidden else []
         return [features.shape[1], *hidden, train.logits.shape[1]]
 
     def _fitted(self) -> Standardized:
-        """Return what standardizes features; an InputError before the fit."""
+        """Return the standardizer of the inputs, or raise InputError before the fit."""
         if self._inputs is None:
             raise InputError(
-                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
+                "the head must be fitted", "an unfitted head", "Call fit(train) first."
             )
         return self._inputs
 
 
 class Standardized:
-    """Features with mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
+    """Standardizer of features to mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
 
     Args:
         train: Predictions on the training part, with ``features (N, D)``.
 
     Raises:
-        InputError: Without features, or for one that is not finite.
+        InputError: Without features, or if a feature is not finite.
     """
 
     def __init__(self, train: Predictions) -> None:

@@ -1,4 +1,4 @@
-"""Gaussian moments through a network with Gaussian weights, and their gradients: what probabilistic backprop repeats.
+"""Moments of activations in a network with Gaussian weights, and their gradients.
 
 Source:
     Hernández-Lobato, Adams: Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks,
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 NODES = 32
-"""Nodes of the Gauss-Hermite quadrature."""
+"""Number of nodes of the Gauss-Hermite quadrature."""
 
 Moments = tuple[Tensor, Tensor]
 """Mean and variance."""
@@ -25,21 +25,21 @@ Moments = tuple[Tensor, Tensor]
 
 @dataclass
 class Layer:
-    """Weights ``N(mean, var)``, each ``(out, in + 1)``, the bias last."""
+    """Linear layer with independent Gaussian weights ``N(mean, var)``, each ``(out, in + 1)``, the bias last."""
 
     mean: Tensor
     var: Tensor
 
 
 def linear_moments(layer: Layer, mean: Tensor, var: Tensor) -> Moments:
-    """Return mean and variance of ``W z / sqrt(n)`` for independent weights and inputs ``(N, n)``; exact."""
+    """Return the exact mean and variance of ``W z / sqrt(n)`` for independent weights and inputs ``(N, n)``."""
     n = mean.shape[1]
     out_var = var @ layer.mean.square().T + (var + mean.square()) @ layer.var.T
     return mean @ layer.mean.T / math.sqrt(n), out_var / n
 
 
 def relu_moments(mean: Tensor, var: Tensor) -> Moments:
-    """Return mean and variance of ``max(a, 0)`` for ``a ~ N(mean, var)``; exact."""
+    """Return the exact mean and variance of ``max(a, 0)`` for ``a ~ N(mean, var)``."""
     std = var.sqrt()
     alpha = mean / std
     above = torch.special.ndtr(alpha)
@@ -55,8 +55,8 @@ def relu_moments(mean: Tensor, var: Tensor) -> Moments:
     return (std * (alpha * above + density)).clamp_min(0), var * spread.clamp_min(0)
 
 
-def forward(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
-    """Return moments before and after every layer, in turn; its inputs have the constant 1."""
+def propagate_moments(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
+    """Return the input and output moments of every layer, in order; inputs include a constant 1 for the bias."""
     mean = features
     var = torch.zeros_like(features)
     passed: list[Moments] = []
@@ -75,17 +75,17 @@ def forward(layers: Sequence[Layer], features: Tensor) -> list[Moments]:
 
 
 def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logarithm of the probability that logit ``label`` plus noise is the largest, and its gradients.
+    """Return the log probability that logit ``label`` plus normal noise is the largest, and its gradients.
 
     ``Z = E_u prod_k Phi((m_y + s_y u - m_k) / s_k)`` over ``k != y``, ``u ~ N(0, 1)``, ``s^2 = v + 1``, by quadrature.
 
     Args:
         mean: Means of the logits ``(N, C)``.
-        var: Their variances.
+        var: Variances of the logits ``(N, C)``.
         label: ``y``, the same for all rows.
 
     Returns:
-        ``log Z (N,)``, and its gradients to ``mean`` and to ``var``, each ``(N, C)``.
+        ``log Z (N,)``, and its gradients with respect to ``mean`` and ``var``, each ``(N, C)``.
     """
     nodes, log_weights = _quadrature()
     std = (var + 1).sqrt()
@@ -110,8 +110,8 @@ def log_prob(mean: Tensor, var: Tensor, label: int) -> tuple[Tensor, Tensor, Ten
 def gradients(
     layers: Sequence[Layer], features: Tensor, label: int
 ) -> tuple[Tensor, list[Moments]]:
-    """Return ``log Z`` of one sample ``(D,)``, and its gradients to means and variances of each layer's weights."""
-    passed = forward(layers, features[None])
+    """Return ``log Z`` of one sample ``(D,)``, and its gradients with respect to the moments of all weights."""
+    passed = propagate_moments(layers, features[None])
     log_z, to_mean, to_var = log_prob(*passed[-1], label)
     slopes: list[Moments] = []
     for depth in range(len(layers) - 1, -1, -1):
@@ -136,7 +136,7 @@ def gradients(
 def _through_relu(
     mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, out: Tensor
 ) -> Moments:
-    """Return gradients to the moments before a ReLU, from those to its mean ``out`` and its variance."""
+    """Return the gradients for the input moments of a ReLU, from the gradients for its output moments."""
     std = var.sqrt()
     alpha = mean / std
     above = torch.special.ndtr(alpha)
@@ -149,11 +149,10 @@ def _through_relu(
 
 @cache
 def _quadrature() -> tuple[Tensor, Tensor]:
-    """Return nodes and log weights of an expectation over a standard normal."""
+    """Return the nodes and log weights of Gauss-Hermite quadrature for a standard normal."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     return torch.from_numpy(nodes), torch.from_numpy(np.log(weights / weights.sum()))
 
 
 def _density(x: Tensor) -> Tensor:
-    """Return the density of the standard normal."""
     return (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)

@@ -1,4 +1,4 @@
-"""Bayes by backprop: every weight is a Gaussian, trained with the evidence lower bound.
+"""Bayes by backprop: Gaussian weights trained with the evidence lower bound.
 
 Source:
     Blundell, Cornebise, Kavukcuoglu, Wierstra: Weight Uncertainty in Neural Networks, ICML 2015, section 3.
@@ -28,7 +28,7 @@ __all__ = ["KLPenalty", "SampledWeights"]
 
 
 class SampledWeights(nn.Module):
-    """Predicts with the mean of the probabilities over draws of the weights.
+    """Module that averages the probabilities over draws of Gaussian weights.
 
     Args:
         model: A model with Bayesian layers that returns logits ``(N, C)``.
@@ -61,7 +61,7 @@ class SampledWeights(nn.Module):
         ).tolist()
 
     def forward(self, inputs: object) -> Tensor:
-        """Return the log of the mean probabilities ``(N, C)``, float32."""
+        """Return the log of the mean probabilities ``(N, C)`` over draws, float32."""
         with sampling(self.model):
             return mean_over_draws(self.model, inputs, self.seeds)
 
@@ -73,7 +73,7 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
 
     Args:
         mu: Means, any shape.
-        sigma: Standard deviations above 0, of that shape.
+        sigma: Standard deviations above 0, of the same shape.
         prior_sigma: Standard deviation of the prior.
 
     Example:
@@ -89,7 +89,7 @@ def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
 
 
 def kl_divergence(model: nn.Module) -> Tensor:
-    """Return the KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
+    """Return the KL divergence of the weight distribution from the prior, summed over all layers, in nats.
 
     Args:
         model: A model with Bayesian layers; with a mixture prior, after a forward pass in training mode.
@@ -103,7 +103,7 @@ def kl_divergence(model: nn.Module) -> Tensor:
 
     Note:
         torch-uncertainty's ``KLDiv`` (0.13) is not used: it divides by the number of layers, its value is too low by
-        half a nat a weight, and it samples where the value for a Gaussian is known.
+        half a nat per weight, and it samples where the value for a Gaussian is known.
     """
     parts = [
         _kl(layer, kind)
@@ -115,7 +115,7 @@ def kl_divergence(model: nn.Module) -> Tensor:
 
 
 class KLPenalty(nn.Module):
-    """``weight * KL(q || p) / num_samples``; added to a mean loss over samples it gives the negative ELBO per sample.
+    """KL penalty ``weight * KL(q || p) / num_samples``, which turns a mean loss into the negative ELBO per sample.
 
     Args:
         num_samples: Number of training samples.
@@ -141,7 +141,7 @@ class KLPenalty(nn.Module):
         self.weight = check_number("weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
-        """Return the penalty of ``model``, a scalar."""
+        """Return the penalty for ``model``, a scalar."""
         penalty = kl_divergence(model) * (self.weight / self.num_samples)
         for layer in bayesian_layers(model):
             forget_draws(layer)
@@ -149,7 +149,7 @@ class KLPenalty(nn.Module):
 
 
 def _kl(layer: Any, kind: str) -> Tensor:
-    """Return the KL divergence of the weights, or of the bias, of one layer."""
+    """Return the KL divergence of the weights or the bias of one layer, in nats."""
     mu = getattr(layer, f"{kind}_mu")
     sigma = F.softplus(getattr(layer, f"{kind}_sigma"))
     if layer.prior_pi == 1:
@@ -157,7 +157,7 @@ def _kl(layer: Any, kind: str) -> Tensor:
     weights = getattr(layer, f"{kind}_sampler").weight
     if weights is None:
         raise InputError(
-            "with a mixture prior the weights must have been drawn",
+            "a mixture prior requires weights drawn in a forward pass",
             "no forward pass in training mode since the last call",
             "Run the model in train() first, or set prior_pi to 1.",
         )

@@ -1,4 +1,4 @@
-"""Networks with Gaussian weights: torch-uncertainty's layers in place of the model's.
+"""Conversion of networks to Gaussian weights, with layers of torch-uncertainty.
 
 Source:
     Blundell, Cornebise, Kavukcuoglu, Wierstra: Weight Uncertainty in Neural Networks, ICML 2015, section 3.
@@ -26,10 +26,10 @@ __all__ = ["BayesianConfig", "to_bayesian"]
 
 @dataclass(frozen=True)
 class BayesianConfig:
-    """Weights as Gaussians ``N(mu, sigma^2)``.
+    """Prior and initial distribution of Gaussian weights ``N(mu, sigma^2)``.
 
     Args:
-        prior_sigma: Standard deviation of the prior ``N(0, prior_sigma^2)``, in (0, 100] like the other two.
+        prior_sigma: Standard deviation of the prior ``N(0, prior_sigma^2)``; all standard deviations are in (0, 100].
         prior_sigma_2: Standard deviation of the second component of a scale mixture prior.
         prior_pi: Share of the first component, in (0, 1]; 1 is the plain Gaussian.
         sigma_init: Standard deviation of every weight at the start.
@@ -55,10 +55,10 @@ class BayesianConfig:
 
 @check_kinds
 def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Module:
-    """Replace every linear and convolutional layer of ``model`` by a Bayesian one, in place.
+    """Replace the linear and convolutional layers of ``model`` by Bayesian layers, in place.
 
     Args:
-        model: Any network; layers of other types, and subclasses of these, are not replaced.
+        model: Any network; layers of other types and subclasses of these types are not replaced.
         config: Prior and initial standard deviation.
 
     Returns:
@@ -69,9 +69,9 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         MissingExtraError: Without torch-uncertainty.
 
     State:
-        The means of the new layers are the weights of the old. In ``train()`` each forward pass draws new weights, one
-        set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except within
-        :func:`sampling`.
+        The means of the new layers are the weights of the old layers. In ``train()`` each forward pass draws new
+        weights, one set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except
+        within :func:`sampling`.
 
     Example:
         >>> network = to_bayesian(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
@@ -102,7 +102,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
 
 
 def bayesian_layers(model: nn.Module) -> list[Any]:
-    """Return the layers of ``model`` whose weights are Gaussians."""
+    """Return the layers of ``model`` with Gaussian weights."""
     return [
         layer
         for layer in model.modules()
@@ -112,7 +112,7 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Draw new weights in each forward pass inside this context, in ``eval()`` too."""
+    """Draw new weights in each forward pass inside this context, even in ``eval()``."""
     layers = checked_layers(model)
     for layer in layers:
         layer.sampled = True
@@ -125,7 +125,7 @@ def sampling(model: nn.Module) -> Iterator[None]:
 
 
 def checked_layers(model: nn.Module) -> list[Any]:
-    """Return the layers of ``model`` whose weights are Gaussians, at least one."""
+    """Return the Bayesian layers of ``model``, or raise InputError if there are none."""
     layers = bayesian_layers(model)
     if not layers:
         raise InputError(
@@ -137,7 +137,7 @@ def checked_layers(model: nn.Module) -> list[Any]:
 
 
 def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None:
-    """Return a Bayesian layer of the same shape around the same weights; None for a layer that has no Bayesian kind."""
+    """Return a Bayesian layer with the weights of ``layer`` as means, or None for other types of layers."""
     prior = {
         "prior_sigma_1": config.prior_sigma,
         "prior_sigma_2": config.prior_sigma_2,
@@ -187,12 +187,12 @@ def _library() -> Any:
 
 
 def _follow_mode(layer: Any, _: Any) -> None:
-    """Draw weights in training and within :func:`sampling`; else use the means."""
+    """Make a layer draw weights in training and within :func:`sampling`, and use the means otherwise."""
     layer.frozen = not (layer.training or layer.sampled)
 
 
 def forget_draws(layer: object) -> None:
-    """Drop the drawn weights, so that no graph outlives its step and the model can be copied."""
+    """Drop the drawn weights of a layer, which would keep a graph alive and prevent copies of the model."""
     for sampler in (getattr(layer, "weight_sampler", None), getattr(layer, "bias_sampler", None)):
         if sampler is not None:
             sampler.weight = sampler.sigma = None

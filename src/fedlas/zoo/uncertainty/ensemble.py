@@ -30,14 +30,14 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
 
     Args:
         *predictions: At least one; the same samples in the same order.
-        weights: One number >= 0 for each, normalized to sum 1; None: equal weights.
+        weights: One number >= 0 per classifier, normalized to sum 1; None: equal weights.
 
     Returns:
         Predictions on the same samples, on the first one's device; the logits are log-probabilities. True label
         probabilities are kept; features are not, as the average has no head.
 
     Raises:
-        InputError: If there are none, samples or classes differ, or weights do not fit.
+        InputError: If there are no predictions, samples or classes differ, or weights are invalid.
 
     Note:
         Equality of the targets is checked; equality of the inputs cannot be.
@@ -79,7 +79,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
-    """Return the log of the mean softmax over the first axis: ``log sum_s w_s softmax(z_s)``, softmax over the last.
+    """Return the log of the mean softmax over the first axis, ``log sum_s w_s softmax(z_s)``.
 
     Args:
         logits: ``(S, ..., C)``, of ``S`` members or draws.
@@ -97,23 +97,23 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
         return log_probs.logsumexp(dim=0) - math.log(max(1, len(logits)))
     if not isinstance(log_weights, Tensor) or log_weights.shape != logits.shape[:1]:
         expected = f"log_weights must be a tensor ({len(logits)},), one for each member"
-        raise InputError(expected, describe(log_weights), "Leave them out for equal weights.")
+        raise InputError(expected, describe(log_weights), "Omit log_weights for equal weights.")
     return (log_probs + log_weights.reshape(-1, *[1] * (logits.ndim - 1))).logsumexp(dim=0)
 
 
 def check_members(predictions: Sequence[Predictions]) -> Predictions:
-    """Return the first of ``predictions`` if all are on the same samples."""
+    """Return the first of ``predictions``, after checking that all are on the same samples."""
     if not len(predictions) or not all(isinstance(p, Predictions) for p in predictions):
         got = describe(next((p for p in predictions if not isinstance(p, Predictions)), ()))
         raise InputError(
-            "it takes Predictions, at least one", got, "Load them with Predictions.load(path)."
+            "at least one Predictions is required", got, "Load it with Predictions.load(path)."
         )
     first = predictions[0]
     for number, other in enumerate(predictions[1:], start=2):
         same = other.logits.shape == first.logits.shape
         if not same or not _same_target(other, first):
             raise InputError(
-                f"all predictions must be of the same {first.num_samples} samples of {first.num_classes} classes",
+                f"all predictions must be on the same {first.num_samples} samples with {first.num_classes} classes",
                 f"{describe(other.logits)} as number {number}"
                 + (", with other targets" if same else ""),
                 "Use predictions on one data set, in one order.",
@@ -122,7 +122,7 @@ def check_members(predictions: Sequence[Predictions]) -> Predictions:
 
 
 def _same_target(a: Predictions, b: Predictions) -> bool:
-    """Return whether both have the same labels, or neither has any."""
+    """Return whether both predictions have equal labels, or neither has labels."""
     if not (a.has_target and b.has_target):
         return a.has_target is b.has_target
     return torch.equal(a.target.to(b.target.device), b.target)
@@ -132,9 +132,9 @@ def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
     numbers = np.ones(members) if weights is None else as_numbers(weights)
     if numbers.shape != (members,) or not (numbers >= 0).all() or not 0 < numbers.sum() < math.inf:
         raise InputError(
-            f"weights must be {members} numbers >= 0, one for each, not all 0",
+            f"weights must be {members} numbers >= 0, not all 0",
             describe(weights),
-            "Leave them out for equal weights.",
+            "Omit weights for equal weights.",
         )
     shares = torch.tensor(numbers, dtype=torch.float64)
     return shares / shares.sum()

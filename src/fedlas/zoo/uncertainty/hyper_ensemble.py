@@ -1,4 +1,4 @@
-"""Hyper-deep ensemble: the selection of members from networks with different settings and initializations.
+"""Hyper-deep ensemble: greedy selection of members with different settings and initializations.
 
 Source:
     Wenzel, Snoek, Tran, Jenatton: Hyperparameter Ensembles for Robustness and Uncertainty Quantification, NeurIPS 2020,
@@ -21,13 +21,13 @@ from fedlas.zoo.uncertainty.ensemble import check_members
 __all__ = ["MOST_PICKS", "greedy_selection"]
 
 MOST_PICKS = 100
-"""Picks after which the selection ends, so that no weight is finer than 1 %."""
+"""Maximum number of picks, so that weights are multiples of 1 % or coarser."""
 _ROUNDING = 1e-9  # nats; smaller gains are rounding
 
 
 @check_kinds
 def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
-    """Return how often each candidate is picked, greedily and with replacement, to lower the NLL of the ensemble.
+    """Return how often each candidate is picked by greedy selection with replacement for the lowest ensemble NLL.
 
     The ensemble starts empty. Each pick is the candidate that gives the mean of the probabilities the lowest NLL. The
     selection ends when no pick lowers the NLL, or as soon as ``size`` different candidates are picked.

@@ -1,4 +1,4 @@
-"""Laplace approximation of the last layer: a Gaussian around the trained weights of the head, by laplace-torch.
+"""Laplace approximation of the last layer with laplace-torch: a Gaussian around the trained weights of the head.
 
 Source:
     Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig: Laplace Redux - Effortless Bayesian Deep Learning,
@@ -32,14 +32,14 @@ _JACOBIAN_NUMBERS = 2**22
 
 
 class LastLayerLaplace:
-    """Gaussian ``N(w, (G + p I)^-1)`` over the weights of a linear head, and its predictions.
+    """Laplace approximation of a linear head: a Gaussian ``N(w, (G + p I)^-1)`` over its weights.
 
     ``G`` is the generalized Gauss-Newton matrix of the summed cross-entropy at the trained weights ``w``, ``p`` the
     precision of the prior ``N(0, I / p)``. A logit is then Gaussian too, with variance ``J (G + p I)^-1 J^T``.
 
     Args:
         head: The linear layer that makes the logits; copied.
-        structure: Form of ``G``: ``kron`` (one Kronecker product a layer), ``full`` or ``diag``.
+        structure: Form of ``G``: ``kron`` (one Kronecker product per layer), ``full`` or ``diag``.
         prior_precision: ``p``; None: the one with the highest marginal likelihood of the training part, which each fit
             chooses, and which the attribute holds then.
         link: From Gaussian logits to probabilities: ``probit`` (each logit shrunk by its variance), ``mc`` (mean
@@ -79,7 +79,7 @@ class LastLayerLaplace:
             raise InputError(
                 "the head must be a linear layer",
                 type(head).__name__,
-                "Name the layer that makes the logits.",
+                "Pass the layer that computes the logits.",
             )
         self.structure = check_choice("structure", structure, get_args(Structure))
         self.link = check_choice("link", link, get_args(Link))
@@ -92,7 +92,7 @@ class LastLayerLaplace:
         # The matrix is (weights, weights): its inverse would not fit memory.
         if structure == "full" and self.num_weights > _MOST_FULL:
             raise InputError(
-                f"the full matrix takes a head of at most {_MOST_FULL:,} weights",
+                f"structure=full requires a head of at most {_MOST_FULL:,} weights",
                 f"{self.num_weights:,}",
                 "Choose structure=kron.",
             )
@@ -101,11 +101,11 @@ class LastLayerLaplace:
 
     @check_kinds
     def fit(self, train: Predictions, *, batch_size: int = 512) -> LastLayerLaplace:
-        """Fit on the head's inputs and labels of the training part; return ``self``.
+        """Fit the posterior to the features and labels of the training part; return ``self``.
 
         Args:
             train: Predictions on the training part without augmentation, with ``features``.
-            batch_size: Samples a batch.
+            batch_size: Samples per batch.
 
         Raises:
             InputError: Without features, with features of another size than the head's input, or if the head does
@@ -134,7 +134,7 @@ class LastLayerLaplace:
 
     @property
     def covariance_size(self) -> int:
-        """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
+        """Number of free parameters of the covariance."""
         if self.structure == "diag":
             return self.num_weights
         kron = [self._head.in_features, self._head.out_features]
@@ -154,7 +154,7 @@ class LastLayerLaplace:
 
     @check_kinds
     def predict(self, predictions: Predictions) -> Predictions:
-        """Return the same samples with the log of the mean probabilities under the posterior as logits.
+        """Return predictions whose logits are the log of the mean probabilities under the posterior.
 
         Args:
             predictions: Predictions with ``features``.
@@ -178,7 +178,7 @@ class LastLayerLaplace:
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
 
     def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
-        """Return the derivatives ``(n, C, P)`` of logits to weights and bias, and the logits; the head is linear."""
+        """Return the derivatives ``(n, C, P)`` of the logits with respect to weights and bias, and the logits."""
         identity = torch.eye(self._head.out_features).to(features)
         derivatives = torch.einsum("ck,nd->nckd", identity, features).flatten(2)
         if self._head.bias is not None:
@@ -188,13 +188,13 @@ class LastLayerLaplace:
     def _fitted(self) -> Any:
         if self._posterior is None:
             raise InputError(
-                "the head must be fitted first", "an unfitted one", "Call fit(train) before."
+                "the head must be fitted", "an unfitted head", "Call fit(train) first."
             )
         return self._posterior
 
 
 def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
-    """Return the head's inputs ``(N, D)``, on its device."""
+    """Return the features ``(N, D)`` on the head's device, or raise InputError if their size is wrong."""
     features = predictions.features
     if features is None or features.shape[1] != head.in_features:
         raise InputError(
@@ -214,7 +214,7 @@ def _check_logits(predictions: Predictions, features: Tensor, head: nn.Linear) -
     ):
         return
     raise InputError(
-        "the head must turn the features into the logits",
-        f"logits {tuple(saved.shape)} that {head} does not make of them",
-        "Pass the layer that makes the logits, and predictions of its model.",
+        "the head must map the features to the logits",
+        f"logits {tuple(saved.shape)} that differ from the output of {head}",
+        "Pass the layer that computes the logits, and predictions of its model.",
     )

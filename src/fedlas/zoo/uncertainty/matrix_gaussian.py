@@ -1,4 +1,4 @@
-"""Matrix-Gaussian posteriors: the weights of a layer are one Gaussian matrix with a covariance of rows and of columns.
+"""Matrix-Gaussian posteriors: Gaussian weight matrices with a covariance of rows and a covariance of columns.
 
 Source:
     Louizos, Welling: Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors, ICML 2016,
@@ -30,7 +30,7 @@ _START_STD = 0.1  # of rows and of columns, so 0.01 of every weight
 
 
 class MatrixGaussianLinear(nn.Module):
-    """A linear layer with weights ``W ~ MN(M, U, V)``: the rows covary by ``U``, the columns by ``V``.
+    """Linear layer with weights ``W ~ MN(M, U, V)``: row covariance ``U``, column covariance ``V``.
 
     There is a row for each input, and a last one for the bias. The prior is ``MN(0, I, I)``. Inputs are divided by the
     root of their number.
@@ -67,7 +67,7 @@ class MatrixGaussianLinear(nn.Module):
         self._drawn: Tensor | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return outputs ``(N, out)`` for ``inputs (N, in)``."""
+        """Return the outputs ``(N, out)`` for ``inputs (N, in)``."""
         # The bias is the row of an input that is 1.
         z = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1) / math.sqrt(len(self.mean))
         if not self.training:
@@ -77,7 +77,7 @@ class MatrixGaussianLinear(nn.Module):
         return mean + std * (torch.randn_like(mean) @ _factor(self.log_column, self.below_column).T)
 
     def draw(self, generator: torch.Generator | None) -> None:
-        """Draw the weights for ``eval()``; None goes back to the means."""
+        """Draw the weights to use in ``eval()``, or use the means if ``generator`` is None."""
         self._drawn = None
         if generator is not None:
             noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
@@ -100,7 +100,7 @@ class MatrixGaussianLinear(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Return the number of means and of numbers in the factors."""
+        """Number of means and of entries of the Cholesky factors."""
         sides = self.mean.shape
         return self.mean.numel() + sum(
             n if self.below_row is None else n * (n + 1) // 2 for n in sides
@@ -108,20 +108,20 @@ class MatrixGaussianLinear(nn.Module):
 
 
 def _factor(log_diagonal: Tensor, below: Tensor | None) -> Tensor:
-    """Return the Cholesky factor of a covariance; its diagonal is positive for any parameters."""
+    """Return the Cholesky factor of a covariance, with diagonal ``exp(log_diagonal)``."""
     diagonal = log_diagonal.exp().diag()
     return diagonal if below is None else diagonal + below.tril(-1)
 
 
 class MatrixGaussian(FeatureHead):
-    """A small network on features whose layers have matrix-Gaussian weights, trained by the evidence lower bound.
+    """Small network on features with matrix-Gaussian weights, trained by the evidence lower bound.
 
     Args:
         hidden: Units of the hidden layer, with ReLU; 0 for none.
         covariance: See :class:`MatrixGaussianLinear`.
         epochs: Passes over the training part.
         lr: Learning rate of Adam.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         kl_weight: Factor of the KL term; 1 is the evidence lower bound, below 1 a tempered ("cold") posterior.
         samples: Draws of all weights for a prediction.
         seed: Seed of the start, the order of the samples, the noise and the draws.
@@ -172,7 +172,7 @@ class MatrixGaussian(FeatureHead):
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> MatrixGaussian:
-        """Fit on the features and labels of the training part; return ``self``.
+        """Fit the posterior to the features and labels of the training part; return ``self``.
 
         Args:
             train: Predictions on the training part without augmentation, with ``features``.
@@ -210,7 +210,7 @@ class MatrixGaussian(FeatureHead):
 
     @property
     def num_parameters(self) -> int:
-        """Return the number of means and of numbers in the factors of the covariances.
+        """Number of means and of entries of the covariances' Cholesky factors.
 
         Raises:
             InputError: Before :meth:`fit`.
@@ -219,7 +219,7 @@ class MatrixGaussian(FeatureHead):
         return sum(layer.num_parameters for layer in _layers(self._model))
 
     def predict(self, predictions: Predictions) -> Predictions:
-        """Return the same samples with the log of the mean probabilities over draws of the weights as logits.
+        """Return predictions whose logits are the log of the mean probabilities over draws of the weights.
 
         Args:
             predictions: Predictions with ``features``.

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: the mean of the probabilities over passes with dropout on.
+"""Monte Carlo dropout: the mean of the probabilities over forward passes with dropout on.
 
 Source:
     Gal, Ghahramani: Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning, ICML 2016,
@@ -30,7 +30,7 @@ __all__ = ["DropoutSamples", "mc_dropout"]
 def mc_dropout(
     model: nn.Module, loader: Iterable[Any], *, samples: int = 20, seed: int = 0, device: Any = None
 ) -> Predictions:
-    """Return the mean of the probabilities over passes with dropout on.
+    """Return predictions with the mean of the probabilities over forward passes with dropout on.
 
     Args:
         model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one, with dropout.
@@ -61,7 +61,7 @@ def mc_dropout(
 
 
 class DropoutSamples(nn.Module):
-    """Predicts with the mean of the probabilities over passes with dropout on and all other layers unchanged.
+    """Module that averages the probabilities over forward passes with dropout on.
 
     ``log (1 / T) sum_t softmax(f(x; mask_t))``.
 
@@ -71,7 +71,7 @@ class DropoutSamples(nn.Module):
         seed: Seed of the masks.
 
     State:
-        None. The same batch gets the same masks each time; they depend on a sample's place in its batch. torch's
+        None. The same batch gets the same masks each time; they depend on the index of a sample in its batch. torch's
         generators for the CPU and, for inputs on a GPU, for that GPU are left as they were.
 
     Raises:
@@ -97,14 +97,14 @@ class DropoutSamples(nn.Module):
         self.model = model
 
     def forward(self, inputs: object) -> Tensor:
-        """Return the log of the mean probabilities ``(N, C)``, float32."""
+        """Return the log of the mean probabilities ``(N, C)`` over passes, float32."""
         with dropout_on(self.model):
             return mean_over_draws(self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
 
 
 @contextmanager
 def dropout_on(model: nn.Module) -> Iterator[None]:
-    """Turn dropout on inside this context, also in ``eval()``; afterward each layer has its former mode."""
+    """Turn dropout on inside this context, even in ``eval()``, and restore each layer's mode afterward."""
     modes = [(layer, layer.training) for layer in active_dropout(model)]
     for layer, _ in modes:
         layer.training = True
@@ -116,7 +116,7 @@ def dropout_on(model: nn.Module) -> Iterator[None]:
 
 
 def active_dropout(model: nn.Module) -> list[nn.Module]:
-    """Return the dropout layers of ``model`` whose rate is above 0."""
+    """Return the dropout layers of ``model`` with a rate above 0, or raise InputError if there are none."""
     layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
     if not layers:
         raise InputError(
@@ -128,8 +128,8 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
 
 
 def mean_over_draws(model: nn.Module, inputs: object, seeds: Sequence[int | None]) -> Tensor:
-    """Return the log of the mean probabilities ``(N, C)``, float32; torch's generators keep their state."""
-    # One entry of seeds a pass: a seed, or None to continue the random numbers of the pass before.
+    """Return the log of the mean probabilities ``(N, C)``, float32, over one forward pass per entry of ``seeds``."""
+    # A seed of None continues the random numbers of the previous pass; torch's generators keep their state.
     arguments = Arguments.of(model)
     tensors = (*tensors_in(inputs), *model.parameters(), *model.buffers())
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}

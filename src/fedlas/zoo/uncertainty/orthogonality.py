@@ -1,4 +1,4 @@
-"""Orthogonal ensembles: a penalty on the correlation of filters within a member and between members.
+"""Orthogonal ensembles: a penalty on correlated filters within a member and between members.
 
 Source:
     Larrazabal, Martinez, Dolz, Ferrante: Orthogonal Ensemble Networks for Biomedical Image Segmentation, MICCAI 2021,
@@ -21,7 +21,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def filters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the filters of every linear and convolutional layer as rows ``(filters, inputs * kernel size)``.
+    """Return the filters of each linear and convolutional layer as rows ``(n, inputs * kernel size)``.
 
     Args:
         model: Any network.
@@ -30,7 +30,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
         Rows by the layer's dotted name, in the order of the modules; views of the weights, so gradients flow.
 
     Raises:
-        InputError: If there is no such layer.
+        InputError: If there is no linear or convolutional layer.
 
     Example:
         >>> {name: tuple(rows.shape) for name, rows in filters(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU())).items()}
@@ -51,7 +51,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def self_orthogonality(rows: Tensor) -> Tensor:
-    """Return the squared cosines between all pairs of filters of one layer, summed: ``sum_{i < j} cos(f_i, f_j)^2``.
+    """Return the sum of squared cosines over all pairs of filters of a layer, ``sum_{i < j} cos(f_i, f_j)^2``.
 
     Args:
         rows: Filters ``(n, d)``.
@@ -69,11 +69,11 @@ def self_orthogonality(rows: Tensor) -> Tensor:
 
 
 def inter_orthogonality(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the squared cosines between the filters of a layer and those of the same layer in other members, summed.
+    """Return the sum of squared cosines between the filters of a layer and the filters of other members.
 
     Args:
         rows: Filters ``(n, d)``.
-        others: Filters of the others ``(m, d)``.
+        others: Filters of the same layer in other members ``(m, d)``.
 
     Returns:
         A scalar in ``[0, n m]``.
@@ -86,7 +86,7 @@ def inter_orthogonality(rows: Tensor, others: Tensor) -> Tensor:
 
 
 class OrthogonalityPenalty(nn.Module):
-    """Penalty of one member: the correlation of its filters with each other and with those of earlier members.
+    """Penalty on the correlation of a member's filters with each other and with filters of earlier members.
 
     ``self_weight * sum_l S_l + inter_weight * (1 / E) sum_l sum_e I_l(e)`` over the layers ``l`` and the ``E`` earlier
     members, with :func:`self_orthogonality` ``S_l`` and :func:`inter_orthogonality` ``I_l(e)``.
@@ -135,7 +135,7 @@ class OrthogonalityPenalty(nn.Module):
             self.register_buffer(f"earlier{index}", rows, persistent=False)
 
     def forward(self, model: nn.Module) -> Tensor:
-        """Return the penalty of ``model``, a scalar."""
+        """Return the penalty for ``model``, a scalar."""
         mine = filters(model)
         if (
             self.layers is not None

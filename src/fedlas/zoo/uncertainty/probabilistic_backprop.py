@@ -20,7 +20,7 @@ from fedlas._core.check import check_choice, check_count
 from fedlas._core.kinds import check_kinds
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty._inputs import FeatureHead, Standardized
-from fedlas.zoo.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
+from fedlas.zoo.uncertainty._moments import NODES, Layer, gradients, log_prob, propagate_moments
 
 __all__ = ["Prior", "ProbabilisticBackprop"]
 
@@ -36,7 +36,7 @@ Gamma = tuple[float, float]
 
 @dataclass
 class PriorLayer(Layer):
-    """A layer with the prior's factor of each weight: its precision, and its share of shape and rate of ``lambda``."""
+    """Gaussian layer with the prior factor of each weight: precision, and contribution to shape and rate."""
 
     prior: Tensor
     shape: Tensor
@@ -44,7 +44,7 @@ class PriorLayer(Layer):
 
 
 class ProbabilisticBackprop(FeatureHead):
-    """A small network on features whose weights are independent Gaussians, trained by probabilistic backpropagation.
+    """Small network on features with independent Gaussian weights, trained by probabilistic backpropagation.
 
     Means and variances go forward through linear layers and ReLUs to Gaussian logits. The logarithm of the probability
     ``Z`` of the label goes backward, and every weight ``N(m, v)`` takes the moments of its exact update:
@@ -93,7 +93,7 @@ class ProbabilisticBackprop(FeatureHead):
     def fit(
         self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> ProbabilisticBackprop:
-        """Fit on the features and labels of the training part; return ``self``.
+        """Fit the posterior to the features and labels of the training part; return ``self``.
 
         Args:
             train: Predictions on the training part without augmentation, with ``features``.
@@ -121,11 +121,11 @@ class ProbabilisticBackprop(FeatureHead):
 
     @property
     def num_parameters(self) -> int:
-        """Return the number of means and variances."""
+        """Number of means and variances of the weights."""
         return sum(2 * layer.mean.numel() for layer in self._layers)
 
     def logit_moments(self, predictions: Predictions) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the logits, each ``(N, C)``, float64.
+        """Return the mean and variance of the logits, each ``(N, C)``, float64.
 
         Args:
             predictions: Predictions with ``features``.
@@ -133,10 +133,10 @@ class ProbabilisticBackprop(FeatureHead):
         Raises:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
-        return forward(self._layers, self._fitted()(predictions))[-1]
+        return propagate_moments(self._layers, self._fitted()(predictions))[-1]
 
     def predict(self, predictions: Predictions) -> Predictions:
-        """Return the same samples with the log of the probabilities under the posterior as logits.
+        """Return predictions whose logits are the log of the probabilities under the posterior.
 
         Args:
             predictions: Predictions with ``features``.
@@ -155,7 +155,7 @@ class ProbabilisticBackprop(FeatureHead):
 
 
 def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
-    """Return the posterior after the prior's factors alone, with random means that break the symmetry."""
+    """Return a layer with the prior as its posterior, but with random means to break the symmetry."""
     variance = _PRIOR / (_PRIOR - 1)
     shape = (out, size + 1)
     mean = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(size + 1)
@@ -165,7 +165,7 @@ def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
 
 @torch.no_grad()
 def absorb(layers: list[PriorLayer], features: Tensor, label: int) -> None:
-    """Update all weights for one sample, in place."""
+    """Update all weights in place for one labeled sample."""
     _, slopes = gradients(layers, features, label)
     for layer, (to_mean, to_var) in zip(layers, slopes, strict=True):
         var = layer.var - layer.var.square() * (to_mean.square() - 2 * to_var)
@@ -176,7 +176,7 @@ def absorb(layers: list[PriorLayer], features: Tensor, label: int) -> None:
 
 
 def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
-    """Replace the prior's factor of every weight, one after the other, in place; return the precision's posterior."""
+    """Refine the prior factors of all weights in place, one by one, and return the posterior of the precision."""
     for layer in layers:
         # Thousands of steps of a few numbers each, every one from the precision of the one before: floats, no tensors.
         columns = (layer.mean, layer.var, layer.prior, layer.shape, layer.rate)
@@ -191,7 +191,7 @@ def refine_prior(layers: list[PriorLayer], precision: Gamma) -> Gamma:
 
 
 def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...], Gamma]:
-    """Update one weight: mean, variance, its factor (precision, shape, rate), and the precision's posterior."""
+    """Return a weight's refined mean, variance and prior factor, and the posterior of the precision."""
     mean, var, prior, more_shape, more_rate = row
     # Both without this factor. It is skipped where that is no distribution, as usual in expectation propagation.
     rest = 1 / var - prior
@@ -220,7 +220,7 @@ def _refined(row: tuple[float, ...], precision: Gamma) -> tuple[tuple[float, ...
 
 
 def gamma_update(z: float, z_1: float, z_2: float, shape: float, rate: float) -> Gamma:
-    """Return shape and rate of the Gamma distribution with the updated mean and variance.
+    """Return the shape and rate of the Gamma distribution that matches the updated mean and variance.
 
     Args:
         z: ``log Z`` at ``shape``.

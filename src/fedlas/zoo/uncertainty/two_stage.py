@@ -1,4 +1,4 @@
-"""Two-stage training: a new head on a frozen trained body (TST), or a variational one (V-TST).
+"""Two-stage training: a new head (TST) or a variational head (V-TST) on a frozen trained body.
 
 Source:
     Jordahn, Olmos: Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks, ICML 2024,
@@ -19,7 +19,7 @@ __all__ = ["LatentKL", "MLPHead", "TwoStage", "VariationalHead"]
 
 
 class MLPHead(nn.Module):
-    """The new head of TST: features, two hidden layers with ReLU, logits.
+    """New head of TST: two hidden layers with ReLU on the features.
 
     Args:
         in_features: ``D``.
@@ -40,7 +40,7 @@ class MLPHead(nn.Module):
         self.out = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` of ``features (N, D)``."""
+        """Return the logits ``(N, C)`` for ``features (N, D)``."""
         logits: Tensor = self.out(self.body(features))
         return logits
 
@@ -51,7 +51,7 @@ def _check_sizes(**sizes: int) -> None:
 
 
 class VariationalHead(nn.Module):
-    """The new head of V-TST: the logits are a linear function of a Gaussian latent variable.
+    """New head of V-TST: the logits are a linear function of a Gaussian latent variable.
 
     ``z ~ q(z | x) = N(mu(h), diag sigma(h)^2)``, prior ``p(z) = N(0, I)``, ``p(y | z) = softmax(W z + b)``.
 
@@ -87,7 +87,7 @@ class VariationalHead(nn.Module):
         self._kl: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` of the draw in ``train()``, of the mean probabilities over draws in ``eval()``."""
+        """Return the logits ``(N, C)`` for one draw in ``train()``, or the log of the mean over draws in ``eval()``."""
         h = self.body(features)
         mean = self.mean(h)
         log_var = self.log_var(h)
@@ -103,7 +103,7 @@ class VariationalHead(nn.Module):
         return mean_log_probs(self.out(mean + (0.5 * log_var).exp() * noise))
 
     def take_kl(self) -> Tensor:
-        """Return the mean of ``KL(q(z | x) || p(z))`` over the last training batch, and drop it.
+        """Return the mean of ``KL(q(z | x) || p(z))`` over the last training batch, and clear it.
 
         Raises:
             InputError: If there was no training batch since the last call.
@@ -112,13 +112,15 @@ class VariationalHead(nn.Module):
         self._kl = None
         if kl is None:
             raise InputError(
-                "the head must have run in training mode", "no batch", "Call the model first."
+                "the head must have run in training mode",
+                "no training batch since the last call",
+                "Call the model first.",
             )
         return kl
 
 
 class LatentKL(nn.Module):
-    """Penalty that turns the loss of a :class:`TwoStage` with a :class:`VariationalHead` into the negative ELBO.
+    """KL penalty that turns the loss of a :class:`TwoStage` with a :class:`VariationalHead` into the negative ELBO.
 
     ``weight * mean_i KL(q(z | x_i) || N(0, I))``, over the last batch of the model.
 
@@ -137,17 +139,19 @@ class LatentKL(nn.Module):
         self.weight = check_number("weight", weight, low=0)
 
     def forward(self, model: nn.Module) -> Tensor:
-        """Return the penalty, a scalar."""
+        """Return the penalty for ``model``, a scalar."""
         heads = [module for module in model.modules() if isinstance(module, VariationalHead)]
         if len(heads) != 1:
             raise InputError(
-                "the model must have one variational head", len(heads), "See VariationalHead."
+                "the model must have exactly one VariationalHead",
+                len(heads),
+                "Build the model with a VariationalHead as its head.",
             )
         return heads[0].take_kl() * self.weight
 
 
 class TwoStage(nn.Module):
-    """A trained model with another head; only the head trains.
+    """Trained model with a new head; only the head is trained.
 
     Args:
         model: Trained classifier; changed in place: its head is replaced, the rest is frozen.
@@ -177,7 +181,7 @@ class TwoStage(nn.Module):
         name = next(name for name, module in model.named_modules() if module is replaced)
         if not name:
             raise InputError(
-                "the model must have a body below its head", describe(model), "Train a deeper one."
+                "the model must have layers before its head", describe(model), "Use a deeper model."
             )
         model.requires_grad_(False)
         parent, _, child = name.rpartition(".")
@@ -188,28 +192,28 @@ class TwoStage(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The new head, a part of the model."""
+        """The new head."""
         return self._head[0]
 
     def get_classifier(self) -> nn.Module:
-        """Return the new head, under the name that other libraries use."""
+        """Return the new head; the method has the name that other libraries use."""
         return self.head
 
     def train(self, mode: bool = True) -> TwoStage:
-        """Put the head into training mode; the body stays in ``eval()``."""
+        """Put the head into training mode, and keep the body in ``eval()``."""
         super().train(False)
         self.training = mode
         self.head.train(mode)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(N, C)`` of ``images``."""
+        """Return the logits ``(N, C)`` for ``images``."""
         logits: Tensor = self.model(images)
         return logits
 
 
 def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
-    """Return ``KL(N(mean, diag exp(log_var)) || N(0, I))`` of each row, in nats.
+    """Return ``KL(N(mean, diag exp(log_var)) || N(0, I))`` for each row, in nats.
 
     ``1/2 sum_d (exp(log_var_d) + mean_d^2 - 1 - log_var_d)``.
 

@@ -10,7 +10,7 @@ from fedlas.cli.bench import bench_group
 from fedlas.errors import InputError
 from fedlas.lab.benches import dry_run_bench, load_group
 from fedlas.lab.recipes import is_group, load_recipe, plan, read_content, shipped_names
-from fedlas.lab.runs import forecast, prepare_data, train_size
+from fedlas.lab.runs import count_train_images, forecast, prepare_data
 
 GROUPS = [name for name in shipped_names() if is_group(read_content(name)[1])]
 
@@ -107,7 +107,7 @@ def test_the_estimate_is_what_the_split_gives(recipe, overrides):
 )
 def test_the_estimate_from_the_published_size(overrides, expected):
     run = plan(load_recipe("paper/cifar10-resnet50", overrides), losses=["ce"], seeds=[0])[0]
-    assert train_size(run) == expected
+    assert count_train_images(run) == expected
 
 
 def test_unknown_size():
@@ -115,7 +115,7 @@ def test_unknown_size():
     run = plan(recipe, losses=["ce"], seeds=[0])[0]
     assert (forecast(run).steps, forecast(run).left) == (None, None)
     recipe = load_recipe("digits", ["data={name: folder, train_size: 60}"])
-    assert train_size(plan(recipe, losses=["ce"], seeds=[0])[0]) == 60
+    assert count_train_images(plan(recipe, losses=["ce"], seeds=[0])[0]) == 60
 
 
 def test_what_has_been_done_is_seen(tmp_path):

@@ -113,7 +113,9 @@ def test_a_pack_needs_no_predictions(bench, tmp_path):
     for run in folder.glob("*-s*"):
         shutil.rmtree(run)
     assert bench_result([folder], TWO).to_frame().equals(whole)
-    with pytest.raises(InputError, match="calibrators need predictions of every run"):
+    with pytest.raises(
+        InputError, match="calibrators need the validation and test predictions of every run"
+    ):
         bench_result([folder], ["isotonic"])
 
 

@@ -205,7 +205,7 @@ def test_zero_replicates_compute_nothing(folder):
         path.unlink()
     summary = noise(folder, replicates=0)
     assert not list(folder.rglob(FILE))
-    assert "no replicates were asked for" in failure_reasons(summary)[0]
+    assert "replicates is 0" in failure_reasons(summary)[0]
     with pytest.raises(InputError, match="0 or at least 39"):
         noise(folder, replicates=20)
 

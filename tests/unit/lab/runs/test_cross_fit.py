@@ -36,7 +36,7 @@ def test_folds_divide_every_class_equally():
     assert (fold != folds_of(target, 3, 3, seed=1)).any()
 
 
-def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monkeypatch):
+def test_each_sample_is_predicted_out_of_fold(tmp_path, monkeypatch):
     run = planned(tmp_path)
     splits, seen = prepare_data(run), []
 
@@ -60,7 +60,7 @@ def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monke
     torch.testing.assert_close(cross_fitted_probs(run, splits, new_accelerator(), train), probs)
 
 
-def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
+def test_stopped_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     whole, run = execute(planned(tmp_path / "whole")), planned(tmp_path / "stopped")
     predictions_of, calls, left = cross_fit.predictions_of, [], []
 
@@ -93,7 +93,7 @@ def test_steps_of_the_folds_are_counted(tmp_path):
     assert fold_runs(planned(tmp_path, "ls")) == []
 
 
-def test_a_loss_that_takes_targets_says_where_they_come_from(tmp_path):
+def test_loss_with_targets_names_their_source(tmp_path):
     with pytest.raises(InputError, match=r"requires data.cross_fit, the number of models"):
         planned(tmp_path, settings=SMALL)
     with pytest.raises(InputError, match="cross_fit"):

@@ -61,7 +61,7 @@ def logits(folder):
 
 
 @pytest.mark.system
-def test_workers_change_nothing_not_even_whose_folder_it_is(done, birds, tmp_path):
+def test_workers_change_neither_results_nor_folder_identity(done, birds, tmp_path):
     run, _ = done
     other = on_birds(birds, tmp_path, workers=1)
     assert other.config() == run.config()
@@ -70,7 +70,7 @@ def test_workers_change_nothing_not_even_whose_folder_it_is(done, birds, tmp_pat
 
 
 @pytest.mark.system
-def test_a_stopped_run_on_images_from_disk_goes_on_bit_for_bit(done, birds, tmp_path, monkeypatch):
+def test_stopped_run_on_disk_images_resumes_exactly(done, birds, tmp_path, monkeypatch):
     def stop(path, record):
         append_log(path, record)
         if record["epoch"] == 2:
@@ -85,7 +85,7 @@ def test_a_stopped_run_on_images_from_disk_goes_on_bit_for_bit(done, birds, tmp_
     assert torch.equal(logits(tmp_path), logits(done[0].folder))
 
 
-def test_such_a_run_comes_back_from_its_folder_and_knows_its_images(done, birds, tmp_path):
+def test_run_on_disk_images_reloads_from_folder(done, birds, tmp_path):
     run, metrics = done
     trained = load_trained(run.folder, data=birds)
     assert trained.metrics == metrics
@@ -96,7 +96,7 @@ def test_such_a_run_comes_back_from_its_folder_and_knows_its_images(done, birds,
         load_trained(run.folder, data=str(other))
 
 
-def test_images_on_disk_are_known_by_names_sizes_and_labels(done, birds, tmp_path):
+def test_disk_fingerprint_uses_names_sizes_and_labels(done, birds, tmp_path):
     found = data_fingerprint(done[0])
     assert found["train"]["samples"] == 18
     assert found["train"]["shape"] == [3, 16, 16]
@@ -104,14 +104,14 @@ def test_images_on_disk_are_known_by_names_sizes_and_labels(done, birds, tmp_pat
     assert data_fingerprint(moved) == found
 
 
-def test_a_wrong_root_is_said_before_anything_is_written(tmp_path):
+def test_wrong_root_fails_before_writing(tmp_path):
     run = on_birds(str(FAKES["svhn"](tmp_path)), tmp_path / "run")
     with pytest.raises(InputError, match=r"images\.txt"):
         execute(run)
     assert not (tmp_path / "run").exists()
 
 
-def test_noise_tail_and_corruption_are_what_was_asked_for(tmp_path):
+def test_noise_long_tail_and_corruption_match_options(tmp_path):
     plain = prepare_data(synthetic(tmp_path))
     changes = [
         "data.long_tail=5",
@@ -170,7 +170,7 @@ def test_other_noise_is_other_data(tmp_path):
         ("data.longtail=5", "Did you mean"),
     ],
 )
-def test_nonsense_is_refused_before_anything_starts(tmp_path, override, words):
+def test_invalid_data_options_fail_before_start(tmp_path, override, words):
     with pytest.raises(InputError, match=words):
         synthetic(tmp_path, override)
 
@@ -226,7 +226,7 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
         shift(run.folder, "--corruptions", "fog", "--replicates", 5)
 
 
-def test_runs_on_the_same_images_share_the_corrupted_ones(tmp_path, monkeypatch):
+def test_runs_on_equal_images_share_corrupted_images(tmp_path, monkeypatch):
     """Two of three runs have the same test images; each result is that of the run alone."""
     from fedlas.lab.studies import shift as study
 
@@ -257,7 +257,7 @@ def test_shift_of_images_on_disk(done, birds):
 def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
     with pytest.raises(InputError, match="Did you mean 'fog'"):
         shift(done[0].folder, "--corruptions", "foog", "--data", birds)
-    with pytest.raises(InputError, match="folder must be that of a run"):
+    with pytest.raises(InputError, match="folder must be a run folder"):
         shift(tmp_path, "--corruptions", "fog")
     trained = load_trained(done[0].folder, data=birds)
     recipe = replace(

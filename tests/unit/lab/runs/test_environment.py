@@ -51,7 +51,7 @@ def test_no_names_and_no_paths(monkeypatch):
         ),
     ],
 )
-def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
+def test_absolute_paths_are_cut_to_last_part(monkeypatch, given, kept):
     monkeypatch.setattr(sys, "argv", ["fedlas", "runs", "train", *given.split()])
     assert environment()["command"] == f"fedlas runs train {kept}"
 
@@ -72,7 +72,7 @@ def test_new_files_in_the_package_are_a_difference(monkeypatch):
     assert environment()["dirty"] is True
 
 
-def test_reading_the_state_of_a_checkout_writes_nothing_into_it(tmp_path):
+def test_reading_checkout_state_writes_nothing(tmp_path):
     """A run that was killed while git refreshed its index left a lock behind, and the next commit failed."""
     file = tmp_path / "file"
     file.write_text("text")
@@ -90,7 +90,7 @@ def test_without_git(monkeypatch):
     assert environment()["commit"] is None
 
 
-def test_a_start_with_other_code_than_the_last_is_named(tmp_path, monkeypatch, caplog):
+def test_start_with_changed_code_warns(tmp_path, monkeypatch, caplog):
     """A run that resumed after a change of the code said nothing."""
     commits = iter(["a" * 40, "a" * 40, "b" * 40])
     monkeypatch.setattr(module, "_commit", lambda: (next(commits), False))

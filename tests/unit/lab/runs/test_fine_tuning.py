@@ -38,7 +38,7 @@ def source(tmp_path_factory):
     return run.folder
 
 
-def test_a_run_starts_from_the_best_epoch_of_another(source, tmp_path):
+def test_run_starts_from_best_epoch_of_another(source, tmp_path):
     run = planned(tmp_path, f"model.weights={source}")
     weights = load_trained(source).objective.model.state_dict()
     start = start_of(run)
@@ -54,7 +54,7 @@ def test_weights_of_another_width_name_the_keys(source, tmp_path):
         execute(run)
 
 
-def test_frozen_layers_stay_equal_bit_for_bit_with_their_statistics(source, tmp_path):
+def test_frozen_layers_and_their_statistics_stay_unchanged(source, tmp_path):
     run = planned(tmp_path, f"model.weights={source}", "model.freeze=[conv1, bn1, stages.0]")
     start, end = start_of(run), end_of(run)
     changed = {key for key in start if not torch.equal(start[key], end[key])}

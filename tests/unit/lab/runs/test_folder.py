@@ -13,13 +13,13 @@ from fedlas.lab.runs import folder as room
 from fedlas.predictions import Predictions
 
 
-def test_the_class_names_files_and_an_object_says_where_they_are():
+def test_class_has_file_names_instance_has_paths():
     assert RunFolder.metrics_path == Path("metrics.json")
     assert RunFolder(Path("a/b")).metrics_path == Path("a/b/metrics.json")
     assert RunFolder(Path("a/b")).part_path("test") == Path("a/b/predictions/test.npz")
 
 
-def test_a_folder_has_a_name_however_it_is_written(tmp_path, monkeypatch):
+def test_folder_name_for_every_path_spelling(tmp_path, monkeypatch):
     (tmp_path / "ce-s0" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "ce-s0")
     for path in (Path(), Path("below/.."), tmp_path / "ce-s0"):
@@ -27,7 +27,7 @@ def test_a_folder_has_a_name_however_it_is_written(tmp_path, monkeypatch):
     assert RunFolder(Path(), label="first").name == "first"
 
 
-def test_what_was_read_stays_and_a_new_object_sees_what_has_changed(tmp_path):
+def test_contents_are_cached_per_object(tmp_path):
     folder = RunFolder(tmp_path)
     assert (folder.config, folder.data, folder.metrics, folder.log, folder.starts) == (
         None,
@@ -63,7 +63,7 @@ def test_missing_splits_and_predictions_are_named(tmp_path):
     assert folder.test_predictions() == f"{tmp_path.name}: predictions/test.npz is missing"
 
 
-def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, monkeypatch):
+def test_report_parses_and_hashes_each_file_once(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "ce-s0")
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype("f4")
     Predictions(logits, logits.argmax(1)).save(folder.part_path("test"))
@@ -86,7 +86,7 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
     assert counted == {"parsed": 1, "hashed": 1}
 
 
-def test_runs_are_found_in_benches_and_named_ones_are_taken_as_they_are(tmp_path):
+def test_bench_runs_are_filtered_named_runs_are_not(tmp_path):
     for name in ("good-s0", "bad-s0", "figures", ".hidden"):
         (tmp_path / "bench" / name).mkdir(parents=True)
     assert [folder.name for folder in run_folders(tmp_path / "bench")] == [

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fedlas.lab.benches import Group, dry_run_bench
 from fedlas.lab.recipes import load_recipe, plan
-from fedlas.lab.runs import RunFolder, forecast, train_size
+from fedlas.lab.runs import RunFolder, count_train_images, forecast
 
 
 def own_images(form, folder):
@@ -61,14 +61,14 @@ def test_images_are_counted_where_they_are(form, tmp_path):
             recipe(form, root, *overrides), losses=["ce"], seeds=[0], out=tmp_path / "runs"
         )[0]
 
-    assert train_size(run(root)) == 24
-    assert train_size(run(root, "data.train_size=20")) == 20
+    assert count_train_images(run(root)) == 24
+    assert count_train_images(run(root, "data.train_size=20")) == 20
     assert forecast(run(root)).steps == 4 * 3
-    assert train_size(run(tmp_path / "elsewhere")) is None
-    assert train_size(run(None, "data.train_size=20")) == 20
+    assert count_train_images(run(tmp_path / "elsewhere")) is None
+    assert count_train_images(run(None, "data.train_size=20")) == 20
 
 
-def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
+def test_dry_run_counts_steps_or_gives_reason(tmp_path, capsys):
     """It said "about 0 steps, 0 of them left" of data that it did not count."""
     root = own_images("folder", tmp_path / "data")
     there, not_there = recipe("folder", root), recipe("folder", tmp_path / "elsewhere")
@@ -85,7 +85,7 @@ def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("every", "logged", "done"), [(1, 3, 3), (3, 5, 3), (3, 2, 0), (5, 7, 5)])
-def test_a_run_resumes_from_its_checkpoint_not_from_its_log(every, logged, done, tmp_path):
+def test_forecast_counts_checkpoint_epochs_not_log_records(every, logged, done, tmp_path):
     small = load_recipe("synthetic", [f"train.checkpoint_every={every}", "train.epochs=8"])
     run = plan(small, losses=["ce"], seeds=[0], out=tmp_path)[0]
     folder = RunFolder(run.folder)

@@ -59,9 +59,9 @@ def test_best_weights_give_the_saved_predictions(run):
     torch.testing.assert_close(head(saved.features), saved.logits)
 
 
-def test_nonsense(run, tmp_path):
+def test_unfinished_or_missing_run_is_refused(run, tmp_path):
     for folder in (tmp_path, Path("nowhere"), run.folder / "config.yaml"):
-        with pytest.raises(InputError, match="the folder must be that of a run"):
+        with pytest.raises(InputError, match="the folder must be a run folder"):
             _ = RunFolder(folder).run
     other = tmp_path / "unfinished"
     other.mkdir()
@@ -102,10 +102,10 @@ def test_a_run_remembers_where_its_data_was(moved, monkeypatch, tmp_path):
     assert "root" not in RunFolder(run.folder).config["data"]  # the same run on another machine
 
 
-def test_data_that_has_moved_is_an_error_that_says_how_to_name_the_new_place(moved, tmp_path):
+def test_moved_data_error_names_the_data_option(moved, tmp_path):
     run, place = moved
     place.rename(tmp_path / "new.npz")
-    with pytest.raises(InputError, match=r"where it was .*mine\.npz.*--data PATH"):
+    with pytest.raises(InputError, match=r"must be available.*mine\.npz.*--data PATH"):
         load_trained(run.folder)
     splits, why = splits_at_hand(run.folder)
     assert splits is None
@@ -113,7 +113,7 @@ def test_data_that_has_moved_is_an_error_that_says_how_to_name_the_new_place(mov
     assert len(load_trained(run.folder, data=str(tmp_path / "new.npz")).splits.test) == 20
 
 
-def test_the_place_is_not_believed_without_the_fingerprint_of_the_data(moved):
+def test_saved_data_root_requires_matching_fingerprint(moved):
     """A stranger's run folder could name any place, and a page would show the images in it."""
     run, _ = moved
     (run.folder / "data.json").unlink()

@@ -20,7 +20,7 @@ def planned(out, *overrides, loss="whole"):
     return plan(load_recipe("digits", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[0]
 
 
-def test_the_indicator_reads_the_map_and_the_run_saves_the_head_s_input(tmp_path):
+def test_indicator_reads_map_run_saves_head_input(tmp_path):
     run = planned(tmp_path)
     execute(run)
     trained = load_trained(run.folder)
@@ -39,7 +39,7 @@ def test_the_indicator_reads_the_map_and_the_run_saves_the_head_s_input(tmp_path
     assert saved.features.shape == (50, 16)
 
 
-def test_every_choice_of_features_starts_from_the_same_weights(tmp_path):
+def test_features_option_keeps_initial_weights(tmp_path):
     runs = [planned(tmp_path / loss, loss=loss) for loss in ("whole", "fedlas")]
     first, second = (build_objective(run, prepare_data(run)) for run in runs)
     for key, value in first.state_dict().items():
@@ -48,7 +48,7 @@ def test_every_choice_of_features_starts_from_the_same_weights(tmp_path):
     assert second.head_in(first.model) is first.model.fc
 
 
-def test_a_module_by_name_and_a_model_without_a_pool(tmp_path):
+def test_features_of_named_module_without_pool(tmp_path):
     run = planned(tmp_path, "losses.whole={loss: fedlas, features: stages.2}")
     objective = build_objective(run, prepare_data(run))
     assert objective.head_in(objective.model) is objective.model.stages[2]

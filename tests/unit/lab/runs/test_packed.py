@@ -61,7 +61,7 @@ def reported(folder):
 
 
 @pytest.mark.system
-def test_a_pack_keeps_what_auto_made_of_each_run(packed):
+def test_pack_keeps_auto_calibration_of_each_run(packed):
     assert "NLL auto" in reported(packed)[1]
 
 
@@ -109,7 +109,7 @@ def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
     assert "./ce-s0" not in (bench / "report.html").read_text()
 
 
-def test_a_bench_resumes_beside_packed_runs_until_they_are_packed_too(packed):
+def test_bench_resumes_beside_packed_runs(packed):
     outcome = run_all(planned(packed, seeds=(0, 3), losses=["ce"]))
     assert outcome.finished == ["ce-s0", "ce-s3"]
     assert [path.name for path in packed.iterdir() if path.is_dir()] == ["ce-s3"]
@@ -131,7 +131,7 @@ def test_other_settings_are_refused_and_nothing_is_written(packed):
     assert {path: path.read_bytes() for path in packed.iterdir()} == before
 
 
-def test_a_folder_with_a_configuration_of_its_own_stands_for_itself(packed):
+def test_folder_with_own_configuration_ignores_pack(packed):
     folder = packed / "ce-s0"
     folder.mkdir()
     (folder / "report.html").write_text("a page")
@@ -146,7 +146,7 @@ def test_a_folder_with_a_configuration_of_its_own_stands_for_itself(packed):
     assert RunFolder(folder).config == {"recipe": "other"}
 
 
-def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed, capsys):
+def test_packed_run_fails_clearly_where_predictions_needed(packed, capsys):
     (found,), _ = find_runs([packed / "ce-s0"], lambda run: "", content="runs")
     assert (found.run.loss, found.run.seed) == ("ce", 0)
     assert main(["runs", "report", str(packed / "ce-s0")]) == 2
@@ -190,11 +190,11 @@ def test_a_damaged_or_inflated_pack_is_named(tmp_path):
     content = bytearray((tmp_path / PACK).read_bytes())
     content[content.index(b"a/log.jsonl") + 11] ^= 0xFF  # the first of its compressed bytes
     (tmp_path / PACK).write_bytes(content)
-    with pytest.raises(InputError, match="whole zip"):
+    with pytest.raises(InputError, match="undamaged zip"):
         _ = RunFolder(tmp_path / "a").log
 
 
-def test_deep_and_long_values_in_a_pack_end_in_a_line(tmp_path):
+def test_deep_or_long_packed_values_give_one_line(tmp_path):
     put(
         tmp_path,
         [
@@ -245,18 +245,18 @@ def test_a_damaged_entry_is_one_run_less(packed):
     assert summary.unreadable[0].name == "ce-s0"
 
 
-def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(packed):
+def test_runs_without_configuration_are_reported_not_resumed(packed):
     few = ("metrics.json", "log.jsonl")
     changed(
         packed,
         lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()},
     )
     assert len(write_report(read_report(packed, replicates=0)).model.summary.runs) == 6
-    with pytest.raises(InputError, match=r"config\.yaml what it was made"):
+    with pytest.raises(InputError, match=r"must also have a config\.yaml"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))
 
 
-def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, capsys):
+def test_subcommand_prints_packed_and_remaining_runs(bench, tmp_path, capsys):
     (bench / "ls-s9").mkdir()
     (bench / "ls-s9" / "error.txt").write_text("no memory")
     assert main(["runs", "pack", str(bench)]) == 0
@@ -265,4 +265,4 @@ def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, cap
     assert "ls-s9" in out
     assert "folders of 6 of them" in out.replace("\n", " ")
     assert main(["runs", "pack", str(tmp_path / "none")]) == 2
-    assert "the folder must exist" in capsys.readouterr().err
+    assert "the bench folder must exist" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_what_a_run_leaves(done):
     assert "true_ece" in metrics["test"]
 
 
-def test_finished_is_not_done_again_and_needs_no_write(done):
+def test_finished_run_is_read_without_writing(done):
     run, metrics = done
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     lock = filelock.FileLock(run.folder / ".lock")
@@ -94,7 +94,7 @@ def test_one_split_for_all_seeds_if_asked_for(tmp_path):
     assert not torch.equal(*weights)
 
 
-def test_where_the_data_lies_is_not_part_of_the_run(done):
+def test_data_path_is_not_part_of_configuration(done):
     run, metrics = done
     assert finished(replace(run, recipe=run.recipe.with_data_root("/elsewhere"))) == metrics
 
@@ -104,7 +104,7 @@ def test_busy_folder(tmp_path):
     run.folder.mkdir(parents=True)
     with (
         filelock.FileLock(run.folder / ".lock"),
-        pytest.raises(BusyError, match="another process is working on"),
+        pytest.raises(BusyError, match="another process is using"),
     ):
         execute(run)
     assert [path.name for path in run.folder.iterdir()] in ([".lock"], [])
@@ -136,8 +136,8 @@ COMPLETE = (
         (b"{", "must be readable JSON"),
         (b"\xff", "must be readable JSON"),
         (b"[]", "must hold an object"),
-        (b"{}", ".*format None"),
-        (b'{"format": 2}', ".*format 2"),
+        (b"{}", ".*format is None"),
+        (b'{"format": 2}', ".*format is 2"),
         (
             b'{"format": 1, "test": {}}',
             ".*test_calibrated, temperature, best_epoch, seconds, notes missing",
@@ -145,7 +145,7 @@ COMPLETE = (
         (COMPLETE.replace(b"0.5", b'"x"'), ".*test.ece is not a number"),
         (COMPLETE.replace(b"0.5", b"[]"), ".*test.ece is not a number"),
         (COMPLETE.replace(b"1.5", b"{}"), ".*temperature is not a number"),
-        (COMPLETE.replace(b'"text"', b"3"), ".*notes are not texts"),
+        (COMPLETE.replace(b'"text"', b"3"), ".*notes is not a list of strings"),
     ],
 )
 def test_damaged_metrics(tmp_path, content, message):
@@ -165,7 +165,7 @@ def test_results_of_an_unknown_configuration(tmp_path, result, config):
     (run.folder / result).write_text("{}")
     if config is not None:
         (run.folder / "config.yaml").write_text(config)
-    with pytest.raises(InputError, match=f"{result} must say in config"):
+    with pytest.raises(InputError, match=f"{result} must also have a config"):
         execute(run)
     assert not (run.folder / "splits.npz").exists()
 
@@ -206,7 +206,7 @@ def tmp_recipe(out):
     return load_recipe(str(path))
 
 
-def test_other_data_is_refused_and_the_same_data_elsewhere_is_not(tmp_path, monkeypatch):
+def test_other_data_is_refused_moved_data_accepted(tmp_path, monkeypatch):
     run = npz_run(tmp_path / "out", tmp_path / "a" / "data.npz", seed=0)
     stopped(run, monkeypatch)
     other = npz_run(tmp_path / "out", tmp_path / "b" / "data.npz", seed=1)
@@ -346,7 +346,7 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe, losses):
         assert first != second
 
 
-def test_several_processes_share_each_batch_and_get_other_noise(tmp_path):
+def test_processes_share_batches_and_draw_different_noise(tmp_path):
     run = planned(tmp_path)
     splits = prepare_data(run)
     whole = [

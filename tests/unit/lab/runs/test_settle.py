@@ -46,9 +46,7 @@ def used(run):
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(
-    machine, tmp_path, capsys, bf16
-):
+def test_first_start_resolves_and_reports_precision(machine, tmp_path, capsys, bf16):
     machine(bf16=bf16)
     run, name = planned(tmp_path), "bf16" if bf16 else "fp32"
     execute(run)
@@ -62,9 +60,7 @@ def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(
     )
 
 
-def test_resumed_on_another_machine_it_keeps_its_own_and_warns(
-    machine, tmp_path, caplog, monkeypatch
-):
+def test_resume_on_other_machine_keeps_precision_and_warns(machine, tmp_path, caplog, monkeypatch):
     machine(bf16=True)
     run = planned(tmp_path)
 
@@ -85,7 +81,7 @@ def test_resumed_on_another_machine_it_keeps_its_own_and_warns(
     assert "--precision fp32" in caplog.text
 
 
-def test_runs_of_a_bench_have_one_precision_and_say_it_once(machine, tmp_path, capsys):
+def test_bench_reports_its_precision_once(machine, tmp_path, capsys):
     machine(bf16=False)
     first = planned(tmp_path)
     execute(first)
@@ -107,7 +103,7 @@ def test_neighbors_decide_nothing(machine, tmp_path):
     assert settled(other, CPU).recipe.train.precision == "bf16"
 
 
-def test_a_finished_run_of_another_precision_is_read_on_any_machine(machine, tmp_path):
+def test_finished_run_is_read_at_any_precision(machine, tmp_path):
     machine(bf16=True)
     old = planned(tmp_path, "train.precision=bf16", "train.channels_last=false")
     execute(old)
@@ -119,7 +115,7 @@ def test_a_finished_run_of_another_precision_is_read_on_any_machine(machine, tmp
     assert RunFolder(old.folder).run.recipe.train == old.recipe.train
 
 
-def test_what_is_asked_for_is_not_changed_and_refused_where_it_differs(machine, tmp_path):
+def test_requested_precision_is_kept_or_refused(machine, tmp_path):
     machine(bf16=True)
     run = planned(tmp_path)
     execute(run)

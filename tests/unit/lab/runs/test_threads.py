@@ -9,7 +9,7 @@ def run(*overrides):
     return plan(load_recipe("digits", overrides), losses=["ce"], seeds=[0])[0]
 
 
-def test_a_small_model_has_one_thread_and_others_all():
+def test_only_small_models_use_one_thread():
     small, before = run(), torch.get_rng_state()
     assert threads_for(small) == 1
     assert torch.equal(torch.get_rng_state(), before)

@@ -75,7 +75,7 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     assert torch.equal(again.predictions[entry.name].logits, expected.logits)
 
 
-def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry):
+def test_saved_part_without_needed_fields_is_recomputed(folder, test, registry):
     part = part_of(made_entries()[0])
     path = folder / "predictions" / f"{part}.npz"
     calibrated(made_entries()[0].name, test, run_held_out(folder))

@@ -191,7 +191,7 @@ def test_a_model_without_batch_norms_is_not_run():
 
 
 @pytest.mark.parametrize("config", [EMA, SWA], ids=["ema", "swa"])
-def test_what_is_validated_kept_and_used_is_the_average(tmp_path, config):
+def test_average_is_validated_kept_and_used(tmp_path, config):
     averaged = objective()
     gates = []
     fitted = train(
@@ -220,7 +220,7 @@ def test_what_is_validated_kept_and_used_is_the_average(tmp_path, config):
     assert torch.equal(averaged.criterion.gate.out.weight, gates[fitted.best_epoch - 1])
 
 
-def test_only_averages_can_be_the_best_once_they_are_there(tmp_path):
+def test_best_epoch_is_an_average_once_averaging_starts(tmp_path):
     """The epochs before averaging score perfectly, and must not be chosen."""
     from fedlas.lab.train import loop
 
@@ -278,7 +278,7 @@ def test_first_epoch_of_averaging(config, first):
         ({"average_start": -0.1}, "average_start"),
     ],
 )
-def test_nonsense(config, message):
+def test_invalid_average_options_are_refused(config, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(**config)
 
@@ -300,8 +300,8 @@ def test_rate_of_the_schedule_for_averaging():
 
 @pytest.mark.parametrize(
     ("milestones", "message"),
-    [([0.5], "two milestones"), ([0.7, 0.4], "must rise"), ([0.5, 10], "before the last")],
+    [([0.5], "two milestones"), ([0.7, 0.4], "must increase"), ([0.5, 10], "before the last")],
 )
-def test_nonsense_milestones(milestones, message):
+def test_invalid_milestones_are_refused(milestones, message):
     with pytest.raises(InputError, match=message):
         ScheduleConfig(name="swa", milestones=milestones).milestone_epochs(10)

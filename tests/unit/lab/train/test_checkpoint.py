@@ -49,7 +49,7 @@ def test_another_configuration_is_refused_and_every_difference_named(path):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="must exist"):
         load_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(InputError, match="whole checkpoint"):
+    with pytest.raises(InputError, match="complete checkpoint"):
         load_checkpoint(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_differences_of_sections_that_are_absent():
     assert differences({"x": 1}, {"x": 1.0}) == []
 
 
-def test_a_tensor_in_the_place_of_a_plain_value(path):
+def test_tensor_in_place_of_plain_value(path):
     save_checkpoint(path, STATE | {"format": torch.zeros(2)}, CONFIG)
     with pytest.raises(InputError, match="must be of format 1"):
         load_checkpoint(path)

@@ -30,7 +30,7 @@ from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
         (TrainConfig, {"precision": "fp16"}),
     ],
 )
-def test_nonsense_is_refused_by_name(kind, values):
+def test_invalid_option_is_refused_by_name(kind, values):
     with pytest.raises(
         InputError, match=r"^(optimizer|schedule|train)\..*; got .*\. [A-Z]"
     ) as caught:

@@ -52,7 +52,7 @@ def gradients(module, batch, **config):
 
 
 @given(st.integers(1, 24), st.integers(1, 30), st.booleans())
-def test_parts_add_up_to_the_gradient_of_the_whole_batch(samples, pieces, indexed):
+def test_accumulated_gradient_equals_whole_batch_gradient(samples, pieces, indexed):
     module = linear().double()
     torch.manual_seed(samples)
     batch = (
@@ -86,7 +86,7 @@ def test_the_indicator_moves_once_a_part():
 
 def test_inputs_that_cannot_be_cut():
     engine = Engine(linear(), TrainConfig(accumulate=2), ACCELERATOR)
-    with pytest.raises(InputError, match=r"inputs must be one tensor .*got dict"):
+    with pytest.raises(InputError, match=r"inputs must be a single tensor .*got dict"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
     whole = Engine(linear(), TrainConfig(), ACCELERATOR)
     assert (
@@ -95,7 +95,7 @@ def test_inputs_that_cannot_be_cut():
         )
         == 1
     )
-    with pytest.raises(InputError, match=r"accumulate .*4; got 5"):
+    with pytest.raises(InputError, match=r"accumulate .*\(4\); got 5"):
         TrainConfig(accumulate=5, batch_size=4)
 
 
@@ -130,7 +130,7 @@ def convolutional():
     )
 
 
-def test_channels_last_is_a_layout_and_no_other_result(tmp_path):
+def test_channels_last_does_not_change_results(tmp_path):
     plain, last = convolutional(), convolutional()
     layouts = []
     last.model.register_forward_pre_hook(

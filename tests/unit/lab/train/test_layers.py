@@ -30,7 +30,7 @@ def layer_shares(model, **options):
     return {name: shares[id(p)] for name, p in model.named_parameters()}
 
 
-def test_a_layer_is_a_numbered_block_or_what_lies_between():
+def test_layers_are_numbered_blocks_and_modules_between():
     shares = layer_shares(resnet(), layer_decay=0.5)
     assert (shares["conv1.weight"], shares["bn1.bias"]) == (1 / 16, 1 / 16)
     assert shares["stages.0.0.conv1.weight"] == shares["stages.0.0.bn2.bias"] == 1 / 8
@@ -38,7 +38,7 @@ def test_a_layer_is_a_numbered_block_or_what_lies_between():
     assert shares["fc.bias"] == 1
 
 
-def test_in_a_transformer_the_last_norm_goes_with_the_head_as_in_beit():
+def test_last_norm_of_transformer_belongs_to_head():
     model = build_model("timm:test_vit", num_classes=4, in_channels=3, image_size=160)
     shares = layer_shares(model, layer_decay=0.5)
     blocks = len(model.blocks)
@@ -55,7 +55,7 @@ def test_the_longest_name_has_its_own_share():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_each_share_is_a_group_of_the_optimizer_and_frozen_layers_are_in_none(name):
+def test_one_optimizer_group_per_factor_without_frozen_layers(name):
     model = resnet()
     freeze(model, ["conv1", "bn1"])
     config = OptimizerConfig(
@@ -88,7 +88,10 @@ def test_the_schedule_begins_after_the_probe():
     ("wrong", "words"),
     [
         (lambda: freeze(resnet(), ["stage.0"]), "model.freeze must name layers .*'stages.0'"),
-        (lambda: freeze(resnet(), ["conv1", "bn1", "stages", "fc"]), "leave a parameter to train"),
+        (
+            lambda: freeze(resnet(), ["conv1", "bn1", "stages", "fc"]),
+            "leave at least one parameter trainable",
+        ),
         (
             lambda: layer_shares(resnet(), layer_rates={"head": 2}),
             "optimizer.layer_rates must name",

@@ -31,7 +31,7 @@ def test_round_trip_and_truncation(tmp_path):
         b"1" * 5000,
     ],
 )
-def test_a_line_cut_short_is_left_out_and_written_over(tmp_path, tail):
+def test_incomplete_line_is_dropped_and_overwritten(tmp_path, tail):
     path = tmp_path / "log.jsonl"
     append_log(path, {"epoch": 1})
     with path.open("ab") as file:

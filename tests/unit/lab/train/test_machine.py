@@ -37,7 +37,7 @@ def test_processor(processor, units, precision, reason):
     assert precision_text(precision, "auto", CPU) == f"{precision} (auto: {reason})"
 
 
-def test_a_release_of_torch_that_cannot_tell_gets_fp32(monkeypatch):
+def test_old_torch_without_checks_gets_fp32(monkeypatch):
     for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, question, raising=False)
     assert suited(TrainConfig(), CPU).precision == "fp32"
@@ -77,7 +77,7 @@ def test_only_what_is_open_is_decided():
     )
 
 
-def test_bf16_is_refused_where_it_would_be_fp32_without_a_word(monkeypatch):
+def test_bf16_without_autocast_is_refused(monkeypatch):
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
     with pytest.raises(InputError, match=r"autocast; got mps.* --precision fp32"):
         suited(TrainConfig(precision="bf16"), torch.device("mps"))

@@ -55,7 +55,7 @@ def test_cosine_constant_and_warm_up():
     assert first(ScheduleConfig(name="cosine", warmup_epochs=1), 2) == pytest.approx([0.5, 0.5])
 
 
-def test_the_loss_has_its_own_rate_and_the_same_schedule():
+def test_loss_has_own_rate_and_shared_schedule():
     seen = rates(ScheduleConfig(milestones=[1]), 2, criterion_lr=0.5)
     assert seen == [[1.0, 0.5], [pytest.approx(0.1), pytest.approx(0.05)]]
 
@@ -82,6 +82,6 @@ def test_groups(name, decay_criterion):
     assert trained == {id(p) for p in model.parameters()}
 
 
-def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
+def test_one_cycle_rises_for_a_quarter_then_falls():
     rates = first(ScheduleConfig(name="one-cycle"), 8)
     assert rates == pytest.approx([0.25, 0.75, 11 / 12, 9 / 12, 7 / 12, 5 / 12, 3 / 12, 1 / 12])

@@ -164,7 +164,7 @@ def test_fine_tuning_in_two_processes_equals_one(folder, tmp_path):
 
 
 @pytest.mark.system
-def test_a_run_goes_on_under_another_number_of_processes(folder):
+def test_run_resumes_with_other_process_count(folder):
     whole, cut = state(folder / "whole"), state(folder / "cut")
     assert str(whole["optimizer"]) == str(cut["optimizer"])
     close(whole["objective"], cut["objective"], rtol=0, atol=0)
@@ -179,7 +179,7 @@ def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
     close(state(tmp_path)["objective"], state(folder / other)["objective"])
 
 
-def test_a_launcher_that_would_divide_the_model_is_refused(tmp_path, monkeypatch):
+def test_model_sharding_launcher_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match=r"whole model; got .*--use_fsdp\. Write --multi_gpu"):
         train(objective("ce"), tmp_path)

@@ -91,7 +91,7 @@ KINDS = [  # where, what is put there, what the error says of it
     ("schedule.base_lrs", "x", "schedule.base_lrs is str"),
     ("average", {}, "average: "),
     ("average", None, "average: "),
-    ("hooks", [], "it holds the state of 0 hooks, and the run has 1"),
+    ("hooks", [], "0 hook states for 1 hooks"),
     ("hooks.0", None, "the state of a hook "),
     ("hooks.0.psi", GONE, "the state of a hook lacks 'psi'"),
     ("hooks.0.psi", torch.zeros(2, 2), "the state of a hook psi is"),
@@ -125,7 +125,9 @@ def put(state, place, value):
 @pytest.mark.parametrize(
     ("place", "value", "message"), KINDS, ids=[f"{k[0]}-{n}" for n, k in enumerate(KINDS)]
 )
-def test_nonsense_is_named_and_changes_nothing(trained, tmp_path, place, value, message):
+def test_invalid_checkpoint_entry_is_named_changes_nothing(
+    trained, tmp_path, place, value, message
+):
     folder, optimizer = trained
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

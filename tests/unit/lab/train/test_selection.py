@@ -21,7 +21,7 @@ def test_merit_is_higher_for_better_values(metric, better, worse):
     assert merit(metric, better) >= merit(metric, better)
 
 
-def test_refined_nll_does_not_see_what_a_temperature_repairs():
+def test_refined_nll_ignores_errors_temperature_repairs():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(2000, 5, generator=generator)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)

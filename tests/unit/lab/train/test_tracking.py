@@ -103,7 +103,7 @@ def test_a_failing_tool_is_dropped_with_a_warning(tmp_path, notebook, caplog, ac
 
 
 @pytest.mark.parametrize("options", [{"fail": "start"}, {"projct": "x"}])
-def test_a_tool_that_does_not_open_is_an_error(tmp_path, notebook, options):
+def test_tracker_that_fails_to_start_is_error(tmp_path, notebook, options):
     with pytest.raises(InputError, match="notebook"), tracking(tmp_path, {"notebook": options}):
         pass
 

@@ -18,7 +18,7 @@ def ranges(losses, *specs):
     return {method.name: method.ranges for method in methods(losses, *specs)}
 
 
-def test_ranges_are_declared_at_registration_and_presets_are_the_recipes_or_the_defaults():
+def test_ranges_and_presets_of_registered_losses():
     assert ranges(["mbls", "ce"]) == {"mbls": {"alpha": "0.01:1:log", "margin": "0:20"}, "ce": {}}
     (fedlas,) = methods(["fedlas"])
     assert fedlas.preset == fedlas.inside == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
@@ -33,7 +33,7 @@ def test_a_variant_keeps_what_is_not_tuned():
     assert build_loss(run, num_classes=3, num_samples=9).spread == "mean"
 
 
-def test_the_loss_inside_a_loss_is_tuned_with_it():
+def test_base_loss_is_tuned_too():
     tuning = plan_tuning(
         "digits", ["losses.mdca.base={name: focal, gamma: 2}"], losses=["modulated", "mdca"]
     )
@@ -73,20 +73,20 @@ def test_settings_are_counted():
         ("alpha", "missing"), ("=1:2", "must be an option"), ("ls.margin=1:2", "must be an option of ls or ce"),
         ("alphq=0:1", "Did you mean 'alpha'"), ("data.val_size=10,20", "must be an option"),
         ("train.epochs=1,2", "must be an option.*train.batch_size"),
-        ("alpha=0.5:1.5", r"ls's ranges must be accepted.*alpha must be a finite number in \[0, 1\]"),
+        ("alpha=0.5:1.5", r"in the ranges of ls.*alpha must be a finite number in \[0, 1\]"),
         ("alpha=low,high", "alpha must be a finite number"), ("alpha=0:.inf", "not convert"),
         ("alpha=0:inf", "alpha must be a finite number"), ("reduction=mean,sum", "reduction must be 'mean'"),
         ("optimizer.lrr=0.1,0.2", "known.*optimizer.lr"), ("optimizer.momentum=0,1.5", "momentum must be a finite"),
         ("model.widht=8,16", "known.*width"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_refused_before_anything_starts(spec, message, tmp_path):
+def test_invalid_search_space_fails_before_start(spec, message, tmp_path):
     with pytest.raises(InputError, match=message):
         plan_tuning("digits", losses=["ls", "ce"], space=[spec], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_ranges_that_only_together_or_between_their_ends_are_too_much():
+def test_ranges_invalid_only_jointly_or_inside():
     with pytest.raises(InputError, match=r"every .*whole number.*:int"):
         plan_tuning("digits", losses=["cals-alm"], space=["every=1:3"])
     with pytest.raises(InputError, match="rho_max must be"):
@@ -101,7 +101,7 @@ def test_ranges_that_only_together_or_between_their_ends_are_too_much():
         ("digits", {"trials": 0}, "trials"), ("paper/table-1", {}, "must be a single recipe"),
     ],
 )  # fmt: skip
-def test_other_nonsense_is_refused(source, options, message):
+def test_other_invalid_arguments_are_refused(source, options, message):
     with pytest.raises(InputError, match=message):
         plan_tuning(source, **options)
 
@@ -111,7 +111,7 @@ def test_other_nonsense_is_refused(source, options, message):
     [
         ("1:", "could not convert"), ("a:b", "could not convert"),
         ("2:1", "low <= high|low=2.0, high=1.0"), ("0:1:log", "low > 0|low=0.0"),
-        ("0:1:lin", "unknown ending"), ("0.5:2:int", "invalid literal"), ("1,,2", "missing"), ("[1,2", "YAML"),
+        ("0:1:lin", "unknown suffix"), ("0.5:2:int", "invalid literal"), ("1,,2", "missing"), ("[1,2", "YAML"),
     ],
 )  # fmt: skip
 def test_what_is_no_range_is_refused(text, message):

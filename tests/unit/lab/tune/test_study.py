@@ -26,7 +26,7 @@ def trials(tuning, loss):
     return [(trial.params, trial.value) for trial in load_studies(tuning)[loss].trials]
 
 
-def test_every_method_has_its_budget_and_its_preset_first(study, monkeypatch):
+def test_every_method_gets_budget_and_preset_first(study, monkeypatch):
     tuning = study(losses=["ls", "ce"], trials=6)
     run_study(tuning)
     ls, ce = trials(tuning, "ls"), trials(tuning, "ce")
@@ -46,9 +46,7 @@ def test_every_method_has_its_budget_and_its_preset_first(study, monkeypatch):
     assert len(trials(tuning, "ls")) == 7
 
 
-def test_the_objective_is_the_validation_metric_of_the_best_epoch_averaged_over_seeds(
-    study, monkeypatch
-):
+def test_objective_averages_best_epoch_metric_over_seeds(study, monkeypatch):
     read, predictions = [], RunFolder.predictions
     monkeypatch.setattr(
         RunFolder, "predictions", lambda self, part: read.append(part) or predictions(self, part)
@@ -64,7 +62,7 @@ def test_the_objective_is_the_validation_metric_of_the_best_epoch_averaged_over_
     assert set(read) == {"val"}
 
 
-def test_the_best_setting_is_a_further_method_with_other_seeds(study):
+def test_best_setting_is_added_with_new_seeds(study):
     tuning = study(losses=["ls", "ce"], trials=2, space=["ls.alpha=0.9"])
     run_study(tuning)
     # the preset lies outside
@@ -99,7 +97,7 @@ class Killed(BaseException):
     """Nothing catches this."""
 
 
-def test_a_killed_study_ends_as_if_it_had_not_been(study, tmp_path, monkeypatch):
+def test_killed_study_ends_like_uninterrupted_one(study, tmp_path, monkeypatch):
     tuning, append, count = study(losses=["ls"], trials=6), loop.append_log, []
 
     def killed(*args):
@@ -117,7 +115,7 @@ def test_a_killed_study_ends_as_if_it_had_not_been(study, tmp_path, monkeypatch)
     assert trials(tuning, "ls") == trials(whole, "ls")
 
 
-def test_a_study_killed_while_it_writes_its_journal_resumes(study):
+def test_study_killed_while_writing_journal_resumes(study):
     """The link by which optuna locks the journal stayed, and the folder was refused as one with links."""
     tuning = study(losses=["ce"], trials=1)
     run_study(tuning)
@@ -141,7 +139,7 @@ def test_workers_draw_the_same_settings(study, tmp_path):
         assert trials(tuning, loss) == trials(alone, loss)
 
 
-def test_a_trial_that_diverges_ends_alone_and_is_not_repeated(study, touchy, monkeypatch):
+def test_diverged_trial_ends_alone_without_repeat(study, touchy, monkeypatch):
     tuning = study(losses=["touchy", "ce"], trials=6)
     run_study(tuning)
     assert all(
@@ -157,7 +155,7 @@ def test_a_trial_that_diverges_ends_alone_and_is_not_repeated(study, touchy, mon
     run_study(tuning)
 
 
-def test_another_error_stops_the_study_and_the_same_command_resumes(study, touchy, monkeypatch):
+def test_run_error_stops_study_and_command_resumes(study, touchy, monkeypatch):
     tuning = study(losses=["touchy", "ce"], trials=2, space=["touchy.alpha=-1"])
     with pytest.raises(InputError, match="RuntimeError: no luck"):
         run_study(tuning)
@@ -187,7 +185,7 @@ def test_another_study_in_the_folder_is_refused(study, tmp_path):
         run_study(tuning)
     (tuning.folder / "optuna.log").unlink()
     os.mkfifo(tuning.folder / "optuna.log")
-    with pytest.raises(InputError, match=r"journal of optuna.*a pipe"):
+    with pytest.raises(InputError, match=r"optuna journal.*a pipe"):
         run_study(tuning)
 
 
@@ -198,7 +196,7 @@ class Forgetful(LocalExecutor):
         yield from ()
 
 
-def test_trials_need_one_process_and_an_executor_that_waits(study, monkeypatch):
+def test_trials_need_one_process_and_waiting_executor(study, monkeypatch):
     with pytest.raises(InputError, match="must wait"):
         run_study(study(losses=["ls"]), Forgetful())
     monkeypatch.setenv("WORLD_SIZE", "2")

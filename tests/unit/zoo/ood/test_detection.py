@@ -93,7 +93,7 @@ def test_95_percent_of_twenty_are_nineteen():
     assert fpr_at(range(20), [18.0]) == 1.0
 
 
-def test_intervals_of_several_blocks_agree_with_resampling_by_hand():
+def test_blockwise_intervals_match_naive_resampling():
     """A block is of 2^17 counts: 77 replicates of 1,700 values."""
     random = np.random.default_rng(1)
     known, unknown = (

@@ -34,10 +34,10 @@ def test_damaged_files(tmp_path, content):
         Outputs(torch.zeros(50, 3)).save(path, about={})
         content = path.read_bytes()[:-200]
     path.write_bytes(content)
-    with pytest.raises(InputError, match="Remove it"):
+    with pytest.raises(InputError, match="Remove the file"):
         Outputs.load(path)
     np.savez(path, logits=np.zeros((2, 2)))
-    with pytest.raises(InputError, match=r"Outputs\.save wrote"):
+    with pytest.raises(InputError, match=r"written by Outputs\.save"):
         Outputs.load(path)
 
 

@@ -26,7 +26,7 @@ def column(values):
     return torch.tensor(values, dtype=torch.float32)[:, None]
 
 
-def test_a_sample_scores_the_training_samples_that_miss_its_rule():
+def test_score_is_share_of_samples_missing_rule():
     # 60 of 120 training samples hit the first rule, and 30 each of the others.
     assert rules_score(column([0.2, 0.8, 9]), train=TRAIN, trees=7).tolist() == [0.5, 0.75, 0.75]
     # Of 120 samples drawn with replacement, 76 differ: about 38, 19 and 19. So only the first class can have a rule of
@@ -107,5 +107,5 @@ def test_what_cannot_have_rules_is_refused():
     with pytest.raises(InputError, match="at least 19"):
         rule_shift(TRAIN, column([0]), permutations=5)
     without = Predictions(TRAIN.logits, TRAIN.target)
-    with pytest.raises(InputError, match="train must hold features"):
+    with pytest.raises(InputError, match="train must have features"):
         rule_shift(without, column([0]))

@@ -151,7 +151,7 @@ def test_mahalanobis_does_not_depend_on_units(train):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_mahalanobis_equals_pytorch_ood_where_its_ridge_is_small(train):
+def test_mahalanobis_matches_pytorch_ood_with_small_ridge(train):
     columns = train.features[:, :6]
     known, test = Predictions(train.logits, train.target, features=columns), columns[:50] + 0.5
     for score, detector in (
@@ -164,7 +164,7 @@ def test_mahalanobis_equals_pytorch_ood_where_its_ridge_is_small(train):
         torch.testing.assert_close(score(test, train=known), half * theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_mahalanobis_does_not_depend_on_the_order_of_compact_classes():
+def test_mahalanobis_of_compact_classes_ignores_order():
     """In float32 the AUROC of such features moved by 0.04 % with the order of the training samples."""
     generator = torch.Generator().manual_seed(0)
     target, other = torch.arange(1000) % 10, torch.arange(500) % 10

@@ -78,10 +78,10 @@ def test_what_is_kept():
     ("call", "message"),
     [
         (lambda: average(), "at least one"),
-        (lambda: average(made(0), torch.zeros(7, 4)), r"takes Predictions.*\(7, 4\)"),
+        (lambda: average(made(0), torch.zeros(7, 4)), r"one Predictions is required.*\(7, 4\)"),
         (
             lambda: average(made(0), made(1, samples=6)),
-            r"same 7 samples of 4 classes; got \(6, 4\).*as number 2",
+            r"same 7 samples with 4 classes; got \(6, 4\).*as number 2",
         ),
         (lambda: average(made(0), made(1, classes=5)), r"\(7, 5\)"),
         (
@@ -93,7 +93,7 @@ def test_what_is_kept():
         (lambda: average(made(0), made(1), weights=[2, -1]), "weights"),
     ],
 )
-def test_nonsense(call, message):
+def test_invalid_members_or_weights_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

@@ -55,7 +55,7 @@ def test_something_is_picked_more_than_once():
     assert any(max(counts) > 1 for counts in found)
 
 
-def test_never_worse_than_the_best_alone_and_no_more_than_asked():
+def test_selection_beats_best_member_within_size():
     members = pool(5)
     alone = min(nll(members, np.eye(5)[i]) for i in range(5))
     values = []
@@ -97,7 +97,7 @@ def test_ends_at_the_most_picks(monkeypatch):
         ([*pool(1), *pool(1, seed=1)], 1, "other targets"),
     ],
 )
-def test_nonsense(members, size, message):
+def test_invalid_pool_or_size_is_refused(members, size, message):
     with pytest.raises(InputError, match=rf"greedy_selection.*{message}"):
         greedy_selection(members, size=size)
 

@@ -93,7 +93,7 @@ def test_probit(structure, bias, precision):
     assert torch.equal(found.target, test.target)
 
 
-def test_kron_is_exact_where_the_matrix_is_a_product():
+def test_kron_is_exact_for_kronecker_product():
     head, train, test = problem(bias=False, constant=True)  # the same features everywhere
     found = LastLayerLaplace(head, prior_precision=2.0).fit(train).predict(test)
     np.testing.assert_allclose(
@@ -155,7 +155,7 @@ def test_marginal_likelihood_and_its_maximum():
 
 @pytest.mark.parametrize("structure", get_args(Structure))
 @pytest.mark.parametrize("link", get_args(Link))
-def test_less_sure_than_the_weights_alone_and_the_head_is_left_as_it_was(structure, link):
+def test_predictions_less_confident_and_head_unchanged(structure, link):
     head, train, test = problem()
     before = copy.deepcopy(head.state_dict())
     head.requires_grad_(False)
@@ -217,7 +217,7 @@ def test_memory_does_not_grow_with_the_samples(monkeypatch):
     assert rows == [2, 2, 2]
 
 
-def test_nonsense():
+def test_invalid_head_or_options_are_refused():
     head, train, test = problem()
     for options in (
         {"structure": "cron"},
@@ -231,9 +231,9 @@ def test_nonsense():
         LastLayerLaplace(nn.Sequential(head))
     with pytest.raises(InputError, match=r"at most 20,000 weights; got 40,200"):
         LastLayerLaplace(nn.Linear(200, 200), structure="full")
-    with pytest.raises(InputError, match="features into the logits"):
+    with pytest.raises(InputError, match="map the features to the logits"):
         LastLayerLaplace(nn.Linear(D, C)).fit(train)
-    with pytest.raises(InputError, match="fitted first"):
+    with pytest.raises(InputError, match="must be fitted"):
         LastLayerLaplace(head).predict(test)
     with pytest.raises(InputError, match=r"features \(N, 4\)"):
         LastLayerLaplace(head).fit(Predictions(train.logits, train.target))

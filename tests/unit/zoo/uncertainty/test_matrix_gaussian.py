@@ -66,7 +66,7 @@ def test_kl_by_hand():
 @pytest.mark.parametrize("row", [(1.0, 1.0), (0.25, 4.0), (0.01, 9.0)])
 @pytest.mark.parametrize("column", [(1.0,), (0.5, 2.0)])
 @pytest.mark.parametrize("mean", [0.0, 0.5, -1.0, 2.0, 10.0])
-def test_kl_of_a_diagonal_one_is_the_sum_over_independent_weights(row, column, mean):
+def test_diagonal_kl_sums_over_independent_weights(row, column, mean):
     layer = layer_of("diag", 2, len(column))
     layer.mean.fill_(mean)
     layer.log_row.copy_(torch.tensor(row).log() / 2)
@@ -76,7 +76,7 @@ def test_kl_of_a_diagonal_one_is_the_sum_over_independent_weights(row, column, m
     assert layer.kl().item() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_kl_of_the_prior_is_zero_and_gradients_reach_every_parameter():
+def test_prior_kl_is_zero_with_all_gradients():
     layer = MatrixGaussianLinear(3, 2, "full")
     for name, parameter in layer.named_parameters():
         parameter.data.zero_()
@@ -89,7 +89,7 @@ def test_kl_of_the_prior_is_zero_and_gradients_reach_every_parameter():
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_noise_of_the_outputs_has_the_moments_of_drawn_weights(covariance):
+def test_output_noise_has_moments_of_weight_draws(covariance):
     layer, draws = layer_of(covariance), 200_000
     inputs = torch.tensor([1.5, -0.7]).double()
     z = torch.tensor([1.5, -0.7, 1.0]).double() / math.sqrt(3)
@@ -133,7 +133,7 @@ def test_learns(options):
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
 
 
-def test_the_posterior_of_a_linear_head_gains_on_the_prior():
+def test_linear_head_posterior_beats_prior():
     tempered = MatrixGaussian(hidden=0, epochs=60, lr=0.03, kl_weight=0.1).fit(three_clouds())
     bound = MatrixGaussian(hidden=0, epochs=60, lr=0.03).fit(three_clouds())
     assert 0 < bound.kl < tempered.kl
@@ -144,7 +144,7 @@ def test_the_posterior_of_a_linear_head_gains_on_the_prior():
     assert nll[1] < nll[0] < math.log(3)
 
 
-def test_the_same_again_and_a_prediction_does_not_depend_on_its_batch():
+def test_predictions_are_deterministic_and_independent_of_batch():
     torch.rand(3)  # whatever was drawn before
     state = torch.get_rng_state()
     first, again = (
@@ -169,7 +169,7 @@ def test_number_of_parameters(covariance, kept):
     )
 
 
-def test_nonsense():
+def test_invalid_options_are_refused():
     train = three_clouds(20)
     wrong = {
         "hidden": -1,
@@ -184,7 +184,7 @@ def test_nonsense():
         with pytest.raises(InputError, match=name):
             MatrixGaussian(**{name: value})
     for use in (lambda: MatrixGaussian().predict(train), lambda: MatrixGaussian().num_parameters):
-        with pytest.raises(InputError, match="fitted first"):
+        with pytest.raises(InputError, match="must be fitted"):
             use()
     with pytest.raises(InputError, match=r"features \(N, D\).*got none"):
         MatrixGaussian().fit(Predictions(train.logits, train.target))

@@ -129,7 +129,7 @@ def test_as_a_module_it_is_the_same(model, batches):
     ("options", "message"),
     [({"samples": 0}, "samples"), ({"seed": -1}, "seed"), ({"samples": 2.5}, "samples")],
 )
-def test_nonsense_numbers(model, batches, options, message):
+def test_invalid_numbers_are_refused(model, batches, options, message):
     with pytest.raises(InputError, match=f"mc_dropout: {message}"):
         mc_dropout(model, batches, **options)
 

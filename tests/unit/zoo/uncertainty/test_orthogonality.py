@@ -85,7 +85,7 @@ def test_bounds():
     assert orthogonality(torch.zeros(3, 4)) == 0  # a dead filter is orthogonal to all, not NaN
 
 
-def test_gradient_turns_filters_apart_and_leaves_the_earlier_members_alone():
+def test_gradient_decorrelates_filters_of_new_member_only():
     model, first = network(0), network(0)
     before = copy.deepcopy(first.state_dict())
     penalty = OrthogonalityPenalty([filters(first)], self_weight=1.0, inter_weight=1.0)
@@ -100,7 +100,7 @@ def test_gradient_turns_filters_apart_and_leaves_the_earlier_members_alone():
     assert all(parameter.grad is None for parameter in first.parameters())
 
 
-def test_the_earlier_filters_are_a_snapshot_and_in_no_state_dict():
+def test_earlier_filters_are_copied_outside_state_dict():
     first = network(1)
     penalty = OrthogonalityPenalty([filters(first)])
     value = penalty(network(0)).item()
@@ -112,7 +112,7 @@ def test_the_earlier_filters_are_a_snapshot_and_in_no_state_dict():
     assert all(buffer.dtype == torch.float64 for buffer in penalty.double().buffers())
 
 
-def test_in_an_objective_it_is_added_in_training_only():
+def test_objective_adds_penalty_in_training_only():
     model = network(0)
     penalty = OrthogonalityPenalty([filters(network(1))])
     objective, plain = (
@@ -130,7 +130,7 @@ def test_in_an_objective_it_is_added_in_training_only():
     assert half.item() == pytest.approx(penalty(model).item(), rel=1e-4)
 
 
-def test_nonsense():
+def test_invalid_weights_or_models_are_refused():
     with pytest.raises(InputError, match="linear or convolutional"):
         OrthogonalityPenalty()(nn.ReLU())
     with pytest.raises(InputError, match="self_weight"):

@@ -14,10 +14,10 @@ from fedlas.zoo.uncertainty import ProbabilisticBackprop
 from fedlas.zoo.uncertainty import probabilistic_backprop as pbp
 from fedlas.zoo.uncertainty._moments import (
     Layer,
-    forward,
     gradients,
     linear_moments,
     log_prob,
+    propagate_moments,
     relu_moments,
 )
 from fedlas.zoo.uncertainty.probabilistic_backprop import PriorLayer, absorb, gamma_update
@@ -74,7 +74,7 @@ def test_relu_far_from_zero():
     assert var.tolist() == [0, pytest.approx(1e-4)]
 
 
-def test_the_probability_of_a_label_against_draws_and_its_sum():
+def test_label_probability_matches_draws_and_sums_to_one():
     mean, var = torch.tensor([[1.0, -0.5, 0.3]]).double(), torch.tensor([[0.4, 2.0, 0.01]]).double()
     logits = drawn(mean[0], var[0] + 1, torch.Generator().manual_seed(0))
     expected = torch.bincount(logits.argmax(1), minlength=3) / DRAWS
@@ -83,7 +83,7 @@ def test_the_probability_of_a_label_against_draws_and_its_sum():
     assert found.sum().item() == pytest.approx(1, abs=1e-6)
 
 
-def test_two_classes_have_a_closed_form_deep_into_the_tail():
+def test_two_class_probability_matches_closed_form():
     mean, var = torch.tensor([[-6.0, 3.0]]).double(), torch.tensor([[0.5, 1.5]]).double()
     expected = torch.special.log_ndtr(torch.tensor(-9.0 / math.sqrt(0.5 + 1.5 + 2)).double())
     assert log_prob(mean, var, 0)[0].item() == pytest.approx(expected.item(), rel=1e-4)
@@ -99,7 +99,7 @@ def test_gradients_against_autograd_of_the_forward_pass(sizes, label):
         layer.mean.requires_grad_()
         layer.var.requires_grad_()
     # The logarithm of the probability anew from what the layers do, by draws that do not move.
-    mean, var = forward(layers, features[None])[-1]
+    mean, var = propagate_moments(layers, features[None])[-1]
     nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     std = (var[0] + 1).sqrt()
     total = 0
@@ -134,7 +134,7 @@ def test_gradient_against_finite_differences():
         assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
-def test_one_update_without_a_hidden_layer_has_the_moments_of_the_exact_posterior():
+def test_linear_update_has_exact_posterior_moments():
     (layer,) = layers_of(2, 3, seed=3)
     features, label = torch.tensor([1.5, -0.5]).double(), 1
     weights = drawn(layer.mean, layer.var, torch.Generator().manual_seed(0), 2_000_000)
@@ -179,7 +179,7 @@ def test_one_update_of_two_classes_by_hand(gap, variance, x):
             assert layer.var[label, place].item() == pytest.approx(expected_var, rel=2e-4)
 
 
-def test_gamma_update_is_exact_for_a_weight_that_is_known():
+def test_gamma_update_is_exact_for_known_weight():
     shape, rate, weight = 6.0, 4.0, 1.3
 
     def student(a):  # the marginal of a weight N(0, 1 / lambda), lambda ~ Gamma(a, rate)
@@ -194,7 +194,7 @@ def test_gamma_update_is_exact_for_a_weight_that_is_known():
     assert found == pytest.approx((shape + 0.5, rate + weight**2 / 2))
 
 
-def test_the_prior_learns_the_scale_of_weights_that_are_known():
+def test_prior_learns_scale_of_known_weights():
     wide = 3 * torch.randn(20, 21, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start = torch.full_like(wide, 5 / 6)
     layer = PriorLayer(wide, torch.full_like(wide, 1e-6), start, 0 * wide, 0 * wide)
@@ -220,7 +220,7 @@ def test_learns(options):
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(300))
 
 
-def test_less_sure_where_there_were_no_samples_and_the_same_again():
+def test_uncertainty_far_from_samples_is_deterministic():
     state = torch.get_rng_state()
     head = ProbabilisticBackprop(hidden=12, passes=4).fit(three_clouds())
     near, far = (
@@ -241,7 +241,7 @@ def test_chunks_do_not_matter(monkeypatch):
     torch.testing.assert_close(head.predict(three_clouds()).logits, whole.logits)
 
 
-def test_an_update_that_would_make_a_variance_negative_is_left_out(monkeypatch):
+def test_update_to_negative_variance_is_skipped(monkeypatch):
     layer = Layer(torch.zeros(1, 2).double(), torch.ones(1, 2).double())
     # 1 - 2^2 < 0 < 1 - 0.5^2
     steps = [(torch.tensor([[2.0, 0.5]]).double(), torch.zeros(1, 2).double())]
@@ -250,12 +250,12 @@ def test_an_update_that_would_make_a_variance_negative_is_left_out(monkeypatch):
     assert (layer.mean.tolist(), layer.var.tolist()) == ([[0, 0.5]], [[1, 0.75]])
 
 
-def test_nonsense():
+def test_invalid_options_are_refused():
     train = three_clouds(20)
     for options in ({"hidden": -1}, {"passes": 0}, {"prior": "learnt"}, {"seed": -1}):
         with pytest.raises(InputError, match=next(iter(options))):
             ProbabilisticBackprop(**options)
-    with pytest.raises(InputError, match="fitted first"):
+    with pytest.raises(InputError, match="must be fitted"):
         ProbabilisticBackprop().predict(train)
     with pytest.raises(InputError, match=r"features \(N, D\).*got none"):
         ProbabilisticBackprop().fit(Predictions(train.logits, train.target))

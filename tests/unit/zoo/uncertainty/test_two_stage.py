@@ -43,7 +43,7 @@ def objective_of(model, kind):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_body_stays_bit_for_bit_and_the_head_learns(kind):
+def test_body_is_unchanged_and_head_learns(kind):
     model = two_stage(kind)
     before = copy.deepcopy(model.state_dict())
     objective = objective_of(model, kind)
@@ -64,7 +64,7 @@ def test_the_body_stays_bit_for_bit_and_the_head_learns(kind):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_only_the_head_is_in_training_mode_and_trains(kind):
+def test_only_the_head_trains(kind):
     model = two_stage(kind).train()
     head = set(model.head.modules())
     assert model.training
@@ -144,12 +144,12 @@ def test_eval_averages_draws_of_its_own():
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(8))
 
 
-def test_nonsense():
-    with pytest.raises(InputError, match="must have a body"):
+def test_invalid_models_or_sizes_are_refused():
+    with pytest.raises(InputError, match="layers before its head"):
         TwoStage(nn.Linear(4, 3), MLPHead(4, 5, 3))
     with pytest.raises(InputError, match="one recognizable classifier head"):
         TwoStage(nn.ModuleDict({"a": nn.Linear(4, 3), "b": nn.Linear(3, 3)}), MLPHead(4, 5, 3))
-    with pytest.raises(InputError, match="one variational head"):
+    with pytest.raises(InputError, match="exactly one VariationalHead"):
         LatentKL()(nn.Linear(4, 3))
     with pytest.raises(InputError, match="samples"):
         VariationalHead(4, 5, 3, samples=0)

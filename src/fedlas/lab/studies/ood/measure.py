@@ -1,4 +1,4 @@
-"""Every OOD score of one run, and how well each detects other images."""
+"""OOD scores of one run, and how well each detects other data sets."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Floats = NDArray[np.float64]
 
 BEFORE = "before"
 AFTER = "after"
-"""Stages: with the model's own logits, and with those divided by the temperature that its validation part gave."""
+"""Stages: with the model's own logits, and with logits divided by the temperature fitted to the validation part."""
 MOST_TRAINING = 50_000
-"""Training images that scores are fitted on; of more, as many of each class as its share."""
+"""Maximum number of training images for fitted scores; larger parts are subsampled evenly, stratified by class."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Scores to compute, and their options.
+    """OOD scores to compute, and their options.
 
     Attributes:
         names: Registry names.
@@ -61,23 +61,23 @@ class Chosen:
         return options_of(OOD_SCORES[name]) | dict(self.options.get(name, {}))
 
     def needing(self, need: str) -> list[str]:
-        """Return the scores that need an input."""
+        """Return the names of the scores that require an input, such as ``features``."""
         return [name for name in self.names if need in needs_of(OOD_SCORES[name])]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """One run.
+    """OOD detection results of one run.
 
     Attributes:
         folder: The run.
-        temperature: By which logits are divided after.
-        num_test: Number of its test images.
-        sets: Number of images of each other data set, by label.
-        notes: Changes to the other images, and notes, by label.
+        temperature: Temperature of the stage :data:`AFTER`.
+        num_test: Number of test images of the run.
+        sets: Number of images of each OOD data set, by label.
+        notes: Changes to the OOD images, and remarks, by label.
         detected: Detection metrics with intervals, by label, score and stage (:data:`BEFORE` or :data:`AFTER`).
         scores: Score of each sample before temperature, by label and score: in-distribution, OOD.
-        not_run: Why a score could not be computed, by name.
+        not_run: Reason why a score could not be computed, by name.
     """
 
     folder: RunFolder
@@ -91,12 +91,12 @@ class RunResult:
 
     @property
     def loss(self) -> str:
-        """Name of the run's loss."""
+        """Name of the loss."""
         return self.folder.run.loss
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
+        """Seed of the run."""
         return self.folder.run.seed
 
     @property
@@ -106,7 +106,7 @@ class RunResult:
 
 
 def _without_packages(chosen: Chosen) -> dict[str, str]:
-    """Return the reason for each score whose packages are missing; one with options is an error instead."""
+    """Return the reason for each score whose packages are missing; raise if the user set options for the score."""
     reasons = {}
     for name in chosen.names:
         try:
@@ -128,20 +128,20 @@ def measure_run(
     strict: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> RunResult:
-    """Compute every score of a finished run on its test images and on others, and measure how they differ.
+    """Compute OOD scores of a finished run, and measure how well each detects other data sets.
 
     Args:
         folder: Run folder.
-        named: The other data sets; those of held-out classes are taken too, if the run has any.
+        named: The OOD data sets; images of held-out classes are added if the run has any.
         chosen: Scores and options.
         replicates: Bootstrap replicates for each interval.
-        strict: Whether a score that cannot be computed is an error; one with options always is. Else it is left out and
-            the reason kept.
-        show: Called with what is being done, where that may take long.
+        strict: Whether to raise if a score cannot be computed, as for scores with options; otherwise it is left out
+            and the reason kept.
+        show: Called with a description of each step that may take long.
 
     Raises:
-        InputError: If the run or a data set cannot be used, or a score cannot be computed and ``strict`` says so or
-            none can.
+        InputError: If the run or a data set cannot be used, no score can be computed, or with ``strict`` any score
+            cannot be.
     """
     trained = load_trained(folder)
     not_run = {} if strict else _without_packages(chosen)
@@ -196,7 +196,9 @@ def measure_run(
                     scores[other.label, score] = (inside, theirs)
     if not detected:
         reason = next(iter(not_run.values()), "none was chosen")
-        raise InputError("a score must be computable", reason, "Choose others with --scores.")
+        raise InputError(
+            "at least one score must be computable", reason, "Choose others with --scores."
+        )
     counts = {other.label: size for other, size in zip(others, sizes[1:], strict=True)}
     notes = {other.label: other.notes for other in others}
     return RunResult(folder, temperature, sizes[0], counts, notes, detected, scores, not_run)
@@ -205,7 +207,7 @@ def measure_run(
 def _run_outputs(
     folder: RunFolder, model: ModelOutputs, chosen: Chosen
 ) -> tuple[Predictions, Outputs, Reference]:
-    """Return the run's test predictions, its outputs for these images, and what scores are fitted on."""
+    """Return the run's test predictions, the model's outputs for them, and the reference that scores are fitted to."""
     val, test = (folder.predictions(part) for part in ("val", "test"))
     outputs = Outputs.of(test)
     if chosen.needing("model") or (chosen.needing("features") and outputs.features is None):
@@ -222,12 +224,12 @@ def _run_outputs(
 
 
 class ModelOutputs:
-    """The outputs of a run's model for images, saved in the run's folder ``predictions`` and read from there.
+    """Outputs of a run's model for images, cached as files in the run's ``predictions`` folder.
 
     Args:
         trained: The run, on the CPU; its model is put into ``eval()`` and needs no gradient of its weights.
         chosen: Scores that will be computed, some of them by the model itself.
-        show: Called with what is being done, where that may take long.
+        show: Called with a description of each step that may take long.
 
     State:
         Writes ``predictions/NAME.npz``, unless it holds outputs for these images, weights and options.
@@ -246,13 +248,13 @@ class ModelOutputs:
     def outputs(
         self, name: str, part: Part, *, by_model: bool = True, splits: Splits | None = None
     ) -> Outputs:
-        """Return the model's outputs for a part, with features and with the scores that only the model can compute.
+        """Return the model's outputs for a part, with features and model-based scores, from the cache if valid.
 
         Args:
             name: Name of the file.
-            part: Images; their targets are not looked at.
-            by_model: Whether such scores are computed.
-            splits: Whose normalization the images get; None is that of the test part.
+            part: Images; their targets are ignored.
+            by_model: Whether to compute scores that need the model itself.
+            splits: Splits whose normalization to use; None for the test part's.
         """
         folder = RunFolder(self.trained.run.folder)
         path = folder.part_path(name)
@@ -293,7 +295,7 @@ class ModelOutputs:
         return outputs
 
     def training(self) -> Predictions:
-        """Return predictions with features on training images as they are, without augmentation."""
+        """Return predictions with features on training images without augmentation."""
         part = self.trained.splits.train
         # At most MOST_TRAINING positions, evenly spaced among the samples sorted by class.
         order = part.target.cpu().argsort(stable=True)
@@ -310,14 +312,14 @@ class ModelOutputs:
         ])  # fmt: skip
 
     def _batches(self, part: Part, splits: Splits | None = None) -> Any:
-        """Return batches in fixed order with the run's transform for testing (or that of ``splits``)."""
+        """Return batches in fixed order, normalized like the test part or as in ``splits``."""
         return (splits or self._splits).batches(
             part.to(self._device), batch_size=self.trained.run.recipe.train.batch_size
         )
 
 
 def linear_head_copy(head: nn.Module) -> nn.Linear | None:
-    """Return a copy of the head on the CPU if it is linear, for scores that need it; else None."""
+    """Return a copy of the head on the CPU as a linear layer, or None if the head is not linear."""
     weight = getattr(head, "weight", None)
     bias = getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:

@@ -1,4 +1,4 @@
-"""The OOD data sets, in the form that a run's model takes."""
+"""OOD data sets, adapted to the input of a run's model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REMARKS = {
 
 @dataclass(frozen=True)
 class Named:
-    """A data set as it was named on the command line.
+    """A data set as named on the command line.
 
     Attributes:
         label: Its name in files and tables.
@@ -50,12 +50,12 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Unknown:
-    """Images that a model was not trained on.
+    """Images of an OOD data set, adapted to the input of a run's model.
 
     Attributes:
         label: Name in files and tables.
-        part: Images as the model takes them, with targets of 0: their labels are no classes of the model.
-        notes: Changes to the images, and notes on the pair.
+        part: Adapted images; the targets are meaningless, since the labels are not classes of the model.
+        notes: Changes to the images, and remarks on the pair of data sets.
     """
 
     label: str
@@ -64,10 +64,10 @@ class Unknown:
 
 
 def parse_sets(texts: Sequence[str]) -> list[Named]:
-    """Parse data sets named as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
+    """Parse data sets given as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
 
     Raises:
-        InputError: For an unknown name (the nearest is named), a label that cannot name a file, or one that is twice.
+        InputError: For an unknown name (the message has the nearest), a label that cannot name a file, or a duplicate.
 
     Example:
         >>> parse_sets(["digits", "mine=npz:/data/a.npz"])[1]
@@ -92,20 +92,22 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
             or label == HELD_OUT
         ):
             raise InputError(
-                f"--data must be {_FORM}, a label of letters, digits and + . _ -",
+                f"--data must be {_FORM}, with a label of letters, digits and + . _ -",
                 repr(word),
                 "Write e.g. svhn, cifar100:/data or mine=npz:/data/a.npz.",
             )
         if label in [other.label for other in sets]:
             raise InputError(
-                "each data set must be named once", label, f"Give one a label: other={word}."
+                "labels of data sets must be unique",
+                f"{label} twice",
+                f"Give one a label: other={word}.",
             )
         sets.append(Named(label, name, root or None))
     return sets
 
 
 def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
-    """Return the OOD images for a run: those of its held-out classes first, if there are any.
+    """Return the OOD images for a run: its held-out classes first, if any, then the named data sets.
 
     Args:
         run: The run.
@@ -113,7 +115,7 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
         named: Further data sets; the test part of each is taken whole.
 
     Raises:
-        InputError: If there are none at all, one cannot be loaded or adapted, or one is the run's own test part.
+        InputError: If there are no OOD images, a data set cannot be loaded or adapted, or is the run's own test part.
     """
     sets: list[Unknown] = []
     if run.recipe.data.hold_out_classes:
@@ -122,8 +124,8 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
         sets.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
     if not sets and not named:
         raise InputError(
-            "there must be other images to compare with",
-            "no --data, and a run that holds out no classes",
+            "at least one OOD data set is required",
+            "no --data, and a run without held-out classes",
             "Name a data set, e.g. --data cifar100, or train with --set data.hold_out_classes=[...].",
         )
     return sets + [_load(run, splits, one) for one in named]
@@ -139,7 +141,7 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
     ]
     if shared.get("test") == len(part):
         raise InputError(
-            "other images must not be the run's own test images",
+            "OOD images must not be the run's own test images",
             one.label,
             "Name another data set.",
         )
@@ -149,7 +151,7 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
 
 
 def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
-    """Return how many images in memory are pixel for pixel among a run's training and test images, where any are."""
+    """Return the number of images of a part that occur in the run's training and test parts, if any, by part."""
     if not isinstance(part, Images):
         return {}
     parts = {"training": splits.train, "test": splits.test}
@@ -162,7 +164,7 @@ def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
 
 
 def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
-    """Return a part with the channels and the size of the run's images, and what was done to it."""
+    """Return a part with the channels and size of the run's images, and notes on the changes."""
     channels = splits.in_channels
     size = splits.image_size
     if part.shape == splits.test.shape and not isinstance(part, Files):

@@ -1,4 +1,4 @@
-"""Uncertainty baselines on finished runs; each makes a folder like that of a run."""
+"""Uncertainty methods on finished runs; each writes its result as a run folder."""
 
 # Importing a module registers its methods.
 from fedlas.lab.studies.uncertainty import single, ensembles, two_stage  # noqa: F401, I001

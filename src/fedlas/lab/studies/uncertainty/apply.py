@@ -1,4 +1,4 @@
-"""Uncertainty methods by name, applied to finished runs: each makes a folder like that of a run, for the reports."""
+"""Registry of uncertainty methods, and their application to finished runs, with a run folder as the result."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
 
 _INPUTS = ("runs", "folder")
-"""Parameters of a method that are no options."""
+"""Parameters of a method that are not options."""
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """Predictions that a method makes, and notes about them.
+    """Predictions of an uncertainty method, with notes and details.
 
     Attributes:
-        test: Predictions on the test part; logits are log-probabilities up to a constant a sample.
-        val: The same on validation; None if no validation part is fair to all runs. No temperature is fitted then.
-        notes: Notes for a reader of the numbers; the report shows them.
-        parameters: Numbers that have to be kept to predict; None is the sum over the runs' models.
+        test: Predictions on the test part; logits are log-probabilities up to a constant per sample.
+        val: Predictions on the validation part; None if it overlaps with training samples of some run, in which case no
+            temperature is fitted.
+        notes: Notes that the report shows.
+        parameters: Number of parameters needed to predict; None for the sum over the runs' models.
         details: Plain values for ``metrics.json``, such as the weights of an ensemble's members.
     """
 
@@ -47,8 +48,8 @@ class MethodResult:
 
 
 Method = Callable[..., MethodResult]
-"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. One with a parameter ``folder: Path``
-gets a folder of its own inside the result's, in which its training resumes after a kill."""
+"""Function ``(runs: Sequence[RunFolder], *, option=default, ...) -> MethodResult``. With a parameter ``folder: Path``
+it gets a folder of its own inside the result's, in which its training resumes after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 """Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and
@@ -65,7 +66,7 @@ def method(
     least: int = 1,
     most: int | None = 1,
 ) -> Callable[[Method], Method]:
-    """Register a method under ``name``; ``arxiv`` is the paper's number there, the rest as in :data:`UNCERTAINTY`."""
+    """Return a decorator that registers an uncertainty method with its metadata, see :data:`UNCERTAINTY`."""
     url = f"https://arxiv.org/abs/{arxiv}"
     return UNCERTAINTY.register(
         name, title=title, paper=paper, year=year, url=url, least=least, most=most
@@ -74,15 +75,15 @@ def method(
 
 @dataclass(frozen=True)
 class Derived:
-    """A method applied to runs: its options, the runs, and the folder of the result.
+    """A planned or finished result of an uncertainty method on runs.
 
     Attributes:
         method: Registry name.
         options: All options, defaults included.
-        members: The runs.
+        members: Folders of the member runs.
         runs: Configuration and fingerprint of each run by its name, plain values only.
         loss: Name of the result in a report, in place of a loss.
-        folder: Its folder.
+        folder: Folder of the result.
     """
 
     method: str
@@ -94,11 +95,11 @@ class Derived:
 
     @property
     def seed(self) -> int:
-        """Lowest seed of the runs: what a report pairs it by."""
+        """Lowest seed of the member runs, by which a report pairs the result."""
         return min(member.run.seed for member in self.members)
 
     def config(self) -> dict[str, Any]:
-        """Return the content of ``config.yaml``: the method with its options, and each run with its configuration."""
+        """Return the content of ``config.yaml``: the method with its options, and the members' configurations."""
         first = self.members[0].run.recipe
         return {
             "recipe": first.name,
@@ -119,7 +120,7 @@ def plan_method(
     name: str | None = None,
     data: str | None = None,
 ) -> Derived:
-    """Check everything that can be checked before anything is computed.
+    """Plan a method on finished runs, with all checks that are possible before computing.
 
     Args:
         method: Registry name, see ``fedlas list uncertainty``.
@@ -159,7 +160,7 @@ def plan_method(
 
 
 def apply_method(derived: Derived) -> dict[str, Any]:
-    """Compute, measure and write; return what is there already if it is finished.
+    """Apply a planned method and write its predictions and metrics; return the metrics, also if finished before.
 
     Args:
         derived: From :func:`plan_method`.
@@ -168,12 +169,13 @@ def apply_method(derived: Derived) -> dict[str, Any]:
         The contents of ``metrics.json``.
 
     Raises:
-        InputError: If the folder cannot be written to, holds something else, or is being worked on by another process;
-            and whatever the method finds wrong.
+        InputError: If the folder cannot be written to, holds something else, or is used by another process; or if the
+            method cannot be applied to these runs.
 
     State:
-        Everything lands in ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``, ``predictions/``,
-        ``work/`` for what the method trains, and last ``metrics.json``, which marks the run as finished.
+        All files are written to ``derived.folder``: ``config.yaml``, ``data.json``, ``environment.json``,
+        ``predictions/``, ``work/`` for models that the method trains, and last ``metrics.json``, which marks the run
+        as finished.
     """
     accelerator = new_accelerator()
     path = derived.folder
@@ -249,29 +251,29 @@ def _metrics(derived: Derived, result: MethodResult, seconds: float) -> dict[str
 
 
 def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[RunFolder]:
-    """Open the finished runs in ``folders``, in that order, without their predictions.
+    """Return the folders of finished runs, after checking that data set and number of bins agree.
 
     Args:
         folders: Run folders.
         data: Where their data is; None searches the usual places.
 
     Raises:
-        InputError: If one is no folder of a finished run, comes twice, or they differ in data or in the bins of their
-            calibration errors.
+        InputError: If a folder is not of a finished run or is named twice, or the runs differ in data or number of
+            bins.
     """
     members: list[RunFolder] = []
     for folder in folders:
         member = RunFolder(folder, data_root=data)
         must_be_finished(member)
         if any(folder.resolve() == other.path.resolve() for other in members):
-            raise InputError("each run must be named once", folder, "Leave it out the second time.")
+            raise InputError("runs must be distinct", f"{folder} twice", "Name each run once.")
         members.append(member)
     members = _named(members)
     # Averages are meaningful only over predictions of the same samples, in the same order.
     for member in members[1:]:
         if changes := differences(_shared(members[0]), _shared(member)):
             raise InputError(
-                "runs must be of one data set and measured alike",
+                "runs must have the same data set and number of bins",
                 f"{member.name}, which differs from {members[0].name} in {'; '.join(changes)}",
                 "Leave it out.",
             )
@@ -279,9 +281,9 @@ def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[Ru
 
 
 def shared_predictions(members: Sequence[RunFolder], part: str) -> list[Predictions] | None:
-    """Return each member's predictions on ``"val"`` or ``"test"``; None if it is not the same images for all.
+    """Return each member's predictions on ``"val"`` or ``"test"``, or None if their images differ.
 
-    Where the validation images are the same, no member was trained on another's.
+    If the validation images are the same, no member was trained on validation images of another.
 
     Raises:
         InputError: If a ``splits.npz`` or predictions are missing or cannot be read.
@@ -292,7 +294,7 @@ def shared_predictions(members: Sequence[RunFolder], part: str) -> list[Predicti
 
 
 def description(member: RunFolder) -> dict[str, Any]:
-    """Describe a member in plain values: its configuration, and SHA-256 of its predictions.
+    """Return a member's configuration and the SHA-256 of its predictions.
 
     Raises:
         InputError: If its predictions are missing or cannot be read.
@@ -302,7 +304,7 @@ def description(member: RunFolder) -> dict[str, Any]:
 
 
 def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
-    """Return the ``data.json`` that all members share; ``split`` is None where they differ in it."""
+    """Return the members' common ``data.json`` content, with ``split`` None if their splits differ."""
     splits = [_data(member).get("split") for member in members]
     return {
         **_data(members[0]),
@@ -311,7 +313,7 @@ def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
 
 
 def _named(members: Sequence[RunFolder]) -> list[RunFolder]:
-    """Return the members with names that differ; where two folders have one name, that of the bench precedes it."""
+    """Return the members with unique labels; equal folder names get the name of the bench as a prefix."""
     names = [member.name for member in members]
     longer = [
         f"{m.path.resolve().parent.name}/{m.name}" if names.count(m.name) > 1 else m.name
@@ -332,15 +334,15 @@ def _shared(member: RunFolder) -> dict[str, Any]:
 def _data(member: RunFolder) -> Mapping[str, Any]:
     if member.data is None:
         raise InputError(
-            "a run must say in data.json what data it is of",
-            member.path,
-            "Train it with this release.",
+            "the run must have a data.json with its data fingerprint",
+            f"none in {member.path}",
+            "Train the run again with this release.",
         )
     return member.data
 
 
 def _outputs(member: RunFolder, part: str) -> Predictions:
-    """Return predictions without the features, so that those of many members fit into memory."""
+    """Return predictions without features, to save memory."""
     return replace(member.predictions(part), features=None)
 
 

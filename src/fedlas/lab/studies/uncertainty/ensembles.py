@@ -1,4 +1,4 @@
-"""Ensembles: of runs on disk that differ in seed or in anything, and of networks whose filters are kept apart."""
+"""Ensembles as uncertainty methods: deep, hyper-deep and orthogonal ensembles."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
 
 APART = (
-    "no temperature: each run was validated on images of its own, which others were trained on; train them with "
-    "--set data.split_seed=0, say"
+    "no temperature: the validation images of each run are training images of others; train the runs on one split, "
+    "e.g. with --set data.split_seed=0"
 )
-"""Note of a result without validation part."""
+"""Note of a result without a validation part."""
 
 
 @method(
@@ -39,7 +39,7 @@ APART = (
     most=None,
 )
 def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
-    """Deep ensemble: the mean of the probabilities of runs that differ in their seed only.
+    """Deep ensemble: the mean of the probabilities of runs that differ only in the seed.
 
     Args:
         runs: At least two finished runs.
@@ -56,7 +56,7 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
     for member in runs[1:]:
         if changes := differences(_settings(runs[0]), _settings(member)):
             raise InputError(
-                "runs must differ in nothing but the seed",
+                "runs must differ only in the seed",
                 f"{member.name}, which differs from {runs[0].name} in {'; '.join(changes)}",
                 "Use hyper-ensemble for runs of different settings.",
             )
@@ -66,7 +66,7 @@ def deep_ensemble(runs: Sequence[RunFolder]) -> MethodResult:
 
 
 def _test_predictions(runs: Sequence[RunFolder]) -> list[Predictions]:
-    """Return each run's predictions on the test part."""
+    """Return each run's test predictions; raise InputError if the runs have different test images."""
     predictions = shared_predictions(runs, "test")
     if predictions is None:
         raise InputError(
@@ -99,11 +99,11 @@ def _settings(member: RunFolder) -> dict[str, object]:
 def hyper_ensemble(
     runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy"
 ) -> MethodResult:
-    """Hyper-ensemble: the mean of the probabilities of runs of different settings, picked greedily on validation.
+    """Hyper-ensemble: the mean of the probabilities of runs with different settings, selected greedily on validation.
 
     Args:
         runs: The pool: at least two finished runs on the same data.
-        size: Most different runs in the ensemble.
+        size: Maximum number of different runs in the ensemble.
         selection: ``greedy`` (with replacement, by validation NLL, so runs may weigh differently) or ``all`` (every
             run, all alike; ``size`` does not matter).
 
@@ -127,7 +127,7 @@ def hyper_ensemble(
         return _average(test, val)
     if val is None:
         raise InputError(
-            "a selection needs runs validated on the same images",
+            "selection=greedy requires runs with the same validation images",
             "different validation parts",
             "Train them with one data.split_seed, or set selection=all.",
         )
@@ -160,14 +160,14 @@ def orthogonal_ensemble(
     self_weight: float = 0.1,
     inter_weight: float = 0.1,
 ) -> MethodResult:
-    """Orthogonal ensemble: members trained one after the other, their filters kept apart; the mean predicts.
+    """Orthogonal ensemble: the mean of the probabilities of members trained in turn with decorrelated filters.
 
     Args:
         runs: One finished run: its recipe, loss and data are taken, not its weights.
         folder: Holds ``member0``, ``member1``, ... with a checkpoint each.
         members: Networks, at least 2.
         self_weight: Weight of the correlation among a member's own filters.
-        inter_weight: Weight of that with the filters of the members before it.
+        inter_weight: Weight of the correlation with the filters of earlier members.
 
     Returns:
         Log of the mean probabilities of the members, each with its best epoch by the recipe's choice.
@@ -185,7 +185,9 @@ def orthogonal_ensemble(
     OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)
     if runs[0].run.recipe.model.bayesian is not None:  # its own penalty would be lost
         raise InputError(
-            "the run must have plain weights", "model.bayesian", "Take a run without it."
+            "the run must not have Bayesian layers",
+            "model.bayesian",
+            "Pass a run without model.bayesian.",
         )
     accelerator = new_accelerator()
     trained = load_trained(runs[0]).to(accelerator.device)

@@ -1,4 +1,4 @@
-"""Methods on one finished run: its predictions under noise or dropout, and Bayesian heads on its features."""
+"""Uncertainty methods on one finished run: dropout, Bayesian weights, post-hoc calibration, and Bayesian heads."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBa
 
 @method("mc-dropout", "MC dropout", "Dropout as a Bayesian Approximation", 2016, "1506.02142")
 def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> MethodResult:
-    """MC dropout: the mean of the probabilities over passes with dropout on; nothing is trained.
+    """MC dropout: the mean of the probabilities over forward passes with dropout on; nothing is trained.
 
     Args:
         runs: One finished run of a model with dropout (``model.dropout``).
-        samples: Passes; more only make the mean steadier.
+        samples: Number of forward passes; more of them only reduce the noise of the mean.
 
     Returns:
         Log of the mean probabilities.
@@ -70,7 +70,7 @@ def mc_dropout_of_run(runs: Sequence[RunFolder], *, samples: int = 20) -> Method
 def bayes_by_backprop(
     runs: Sequence[RunFolder], *, folder: Path, samples: int = 32
 ) -> MethodResult:
-    """Bayes by backprop: Gaussian weights, trained on the run's recipe; the mean over draws predicts.
+    """Bayes by backprop: Gaussian weights trained with the run's recipe; the mean of the probabilities over draws.
 
     A run that was trained with ``model.bayesian``, which also sets the prior, predicts directly. For any other run a
     Bayesian twin is trained on its recipe, seed and data: the same loss, schedule and start, with the default prior in
@@ -127,7 +127,7 @@ def bayes_by_backprop(
     "1706.04599",
 )
 def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> MethodResult:
-    """A calibrator fitted on the run's validation part: the baseline of losses that should need none.
+    """Post-hoc calibration: a calibrator fitted to the run's validation part, as a baseline.
 
     Args:
         runs: One finished run.
@@ -165,7 +165,7 @@ def last_layer_laplace(
     samples: int = 100,
     prior_precision: float | None = None,
 ) -> MethodResult:
-    """Laplace approximation of the last layer: a Gaussian around the head's weights, nothing is trained.
+    """Laplace approximation of the last layer: a Gaussian around the head's weights; nothing is trained.
 
     Args:
         runs: One finished run.
@@ -230,7 +230,7 @@ def matrix_gaussian(
     kl_weight: float = 1.0,
     samples: int = 100,
 ) -> MethodResult:
-    """Matrix-Gaussian posterior: a new head on the run's features, its weights Gaussian matrices trained by the ELBO.
+    """Matrix-Gaussian posterior: a new head on the run's features with matrix-Gaussian weights, trained by the ELBO.
 
     Args:
         runs: One finished run.
@@ -278,7 +278,7 @@ def matrix_gaussian(
 def probabilistic_backprop(
     runs: Sequence[RunFolder], *, hidden: int = 50, passes: int = 10, prior: Prior = "fixed"
 ) -> MethodResult:
-    """Probabilistic backpropagation: a new head on the run's features, its Gaussian weights updated sample by sample.
+    """Probabilistic backpropagation: a new head on the run's features with Gaussian weights.
 
     Args:
         runs: One finished run.
@@ -310,7 +310,7 @@ def probabilistic_backprop(
 
 
 def _fitted(trained: Trained, head: Any, **options: Any) -> MethodResult:
-    """Fit ``head`` on the features of a run's training part, without augmentation; predict the other parts."""
+    """Fit ``head`` to the features of a run's training part, and return its predictions on the other parts."""
     splits = trained.splits
     size = trained.run.recipe.train.batch_size
     train = predictions_of(trained.objective, splits, splits.train, batch_size=size, features=True)

@@ -43,7 +43,7 @@ def two_stage(
     hidden: int = 256,
     loss: str = "ce",
 ) -> MethodResult:
-    """Two-stage training (TST): the body of a run, frozen, under a new MLP head.
+    """Two-stage training (TST): a new MLP head on the frozen body of a run.
 
     Args:
         runs: One finished run, the first stage.
@@ -89,7 +89,7 @@ def two_stage_variational(
     samples: int = 100,
     kl_weight: float = 0.01,
 ) -> MethodResult:
-    """Variational two-stage training (V-TST): the same with a Gaussian last hidden layer, trained by the ELBO.
+    """Variational two-stage training (V-TST): a new head with a Gaussian latent layer on the frozen body of a run.
 
     Args:
         runs: One finished run, the first stage.
@@ -141,7 +141,7 @@ def two_stage_variational(
 def linear_head(
     runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, loss: str = "ce"
 ) -> MethodResult:
-    """Second stage of SpHOR: the body of a run, frozen, under a new linear head; measures a run's held-out classes.
+    """Linear head (second stage of SpHOR): a new linear head on the frozen body of a run.
 
     Args:
         runs: One finished run, the first stage; of any loss.
@@ -196,17 +196,17 @@ def second_stage(
     settings: Mapping[str, Any],
     penalty: nn.Module | None = None,
 ) -> tuple[MethodResult, TwoStage, Splits]:
-    """Train a new head on the frozen body of a finished run, or resume where an earlier start stopped.
+    """Train a new head on the frozen body of a finished run, or resume from its checkpoint.
 
     Args:
         member: The run.
         name: Name of the method, for errors and its random streams.
-        folder: Where the checkpoint is.
+        folder: Folder of the checkpoint.
         epochs: At least 1.
         lr: Learning rate of AdamW, above 0.
         loss: Registry name of the loss.
         make_head: Called with the length of the features, the number of classes and a seed.
-        settings: The head's own options, which a checkpoint is compared with.
+        settings: Options of the head, which must agree with those in a checkpoint.
         penalty: Added to the loss, see :class:`~fedlas.Objective`.
 
     Returns:
@@ -229,9 +229,7 @@ def second_stage(
     }
     criterion = LOSSES.build(loss, {}, **sizes)
     if taker_of_targets(criterion) is not None:
-        raise InputError(
-            "the loss must take no targets from other models", loss, "Choose another loss."
-        )
+        raise InputError("the loss must not need out-of-fold targets", loss, "Choose another loss.")
     seed_everything(derive(seed, "head"))
     head = make_head(_head_inputs(trained.objective.model), splits.num_classes, seed)
     # Ranks draw different noise; rank 0 draws what one process would.

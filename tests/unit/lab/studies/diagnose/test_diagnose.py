@@ -37,7 +37,7 @@ def test_numbers_are_those_of_the_trained_loss(folder, studied):
     assert float(study.alpha_i.max()) <= 0.1 + 1e-6
 
 
-def test_a_loss_without_indicator_is_studied_by_its_norms(studied):
+def test_loss_without_indicator_is_scored_by_norms(studied):
     study = studied("ce-s0")
     assert study.gate is None
     assert study.psi is None

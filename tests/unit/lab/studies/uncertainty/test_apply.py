@@ -149,7 +149,7 @@ def test_members_trained_again_are_other_members(shared, tmp_path):
         apply_method(plan_method("deep-ensemble", copies, out=tmp_path / "made"))
 
 
-def test_without_a_name_for_the_folder_it_lies_beside_the_first_run(shared, tmp_path):
+def test_default_folder_is_beside_first_run(shared, tmp_path):
     derived = plan_method("deep-ensemble", [shared["ce-s2"], shared["ce-s1"]])
     assert derived.folder == shared["ce-s2"].parent / "deep-ensemble-ce-s1"
     several = plan_method("hyper-ensemble", [shared["ls-s1"], shared["ce-s2"]])
@@ -185,7 +185,7 @@ def test_a_deep_ensemble_is_of_seeds_alone(shared, apart, tmp_path):
         ([shared["ls-s1"]], r"loss\.name: 'ce' before, 'ls' now"),
         ([apart["ce-s1"]], r"ce-s1, which differs from ce-s0 in data\.split_seed"),
     ):
-        with pytest.raises(InputError, match=rf"but the seed.*{message}.*hyper-ensemble"):
+        with pytest.raises(InputError, match=rf"only in the seed.*{message}.*hyper-ensemble"):
             apply_method(
                 plan_method("deep-ensemble", [shared["ce-s0"], *others], out=tmp_path / "made")
             )
@@ -221,7 +221,7 @@ def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
             saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6
         )
     mixed = [apart["ce-s1"], shared["ce-s1"]]
-    with pytest.raises(InputError, match=r"validated on the same.*split_seed"):
+    with pytest.raises(InputError, match=r"same validation images.*split_seed"):
         apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
     metrics = apply_method(
         plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"})
@@ -257,7 +257,7 @@ def test_passes_with_dropout(shared, tmp_path):
     assert (saved(shared["ce-s1"], "test").probs - expected).abs().max() > 0.01
 
 
-def test_a_wrong_option_leaves_nothing_in_the_way_of_a_right_one(shared, tmp_path):
+def test_invalid_option_leaves_no_files(shared, tmp_path):
     out = tmp_path / "made"
     for options, message in (({"samples": 0}, "samples"), ({"samples": "many"}, "samples")):
         with pytest.raises(InputError, match=message):
@@ -283,7 +283,7 @@ def test_a_busy_folder_is_left_alone(shared, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] in ([".lock"], [])
 
 
-def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, changeable):
+def test_killed_method_resumes_in_its_folder(shared, tmp_path, changeable):
     """What it trained is kept, and it gets the same folder again."""
     calls = []
 
@@ -318,10 +318,10 @@ def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, changeable):
         ("mc-dropout", ["ce-s0"], {"sampels": 3}, "Did you mean 'samples'"),
         ("deep-ensemble", ["ce-s0", "ce-s1"], {"size": 3}, "got 'size'. Leave it out"),
         ("mc-dropout", ["ce-s0"], {"runs": 3}, "got 'runs'"),
-        ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "named once"),
+        ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "must be distinct"),
     ],
 )
-def test_nonsense_is_named_before_anything_starts(
+def test_invalid_method_arguments_fail_before_start(
     shared, tmp_path, method, names, options, message
 ):
     with pytest.raises(InputError, match=message):
@@ -333,7 +333,7 @@ def test_nonsense_is_named_before_anything_starts(
 
 def test_what_is_no_finished_run(shared, done, train, tmp_path):
     derived, *_ = done
-    with pytest.raises(InputError, match="the folder must be that of a run"):
+    with pytest.raises(InputError, match="the folder must be a run folder"):
         plan_method("mc-dropout", [tmp_path])
     with pytest.raises(InputError, match="made of ce-s0, ce-s1, ce-s2"):
         _ = RunFolder(derived.folder).run
@@ -343,10 +343,10 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
     with pytest.raises(InputError, match="must be finished"):
         plan_method("mc-dropout", [unfinished])
     other = train(tmp_path / "other", "data.sharpness=2.0")["ce-s0"]
-    with pytest.raises(InputError, match=r"one data set.*sha256"):
+    with pytest.raises(InputError, match=r"same data set.*sha256"):
         plan_method("hyper-ensemble", [shared["ce-s0"], other])
     bins = train(tmp_path / "bins", "train.num_bins=10")["ce-s0"]
-    with pytest.raises(InputError, match=r"measured alike.*num_bins: 15 before, 10 now"):
+    with pytest.raises(InputError, match=r"number of bins.*num_bins: 15 before, 10 now"):
         plan_method("hyper-ensemble", [shared["ce-s0"], bins])
 
 

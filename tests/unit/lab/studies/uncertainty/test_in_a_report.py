@@ -88,7 +88,7 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
     )
 
 
-def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypatch):
+def test_only_methods_with_every_seed_are_tested(summary, monkeypatch):
     for room in ("report.cells", "report.verdict"):
         monkeypatch.setattr(f"fedlas.lab.{room}.FEWEST_SEEDS", 3)
     model = result_from(summary)
@@ -113,7 +113,7 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypa
     assert not any(answer.text.startswith("deep-ensemble(ce)") for answer in answers(model))
 
 
-def test_every_form_of_the_report_names_it_and_its_n(bench):
+def test_every_report_format_names_method_and_n(bench):
     report = write_report(read_report(bench, replicates=0))
     markdown, html, table = (
         path.read_text() for path in (report.markdown, report.html, report.csv)
@@ -135,7 +135,7 @@ def test_every_form_of_the_report_names_it_and_its_n(bench):
     )
 
 
-def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
+def test_missing_temperature_shows_dash_without_mark(apart, tmp_path):
     out = copied(apart, tmp_path / "bench", apart)
     make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
     summary = write_report(read_report(out, replicates=0)).model.summary
@@ -148,7 +148,7 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
-def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
+def test_ensembles_at_every_seed_are_tested(shared, tmp_path):
     """At each seed an ensemble of the two losses' runs."""
     out = copied(shared, tmp_path / "bench", shared)
     for seed in (0, 1, 2):
@@ -184,7 +184,7 @@ def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path
         collect(out)
 
 
-def test_another_split_is_the_same_data_while_the_test_set_is(apart, shared, tmp_path):
+def test_other_split_with_same_test_set_is_accepted(apart, shared, tmp_path):
     out = copied(apart, tmp_path / "bench", ["ce-s0", "ce-s1"])
     make("mc-dropout", [shared["ce-s1"]], out / "passes")
     (note,) = [note for note in collect(out).run("mc-dropout(ce)", 1).notes if "differ" in note]
@@ -234,7 +234,7 @@ def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     assert math.isnan(summary.values("ce", "nll")[1])
 
 
-def test_a_bench_goes_on_in_a_folder_with_an_ensemble(train, bench):
+def test_bench_resumes_in_folder_with_ensemble(train, bench):
     before = {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")}
     assert len(before) == 10
     train(bench, "data.split_seed=0", "model.dropout=0.3")

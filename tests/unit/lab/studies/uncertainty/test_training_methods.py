@@ -79,7 +79,7 @@ def member(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_predictions_on_the_same_samples_and_the_run_is_left_as_it_was(member, tmp_path, name):
+def test_predictions_match_samples_and_run_is_unchanged(member, tmp_path, name):
     before = {path: path.read_bytes() for path in member.run.folder.rglob("*") if path.is_file()}
     result = build(name, [member], FAST[name], folder=tmp_path / "own")
     assert {
@@ -161,16 +161,16 @@ def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, n
         ("last-layer-laplace", {"structure": "kroon"}, "Did you mean 'kron'"),
         ("matrix-gaussian", {"covariance": "dag"}, "Did you mean 'diag'"),
         ("probabilistic-backprop", {"prior": "learnt"}, "Did you mean 'learned'"),
-        ("linear-head", {"loss": "cross-fitted"}, "no targets from other models"),
+        ("linear-head", {"loss": "cross-fitted"}, "must not need out-of-fold targets"),
     ],
 )
-def test_nonsense_before_anything_is_written(member, tmp_path, name, options, message):
+def test_invalid_options_fail_before_writing(member, tmp_path, name, options, message):
     with pytest.raises(InputError, match=message):
         build(name, [member], options, folder=tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
 
-def test_a_second_stage_has_its_own_number_of_epochs(member, tmp_path):
+def test_second_stage_has_its_own_epochs(member, tmp_path):
     assert (
         build(
             "linear-head", [member], {"epochs": 1, "loss": "ps-kd"}, folder=tmp_path / "own"
@@ -180,7 +180,7 @@ def test_a_second_stage_has_its_own_number_of_epochs(member, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational"])
-def test_a_second_stage_that_does_not_move_predicts_by_its_new_head(member, tmp_path, name):
+def test_untrained_second_stage_predicts_with_new_head(member, tmp_path, name):
     result = build(name, [member], {**FAST[name], "lr": 1e-12}, folder=tmp_path)
     seed = derive(member.run.seed, name)
     seed_everything(derive(seed, "head"))
@@ -336,7 +336,7 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     assert not folder.exists()  # nothing to train
     twin = build("bayes-by-backprop", [member], {"samples": 3}, folder=folder)
     torch.testing.assert_close(twin.test.logits, found.test.logits)  # trained anew like it
-    with pytest.raises(InputError, match="plain weights"):
+    with pytest.raises(InputError, match="Bayesian layers"):
         build("orthogonal-ensemble", [bayesian], {}, folder=tmp_path / "none")
     # on the mean weights
     second = build("two-stage", [bayesian], FAST["two-stage"], folder=tmp_path / "second")
