@@ -72,8 +72,7 @@ class Shifted(AffineMap):
     url="https://doi.org/10.1162/089976602753284446",
 )
 class LabelShift(Calibrator):
-    """Label shift correction: multiplies class probabilities by the ratio of target to source frequencies, ``q_k /
-    s_k``.
+    """Label shift correction: multiplies class probabilities by target over source frequency, ``q_k / s_k``.
 
     The shares ``s`` belong to the validation predictions of the fit. The shares ``q`` are known (``prior``), or
     :meth:`adapt` estimates them from unlabeled predictions. Before that, ``q = s``. The probabilities must be

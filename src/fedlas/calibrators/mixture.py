@@ -46,8 +46,7 @@ class Share(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, log_probs: Tensor) -> Tensor:
-        """Return log-probabilities ``(n, C)`` of the mixture, from log-probabilities ``(n, K, C)`` of its components.
-        """
+        """Return log-probabilities ``(n, C)`` of the mixture, from those of its components ``(n, K, C)``."""
         mixture = (log_probs + self.weights.log().unsqueeze(1)).logsumexp(dim=1)
         calibrated: Tensor = self.last(mixture)
         result: Tensor = log_softmax(calibrated)
