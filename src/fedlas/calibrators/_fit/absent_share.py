@@ -30,8 +30,7 @@ class AbsentShare(Numbers):
     shapes: ClassVar = {"absent": "C", "temperature": "", "log_factor_of_both": ""}
 
     def forward(self, rows: Tensor, log_probs: Tensor) -> Tensor:
-        """Return log-probabilities ``(n, C)``, for logits ``(n, C)`` and log-probabilities of the mixture ``(n, C)``.
-        """
+        """Return log-probabilities ``(n, C)`` for logits ``(n, C)`` and the mixture's log-probabilities ``(n, C)``."""
         is_absent = self.absent > 0
         both = _of_both(rows, self.temperature, log_probs)
         rare = (both + self.absent * self.log_factor_of_both).log_softmax(dim=1)

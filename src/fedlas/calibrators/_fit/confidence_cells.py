@@ -208,8 +208,7 @@ def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
 
 
 def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Return logits whose predicted class has log-odds ``after``: its logit is raised, or all logits are scaled down.
-    """
+    """Return logits whose predicted class has log-odds ``after``: it is raised, or all logits are scaled down."""
     rises = (after > before).unsqueeze(1)
     top = rows.argmax(dim=1, keepdim=True)
     raised = rows.scatter_add(1, top, (after - before).unsqueeze(1))
@@ -217,8 +216,7 @@ def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def _flattening(rows: Tensor, top: Tensor, goal: Tensor) -> Tensor:
-    """Return the factor in ``(0, 1]`` of the logits at which the predicted class has log-odds ``goal``; at least 1e-6.
-    """
+    """Return the factor in (0, 1] of the logits at which the predicted class has log-odds ``goal``."""
     # Newton's method from 0. The log-odds are a concave, rising function of s, so steps never pass the root.
     behind = rows - rows.gather(1, top)
     goal = goal.clamp(min=-math.log(rows.shape[1] - 1))

@@ -237,8 +237,7 @@ class OneVsRestLogistic:
     def _columns(
         self, rows: Iterable[tuple[slice, Tensor]]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield standardized features with ones ``(..., K, F + 1, n)``, labels ``(K, n)`` and weights ``(..., 1, n)``.
-        """
+        """Yield standardized features and ones ``(..., K, F + 1, n)``, labels ``(K, n)``, weights ``(..., 1, n)``."""
         for part, features in rows:
             columns = features.unflatten(1, self._mean.shape[-2:]).movedim(0, -1)
             standard = (columns - self._mean.unsqueeze(-1)) / self._deviation.unsqueeze(-1)

@@ -84,8 +84,7 @@ class Inputs:
 
 
 def residual_log_probs(fits: Regressions, inputs: Inputs, offsets: Tensor) -> Tensor:
-    """Return log-probabilities ``(n, B, C)`` of the regressions, for inputs ``x (n, R)`` and offsets ``o (n, B, C)``.
-    """
+    """Return log-probabilities ``(n, B, C)`` of regressions on inputs ``(n, R)`` with offsets ``(n, B, C)``."""
     factor, weight, bias = fits
     product = inputs.times(weight.transpose(0, 1).flatten(1))
     scores = product.unflatten(1, bias.shape) + bias
