@@ -267,9 +267,7 @@ class SoftmaxRegression:
         return (both[..., :-1] @ columns).add_(both[..., -1:])
 
     def _product(self, error: Tensor, columns: Tensor, *, square: bool = False) -> Tensor:
-        """Return the sum of ``error x^T`` (its diagonal if ``W`` is diagonal) and of ``error``; ``square``: with
-        ``x^2``.
-        """
+        """Return ``sum error x^T`` (its diagonal if ``W`` is diagonal) and ``sum error``; ``square``: of ``x^2``."""
         total = error.sum(dim=-1)
         columns = columns.square() if square else columns
         if self._diagonal:
