@@ -187,7 +187,9 @@ class AutoCalibration(Calibrator):
         """
         if self.keep_class and isinstance(val, TopLabel):
             fix = "Leave keep_class out: the predicted class of a TopLabel never changes."
-            raise InputError("keep_class requires Predictions of several classes", "a TopLabel", fix)
+            raise InputError(
+                "keep_class requires Predictions of several classes", "a TopLabel", fix
+            )
         return super().fit(val, target)
 
     def fit_map(self, val: Predictions, start: nn.Module | None = None) -> CalibratedMixture:

@@ -299,8 +299,8 @@ class Calibrator(ABC):
         enough = max(self.enough[0], self.enough[1] * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"only {samples:.4g} samples: with fewer than about {enough:,} the NLL of new samples can get worse. Use more "
-            "samples, or auto, which does the least harm.",
+            f"only {samples:.4g} samples: with fewer than about {enough:,} the NLL of new samples can get worse. Use "
+            "more samples, or auto, which does the least harm.",
         )
 
     def _doubts(self, val: Predictions) -> list[str | None]:
@@ -387,7 +387,9 @@ class Calibrator(ABC):
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
             or not 1 <= content["num_classes"] <= _MOST_CLASSES
         ):
-            expected = f"a calibrator file must have format {FORMAT!r} and the fields {', '.join(fields)}"
+            expected = (
+                f"a calibrator file must have format {FORMAT!r} and the fields {', '.join(fields)}"
+            )
             fix = "Save the calibrator again with Calibrator.save."
             raise InputError(expected, f"{source} with other content", fix)
         kind = CALIBRATORS[content["calibrator"]].value
@@ -402,7 +404,10 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
-                must(calibrator.num_features <= _MOST_CLASSES, f"num_features must be at most {_MOST_CLASSES:,}")
+                must(
+                    calibrator.num_features <= _MOST_CLASSES,
+                    f"num_features must be at most {_MOST_CLASSES:,}",
+                )
             calibrator.top_label = content.get("top_label", False) is True
             if (array_of := content.get("array_of")) is not None:
                 calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
@@ -411,7 +416,9 @@ class Calibrator(ABC):
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             expected = f"the file must hold the options and the state of a {kind.__name__}"
-            raise InputError(expected, f"{source} ({error})", "Save the calibrator again.") from error
+            raise InputError(
+                expected, f"{source} ({error})", "Save the calibrator again."
+            ) from error
         return calibrator
 
     def _arguments(self) -> dict[str, Any]:

@@ -234,7 +234,8 @@ class FeatureClipping(Calibrator):
             when(
                 head.undetermined,
                 f"{head.undetermined} of {features.shape[1]} feature directions do not vary among {val.num_samples} "
-                "validation samples, so the head's weights are unknown there. Pass head, or use a larger validation set.",
+                "validation samples, so the head's weights are unknown there. Pass head, or use a larger validation "
+                "set.",
             ),
             _at_bound(threshold, grid),
             best.doubt,

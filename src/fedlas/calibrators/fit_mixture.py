@@ -213,8 +213,8 @@ def _absent(
     )
     classes = some((~present).nonzero().squeeze(1).tolist(), val.classes)
     note = (
-        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {most}/N. If "
-        "such a class does occur, add samples of it."
+        f"{classes} without a validation sample: auto assigns {100 * mean:.2g} % of the probability, at most {most}/N. "
+        "If such a class does occur, add samples of it."
     )
     return absent, (note,)
 

@@ -42,7 +42,10 @@ class Curves(Numbers):
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__(**numbers)
         fits = (self.size > 0).all() and self.size.sum() == len(self.at) == len(self.value)
-        must(fits, "each class must have at least one point, and size must sum to the number of points")
+        must(
+            fits,
+            "each class must have at least one point, and size must sum to the number of points",
+        )
         # Columns of one length: a point below all probabilities first, and the last one over and over.
         at = padded_columns(self.at, self.size, torch.inf)
         heights = padded_columns(self.value, self.size)
@@ -124,8 +127,8 @@ class IsotonicCalibration(Calibrator):
             if label in present and np.ptp(value) == 0
         ]
         doubt = (
-            f"the fitted map of {some(flat)} is constant: the class is not more frequent where its probability is higher. "
-            "Check that logits and labels match."
+            f"the fitted map of {some(flat)} is constant: the class is not more frequent where its probability is "
+            "higher. Check that logits and labels match."
         )
         floor = smallest_probability(float(weights.sum()), val.num_classes)
         curves = Curves(

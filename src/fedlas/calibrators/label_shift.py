@@ -161,7 +161,9 @@ class LabelShift(Calibrator):
         source = self.source_prior
         if self.prior is not None:
             raise InputError(
-                "adapt estimates the prior, so prior must be None", f"prior={self.prior}", "Use LabelShift() without a prior."
+                "adapt estimates the prior, so prior must be None",
+                f"prior={self.prior}",
+                "Use LabelShift() without a prior.",
             )
         logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
         if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):

@@ -55,7 +55,10 @@ class PenalizedMap(AffineMap):
         super().check(classes)
         must(self.weight.ndim == 2, "weight must be a matrix")
         fits = self.penalties.shape == (3,) and bool((self.penalties >= 0).all())
-        must(fits and self.penalties[2] > 0, "penalties must be three numbers of at least 0, the last above 0")
+        must(
+            fits and self.penalties[2] > 0,
+            "penalties must be three numbers of at least 0, the last above 0",
+        )
 
 
 class PenalizedLogMap(PenalizedMap):
@@ -129,8 +132,8 @@ class RegularizedMatrix(AffineCalibrator):
         filled = int(folds.number.max()) + 1
         if filled < self.num_folds and not folds.in_time:
             few = (
-                f"{filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties are "
-                "used."
+                f"{filled} distinct samples or clusters cannot fill {self.num_folds} folds, so the strongest penalties "
+                "are used."
             )
             return replace(strongest, freedom=FREEDOMS[0]), few
 

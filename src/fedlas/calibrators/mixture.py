@@ -120,7 +120,10 @@ class CalibratedMixture(nn.Module):
         """Raise ValueError unless each member and each regression has a weight."""
         count = len(self.members)
         must(len(self.share.weights) == count, "each member must have a weight")
-        must((self.side is None) == (self.side_share is None), "side and side_share must both be given")
+        must(
+            (self.side is None) == (self.side_share is None),
+            "side and side_share must both be given",
+        )
         if self.side is not None and self.side_share is not None:
             fits = len(self.side_share.weights) == count + sum(self.side.counts)
             must(fits, "each member and regression must have a weight")

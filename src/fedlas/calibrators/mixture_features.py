@@ -43,7 +43,7 @@ _TOO_GOOD = 0.5
 _FOLDS_OF_VALUES = 5
 """Number of folds of the values of a category."""
 _MOST_CATEGORIES = 2
-"""Most categories whose values are held out, those with the most values first; each costs as much as the sample folds."""
+"""Most categories whose values are held out, largest first; each costs as much as the sample folds."""
 _MOST_LOGITS = 2**18
 """Most logits of the rows that are predicted with their value held out."""
 
@@ -328,7 +328,9 @@ def _guess(count: int) -> str:
     )
 
 
-LABEL_IN_FEATURES = "Check that the features contain neither the label nor anything known only after it."
+LABEL_IN_FEATURES = (
+    "Check that the features contain neither the label nor anything known only after it."
+)
 """Advice for a suspiciously large gain of the features."""
 
 

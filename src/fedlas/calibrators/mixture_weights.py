@@ -25,7 +25,7 @@ from fedlas.resample.clusters import mean_and_error, several
 MANY_CLASSES = 20
 """From this many classes on, further members join and a top-label map follows."""
 _STEPS = 500
-"""Most steps from equal weights; stopping before the maximum regularizes, and hardly costs likelihood on new samples."""
+"""Most steps from equal weights; with few samples, reaching the maximum gains nothing on new samples."""
 MANY = 2000
 """With more held-out samples, the search runs to the maximum."""
 _SMALLEST = 1e-3

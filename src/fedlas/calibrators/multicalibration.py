@@ -88,7 +88,10 @@ class Corrections(Numbers):
         most = torch.stack([self.num_groups, self.num_levels])
         fits = most.dtype == self.cells.dtype == torch.int64 and bool((most > 0).all())
         within = bool(((self.cells >= 0) & (self.cells < most)).all())
-        must(fits and self.cells.shape[1] == 2 and within, "cells must be indices of groups and levels")
+        must(
+            fits and self.cells.shape[1] == 2 and within,
+            "cells must be indices of groups and levels",
+        )
 
 
 def predicted_groups(rows: Tensor, num_groups: int) -> Tensor:

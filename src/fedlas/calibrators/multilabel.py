@@ -50,7 +50,9 @@ class LabelLayers(nn.Module):
         columns = logits.unbind(dim=1)
         if len(columns) != len(self.layers):
             expected = f"logits must have shape (N, {len(self.layers)}), one column per label"
-            raise InputError(expected, describe(logits), "Pass logits of the model that was calibrated.")
+            raise InputError(
+                expected, describe(logits), "Pass logits of the model that was calibrated."
+            )
         pairs = [
             layer(logits_of_log_odds(column), None if layer.num_features is None else features)
             for layer, column in zip(self.layers, columns, strict=True)
@@ -177,7 +179,9 @@ class MultiLabelCalibration:
         if isinstance(logits, MultiLabel):
             if any(value is not None for value in (target, *values)):
                 fix = "Pass the MultiLabel alone."
-                raise InputError("a MultiLabel must be the only argument of fit", "further arguments", fix)
+                raise InputError(
+                    "a MultiLabel must be the only argument of fit", "further arguments", fix
+                )
             val = check_known(logits)
         else:
             val = check_known(MultiLabel(logits, target, None, *values))
@@ -303,7 +307,9 @@ class MultiLabelCalibration:
             calibration = cls(each[0], shared=content.get("shared", False))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             expected = "the file must be JSON written by MultiLabelCalibration.save"
-            raise InputError(expected, f"{source} ({error})", "Save the calibration again.") from error
+            raise InputError(
+                expected, f"{source} ({error})", "Save the calibration again."
+            ) from error
         calibration._fitted = each
         return calibration
 

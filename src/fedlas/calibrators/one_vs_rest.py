@@ -49,7 +49,10 @@ class Sigmoids(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(self.numbers.shape[1] == len(self.terms), f"numbers must have the columns {', '.join(self.terms)}")
+        must(
+            self.numbers.shape[1] == len(self.terms),
+            f"numbers must have the columns {', '.join(self.terms)}",
+        )
 
 
 class PlattMap(Sigmoids):
@@ -148,8 +151,8 @@ class PlattScaling(OneVsRestCalibrator):
             unconverged(converged),
             when(
                 falling,
-                f"the fitted slope is not above 0 for {some(falling)}: a higher score does not mean a higher probability. "
-                "Check that logits and labels match.",
+                f"the fitted slope is not above 0 for {some(falling)}: a higher score does not mean a higher "
+                "probability. Check that logits and labels match.",
             ),
         )
 
@@ -217,12 +220,12 @@ class BetaCalibration(OneVsRestCalibrator):
             unconverged(converged),
             when(
                 apart,
-                f"the probability of {some(apart)} perfectly separates its samples from the rest, so the likelihood has "
-                "no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
+                f"the probability of {some(apart)} perfectly separates its samples from the rest, so the likelihood "
+                "has no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
             ),
             when(
                 bounded,
-                f"a or b is at its bound 0 for {some(bounded)}: the map is then flat near probability 0 or 1. The usual "
-                "cause is few samples there. Use a larger validation set.",
+                f"a or b is at its bound 0 for {some(bounded)}: the map is then flat near probability 0 or 1. The "
+                "usual cause is few samples there. Use a larger validation set.",
             ),
         )

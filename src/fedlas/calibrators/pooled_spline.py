@@ -56,7 +56,10 @@ class PooledSplines(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a width that is not above 0."""
         super().check(classes)
-        must(self.numbers.shape[1] == len(self.knots) + 3, "numbers must have three columns more than there are knots")
+        must(
+            self.numbers.shape[1] == len(self.knots) + 3,
+            "numbers must have three columns more than there are knots",
+        )
         must(self.width > 0, "width must be above 0")
 
 

@@ -49,7 +49,10 @@ class VennCurves(Numbers):
         steps = self.size + 1
         counts = int(self.size.sum()), int(steps.sum()), int(steps.sum())
         fits = counts == (len(self.at), len(self.low), len(self.high))
-        must(fits and bool((self.size > 0).all()), "each class must have a place, and size must match at, low and high")
+        must(
+            fits and bool((self.size > 0).all()),
+            "each class must have a place, and size must match at, low and high",
+        )
         edges = padded_columns(self.at, self.size, torch.inf)
         # A number that equals an edge has the upper p0 and the lower p1.
         below = padded_edges(torch.nextafter(edges, torch.zeros_like(edges)))
@@ -137,7 +140,9 @@ class VennAbers(Calibrator):
         predictions = as_predictions(test) if self.top_label else check_predictions(test)
         if predictions.num_classes != 2 or self.num_classes != 2:
             fix = "Fit with fit_event, which uses the top label."
-            raise InputError("interval() requires predictions with two classes", predictions.num_classes, fix)
+            raise InputError(
+                "interval() requires predictions with two classes", predictions.num_classes, fix
+            )
         low, high = curves.bounds(floored(predictions, self.least_log).logits.cpu().double())
         return torch.stack([low[:, 1], high[:, 1]], dim=1)
 

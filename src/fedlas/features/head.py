@@ -51,13 +51,17 @@ def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     if isinstance(part, nn.Module):
         if all(part is not module for module in model.modules()):
             raise InputError(
-                f"{what} must be a module of the model", part, "Pass a submodule or its dotted name."
+                f"{what} must be a module of the model",
+                part,
+                "Pass a submodule or its dotted name.",
             )
         return part
     names = {name: module for name, module in model.named_modules() if name}
     if not isinstance(part, str) or part not in names:
         raise InputError(
-            f"{what} must be the name of a module in the model", repr(part), suggestion(str(part), names)
+            f"{what} must be the name of a module in the model",
+            repr(part),
+            suggestion(str(part), names),
         )
     return names[part]
 
@@ -251,7 +255,7 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
     raise InputError(
         "the model must pool its last feature map in a separate module, such as 'avgpool'",
         f"no such module in {type(model).__name__}",
-        "Pass the name of the module whose input is the feature map, e.g. fedlas.Objective(model, criterion, features='norm').",
+        "Pass the module whose input is the feature map, e.g. fedlas.Objective(model, criterion, features='norm').",
     )
 
 

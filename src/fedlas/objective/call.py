@@ -203,8 +203,8 @@ def read_batch(batch: object) -> tuple[Any, Any]:
     """Return inputs and labels of a batch; labels are None if the batch has none.
 
     Args:
-        batch: A tensor: the inputs alone. A mapping: the entry ``labels``, ``label`` or ``target`` holds the labels, the
-            other entries are inputs. A tuple or list: inputs, then labels if there is a second element; further
+        batch: A tensor: the inputs alone. A mapping: the entry ``labels``, ``label`` or ``target`` holds the labels,
+            the other entries are inputs. A tuple or list: inputs, then labels if there is a second element; further
             elements are ignored.
 
     Raises:

@@ -78,6 +78,7 @@ class HeadSearch:
         self, network: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]
     ) -> nn.Module | None:
         """Return the head of one network, or None."""
+
         def logits() -> Tensor:
             return logits_of(network(*inputs, **options))
 

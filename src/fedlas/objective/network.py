@@ -205,7 +205,9 @@ def _output(session: Any, name: str | None) -> str:
     names = [each.name for each in outputs]
     if name is not None:
         if name not in names:
-            raise InputError("output must be an output of the ONNX file", repr(name), suggestion(name, names))
+            raise InputError(
+                "output must be an output of the ONNX file", repr(name), suggestion(name, names)
+            )
         return name
     for usual in ("logits", *_PROBABILITIES):
         if usual in names:

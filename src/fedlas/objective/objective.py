@@ -212,7 +212,7 @@ class Objective(nn.Module):
         if logits.ndim > 1 and are_probabilities(logits.detach().movedim(1, -1).flatten(0, -2)):
             warn_user(
                 "Objective: the model must return logits; got probabilities (rows in [0, 1] that sum to 1). Remove the "
-                "final softmax of the model: the loss applies its own, and two in a row shrink gradients and confidence."
+                "final softmax of the model: the loss applies its own, and two in a row shrink the gradients."
             )
 
     @check_kinds

@@ -260,7 +260,7 @@ def drifted_predictions(
     at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
     if step * clean.num_samples < 1 or accuracies[0.0] <= at_chance:
         raise InputError(
-            f"noise must lower the accuracy by at least one sample at each of {levels} levels, and significantly overall",
+            f"noise must lower the accuracy by a sample at each of {levels} levels, and by more than a standard error",
             f"accuracy {accuracies[0.0]:.1%} without noise and {floor:.1%} at the highest noise",
             "Use a model that is better than chance, more validation samples or fewer levels.",
         )
@@ -339,7 +339,11 @@ class _Channels:
             )
             shape = (1, -1, *(1 for _ in inputs.shape[2:]))
         if not parts:
-            raise InputError("the loader must yield at least one batch", "none", "Pass a loader that is not empty.")
+            raise InputError(
+                "the loader must yield at least one batch",
+                "none",
+                "Pass a loader that is not empty.",
+            )
         total, square, low, high = (torch.stack(list(part)) for part in zip(*parts, strict=True))
         mean = total.sum(dim=0) / count
         deviation = (square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt()

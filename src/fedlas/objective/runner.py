@@ -172,8 +172,7 @@ class Runner:
             yield rows, size
 
     def _run(self, batch: object, before: int) -> tuple[Rows, int]:
-        """Run the model on a batch and return its rows and number of samples; ``before``: samples in earlier batches.
-        """
+        """Return the rows of a batch and its number of samples; ``before``: samples in earlier batches."""
         inputs, labels, others = split_batch(batch, self._label, self._others)
         if self._labeled and as_labels(labels) is None:
             raise self._unlabeled(labels)

@@ -135,7 +135,7 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (nn.Identity(), "no module's output is the logits"),
+        (nn.Identity(), "no module outputs the logits"),
         (nn.Sequential(nn.Linear(6, 6), Reused()), "the head does not run exactly once"),
         (Pooled(), r"the head's input \(200, 6, 1\) is no row for each of the logits \(200, 3\)"),
     ],

@@ -87,7 +87,7 @@ def test_a_rare_class_does_not_spoil_it(kind, counts, factors):
 @each
 def test_where_held_out_samples_do_not_favor_it_it_is_temperature_scaling(kind, generated):
     val = generated(200)
-    with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*do not show"):
+    with pytest.warns(CalibrationWarning, match=rf"{kind.__name__}: .*show no gain"):
         fitted = kind().fit(val)
     torch.testing.assert_close(
         fitted.transform(val).probs, TemperatureScaling().fit(val).transform(val).probs

@@ -165,7 +165,7 @@ def test_a_file_without_the_number_of_features_is_refused(registered, tmp_path):
     [("temperature", 100), ("auto", 60), ("platt", 100), ("venn-abers", 200), ("isotonic", 500)],
 )
 def test_few_samples_warn(generated, name, enough):
-    with pytest.warns(CalibrationWarning, match=f"few: below about {enough} "):
+    with pytest.warns(CalibrationWarning, match=f"fewer than about {enough} "):
         CALIBRATORS[name].value().fit(generated(enough - 1, classes=2))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -146,9 +146,9 @@ def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():
     clipping = FeatureClipping().fit(val)
     before = clipping.threshold
     for calibrator in (clipping, FeatureClipping((weight + 1 * torch.eye(6, 12), bias))):
-        with pytest.raises(InputError, match=r"FeatureClipping\.fit: .*linear function"):
+        with pytest.raises(InputError, match=r"FeatureClipping\.fit: .*one linear head"):
             calibrator.fit(other)
-    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear function"):
+    with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*one linear head"):
         clipping.transform(other)
     assert clipping.threshold == before
 
@@ -320,7 +320,7 @@ def test_features_that_vary_together_leave_the_head_undetermined():
     fewer = recover_head(features[:4], logits[:4])
     assert fewer.undetermined == 8 - 3 - int((features[:4].std(0) == 0).sum())
     fewer.check(features[:4], logits[:4], "y")
-    with pytest.raises(InputError, match=r"linear function.*off by"):
+    with pytest.raises(InputError, match=r"one linear head.*differs by"):
         fewer.check(features, logits, "y")
 
 
@@ -329,7 +329,7 @@ def test_one_strange_row_is_found_among_many():
     logits = features @ weight.T + bias
     head = recover_head(features, logits)
     logits[4321, 2] += 0.1 * float((logits - logits.mean(0)).norm(dim=1).square().mean().sqrt())
-    with pytest.raises(InputError, match="linear function"):
+    with pytest.raises(InputError, match="one linear head"):
         head.check(features, logits, "y")
 
 
@@ -359,7 +359,7 @@ def test_a_layer_or_its_parameters():
         passed.check(features, logits, "y")
     without = features @ weight.T
     given_head((weight, None), features, without).check(features, without, "y")
-    with pytest.raises(InputError, match="linear function"):
+    with pytest.raises(InputError, match="one linear head"):
         given_head((weight, None), features, logits).check(features, logits, "y")
 
 

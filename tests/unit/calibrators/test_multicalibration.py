@@ -89,7 +89,7 @@ def test_without_early_stop_no_validation_cell_is_off():
 
 def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
     val = draw(factors=[2.0] * 4)
-    with pytest.warns(CalibrationWarning, match="no cell is off"):
+    with pytest.warns(CalibrationWarning, match="no cell has an error"):
         calibrator = Multicalibration().fit(val)
     assert calibrator.updates == []
     assert torch.equal(
@@ -166,14 +166,14 @@ def test_copies_of_samples_are_no_new_evidence():
     """Without shared folds, 25 to 64 corrections stand here, and the test NLL rises by 0.2."""
     val, test = (draw(samples=300, seed=10, factors=[2.0] * 4), draw(seed=1, factors=[2.0] * 4))
     copied = Predictions(val.logits.repeat(5, 1), val.target.repeat(5))
-    with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="the result is temperature scaling"):
         calibrator = Multicalibration(min_size=20).fit(copied)
     assert calibrator.updates == []
     assert nll(calibrator.transform(test)) < nll(test)
 
 
 def test_samples_that_are_all_equal():
-    with pytest.warns(CalibrationWarning, match="this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="the result is temperature scaling"):
         assert (
             Multicalibration().fit(Predictions([[1.0, 0.0]] * 100, [0] * 70 + [1] * 30)).updates
             == []

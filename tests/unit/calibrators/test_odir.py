@@ -175,7 +175,7 @@ def test_too_few_samples_for_the_folds():
         matrix = MatrixScaling().fit(val)
     off_diagonal, intercept = penalty_grids(3, 2, temperature_start(val).width)
     assert matrix.penalties == Penalties(off_diagonal[0], intercept[0], FREEDOMS[0])
-    with pytest.warns(CalibrationWarning, match="so this is temperature scaling"):
+    with pytest.warns(CalibrationWarning, match="so temperature scaling is used"):
         assert MatrixScaling(num_folds=3).fit(val).num_classes == 2
 
 

@@ -35,7 +35,7 @@ def test_a_second_fit_finds_nothing_left_and_says_so():
     p = generated(2.5, dtype=torch.float64)
     once = TemperatureScaling().fit(p).transform(p)
     again = TemperatureScaling()
-    with pytest.warns(CalibrationWarning, match="no validation probability changes"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         again.fit(once)
     assert again.temperature == pytest.approx(1, abs=1e-8)
 
@@ -62,7 +62,7 @@ def test_worse_than_chance_ends_at_the_upper_bound_with_a_warning():
     "logits", [torch.zeros(6, 3), torch.full((6, 3), 1e4), torch.randn(6, 1), torch.zeros(1, 1)]
 )
 def test_nothing_to_scale_gives_one_and_a_warning(logits):
-    with pytest.warns(CalibrationWarning, match="stay as they are"):
+    with pytest.warns(CalibrationWarning, match="changes no validation probability"):
         scaling = TemperatureScaling().fit(
             Predictions(logits, torch.zeros(len(logits), dtype=torch.long))
         )

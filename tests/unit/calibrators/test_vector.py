@@ -93,7 +93,7 @@ def test_labels_that_can_all_be_predicted(before):
     logits = torch.nn.functional.one_hot(target, 3).double() * 4
     if not before:
         logits[:, 0] += 10  # always the first class, until the bias is right
-    with pytest.warns(CalibrationWarning, match="label can be predicted"):
+    with pytest.warns(CalibrationWarning, match="label is predicted"):
         vector = VectorScaling(num_folds=None).fit(Predictions(logits, target))
     calibrated = vector.transform(Predictions(logits, target))
     assert bool(calibrated.correct.all())

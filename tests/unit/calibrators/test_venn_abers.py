@@ -39,7 +39,7 @@ def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):
     assert torch.equal(loaded.interval(val), calibrator.interval(val))
     top = TopLabel(val.confidence, val.correct)
     assert VennAbers().fit(top).interval(top).shape == (400, 2)
-    with pytest.raises(ValueError, match="predictions must have two classes"):
+    with pytest.raises(ValueError, match="predictions with two classes"):
         VennAbers().fit(generated(100)).interval(generated(100))
 
 

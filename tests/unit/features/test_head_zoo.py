@@ -126,7 +126,7 @@ def test_the_sample_is_part_of_the_whole():
 )
 def test_several_heads_are_refused(name):
     model, _ = of_timm(name)
-    with pytest.raises(InputError, match=r"one head; got \w+ .*next to each other"):
+    with pytest.raises(InputError, match=r"one head; got \w+ .*with several heads"):
         find_head(model, num_classes=C)
 
 

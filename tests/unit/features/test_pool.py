@@ -132,7 +132,7 @@ def test_a_module_can_be_named_and_moves_with_a_copy():
 
 @pytest.mark.parametrize("criterion", [LabelSmoothing(), AdaFace()], ids=["ls", "adaface"])
 def test_refused_where_there_is_no_choice(criterion):
-    with pytest.raises(InputError, match="criterion that needs features"):
+    with pytest.raises(InputError, match="unless the criterion needs features"):
         Objective(small(), criterion, features="map")
 
 

@@ -553,7 +553,9 @@ class Probable(nn.Sequential):
 def test_a_softmax_at_the_end_of_the_model_is_warned_of_once(shape):
     objective = fedlas.Objective(Probable(bool(shape)), nn.CrossEntropyLoss())
     inputs, target = torch.randn(12, 6, *shape), torch.randint(3, (12, *shape))
-    with pytest.warns(CalibrationWarning, match="model must return logits.*Remove the softmax"):
+    with pytest.warns(
+        CalibrationWarning, match="model must return logits.*Remove the final softmax"
+    ):
         objective(inputs, target)
     objective(inputs, target)
 

@@ -42,7 +42,10 @@ class AbsentShare(Numbers):
         """Raise ValueError for wrong shapes, a mask of no class or all classes, or numbers out of range."""
         super().check(classes)
         flags = bool(((self.absent == 0) | (self.absent == 1)).all())
-        must(flags and 0 < int(self.absent.sum()) < classes, "absent must mark at least one class, but not all")
+        must(
+            flags and 0 < int(self.absent.sum()) < classes,
+            "absent must mark at least one class, but not all",
+        )
         must(float(self.temperature) > 0, "temperature must be above 0")
         must(float(self.log_factor_of_both) <= 0, "log_factor_of_both must be at most 0")
 

@@ -60,8 +60,8 @@ def clustered(val: Predictions, features: Tensor | None) -> str | None:
         return None if features is None else repeated_columns(features, names)
     return when(
         len(clusters) > 1 and bool((clusters == clusters[0]).all()),
-        "all samples are in one cluster, so held-out samples cannot show how the fit does on another cluster. Use samples "
-        "of more images, patients or users.",
+        "all samples are in one cluster, so held-out samples cannot show how the fit does on another cluster. Use "
+        "samples of more images, patients or users.",
     )
 
 

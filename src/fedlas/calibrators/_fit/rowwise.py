@@ -186,7 +186,7 @@ def features_of(predictions: Predictions) -> Tensor:
     """
     if predictions.features is None or predictions.features.numel() == 0:
         raise InputError(
-            "predictions must have features for this calibrator",
+            "predictions must hold features for this calibrator",
             "predictions without features",
             "Use fedlas.predict(..., features=True), or train with train.save_features=true.",
         )
@@ -217,8 +217,8 @@ def prepared(
         return val, None, None
     zeros = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
     text = (
-        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. All "
-        f"probabilities are raised to at least {math.exp(least):.2g}."
+        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, which would dominate the fit. "
+        f"All probabilities are raised to at least {math.exp(least):.2g}."
     )
     return floored(val, least), least, text if zeros else None
 
@@ -265,7 +265,9 @@ def counted(val: Predictions, *, repeat: bool = False) -> Predictions:
     whole = bool((val.weights == val.weights.round()).all())
     if repeat and not whole:
         fix = "Pass whole numbers, or choose temperature, vector, structured or auto."
-        raise InputError("weights must be whole numbers for this calibrator", "fractional weights", fix)
+        raise InputError(
+            "weights must be whole numbers for this calibrator", "fractional weights", fix
+        )
     used = weights > 0
     counts = scaled_weights(weights)[used]
     rows = used.nonzero().squeeze(1)

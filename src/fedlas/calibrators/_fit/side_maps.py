@@ -42,7 +42,10 @@ class LinearBasis(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or more groups than directions."""
         super().check(classes)
-        must(0 <= self.split <= len(self.center), "groups must be between 0 and the number of directions")
+        must(
+            0 <= self.split <= len(self.center),
+            "groups must be between 0 and the number of directions",
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the directions ``(n, R)`` of features ``(n, D)``."""
@@ -76,7 +79,10 @@ class Codes(Numbers):
         """Raise ValueError for wrong shapes, or coefficients that do not match the levels."""
         super().check(classes)
         fits = bool((self.levels >= 0).all()) and int(self.levels.sum()) == len(self.coefficients)
-        must(self.levels.dtype == torch.int64 and fits, "levels must sum to the number of coefficients")
+        must(
+            self.levels.dtype == torch.int64 and fits,
+            "levels must sum to the number of coefficients",
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the one-hot index of each category's value ``(n, G)``; the last index stands for unknown values."""
@@ -224,7 +230,10 @@ class Ranges(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes, or a negative inverse range."""
         super().check(classes)
-        must((self.columns >= 0).all() and (self.directions >= 0).all(), "inverse ranges must be at least 0")
+        must(
+            (self.columns >= 0).all() and (self.directions >= 0).all(),
+            "inverse ranges must be at least 0",
+        )
 
     def by_column(self, deviations: Tensor) -> Tensor:
         """Return the scaled distances ``(n, D)`` of deviations from the column means ``(n, D)``."""

@@ -24,7 +24,7 @@ def fitted(parameters: T | None) -> T:
     """
     if parameters is None:
         raise InputError(
-            "the calibrator must be fitted", "an unfitted calibrator", "Call fit(val) first."
+            "the calibrator must be fitted first", "an unfitted calibrator", "Call fit(val)."
         )
     return parameters
 
@@ -56,7 +56,9 @@ class Numbers(nn.Module):
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
         if sorted(numbers) != sorted(self.shapes):
-            raise TypeError(f"the buffers must be {', '.join(self.shapes)}; got {', '.join(numbers)}")
+            raise TypeError(
+                f"the buffers must be {', '.join(self.shapes)}; got {', '.join(numbers)}"
+            )
         for name in self.shapes:
             self.register_buffer(name, numbers[name])
 
@@ -102,7 +104,10 @@ def load_map(
     try:
         # Buffers are checked before the map is called: shapes in an untrusted file could take gigabytes.
         row_map = _built(kind, numbers, classes, parts)
-        must(row_map.state_dict().keys() == state.keys(), f"unknown names in the state: {', '.join(state)}")
+        must(
+            row_map.state_dict().keys() == state.keys(),
+            f"unknown names in the state: {', '.join(state)}",
+        )
         with torch.no_grad():
             fits = row_map(*probe).shape == probe[0].shape
     except (RuntimeError, IndexError) as error:
@@ -136,10 +141,14 @@ def read_saved(path: str | Path, writer: str) -> Any:
     try:
         return read_json(path)
     except FileNotFoundError as error:
-        raise InputError("the calibrator file must exist", path, "Check the path.") from error
+        raise InputError(
+            f"the file of {writer}.save must exist", path, "Check the path."
+        ) from error
     except (OSError, ValueError) as error:
         expected = f"the file must be JSON written by {writer}.save"
-        raise InputError(expected, f"{path} ({error})", f"Write the file with {writer}.save.") from error
+        raise InputError(
+            expected, f"{path} ({error})", f"Write the file with {writer}.save."
+        ) from error
 
 
 def read_array(state: Mapping[str, Any], name: str) -> Tensor:

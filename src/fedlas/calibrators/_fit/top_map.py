@@ -48,7 +48,10 @@ class TopLabelMap(Numbers):
     def check(self, classes: int) -> None:
         """Raise ValueError for wrong shapes."""
         super().check(classes)
-        must(len(self.coefficients) == 2 + len(self.knots), "there must be two coefficients more than knots")
+        must(
+            len(self.coefficients) == 2 + len(self.knots),
+            "there must be two coefficients more than knots",
+        )
 
 
 def _log_odds(log_probs: Tensor) -> tuple[Tensor, Tensor]:
