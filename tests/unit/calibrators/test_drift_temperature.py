@@ -7,7 +7,7 @@ from fedlas.errors import InputError
 from fedlas.metrics import ece
 
 
-def test_fitted_on_drift_it_is_right_on_average_over_it(generated):
+def test_fit_on_drift_is_calibrated_on_average(generated):
     clean = generated(distort=lambda logits: 1.5 * logits)
     lost = Predictions(clean.logits, clean.target.flip(0))  # as sure as ever, and wrong
     union = Predictions(

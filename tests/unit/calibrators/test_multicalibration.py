@@ -87,7 +87,7 @@ def test_without_early_stop_no_validation_cell_is_off():
                 assert abs(error) <= 0.03 + 0.5 / 40 + 1e-9
 
 
-def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
+def test_calibrated_model_gets_no_correction():
     val = draw(factors=[2.0] * 4)
     with pytest.warns(CalibrationWarning, match="no cell has an error"):
         calibrator = Multicalibration().fit(val)
@@ -106,7 +106,7 @@ def test_all_is_calibration_and_needs_no_start():
     assert abs(gaps(calibrator.transform(test), torch.zeros(6000))[0]) < 0.02
 
 
-def test_samples_that_no_correction_reaches_keep_their_logits_to_the_last_bit():
+def test_uncorrected_samples_keep_exact_logits():
     val = draw(dtype=torch.float32)
     calibrator = Multicalibration(start="none").fit(val)
     after = calibrator.transform(val)

@@ -181,7 +181,7 @@ def test_several_inputs(batch, label):
     assert torch.equal(found.target, Y)
 
 
-def test_a_model_of_one_argument_gets_the_batch_as_it_is():
+def test_model_with_one_argument_gets_whole_batch():
     both = {"left": X, "right": X + 1}
     torch.testing.assert_close(predict(Either(), [{**both, "label": Y}]).logits, 2 * X[:, :3] + 1)
     torch.testing.assert_close(predict(Either(), [((X, X + 1), Y)]).logits, X[:, :3])
@@ -273,7 +273,7 @@ def dense(seed=0, count=5):
     return [(images[:2], target[:2]), (images[2:], target[2:])]
 
 
-def test_dense_outputs_are_a_row_a_position_and_a_cluster_an_image():
+def test_dense_outputs_give_rows_per_position():
     model, batches = nn.Conv2d(2, 3, 1), dense()
     p = predict(model, batches, ignore_index=255)
     images, target = (torch.cat(parts) for parts in zip(*batches, strict=True))
