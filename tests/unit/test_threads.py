@@ -107,6 +107,6 @@ def test_exports_that_overlap_leave_warnings_and_loggers_alone():
 def test_warnings_are_collected_in_one_thread_alone():
     few = predictions(2, size=20)
     with ThreadPoolExecutor(1) as other, collected_warnings() as texts:
-        with pytest.warns(fedlas.errors.CalibrationWarning, match=r"only \S+ samples"):
+        with pytest.warns(fedlas.errors.CalibrationWarning, match="samples are few"):
             other.submit(TemperatureScaling().fit, few).result()
         assert texts == []

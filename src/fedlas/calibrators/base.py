@@ -299,8 +299,8 @@ class Calibrator(ABC):
         enough = max(self.enough[0], self.enough[1] * val.num_classes)
         return when(
             val.num_classes > 1 and samples < enough,
-            f"only {samples:.4g} samples: with fewer than about {enough:,} the NLL of new samples can get worse. Use "
-            "more samples, or auto, which does the least harm.",
+            f"{samples:.4g} samples are few: with fewer than about {enough:,} the NLL of new samples can get worse. "
+            "Use more samples, or auto, which does the least harm.",
         )
 
     def _doubts(self, val: Predictions) -> list[str | None]:

@@ -177,7 +177,7 @@ class PartialPooling(Calibrator):
             ),
             when(
                 samples < _ENOUGH,
-                f"only {samples:.4g} samples: with fewer than about {_ENOUGH} the NLL of new samples can get worse.",
+                f"{samples:.4g} samples are few: with fewer than about {_ENOUGH} the NLL of new samples can get worse.",
             ),
             unconverged(curves.converged),
         ]

@@ -57,7 +57,7 @@ def test_failed_member_is_dropped_and_named(generated, monkeypatch):
         raise RuntimeError("no minimum")
 
     monkeypatch.setattr(SplineCalibration, "fit_map", fails)
-    with pytest.warns(CalibrationWarning, match=r"without spline \(no minimum\)"):
+    with pytest.warns(CalibrationWarning, match=r"their fit failed: spline \(no minimum\)"):
         mixture = AutoCalibration().fit(generated(300))
     assert "spline" not in mixture.weights
 

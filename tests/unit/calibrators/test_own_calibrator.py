@@ -125,7 +125,7 @@ def of_map(make):
     [
         (
             lambda _: Columns(lambda rows: rows[:, :1]),
-            r"a column a class, \(2, 4\).*got .*\(2, 1\)",
+            r"one column per class, \(2, 4\).*got .*\(2, 1\)",
         ),
         (lambda _: Columns(lambda rows: rows[:, :3]), r"got .*\(2, 3\)"),
         (lambda _: Columns(lambda rows: rows.sum(dim=1)), r"got .*\(2,\)"),

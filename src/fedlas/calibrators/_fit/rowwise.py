@@ -188,7 +188,7 @@ def features_of(predictions: Predictions) -> Tensor:
         raise InputError(
             "predictions must hold features for this calibrator",
             "predictions without features",
-            "Use fedlas.predict(..., features=True), or train with train.save_features=true.",
+            "Train with train.save_features=true, or use fedlas.predict(..., features=True).",
         )
     return predictions.features
 
