@@ -415,7 +415,7 @@ class Calibrator(ABC):
                 calibrator.least_log = check_number("least_log", least, high=0)
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
-            expected = f"the file must hold the options and the state of a {kind.__name__}"
+            expected = f"the file must hold the state of a {kind.__name__}"
             raise InputError(
                 expected, f"{source} ({error})", "Save the calibrator again."
             ) from error

@@ -67,7 +67,7 @@ def test_dense_outputs(method):
 
 
 def test_labels_of_255_without_ignore_index_say_what_to_pass():
-    message = r"got \d+ of \d+ labels that are 255. Pass ignore_index=255"
+    message = r"got 255 for \d+ of \d+ labels. Pass ignore_index=255"
     with pytest.raises(InputError, match=message):
         calibrate(Pixels(), images(), "temperature")
     tidy = [(logits, target % 3) for logits, target in images()]

@@ -273,7 +273,7 @@ def test_a_list_is_an_ensemble_with_the_features_of_all(tmp_path):
         calibrated.save(tmp_path / "e.safetensors"), [three_layers(7) for _ in range(3)]
     )
     assert torch.equal(loaded(X), calibrated(X))
-    with pytest.raises(InputError, match="different models; got one of them twice"):
+    with pytest.raises(InputError, match="different models; got the same model twice"):
         calibrate([models[0], models[0]], batches())
     with pytest.raises(InputError, match=r"logits of one shape; got \(200, 3\), \(200, 4\)"):
         calibrate([models[0], nn.Linear(6, 4)], batches())

@@ -220,7 +220,7 @@ def test_hugging_face_batches():
         (
             (X, nn.functional.one_hot(Y)),
             {},
-            r"a class or several labels; got such rows alone, \(10, 3\)",
+            r"classes or several labels; got only such rows, \(10, 3\)",
         ),
         ((X, Y[:9]), {}, r"must be integers \(10,\); got \(9,\)"),
         ((X, Y.float()), {}, r"must be integers \(10,\); got \(10,\) torch.float32"),
@@ -234,7 +234,7 @@ def test_hugging_face_batches():
         (
             (X, Y),
             {"label": 2},
-            "position of the labels in a batch; got 2. Name a position from 0 to 1",
+            "position of the labels in a batch, an integer; got 2. Pass a position from 0 to 1",
         ),
         ((X, Y), {"label": "y"}, "position of the labels in a batch; got 'y'"),
         (X, {"label": 1}, "must hold 1; got"),
