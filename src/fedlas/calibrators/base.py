@@ -287,7 +287,7 @@ class Calibrator(ABC):
         for name, (columns, expected) in wide.items():
             if columns != expected:
                 raise InputError(
-                    f"{name} must have shape (N, {expected}), as in the fit",
+                    f"{name} must have shape (N, {expected}) as in the fit",
                     f"({test.num_samples}, {columns})",
                     "Fit the calibrator on predictions of the same model.",
                 )
@@ -387,9 +387,7 @@ class Calibrator(ABC):
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
             or not 1 <= content["num_classes"] <= _MOST_CLASSES
         ):
-            expected = (
-                f"a calibrator file must have format {FORMAT!r} and the fields {', '.join(fields)}"
-            )
+            expected = f"a calibrator file must have format {FORMAT!r} and the fields {', '.join(fields)} (1 to {_MOST_CLASSES:,})"
             fix = "Save the calibrator again with Calibrator.save."
             raise InputError(expected, f"{source} with other content", fix)
         kind = CALIBRATORS[content["calibrator"]].value

@@ -168,7 +168,7 @@ class LabelShift(Calibrator):
         logits = unlabeled.logits if isinstance(unlabeled, Predictions) else check_logits(unlabeled)
         if logits.ndim != 2 or logits.shape[1] != len(source) or not len(logits):
             raise InputError(
-                f"logits must have shape (N, {len(source)}), as in the fit, with at least one row",
+                f"logits must have shape (N, {len(source)}) as in the fit, with at least one row",
                 tuple(logits.shape),
                 "Pass logits of the same model.",
             )
@@ -193,7 +193,7 @@ class LabelShift(Calibrator):
         """Fit the base calibrator and the source class frequencies to ``val``."""
         if self.prior is not None and len(self.prior) != val.num_classes:
             raise InputError(
-                f"prior must have one share per class, {val.num_classes}",
+                f"prior must have one share for each of the {val.num_classes} classes",
                 f"{len(self.prior)} shares",
                 "Pass the shares in the order of the classes.",
             )

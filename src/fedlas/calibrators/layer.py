@@ -101,7 +101,7 @@ def _rows(name: str, value: Any, columns: int) -> Tensor:
     floating = is_dense(value) and value.is_floating_point()
     if not floating or value.ndim < 2 or not (tracing or value.shape[1] == columns):
         raise InputError(
-            f"{name} must have shape (N, {columns}) or (N, {columns}, d1, ...), as in the fit",
+            f"{name} must have shape (N, {columns}) or (N, {columns}, d1, ...) as in the fit",
             describe(value),
             "Put the classes second, logits.movedim(-1, 1), and fit the calibrator on predictions of the same model.",
         )

@@ -59,7 +59,7 @@ def part_of(what: str, model: nn.Module, part: str | nn.Module) -> nn.Module:
     names = {name: module for name, module in model.named_modules() if name}
     if not isinstance(part, str) or part not in names:
         raise InputError(
-            f"{what} must be the name of a module in the model",
+            f"{what} must name a module of the model",
             repr(part),
             suggestion(str(part), names),
         )

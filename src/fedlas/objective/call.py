@@ -135,7 +135,7 @@ class Arguments:
         """Return the error for inputs that do not match ``forward``."""
         names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
         return InputError(
-            f"a batch must match the arguments of {type(unwrapped(model)).__name__}.forward, ({names})",
+            f"a batch must match the arguments of {type(unwrapped(model)).__name__}.forward ({names})",
             got,
             "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
         )
@@ -242,7 +242,7 @@ def split_batch(
         return batch, None, {}
     places = [*([] if label is None else [label]), *others.values()]
     raise InputError(
-        f"a batch must be a mapping or sequence with {', '.join(map(repr, places))}"
+        f"a batch must hold the elements {', '.join(map(repr, places))}"
         if places
         else "a batch must be a tensor of inputs, (inputs, target) or a mapping",
         describe(batch),
@@ -259,11 +259,11 @@ def _of_mapping(
     if len(keys) > 1 or missing:
         raise InputError(
             (
-                f"a batch must have the key {missing[0]!r}"
+                f"a batch must hold {missing[0]!r}"
                 if missing
                 else "a batch must have its labels under one key only"
             ),
-            f"a mapping with the keys {', '.join(map(repr, batch))}",
+            f"a mapping with {', '.join(map(repr, batch))}",
             "Pass the key of the labels, e.g. label='labels'.",
         )
     inputs = {
@@ -285,7 +285,7 @@ def _of_sequence(
         if not isinstance(key, int) or not -len(batch) <= key < len(batch):
             what = "labels" if name == "label" else name
             raise InputError(
-                f"{name} must be the position of the {what} in a batch, an integer",
+                f"{name} must be the position of the {what} in a batch",
                 repr(key),
                 f"Pass a position from 0 to {len(batch) - 1}.",
             )

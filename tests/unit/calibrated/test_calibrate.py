@@ -128,7 +128,7 @@ def test_before_and_after():
 def test_modes_come_back_and_weights_stay():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout())
     model[1].eval()
-    with pytest.raises(InputError, match=r"labels of a batch of 4 must be integers \(4,\)"):
+    with pytest.raises(InputError, match=r"labels of a batch must be integers of shape \(4,\)"):
         calibrate(model, [(torch.randn(4, 3), torch.zeros(5, dtype=torch.int64))])
     assert [part.training for part in (model, *model)] == [True, True, False]
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -176,7 +176,7 @@ def test_refused():
         (
             [(torch.randn(20, 3), torch.zeros(20, 2))],
             {},
-            r"labels of a batch of 20 must be integers \(20,\)",
+            r"labels of a batch must be integers of shape \(20,\)",
         ),
         ([(torch.randn(2, 5, 3), torch.zeros(2, 5).long())], {}, "puts the classes second"),
         ([(torch.randn(20, 3), torch.full((20,), 7))], {}, r"target must be in \[0, 3\)"),

@@ -177,7 +177,5 @@ def test_few_samples_warn(generated, name, enough):
 def test_right_and_wrong_are_no_classes(tmp_path):
     calibrator = TemperatureScaling().fit(TopLabel(VAL.confidence, VAL.correct))
     for each in (calibrator, Calibrator.load(calibrator.save(tmp_path / "t.json"))):
-        with pytest.raises(
-            ValueError, match="must be a TopLabel, as in the fit; got Predictions"
-        ):
+        with pytest.raises(ValueError, match="must be a TopLabel, as in the fit; got Predictions"):
             each.transform(VAL)

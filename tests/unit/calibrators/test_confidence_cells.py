@@ -200,9 +200,7 @@ def test_log_odds_of_confidence_one_and_single_class():
     st.sampled_from([0.1, 1.0, 10.0, 300.0]),
     st.floats(-4, 4),
 )
-def test_confidence_is_set_and_prediction_stays(
-    seed, classes, scale, change
-):
+def test_confidence_is_set_and_prediction_stays(seed, classes, scale, change):
     logits = rows(20, classes, scale, seed)
     before = predicted_log_odds(logits, 1.0)
     after = before + change

@@ -83,7 +83,7 @@ def test_a_row_is_no_map():
     tap = FeatureTap(layer, flatten=True)
     tap.start()
     layer(torch.zeros(3, 4))
-    with pytest.raises(InputError, match=r"must be a map \(N, D, \.\.\.\); got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"must be a feature map \(N, D, \.\.\.\); got \(3, 4\)"):
         tap.stop()
     with pytest.raises(InputError, match=r"pool .*exactly once.*features='avgpool'"):
         tap.stop()

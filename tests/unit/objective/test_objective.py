@@ -131,7 +131,7 @@ def test_an_unknown_need_is_refused():
     class Needs(nn.Module):
         needs = frozenset({"attention"})
 
-    with pytest.raises(InputError, match=r"needs .*out of.*attention"):
+    with pytest.raises(InputError, match=r"needs .*subset of.*attention"):
         fedlas.Objective(mlp(), Needs())
 
 
