@@ -73,9 +73,8 @@ CALIBRATORS = CalibratorRegistry(
 """Calibrator classes, constructible without arguments.
 
 Metadata: ``title`` (column head in tables), ``paper``, ``year``, ``url``; ``packages``, the optional ones that a fit
-needs; ``part``, the file of a run's predictions folder that the calibrator is fitted on (``"val"`` by default);
-``leaves``, the largest share of a common over-confidence that may remain after calibration (0.5 by default; a contract
-test checks it).
+needs; ``part``, the file of a run's predictions folder to fit on (``"val"`` by default); ``leaves``, the largest share
+of a common over-confidence that may remain after calibration (0.5 by default; a contract test checks it).
 """
 
 
@@ -294,7 +293,6 @@ class Calibrator(ABC):
         return test
 
     def _few(self, val: Predictions) -> str | None:
-        """Return a warning if there are too few samples to fit on, or None."""
         samples = effective_samples(weights_of(val))
         enough = max(self.enough[0], self.enough[1] * val.num_classes)
         return when(
@@ -387,7 +385,8 @@ class Calibrator(ABC):
             or not all(isinstance(content.get(name), kind) for name, kind in fields.items())
             or not 1 <= content["num_classes"] <= _MOST_CLASSES
         ):
-            expected = f"a calibrator file must have format {FORMAT!r} and the fields {', '.join(fields)} (1 to {_MOST_CLASSES:,})"
+            names = f"{', '.join(fields)} (1 to {_MOST_CLASSES:,})"
+            expected = f"a calibrator file must have format {FORMAT!r} and the fields {names}"
             fix = "Save the calibrator again with Calibrator.save."
             raise InputError(expected, f"{source} with other content", fix)
         kind = CALIBRATORS[content["calibrator"]].value
@@ -402,10 +401,8 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs or ("features" in kind.wants and "num_features" in content):
                 calibrator.num_features = check_count("num_features", content["num_features"])
-                must(
-                    calibrator.num_features <= _MOST_CLASSES,
-                    f"num_features must be at most {_MOST_CLASSES:,}",
-                )
+                few = calibrator.num_features <= _MOST_CLASSES
+                must(few, f"num_features must be at most {_MOST_CLASSES:,}")
             calibrator.top_label = content.get("top_label", False) is True
             if (array_of := content.get("array_of")) is not None:
                 calibrator.array_of = check_choice("array_of", array_of, get_args(ArrayOf))
@@ -414,9 +411,7 @@ class Calibrator(ABC):
             calibrator._map = calibrator._read_state(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             expected = f"the file must hold the state of a {kind.__name__}"
-            raise InputError(
-                expected, f"{source} ({error})", "Save the calibrator again."
-            ) from error
+            raise InputError(expected, f"{source} ({error})", "Save it again.") from error
         return calibrator
 
     def _arguments(self) -> dict[str, Any]:
@@ -429,11 +424,12 @@ class Calibrator(ABC):
         for name, value in arguments.items():
             if callable(value):
                 fix = "Keep the calibrator in memory, or fit it again with the same function."
-                raise InputError(f"{name} must be a registered name to be saved", "a function", fix)
+                raise InputError(
+                    f"{name} must be a name, since files hold no functions", "a function", fix
+                )
         return arguments
 
     def _plain_state(self) -> dict[str, Any]:
-        """Return the buffers of the fitted map as nested lists."""
         return numbers_of(self.map)
 
     def _read_state(self, state: object) -> nn.Module:
