@@ -161,7 +161,7 @@ class LabelShift(Calibrator):
         source = self.source_prior
         if self.prior is not None:
             raise InputError(
-                "adapt estimates the prior, so prior must be None",
+                "prior must be None, since adapt estimates it",
                 f"prior={self.prior}",
                 "Use LabelShift() without a prior.",
             )

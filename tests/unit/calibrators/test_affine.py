@@ -109,7 +109,7 @@ def test_samples_that_are_all_equal(kind):
 def test_a_negative_factor_is_reported(kind, generated):
     """The logit of the last class says the opposite."""
     val = generated(distort=lambda z: z * torch.tensor([1.0, 1, 1, -1]))
-    with pytest.warns(CalibrationWarning, match=r"own logit .* for class 3: below 0"):
+    with pytest.warns(CalibrationWarning, match=r"own logit .* for class 3; with a factor below 0"):
         kind().fit(val)
 
 

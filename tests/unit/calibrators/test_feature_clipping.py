@@ -120,7 +120,7 @@ def test_sample_without_large_features_keeps_exact_logits():
 def test_given_head_works_with_too_few_samples():
     val, (weight, bias) = draw(samples=3000)
     few = Predictions(val.logits[:10], val.target[:10], features=val.features[:10])
-    with pytest.warns(CalibrationWarning, match=r"\d of 12 directions .*do not vary"):
+    with pytest.warns(CalibrationWarning, match=r"\d of 12 feature directions do not vary"):
         recovered = FeatureClipping().fit(few)
     with pytest.raises(InputError, match=r"FeatureClipping\.transform: .*linear .*FeatureClipping"):
         recovered.transform(val)
@@ -336,7 +336,7 @@ def test_one_strange_row_is_found_among_many():
 def test_nonlinear_head_raises():
     features, weight, bias = draw_head()
     logits = (features @ weight.T + bias).tanh() * 5
-    with pytest.raises(InputError, match=r"off by .* Do this\.$"):
+    with pytest.raises(InputError, match=r"differs by .* Do this\.$"):
         recover_head(features, logits).check(features, logits, "Do this.")
 
 

@@ -171,7 +171,7 @@ def test_weakest_grid_penalty_warns_of_a_bound(generated, monkeypatch):
 
 def test_too_few_samples_for_the_folds():
     val = Predictions([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], [0, 1, 1])
-    with pytest.warns(CalibrationWarning, match=r"3 distinct samples, .* 5 folds"):
+    with pytest.warns(CalibrationWarning, match=r"3 distinct samples .* 5 folds"):
         matrix = MatrixScaling().fit(val)
     off_diagonal, intercept = penalty_grids(3, 2, temperature_start(val).width)
     assert matrix.penalties == Penalties(off_diagonal[0], intercept[0], FREEDOMS[0])

@@ -204,7 +204,7 @@ def test_after_a_fit_with_features_they_are_needed(fitted):
     test = drawn(10, seed=1)
     with pytest.raises(InputError, match="hold features"):
         fitted.transform(Predictions(test.logits))
-    with pytest.raises(InputError, match=r"features must be \(N, 6\)"):
+    with pytest.raises(InputError, match=r"features must have shape \(N, 6\)"):
         fitted.transform(Predictions(test.logits, features=test.features[:, :5]))
 
 
@@ -323,7 +323,7 @@ def test_several_labels_share_the_features():
     after = calibration.transform(logits[300:], features[300:])
     loss = torch.nn.functional.binary_cross_entropy_with_logits
     assert float(loss(after, target[300:])) < float(loss(logits[300:], target[300:])) - 0.1
-    with pytest.raises(InputError, match="features must be"):
+    with pytest.raises(InputError, match="features must have"):
         calibration.transform(logits[300:])
 
 

@@ -74,7 +74,9 @@ def test_the_size_of_the_logits_does_not_matter(generated, factor):
 def test_second_fit_warns_of_no_change(generated):
     val = generated()
     once = VectorScaling(num_folds=None).fit(val).transform(val)
-    with pytest.warns(CalibrationWarning, match="VectorScaling: no validation probability changes"):
+    with pytest.warns(
+        CalibrationWarning, match="VectorScaling: the fit changes no validation probability"
+    ):
         VectorScaling(num_folds=None).fit(once)
 
 

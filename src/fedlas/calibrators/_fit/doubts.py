@@ -101,7 +101,7 @@ def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | No
     """
     return when(
         ends,
-        f"the {objective} is lowest at a bound of the search range, {' and '.join(ends)}. {check}".rstrip(),
+        f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip(),
     )
 
 

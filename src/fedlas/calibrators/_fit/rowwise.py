@@ -186,7 +186,7 @@ def features_of(predictions: Predictions) -> Tensor:
     """
     if predictions.features is None or predictions.features.numel() == 0:
         raise InputError(
-            "predictions must hold features for this calibrator",
+            "predictions must hold features",
             "predictions without features",
             "Train with train.save_features=true, or use fedlas.predict(..., features=True).",
         )
