@@ -170,9 +170,9 @@ def test_refused():
         (
             [torch.randn(20, 3)],
             {},
-            r"each batch must be \(inputs, target\).*got one without labels",
+            r"each batch must be \(inputs, target\).*got a batch without labels",
         ),
-        ([{"x": torch.randn(2, 3)}], {}, "got one without labels"),
+        ([{"x": torch.randn(2, 3)}], {}, "got a batch without labels"),
         (
             [(torch.randn(20, 3), torch.zeros(20, 2))],
             {},

@@ -137,7 +137,7 @@ class Pooled(nn.Module):
     [
         (nn.Identity(), "no module outputs the logits"),
         (nn.Sequential(nn.Linear(6, 6), Reused()), "the head does not run exactly once"),
-        (Pooled(), r"the head's input \(200, 6, 1\) is no row for each of the logits \(200, 3\)"),
+        (Pooled(), r"the head's input \(200, 6, 1\) does not match the logits \(200, 3\) row by row"),
     ],
 )
 def test_without_a_head_logits_alone_are_used_and_one_line_says_so(model, why):
@@ -195,7 +195,7 @@ def test_features_can_be_others_or_none():
         (
             NormTemperature(),
             lambda inputs: inputs.argmax(1),
-            r"must return features \(N, D\); got \(200,\)",
+            r"must return a tensor \(N, D\); got \(200,\)",
         ),
         (NormTemperature(), lambda inputs: inputs[:3], "features must be"),
     ],
